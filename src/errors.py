@@ -1,4 +1,9 @@
-"""The one exception that means "the user's input is at fault"."""
+"""The exception that means "the user's input is at fault", and how a script ends on it."""
+
+import sys
+from collections.abc import Callable
+
+USER_ERROR_EXIT_CODE = 2
 
 
 class InputError(ValueError):
@@ -9,4 +14,10 @@ class InputError(ValueError):
     """
 
 
-USER_ERROR_EXIT_CODE = 2
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main function; the user's mistakes end it with one message and exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(USER_ERROR_EXIT_CODE)

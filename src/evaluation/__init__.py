@@ -1,0 +1,1 @@
+"""Scoring texts against videos, shared by validation, inference and search."""

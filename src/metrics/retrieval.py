@@ -1,0 +1,82 @@
+"""Retrieval metrics from a score matrix.
+
+Shapes: C captions, V videos.
+
+Ties. The rank of an item is 1 + the number of wrong items scored strictly higher + half the number
+of wrong items scored the same, so a model that gives every pair the same score earns the rank in
+the middle instead of the first. A video with several captions is judged by its best-ranked one;
+that other correct captions score the same is no tie, since retrieving any of them is a hit.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+RECALL_DEPTHS = (1, 5, 10)
+
+
+def text_to_video_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> np.ndarray:
+    """Rank of each caption's video among all videos.
+
+    Args:
+        scores: (C, V), higher is better; -inf is allowed, NaN is not.
+        video_of_caption: (C,) column of the video that each caption describes.
+
+    Returns:
+        (C,) float64, 1-based, in steps of 0.5.
+    """
+    correct = scores[np.arange(len(scores)), np.asarray(video_of_caption)][:, None]  # (C, 1)
+    higher = (scores > correct).sum(axis=1)
+    equal = (scores == correct).sum(axis=1) - 1
+    return 1.0 + higher + 0.5 * equal
+
+
+def video_to_text_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> np.ndarray:
+    """Rank of each video's best-ranked caption among all captions.
+
+    Args:
+        scores: (C, V), as in :func:`text_to_video_ranks`.
+        video_of_caption: (C,) as there. Videos that no caption describes are left out.
+
+    Returns:
+        (V',) float64 for the V' videos with at least one caption, in column order.
+    """
+    owner = np.asarray(video_of_caption)
+    ranks = []
+    for column in np.unique(owner):
+        own = owner == column
+        wrong_scores = scores[~own, column]
+        best = scores[own, column].max()
+        ranks.append(1.0 + (wrong_scores > best).sum() + 0.5 * (wrong_scores == best).sum())
+    return np.asarray(ranks, dtype=np.float64)
+
+
+def summarise_ranks(ranks: np.ndarray) -> dict[str, float]:
+    """Recall at 1, 5, 10 in percent, median and mean rank, under the original's names."""
+    summary = {f"r{k}": 100.0 * float(np.mean(ranks <= k)) for k in RECALL_DEPTHS}
+    summary["medianR"] = float(np.median(ranks))
+    summary["meanR"] = float(np.mean(ranks))
+    return summary
+
+
+def retrieval_metrics(
+    scores: np.ndarray, video_of_caption: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Metrics of both directions.
+
+    Args:
+        scores: (C, V), higher is better.
+        video_of_caption: (C,) column of the video that each caption describes.
+
+    Returns:
+        ``{"text2video": {"r1", "r5", "r10", "medianR", "meanR"}, "video2text": {...}}``.
+
+    Raises:
+        ValueError: if a score is NaN, which no rank can be given to.
+    """
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).sum())} retrieval scores are NaN")
+    return {
+        "text2video": summarise_ranks(text_to_video_ranks(scores, video_of_caption)),
+        "video2text": summarise_ranks(video_to_text_ranks(scores, video_of_caption)),
+    }

@@ -1,0 +1,1 @@
+"""Finetuning and inference: one entry script and one Task for each downstream task."""

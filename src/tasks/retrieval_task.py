@@ -1,0 +1,182 @@
+"""Text-video retrieval: contrastive and matching loss, and retrieval evaluation.
+
+Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from src.datasets.retrieval import RetrievalBatch
+from src.distributed.engine import Engine, SingleProcess
+from src.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
+from src.evaluation.retrieval import METRIC_NAMES, RetrievalEvaluator, RetrievalSet, evaluation_mode
+from src.losses.contrastive import contrastive_loss, similarity
+from src.losses.matching import (
+    matching_loss,
+    negative_pairs,
+    sample_hard_negatives,
+    with_positives,
+)
+from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
+from src.training.task import Task
+
+VALIDATION_SEED = 0  # of the negatives in the validation loss, which is thus the same on every run
+
+
+class RetrievalTask(Task):
+    """VTC + VTM over matching video-text pairs (ALPRO section 3; ALBEF's recipe)."""
+
+    model: AlproForRetrieval
+    metric_names = (*METRIC_NAMES, "loss", "itc_loss", "itm_loss")
+
+    def __init__(
+        self,
+        model: AlproForRetrieval,
+        *,
+        engine: Engine,
+        normalize: nn.Module,
+        evaluator: RetrievalEvaluator,
+        use_itc: bool,
+        use_itm: bool,
+        itm_start_step: int,
+        mask_same_video: bool,
+        validation_batch: int,
+    ) -> None:
+        """Assemble the objective.
+
+        Args:
+            model: what is trained.
+            engine: the job, for the gathered contrastive loss.
+            normalize: uint8 frames to what the model expects.
+            evaluator: retrieval over a validation set.
+            use_itc: train with VTC, the original's ``itc``.
+            use_itm: train with VTM, the original's ``itm``.
+            itm_start_step: first update with VTM; its negatives tell nothing before VTC does.
+            mask_same_video: captions of one video are not each other's negatives.
+            validation_batch: pairs per batch of the validation loss.
+        """
+        super().__init__()
+        self.model = model
+        self._engine = engine
+        self._normalize = normalize
+        self._evaluator = evaluator
+        self._use_itc = use_itc
+        self._use_itm = use_itm
+        self._itm_start_step = itm_start_step
+        self._mask_same_video = mask_same_video
+        self._validation_batch = validation_batch
+        self._matches_now = use_itm
+
+    def begin_update(self, step: int) -> None:
+        """Switch VTM on when its time has come."""
+        self._matches_now = self._use_itm and step >= self._itm_start_step
+
+    def forward(self, batch: RetrievalBatch) -> dict[str, Tensor]:
+        """Losses of a batch: ``loss`` and those of its parts that are on, each a scalar."""
+        self.model.clamp_temperature()
+        video = self.model.encode_video(self._normalize(batch.frames))
+        text = self.model.encode_text(batch.text_ids, batch.text_mask)
+        return self._losses(
+            video, text, batch.video_ids, engine=self._engine, with_matching=self._matches_now
+        )
+
+    def _losses(
+        self,
+        video: VideoFeatures,
+        text: TextFeatures,
+        video_ids: Sequence[str],
+        *,
+        engine: Engine,
+        with_matching: bool,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of B pairs among the G pairs of an engine's ranks."""
+        own = slice(engine.rank * len(video_ids), (engine.rank + 1) * len(video_ids))
+        same_video = self._same_video(video_ids, engine=engine, own=own)  # (B, G)
+        losses = {}
+        if self._use_itc:
+            losses["itc_loss"] = contrastive_loss(
+                video.embedding,
+                text.embedding,
+                all_video=engine.all_gather(video.embedding),
+                all_text=engine.all_gather(text.embedding),
+                temperature=self.model.temp,
+                offset=own.start,
+                exclude=same_video,
+            )
+        if with_matching:
+            exclude = None if same_video is None else same_video[:, own]
+            losses["itm_loss"] = self._matching_loss(video, text, exclude, generator)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _matching_loss(
+        self,
+        video: VideoFeatures,
+        text: TextFeatures,
+        exclude: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """VTM of B pairs and their hard negatives from the same rank."""
+        v2t = similarity(video.embedding, text.embedding, temperature=self.model.temp)  # (B, B)
+        negatives = negative_pairs(
+            *sample_hard_negatives(v2t, v2t.t(), exclude=exclude, generator=generator)
+        )
+        num_positive = len(v2t)
+        pairs = with_positives(negatives, num_positive)
+        logits = self.model.match(text.select(pairs.texts), video.select(pairs.videos))  # (B+M, 2)
+        return matching_loss(logits, num_positive)
+
+    def _same_video(
+        self, video_ids: Sequence[str], *, engine: Engine, own: slice
+    ) -> Tensor | None:
+        """(B, G) bool, true where another pair shows the same video; None if unwanted."""
+        if not self._mask_same_video:
+            return None
+        hashes = torch.tensor([_id_hash(name) for name in video_ids], device=engine.device)  # (B,)
+        same = hashes[:, None] == engine.all_gather(hashes)[None, :]  # (B, G)
+        same[:, own].fill_diagonal_(False)
+        return same
+
+    def evaluate(self, data: RetrievalSet) -> dict[str, float]:
+        """Retrieval metrics of both directions and the mean losses, the same on every rank."""
+        videos, texts = self._evaluator.encode(data)
+        outcome = self._evaluator.score(data, videos, texts)
+        return {**outcome.flat_metrics(), **self._mean_losses(data, videos, texts)}
+
+    @torch.inference_mode()
+    def _mean_losses(
+        self, data: RetrievalSet, videos: EncodedVideos, texts: EncodedTexts
+    ) -> dict[str, float]:
+        """Mean losses over the pairs whose video this rank has encoded, then over all ranks."""
+        place = {video_id: position for position, video_id in enumerate(data.video_ids)}
+        mine = [
+            row for row, caption in enumerate(data.rows) if place[caption.video_id] in videos.tokens
+        ]
+        generator = torch.Generator(self._engine.device).manual_seed(VALIDATION_SEED)
+        totals = dict.fromkeys(("num", "loss", "itc_loss", "itm_loss"), 0.0)
+        with evaluation_mode(self.model):
+            for piece in chunks(len(mine), size=self._validation_batch):
+                rows = [mine[i] for i in piece]
+                losses = self._losses(
+                    videos.select([place[data.rows[row].video_id] for row in rows]),
+                    texts.select(rows),
+                    [data.rows[row].video_id for row in rows],
+                    engine=SingleProcess(self._engine.device, scale_loss=False),
+                    with_matching=self._use_itm,
+                    generator=generator,
+                )
+                totals["num"] += len(rows)
+                for name, loss in losses.items():
+                    totals[name] += float(loss) * len(rows)
+        summed = self._engine.sum(totals)
+        num = summed.pop("num")
+        return {name: total / num for name, total in summed.items()}
+
+
+def _id_hash(video_id: str) -> int:
+    """A signed 64-bit number for a video id, the same in every process."""
+    digest = hashlib.blake2b(video_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -1,0 +1,127 @@
+"""Files of a run's state: checkpoints in ALPRO's names, and the restore file of an exact resume."""
+
+import logging
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from src.errors import InputError
+from src.training.output import OutputFolder, write_atomically
+
+logger = logging.getLogger(__name__)
+
+# What torch.load and safetensors raise for damaged files and for files that are something else.
+_UNREADABLE = (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, KeyError)
+RESTORE_FORMAT = 1  # raised when the content changes in a way that older code cannot read
+
+
+class CheckpointWriter:
+    """Writes ``ckpt/model_step_*.pt``: plain state dicts of CPU tensors in ALPRO's names."""
+
+    def __init__(self, output: OutputFolder, *, keep: int) -> None:
+        """Prepare to write.
+
+        Args:
+            output: the run's folder.
+            keep: how many numbered checkpoints stay, 0 for all; best and last always stay.
+        """
+        self._output = output
+        self._keep = keep
+
+    def save(self, model: nn.Module, *, step: int, best: bool) -> None:
+        """Write the checkpoint of an update; ``best`` also gives it that name."""
+        if not self._output.is_writer:
+            return
+        path = self._output.checkpoint(step)
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        for name in ("last", "best") if best else ("last",):
+            _link(path, self._output.checkpoint(name))
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        if not self._keep:
+            return
+        folder = self._output.checkpoint(0).parent
+        numbered = [p for p in folder.glob("model_step_*.pt") if p.stem.rsplit("_", 1)[1].isdigit()]
+        for path in sorted(numbered, key=lambda p: int(p.stem.rsplit("_", 1)[1]))[: -self._keep]:
+            path.unlink()
+
+
+def _link(source: Path, name: Path) -> None:
+    """Give a file a second name without a second copy, replacing what had that name."""
+    temporary = name.with_name(f".{name.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    os.link(source, temporary)
+    temporary.replace(name)
+
+
+def save_restore(output: OutputFolder, state: Mapping[str, Any]) -> None:
+    """Write the restore file; the previous one becomes the backup."""
+    if not output.is_writer:
+        return
+    write_atomically(
+        output.restore,
+        lambda temporary: torch.save({"format": RESTORE_FORMAT, **state}, temporary),
+        backup=output.restore_backup,
+    )
+
+
+def load_restore(output: OutputFolder) -> dict[str, Any] | None:
+    """The newest readable restore file's content, or None where there is none.
+
+    Raises:
+        InputError: if there are restore files and none can be read.
+    """
+    present = [path for path in (output.restore, output.restore_backup) if path.exists()]
+    problems = []
+    for path in present:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except _UNREADABLE as error:
+            problems.append(f"  {path}: {str(error).splitlines()[0]}")
+            logger.warning("the restore file %s is damaged (%s)", path, error)
+            continue
+        if state.get("format") != RESTORE_FORMAT:
+            raise InputError(
+                f"{path}: written in format {state.get('format')}, this version reads "
+                f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start afresh with "
+                "--overwrite 1."
+            )
+        return state
+    if problems:
+        raise InputError(
+            "output_dir: no restore file can be read:\n" + "\n".join(problems) + "\n"
+            "Start afresh with --overwrite 1."
+        )
+    return None
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What a weights file holds, on the CPU, without running any code in it.
+
+    Raises:
+        InputError: if the file is missing or is none.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such checkpoint file.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a file of PyTorch weights ({reason}).") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: expected a dict of tensors, found {type(content).__name__}; a released ALPRO "
+            "checkpoint is a plain state dict."
+        )
+    return content

@@ -1,0 +1,178 @@
+"""What a run tells: log file and console, progress bar, TensorBoard, metrics as JSON lines.
+
+Only rank 0 tells; on other ranks every method of a reporter does nothing.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from src.training.output import OutputFolder
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+MIN_REDRAW_SECONDS = 0.5  # of a progress bar on a terminal
+LOGFILE_REDRAW_SECONDS = 30.0  # of a progress bar that is not on a terminal
+
+
+def start_logging(*, rank: int, log_file: Path | None = None) -> None:
+    """Log to the console and, if given, to a file; ranks other than 0 only warn.
+
+    Args:
+        rank: this process's global rank.
+        log_file: is appended to by rank 0.
+    """
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file is not None and rank == 0:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(LOG_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+class Throughput:
+    """Clips per second and the share of time spent waiting for data, since the last reading."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured, for instance after a validation."""
+        self._started = time.perf_counter()
+        self._clips = 0
+        self._waited = 0.0
+
+    def add(self, *, clips: int, waited: float) -> None:
+        """Count a batch: its clips, on all ranks, and the seconds this rank waited for it."""
+        self._clips += clips
+        self._waited += waited
+
+    def read(self) -> dict[str, float]:
+        """``clips_per_second`` and ``data_wait`` (0 to 1) since the last reading, then restart."""
+        elapsed = max(time.perf_counter() - self._started, 1e-9)
+        reading = {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
+        self.restart()
+        return reading
+
+
+class Reporter:
+    """Progress bar, TensorBoard and metrics file of one run, as a context manager."""
+
+    def __init__(self, output: OutputFolder, *, total_steps: int, log_interval: int) -> None:
+        """Prepare to report.
+
+        Args:
+            output: the run's folder.
+            total_steps: number of updates of the run, for the progress bar.
+            log_interval: updates between two lines of the log file and the metrics file.
+        """
+        self._output = output
+        self._total = total_steps
+        self._interval = log_interval
+
+    def start(self, *, step: int) -> None:
+        """Begin at an update; what a killed run's metrics file holds beyond it is dropped."""
+        if not self._output.is_writer:
+            return
+        self._drop_metrics_after(step)
+        self._writer = SummaryWriter(str(self._output.log), purge_step=step + 1 if step else None)
+        self._metrics = self._output.metrics.open("a", encoding="utf-8")
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=self._total, initial=step, unit="update", dynamic_ncols=terminal, desc="training",
+            mininterval=MIN_REDRAW_SECONDS if terminal else LOGFILE_REDRAW_SECONDS,
+        )  # fmt: skip
+
+    def _drop_metrics_after(self, step: int) -> None:
+        if not self._output.metrics.exists():
+            return
+        lines = self._output.metrics.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        self._output.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def update(self, step: int, values: Mapping[str, float], *, reading: Throughput) -> None:
+        """Report one update.
+
+        Args:
+            step: number of the update.
+            values: ``loss``, ``lr``, ``grad_norm`` and whatever else the task names.
+            reading: is read and restarted when a line is due.
+        """
+        if not self._output.is_writer:
+            return
+        for name, value in values.items():
+            self._writer.add_scalar(f"train/{name}", value, step)
+        self._bar.update(1)
+        if step % self._interval == 0 or step == self._total:
+            speed = reading.read()
+            for name, value in speed.items():
+                self._writer.add_scalar(f"train/{name}", value, step)
+            self._bar.set_postfix_str(
+                f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, "
+                f"{speed['clips_per_second']:.1f} clips/s, data {100 * speed['data_wait']:.0f} %",
+                refresh=False,
+            )
+            self._write_line(step, "train", {**values, **speed})
+
+    def validation(self, step: int, metrics: Mapping[str, float], *, split: str = "valid") -> None:
+        """Report metrics on a set that is not trained on."""
+        if not self._output.is_writer:
+            return
+        for name, value in metrics.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+        self._write_line(step, split, metrics)
+
+    def _write_line(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        self._metrics.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._metrics.flush()
+
+    def progress(self, items: Iterable[Any], description: str) -> Iterator[Any]:
+        """Show a progress bar over an iterable, on rank 0, gone when it ends."""
+        return console_progress(items, description) if self._output.is_writer else iter(items)
+
+    def close(self) -> None:
+        """Finish the bar and the files."""
+        if self._output.is_writer and hasattr(self, "_bar"):
+            self._bar.close()
+            self._writer.close()
+            self._metrics.close()
+
+    def __enter__(self) -> "Reporter":
+        self._redirect = logging_redirect_tqdm()
+        self._redirect.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        self._redirect.__exit__(kind, error, trace)
+
+
+def console_progress(items: Iterable[Any], description: str) -> Iterator[Any]:
+    """Iterate with a progress bar that vanishes at the end; none where there is no terminal."""
+    return iter(tqdm(items, desc=description, leave=False, disable=not sys.stderr.isatty()))
+
+
+def _step_of(line: str) -> int:
+    """Update number of a line of the metrics file; one cut short by a kill is beyond any."""
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):
+        return sys.maxsize

@@ -1,0 +1,258 @@
+"""The training loop of the project."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from src.distributed.engine import Engine
+from src.training.checkpoints import CheckpointWriter, load_restore, save_restore
+from src.training.output import OutputFolder
+from src.training.precision import autocast
+from src.training.reporting import Reporter, Throughput
+from src.training.seeding import random_state, set_random_state
+from src.training.task import Task
+from src.training.unreadable import UnreadableLedger
+
+logger = logging.getLogger(__name__)
+
+LOWER_IS_BETTER = ("loss", "medianR", "meanR")  # endings of metric names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """How long to train, and how often to do what; counted in updates unless said otherwise."""
+
+    num_train_steps: int
+    accumulation_steps: int
+    """Micro-steps (batches) of one update."""
+    mean_accumulation: bool
+    """Average the losses of an update's micro-steps; the original sums them."""
+    valid_steps: int
+    save_steps: int
+    """Updates between two restore files."""
+    max_grad_norm: float
+    """Largest global gradient norm, not positive for no clipping."""
+    best_metric: str
+    precision: str
+    stop_after: int | None = None
+    """Stop early after so many updates, on the schedule of the whole run (``debug``)."""
+
+    @property
+    def last_step(self) -> int:
+        """Number of the run's last update."""
+        return min(self.num_train_steps, self.stop_after or self.num_train_steps)
+
+
+class TrainingData:
+    """What the loop needs of a training set: batches from any position on."""
+
+    def __init__(
+        self,
+        start: Callable[[int], Iterator[Any]],
+        *,
+        num_examples: int,
+        batches_per_epoch: int,
+        samples_per_epoch: int,
+    ) -> None:
+        """Wrap a way of starting.
+
+        Args:
+            start: endless batches of this rank, beginning at a batch number counted from 0.
+            num_examples: examples of one epoch, over all ranks.
+            batches_per_epoch: batches of this rank in one epoch.
+            samples_per_epoch: samples of this rank in one epoch.
+        """
+        self.start = start
+        self.num_examples = num_examples
+        self.batches_per_epoch = batches_per_epoch
+        self.samples_per_epoch = samples_per_epoch
+
+
+class Trainer:
+    """Trains a task: updates, validation, checkpoints, and resuming where a killed run stopped."""
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        engine: Engine,
+        optimizer: Optimizer,
+        learning_rate: Callable[[int], float],
+        data: TrainingData,
+        validate: Callable[[], dict[str, float]],
+        plan: TrainingPlan,
+        output: OutputFolder,
+        checkpoints: CheckpointWriter,
+        ledger: UnreadableLedger,
+        reporter: Reporter,
+    ) -> None:
+        """Take the parts; nothing runs before :meth:`fit`.
+
+        Args:
+            task: on the engine's device.
+            engine: the job.
+            optimizer: over the task's trainable parameters.
+            learning_rate: rate of an update, counted from 1.
+            data: this rank's batches.
+            validate: metrics on the validation set, the same on every rank.
+            plan: lengths and intervals.
+            output: the run's folder.
+            checkpoints: writes the model.
+            ledger: counts unreadable videos.
+            reporter: shows and records numbers.
+        """
+        self._task = task
+        self._engine = engine
+        self._optimizer = optimizer
+        self._learning_rate = learning_rate
+        self._data = data
+        self._validate = validate
+        self._plan = plan
+        self._output = output
+        self._checkpoints = checkpoints
+        self._ledger = ledger
+        self._reporter = reporter
+        self._step = 0
+        self._best: float | None = None
+        self._throughput = Throughput()
+
+    def fit(self) -> dict[str, float]:
+        """Train to the end, from the restore file if there is one.
+
+        Returns:
+            The best value of the chosen metric and the update it was reached at.
+        """
+        self._engine.prepare(self._task, self._optimizer)
+        resumed = self._resume()
+        self._reporter.start(step=self._step)
+        if not resumed:
+            self._reporter.validation(0, self._validate())
+        batches = self._data.start(self._step * self._plan.accumulation_steps)
+        self._task.train()
+        self._throughput.restart()
+        while self._step < self._plan.last_step:
+            values = self._update(batches)
+            self._reporter.update(self._step, values, reading=self._throughput)
+            self._after_update()
+        return {} if self._best is None else {f"best_{self._plan.best_metric}": self._best}
+
+    def try_one_batch(self) -> None:
+        """Run one batch forward and backward and say what came out; nothing is written."""
+        self._engine.prepare(self._task, self._optimizer)
+        self._task.train()
+        losses = self._forward_backward(self._next(self._data.start(0), number=0), last=True)
+        shown = ", ".join(f"{name} {float(value):.4f}" for name, value in losses.items())
+        logger.info("dry run: one batch went through, %s", shown)
+
+    def _update(self, batches: Iterator[Any]) -> dict[str, float]:
+        """One update over ``accumulation_steps`` batches; returns what to report of it."""
+        step = self._step + 1
+        rate = self._learning_rate(step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._task.begin_update(step)
+        losses: list[dict[str, torch.Tensor]] = []
+        first_batch = self._step * self._plan.accumulation_steps
+        for micro_step in range(self._plan.accumulation_steps):
+            batch = self._next(batches, number=first_batch + micro_step)
+            last = micro_step == self._plan.accumulation_steps - 1
+            losses.append(self._forward_backward(batch, last=last))
+        norm = self._engine.step(self._optimizer, max_grad_norm=self._plan.max_grad_norm)
+        self._step = step
+        values = {name: _mean(losses, name) for name in losses[0]}
+        return {**values, "lr": rate, "grad_norm": norm}
+
+    def _next(self, batches: Iterator[Any], *, number: int) -> Any:
+        """The next batch on the device; waiting for it is measured, its bad videos are counted."""
+        started = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - started
+        self._throughput.add(clips=len(batch.video_ids) * self._engine.size, waited=waited)
+        self._ledger.record(batch.unreadable, epoch=number // self._data.batches_per_epoch)
+        return batch.to(self._engine.device)
+
+    def _forward_backward(self, batch: Any, *, last: bool) -> dict[str, torch.Tensor]:
+        with autocast(self._plan.precision, self._engine.device):
+            losses = self._task(batch)
+        loss = losses["loss"]
+        if not math.isfinite(float(loss.detach())):
+            raise RuntimeError(
+                f"the loss of update {self._step + 1} on rank {self._engine.rank} is "
+                f"{float(loss)}; videos of the batch: {', '.join(batch.video_ids)}"
+            )
+        if self._plan.mean_accumulation:
+            loss = loss / self._plan.accumulation_steps
+        self._engine.backward(loss, last_micro_step=last)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _after_update(self) -> None:
+        """Validate and save where due; saving last, so that a kill in between repeats both."""
+        finished = self._step == self._plan.last_step
+        if finished or self._step % self._plan.valid_steps == 0:
+            self._validate_and_checkpoint()
+        if finished or self._step % self._plan.save_steps == 0:
+            self._save()
+            self._throughput.restart()
+
+    def _validate_and_checkpoint(self) -> None:
+        metrics = self._validate()
+        self._reporter.validation(self._step, metrics)
+        value = metrics[self._plan.best_metric]
+        best = self._best is None or _is_better(value, self._best, name=self._plan.best_metric)
+        if best:
+            self._best = value
+        remark = ", best so far" if best else ""
+        logger.info("update %d: %s %.4g%s", self._step, self._plan.best_metric, value, remark)
+        self._checkpoints.save(self._task.model, step=self._step, best=best)
+        self._task.train()
+        self._throughput.restart()
+
+    def _save(self) -> None:
+        self._ledger.write(self._engine)
+        random_states = self._engine.gather_objects(random_state(self._engine.device))
+        state = {
+            "step": self._step,
+            "best": self._best,
+            "size": self._engine.size,
+            "model": self._task.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "engine": self._engine.state_dict(),
+            "random": random_states,
+        }
+        save_restore(self._output, state)
+
+    def _resume(self) -> bool:
+        """Take up the restore file's state; returns whether there was one."""
+        state = load_restore(self._output)
+        if state is None:
+            return False
+        if state["size"] != self._engine.size:
+            raise RuntimeError(
+                f"{self._output.restore} was written by {state['size']} processes, this job has "
+                f"{self._engine.size}"
+            )
+        self._restore(state)
+        logger.info("continuing %s after update %d", self._output.root, self._step)
+        return True
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self._task.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._engine.load_state_dict(state["engine"])
+        set_random_state(state["random"][self._engine.rank], self._engine.device)
+        self._step = state["step"]
+        self._best = state["best"]
+
+
+def _mean(losses: list[dict[str, torch.Tensor]], name: str) -> float:
+    return float(torch.stack([values[name].float() for values in losses]).mean())
+
+
+def _is_better(value: float, than: float, *, name: str) -> bool:
+    return value < than if name.endswith(LOWER_IS_BETTER) else value > than

@@ -1,0 +1,155 @@
+"""Filling a model from local files: a whole checkpoint, or an image transformer and a BERT."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from src.errors import InputError
+from src.modeling.checkpoints import adapt_state_dict, compare, describe_adaptation
+from src.modeling.weight_names import (
+    BERT_LEAVES_AT_INIT,
+    TEXT_PREFIX,
+    VIDEO_PREFIX,
+    VIT_LEAVES_AT_INIT,
+    from_bert,
+    from_vit,
+    unwrap,
+)
+from src.training.checkpoints import read_weights
+
+logger = logging.getLogger(__name__)
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.pth", "*.pt", "*.bin")
+VIT_NAME = "vit_base_patch16_224"
+VIT_SOURCE = (
+    "timm's vit_base_patch16_224 (AugReg, ImageNet-21k then 1k), model.safetensors or a .pth file"
+)
+BERT_SOURCE = "bert-base-uncased's model.safetensors or pytorch_model.bin from the Hugging Face hub"
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Fill a model from a checkpoint in ALPRO's names; every parameter must be in it.
+
+    Time and position embeddings are resized to the model; heads of other tasks are left out.
+
+    Raises:
+        InputError: if the file is of another architecture, naming keys and shapes.
+    """
+    state = read_weights(path)
+    expected = model.state_dict()
+    for note in describe_adaptation(state, expected):
+        logger.info("%s: %s", path, note)
+    _fill(model, adapt_state_dict(state, expected), path=path)
+    logger.info("%s: all %d tensors of the model loaded", path, len(expected))
+
+
+def load_vit(model: nn.Module, path: Path) -> None:
+    """Start the video encoder from an image transformer; what it lacks stays as initialised."""
+    file = find_weights(path, key="visual_weights_path", source=VIT_SOURCE)
+    _load_part(model, file, rename=from_vit, prefix=VIDEO_PREFIX, may_be_missing=VIT_LEAVES_AT_INIT)
+
+
+def load_bert(model: nn.Module, path: Path) -> None:
+    """Start the text and fusion encoder from a BERT."""
+    file = find_weights(path, key="bert_weights_path", source=BERT_SOURCE)
+    _load_part(
+        model, file, rename=from_bert, prefix=TEXT_PREFIX, may_be_missing=BERT_LEAVES_AT_INIT
+    )
+
+
+def load_starting_weights(
+    model: nn.Module,
+    *,
+    checkpoint: Path | None,
+    vit: Path | None,
+    bert: Path,
+    random_init: bool,
+) -> None:
+    """Give a model its starting weights.
+
+    Args:
+        model: freshly initialised.
+        checkpoint: a whole model; the other files are then not asked for.
+        vit: image transformer for the video encoder, a file or a folder.
+        bert: BERT for the text and fusion encoder, a file or a folder.
+        random_init: starting from random weights is meant.
+
+    Raises:
+        InputError: if there is nothing to start from and ``random_init`` does not say that this is
+            meant, or a file does not fit.
+    """
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint)
+    elif random_init:
+        logger.info("starting from random weights (random_init)")
+    elif vit is None:
+        raise InputError(
+            "e2e_weights_path: nothing to start from. Name a checkpoint there, or an image "
+            f"transformer as visual_weights_path ({VIT_SOURCE}), or set random_init to 1 if random "
+            "weights are meant."
+        )
+    else:
+        load_vit(model, vit)
+        load_bert(model, bert)
+
+
+def resolve_vit(name: str | None) -> Path | None:
+    """Path of the image transformer: the known name means its folder under ``ext/``."""
+    if name is None:
+        return None
+    return Path("ext") / VIT_NAME if name == VIT_NAME else Path(name)
+
+
+def find_weights(path: Path, *, key: str, source: str) -> Path:
+    """The weights file itself, or the one in a folder.
+
+    Args:
+        path: file or folder.
+        key: config key to name in the error.
+        source: where such weights are to be had, for the error.
+    """
+    if path.is_file():
+        return path
+    for pattern in WEIGHT_FILES:
+        for file in sorted(path.glob(pattern)):
+            return file
+    raise InputError(
+        f"{key}: no weights at {path}. Put {source} there; or name a whole checkpoint as "
+        "e2e_weights_path; or set random_init to 1 if random weights are meant."
+    )
+
+
+def _load_part(
+    model: nn.Module,
+    file: Path,
+    *,
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    prefix: str,
+    may_be_missing: Sequence[str],
+) -> None:
+    expected = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    state = adapt_state_dict(rename(unwrap(read_weights(file))), expected)
+    _fill(model, state, path=file, prefix=prefix, may_be_missing=may_be_missing)
+    logger.info("%s: %d of the %d tensors of %s* loaded", file, len(state), len(expected), prefix)
+
+
+def _fill(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    path: Path,
+    prefix: str = "",
+    may_be_missing: Sequence[str] = (),
+) -> None:
+    mismatch = compare(state, model, may_be_missing=may_be_missing)
+    own = [key for key in mismatch.missing if key.startswith(prefix)]
+    mismatch = replace(mismatch, missing=own)
+    if mismatch:
+        raise InputError(
+            f"{path}: this checkpoint is of another architecture than the model of "
+            f"visual_model_cfg and model_config:\n{mismatch.describe()}"
+        )
+    model.load_state_dict(dict(state), strict=False)
