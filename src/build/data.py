@@ -1,0 +1,182 @@
+"""Training and evaluation sets from a config."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.configs.schema import DatasetConfig, ExperimentConfig
+from src.datasets.annotations import CaptionRow, read_captions
+from src.datasets.decoding import make_decoder
+from src.datasets.loading import EpochBatches, JoinedSets, make_loader
+from src.datasets.retrieval import (
+    EvaluationVideos,
+    RetrievalTrainingSet,
+    collate_retrieval,
+    collate_videos,
+)
+from src.datasets.storage import VideoFolder
+from src.datasets.tokenization import Tokenizer
+from src.distributed.engine import Engine
+from src.errors import InputError
+from src.evaluation.encoding import chunks, shard
+from src.evaluation.retrieval import RetrievalSet
+from src.training.trainer import TrainingData
+
+logger = logging.getLogger(__name__)
+
+DEBUG_ROWS = 10  # captions of an evaluation set that `debug` keeps
+NUM_NAMED = 10  # missing videos that a message names
+
+
+def video_extension(config: ExperimentConfig) -> str:
+    """File ending that is looked for first: MSVD's videos are ``.avi``, all others ``.mp4``."""
+    names = " ".join(dataset.name for dataset in config.train_datasets)
+    return ".avi" if "msvd" in names else ".mp4"
+
+
+def read_rows(
+    path: Path, videos: VideoFolder, *, name: str, allow_missing: bool
+) -> list[CaptionRow]:
+    """Captions whose videos are there.
+
+    Raises:
+        InputError: if videos are missing, unless that is allowed.
+    """
+    rows = read_captions(path)
+    missing = videos.missing([row.video_id for row in rows])
+    if not missing:
+        return rows
+    named = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
+    num_videos = len({row.video_id for row in rows})
+    found = (
+        f"{name}: {len(missing)} of the {num_videos} videos named in {path} are not in "
+        f"{videos.root}: {named}"
+    )
+    if not allow_missing:
+        raise InputError(
+            f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without them."
+        )
+    logger.warning(found)
+    gone = set(missing)
+    kept = [row for row in rows if row.video_id not in gone]
+    if not kept:
+        raise InputError(f"{name}: no video of {path} is in {videos.root}.")
+    return kept
+
+
+def share_of(rows: Sequence[CaptionRow], *, ratio: float, seed: int) -> list[CaptionRow]:
+    """The first ``ratio`` of the rows in a random order, as ``data_ratio`` asks for; all for 1."""
+    if ratio == 1.0:
+        return list(rows)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return [rows[index] for index in order[: max(1, int(ratio * len(rows)))]]
+
+
+def build_training_data(
+    config: ExperimentConfig, *, tokenizer: Tokenizer, engine: Engine
+) -> TrainingData:
+    """All training sets of a config as one."""
+    dataset = JoinedSets([_training_set(config, part) for part in config.train_datasets])
+    batches = partial(
+        EpochBatches,
+        len(dataset),
+        batch_size=config.train_batch_size,
+        rank=engine.rank,
+        size=engine.size,
+        seed=config.seed,
+    )
+
+    def start(first_batch: int) -> Iterator[Any]:
+        loader = make_loader(
+            dataset,
+            batches=batches(start_batch=first_batch),
+            collate=collate_retrieval(tokenizer, max_length=config.max_txt_len),
+            num_workers=config.n_workers,
+            pin_memory=config.pin_mem and engine.device.type == "cuda",
+        )
+        return iter(loader)
+
+    return TrainingData(
+        start,
+        num_examples=len(dataset),
+        batches_per_epoch=batches().batches_per_epoch,
+        samples_per_epoch=-(-len(dataset) // engine.size),
+    )
+
+
+def _training_set(config: ExperimentConfig, part: DatasetConfig) -> RetrievalTrainingSet:
+    videos = VideoFolder(Path(part.img), extension=video_extension(config))
+    rows = read_rows(
+        annotation_path(part), videos, name=part.name, allow_missing=config.allow_missing_videos
+    )
+    return RetrievalTrainingSet(
+        share_of(rows, ratio=config.data_ratio, seed=config.seed),
+        videos,
+        decoder=make_decoder(config.video_decoder),
+        num_frames=config.num_frm,
+        sampling=config.frm_sampling_strategy,
+        image_size=config.crop_img_size,
+        seed=config.seed,
+    )
+
+
+def build_evaluation_set(
+    config: ExperimentConfig, part: DatasetConfig, *, engine: Engine
+) -> RetrievalSet:
+    """A validation or test set, its videos dealt out to the ranks in chunks."""
+    videos = VideoFolder(Path(part.img), extension=video_extension(config))
+    path = annotation_path(part)
+    rows = read_rows(path, videos, name=part.name, allow_missing=config.allow_missing_videos)
+    if config.debug:
+        rows = rows[:DEBUG_ROWS]
+    video_ids = list(dict.fromkeys(row.video_id for row in rows))
+    dataset = EvaluationVideos(
+        video_ids,
+        videos,
+        decoder=make_decoder(config.video_decoder),
+        num_frames=config.num_frm,
+        sampling=config.frm_sampling_strategy,
+        image_size=config.crop_img_size,
+        frame_order=config.frame_order,
+        seed=config.seed,
+    )
+    own = shard(chunks(len(video_ids), size=config.val_batch_size), engine=engine)
+    loader = make_loader(
+        dataset,
+        batches=[list(piece) for piece in own],
+        collate=collate_videos,
+        num_workers=min(config.n_workers, len(own)),
+        pin_memory=config.pin_mem and engine.device.type == "cuda",
+    )
+    return RetrievalSet(part.name, path, rows, video_ids, loader)
+
+
+def annotation_path(part: DatasetConfig) -> Path:
+    """The annotation file of a retrieval set."""
+    if not isinstance(part.txt, str):
+        raise InputError(
+            f"datasets: {part.name}: txt must name one annotation file, found {part.txt!r}."
+        )
+    return Path(part.txt)
+
+
+def check_paths(config: ExperimentConfig) -> None:
+    """Report all missing annotation files and video folders of a config together."""
+    errors = []
+    for key in ("train_datasets", "val_datasets", "test_datasets"):
+        for index, part in enumerate(getattr(config, key)):
+            where = f"{key}.{index}"
+            if isinstance(part.txt, str) and not Path(part.txt).is_file():
+                errors.append(f"{where}.txt ({part.name}): there is no file {part.txt}.")
+            if not Path(part.img).is_dir():
+                errors.append(f"{where}.img ({part.name}): there is no folder {part.img}.")
+    if errors:
+        raise InputError("\n".join(errors))
+    if len(config.val_datasets) > 1:
+        logger.warning(
+            "val_datasets: only the first, %s, is validated on", config.val_datasets[0].name
+        )

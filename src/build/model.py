@@ -1,0 +1,101 @@
+"""Models, tokenizer and starting weights from a config."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from src.configs.loading import Resolved
+from src.configs.models import TextEncoderConfig, VideoEncoderConfig
+from src.configs.schema import ExperimentConfig
+from src.datasets.tokenization import Tokenizer, load_tokenizer
+from src.modeling.alpro import AlproForRetrieval, Pooling
+from src.modeling.attention import Kernel
+from src.modeling.text import SplitBert
+from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from src.training.weights import load_starting_weights, resolve_vit
+
+
+def build_video_encoder(
+    encoder: VideoEncoderConfig, *, num_frames: int, image_size: int, attention: str
+) -> TimeSformerEncoder:
+    """The TimeSformer of a ``visual_model_cfg`` file, with random weights."""
+    return TimeSformerEncoder(
+        TimeSformer(
+            image_size=image_size,
+            patch_size=encoder.patch_size,
+            num_frames=num_frames,
+            embed_dim=encoder.embed_dim,
+            depth=encoder.depth,
+            num_heads=encoder.num_heads,
+            mlp_ratio=encoder.mlp_ratio,
+            drop_rate=encoder.drop_rate,
+            attn_drop_rate=encoder.attn_drop_rate,
+            drop_path_rate=encoder.drop_path_rate,
+            gradient_checkpointing=encoder.gradient_checkpointing,
+            pos_embed_std=encoder.pos_embed_std,
+            time_embed_std=encoder.time_embed_std,
+            temporal_init=cast(Any, encoder.temporal_init),
+            attention=cast(Kernel, attention),
+        )
+    )
+
+
+def build_text_encoder(encoder: TextEncoderConfig, *, attention: str) -> SplitBert:
+    """The BERT of a ``model_config`` file, split into two encoders, with random weights."""
+    return SplitBert(
+        vocab_size=encoder.vocab_size,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_hidden_layers,
+        num_attention_heads=encoder.num_attention_heads,
+        intermediate_size=encoder.intermediate_size,
+        fusion_layer=encoder.fusion_layer,
+        hidden_act=encoder.hidden_act,
+        hidden_dropout_prob=encoder.hidden_dropout_prob,
+        attention_probs_dropout_prob=encoder.attention_probs_dropout_prob,
+        max_position_embeddings=encoder.max_position_embeddings,
+        type_vocab_size=encoder.type_vocab_size,
+        pad_token_id=encoder.pad_token_id,
+        initializer_range=encoder.initializer_range,
+        layer_norm_eps=encoder.layer_norm_eps,
+        attention=cast(Kernel, attention),
+    )
+
+
+def build_retrieval_model(resolved: Resolved[Any]) -> AlproForRetrieval:
+    """The retrieval model of a config, with random weights."""
+    config: ExperimentConfig = resolved.config
+    return AlproForRetrieval(
+        build_video_encoder(
+            resolved.video_encoder,
+            num_frames=config.num_frm,
+            image_size=config.crop_img_size,
+            attention=config.attention,
+        ),
+        build_text_encoder(resolved.text_encoder, attention=config.attention),
+        embed_dim=resolved.text_encoder.itc_embed_dim,
+        pooling=cast(Pooling, resolved.video_encoder.pooling),
+    )
+
+
+def start_weights(model: nn.Module, config: ExperimentConfig) -> None:
+    """Fill a new model from the files that a config names."""
+    load_starting_weights(
+        model,
+        checkpoint=_path(config.e2e_weights_path),
+        vit=resolve_vit(config.visual_weights_path),
+        bert=Path(config.bert_weights_path or config.tokenizer_dir),
+        random_init=config.random_init,
+    )
+
+
+def build_tokenizer(resolved: Resolved[Any]) -> Tokenizer:
+    """The tokenizer of a config; it must know as many tokens as the model."""
+    config: ExperimentConfig = resolved.config
+    return load_tokenizer(
+        Path(config.tokenizer_dir), vocab_size=resolved.text_encoder.vocab_size
+    )
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)

@@ -1,0 +1,142 @@
+"""The training loop around any task."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from src.configs.fields import per_run_keys
+from src.configs.loading import Resolved
+from src.configs.schema import ExperimentConfig
+from src.distributed.engine import Engine
+from src.optimization.optimizer import build_optimizer, freeze_parameters
+from src.optimization.schedules import learning_rate_at
+from src.training.checkpoints import CheckpointWriter
+from src.training.output import OutputFolder
+from src.training.precision import usable_precision
+from src.training.reporting import Reporter, start_logging
+from src.training.task import Task
+from src.training.trainer import Trainer, TrainingData, TrainingPlan
+from src.training.unreadable import UnreadableLedger
+
+DEBUG_STEPS = 3  # updates of a `debug` run
+
+
+def build_plan(
+    config: ExperimentConfig, *, num_examples: int, best_metric: str, engine: Engine
+) -> TrainingPlan:
+    """Lengths and intervals of a run, by the original's formulas.
+
+    Args:
+        config: of the experiment.
+        num_examples: training examples of one epoch, over all ranks.
+        best_metric: validation metric that chooses the best checkpoint.
+        engine: the job.
+    """
+    batch = config.train_batch_size * config.max_n_example_per_group
+    examples_per_update = engine.size * batch * config.gradient_accumulation_steps
+    num_train_steps = math.ceil(config.num_train_epochs * num_examples / examples_per_update)
+    unit = config.min_valid_steps
+    return TrainingPlan(
+        num_train_steps=num_train_steps,
+        accumulation_steps=config.gradient_accumulation_steps,
+        mean_accumulation=config.accumulation == "mean",
+        valid_steps=math.ceil(num_train_steps / config.num_valid / unit) * unit,
+        save_steps=max(1, int(config.save_steps_ratio * num_train_steps)),
+        max_grad_norm=config.grad_norm,
+        best_metric=best_metric,
+        precision=usable_precision(config.precision, engine.device),
+        stop_after=DEBUG_STEPS if config.debug else None,
+    )
+
+
+def build_trainer(
+    config: ExperimentConfig,
+    task: Task,
+    *,
+    data: TrainingData,
+    validation: Any,
+    plan: TrainingPlan,
+    output: OutputFolder,
+    reporter: Reporter,
+    engine: Engine,
+) -> Trainer:
+    """The loop over a task whose model is on the engine's device.
+
+    Args:
+        config: of the experiment.
+        task: what is trained.
+        data: this rank's batches.
+        validation: set that ``task.evaluate`` takes.
+        plan: lengths and intervals.
+        output: the run's folder.
+        reporter: shows and records numbers.
+        engine: the job.
+    """
+    freeze_parameters(task.model, config.freeze)
+    steps_per_epoch = plan.num_train_steps / config.num_train_epochs
+    return Trainer(
+        task,
+        engine=engine,
+        optimizer=build_optimizer(
+            task.model,
+            algorithm=config.optim,
+            learning_rate=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        ),
+        learning_rate=partial(
+            learning_rate_at,
+            decay=config.decay,
+            learning_rate=config.learning_rate,
+            num_train_steps=plan.num_train_steps,
+            warmup_ratio=config.warmup_ratio,
+            milestones=[int(epoch * steps_per_epoch) for epoch in config.step_decay_epochs or ()],
+        ),
+        data=data,
+        validate=partial(task.evaluate, validation),
+        plan=plan,
+        output=output,
+        checkpoints=CheckpointWriter(output, keep=config.keep_checkpoints),
+        ledger=UnreadableLedger(
+            output,
+            max_fraction=config.max_unreadable_fraction,
+            samples_per_epoch=data.samples_per_epoch,
+        ),
+        reporter=reporter,
+    )
+
+
+def build_output(
+    resolved: Resolved[Any], *, plan: TrainingPlan, engine: Engine
+) -> OutputFolder:
+    """The run's output folder, made this run's own; a dry run leaves it alone.
+
+    Raises:
+        InputError: if another run's output is there.
+    """
+    config: ExperimentConfig = resolved.config
+    output = OutputFolder(Path(config.output_dir), rank=engine.rank)
+    if config.dry_run:
+        return output
+    arguments = {
+        **resolved.to_json(),
+        "n_gpu": engine.size,
+        "num_train_steps": plan.num_train_steps,
+        "valid_steps": plan.valid_steps,
+        "save_steps": plan.save_steps,
+    }
+    output.claim(
+        arguments, may_differ=per_run_keys(type(config)), overwrite=config.overwrite
+    )
+    engine.gather_objects(None)  # nobody goes on before rank 0 has cleared the folder
+    start_logging(rank=engine.rank, log_file=output.log / "log.txt")
+    return output
+
+
+def build_reporter(
+    config: ExperimentConfig, *, plan: TrainingPlan, output: OutputFolder
+) -> Reporter:
+    """Progress bar, TensorBoard and metrics file; the config counts the interval in batches."""
+    interval = max(1, config.log_interval // config.gradient_accumulation_steps)
+    return Reporter(output, total_steps=plan.last_step, log_interval=interval)

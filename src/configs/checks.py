@@ -1,0 +1,145 @@
+"""Rules that involve more than one key, or refuse a value for a reason worth telling.
+
+A check is run only if all values it needs are valid by themselves. Keys of the model files carry
+the key that names the file: ``visual_model_cfg.patch_size``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule: the keys it needs, when it is broken, why it is a rule, what to do."""
+
+    keys: tuple[str, ...]
+    """A single key may be a pattern, ``*_datasets.*.txt``: the rule holds for each match."""
+    broken: Callable[..., bool]
+    """Receives the values of `keys`, in order."""
+    reason: str
+    remedy: str
+
+    def violations(self, values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        """The keys that break the rule, once per violation.
+
+        A rule about a value that is absent or invalid cannot be broken.
+        """
+        candidates: list[tuple[str, ...]] = []
+        if "*" in self.keys[0]:
+            candidates = [(key,) for key in fnmatch.filter(values, self.keys[0])]
+        elif all(key in values for key in self.keys):
+            candidates = [self.keys]
+        return [keys for keys in candidates if self.broken(*(values[key] for key in keys))]
+
+
+SHARED: tuple[Check, ...] = (
+    Check(
+        ("frm_sampling_strategy", "num_frm"),
+        lambda strategy, frames: strategy == "headtail" and frames % 2 == 1,
+        "headtail takes half of the frames from each half of the video",
+        "Make num_frm even.",
+    ),
+    Check(
+        ("img_input_format",),
+        lambda channels: channels != "RGB",
+        "videos are decoded to RGB and the released weights expect it",
+        'Set it to "RGB".',
+    ),
+    Check(
+        ("crop_img_size", "visual_model_cfg.patch_size"),
+        lambda size, patch: size % patch != 0,
+        "frames are cut into whole patches",
+        "Make crop_img_size a multiple of patch_size.",
+    ),
+    Check(
+        ("visual_model_cfg.embed_dim", "visual_model_cfg.num_heads"),
+        lambda width, heads: width % heads != 0,
+        "every attention head has the same width",
+        "Make embed_dim a multiple of num_heads.",
+    ),
+    Check(
+        ("model_config.hidden_size", "model_config.num_attention_heads"),
+        lambda width, heads: width % heads != 0,
+        "every attention head has the same width",
+        "Make hidden_size a multiple of num_attention_heads.",
+    ),
+    Check(
+        ("visual_model_cfg.embed_dim", "model_config.hidden_size"),
+        lambda video, text: video != text,
+        "the fusion layers read video and text tokens as one sequence",
+        "Make embed_dim and hidden_size equal.",
+    ),
+    Check(
+        ("model_config.fusion_layer", "model_config.num_hidden_layers"),
+        lambda text_layers, layers: text_layers >= layers,
+        "at least one layer must be left to fuse text and video",
+        "Make fusion_layer smaller than num_hidden_layers.",
+    ),
+    Check(
+        ("max_txt_len", "model_config.max_position_embeddings"),
+        lambda length, positions: length > positions,
+        "the text encoder has no position embedding beyond its last one",
+        "Lower max_txt_len.",
+    ),
+    Check(
+        ("model_config.pad_token_id", "model_config.vocab_size"),
+        lambda pad, size: pad >= size,
+        "the padding token is a word of the vocabulary",
+        "Lower pad_token_id.",
+    ),
+    Check(
+        ("grad_norm",),
+        lambda norm: norm != -1 and norm <= 0,
+        "gradients cannot be clipped to a norm that is not positive",
+        "Give a number above 0, or -1 for no clipping.",
+    ),
+    Check(
+        ("decay", "step_decay_epochs"),
+        lambda decay, epochs: decay == "multi_step" and not epochs,
+        "multi_step needs the epochs after which the learning rate is halved",
+        "Give step_decay_epochs, as in [6, 8].",
+    ),
+    Check(
+        ("max_n_example_per_group",),
+        lambda size: size != 1,
+        "the models take one text per video",
+        "Set it to 1.",
+    ),
+)
+
+RETRIEVAL: tuple[Check, ...] = (
+    Check(
+        ("train_n_clips",),
+        lambda clips: clips != 1,
+        "retrieval trains on one clip per video",
+        "Set it to 1; num_frm sets the frames of the clip.",
+    ),
+    Check(
+        ("inference_n_clips",),
+        lambda clips: clips != 1,
+        "retrieval scores one clip per video",
+        "Set it to 1; num_frm sets the frames of the clip.",
+    ),
+    Check(
+        ("use_itc", "use_itm"),
+        lambda contrastive, matching: not (contrastive or matching),
+        "no loss is left to train with",
+        "Set use_itc or use_itm to 1.",
+    ),
+    Check(
+        ("itm_start_ratio", "use_itc"),
+        lambda start, contrastive: start > 0 and not contrastive,
+        "before the matching loss sets in there would be no loss",
+        "Set use_itc to 1 or itm_start_ratio to 0.",
+    ),
+    Check(
+        ("*_datasets.*.txt",),
+        lambda path: not isinstance(path, str),
+        "retrieval reads its captions from one file per set",
+        "Give txt the path of a .jsonl or .csv file.",
+    ),
+)

@@ -1,0 +1,76 @@
+"""What an inference run takes from the trained run in its output folder.
+
+A trained run leaves ``log/args.json``, ``log/model_config.json`` and ``ckpt/model_step_<step>.pt``.
+The stored config beats the JSON file (a model is evaluated as it was trained), flags beat both. Not
+taken from it: keys marked ``per_run`` (where results go, what is evaluated, how and on which
+machine), and keys this task does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from src.configs.fields import options_of
+from src.configs.layers import (
+    INFERENCE_SOURCE,
+    STORED_SOURCE,
+    Layer,
+    apply_aliases,
+    read_json_object,
+)
+from src.configs.problems import Problem
+
+
+def inference_layers(
+    config_class: Any,
+    *,
+    output_dir: str,
+    step: str,
+    flags: Mapping[str, Any],
+    problems: list[Problem],
+) -> list[Layer]:
+    """The stored config, and the paths that follow from output folder and step, as layers.
+
+    A folder without a stored run is an error, unless the weights are named by a flag.
+    """
+    stored = Path(output_dir) / "log" / "args.json"
+    model_config = Path(output_dir) / "log" / "model_config.json"
+    if "e2e_weights_path" in flags:
+        present = [path for path in (stored, model_config) if path.is_file()]
+    else:
+        present = [stored, model_config]
+        if not stored.is_file():
+            problems.append(_no_run(stored))
+            return []
+    layers = []
+    if stored in present:
+        layers.append(_stored_layer(config_class, stored, problems))
+    derived: dict[str, Any] = {"data_ratio": 1.0}
+    if model_config in present:
+        derived["model_config"] = str(model_config)
+    checkpoint = Path(output_dir) / "ckpt" / f"model_step_{step}.pt"
+    derived["e2e_weights_path"] = str(checkpoint)
+    return [*layers, Layer(INFERENCE_SOURCE, INFERENCE_SOURCE, derived)]
+
+
+def _no_run(stored: Path) -> Problem:
+    return Problem(
+        str(stored),
+        "there is no such file, so output_dir is not the folder of a trained run.",
+        "Give the output_dir of a training run, or name a checkpoint with --e2e_weights_path.",
+    )
+
+
+def _stored_layer(config_class: Any, path: Path, problems: list[Problem]) -> Layer:
+    values = read_json_object(path, named_by="--output_dir", problems=problems)
+    layer = Layer(STORED_SOURCE, str(path), values)
+    apply_aliases(layer, config_class.ALIASES)
+    options = options_of(config_class)
+    layer.values = {
+        key: value
+        for key, value in layer.values.items()
+        if key in options and not options[key].rule.per_run
+    }
+    return layer

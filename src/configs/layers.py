@@ -1,0 +1,164 @@
+"""Where values come from: JSON file, stored config of a trained run, rules of inference, flags.
+
+Each source is a `Layer`; `merge` lays them over one another, lowest first, and remembers for every
+key which layer its value is from.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from src.configs.problems import COMMAND_LINE, Problem
+
+DEFAULT_SOURCE = "default"
+STORED_SOURCE = "stored args.json"
+INFERENCE_SOURCE = "inference"
+FLAG_SOURCE = "flag"
+
+
+@dataclass
+class Layer:
+    """Values of one source, by key; keys of flags may be dotted."""
+
+    source: str
+    """What `--print_config` shows."""
+    place: str
+    """What error messages show: the file, or the command line."""
+    values: dict[str, Any]
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Key -> alias under which this source has it."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one value is from. A higher rank overrides a lower one; defaults have rank 0."""
+
+    source: str
+    place: str
+    rank: int
+
+
+@dataclass
+class Merged:
+    """All layers together."""
+
+    values: dict[str, Any]
+    origins: dict[str, Origin]
+    """By key; a part of a list set by a flag has an origin of its own."""
+
+    def origin(self, key: str) -> Origin:
+        """Where the value of `key`, or of the nearest key around it, is from."""
+        while key not in self.origins and "." in key:
+            key = key.rpartition(".")[0]
+        return self.origins.get(key, Origin(DEFAULT_SOURCE, DEFAULT_SOURCE, 0))
+
+
+def read_json_object(path: str | Path, *, named_by: str, problems: list[Problem]) -> dict[str, Any]:
+    """Read a JSON file that holds one object; empty, with a problem noted, if it cannot be read."""
+    place = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_no_repetition)
+    except FileNotFoundError:
+        text = f"there is no such file (named by {named_by})."
+        problems.append(Problem(place, text, _where(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        problems.append(Problem(place, f"cannot be read (named by {named_by}): {reason}."))
+    except json.JSONDecodeError as error:
+        problems.append(_not_json(place, error))
+    except _RepeatedKeyError as error:
+        problems.append(Problem(place, f"key {error} is there twice.", "Remove one."))
+    else:
+        if isinstance(value, dict):
+            return value
+        problems.append(Problem(place, "must hold one JSON object: {...}."))
+    return {}
+
+
+class _RepeatedKeyError(ValueError):
+    """The same key twice in one object: JSON would silently keep the last."""
+
+
+def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise _RepeatedKeyError(key)
+        result[key] = value
+    return result
+
+
+def _where(path: str | Path) -> str:
+    if Path(path).is_absolute():
+        return "Check the path."
+    return f"Paths are relative to the current folder, {Path.cwd()}."
+
+
+def _not_json(place: str, error: json.JSONDecodeError) -> Problem:
+    lines = error.doc.splitlines()
+    line = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
+    text = f"not JSON: {error.msg}, at {line[:60]!r}." if line else f"not JSON: {error.msg}."
+    remedy = "Look for a missing or trailing comma, a missing quote or a comment there."
+    return Problem(f"{place}:{error.lineno}:{error.colno}", text, remedy)
+
+
+def apply_aliases(layer: Layer, aliases: dict[str, str]) -> None:
+    """Give aliased keys of a layer their proper names; the proper name wins if both are there."""
+    for alias, key in aliases.items():
+        if alias in layer.values:
+            value = layer.values.pop(alias)
+            if key not in layer.values:
+                layer.values[key] = value
+                layer.renamed[key] = alias
+
+
+def drop_keys(layer: Layer, keys: Iterable[str]) -> list[str]:
+    """Remove keys from a layer; returns those that were there."""
+    present = sorted(set(keys) & set(layer.values))
+    for key in present:
+        del layer.values[key]
+    return present
+
+
+def merge(layers: Sequence[Layer], problems: list[Problem]) -> Merged:
+    """Lay later layers over earlier ones."""
+    merged = Merged({}, {})
+    for rank, layer in enumerate(layers, start=1):
+        for key, value in layer.values.items():
+            alias = layer.renamed.get(key)
+            source = f"{layer.source} (as {alias})" if alias else layer.source
+            origin = Origin(source, layer.place, rank)
+            if "." not in key or layer.source != FLAG_SOURCE:
+                merged.values[key] = copy.deepcopy(value)
+                merged.origins[key] = origin
+            elif _set_part(merged.values, key, value, problems):
+                merged.origins[key] = origin
+    return merged
+
+
+def _set_part(values: dict[str, Any], key: str, value: Any, problems: list[Problem]) -> bool:
+    """Set ``datasets.0.field``; the index after the last one adds an entry."""
+    name, index_text, *path = key.split(".")
+    entries = values.setdefault(name, [])
+    index = int(index_text)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return False  # the file's value is wrong, which is reported where it is checked
+    if index > len(entries):
+        text = f"--{key}: {name} has {len(entries)} entries, counted from 0."
+        problems.append(Problem(COMMAND_LINE, text, f"The next one is --{name}.{len(entries)}."))
+        return False
+    if index == len(entries):
+        entries.append({})
+    target = entries[index]
+    for part in path[:-1]:
+        if not isinstance(target.get(part), dict):
+            target[part] = {}
+        target = target[part]
+    target[path[-1]] = value
+    return True

@@ -1,0 +1,89 @@
+"""The two model files a config names: `visual_model_cfg` and `model_config`.
+
+Frame count and size are not part of the video encoder's file: they come from the experiment
+(`num_frm`, `crop_img_size`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from src.configs.fields import option
+
+
+@dataclass(kw_only=True)
+class VideoEncoderConfig:
+    """TimeSformer, divided space-time attention."""
+
+    TOPIC: ClassVar[str] = "Video encoder (visual_model_cfg)"
+    INERT: ClassVar[frozenset[str]] = frozenset()
+
+    cls: str = option("TimeSformer", "encoder class", choices=("TimeSformer",))
+    patch_size: int = option(16, "pixels along each side of a patch", minimum=1)
+    embed_dim: int = option(768, "width of the tokens", minimum=1)
+    depth: int = option(12, "number of blocks", minimum=1)
+    num_heads: int = option(12, "attention heads", minimum=1)
+    mlp_ratio: float = option(4.0, "width of the MLP, as a multiple of embed_dim", above=0)
+    drop_rate: float = option(0.0, "dropout after embeddings and MLPs", minimum=0, below=1)
+    attn_drop_rate: float = option(0.0, "dropout of attention weights", minimum=0, below=1)
+    drop_path_rate: float = option(
+        0.1, "stochastic depth of the last block; grows linearly from 0", minimum=0, below=1
+    )
+    gradient_checkpointing: bool = option(
+        False, "recompute blocks in the backward pass: less memory, more time"
+    )
+    pooling: str = option(
+        "cls", "what the VTC embedding is projected from", choices=("cls", "mean")
+    )
+    pos_embed_std: float = option(0.02, "initial spread of the position embedding", minimum=0)
+    time_embed_std: float = option(
+        0.0, "initial spread of the time embedding (0: starts at zero)", minimum=0
+    )
+    temporal_init: str = option(
+        "zero",
+        "initial temporal projections: zero makes the fresh model an image model per frame",
+        choices=("zero", "normal"),
+    )
+    maxpool_kernel_size: int = option(2, "no effect; kept for the original's files")
+    use_maxpooling: bool = option(False, "no effect; kept for the original's files")
+
+
+@dataclass(kw_only=True)
+class TextEncoderConfig:
+    """BERT, split into text layers (the first `fusion_layer`) and fusion layers (the rest)."""
+
+    TOPIC: ClassVar[str] = "Text and fusion encoder (model_config)"
+    INERT: ClassVar[frozenset[str]] = frozenset(
+        {  # written into BERT's own config.json by transformers
+            "architectures",
+            "classifier_dropout",
+            "gradient_checkpointing",
+            "position_embedding_type",
+            "transformers_version",
+            "use_cache",
+        }
+    )
+
+    model_type: str = option("bert", "family of the text encoder", choices=("bert",))
+    vocab_size: int = option(30522, "word pieces; must match the tokenizer", minimum=1)
+    hidden_size: int = option(768, "width of the tokens", minimum=1)
+    num_hidden_layers: int = option(12, "text layers + fusion layers", minimum=1)
+    fusion_layer: int = option(6, "number of text layers; the rest fuse text and video", minimum=1)
+    num_attention_heads: int = option(12, "attention heads", minimum=1)
+    intermediate_size: int = option(3072, "width of the MLP", minimum=1)
+    hidden_act: str = option(
+        "gelu", "activation", choices=("gelu", "gelu_new", "relu", "silu", "tanh")
+    )
+    hidden_dropout_prob: float = option(0.1, "dropout", minimum=0, below=1)
+    attention_probs_dropout_prob: float = option(
+        0.1, "dropout of attention weights", minimum=0, below=1
+    )
+    max_position_embeddings: int = option(512, "longest text, in word pieces", minimum=1)
+    type_vocab_size: int = option(2, "token types (only type 0 is used)", minimum=1)
+    initializer_range: float = option(0.02, "initial spread of the weights", above=0)
+    layer_norm_eps: float = option(1e-12, "epsilon of the layer norms", above=0)
+    pad_token_id: int = option(0, "id of the padding token", minimum=0)
+    itc_token_type: str = option("cls", "token the VTC embedding comes from", choices=("cls",))
+    itc_embed_dim: int = option(256, "width of the VTC embeddings", minimum=1)
+    encoder_width: int = option(768, "no effect; kept for the original's files")

@@ -1,0 +1,272 @@
+"""Configuration fields shared by all tasks, one class per topic.
+
+Names and defaults are the original's where the original has the key; a default that differs says
+so. Each class is one section of ``--help``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from src.configs.fields import option, required
+
+SAMPLING_STRATEGIES = (
+    "rand",
+    "uniform",
+    "headtail",
+    "segment",
+    "nlvl_uniform",
+    "nlvl_rand",
+    "start",
+    "middle",
+    "end",
+)
+_CLIP_MEAN = "[0.48145466, 0.4578275, 0.40821073]"
+_CLIP_STD = "[0.26862954, 0.26130258, 0.27577711]"
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    """One entry of `train_datasets`, `val_datasets` or `test_datasets`."""
+
+    name: str = required("name of the dataset", remedy="Any name does.")
+    txt: str | dict[str, str] | None = option(None, "annotation file (.jsonl or .csv)")
+    img: str = required("folder of videos", remedy="Name the folder that holds the videos.")
+    ann: str | None = option(None, "annotation file of a pretraining set")
+
+
+@dataclass(kw_only=True)
+class RunOptions:
+    """Where a run writes and what it runs on."""
+
+    TOPIC: ClassVar[str] = "Run"
+
+    output_dir: str = required(
+        "folder for checkpoints, logs and results",
+        remedy="Add --output_dir DIR.",
+        per_run=True,
+    )
+    seed: int = option(42, "seed of everything random", minimum=0)
+    precision: str = option(
+        "auto",
+        "arithmetic; auto follows fp16",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    fp16: bool = option(False, "the original's key for precision fp16")
+    device: str = option(
+        "auto",
+        "auto takes a GPU where there is one",
+        choices=("auto", "cpu", "cuda"),
+        per_run=True,
+    )
+    engine: str = option(
+        "auto",
+        "auto takes Horovod under horovodrun, else one process",
+        choices=("auto", "single", "horovod"),
+        per_run=True,
+    )
+    num_threads: int = option(
+        0, "CPU threads of a process (0: PyTorch's choice)", minimum=0, per_run=True
+    )
+    log_interval: int = option(500, "batches between two log lines", minimum=1, per_run=True)
+    keep_checkpoints: int = option(
+        0, "numbered checkpoints to keep (0: all)", minimum=0, per_run=True
+    )
+    overwrite: bool = option(False, "start afresh in an output folder in use", per_run=True)
+    dry_run: bool = option(
+        False, "build everything, run one batch through, write nothing", per_run=True
+    )
+    debug: bool = option(False, "stop after a few steps")
+
+
+@dataclass(kw_only=True)
+class DataOptions:
+    """What is learnt from, and how it is loaded."""
+
+    TOPIC: ClassVar[str] = "Data"
+
+    train_datasets: list[DatasetConfig] = option(
+        [],
+        "training sets; each has name, txt (annotation file) and img (folder of videos)",
+        needed="training",
+        remedy='Add "train_datasets": [{"name": ..., "txt": ..., "img": ...}].',
+    )
+    val_datasets: list[DatasetConfig] = option(
+        [],
+        "validation sets: they choose the best checkpoint",
+        needed="training",
+        remedy='Add "val_datasets": [{"name": ..., "txt": ..., "img": ...}].',
+    )
+    test_datasets: list[DatasetConfig] = option([], "evaluated once, after training, if given")
+    data_ratio: float = option(
+        1.0, "share of the annotations to keep, chosen at random", above=0, maximum=1
+    )
+    n_workers: int = option(
+        4, "loading processes (num_workers is an alias)", minimum=0, per_run=True
+    )
+    pin_mem: bool = option(True, "pinned memory for copies to a GPU", per_run=True)
+    allow_missing_videos: bool = option(
+        False,
+        "go on without videos that are missing or unreadable; the report counts them",
+        per_run=True,
+    )
+    max_unreadable_fraction: float = option(
+        0.05,
+        "share of an epoch's videos that may be unreadable",
+        minimum=0,
+        maximum=1,
+        per_run=True,
+    )
+    max_n_example_per_group: int = option(1, "texts per video in a batch; only 1", minimum=1)
+
+
+@dataclass(kw_only=True)
+class VideoOptions:
+    """How a video becomes frames."""
+
+    TOPIC: ClassVar[str] = "Video and text input"
+
+    num_frm: int = option(3, "frames per video", minimum=1)
+    frm_sampling_strategy: str = option(
+        "rand", "which frames (evaluation: rand becomes uniform)", choices=SAMPLING_STRATEGIES
+    )
+    crop_img_size: int = required(
+        "height and width of the frames, in pixels", remedy="ALPRO uses 224.", minimum=1
+    )
+    img_pixel_mean: tuple[float, float, float] = required(
+        "mean of R, G, B on a 0-1 scale", remedy=f"ALPRO uses {_CLIP_MEAN}."
+    )
+    img_pixel_std: tuple[float, float, float] = required(
+        "spread of R, G, B on a 0-1 scale", remedy=f"ALPRO uses {_CLIP_STD}.", above=0
+    )
+    img_input_format: str = option(
+        "RGB", "channel order; only RGB (the original's default BGR is refused by it too)"
+    )
+    train_n_clips: int = option(1, "clips per training video; only 1 (original: 3)", minimum=1)
+    frame_order: str = option(
+        "original",
+        "evaluation only: shows whether the model uses the order of the frames",
+        choices=("original", "reversed", "shuffled"),
+    )
+    video_decoder: str = option(
+        "auto",
+        "auto takes decord, and PyAV where decord is absent or fails",
+        choices=("auto", "decord", "pyav"),
+        per_run=True,
+    )
+    max_txt_len: int = option(20, "word pieces per text, with [CLS] and [SEP]", minimum=3)
+    tokenizer_dir: str = required(
+        "folder with the BERT vocabulary", remedy="ALPRO uses ext/bert-base-uncased/."
+    )
+
+
+@dataclass(kw_only=True)
+class ModelOptions:
+    """The network and the weights it starts from."""
+
+    TOPIC: ClassVar[str] = "Model and starting weights"
+
+    model_config: str = required(
+        "JSON of the text and fusion encoder",
+        remedy="ALPRO uses config_release/base_model.json.",
+    )
+    visual_model_cfg: str = required(
+        "JSON of the video encoder",
+        remedy="ALPRO uses config_release/timesformer_divst_8x32_224_k600.json.",
+    )
+    e2e_weights_path: str | None = option(None, "checkpoint of a whole model (.pt)")
+    visual_weights_path: str | None = option(
+        None, "image ViT for the video encoder; vit_base_patch16_224 means ext/vit_base_patch16_224"
+    )
+    bert_weights_path: str | None = option(None, "BERT weights (null: tokenizer_dir)")
+    random_init: bool = option(False, "start from random weights on purpose")
+    freeze: list[str] = option(
+        [], 'parameters not trained: patterns like "visual_encoder.model.blocks.*"'
+    )
+    attention: str = option(
+        "auto",
+        "attention kernel; auto takes the faster one",
+        choices=("auto", "sdpa", "plain"),
+        per_run=True,
+    )
+
+
+@dataclass(kw_only=True)
+class OptimizationOptions:
+    """How the weights are learnt."""
+
+    TOPIC: ClassVar[str] = "Optimization"
+
+    train_batch_size: int = option(128, "videos per process and batch", minimum=1)
+    gradient_accumulation_steps: int = option(1, "batches per update", minimum=1)
+    accumulation: str = option(
+        "sum", "gradients of an update's batches; sum as in the original", choices=("sum", "mean")
+    )
+    num_train_epochs: int = option(10, "passes over the training sets", minimum=1)
+    learning_rate: float = option(5e-5, "highest learning rate", above=0)
+    warmup_ratio: float = option(
+        0.1, "share of the updates with a rising rate", minimum=0, maximum=1
+    )
+    decay: str = option(
+        "linear",
+        "learning rate after warm-up",
+        choices=("linear", "invsqrt", "constant", "multi_step"),
+    )
+    step_decay_epochs: list[int] | None = option(
+        None, "multi_step only: epochs after which the rate is halved", minimum=0
+    )
+    optim: str = option("adamw", "optimizer", choices=("adamw", "adam", "adamax"))
+    betas: tuple[float, float] = option(
+        (0.9, 0.98), "the optimizer's averaging factors", minimum=0, below=1
+    )
+    weight_decay: float = option(
+        0.0, "not for biases, norms and temperature (original: read, never applied)", minimum=0
+    )
+    grad_norm: float = option(2.0, "clip gradients to this norm (-1: off)")
+
+
+@dataclass(kw_only=True)
+class ValidationOptions:
+    """When a run validates and saves."""
+
+    TOPIC: ClassVar[str] = "Validation and saving"
+
+    val_batch_size: int = option(128, "validation videos per process and batch", minimum=1)
+    num_valid: int = option(20, "validations per run, about", minimum=1)
+    min_valid_steps: int = option(100, "updates between validations are a multiple", minimum=1)
+    save_steps_ratio: float = option(
+        0.01, "share of the updates between two restore points", above=0, maximum=1
+    )
+
+
+@dataclass(kw_only=True)
+class InferenceOptions:
+    """Evaluating a trained model; none of these is taken from the trained run."""
+
+    TOPIC: ClassVar[str] = "Inference"
+
+    do_inference: bool = option(False, "evaluate the run in output_dir; no training", per_run=True)
+    inference_model_step: str = option(
+        "best", "which ckpt/model_step_<...>.pt (original: -1)", per_run=True
+    )
+    inference_txt_db: str | None = option(
+        None,
+        "annotation file",
+        needed="inference",
+        remedy="Add --inference_txt_db FILE.",
+        per_run=True,
+    )
+    inference_img_db: str | None = option(
+        None,
+        "folder of videos",
+        needed="inference",
+        remedy="Add --inference_img_db DIR.",
+        per_run=True,
+    )
+    inference_batch_size: int = option(64, "texts per batch", minimum=1, per_run=True)
+    inference_n_clips: int = option(1, "clips per video; only 1", minimum=1, per_run=True)
+    inference_split: str = option("val", "a label; nothing reads it", per_run=True)
+    score_agg_func: str = option(
+        "mean", "how clips' scores join; names the results", choices=("mean", "max", "lse")
+    )

@@ -1,0 +1,112 @@
+"""From raw JSON values to the checked values of a configuration class, noting every problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from src.configs.fields import Option, options_of
+from src.configs.problems import COMMAND_LINE, Problem, nearest, quoted
+from src.configs.values import UnfitError, checked, expectation
+
+Locate = Callable[[str], str]
+"""Key -> place to name in a message: a file or the command line."""
+
+
+def read_values(
+    config_class: Any,
+    raw: Mapping[str, Any],
+    *,
+    locate: Locate,
+    problems: list[Problem],
+    prefix: str = "",
+) -> dict[str, Any]:
+    """The valid values among `raw`, defaults included; what is invalid or missing is noted.
+
+    Missing values are noted only where they are needed always (see `missing_problems`).
+    """
+    options = options_of(config_class)
+    for key in raw:
+        if key not in options:
+            problems.append(_unknown_key(key, options, locate(prefix + key), prefix))
+    values: dict[str, Any] = {}
+    for name, option in options.items():
+        if name in raw:
+            _read_value(values, option, raw[name], locate, problems, prefix)
+        elif option.rule.needed != "always":
+            values[name] = _default(option)
+    return values
+
+
+def missing_problems(
+    config_class: Any, values: Mapping[str, Any], raw: Mapping[str, Any], *, mode: str, place: str
+) -> list[Problem]:
+    """Keys that `mode` ("training" or "inference") needs and nothing gives a value for."""
+    problems = []
+    for name, option in options_of(config_class).items():
+        needed = option.rule.needed in ("always", mode)
+        given_but_invalid = name in raw and name not in values
+        if needed and not given_but_invalid and values.get(name) in (None, [], ""):
+            noun = option.rule.help.split(";")[0].split(":")[0]
+            text = f"{name} is missing ({noun})."
+            problems.append(Problem(place, text, option.rule.remedy))
+    return problems
+
+
+def _default(option: Option) -> Any:
+    return list(option.default) if isinstance(option.default, list) else option.default
+
+
+def _read_value(
+    values: dict[str, Any],
+    option: Option,
+    value: Any,
+    locate: Locate,
+    problems: list[Problem],
+    prefix: str,
+) -> None:
+    key = prefix + option.name
+    if option.entry_class is not None:
+        entries = _read_entries(option, value, locate, problems, key)
+        if entries is not None:
+            values[option.name] = entries
+        return
+    try:
+        values[option.name] = checked(value, option.type, option.rule)
+    except UnfitError:
+        problems.append(_unfit(key, value, expectation(option.type, option.rule), locate(key)))
+
+
+def _read_entries(
+    option: Option, value: Any, locate: Locate, problems: list[Problem], key: str
+) -> list[Any] | None:
+    """The dataclass instances of a list of objects; None if any of them has a problem."""
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        problems.append(_unfit(key, value, "a list of objects", locate(key)))
+        return None
+    known_problems = len(problems)
+    entries = []
+    for index, raw in enumerate(value):
+        prefix = f"{key}.{index}."
+        fields = read_values(
+            option.entry_class, raw, locate=locate, problems=problems, prefix=prefix
+        )
+        for problem in missing_problems(
+            option.entry_class, fields, raw, mode="", place=locate(f"{key}.{index}")
+        ):
+            problems.append(Problem(problem.place, prefix + problem.text, problem.remedy))
+        if len(problems) == known_problems and option.entry_class is not None:
+            entries.append(option.entry_class(**fields))
+    return entries if len(problems) == known_problems else None
+
+
+def _unfit(key: str, value: Any, expected: str, place: str) -> Problem:
+    shown = f"--{key}" if place == COMMAND_LINE else key
+    return Problem(place, f"{shown} is {quoted(value)}; expected {expected}.")
+
+
+def _unknown_key(key: str, options: Mapping[str, Option], place: str, prefix: str) -> Problem:
+    guess = nearest(key, options)
+    known = "--help lists all keys." if len(options) > 20 else f"Its keys: {', '.join(options)}."
+    remedy = f"Did you mean {guess}?" if guess else known
+    return Problem(place, f"unknown key {prefix}{key}.", remedy)

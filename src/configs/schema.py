@@ -1,0 +1,89 @@
+"""The configuration of each task. A new task picks topics from `options` and adds its own keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from src.configs import checks
+from src.configs.fields import option
+from src.configs.options import (
+    DataOptions,
+    DatasetConfig,
+    InferenceOptions,
+    ModelOptions,
+    OptimizationOptions,
+    RunOptions,
+    ValidationOptions,
+    VideoOptions,
+)
+
+__all__ = ["DatasetConfig", "ExperimentConfig", "RetrievalConfig"]
+
+_RETRIEVAL_METRICS = tuple(
+    f"{direction}_{metric}"
+    for direction in ("text2video", "video2text", "text2video_vtc", "video2text_vtc")
+    for metric in ("r1", "r5", "r10", "medianR", "meanR")
+)
+
+
+@dataclass(kw_only=True)
+class ExperimentConfig(
+    RunOptions, DataOptions, VideoOptions, ModelOptions, OptimizationOptions, ValidationOptions
+):
+    """What every experiment has, whatever its task."""
+
+    SCRIPT: ClassVar[str]
+    """The entry script, for the usage line."""
+
+    INERT: ClassVar[frozenset[str]] = frozenset(
+        {  # accepted by the original, never read by it
+            "clip_init",
+            "cnn_lr_decay",
+            "dropout",
+            "fps",
+            "random_sample_clips",
+            "timesformer_model_cfg",
+            "transformer_lr_mul",
+        }
+    )
+    DERIVED: ClassVar[frozenset[str]] = frozenset(
+        {"n_gpu", "num_train_steps", "save_steps", "valid_steps"}
+    )
+    """Computed by a run and stored with its config; accepted in a file, never used."""
+
+    ALIASES: ClassVar[dict[str, str]] = {"num_workers": "n_workers"}
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED
+
+
+@dataclass(kw_only=True)
+class RetrievalConfig(ExperimentConfig, InferenceOptions):
+    """Text-to-video retrieval: finetuning and inference."""
+
+    SCRIPT: ClassVar[str] = "src/tasks/run_video_retrieval.py"
+    TOPIC: ClassVar[str] = "Retrieval"
+    INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {"model_type", "resize_size"}
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED + checks.RETRIEVAL
+
+    use_itc: bool = option(True, "train with the contrastive loss (VTC)")
+    use_itm: bool = option(True, "train with the matching loss (VTM)")
+    itm_start_ratio: float = option(
+        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
+    )
+    mask_same_video: bool = option(
+        False, "captions of the same video are not negatives (original: they are)"
+    )
+    best_metric: str = option(
+        "text2video_r1",
+        "validation metric that chooses model_step_best.pt: text2video or video2text, then _vtc"
+        " or nothing, then _r1, _r5, _r10, _medianR or _meanR",
+        choices=_RETRIEVAL_METRICS,
+    )
+    retrieval_top_k: int = option(
+        0,
+        "re-rank only the k best by VTC, both directions (0: score all pairs)",
+        minimum=0,
+    )
+    eval_retrieval_batch_size: int = option(
+        256, "texts per batch when a training run evaluates", minimum=1
+    )

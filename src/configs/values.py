@@ -1,0 +1,174 @@
+"""One value at a time: text of a flag -> value, value of a JSON file -> checked value.
+
+Types known here: bool, int, float, str, ``X | None``, ``list[X]``, ``tuple[X, ...]`` of fixed
+length, and ``str | dict[str, str]``.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from src.configs.fields import Rule
+
+_BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
+_NULLS = ("null", "none", "")
+
+
+class UnfitError(ValueError):
+    """The value does not fit its field; the caller knows the names to report."""
+
+
+def is_sequence(expected: Any) -> bool:
+    """Whether a field takes several values (after its flag, or as a JSON list)."""
+    return typing.get_origin(_without_none(expected)) in (list, tuple)
+
+
+def takes_table(expected: Any) -> bool:
+    """Whether a field takes an object of texts besides a text."""
+    return dict[str, str] in typing.get_args(expected)
+
+
+def from_texts(texts: Sequence[str], expected: Any) -> Any:
+    """Turn the words after a flag into what a JSON file would hold.
+
+    Raises:
+        UnfitError: a word is not of the field's type, or their number is wrong.
+    """
+    if _takes_none(expected) and len(texts) == 1 and texts[0].lower() in _NULLS:
+        return None
+    expected = _without_none(expected)
+    if is_sequence(expected):
+        element = typing.get_args(expected)[0]
+        return [_from_text(text, element) for text in texts]
+    if len(texts) != 1:
+        raise UnfitError
+    return _from_text(texts[0], expected)
+
+
+def _from_text(text: str, expected: Any) -> Any:
+    if expected is bool:
+        if text.lower() not in _BOOLEANS:
+            raise UnfitError
+        return _BOOLEANS[text.lower()]
+    if expected in (int, float):
+        try:
+            return expected(text)
+        except ValueError as error:
+            raise UnfitError from error
+    return text
+
+
+def checked(value: Any, expected: Any, rule: Rule) -> Any:
+    """Return `value` in its field's type (lists become tuples where the length is fixed).
+
+    Raises:
+        UnfitError: wrong type, length, choice or range.
+    """
+    if _takes_none(expected) and value in (None, ""):
+        return None
+    expected = _without_none(expected)
+    if is_sequence(expected):
+        return _checked_sequence(value, expected, rule)
+    if typing.get_origin(expected) is types.UnionType:
+        return _checked_text_or_table(value)
+    return _checked_scalar(value, expected, rule)
+
+
+def _checked_sequence(value: Any, expected: Any, rule: Rule) -> Any:
+    arguments = typing.get_args(expected)
+    if not isinstance(value, list | tuple):
+        raise UnfitError
+    elements = [_checked_scalar(element, arguments[0], rule) for element in value]
+    if typing.get_origin(expected) is list:
+        return elements
+    if len(elements) != len(arguments):
+        raise UnfitError
+    return tuple(elements)
+
+
+def _checked_text_or_table(value: Any) -> Any:
+    if isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values()):
+        return value
+    return _checked_scalar(value, str, Rule(help=""))
+
+
+def _checked_scalar(value: Any, expected: Any, rule: Rule) -> Any:
+    value = _typed(value, expected)
+    if rule.choices and value not in rule.choices:
+        raise UnfitError
+    if expected in (int, float) and not _in_range(value, rule):
+        raise UnfitError
+    return value
+
+
+def _typed(value: Any, expected: Any) -> Any:
+    if expected is bool and isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if expected is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if expected is str and isinstance(value, str) and value.strip():
+        return value
+    raise UnfitError
+
+
+def _in_range(value: float, rule: Rule) -> bool:
+    return (
+        math.isfinite(value)
+        and (rule.minimum is None or value >= rule.minimum)
+        and (rule.above is None or value > rule.above)
+        and (rule.maximum is None or value <= rule.maximum)
+        and (rule.below is None or value < rule.below)
+    )
+
+
+def expectation(expected: Any, rule: Rule) -> str:
+    """Say in words what a field takes: "a whole number, at least 1"."""
+    suffix = " or null" if _takes_none(expected) else ""
+    expected = _without_none(expected)
+    if rule.choices:
+        return f"one of {', '.join(rule.choices)}{suffix}"
+    limits = _limits(rule)
+    if is_sequence(expected):
+        arguments = typing.get_args(expected)
+        count = f"{len(arguments)} " if typing.get_origin(expected) is tuple else ""
+        each = f", each {limits}" if limits else ""
+        return f"a list of {count}{_noun(arguments[0], plural=True)}{each}{suffix}"
+    return f"{_noun(expected)}{', ' + limits if limits else ''}{suffix}"
+
+
+def _noun(expected: Any, *, plural: bool = False) -> str:
+    singular_and_plural = {
+        bool: ("true or false (or 1 or 0)", "truth values"),
+        int: ("a whole number", "whole numbers"),
+        float: ("a number", "numbers"),
+        str: ("text that is not empty", "texts"),
+    }
+    text_or_table = ("text, or an object of texts", "texts")
+    return singular_and_plural.get(expected, text_or_table)[plural]
+
+
+def _limits(rule: Rule) -> str:
+    limits = [
+        (rule.minimum, "at least"),
+        (rule.above, "above"),
+        (rule.maximum, "at most"),
+        (rule.below, "below"),
+    ]
+    return " and ".join(f"{word} {limit:g}" for limit, word in limits if limit is not None)
+
+
+def _takes_none(expected: Any) -> bool:
+    return type(None) in typing.get_args(expected)
+
+
+def _without_none(expected: Any) -> Any:
+    if typing.get_origin(expected) not in (typing.Union, types.UnionType):
+        return expected
+    rest = [argument for argument in typing.get_args(expected) if argument is not type(None)]
+    return rest[0] if len(rest) == 1 else rest[0] | rest[1]

@@ -1,0 +1,1 @@
+"""From annotation files and video folders to batches of frames and tokens."""

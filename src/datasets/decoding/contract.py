@@ -1,0 +1,40 @@
+"""What every decoder promises.
+
+Shapes: ``T`` wanted frames, ``H`` and ``W`` their height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+FrameSelector = Callable[[int], np.ndarray]
+"""From the number of frames in a video to the (T,) indices of those wanted, in increasing order."""
+
+
+class VideoReadError(Exception):
+    """No frames can be had from this file; the message says why, the caller knows the file."""
+
+
+class Decoder(Protocol):
+    """Reads chosen frames of a video file. Has no state, and can be sent to worker processes."""
+
+    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        """Read the wanted frames, rotated as the file says and squashed to the size asked for.
+
+        Args:
+            path: The video file.
+            select: Chooses frames; may be asked more than once where the first count was wrong.
+            height: H, in pixels.
+            width: W, in pixels.
+
+        Returns:
+            (T, 3, H, W) uint8, RGB.
+
+        Raises:
+            VideoReadError: whatever is wrong with the file.
+        """
+        ...

@@ -1,0 +1,136 @@
+"""The order in which examples are read, and the loader that reads them ahead of time."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+Sample = TypeVar("Sample")
+Sample_co = TypeVar("Sample_co", covariant=True)
+
+_PREFETCHED_BATCHES_PER_WORKER = 4
+
+
+class EpochSet(Protocol[Sample_co]):
+    """A dataset whose samples are functions of (epoch, index)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample_co: ...
+
+
+class EpochBatches:
+    """Endless batches of ``(epoch, index)`` for one of ``size`` processes.
+
+    Each epoch is a permutation of its own, the same in all processes, padded by repetition to a
+    multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. Iteration
+    begins at batch ``start_batch`` counted from the start of training, so that a resumed run reads
+    what the interrupted one would have read.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        *,
+        batch_size: int,
+        rank: int,
+        size: int,
+        seed: int,
+        start_batch: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
+            raise ValueError(
+                f"no batches of {batch_size} out of {num_examples} examples for process {rank} "
+                f"of {size}"
+            )
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.size = size
+        self.seed = seed
+        self.start_batch = start_batch
+        self.shuffle = shuffle
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that each process gets in an epoch."""
+        examples_per_process = -(-self.num_examples // self.size)
+        return -(-examples_per_process // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, first = divmod(self.start_batch, self.batches_per_epoch)
+        while True:
+            own = self._own_examples(epoch)
+            for start in range(first * self.batch_size, len(own), self.batch_size):
+                yield [(epoch, index) for index in own[start : start + self.batch_size]]
+            epoch, first = epoch + 1, 0
+
+    def _own_examples(self, epoch: int) -> list[int]:
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
+        else:
+            order = np.arange(self.num_examples)
+        padded_length = -(-self.num_examples // self.size) * self.size
+        padded = np.resize(order, padded_length)  # repeats from the start
+        return padded[self.rank :: self.size].tolist()
+
+
+class JoinedSets(Dataset[Sample]):
+    """Several sets, one after the other, as a single one indexed by ``(epoch, index)``."""
+
+    def __init__(self, sets: Sequence[EpochSet[Sample]]) -> None:
+        if not sets:
+            raise ValueError("no sets to join")
+        self.sets = sets
+        self.ends = list(accumulate(len(one) for one in sets))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        which = bisect_right(self.ends, index)
+        begin = self.ends[which - 1] if which else 0
+        return self.sets[which][epoch, index - begin]
+
+
+def make_loader(
+    dataset: Any,
+    *,
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Any],
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader[Any]:
+    """Build a loader that yields ``collate([dataset[key] for key in batch])`` for each batch.
+
+    With workers, batches are read ahead in their order; the workers live as long as the loader.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_prepare_worker if num_workers else None,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=_PREFETCHED_BATCHES_PER_WORKER if num_workers else None,
+        # Its own: starting an iteration draws a number, which would shift those of the training.
+        generator=torch.Generator(),
+    )
+
+
+def _prepare_worker(_worker: int) -> None:
+    """One thread per worker: more would fight over the cores the training itself needs."""
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"

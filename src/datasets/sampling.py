@@ -1,0 +1,118 @@
+"""Which frames of a video are read.
+
+The strategies ``uniform``, ``nlvl_uniform``, ``nlvl_rand``, ``rand`` and ``headtail`` choose as
+ALPRO (arXiv 2112.09583) does. ``uniform``, which its published numbers use for evaluation,
+truncates the *step* to an integer, so that up to the last ``n - 1`` frames can stay unseen;
+``segment`` does not: it takes one frame from each of ``n`` equal segments, at random in training,
+the centre in evaluation (temporal segment networks, arXiv 1608.00859). ``start``, ``middle`` and
+``end`` take ``n`` consecutive frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Sampler = Callable[[int, int, "np.random.Generator | None"], np.ndarray]
+
+
+def frame_indices(
+    strategy: str, *, num_video_frames: int, num_frames: int, rng: np.random.Generator | None
+) -> np.ndarray:
+    """Choose ``num_frames`` frames out of ``num_video_frames``.
+
+    A video with fewer frames than asked for repeats some: frame ``floor(i * V / n)``, whatever the
+    strategy.
+
+    Args:
+        strategy: One of ``STRATEGIES``.
+        num_video_frames: Frames in the video (V), at least 1.
+        num_frames: Frames wanted (n), at least 1.
+        rng: Where random strategies draw from; ``segment`` takes segment centres without one.
+
+    Returns:
+        (n,) int64, in increasing order, all within [0, V).
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"frame sampling {strategy!r}: choose one of {', '.join(STRATEGIES)}")
+    if num_video_frames < 1 or num_frames < 1:
+        raise ValueError(f"cannot take {num_frames} frames of a video with {num_video_frames}")
+    if strategy == "headtail" and num_frames % 2:
+        raise ValueError(f"frame sampling 'headtail' needs an even frame count, not {num_frames}")
+    if num_video_frames < num_frames:
+        return _floors(num_video_frames, num_frames)
+    return STRATEGIES[strategy](num_video_frames, num_frames, rng).astype(np.int64)
+
+
+def evaluation_sampling(strategy: str) -> str:
+    """The strategy to evaluate with: ``rand`` becomes ``uniform``, others stay, as in ALPRO."""
+    return "uniform" if strategy == "rand" else strategy
+
+
+def _floors(num_video_frames: int, num_frames: int) -> np.ndarray:
+    return np.arange(num_frames, dtype=np.int64) * num_video_frames // num_frames
+
+
+def _uniform(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
+    return np.arange(wanted, dtype=np.int64) * (total // wanted)
+
+
+def _nlvl_uniform(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
+    return _floors(total, wanted)
+
+
+def _nlvl_rand(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
+    starts = _floors(total, wanted)
+    gaps = np.diff(starts, append=total)
+    return starts + _given(rng).integers(0, gaps)
+
+
+def _rand(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
+    return np.sort(_given(rng).choice(total, size=wanted, replace=False))
+
+
+def _headtail(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
+    middle, half = total // 2, wanted // 2
+    rng = _given(rng)
+    head = np.sort(rng.choice(middle, size=half, replace=False))
+    tail = np.sort(rng.choice(total - middle, size=half, replace=False)) + middle
+    return np.concatenate([head, tail])
+
+
+def _start(_total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
+    return np.arange(wanted)
+
+
+def _middle(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
+    return np.arange(wanted) + (total - wanted) // 2
+
+
+def _end(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
+    return np.arange(total - wanted, total)
+
+
+def _segment(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Segment ``i`` is ``[i*V/n, (i+1)*V/n)``; positions are real numbers, then rounded down."""
+    offsets = np.full(wanted, 0.5) if rng is None else rng.random(wanted)
+    positions = (np.arange(wanted) + offsets) * total / wanted
+    return np.minimum(np.floor(positions), total - 1)
+
+
+def _given(rng: np.random.Generator | None) -> np.random.Generator:
+    if rng is None:
+        raise ValueError("this frame sampling is random and needs a generator")
+    return rng
+
+
+STRATEGIES: dict[str, Sampler] = {
+    "uniform": _uniform,
+    "nlvl_uniform": _nlvl_uniform,
+    "nlvl_rand": _nlvl_rand,
+    "rand": _rand,
+    "headtail": _headtail,
+    "start": _start,
+    "middle": _middle,
+    "end": _end,
+    "segment": _segment,
+}

@@ -1,0 +1,53 @@
+"""What happens to decoded frames: their order in time, and normalisation on the device.
+
+Shapes: ``B`` batch, ``T`` frames, ``S`` side of the square frames in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_MAX_PIXEL = 255.0
+
+
+class Normalize(nn.Module):
+    """Turn pixels into what the video encoder sees: ``(x / 255 - mean) / std`` per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        shape = (-1, 1, 1)
+        # Not in the state dict: checkpoints hold the model's own tensors only.
+        self.register_buffer("mean", torch.tensor(list(mean)).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(list(std)).view(shape), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Normalise (B, T, 3, S, S) uint8 frames to float32."""
+        return frames.float().div_(_MAX_PIXEL).sub_(self.mean).div_(self.std)
+
+
+def reorder_frames(
+    frames: np.ndarray, order: str, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """Put frames (T, ...) into another order, to see whether a model makes use of time.
+
+    Args:
+        frames: The frames in their original order.
+        order: ``original``, ``reversed`` or ``shuffled``.
+        rng: Where ``shuffled`` draws its permutation from.
+    """
+    if order == "original":
+        return frames
+    if order == "reversed":
+        return np.ascontiguousarray(frames[::-1])
+    if order == "shuffled":
+        if rng is None:
+            raise ValueError("frame order 'shuffled' needs a generator")
+        return frames[rng.permutation(len(frames))]
+    raise ValueError(f"frame order {order!r}: choose original, reversed or shuffled")

@@ -1,0 +1,102 @@
+"""Video-text matching loss with hard negatives (VTM; "itm" in ALPRO's configs and checkpoints).
+
+B: positive pairs, M: negative pairs, at most 2B.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+NO_NEGATIVE = -1  # stands for "none" among indices of negatives
+
+
+class Pairs(NamedTuple):
+    """Pairs of one text and one video each, by their rows (K,) in a batch."""
+
+    texts: Tensor
+    videos: Tensor
+
+
+def sample_hard_negatives(
+    sim_v2t: Tensor,
+    sim_t2v: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    exclude: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw one negative video per text and one negative text per video, the similar ones likelier.
+
+    Row i of a similarity gives the probabilities of its negatives by a softmax from which the
+    diagonal and what is excluded are left out. All videos are drawn first, then all texts.
+
+    Args:
+        sim_v2t: (B, B), video i against text j, divided by the temperature.
+        sim_t2v: (B, B), text i against video j.
+        generator: On the device of the similarities; None takes PyTorch's own.
+        exclude: (B, B) bool, symmetric, True where a pair must not be a negative.
+
+    Returns:
+        Video for each text and text for each video, int64 (B,) each, holding `NO_NEGATIVE` where
+        nothing can be drawn (a batch of one pair; everything excluded). See `negative_pairs`.
+    """
+    own = torch.eye(len(sim_v2t), dtype=torch.bool, device=sim_v2t.device)
+    forbidden = own if exclude is None else own | exclude
+    video_for_text = _draw(sim_t2v, forbidden, generator)
+    text_for_video = _draw(sim_v2t, forbidden, generator)
+    return video_for_text, text_for_video
+
+
+def _draw(similarity: Tensor, forbidden: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One column (B,) per row of a (B, B) similarity."""
+    impossible = forbidden.all(dim=1)  # (B,)
+    scores = similarity.detach().float().masked_fill(forbidden, -torch.inf)
+    # An impossible row has no softmax; it draws something that is then thrown away.
+    scores = scores.masked_fill(impossible.unsqueeze(1), 0.0)
+    drawn = torch.multinomial(scores.softmax(dim=1), 1, generator=generator).squeeze(1)
+    return drawn.masked_fill(impossible, NO_NEGATIVE)
+
+
+def negative_pairs(video_for_text: Tensor, text_for_video: Tensor) -> Pairs:
+    """The negatives that exist, as pairs.
+
+    Args:
+        video_for_text: (B,) from `sample_hard_negatives`.
+        text_for_video: (B,) from `sample_hard_negatives`.
+
+    Returns:
+        M <= 2B pairs: (text i, its negative video) for all i, then (its negative text, video i).
+    """
+    own = torch.arange(len(video_for_text), device=video_for_text.device)
+    texts = torch.cat([own, text_for_video])  # (2B,)
+    videos = torch.cat([video_for_text, own])  # (2B,)
+    exists = (texts != NO_NEGATIVE) & (videos != NO_NEGATIVE)
+    return Pairs(texts[exists], videos[exists])
+
+
+def with_positives(negatives: Pairs, num_positive: int) -> Pairs:
+    """The pairs (i, i) for i < `num_positive`, then the negatives: (B+M,) rows."""
+    own = torch.arange(num_positive, device=negatives.texts.device)
+    return Pairs(torch.cat([own, negatives.texts]), torch.cat([own, negatives.videos]))
+
+
+def matching_labels(num_pairs: int, num_positive: int, *, device: torch.device) -> Tensor:
+    """int64 (num_pairs,): 1 for the first `num_positive` pairs, 0 for the others."""
+    return (torch.arange(num_pairs, device=device) < num_positive).long()
+
+
+def matching_loss(logits: Tensor, num_positive: int) -> Tensor:
+    """Cross-entropy of telling pairs that belong together from those that do not.
+
+    Args:
+        logits: (B+M, 2), the positives first; index 1 means that they belong together.
+        num_positive: B.
+
+    Returns:
+        Mean over all pairs, scalar, float32.
+    """
+    labels = matching_labels(len(logits), num_positive, device=logits.device)
+    return functional.cross_entropy(logits.float(), labels)

@@ -1,0 +1,136 @@
+"""ALPRO (Li et al., CVPR 2022): a video encoder, a text encoder, and a fusion of both.
+
+B: batch, T: frames, N: patches per frame, L: text tokens, D: width, E: width of the embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src.modeling.encoders import TextEncoder, VideoEncoder
+
+INITIAL_TEMPERATURE = 0.07
+MIN_TEMPERATURE = 0.001
+MAX_TEMPERATURE = 0.5
+MATCH = 1  # index of "these belong together" in the matching logits
+
+Pooling = Literal["cls", "mean"]
+
+
+class VideoFeatures(NamedTuple):
+    """What is known of B clips: tokens (B, 1+N, D) and unit vectors (B, E)."""
+
+    tokens: Tensor
+    embedding: Tensor
+
+    def select(self, rows: Tensor) -> VideoFeatures:
+        """The clips `rows` (K,), in that order, repeated where an index repeats."""
+        return VideoFeatures(self.tokens[rows], self.embedding[rows])
+
+
+class TextFeatures(NamedTuple):
+    """What is known of B texts: tokens (B, L, D), mask (B, L) of 0/1, unit vectors (B, E)."""
+
+    tokens: Tensor
+    mask: Tensor
+    embedding: Tensor
+
+    def select(self, rows: Tensor) -> TextFeatures:
+        """The texts `rows` (K,), in that order, repeated where an index repeats."""
+        return TextFeatures(self.tokens[rows], self.mask[rows], self.embedding[rows])
+
+
+class AlproModel(nn.Module):
+    """Two encoders, their projections to a common space, and the fusion.
+
+    Args:
+        visual_encoder: Frames to tokens.
+        text_encoder: Ids to tokens, and fusion; as wide as the visual encoder.
+        embed_dim: Width E of the common space.
+        pooling: What the video embedding is projected from: the first token ("cls", as in the
+            paper) or the mean of the patch tokens ("mean").
+    """
+
+    def __init__(
+        self,
+        visual_encoder: VideoEncoder,
+        text_encoder: TextEncoder,
+        *,
+        embed_dim: int = 256,
+        pooling: Pooling = "cls",
+    ) -> None:
+        super().__init__()
+        if visual_encoder.width != text_encoder.width:
+            raise ValueError(
+                f"fusion needs encoders of one width, but the video encoder has "
+                f"{visual_encoder.width} and the text encoder {text_encoder.width}"
+            )
+        self.pooling: Pooling = pooling
+        self.visual_encoder = visual_encoder
+        self.text_encoder = text_encoder
+        self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
+        self.text_proj = nn.Linear(text_encoder.width, embed_dim)
+        self.temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
+
+    def encode_video(self, frames: Tensor) -> VideoFeatures:
+        """(B, T, 3, S, S) normalised frames to tokens (B, 1+N, D) and unit vectors (B, E)."""
+        tokens = self.visual_encoder(frames)  # (B, 1+N, D)
+        pooled = tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(dim=1)  # (B, D)
+        return VideoFeatures(tokens, _unit(self.vision_proj(pooled)))
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """(B, L) ids and (B, L) mask of 0/1 to tokens (B, L, D) and unit vectors (B, E)."""
+        tokens = self.text_encoder.encode(ids, mask)  # (B, L, D)
+        return TextFeatures(tokens, mask, _unit(self.text_proj(tokens[:, 0])))
+
+    def fuse(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+        """Pair row i of `text` with row i of `video`: (B, L+1+N, D), text positions first."""
+        return self.text_encoder.fuse(*_join(text, video))
+
+    def fuse_first(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+        """``fuse(text, video)[:, 0]``, (B, D), for less work."""
+        return self.text_encoder.fuse_first(*_join(text, video))
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Bring the learnt temperature back into its bounds, in place."""
+        self.temp.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
+
+
+class AlproForRetrieval(AlproModel):
+    """The model with a head that tells whether a text and a video belong together."""
+
+    def __init__(
+        self,
+        visual_encoder: VideoEncoder,
+        text_encoder: TextEncoder,
+        *,
+        embed_dim: int = 256,
+        pooling: Pooling = "cls",
+    ) -> None:
+        super().__init__(visual_encoder, text_encoder, embed_dim=embed_dim, pooling=pooling)
+        self.itm_head = nn.Linear(text_encoder.width, 2)
+
+    def match(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+        """Pair row i of `text` with row i of `video`: logits (B, 2), index 1 meaning a match."""
+        return self.itm_head(self.fuse_first(text, video))
+
+    def match_probability(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+        """Probability (B,), float32, that row i of `text` belongs to row i of `video`."""
+        return self.match(text, video).float().softmax(dim=-1)[:, MATCH]
+
+
+def _unit(x: Tensor) -> Tensor:
+    """(B, E) to float32 vectors of length 1."""
+    return functional.normalize(x.float(), dim=-1)
+
+
+def _join(text: TextFeatures, video: VideoFeatures) -> tuple[Tensor, Tensor]:
+    """Tokens (B, L+1+N, D) and mask (B, L+1+N) of text and video together."""
+    tokens = torch.cat([text.tokens, video.tokens], dim=1)
+    video_mask = text.mask.new_ones(video.tokens.shape[:2])
+    return tokens, torch.cat([text.mask, video_mask], dim=1)

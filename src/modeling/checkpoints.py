@@ -1,0 +1,177 @@
+"""Fitting a state dict of ALPRO's names to a model: resizing, dropping, comparing. Pure.
+
+N: patches per frame, T: frames, D: width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src.modeling.weight_names import StateDict
+
+TIME_EMBED = "time_embed"
+POS_EMBED = "pos_embed"
+POSITION_IDS = "position_ids"
+
+DROPPABLE = (
+    "prompter.",  # the teacher inside a pretraining checkpoint
+    "video_prompt_feat",  # buffers of a teacher's own checkpoint
+    "image_prompt_feat",
+    "mpm_head.",  # heads of other tasks
+    "classifier.",
+    "itm_head.",
+    "text_encoder.cls.",
+)
+"""Beginnings of names that a checkpoint of another stage may have and a model may lack."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How a state dict and a model differ; `wrong_shape` holds (name, shape there, shape here)."""
+
+    missing: list[str]
+    unexpected: list[str]
+    wrong_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.wrong_shape)
+
+    def describe(self, *, limit: int = 10) -> str:
+        """One line per difference, at most `limit` of each kind."""
+        shapes = [f"{name}: {there} there, {here} here" for name, there, here in self.wrong_shape]
+        kinds = (
+            ("the checkpoint lacks", self.missing),
+            ("the model does not know", self.unexpected),
+            ("of another shape", shapes),
+        )
+        lines = []
+        for title, names in kinds:
+            lines += [f"{title}: {name}" for name in names[:limit]]
+            if len(names) > limit:
+                lines.append(f"{title}: {len(names) - limit} more")
+        return "\n".join(lines)
+
+
+def adapt_state_dict(
+    state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
+) -> StateDict:
+    """Fit a checkpoint to a model of other frames, image size or heads.
+
+    Time embeddings of another length are resized by nearest neighbour (as the original, 4 to 8
+    frames gives 0,0,1,1,2,2,3,3), position embeddings by bicubic interpolation of the patch grid.
+    What the model lacks is left out if it is `DROPPABLE` or position ids; position ids that the
+    checkpoint lacks are filled in. Everything else is passed on for `compare` to judge.
+
+    Args:
+        state: The checkpoint; not changed.
+        model_state: ``model.state_dict()``.
+
+    Returns:
+        A new mapping.
+    """
+    adapted: StateDict = {}
+    for key, value in state.items():
+        target = model_state.get(key)
+        if target is not None:
+            adapted[key] = _resized(key, value, target)
+        elif not _may_be_dropped(key):
+            adapted[key] = value
+    for key, value in model_state.items():
+        if key.endswith(POSITION_IDS):
+            adapted.setdefault(key, value)
+    return adapted
+
+
+def describe_adaptation(
+    state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
+) -> list[str]:
+    """What `adapt_state_dict` does to a checkpoint, one sentence per kind, for the log."""
+    dropped: dict[str, int] = {}
+    notes = []
+    for key, value in state.items():
+        target = model_state.get(key)
+        if target is None:
+            prefix = next((p for p in DROPPABLE if key.startswith(p)), None)
+            if prefix is not None:
+                dropped[prefix] = dropped.get(prefix, 0) + 1
+        elif _is_resizable(key, value, target):
+            notes.append(f"{key} resized from {tuple(value.shape)} to {tuple(target.shape)}")
+    return notes + [f"{count} tensors {prefix}* not used" for prefix, count in dropped.items()]
+
+
+def compare(
+    state: Mapping[str, Tensor], model: nn.Module, *, may_be_missing: Sequence[str] = ()
+) -> Mismatch:
+    """Compare names and shapes of an adapted state dict with a model's.
+
+    Args:
+        state: See `adapt_state_dict`.
+        model: The model to be filled.
+        may_be_missing: Patterns (fnmatch) of names that need not be in `state`.
+
+    Returns:
+        The differences. A tied parameter counts as present if any of its names is.
+    """
+    expected = model.state_dict()
+    provided = {expected[key].data_ptr() for key in state if key in expected}
+    missing = [
+        key
+        for key, value in expected.items()
+        if key not in state
+        and value.data_ptr() not in provided
+        and not any(fnmatchcase(key, pattern) for pattern in may_be_missing)
+    ]
+    wrong_shape = [
+        (key, tuple(value.shape), tuple(expected[key].shape))
+        for key, value in state.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    return Mismatch(missing, [key for key in state if key not in expected], wrong_shape)
+
+
+def resize_time_embed(time_embed: Tensor, num_frames: int) -> Tensor:
+    """(1, T, D) to (1, num_frames, D) by nearest neighbour."""
+    resized = functional.interpolate(time_embed.transpose(1, 2), size=num_frames, mode="nearest")
+    return resized.transpose(1, 2)
+
+
+def resize_pos_embed(pos_embed: Tensor, num_tokens: int) -> Tensor:
+    """(1, 1+N, D) to (1, num_tokens, D): the class token is kept, the square grid resized."""
+    old_side, new_side = math.isqrt(pos_embed.size(1) - 1), math.isqrt(num_tokens - 1)
+    grid = pos_embed[:, 1:].transpose(1, 2).unflatten(2, (old_side, old_side))  # (1, D, side, side)
+    resized = functional.interpolate(
+        grid.float(), size=(new_side, new_side), mode="bicubic", antialias=True
+    )
+    patches = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)
+    return torch.cat([pos_embed[:, :1], patches], dim=1)
+
+
+def _resized(key: str, value: Tensor, target: Tensor) -> Tensor:
+    if not _is_resizable(key, value, target):
+        return value
+    resize = resize_time_embed if key.endswith(TIME_EMBED) else resize_pos_embed
+    return resize(value, target.size(1))
+
+
+def _is_resizable(key: str, value: Tensor, target: Tensor) -> bool:
+    """Whether the tensor is an embedding that differs from the model's in length only."""
+    if value.dim() != 3 or value.shape == target.shape or value.size(2) != target.size(2):
+        return False
+    if key.endswith(TIME_EMBED):
+        return True
+    return key.endswith(POS_EMBED) and _is_grid(value.size(1) - 1) and _is_grid(target.size(1) - 1)
+
+
+def _is_grid(num_patches: int) -> bool:
+    return num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches
+
+
+def _may_be_dropped(key: str) -> bool:
+    return key.startswith(DROPPABLE) or key.endswith(POSITION_IDS)

@@ -1,0 +1,44 @@
+"""The tokenizer of the embedded dataset: every word of its captions is one token."""
+
+from __future__ import annotations
+
+import json
+import string
+from itertools import chain
+from pathlib import Path
+
+from src.tools.demo.captions import (
+    BACKGROUND_TEMPLATES,
+    PASSING_TEMPLATES,
+    PHRASES,
+    TEMPLATES,
+)
+from src.tools.demo.rendering import BACKGROUNDS
+from src.tools.demo.scenes import COLORS, SHAPES
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def vocabulary() -> list[str]:
+    """Return the tokens in order of their ids.
+
+    Letters and digits follow the words, so that a word from outside is spelt, not lost.
+    """
+    templates = [*chain(*TEMPLATES.values()), *PASSING_TEMPLATES, *BACKGROUND_TEMPLATES]
+    phrases = [text for p in chain(*PHRASES.values()) for text in (p.finite, p.gerund)]
+    fields = {name: "" for name in ("a", "b", "x", "x_ing", "y", "y_ing", "caption", "background")}
+    texts = [*(template.format(**fields) for template in templates), *phrases]
+    words = {"a", *COLORS, *SHAPES, *BACKGROUNDS}
+    words.update(chain(*(text.replace(",", " ").split() for text in texts)))
+    characters = string.ascii_lowercase + string.digits
+    pieces = [*characters, *(f"##{character}" for character in characters)]
+    longer = sorted(word for word in words if len(word) > 1)
+    return [*SPECIAL_TOKENS, *",.?", *longer, *pieces]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write the two files that ``BertTokenizerFast.from_pretrained(folder)`` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
