@@ -1,0 +1,73 @@
+"""A minimal valid experiment on disk, and a loader for variations of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.configs.loading import Resolved, load_config
+from src.configs.problems import ConfigError
+from src.configs.schema import RetrievalConfig
+
+Write = Callable[[str, Any], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a value as JSON under a name of the test's folder."""
+
+    def write_json(name: str, value: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return path
+
+    return write_json
+
+
+@pytest.fixture
+def experiment(write: Write) -> dict[str, Any]:
+    """The smallest valid retrieval experiment; its model files are empty objects (defaults)."""
+    dataset = {"name": "pets", "txt": "pets/train.jsonl", "img": "pets/videos"}
+    return {
+        "train_datasets": [dataset],
+        "val_datasets": [{**dataset, "txt": "pets/val.jsonl"}],
+        "crop_img_size": 224,
+        "img_pixel_mean": [0.5, 0.5, 0.5],
+        "img_pixel_std": [0.25, 0.25, 0.25],
+        "tokenizer_dir": "tokenizer",
+        "model_config": str(write("text.json", {})),
+        "visual_model_cfg": str(write("video.json", {})),
+        "output_dir": "runs/pets",
+    }
+
+
+class Loader:
+    """Loads an experiment with changes (the value "drop" removes a key) and flags."""
+
+    def __init__(self, experiment: dict[str, Any], write: Write) -> None:
+        self.experiment = experiment
+        self.write = write
+
+    def path(self, changes: dict[str, Any] | None = None) -> str:
+        """Write the changed experiment to a file."""
+        values = {**self.experiment, **(changes or {})}
+        return str(self.write("experiment.json", {k: v for k, v in values.items() if v != "drop"}))
+
+    def __call__(
+        self, changes: dict[str, Any] | None = None, *flags: str
+    ) -> Resolved[RetrievalConfig]:
+        return load_config(RetrievalConfig, ["--config", self.path(changes), *flags])
+
+    def errors(self, changes: dict[str, Any] | None = None, *flags: str) -> list[str]:
+        """The errors of a configuration that must have some."""
+        with pytest.raises(ConfigError) as caught:
+            self(changes, *flags)
+        return caught.value.errors
+
+
+@pytest.fixture
+def load(experiment: dict[str, Any], write: Write) -> Loader:
+    return Loader(experiment, write)

@@ -1,0 +1,169 @@
+"""Bad input: every message names the place, the key, the value, what is expected and what to do."""
+
+from typing import Any
+
+import pytest
+
+from src.configs.loading import load_config
+from src.configs.problems import ConfigError
+from src.configs.schema import RetrievalConfig
+from src.errors import InputError
+
+
+def test_all_errors_are_reported_together(load: Any) -> None:
+    changes = {"num_frm": "eight", "learning_rte": 1, "tokenizer_dir": "drop"}
+    errors = load.errors(changes, "--optim", "sgd", "--sed", "1")
+    assert len(errors) == 5
+    assert errors[0] == "command line: unknown flag --sed. Did you mean --seed?"
+    with pytest.raises(InputError) as caught:
+        load(changes, "--optim", "sgd", "--sed", "1")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "the configuration has 5 errors:"
+    assert lines[1].startswith("  1. command line")
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_frm": "8"}, 'num_frm is "8"; expected a whole number, at least 1.'),
+        ({"num_frm": 8.5}, "num_frm is 8.5; expected a whole number, at least 1."),
+        ({"num_frm": True}, "num_frm is true; expected a whole number, at least 1."),
+        ({"num_frm": 0}, "num_frm is 0; expected a whole number, at least 1."),
+        ({"num_frm": None}, "num_frm is null; expected a whole number, at least 1."),
+        ({"data_ratio": 0}, "data_ratio is 0; expected a number, above 0 and at most 1."),
+        ({"learning_rate": float("nan")}, "learning_rate is NaN; expected a number, above 0."),
+        ({"fp16": "yes"}, 'fp16 is "yes"; expected true or false (or 1 or 0).'),
+        ({"fp16": 2}, "fp16 is 2; expected true or false (or 1 or 0)."),
+        ({"optim": "sgd"}, 'optim is "sgd"; expected one of adamw, adam, adamax.'),
+        ({"tokenizer_dir": ""}, 'tokenizer_dir is ""; expected text that is not empty.'),
+        ({"betas": [0.9]}, "betas is [0.9]; expected a list of 2 numbers, each at least 0 and"),
+        ({"betas": [0.9, 1.0]}, "betas is [0.9, 1.0]; expected a list of 2 numbers"),
+        ({"freeze": "temp"}, 'freeze is "temp"; expected a list of texts.'),
+        ({"train_datasets": {}}, "train_datasets is {}; expected a list of objects."),
+        ({"frobnicate": 1}, "unknown key frobnicate. --help lists all keys."),
+        ({"epochs": 3}, "unknown key epochs. Did you mean num_train_epochs?"),
+        ({"crop_img_size": "drop"}, "crop_img_size is missing (height and width of the frames"),
+        ({"train_datasets": "drop"}, "train_datasets is missing (training sets)."),
+        ({"img_input_format": "BGR"}, 'img_input_format = "BGR": videos are decoded to RGB'),
+        ({"train_n_clips": 3}, "train_n_clips = 3: retrieval trains on one clip per video."),
+        ({"inference_n_clips": 2}, "inference_n_clips = 2: retrieval scores one clip per video."),
+        ({"max_n_example_per_group": 2}, "max_n_example_per_group = 2: the models take one text"),
+        ({"decay": "multi_step"}, 'decay = "multi_step" and step_decay_epochs = null (default)'),
+        ({"grad_norm": 0}, "grad_norm = 0.0: gradients cannot be clipped"),
+        ({"use_itc": 0, "use_itm": 0}, "use_itc = false and use_itm = false: no loss is left"),
+        ({"use_itc": 0, "itm_start_ratio": 0.5}, "itm_start_ratio = 0.5 and use_itc = false"),
+        ({"fp16": 1, "precision": "bf16"}, "fp16 is 1, but precision is bf16."),
+        ({"max_txt_len": 600}, "max_txt_len = 600 and max_position_embeddings = 512"),
+    ],
+)
+def test_a_value_in_the_file(load: Any, changes: dict[str, Any], expected: str) -> None:
+    (error,) = load.errors(changes)
+    assert "experiment.json: " in error
+    assert expected in error
+
+
+def test_headtail_needs_an_even_number_of_frames(load: Any) -> None:
+    (error,) = load.errors({"frm_sampling_strategy": "headtail"}, "--num_frm", "7")
+    assert 'frm_sampling_strategy = "headtail" and --num_frm = 7 (command line)' in error
+    assert error.endswith("Make num_frm even.")
+    assert load({"frm_sampling_strategy": "headtail"}, "--num_frm", "8").config.num_frm == 8
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"name": "a", "txt": "t"}, "train_datasets.0.img is missing (folder of videos)."),
+        ({"name": "a", "txt": "t", "img": 3}, "train_datasets.0.img is 3; expected text"),
+        ({"name": "a", "txt": "t", "img": "v", "images": 1}, "unknown key train_datasets.0.images"),
+        ({"name": "a", "txt": {"a": "t"}, "img": "v"}, 'train_datasets.0.txt = {"a": "t"}'),
+        ({"name": "a", "img": "v"}, "train_datasets.0.txt = null"),
+    ],
+)
+def test_an_entry_of_a_list(load: Any, entry: dict[str, Any], expected: str) -> None:
+    (error,) = load.errors({"train_datasets": [entry]})
+    assert expected in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--num_frm", "eight"], '--num_frm is "eight"; expected a whole number, at least 1.'),
+        (["--num_frm", "0"], "--num_frm is 0; expected a whole number, at least 1."),
+        (["--num_frm"], "--num_frm has no value; expected a whole number, at least 1."),
+        (["--seed", "1", "2"], '--seed is ["1", "2"]; expected a whole number'),
+        (["--debug"], "--debug has no value; expected true or false (or 1 or 0). Write --debug 1."),
+        (["--debug", "yes"], '--debug is "yes"; expected true or false'),
+        (["--betas", "0.9"], "--betas is [0.9]; expected a list of 2 numbers"),
+        (["--betas", "a", "b"], '--betas is ["a", "b"]; expected a list of 2 numbers'),
+        (["--learning", "1e-3"], "unknown flag --learning. Did you mean --learning_rate?"),
+        (["--train_datasets", "x"], "--train_datasets cannot be given whole. Give its parts:"),
+        (["--train_datasets.0.imgs", "x"], "Did you mean --train_datasets.0.img?"),
+        (["--train_dataset.0.img", "x"], "Did you mean --train_datasets.0.img?"),
+        (["--train_datasets.2.img", "x"], "train_datasets has 1 entries, counted from 0."),
+        (["--seed.0", "1"], "seed has no parts: write --seed."),
+        (["--print_config", "1"], "--print_config takes no value."),
+    ],
+)
+def test_a_flag(load: Any, flags: list[str], expected: str) -> None:
+    (error,) = load.errors({}, *flags)
+    assert error.startswith("command line: ")
+    assert expected in error
+
+
+def test_a_word_without_flag() -> None:
+    with pytest.raises(ConfigError, match='"config.json" belongs to no flag'):
+        load_config(RetrievalConfig, ["config.json"])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"a": 1,\n "b": 2,\n}', "broken.json:3:1: not JSON"),
+        ('{"seed": 1, "seed": 2}', "broken.json: key seed is there twice. Remove one."),
+        ("[1]", "broken.json: must hold one JSON object: {...}."),
+        ("", "broken.json:1:1: not JSON"),
+    ],
+)
+def test_a_broken_file_is_the_only_error(write: Any, content: str, expected: str) -> None:
+    path = write("broken.json", content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(RetrievalConfig, ["--config", str(path)])
+    (error,) = caught.value.errors
+    assert expected in error
+
+
+def test_a_missing_file_is_the_only_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(RetrievalConfig, ["--config", "nowhere.json"])
+    (error,) = caught.value.errors
+    assert error.startswith("nowhere.json: there is no such file (named by --config). Paths are")
+
+
+@pytest.mark.parametrize(
+    ("video", "text", "expected"),
+    [
+        ({"patch_size": 13}, {}, "crop_img_size = 224 and patch_size = 13 ("),
+        ({"num_heads": 7}, {}, "video.json: embed_dim = 768 and num_heads = 7: every"),
+        ({"embed_dim": 120}, {}, "video.json: embed_dim = 120 and hidden_size = 768 ("),
+        ({}, {"fusion_layer": 12}, "text.json: fusion_layer = 12 and num_hidden_layers = 12"),
+        ({}, {"num_attention_heads": 5}, "hidden_size = 768 and num_attention_heads = 5"),
+        ({}, {"pad_token_id": 30522}, "pad_token_id = 30522 and vocab_size = 30522"),
+        ({}, {"itc_token_type": "mean"}, 'itc_token_type is "mean"; expected one of cls.'),
+        ({"cls": "ViT"}, {}, 'video.json: cls is "ViT"; expected one of TimeSformer.'),
+        ({"embeddim": 1}, {}, "video.json: unknown key embeddim. Did you mean embed_dim?"),
+        ({"drop_rate": 1}, {}, "drop_rate is 1; expected a number, at least 0 and below 1."),
+    ],
+)
+def test_a_value_in_a_model_file(
+    load: Any, write: Any, video: dict[str, Any], text: dict[str, Any], expected: str
+) -> None:
+    write("video.json", video)
+    write("text.json", text)
+    (error,) = load.errors()
+    assert expected in error
+
+
+def test_a_missing_model_file_names_the_key_and_file_that_ask_for_it(load: Any) -> None:
+    (error,) = load.errors({"model_config": "nowhere.json"})
+    assert error.startswith("nowhere.json: there is no such file (named by model_config, ")

@@ -1,0 +1,89 @@
+"""What an inference run takes from the trained run in its output folder."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+INFERENCE = (
+    *("--do_inference", "1", "--inference_split", "test", "--inference_model_step", "best"),
+    *("--inference_txt_db", "test.jsonl", "--inference_img_db", "videos"),
+)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, write: Any, experiment: dict[str, Any]) -> Path:
+    """The folder of a run as the original leaves it: derived keys, ints for truth values."""
+    stored = {
+        **experiment,
+        **{"num_frm": 8, "n_workers": 9, "data_ratio": 0.5, "fp16": False, "debug": 0},
+        **{"output_dir": "/cluster/out", "inference_img_db": "/cluster/videos"},
+        **{"n_gpu": 8, "num_train_steps": 1000, "valid_steps": 100, "num_workers": 4},
+        **{"img_input_format": "RGB", "model_type": "pretrain", "dropout": 0.1},
+    }
+    write("run/log/args.json", stored)
+    write("run/log/model_config.json", {"num_hidden_layers": 8, "fusion_layer": 4})
+    return tmp_path / "run"
+
+
+def test_the_stored_config_beats_the_file_but_not_flags(load: Any, trained: Path) -> None:
+    changes = {"num_frm": 4, "max_txt_len": 30, "output_dir": str(trained)}
+    resolved = load(changes, *INFERENCE)
+    assert resolved.config.num_frm == 8
+    assert resolved.sources["num_frm"] == "stored args.json"
+    assert resolved.config.max_txt_len == 30, "a key the stored config lacks comes from the file"
+    assert load(changes, *INFERENCE, "--num_frm", "16").config.num_frm == 16
+
+
+def test_where_and_what_is_never_taken_from_the_stored_config(load: Any, trained: Path) -> None:
+    resolved = load({"output_dir": str(trained), "n_workers": 1}, *INFERENCE)
+    assert resolved.config.output_dir == str(trained)
+    assert resolved.config.inference_img_db == "videos"
+    assert resolved.config.do_inference is True
+    assert resolved.config.n_workers == 1
+    assert resolved.warnings == []
+
+
+def test_checkpoint_and_text_encoder_are_the_runs_own(load: Any, trained: Path) -> None:
+    changes = {"output_dir": str(trained), "e2e_weights_path": "pretrained.pt", "data_ratio": 0.1}
+    resolved = load(changes, *INFERENCE)
+    assert resolved.config.e2e_weights_path == str(trained / "ckpt" / "model_step_best.pt")
+    assert resolved.config.model_config == str(trained / "log" / "model_config.json")
+    assert resolved.text_encoder.num_hidden_layers == 8
+    assert resolved.config.data_ratio == 1.0
+    other = load(changes, *INFERENCE, "--inference_model_step", "300")
+    assert other.config.e2e_weights_path == str(trained / "ckpt" / "model_step_300.pt")
+
+
+def test_flags_may_name_other_weights_and_another_folder(load: Any, tmp_path: Path) -> None:
+    flags = ("--output_dir", str(tmp_path / "new"), "--e2e_weights_path", "other.pt")
+    resolved = load({}, *INFERENCE, *flags)
+    assert resolved.config.e2e_weights_path == "other.pt"
+    assert resolved.text_encoder.num_hidden_layers == 12
+
+
+def test_training_keys_are_not_needed(load: Any, trained: Path) -> None:
+    changes = {"output_dir": str(trained), "train_datasets": "drop", "val_datasets": "drop"}
+    assert load(changes, *INFERENCE).config.do_inference
+
+
+def test_a_folder_without_a_run_is_an_error(load: Any, tmp_path: Path) -> None:
+    (error,) = load.errors({"output_dir": str(tmp_path / "empty")}, *INFERENCE)
+    assert "args.json: there is no such file, so output_dir is not the folder of a trained" in error
+    assert "--e2e_weights_path" in error
+
+
+def test_annotations_and_videos_must_be_named(load: Any, trained: Path) -> None:
+    errors = load.errors({"output_dir": str(trained)}, "--do_inference", "1")
+    assert len(errors) == 2
+    assert "inference_txt_db is missing" in errors[0]
+    assert "inference_img_db is missing" in errors[1]
+    assert errors[0].endswith("Add --inference_txt_db FILE.")
+
+
+def test_an_invalid_stored_value_names_the_stored_file(
+    load: Any, trained: Path, write: Any, experiment: dict[str, Any]
+) -> None:
+    write("run/log/args.json", {**experiment, "num_frm": "many"})
+    (error,) = load.errors({"output_dir": str(trained)}, *INFERENCE)
+    assert f"{trained}/log/args.json: num_frm is" in error

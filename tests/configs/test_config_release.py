@@ -1,0 +1,85 @@
+"""The original's experiment and model files, as shipped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.configs.loading import load_config
+from src.configs.schema import RetrievalConfig
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "config_release"
+EXPERIMENTS = (
+    *("pretrain_prompter", "pretrain_alpro", "msrvtt_ret", "didemo_ret", "msrvtt_qa", "msvd_qa"),
+)
+
+
+def content(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "msrvtt_ret",
+            {
+                **{"max_txt_len": 40, "train_batch_size": 8, "num_train_epochs": 5},
+                **{"learning_rate": 2.5e-5, "grad_norm": 5.0, "min_valid_steps": 100},
+            },
+        ),
+        (
+            "didemo_ret",
+            {
+                **{"max_txt_len": 50, "train_batch_size": 12, "num_train_epochs": 10},
+                **{"learning_rate": 4e-5, "grad_norm": 20.0, "min_valid_steps": 20},
+            },
+        ),
+    ],
+)
+def test_retrieval_files_load_with_only_the_known_warnings(
+    name: str, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = f"config_release/{name}.json"
+    resolved = load_config(RetrievalConfig, ["--config", path, "--output_dir", "out"])
+    for key, value in expected.items():
+        assert getattr(resolved.config, key) == value
+    assert (resolved.config.num_frm, resolved.config.weight_decay) == (8, 1e-3)
+    assert resolved.warnings == [f"keys without effect: dropout, resize_size ({path})"]
+    assert (resolved.video_encoder.patch_size, resolved.video_encoder.drop_path_rate) == (16, 0.1)
+    assert (resolved.text_encoder.fusion_layer, resolved.text_encoder.vocab_size) == (6, 30522)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_name_model_files_that_are_shipped(name: str) -> None:
+    values = content(name)
+    assert (ROOT / values["model_config"]).is_file()
+    assert (ROOT / values["visual_model_cfg"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "global_batch", "processes"),
+    [
+        ("pretrain_prompter", 256, 8),
+        ("pretrain_alpro", 256, 16),
+        ("msrvtt_ret", 64, 8),
+        ("didemo_ret", 96, 8),
+        ("msrvtt_qa", 192, 8),
+        ("msvd_qa", 192, 8),
+    ],
+)
+def test_global_batch_sizes(name: str, global_batch: int, processes: int) -> None:
+    values = content(name)
+    per_update = values["train_batch_size"] * values["gradient_accumulation_steps"]
+    assert per_update * processes == global_batch
+
+
+def test_checkpointing_is_the_only_difference_between_the_video_encoder_files() -> None:
+    plain = content("timesformer_divst_8x32_224_k600")
+    checkpointed = content("timesformer_divst_8x32_224_k600_gc")
+    assert {key for key in plain if plain[key] != checkpointed[key]} == {"gradient_checkpointing"}
+    assert checkpointed["gradient_checkpointing"] is True
+    assert plain.keys() == checkpointed.keys()
