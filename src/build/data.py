@@ -88,6 +88,7 @@ def build_training_data(
         rank=engine.rank,
         size=engine.size,
         seed=config.seed,
+        block_size=config.shuffle_block,
     )
 
     def start(first_batch: int) -> Iterator[Any]:
@@ -104,7 +105,7 @@ def build_training_data(
         start,
         num_examples=len(dataset),
         batches_per_epoch=batches().batches_per_epoch,
-        samples_per_epoch=-(-len(dataset) // engine.size),
+        samples_per_epoch=batches().examples_per_epoch,
     )
 
 

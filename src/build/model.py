@@ -33,6 +33,7 @@ def build_video_encoder(
             attn_drop_rate=encoder.attn_drop_rate,
             drop_path_rate=encoder.drop_path_rate,
             gradient_checkpointing=encoder.gradient_checkpointing,
+            initializer_range=encoder.initializer_range,
             pos_embed_std=encoder.pos_embed_std,
             time_embed_std=encoder.time_embed_std,
             temporal_init=cast(Any, encoder.temporal_init),

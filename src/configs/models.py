@@ -36,6 +36,7 @@ class VideoEncoderConfig:
     pooling: str = option(
         "cls", "what the VTC embedding is projected from", choices=("cls", "mean")
     )
+    initializer_range: float = option(0.02, "initial spread of the weights", above=0)
     pos_embed_std: float = option(0.02, "initial spread of the position embedding", minimum=0)
     time_embed_std: float = option(
         0.0, "initial spread of the time embedding (0: starts at zero)", minimum=0

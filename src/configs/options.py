@@ -102,6 +102,11 @@ class DataOptions:
     data_ratio: float = option(
         1.0, "share of the annotations to keep, chosen at random", above=0, maximum=1
     )
+    shuffle_block: int = option(
+        1,
+        "shuffle blocks of this many rows: what is alike and stands together shares a batch",
+        minimum=1,
+    )
     n_workers: int = option(
         4, "loading processes (num_workers is an alias)", minimum=0, per_run=True
     )

@@ -33,6 +33,10 @@ class EpochBatches:
     multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. Iteration
     begins at batch ``start_batch`` counted from the start of training, so that a resumed run reads
     what the interrupted one would have read.
+
+    With a ``block_size`` above 1, blocks of that many consecutive examples are shuffled and dealt
+    out instead of single ones: examples that stand together in the annotations, because they are
+    easily mistaken for each other, meet in a batch and become each other's negatives.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class EpochBatches:
         seed: int,
         start_batch: int = 0,
         shuffle: bool = True,
+        block_size: int = 1,
     ) -> None:
         if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
             raise ValueError(
@@ -58,12 +63,18 @@ class EpochBatches:
         self.seed = seed
         self.start_batch = start_batch
         self.shuffle = shuffle
+        self.block_size = block_size
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """Examples that each process gets in an epoch."""
+        blocks = -(-self.num_examples // self.block_size)
+        return -(-blocks // self.size) * self.block_size
 
     @property
     def batches_per_epoch(self) -> int:
         """Batches that each process gets in an epoch."""
-        examples_per_process = -(-self.num_examples // self.size)
-        return -(-examples_per_process // self.batch_size)
+        return -(-self.examples_per_epoch // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, first = divmod(self.start_batch, self.batches_per_epoch)
@@ -74,13 +85,13 @@ class EpochBatches:
             epoch, first = epoch + 1, 0
 
     def _own_examples(self, epoch: int) -> list[int]:
+        num_blocks = -(-self.num_examples // self.block_size)
+        blocks = np.arange(num_blocks)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
-        else:
-            order = np.arange(self.num_examples)
-        padded_length = -(-self.num_examples // self.size) * self.size
-        padded = np.resize(order, padded_length)  # repeats from the start
-        return padded[self.rank :: self.size].tolist()
+            blocks = np.random.default_rng([self.seed, epoch]).permutation(num_blocks)
+        padded = np.resize(blocks, -(-num_blocks // self.size) * self.size)  # wraps around
+        own = padded[self.rank :: self.size, None] * self.block_size + np.arange(self.block_size)
+        return (own % self.num_examples).ravel().tolist()
 
 
 class JoinedSets(Dataset[Sample]):

@@ -22,6 +22,9 @@ class HorovodEngine(GradientEngine):
     Gradients are reduced as one flat fp32 buffer per update, in parameter order. Horovod's own
     ``DistributedOptimizer`` fuses whatever gradients are ready at the moment, which changes the
     order of additions, and with it the last bits, from run to run once there are three ranks.
+
+    Horovod writes into tensors of its own from another thread, which PyTorch forbids for tensors
+    made in inference mode; numbers and objects are therefore shared outside of it.
     """
 
     def __init__(self, device: torch.device, *, scale_loss: bool) -> None:
@@ -59,13 +62,15 @@ class HorovodEngine(GradientEngine):
     def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
         """See :meth:`Engine.sum`."""
         names = sorted(totals)
-        values = torch.tensor([totals[name] for name in names], dtype=torch.float64)
-        summed = hvd.allreduce(values, op=hvd.Sum, name="totals." + ".".join(names))
+        with torch.inference_mode(False):
+            values = torch.tensor([totals[name] for name in names], dtype=torch.float64)
+            summed = hvd.allreduce(values, op=hvd.Sum, name="totals." + ".".join(names))
         return dict(zip(names, summed.tolist(), strict=True))
 
     def gather_objects(self, value: T) -> list[T]:
         """See :meth:`Engine.gather_objects`."""
-        return hvd.allgather_object(value)
+        with torch.inference_mode(False):
+            return hvd.allgather_object(value)
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""

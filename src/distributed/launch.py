@@ -9,6 +9,13 @@ import torch
 from src.distributed.engine import Engine, SingleProcess
 from src.errors import InputError
 
+# Number of processes of a job, as launchers tell their processes -> launcher.
+_LAUNCHERS = {
+    "WORLD_SIZE": "torchrun",
+    "HOROVOD_SIZE": "horovodrun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+}
+
 
 @contextmanager
 def launch_engine(
@@ -57,12 +64,13 @@ def _start(name: str, *, device: str, precision: str, num_threads: int) -> Engin
 
 def _refuse_other_launchers() -> None:
     """N processes that do not know of each other would overwrite each other's output."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "engine: the environment says that this is one of several processes of torchrun "
-            f"(WORLD_SIZE is {os.environ['WORLD_SIZE']}), which is not supported yet. Use "
-            "horovodrun -np N."
-        )
+    for variable, launcher in _LAUNCHERS.items():
+        if int(os.environ.get(variable, "1")) > 1:
+            raise InputError(
+                "engine: the environment says that this is one of several processes of "
+                f"{launcher} ({variable} is {os.environ[variable]}), which a run with engine "
+                "auto or single cannot be. Use horovodrun -np N, with engine auto or horovod."
+            )
 
 
 def _choose_device(wish: str, *, index: int) -> torch.device:

@@ -12,14 +12,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.init import trunc_normal_
+from torch.nn.init import normal_
 from torch.utils.checkpoint import checkpoint
 
 from src.modeling.attention import Kernel
 from src.modeling.encoders import VideoEncoder
 from src.modeling.timesformer_block import LAYER_NORM_EPS, Block
 
-LINEAR_INIT_STD = 0.02
 NUM_KINETICS_CLASSES = 400  # rows of the unused `head` in the released checkpoints
 
 
@@ -57,6 +56,8 @@ class TimeSformer(nn.Module):
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         gradient_checkpointing: Recompute each block in the backward pass instead of storing it.
+        initializer_range: Standard deviation of initial linear weights and of the class token;
+            0.02 suits a width of 768, smaller widths learn faster from 0.02 * sqrt(768 / width).
         pos_embed_std: Standard deviation of the initial position embedding.
         time_embed_std: The same for the time embedding; 0 starts from zeros.
         temporal_init: "zero" starts `temporal_fc` from zeros, so that the model begins as an image
@@ -78,6 +79,7 @@ class TimeSformer(nn.Module):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
         gradient_checkpointing: bool = False,
+        initializer_range: float = 0.02,
         pos_embed_std: float = 0.02,
         time_embed_std: float = 0.0,
         temporal_init: Literal["zero", "normal"] = "zero",
@@ -110,21 +112,26 @@ class TimeSformer(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(embed_dim, NUM_KINETICS_CLASSES).requires_grad_(False)
-        self._init_weights(pos_embed_std, time_embed_std, temporal_init)
+        self._init_weights(
+            initializer_range=initializer_range,
+            pos_embed_std=pos_embed_std,
+            time_embed_std=time_embed_std,
+            temporal_init=temporal_init,
+        )
 
     def _init_weights(
-        self, pos_embed_std: float, time_embed_std: float, temporal_init: Literal["zero", "normal"]
+        self, *, initializer_range: float, pos_embed_std: float, time_embed_std: float,
+        temporal_init: Literal["zero", "normal"],
     ) -> None:
-        trunc_normal_(self.cls_token, std=LINEAR_INIT_STD)
-        trunc_normal_(self.pos_embed, std=pos_embed_std)
-        if time_embed_std > 0.0:
-            trunc_normal_(self.time_embed, std=time_embed_std)
+        normal_(self.cls_token, std=initializer_range)
+        normal_(self.pos_embed, std=pos_embed_std)
+        normal_(self.time_embed, std=time_embed_std)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 if name.endswith("temporal_fc") and temporal_init == "zero":
                     nn.init.zeros_(module.weight)
                 else:
-                    trunc_normal_(module.weight, std=LINEAR_INIT_STD)
+                    normal_(module.weight, std=initializer_range)
                 nn.init.zeros_(module.bias)
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -25,9 +25,6 @@ VIT_LEAVES_AT_INIT = (
 BERT_LEAVES_AT_INIT = (f"{TEXT_PREFIX}cls.*",)
 """Parameters of the text encoder that a BERT saved without its masked language head lacks."""
 
-NEW_IN_ALPRO = ("temp", "vision_proj.*", "text_proj.*", "itm_head.*")
-"""Parameters that neither an image transformer nor a BERT provides."""
-
 # Heads of other tasks, whatever their shape.
 VIT_DROPPED = ("head.", "head_dist.", "pre_logits.", "fc_norm.")
 BERT_DROPPED = ("bert.pooler.", "cls.seq_relationship.")

@@ -30,7 +30,8 @@ from src.tools.demo.vocabulary import write_tokenizer
 
 DRAWING_VERSION = 1
 """Raised when the frames of an equal plan would look different."""
-CODEC = {"crf": "20", "preset": "veryfast", "threads": "1"}
+CODEC = {"crf": "20", "preset": "veryfast", "threads": "1", "bf": "0", "mbtree": "0"}
+"""Looking ahead (``bf``, ``mbtree``) made x264 write different bytes from equal frames."""
 PAIRS_PER_JOB = 16
 TEXT_FILES = (*(f"{split}.jsonl" for split in SPLITS), "scenes.jsonl")
 
@@ -164,11 +165,13 @@ def _prepare_folder(output_dir: Path, *, known: bool) -> None:
 def _write_texts(folder: Path, records: list[dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
+        own = [record for record in records if record["split"] == split]
+        # Captions of siblings stand together, so that `shuffle_block: 2` makes them negatives.
         rows = (
             {"caption": caption, "clip_name": record["clip_name"]}
-            for record in records
-            if record["split"] == split
-            for caption in record["captions"]
+            for siblings in zip(own[::2], own[1::2], strict=True)
+            for wordings in zip(*(record["captions"] for record in siblings), strict=True)
+            for record, caption in zip(siblings, wordings, strict=True)
         )
         _write_lines(folder / f"{split}.jsonl", rows)
     _write_lines(folder / "scenes.jsonl", records)

@@ -84,7 +84,7 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
-            problems.append(f"  {path}: {str(error).splitlines()[0]}")
+            problems.append(f"  {path}: {_reason(error)}")
             logger.warning("the restore file %s is damaged (%s)", path, error)
             continue
         if state.get("format") != RESTORE_FORMAT:
@@ -117,11 +117,17 @@ def read_weights(path: Path) -> dict[str, Any]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a file of PyTorch weights ({reason}).") from error
+        raise InputError(
+            f"{path}: not a file of PyTorch weights ({_reason(error)})."
+        ) from error
     if not isinstance(content, dict):
         raise InputError(
             f"{path}: expected a dict of tensors, found {type(content).__name__}; a released ALPRO "
             "checkpoint is a plain state dict."
         )
     return content
+
+
+def _reason(error: Exception) -> str:
+    """First line of an error, or its kind where it says nothing, as for an empty file."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

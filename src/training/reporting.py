@@ -10,13 +10,17 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from src.training.output import OutputFolder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 MIN_REDRAW_SECONDS = 0.5  # of a progress bar on a terminal
@@ -41,6 +45,16 @@ def start_logging(*, rank: int, log_file: Path | None = None) -> None:
         handler.setFormatter(logging.Formatter(LOG_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
         root.addHandler(handler)
     root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+def _open_tensorboard(folder: Path, *, purge_step: int) -> "SummaryWriter | None":
+    """A TensorBoard writer, or none, with a warning, where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        logger.warning("no TensorBoard file is written (%s); metrics.jsonl has all numbers", error)
+        return None
+    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 class Throughput:
@@ -84,11 +98,15 @@ class Reporter:
         self._interval = log_interval
 
     def start(self, *, step: int) -> None:
-        """Begin at an update; what a killed run's metrics file holds beyond it is dropped."""
+        """Begin after an update; what a killed run's metrics file holds beyond it is dropped.
+
+        A run that begins at 0 has no restore file and makes everything anew.
+        """
         if not self._output.is_writer:
             return
-        self._drop_metrics_after(step)
-        self._writer = SummaryWriter(str(self._output.log), purge_step=step + 1 if step else None)
+        beyond = step + 1 if step else 0
+        self._drop_metrics_from(beyond)
+        self._writer = _open_tensorboard(self._output.log, purge_step=beyond)
         self._metrics = self._output.metrics.open("a", encoding="utf-8")
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
@@ -96,11 +114,11 @@ class Reporter:
             mininterval=MIN_REDRAW_SECONDS if terminal else LOGFILE_REDRAW_SECONDS,
         )  # fmt: skip
 
-    def _drop_metrics_after(self, step: int) -> None:
+    def _drop_metrics_from(self, step: int) -> None:
         if not self._output.metrics.exists():
             return
         lines = self._output.metrics.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
+        kept = [line for line in lines if _step_of(line) < step]
         self._output.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def update(self, step: int, values: Mapping[str, float], *, reading: Throughput) -> None:
@@ -113,13 +131,11 @@ class Reporter:
         """
         if not self._output.is_writer:
             return
-        for name, value in values.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+        self._to_tensorboard("train", values, step)
         self._bar.update(1)
         if step % self._interval == 0 or step == self._total:
             speed = reading.read()
-            for name, value in speed.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+            self._to_tensorboard("train", speed, step)
             self._bar.set_postfix_str(
                 f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, "
                 f"{speed['clips_per_second']:.1f} clips/s, data {100 * speed['data_wait']:.0f} %",
@@ -131,9 +147,14 @@ class Reporter:
         """Report metrics on a set that is not trained on."""
         if not self._output.is_writer:
             return
-        for name, value in metrics.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
+        self._to_tensorboard(split, metrics, step)
         self._write_line(step, split, metrics)
+
+    def _to_tensorboard(self, split: str, values: Mapping[str, float], step: int) -> None:
+        if self._writer is None:
+            return
+        for name, value in values.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
 
     def _write_line(self, step: int, split: str, values: Mapping[str, float]) -> None:
         self._metrics.write(json.dumps({"step": step, "split": split, **values}) + "\n")
@@ -147,7 +168,8 @@ class Reporter:
         """Finish the bar and the files."""
         if self._output.is_writer and hasattr(self, "_bar"):
             self._bar.close()
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
             self._metrics.close()
 
     def __enter__(self) -> "Reporter":

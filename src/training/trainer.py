@@ -184,7 +184,7 @@ class Trainer:
         if not math.isfinite(float(loss.detach())):
             raise RuntimeError(
                 f"the loss of update {self._step + 1} on rank {self._engine.rank} is "
-                f"{float(loss)}; videos of the batch: {', '.join(batch.video_ids)}"
+                f"{float(loss.detach())}; videos of the batch: {', '.join(batch.video_ids)}"
             )
         if self._plan.mean_accumulation:
             loss = loss / self._plan.accumulation_steps

@@ -9,7 +9,7 @@ import numpy as np
 
 from src.datasets.decoding.contract import Decoder, FrameSelector, VideoReadError
 from src.datasets.decoding.decord_decoder import DecordDecoder
-from src.datasets.decoding.pyav_decoder import PyAVDecoder
+from src.datasets.decoding.pyav_decoder import PyAVDecoder, check_declared_length
 from src.errors import InputError
 
 DECODERS = ("auto", "decord", "pyav")
@@ -40,10 +40,9 @@ def make_decoder(name: str) -> Decoder:
         raise InputError(f"video_decoder {name!r}: choose one of {', '.join(DECODERS)}")
     has_decord = find_spec("decord") is not None
     has_pyav = find_spec("av") is not None
-    if name == "auto" and has_decord and has_pyav:
-        return FallbackDecoder(DecordDecoder(), PyAVDecoder())
     if has_decord and name in ("auto", "decord"):
-        return DecordDecoder()
+        decord = DecordDecoder(check_declared_length if has_pyav else None)
+        return FallbackDecoder(decord, PyAVDecoder()) if name == "auto" and has_pyav else decord
     if has_pyav and name in ("auto", "pyav"):
         return PyAVDecoder()
     packages = {"auto": "decord or av", "decord": "decord", "pyav": "av"}[name]

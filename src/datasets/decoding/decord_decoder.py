@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,22 @@ _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
 
 
 class DecordDecoder:
-    """Decord resizes (bilinear) and rotates while decoding; one thread per file."""
+    """Decord resizes (bilinear) and rotates while decoding; one thread per file.
+
+    Args:
+        check: Looks at a file first, and raises VideoReadError for what decord must not be given:
+            it ends the whole process where a damaged header declares billions of frames.
+    """
+
+    def __init__(self, check: Callable[[Path], None] | None = None) -> None:
+        self.check = check
 
     def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
         import decord  # optional: PyAV alone is enough
 
+        if self.check is not None:
+            self.check(path)
         decord.logging.set_level(decord.logging.QUIET)
         try:
             reader = decord.VideoReader(str(path), width=width, height=height, num_threads=1)

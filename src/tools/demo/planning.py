@@ -14,7 +14,7 @@ import numpy as np
 
 from src.errors import InputError
 from src.tools.demo.captions import draw_captions
-from src.tools.demo.rendering import BACKGROUNDS, render
+from src.tools.demo.rendering import render
 from src.tools.demo.scenes import KIND_SHARES, KINDS, Deed, Scene, SceneKey, draw_scene
 from src.tools.demo.staging import SIZE, Track, event_spans, stage
 
@@ -42,7 +42,6 @@ class Pair:
     split: str
     clips: tuple[Clip, Clip]
     swapped: bool
-    background: str
     seed: tuple[int, ...]
 
     def stage(self) -> list[list[Track]]:
@@ -62,7 +61,7 @@ class Pair:
     def _render(self, number: int, tracks: list[Track]) -> np.ndarray:
         rng = np.random.default_rng([*self.seed, 2])
         scene = self.clips[number].scene
-        return render(scene, tracks, background=self.background, rng=rng)
+        return render(scene, tracks, rng=rng)
 
 
 def plan_dataset(*, num_pairs: dict[str, int], seed: int) -> list[Pair]:
@@ -95,7 +94,7 @@ def describe(pair: Pair) -> list[dict[str, Any]]:
             "clip_name": clip.name,
             "split": pair.split,
             "kind": clip.scene.kind,
-            "background": pair.background,
+            "background": clip.scene.background,
             "things": [
                 {
                     "color": thing.color,
@@ -180,7 +179,6 @@ def _draw_training_scenes(num_pairs: int, *, taken: set[SceneKey], seed: int) ->
 def _make_pair(split: str, number: int, scene: Scene, *, seed: int) -> Pair:
     pair_seed = (seed, SPLITS.index(split), number)
     rng = np.random.default_rng([*pair_seed, 0])
-    background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
     in_a_row = scene.kind in ("then", "turns")
     swapped = split == "train" and in_a_row and bool(rng.random() < SWAPPED_SHARE)
     sibling = scene.swapped() if swapped else scene.mirrored()
@@ -188,10 +186,8 @@ def _make_pair(split: str, number: int, scene: Scene, *, seed: int) -> Pair:
         Clip(
             name=f"{split}{number:05d}{letter}",
             scene=member,
-            captions=draw_captions(
-                member, background=background, num_captions=NUM_CAPTIONS[split], rng=rng
-            ),
+            captions=draw_captions(member, num_captions=NUM_CAPTIONS[split], rng=rng),
         )
         for letter, member in (("a", scene), ("b", sibling))
     )
-    return Pair(split, (first, second), swapped, background, pair_seed)
+    return Pair(split, (first, second), swapped, pair_seed)

@@ -26,11 +26,9 @@ OUTLINE_SHADE = 0.55
 """Brightness of the outline relative to the inside."""
 
 
-def render(
-    scene: Scene, tracks: list[Track], *, background: str, rng: np.random.Generator
-) -> np.ndarray:
+def render(scene: Scene, tracks: list[Track], *, rng: np.random.Generator) -> np.ndarray:
     """Draw all frames of a scene: uint8 (T, S, S, 3), RGB."""
-    picture = BACKGROUNDS[background](rng)
+    picture = BACKGROUND_PAINTERS[scene.background](rng)
     frames = np.repeat(picture[None], len(tracks[0].x), axis=0)  # (T, S, S, 3)
     for thing, track in zip(scene.things, tracks, strict=True):
         _draw(frames, track, shape=thing.shape, color=np.array(RGB[thing.color], np.float32))
@@ -94,7 +92,8 @@ SHAPE_DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 # Backgrounds: float32 (S, S, 3), dark and pale in colour so that every thing stands out.
 
 DARK = (28.0, 70.0)
-CONTRAST = (34.0, 56.0)
+CONTRAST = (14.0, 26.0)
+"""Grey levels; stronger patterns delay the moment at which a model finds motion."""
 TINT = 12.0
 
 
@@ -150,7 +149,7 @@ def _dotted(rng: np.random.Generator) -> np.ndarray:
     return _mixed(np.clip(0.5 + 0.28 * pitch - np.hypot(right, down), 0.0, 1.0), rng)
 
 
-BACKGROUNDS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+BACKGROUND_PAINTERS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "plain": _plain,
     "shaded": _shaded,
     "grainy": _grainy,

@@ -11,6 +11,7 @@ import numpy as np
 
 COLORS = ("red", "green", "blue", "yellow", "pink", "white")
 SHAPES = ("square", "triangle", "cross", "heart")
+BACKGROUNDS = ("plain", "shaded", "grainy", "striped", "checked", "dotted")
 
 MIRRORED_ACTION = {
     "left": "right",
@@ -31,7 +32,7 @@ PASSING_SHARE = 0.5
 
 KINDS = ("single", "then", "turns", "together")
 """One action; two actions of one thing in a row; two things in a row; two things at once."""
-KIND_SHARES = (0.40, 0.35, 0.15, 0.10)
+KIND_SHARES = (0.30, 0.40, 0.20, 0.10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Scene:
     """Things and what they do, events in order of time (at once for the kind "together")."""
 
     kind: str
+    background: str
     things: tuple[Thing, ...]
     events: tuple[Event, ...]
 
@@ -75,14 +77,15 @@ class Scene:
     @property
     def deeds(self) -> tuple[Deed, ...]:
         """Who does what, in order of time."""
+        doers = [self.things[event.thing] for event in self.events]
         return tuple(
-            (self.things[event.thing].color, self.things[event.thing].shape, event.action)
-            for event in self.events
+            (doer.color, doer.shape, event.action)
+            for doer, event in zip(doers, self.events, strict=True)
         )
 
     @property
     def key(self) -> SceneKey:
-        """Identity of the scene: equal for scenes that no caption can tell apart."""
+        """Identity of the scene: equal for scenes that are told by the same captions."""
         deeds = tuple(sorted(self.deeds)) if self.kind == "together" else self.deeds
         return self.kind, deeds
 
@@ -98,6 +101,7 @@ def draw_scene(kind: str, *, rng: np.random.Generator) -> Scene:
 def _draw_any_scene(kind: str, *, rng: np.random.Generator) -> Scene:
     num_things = 1 if kind in ("single", "then") else 2
     num_events = 1 if kind == "single" else 2
+    background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     numbers = rng.choice(len(COLORS) * len(SHAPES), size=num_things, replace=False)
     things = tuple(Thing(COLORS[n // len(SHAPES)], SHAPES[n % len(SHAPES)]) for n in numbers)
     # One thing does two different things; two things may do the same.
@@ -107,4 +111,4 @@ def _draw_any_scene(kind: str, *, rng: np.random.Generator) -> Scene:
         move = MOVES[rng.integers(len(MOVES))]
         actions = [move, MIRRORED_ACTION[move]]
     events = tuple(Event(min(i, num_things - 1), action) for i, action in enumerate(actions))
-    return Scene(kind, things, events)
+    return Scene(kind, background, things, events)

@@ -20,9 +20,9 @@ MARGIN = 1.0
 """Pixels kept free at the border."""
 RADIUS = {1: (8.0, 10.0), 2: (7.0, 8.5)}
 """Number of things -> range of the radius of a thing that does not change its size."""
-SMALL = {1: (5.5, 6.5), 2: (4.5, 5.5)}
+SMALL = {1: (5.5, 6.5), 2: (5.0, 6.0)}
 LARGE = {1: (11.5, 13.0), 2: (9.5, 10.5)}
-DISTANCE = {1: (24.0, 40.0), 2: (24.0, 32.0)}
+DISTANCE = {1: (28.0, 42.0), 2: (26.0, 36.0)}
 SPIN = np.deg2rad((11.0, 14.0))
 """Radians per frame: between two sampled frames (4 apart) no shape turns onto itself."""
 TILT = np.deg2rad(8.0)

@@ -7,13 +7,7 @@ import string
 from itertools import chain
 from pathlib import Path
 
-from src.tools.demo.captions import (
-    BACKGROUND_TEMPLATES,
-    PASSING_TEMPLATES,
-    PHRASES,
-    TEMPLATES,
-)
-from src.tools.demo.rendering import BACKGROUNDS
+from src.tools.demo.captions import PASSING_TEMPLATES, PHRASES, TEMPLATES
 from src.tools.demo.scenes import COLORS, SHAPES
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -24,11 +18,11 @@ def vocabulary() -> list[str]:
 
     Letters and digits follow the words, so that a word from outside is spelt, not lost.
     """
-    templates = [*chain(*TEMPLATES.values()), *PASSING_TEMPLATES, *BACKGROUND_TEMPLATES]
-    phrases = [text for p in chain(*PHRASES.values()) for text in (p.finite, p.gerund)]
-    fields = {name: "" for name in ("a", "b", "x", "x_ing", "y", "y_ing", "caption", "background")}
+    templates = [*chain(*TEMPLATES.values()), *PASSING_TEMPLATES]
+    phrases = [text for p in PHRASES.values() for text in (p.finite, p.gerund)]
+    fields = {name: "" for name in ("a", "b", "x", "x_ing", "y", "y_ing")}
     texts = [*(template.format(**fields) for template in templates), *phrases]
-    words = {"a", *COLORS, *SHAPES, *BACKGROUNDS}
+    words = {"a", *COLORS, *SHAPES}
     words.update(chain(*(text.replace(",", " ").split() for text in texts)))
     characters = string.ascii_lowercase + string.digits
     pieces = [*characters, *(f"##{character}" for character in characters)]

@@ -1,0 +1,289 @@
+"""Draw queries with the clips a model found for them: ``python -m src.tools.contact_sheet``.
+
+Reads ``results.json`` of an inference (a list of ``{"vid_id", "txt_id", "score", "sim"}``), the
+captions and the videos, and writes one PNG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from src.datasets.annotations import CaptionRow, read_captions
+from src.datasets.decoding import Decoder, VideoReadError, make_decoder
+from src.datasets.sampling import frame_indices
+from src.datasets.storage import VideoFolder
+from src.errors import USER_ERROR_EXIT_CODE, InputError
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+TILE = 56  # pixels of a frame's side; the following lengths are pixels too
+TILE_GAP = 2
+STRIP_GAP = 26
+MARGIN = 24
+FRAME_WIDTH = 4
+TITLE_HEIGHT = 44
+LABEL_HEIGHT = 24
+QUERY_GAP = 22
+TITLE_SIZE, LABEL_SIZE = 19, 15
+
+PAPER = (255, 255, 255)
+INK = (28, 32, 38)
+PALE = (112, 120, 130)
+CORRECT = (22, 150, 72)
+WRONG = (206, 210, 216)
+UNREADABLE = (120, 120, 120)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A clip found for a query."""
+
+    video_id: str
+    score: float
+    similarity: float
+    is_correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A query with its best hits, and the place of its own clip among all that were scored."""
+
+    caption: str
+    hits: list[Hit]
+    correct_place: int | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    flags = _parser().parse_args(arguments)
+    try:
+        make_contact_sheet(
+            flags.picture,
+            results=_find_results(flags.results_dir or flags.output_dir),
+            txt=flags.txt,
+            videos=flags.videos,
+            num_queries=flags.num_queries,
+            top_k=flags.top_k,
+            num_frames=flags.num_frames,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    print(f"picture: {flags.picture}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.tools.contact_sheet",
+        description="Draw queries with the clips a model found for them.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--output_dir", type=Path, default=Path("output/demo_ret"), help="of a run with results")
+    add("--results_dir", type=Path, help="else the newest in output_dir")
+    add("--videos", type=Path, default=Path("data/demo/videos"))
+    add("--txt", type=Path, default=Path("data/demo/txt/test.jsonl"), help="captions evaluated")
+    add("--num_queries", type=_positive, default=6, help="spread evenly over the captions")
+    add("--top_k", type=_positive, default=3, help="clips shown per query")
+    add("--num_frames", type=_positive, default=8, help="frames shown per clip")
+    add("--picture", type=Path, default=Path("docs/demo.png"), help="the PNG to write")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def make_contact_sheet(
+    picture: Path,
+    *,
+    results: Path,
+    txt: Path,
+    videos: Path,
+    num_queries: int,
+    top_k: int,
+    num_frames: int,
+) -> None:
+    """Write the contact sheet.
+
+    Args:
+        picture: PNG to write.
+        results: ``results.json`` of an inference over the captions of ``txt``.
+        txt: annotation file; a result's ``txt_id`` is a row number of it.
+        videos: folder of the videos.
+        num_queries: captions shown, spread evenly over those with results.
+        top_k: clips shown per caption.
+        num_frames: frames shown per clip, evenly spaced.
+
+    Raises:
+        InputError: files are missing or do not belong together.
+    """
+    answers = read_answers(results, rows=read_captions(txt), top_k=top_k)
+    chosen = np.linspace(0, len(answers) - 1, min(num_queries, len(answers))).round().astype(int)
+    decoder, folder = make_decoder("auto"), VideoFolder(videos)
+    read_strip = partial(_read_strip, folder=folder, decoder=decoder, num_frames=num_frames)
+    sheet = draw_sheet(
+        [answers[index] for index in chosen], read_strip, top_k=top_k, num_frames=num_frames
+    )
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(picture)
+
+
+def _find_results(folder: Path) -> Path:
+    """Return the newest ``results.json`` in or below the folder."""
+    found = sorted(folder.glob("**/results.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(
+            f"no results.json in {folder}: run an inference first, or give another --results_dir"
+        )
+    return found[-1]
+
+
+def read_answers(results: Path, *, rows: Sequence[CaptionRow], top_k: int) -> list[Answer]:
+    """Sort the scored clips of each caption, best first; captions without results are left out."""
+    scored: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    try:
+        for record in json.loads(results.read_text(encoding="utf-8")):
+            scored[record["txt_id"]].append(record)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{results} is no list of retrieval results: {error!r}") from error
+    unknown = [number for number in scored if not 0 <= number < len(rows)]
+    if unknown or not scored:
+        raise InputError(
+            f"{results} and --txt do not belong together: {len(rows)} captions,"
+            f" but results for captions {sorted(unknown)[:3]}"
+        )
+    return [
+        _answer(rows[number], records, top_k=top_k) for number, records in sorted(scored.items())
+    ]
+
+
+def _answer(row: CaptionRow, records: list[dict[str, Any]], *, top_k: int) -> Answer:
+    records = sorted(records, key=lambda record: (-record["score"], -record["sim"]))
+    hits = [
+        Hit(record["vid_id"], record["score"], record["sim"], record["vid_id"] == row.video_id)
+        for record in records
+    ]
+    places = (place for place, hit in enumerate(hits, start=1) if hit.is_correct)
+    return Answer(row.caption, hits[:top_k], next(places, None))
+
+
+def _read_strip(
+    video_id: str, *, folder: VideoFolder, decoder: Decoder, num_frames: int
+) -> list[Image.Image]:
+    """Read evenly spaced frames of a video; grey tiles stand for one that cannot be read."""
+    path = folder.find(video_id)
+    if path is None:
+        raise InputError(f"--videos {folder.root} holds no video {video_id!r}")
+    try:
+        frames = decoder.read(
+            path, partial(_evenly, num_frames=num_frames), height=TILE, width=TILE
+        )
+    except VideoReadError:
+        return [Image.new("RGB", (TILE, TILE), UNREADABLE)] * num_frames
+    return [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]
+
+
+def _evenly(num_video_frames: int, *, num_frames: int) -> np.ndarray:
+    """Choose the middle of each of equally long stretches."""
+    return frame_indices(
+        "segment", num_video_frames=num_video_frames, num_frames=num_frames, rng=None
+    )
+
+
+def draw_sheet(
+    answers: Sequence[Answer],
+    read_strip: Callable[[str], list[Image.Image]],
+    *,
+    top_k: int,
+    num_frames: int,
+) -> Image.Image:
+    """Draw one row of clips per answer.
+
+    Args:
+        answers: queries with their hits.
+        read_strip: video id -> ``num_frames`` square pictures of side ``TILE``.
+        top_k: columns of clips.
+        num_frames: pictures per clip.
+    """
+    strip_width = num_frames * TILE + (num_frames - 1) * TILE_GAP
+    row_height = TITLE_HEIGHT + TILE + 2 * FRAME_WIDTH + LABEL_HEIGHT + QUERY_GAP
+    width = 2 * MARGIN + top_k * (strip_width + 2 * FRAME_WIDTH) + (top_k - 1) * STRIP_GAP
+    sheet = Image.new("RGB", (width, 2 * MARGIN + len(answers) * row_height - QUERY_GAP), PAPER)
+    for number, answer in enumerate(answers):
+        top = MARGIN + number * row_height
+        _draw_title(sheet, answer, top=top)
+        for column, hit in enumerate(answer.hits):
+            left = MARGIN + column * (strip_width + 2 * FRAME_WIDTH + STRIP_GAP)
+            strip = read_strip(hit.video_id)
+            _draw_hit(sheet, hit, strip, place=column + 1, left=left, top=top + TITLE_HEIGHT)
+    return sheet
+
+
+def _draw_title(sheet: Image.Image, answer: Answer, *, top: int) -> None:
+    draw, font = ImageDraw.Draw(sheet), _font(TITLE_SIZE)
+    note = "own clip not scored"
+    if answer.correct_place is not None:
+        note = f"own clip found at rank {answer.correct_place}"
+    note_font = _font(LABEL_SIZE)
+    note_width = draw.textlength(note, font=note_font)
+    room = sheet.width - 2 * MARGIN - note_width - STRIP_GAP
+    title = _shortened(f"“{answer.caption}”", draw=draw, font=font, room=room)
+    draw.text((MARGIN, top + TITLE_HEIGHT / 2), title, fill=INK, font=font, anchor="lm")
+    right = (sheet.width - MARGIN, top + TITLE_HEIGHT / 2)
+    color = CORRECT if answer.correct_place == 1 else PALE
+    draw.text(right, note, fill=color, font=note_font, anchor="rm")
+
+
+def _draw_hit(
+    sheet: Image.Image, hit: Hit, strip: list[Image.Image], *, place: int, left: int, top: int
+) -> None:
+    draw = ImageDraw.Draw(sheet)
+    width = len(strip) * (TILE + TILE_GAP) - TILE_GAP + 2 * FRAME_WIDTH
+    outline = CORRECT if hit.is_correct else WRONG
+    box = (left, top, left + width - 1, top + TILE + 2 * FRAME_WIDTH - 1)
+    draw.rectangle(box, fill=outline)
+    for number, tile in enumerate(strip):
+        sheet.paste(tile, (left + FRAME_WIDTH + number * (TILE + TILE_GAP), top + FRAME_WIDTH))
+    middle = top + TILE + 2 * FRAME_WIDTH + LABEL_HEIGHT / 2
+    label = f"{place}.  {hit.video_id}"
+    if hit.is_correct:
+        label += "  (the clip described)"
+    font = _font(LABEL_SIZE)
+    color = CORRECT if hit.is_correct else PALE
+    draw.text((left, middle), label, fill=color, font=font, anchor="lm")
+    scores = f"match {hit.score:.2f}   similarity {hit.similarity:.1f}"
+    draw.text((left + width, middle), scores, fill=PALE, font=font, anchor="rm")
+
+
+def _shortened(text: str, *, draw: ImageDraw.ImageDraw, font: Font, room: float) -> str:
+    """Cut the text to the room there is, an ellipsis marking the cut."""
+    if draw.textlength(text, font=font) <= room:
+        return text
+    while text and draw.textlength(text + "…”", font=font) > room:
+        text = text[:-1]
+    return text.rstrip() + "…”"
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

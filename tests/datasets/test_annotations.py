@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from src.datasets.annotations import CaptionRow, read_captions, sha256_of
+from src.errors import InputError
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_jsonl_rows_in_file_order_without_blank_lines_and_extra_keys(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "train.jsonl",
+        '{"caption": "a dog", "clip_name": "v1", "retrieval_key": "ret0"}\n\n'
+        '{"clip_name": "v2", "caption": "ein Bär"}\n   \n',
+    )
+    assert read_captions(path) == [CaptionRow("a dog", "v1"), CaptionRow("ein Bär", "v2")]
+
+
+@pytest.mark.parametrize("video_column", ["clip_name", "video_id"])
+def test_csv_rows(tmp_path: Path, video_column: str) -> None:
+    path = _write(
+        tmp_path / "a.csv", f'{video_column},n,caption\nv1,7,"a dog, running"\n\nv2,8,x\n'
+    )
+    assert read_captions(path) == [CaptionRow("a dog, running", "v1"), CaptionRow("x", "v2")]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("caption,clip_name\nx,v1\n", encoding="utf-8-sig")
+    assert read_captions(path) == [CaptionRow("x", "v1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "a.jsonl",
+            '{"caption": "x", "clip_name": "v"}\n{"caption": \n',
+            ["a.jsonl:2", "not JSON"],
+        ),
+        ("a.jsonl", '{"caption": "x"}\n', ["a.jsonl:1", "'clip_name' is missing", "caption"]),
+        ("a.jsonl", '{"caption": 3, "clip_name": "v"}\n', ["a.jsonl:1", "'caption'", "int", "3"]),
+        ("a.jsonl", '{"caption": "x", "clip_name": " "}\n', ["a.jsonl:1", "'clip_name' is empty"]),
+        ("a.jsonl", '["x", "v"]\n', ["a.jsonl:1", "object", "list"]),
+        ("a.jsonl", "\n\n", ["a.jsonl", "no caption"]),
+        ("a.csv", "", ["a.csv:1", "caption"]),
+        ("a.csv", "text,clip_name\nx,v\n", ["a.csv:1", "'caption'", "text"]),
+        ("a.csv", "caption,clip_name\nx,v\ny\n", ["a.csv:3", "'clip_name' is missing"]),
+        ("a.csv", "caption,clip_name\n", ["a.csv", "no caption"]),
+        ("a.txt", "x", ["a.txt", ".jsonl, .csv"]),
+    ],
+)
+def test_bad_files_are_named_with_their_line(
+    tmp_path: Path, name: str, text: str, expected: list[str]
+) -> None:
+    path = _write(tmp_path / name, text)
+    with pytest.raises(InputError) as caught:
+        read_captions(path)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.jsonl: annotation file not found"):
+        read_captions(tmp_path / "absent.jsonl")
+
+
+def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"caption": "Bär", "clip_name": "v"}\n'.encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        read_captions(path)
+
+
+def test_sha256_of_known_text(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a", "abc")
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import Dataset
+
+from src.datasets.loading import EpochBatches, JoinedSets, make_loader
+
+Key = tuple[int, int]
+
+
+class Echo(Dataset[tuple[str, int, int]]):
+    """A dataset whose samples say where they come from."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self.name = name
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: Key) -> tuple[str, int, int]:
+        return (self.name, *key)
+
+
+def _as_list(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+def _batches(
+    num_examples: int,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    size: int = 1,
+    start_batch: int = 0,
+    shuffle: bool = True,
+) -> EpochBatches:
+    return EpochBatches(
+        num_examples,
+        batch_size=batch_size,
+        rank=rank,
+        size=size,
+        seed=5,
+        start_batch=start_batch,
+        shuffle=shuffle,
+    )
+
+
+def _epochs(batches: EpochBatches, count: int) -> list[list[Key]]:
+    taken = list(islice(batches, count * batches.batches_per_epoch))
+    per_epoch = np.array_split(np.arange(len(taken)), count)
+    return [[key for position in part for key in taken[position]] for part in per_epoch]
+
+
+def test_each_epoch_is_another_permutation_with_its_partial_batch() -> None:
+    batches = _batches(10, batch_size=4)
+    assert batches.batches_per_epoch == 3
+    assert [len(batch) for batch in islice(batches, 6)] == [4, 4, 2, 4, 4, 2]
+    first, second = _epochs(batches, 2)
+    assert {epoch for epoch, _ in first} == {0}
+    assert {epoch for epoch, _ in second} == {1}
+    orders = [[index for _, index in epoch] for epoch in (first, second)]
+    assert orders[0] != orders[1]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+
+
+@pytest.mark.parametrize(("num_examples", "size"), [(10, 3), (12, 3), (2, 5), (1, 4)])
+def test_processes_share_an_epoch_evenly(num_examples: int, size: int) -> None:
+    shards = [
+        _epochs(_batches(num_examples, batch_size=2, rank=rank, size=size), 1)[0]
+        for rank in range(size)
+    ]
+    assert len({len(shard) for shard in shards}) == 1
+    seen = [index for shard in shards for _, index in shard]
+    assert set(seen) == set(range(num_examples))
+    assert len(seen) - num_examples < size
+
+
+def test_processes_deal_out_one_order() -> None:
+    whole = [index for _, index in _epochs(_batches(12, batch_size=4), 1)[0]]
+    for rank in range(2):
+        shard = _epochs(_batches(12, batch_size=4, rank=rank, size=2), 1)[0]
+        assert [index for _, index in shard] == whole[rank::2]
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 7, 100])
+def test_a_resumed_run_reads_what_the_interrupted_one_would_have(start: int) -> None:
+    whole = list(islice(_batches(10, batch_size=4, rank=1, size=2), 110))
+    resumed = _batches(10, batch_size=4, rank=1, size=2, start_batch=start)
+    assert list(islice(resumed, 10)) == whole[start : start + 10]
+
+
+def test_unshuffled_order() -> None:
+    batches = _batches(5, batch_size=2, shuffle=False)
+    assert list(islice(batches, 4)) == [
+        [(0, 0), (0, 1)],
+        [(0, 2), (0, 3)],
+        [(0, 4)],
+        [(1, 0), (1, 1)],
+    ]
+
+
+def test_no_batches_of_nothing() -> None:
+    with pytest.raises(ValueError, match="0 examples"):
+        _batches(0, batch_size=4)
+
+
+def test_joined_sets_follow_each_other() -> None:
+    joined = JoinedSets([Echo("a", 2), Echo("b", 1), Echo("c", 3)])
+    assert len(joined) == 6
+    expected = [("a", 9, 0), ("a", 9, 1), ("b", 9, 0), ("c", 9, 0), ("c", 9, 1), ("c", 9, 2)]
+    assert [joined[9, index] for index in range(6)] == expected
+    with pytest.raises(IndexError):
+        _ = joined[0, 6]
+    with pytest.raises(IndexError):
+        _ = joined[0, -1]
+    with pytest.raises(ValueError, match="no sets"):
+        JoinedSets([])
+
+
+def test_workers_change_nothing() -> None:
+    def read(num_workers: int) -> list[Any]:
+        loader = make_loader(
+            Echo("a", 7),
+            batches=_batches(7, batch_size=3, start_batch=1),
+            collate=_as_list,
+            num_workers=num_workers,
+            pin_memory=False,
+        )
+        return list(islice(loader, 8))
+
+    alone = read(0)
+    assert [len(batch) for batch in alone] == [3, 1, 3, 3, 1, 3, 3, 1]
+    assert read(2) == alone
+
+
+def test_fixed_lists_of_indices_make_an_evaluation_loader() -> None:
+    loader = make_loader(
+        range(5), batches=[[0, 1], [4], [2, 3]], collate=sum, num_workers=0, pin_memory=False
+    )
+    assert list(loader) == [1, 4, 5]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from src.datasets.sampling import STRATEGIES, evaluation_sampling, frame_indices
+
+_LENGTHS = [(1, 1), (1, 4), (3, 4), (4, 4), (5, 4), (7, 2), (17, 8), (63, 8), (300, 16)]
+
+
+def _indices(strategy: str, total: int, wanted: int, seed: int | None = 0) -> list[int]:
+    rng = None if seed is None else np.random.default_rng(seed)
+    return frame_indices(strategy, num_video_frames=total, num_frames=wanted, rng=rng).tolist()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("total", "wanted"), _LENGTHS)
+def test_every_strategy_gives_as_many_ordered_frames_of_the_video(
+    strategy: str, total: int, wanted: int
+) -> None:
+    if strategy == "headtail" and wanted % 2:
+        pytest.skip("headtail takes even counts")
+    for seed in range(20):
+        indices = _indices(strategy, total, wanted, seed)
+        assert len(indices) == wanted
+        assert indices == sorted(indices)
+        assert indices[0] >= 0
+        assert indices[-1] < total
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_short_videos_repeat_frames_evenly(strategy: str) -> None:
+    assert _indices(strategy, 3, 4) == [0, 0, 1, 2]
+    assert _indices(strategy, 1, 2) == [0, 0]
+
+
+def test_published_uniform_truncates_its_step() -> None:
+    assert _indices("uniform", 300, 8) == [0, 37, 74, 111, 148, 185, 222, 259]
+    assert _indices("uniform", 63, 8) == [0, 7, 14, 21, 28, 35, 42, 49]
+
+
+@pytest.mark.parametrize("total", [17, 34, 41, 61])
+def test_uniform_is_trimmed_where_the_original_gives_a_frame_too_many(total: int) -> None:
+    assert _indices("uniform", total, 7) == [i * (total // 7) for i in range(7)]
+
+
+def test_fixed_strategies_by_hand() -> None:
+    assert _indices("nlvl_uniform", 10, 4, None) == [0, 2, 5, 7]
+    assert _indices("start", 10, 4, None) == [0, 1, 2, 3]
+    assert _indices("middle", 10, 4, None) == [3, 4, 5, 6]
+    assert _indices("end", 10, 4, None) == [6, 7, 8, 9]
+    assert _indices("segment", 10, 4, None) == [1, 3, 6, 8]
+    assert _indices("segment", 16, 4, None) == [2, 6, 10, 14]
+
+
+def test_segment_takes_one_frame_of_each_segment_and_can_take_any() -> None:
+    seen = set()
+    for seed in range(300):
+        indices = _indices("segment", 12, 3, seed)
+        assert [index // 4 for index in indices] == [0, 1, 2]
+        seen.update(indices)
+    assert seen == set(range(12))
+
+
+def test_nlvl_rand_stays_between_the_uniform_starts_and_reaches_the_last_frame() -> None:
+    seen = set()
+    for seed in range(300):
+        indices = _indices("nlvl_rand", 10, 4, seed)
+        for index, start, stop in zip(indices, [0, 2, 5, 7], [2, 5, 7, 10], strict=True):
+            assert start <= index < stop
+        seen.update(indices)
+    assert seen == set(range(10))
+
+
+def test_rand_takes_different_frames_evenly() -> None:
+    counts = np.zeros(6)
+    for seed in range(600):
+        indices = _indices("rand", 6, 3, seed)
+        assert len(set(indices)) == 3
+        counts[indices] += 1
+    assert np.abs(counts / 600 - 0.5).max() < 0.1
+
+
+def test_headtail_takes_half_from_each_half() -> None:
+    for seed in range(50):
+        indices = _indices("headtail", 9, 4, seed)
+        assert len(set(indices)) == 4
+        assert sum(index < 4 for index in indices) == 2
+
+
+def test_what_cannot_be_sampled_is_said() -> None:
+    with pytest.raises(ValueError, match="even frame count, not 3"):
+        _indices("headtail", 10, 3)
+    with pytest.raises(ValueError, match="'best'.*uniform"):
+        _indices("best", 10, 3)
+    with pytest.raises(ValueError, match="needs a generator"):
+        _indices("rand", 10, 3, None)
+    with pytest.raises(ValueError, match="video with 0"):
+        _indices("uniform", 0, 3)
+
+
+def test_only_rand_is_replaced_in_evaluation() -> None:
+    assert evaluation_sampling("rand") == "uniform"
+    assert all(evaluation_sampling(s) == s for s in STRATEGIES if s != "rand")

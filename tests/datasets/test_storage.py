@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from src.datasets.storage import VideoFolder
+from src.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.avi", "a.mp4", "b.webm", "C.MOV", "notes.txt", "x.y.mp4", "part/d.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("video_id", "extension", "expected"),
+    [
+        ("a", ".mp4", "a.mp4"),
+        ("a", ".avi", "a.avi"),
+        ("b", ".mp4", "b.webm"),
+        ("C", ".mp4", "C.MOV"),
+        ("x.y", ".mp4", "x.y.mp4"),
+        ("part/d", ".mp4", "part/d.mp4"),
+        ("b.webm", ".mp4", "b.webm"),
+    ],
+)
+def test_find_prefers_the_datasets_extension(
+    folder: Path, video_id: str, extension: str, expected: str
+) -> None:
+    videos = VideoFolder(folder, extension=extension)
+    assert videos.find(video_id) == folder / expected
+    assert videos.missing([video_id]) == []
+
+
+def test_missing_lists_each_absent_id_once_in_order(folder: Path) -> None:
+    videos = VideoFolder(folder)
+    asked = ["z", "a", "notes", "z", "part/e", "nowhere/f"]
+    assert videos.missing(asked) == ["z", "notes", "part/e", "nowhere/f"]
+    assert videos.find("z") is None
+    assert videos.find("part") is None
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere not found.*img"):
+        VideoFolder(tmp_path / "nowhere")

@@ -1,0 +1,177 @@
+"""Runs under ``horovodrun -np 2``: each process writes what it found as JSON, a test judges it.
+
+    horovodrun -np 2 python -m tests.distributed.horovod_checks DIR
+
+All checks share the processes, since starting them takes longer than all of them together.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from src.datasets.retrieval import RetrievalBatch
+from src.datasets.tokenization import Tokenizer
+from src.datasets.transforms import Normalize
+from src.distributed.engine import Engine, SingleProcess
+from src.distributed.launch import launch_engine
+from src.errors import run_script
+from src.evaluation.report import write_results
+from src.tasks import run_video_retrieval
+from src.tasks.retrieval_task import RetrievalTask
+from tests.factories import (
+    CPU,
+    MEAN,
+    STD,
+    MadeUpDecoder,
+    make_batch,
+    make_evaluator,
+    make_model,
+    make_retrieval_set,
+    make_tokenizer,
+    rows_of,
+)
+
+PAIRS_PER_PROCESS = 3
+LEARNING_RATE = 0.5
+
+
+def gather(engine: Engine) -> dict[str, Any]:
+    """1 + rank rows of the rank's number, and a loss that weighs rows by place and rank."""
+    rows = torch.full((1 + engine.rank, 2), float(engine.rank), requires_grad=True)
+    gathered = engine.all_gather(rows)
+    weights = torch.arange(1.0, 1 + len(gathered)) * 10**engine.rank
+    (gathered * weights[:, None]).sum().backward()
+    assert rows.grad is not None
+    return {"gathered": gathered.tolist(), "gradient": rows.grad.tolist()}
+
+
+def average(engine: Engine) -> dict[str, Any]:
+    """Gradients of parameters used by both ranks, by rank 1 only, and by none; one SGD step."""
+    modules = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in ("both", "one", "none")})
+    for module in modules.values():
+        nn.init.constant_(module.weight, float(engine.rank))  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(modules.parameters(), lr=LEARNING_RATE * (1 + engine.rank))
+    engine.prepare(modules, optimizer)
+    prepared = [float(p.detach()) for p in modules.parameters()]
+    used = ("both", "one") if engine.rank == 1 else ("both",)
+    inputs = torch.tensor([[1.0 + engine.rank]])
+    for last in (False, True):  # two micro-steps: gradients add up, one reduction
+        outputs = [modules[name](inputs) for name in used]
+        engine.backward(torch.cat(outputs).sum(), last_micro_step=last)
+    gradients = [None if p.grad is None else p.grad.item() for p in modules.parameters()]
+    norm = engine.step(optimizer, max_grad_norm=-1.0)
+    return {
+        "prepared": prepared,
+        "learning_rate": optimizer.param_groups[0]["lr"],
+        "gradients": gradients,
+        "norm": norm,
+        "stepped": [float(p.detach()) for p in modules.parameters()],
+    }
+
+
+def contrastive(engine: Engine, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Loss and gradients of VTC over this rank's share of a batch."""
+    rows = rows_of(2 * PAIRS_PER_PROCESS, captions_per_video=1)
+    rows[3] = rows[0]  # the same video on both ranks, for `mask_same_video`
+    whole = make_batch(tokenizer, rows)
+    share = len(rows) // engine.size
+    own = slice(engine.rank * share, (engine.rank + 1) * share)
+    batch = RetrievalBatch(
+        whole.frames[own], whole.text_ids[own], whole.text_mask[own], whole.video_ids[own], []
+    )
+    model = make_model()
+    task = RetrievalTask(
+        model,
+        engine=engine,
+        normalize=Normalize(MEAN, STD),
+        evaluator=make_evaluator(model, tokenizer, engine=engine),
+        use_itc=True,
+        use_itm=False,
+        itm_start_step=1,
+        mask_same_video=True,
+        validation_batch=4,
+    )
+    engine.prepare(task, torch.optim.SGD(model.parameters(), lr=0.0))
+    loss = task(batch)["loss"]
+    engine.backward(loss, last_micro_step=True)
+    return {
+        "loss": engine.sum({"loss": float(loss.detach())})["loss"] / engine.size,
+        "gradients": {
+            name: None if p.grad is None else p.grad.flatten().tolist()
+            for name, p in model.named_parameters()
+        },
+    }
+
+
+def evaluate(engine: Engine, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+    """Files and validation values of 7 videos with 2 captions each, one of them unreadable."""
+    model = make_model()
+    evaluator = make_evaluator(
+        model, tokenizer, engine=engine, allow_missing_videos=True, top_k=4, caption_chunk=4
+    )
+    rows = rows_of(7, captions_per_video=2)
+    name = f"rank{engine.rank}of{engine.size}"
+    data = make_retrieval_set(folder / "sets" / name, rows, broken=["v5"], engine=engine)
+    outcome = evaluator.run(data)
+    write_results(folder / "results" / name, outcome, protocol={})
+    task = RetrievalTask(
+        model,
+        engine=engine,
+        normalize=Normalize(MEAN, STD),
+        evaluator=evaluator,
+        use_itc=True,
+        use_itm=True,
+        itm_start_step=1,
+        mask_same_video=False,
+        validation_batch=4,
+    )
+    return task.evaluate(data)
+
+
+def train(folder: Path) -> None:
+    """Run the entry script as the test has written down: flags, and after how many updates to stop.
+
+    The job must outlive the script's end: Horovod cannot be started a second time.
+    """
+    from src.distributed.horovod import HorovodEngine
+
+    for arguments, last_step in json.loads((folder / "runs.json").read_text()):
+        with (
+            mock.patch.object(HorovodEngine, "close"),
+            mock.patch("src.build.data.make_decoder", return_value=MadeUpDecoder()),
+            mock.patch("src.build.training.DEBUG_STEPS", last_step),
+            mock.patch("sys.argv", ["run_video_retrieval.py", *arguments]),
+        ):
+            run_script(run_video_retrieval.main)
+
+
+def main() -> None:
+    """Run all checks and write this process's findings."""
+    folder = Path(sys.argv[1])
+    with launch_engine("auto", device="cpu", precision="fp32", num_threads=1) as engine:
+        tokenizer = make_tokenizer(folder / f"tokenizer{engine.rank}")
+        alone = SingleProcess(CPU, scale_loss=False)
+        found = {
+            "place": [engine.rank, engine.size, type(engine).__name__],
+            "sum": engine.sum({"a": 1.5 + engine.rank, "b": 10.0}),
+            "objects": engine.gather_objects({"rank": engine.rank, "text": "x" * engine.rank}),
+            "gather": gather(engine),
+            "average": average(engine),
+            "contrastive": contrastive(engine, tokenizer),
+            "contrastive alone": contrastive(alone, tokenizer),
+            "validation": evaluate(engine, tokenizer, folder),
+            "validation alone": evaluate(alone, tokenizer, folder) if engine.rank == 0 else None,
+        }
+        (folder / f"found{engine.rank}.json").write_text(json.dumps(found))
+        train(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The evaluator against scoring each pair by itself: no batches, no padding, nothing kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.datasets.tokenization import Tokenizer, tokenize
+from src.datasets.transforms import Normalize
+from src.errors import InputError
+from src.evaluation.pairs import pairs_to_score
+from src.evaluation.report import metrics_table, write_results
+from src.evaluation.retrieval import METRIC_NAMES, RetrievalOutcome, RetrievalSet
+from src.metrics.retrieval import retrieval_metrics
+from src.modeling.alpro import AlproForRetrieval
+from tests.factories import (
+    MEAN,
+    STD,
+    make_evaluator,
+    make_model,
+    make_retrieval_set,
+    make_tokenizer,
+    rows_of,
+)
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Tokenizer:
+    return make_tokenizer(tmp_path / "tokenizer")
+
+
+@pytest.fixture
+def model() -> AlproForRetrieval:
+    return make_model()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> RetrievalSet:
+    """Five videos with two captions each, encoded in chunks of two."""
+    return make_retrieval_set(tmp_path / "set", rows_of(5, captions_per_video=2))
+
+
+@torch.inference_mode()
+def one_by_one(
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C, V) similarities and match probabilities, every pair computed on its own."""
+    model.eval()
+    frames: dict[str, torch.Tensor] = {}
+    for batch in data.loader:
+        if batch.frames is not None:
+            frames |= dict(zip(batch.video_ids, Normalize(MEAN, STD)(batch.frames), strict=True))
+    similarity = np.zeros((len(data.rows), len(frames)))
+    scores = np.zeros_like(similarity)
+    for caption, row in enumerate(data.rows):
+        for column, video_id in enumerate(frames):
+            text = model.encode_text(*tokenize(tokenizer, [row.caption], max_length=20))
+            video = model.encode_video(frames[video_id][None])
+            cosine = (text.embedding * video.embedding).sum()
+            similarity[caption, column] = cosine / model.temp
+            scores[caption, column] = model.match(text, video).double().softmax(-1)[0, 1]
+    return similarity, scores
+
+
+def test_all_pairs_are_scored_as_if_alone(
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+) -> None:
+    similarity, scores = one_by_one(model, tokenizer, data)
+    assert scores.std() > 1e-2  # the comparison tells pairs apart
+    outcome = make_evaluator(model, tokenizer).run(data)
+    assert outcome.scored.all()
+    assert outcome.video_ids == ["v0", "v1", "v2", "v3", "v4"]
+    assert outcome.video_of_caption == [0, 1, 2, 3, 4] * 2
+    np.testing.assert_allclose(outcome.similarity, similarity, atol=2e-5)
+    np.testing.assert_allclose(outcome.scores, scores, atol=1e-5)
+    assert outcome.metrics() == {
+        **retrieval_metrics(outcome.scores, outcome.video_of_caption),
+        **{
+            f"{direction}_vtc": values
+            for direction, values in retrieval_metrics(
+                outcome.similarity, outcome.video_of_caption
+            ).items()
+        },
+    }
+    assert set(outcome.flat_metrics()) == set(METRIC_NAMES)
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_top_k_scores_only_the_best_pairs_by_similarity(
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet, top_k: int
+) -> None:
+    similarity, scores = one_by_one(model, tokenizer, data)
+    outcome = make_evaluator(model, tokenizer, top_k=top_k).run(data)
+    expected = pairs_to_score(similarity, top_k=top_k)
+    assert 0 < expected.sum() < expected.size
+    assert (outcome.scored == expected).all()
+    np.testing.assert_allclose(outcome.scores[expected], scores[expected], atol=1e-5)
+    listed = [(record["txt_id"], record["vid_id"]) for record in outcome.results()]
+    assert sorted(listed) == [(c, f"v{v}") for c, v in np.argwhere(expected).tolist()]
+    large = make_evaluator(model, tokenizer, top_k=100).run(data)
+    assert large.scored.all()
+
+
+def test_ranking_by_similarity_alone(
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+) -> None:
+    outcome = make_evaluator(model, tokenizer, use_matching=False).run(data)
+    metrics = outcome.metrics()
+    assert not outcome.scored.any()
+    assert metrics["text2video"] == metrics["text2video_vtc"]
+    assert metrics["video2text"] == metrics["video2text_vtc"]
+    assert len(outcome.results()) == outcome.similarity.size
+    assert all(record["score"] == record["sim"] for record in outcome.results())
+
+
+def test_the_models_mode_and_gradients_are_left_alone(
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+) -> None:
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    make_evaluator(model, tokenizer).run(data)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_unreadable_videos_are_an_error_that_lists_all(
+    model: AlproForRetrieval, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    data = make_retrieval_set(tmp_path / "set", rows_of(5), broken=["v1", "v2", "v4"])
+    with pytest.raises(InputError) as caught:
+        make_evaluator(model, tokenizer).run(data)
+    message = str(caught.value)
+    assert "tiny: 3 of 5 videos named in" in message
+    assert str(data.annotations) in message
+    assert all(f"{name}: made to be unreadable" in message for name in ("v1", "v2", "v4"))
+    assert "allow_missing_videos to 1" in message
+
+
+def test_unreadable_videos_can_be_left_out(
+    model: AlproForRetrieval,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = rows_of(5, captions_per_video=2)
+    # v2 and v3 are a chunk of their own: no video of it is readable.
+    data = make_retrieval_set(tmp_path / "set", rows, broken=["v2", "v3"])
+    with caplog.at_level(logging.WARNING):
+        outcome = make_evaluator(model, tokenizer, allow_missing_videos=True).run(data)
+    assert "evaluated without 2 unreadable videos" in caplog.text
+    assert outcome.video_ids == ["v0", "v1", "v4"]
+    assert list(outcome.caption_ids) == [0, 1, 4, 5, 6, 9]
+    assert outcome.video_of_caption == [0, 1, 2, 0, 1, 2]
+    whole = make_retrieval_set(tmp_path / "whole", rows)
+    similarity, scores = one_by_one(model, tokenizer, whole)
+    kept = np.ix_([0, 1, 4, 5, 6, 9], [0, 1, 4])
+    np.testing.assert_allclose(outcome.scores, scores[kept], atol=1e-5)
+    np.testing.assert_allclose(outcome.similarity, similarity[kept], atol=2e-5)
+
+
+def test_a_set_without_any_readable_video_is_an_error(
+    model: AlproForRetrieval, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    data = make_retrieval_set(tmp_path / "set", rows_of(2), broken=["v0", "v1"])
+    evaluator = make_evaluator(model, tokenizer, allow_missing_videos=True)
+    with pytest.raises(InputError, match="tiny: none of the 2 videos can be read"):
+        evaluator.run(data)
+
+
+def outcome_by_hand() -> RetrievalOutcome:
+    """Two captions and two videos, one pair unscored."""
+    return RetrievalOutcome(
+        caption_ids=[0, 3],
+        video_ids=["x", "y"],
+        video_of_caption=[0, 1],
+        similarity=np.array([[2.0, 1.0], [5.0, 4.0]], dtype=np.float32),
+        scores=np.array([[0.123456789012, 0.0], [0.25, 0.75]]),
+        scored=np.array([[True, False], [True, True]]),
+        unreadable=[],
+    )
+
+
+def test_results_files_by_hand(tmp_path: Path) -> None:
+    write_results(tmp_path / "out", outcome_by_hand(), protocol={"seed": 7})
+    assert json.loads((tmp_path / "out/results.json").read_text()) == [
+        {"vid_id": "x", "txt_id": 0, "score": 0.123456789012, "sim": 2.0},
+        {"vid_id": "x", "txt_id": 3, "score": 0.25, "sim": 5.0},
+        {"vid_id": "y", "txt_id": 3, "score": 0.75, "sim": 4.0},
+    ]
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores.pop("protocol") == {
+        **{"num_captions": 2, "num_videos": 2, "num_unreadable_videos": 0},
+        **{"num_scored_pairs": 3, "seed": 7},
+    }
+    first = {"r1": 100.0, "r5": 100.0, "r10": 100.0, "medianR": 1.0, "meanR": 1.0}
+    half = {**first, "r1": 50.0, "medianR": 1.5, "meanR": 1.5}
+    # To x, caption 3 is the more similar one, by the scores too; to y only caption 3 is scored.
+    assert scores == {
+        "text2video": first,
+        "video2text": half,
+        "text2video_vtc": half,
+        "video2text_vtc": half,
+    }
+
+
+def test_the_table_shows_every_number() -> None:
+    lines = metrics_table(outcome_by_hand().metrics()).splitlines()
+    assert lines[0].split() == ["R@1", "R@5", "R@10", "median", "rank", "mean", "rank"]
+    assert lines[1].split() == ["text", "to", "video", "100.0", "100.0", "100.0", "1.0", "1.0"]
+    assert lines[4].split("VTC only")[1].split() == ["50.0", "100.0", "100.0", "1.5", "1.5"]

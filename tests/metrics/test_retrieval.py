@@ -1,0 +1,104 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from src.metrics.retrieval import (
+    retrieval_metrics,
+    summarise_ranks,
+    text_to_video_ranks,
+    video_to_text_ranks,
+)
+
+
+def mean_rank_over_orders(correct: float, wrong: list[float]) -> float:
+    """The oracle: sort, for every order in which equal scores may come; the mean position."""
+    items = [(correct, True), *((score, False) for score in wrong)]
+    orders = [sorted(order, key=lambda item: -item[0]) for order in permutations(items)]
+    return float(np.mean([1 + order.index((correct, True)) for order in orders]))
+
+
+def scores_with_ties(seed: int) -> tuple[np.ndarray, list[int]]:
+    """(6, 4) scores of few different values, and a video for each caption; all have one."""
+    rng = np.random.default_rng(seed)
+    owner = rng.permutation([0, 1, 2, 3, *rng.integers(0, 4, 2)]).tolist()
+    return rng.integers(0, 4, (6, 4)).astype(float), owner
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_text_to_video_ranks_are_the_mean_over_all_orders_of_ties(seed: int) -> None:
+    scores, owner = scores_with_ties(seed)
+    expected = [
+        mean_rank_over_orders(row[own], np.delete(row, own).tolist())
+        for row, own in zip(scores, owner, strict=True)
+    ]
+    assert text_to_video_ranks(scores, owner).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_video_to_text_ranks_are_those_of_the_best_of_the_videos_captions(seed: int) -> None:
+    scores, owner = scores_with_ties(seed)
+    expected = []
+    for video in range(4):
+        own = [score for score, o in zip(scores[:, video], owner, strict=True) if o == video]
+        wrong = [score for score, o in zip(scores[:, video], owner, strict=True) if o != video]
+        expected.append(mean_rank_over_orders(max(own), wrong))
+    assert video_to_text_ranks(scores, owner).tolist() == pytest.approx(expected)
+
+
+def test_without_ties_the_rank_is_the_place_in_the_sorted_list() -> None:
+    rng = np.random.default_rng(0)
+    scores, owner = rng.normal(size=(40, 15)), rng.integers(0, 15, 40)
+    places = [np.argsort(-row).tolist().index(own) for row, own in zip(scores, owner, strict=True)]
+    assert text_to_video_ranks(scores, owner.tolist()).tolist() == [p + 1 for p in places]
+    # Other correct captions cannot come before the best one, so its place counts wrong ones only.
+    places = [
+        min(np.argsort(-scores[:, video]).tolist().index(c) for c in np.flatnonzero(owner == video))
+        for video in np.unique(owner)
+    ]
+    assert video_to_text_ranks(scores, owner.tolist()).tolist() == [p + 1 for p in places]
+
+
+def test_a_model_that_cannot_tell_earns_the_rank_in_the_middle() -> None:
+    constant = np.zeros((5, 5))
+    assert text_to_video_ranks(constant, range(5)).tolist() == [3.0] * 5
+    assert video_to_text_ranks(constant, range(5)).tolist() == [3.0] * 5
+    # Five captions, all of one video: whichever is retrieved first is right.
+    assert video_to_text_ranks(np.zeros((5, 1)), [0] * 5).tolist() == [1.0]
+
+
+def test_a_video_without_captions_has_no_rank_and_distracts() -> None:
+    scores = np.array([[0.1, 0.9], [0.3, 0.2]])
+    assert text_to_video_ranks(scores, [0, 0]).tolist() == [2.0, 1.0]
+    assert video_to_text_ranks(scores, [0, 0]).tolist() == [1.0]
+
+
+def test_minus_infinity_ranks_last() -> None:
+    scores = np.array([[-np.inf, 0.0, -1.0], [5.0, -np.inf, 1.0]])
+    assert text_to_video_ranks(scores, [0, 2]).tolist() == [3.0, 2.0]
+
+
+def test_summary_by_hand() -> None:
+    assert summarise_ranks(np.array([1.0, 1.5, 5.0, 10.5])) == {
+        "r1": 25.0,
+        "r5": 75.0,
+        "r10": 75.0,
+        "medianR": 3.25,
+        "meanR": 4.5,
+    }
+
+
+def test_both_directions_by_hand() -> None:
+    scores = np.array([[0.9, 0.1], [0.8, 0.7], [0.2, 0.3]])
+    metrics = retrieval_metrics(scores, [0, 1, 1])
+    assert [metrics["text2video"][name] for name in ("r1", "meanR")] == [
+        pytest.approx(200 / 3),
+        pytest.approx(4 / 3),
+    ]
+    assert [metrics["video2text"][name] for name in ("r1", "meanR")] == [100.0, 1.0]
+
+
+def test_nan_is_refused() -> None:
+    scores = np.array([[0.0, np.nan], [np.nan, 1.0]])
+    with pytest.raises(ValueError, match="2 retrieval scores are NaN"):
+        retrieval_metrics(scores, [0, 1])

@@ -1,0 +1,65 @@
+"""Small models for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.modeling.alpro import AlproForRetrieval
+from src.modeling.text import SplitBert
+from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+
+WIDTH = 16
+NUM_FRAMES = 2
+IMAGE_SIZE = 8
+PATCH_SIZE = 4
+NUM_PATCHES = 4
+VOCAB_SIZE = 30
+
+
+def small_timesformer(**changes: Any) -> TimeSformer:
+    arguments = {
+        "image_size": IMAGE_SIZE,
+        "patch_size": PATCH_SIZE,
+        "num_frames": NUM_FRAMES,
+        "embed_dim": WIDTH,
+        "depth": 2,
+        "num_heads": 2,
+        "drop_path_rate": 0.0,
+        "time_embed_std": 0.5,
+        "temporal_init": "normal",
+    }
+    return TimeSformer(**{**arguments, **changes})
+
+
+def small_bert(**changes: Any) -> SplitBert:
+    arguments = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "fusion_layer": 2,
+        "max_position_embeddings": 12,
+    }
+    return SplitBert(**{**arguments, **changes})
+
+
+def small_model(**video_changes: Any) -> AlproForRetrieval:
+    video = TimeSformerEncoder(small_timesformer(**video_changes))
+    return AlproForRetrieval(video, small_bert(), embed_dim=8)
+
+
+def random_frames(num_videos: int = 2, *, num_frames: int = NUM_FRAMES) -> Tensor:
+    return torch.randn(num_videos, num_frames, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def random_text(num_texts: int = 2, *, length: int = 5) -> tuple[Tensor, Tensor]:
+    """Ids and mask (B, L); all but the first text end in one token of padding."""
+    ids = torch.randint(1, VOCAB_SIZE, (num_texts, length))
+    mask = torch.ones_like(ids)
+    ids[1:, -1] = 0
+    mask[1:, -1] = 0
+    return ids, mask

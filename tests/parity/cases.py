@@ -1,0 +1,162 @@
+"""The golden cases that can be checked, each as a function from a case to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.losses.contrastive import contrastive_loss, similarity
+from src.losses.matching import (
+    matching_loss,
+    negative_pairs,
+    sample_hard_negatives,
+    with_positives,
+)
+from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
+from src.modeling.checkpoints import adapt_state_dict
+from src.optimization.schedules import learning_rate_at
+from tests.parity.golden import FULL_SIZE, Case, fill, golden_tensor, retrieval_model
+from tests.parity.report import (
+    SUM_TOLERANCE,
+    Finding,
+    compare_array,
+    compare_gradients,
+    compare_keys,
+)
+
+TIME_EMBED = "visual_encoder.model.time_embed"
+POS_EMBED = "visual_encoder.model.pos_embed"
+
+
+def check_retrieval(case: Case) -> list[Finding]:
+    """Losses, gradients and scores of a small retrieval model."""
+    model, findings = _filled_model(case, case.facts["config"])
+    video = model.encode_video(case.tensor("train_visual_inputs"))
+    text = model.encode_text(
+        case.tensor("train_text_input_ids"), case.tensor("train_text_input_mask")
+    )
+    losses = training_outputs(model, video, text)
+    findings += [_compare(case, name, value) for name, value in losses.items()]
+    (losses["itc_loss"] + losses["itm_loss"]).backward()
+    findings.append(compare_gradients(case.name, model, case.facts["grads"]))
+    with torch.no_grad():
+        video = model.encode_video(case.tensor("eval_visual_inputs"))
+        text = model.encode_text(
+            case.tensor("eval_text_input_ids"), case.tensor("eval_text_input_mask")
+        )
+        scores = evaluation_outputs(model, video, text)
+    scores |= {"video_embeds": video.tokens, "text_embeds": text.tokens}
+    return findings + [_compare(case, name, value) for name, value in scores.items()]
+
+
+@torch.inference_mode()
+def check_full_retrieval(case: Case) -> list[Finding]:
+    """Losses and scores of the model of the published size."""
+    model, findings = _filled_model(case, FULL_SIZE)
+    rng = np.random.default_rng(case.facts["input_rng"])
+    size = FULL_SIZE["img"]
+    frames = rng.standard_normal((2, FULL_SIZE["frm"], 3, size, size), dtype=np.float32)
+    video = model.encode_video(torch.from_numpy(frames))
+    text = model.encode_text(case.tensor("text_input_ids"), case.tensor("text_input_mask"))
+    outputs = training_outputs(model, video, text) | evaluation_outputs(model, video, text)
+    return findings + [_compare(case, name, value) for name, value in outputs.items()]
+
+
+def check_resize(case: Case) -> list[Finding]:
+    """A checkpoint loaded into a model of more frames and larger images."""
+    source = retrieval_model(case.facts["source"]).state_dict()
+    state = {key: golden_tensor(key, tuple(source[key].shape)) for key in (TIME_EMBED, POS_EMBED)}
+    target = retrieval_model(case.facts["target"]).state_dict()
+    adapted = adapt_state_dict(state, target)
+    shape_error = 0.0 if adapted[POS_EMBED].shape == target[POS_EMBED].shape else float("inf")
+    note = "shape only: we resize the grid bicubically, the original a flattened grid by nearest"
+    return [
+        compare_array(case.name, "time_embed", adapted[TIME_EMBED], case.arrays["time_embed"]),
+        Finding(case.name, "pos_embed", shape_error, 0.0, note),
+    ]
+
+
+def check_schedule(case: Case) -> list[Finding]:
+    """Learning rates; ``invsqrt`` is recorded from step 1, the others from step 0."""
+    return [
+        compare_array(
+            case.name,
+            decay,
+            np.array(
+                [
+                    learning_rate_at(
+                        step,
+                        decay=decay,
+                        learning_rate=case.facts["learning_rate"],
+                        num_train_steps=case.facts["num_train_steps"],
+                        warmup_ratio=case.facts["warmup_ratio"],
+                    )
+                    for step in range(first, first + len(case.arrays[decay]))
+                ]
+            ),
+            case.arrays[decay],
+        )
+        for decay, first in (("linear", 0), ("constant", 0), ("invsqrt", 1))
+    ]
+
+
+CHECKS: dict[str, Callable[[Case], list[Finding]]] = {
+    "retrieval_a": check_retrieval,
+    "full_retrieval_a": check_full_retrieval,
+    "resize_a": check_resize,
+    "schedule_a": check_schedule,
+}
+
+
+def training_outputs(
+    model: AlproForRetrieval, video: VideoFeatures, text: TextFeatures
+) -> dict[str, Tensor]:
+    """Both losses and the matching logits of two pairs, whose negatives are each other's."""
+    sim_v2t = similarity(video.embedding, text.embedding, temperature=model.temp)  # (2, 2)
+    negatives = negative_pairs(*sample_hard_negatives(sim_v2t, sim_v2t.t()))
+    pairs = with_positives(negatives, len(sim_v2t))
+    logits = model.match(text.select(pairs.texts), video.select(pairs.videos))  # (6, 2)
+    itc_loss = contrastive_loss(
+        video.embedding,
+        text.embedding,
+        all_video=video.embedding,
+        all_text=text.embedding,
+        temperature=model.temp,
+    )
+    itm_loss = matching_loss(logits, len(sim_v2t))
+    return {"itc_loss": itc_loss, "itm_loss": itm_loss, "itm_logits": logits}
+
+
+def evaluation_outputs(
+    model: AlproForRetrieval, video: VideoFeatures, text: TextFeatures
+) -> dict[str, Tensor]:
+    """Scores (V, C) of all pairs of V videos and C texts."""
+    num_videos, num_texts = len(video.tokens), len(text.tokens)
+    rows = torch.arange(num_videos).repeat_interleave(num_texts)  # (V*C,)
+    probability = model.match_probability(
+        text.select(torch.arange(num_texts).repeat(num_videos)), video.select(rows)
+    )
+    return {
+        "itm_prob_video_by_text": probability.view(num_videos, num_texts),
+        "itc_sim_video_by_text": similarity(
+            video.embedding, text.embedding, temperature=model.temp
+        ),
+    }
+
+
+def _filled_model(case: Case, config: dict[str, int]) -> tuple[AlproForRetrieval, list[Finding]]:
+    model = retrieval_model(config)
+    total = fill(model)
+    return model, [
+        compare_keys(case.name, model.state_dict(), case.facts["keys"]),
+        compare_array(
+            case.name, "sum of weights", total, case.facts["weights_sum"], tolerance=SUM_TOLERANCE
+        ),
+    ]
+
+
+def _compare(case: Case, name: str, value: Tensor) -> Finding:
+    return compare_array(case.name, name, value, case.arrays[name])

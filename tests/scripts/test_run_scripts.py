@@ -1,0 +1,215 @@
+"""The run scripts, with stand-ins for what they start: the command lines they end in."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from src.configs.command_line import parse_flags
+from src.configs.schema import RetrievalConfig
+from tests.scripts.stubs import BASH, ROOT, Stubs
+
+RETRIEVAL = "src/tasks/run_video_retrieval.py"
+SHELL_FILES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("run_scripts/*", "env/*.sh", "env/horovod_build/*", ".ci/run")
+    for path in ROOT.glob(pattern)
+)
+FINETUNING = {"run_scripts/ft_msrvtt_ret.sh": "msrvtt", "run_scripts/ft_didemo_ret.sh": "didemo"}
+INFERENCE = {"run_scripts/inf_msrvtt_ret.sh": "msrvtt", "run_scripts/inf_didemo_ret.sh": "didemo"}
+
+
+@pytest.fixture
+def stand_ins(stubs: Stubs) -> Stubs:
+    """All that a run script may start; `bash` too, since it is how they start the installer."""
+    stubs.add("horovodrun", "python", "bash")
+    return stubs
+
+
+def only_words(stubs: Stubs) -> list[str]:
+    """The words of the one program that was started."""
+    (call,) = stubs.calls()
+    assert call.folder == str(ROOT)
+    assert str(ROOT) in call.environment["PYTHONPATH"].split(":")
+    return call.words
+
+
+@pytest.mark.parametrize("script", SHELL_FILES)
+def test_is_valid_bash(script: str) -> None:
+    subprocess.run([BASH, "-n", str(ROOT / script)], check=True)
+
+
+@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE, ".ci/run", "env/install_pkg.sh"])
+def test_can_be_executed(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+
+
+@pytest.mark.parametrize(("script", "name"), FINETUNING.items())
+def test_finetuning_command_is_the_originals(
+    script: str, name: str, stand_ins: Stubs, tmp_path: Path
+) -> None:
+    done = stand_ins.run(script, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = only_words(stand_ins)
+    output = words.pop()
+    assert words == [
+        "horovodrun", "-np", "8", "python", RETRIEVAL,
+        "--config", f"config_release/{name}_ret.json", "--output_dir",
+    ]  # fmt: skip
+    assert re.fullmatch(rf"output/finetune/{name}_ret/\d{{14}}", output)
+    assert f"+ horovodrun -np 8 python {RETRIEVAL}" in done.stdout
+
+
+@pytest.mark.parametrize(("script", "name"), INFERENCE.items())
+def test_inference_command_is_the_originals(
+    script: str, name: str, stand_ins: Stubs, tmp_path: Path
+) -> None:
+    stand_ins.run(script, folder=tmp_path)
+    assert only_words(stand_ins) == [
+        "horovodrun", "-np", "8", "python", RETRIEVAL,
+        "--do_inference", "1",
+        "--inference_split", "test",
+        "--inference_model_step", "best",
+        "--inference_txt_db", f"data/{name}_ret/txt/test.jsonl",
+        "--inference_img_db", f"data/{name}_ret/videos",
+        "--inference_batch_size", "64",
+        "--output_dir", f"output/downstreams/{name}_ret/public",
+        "--config", f"config_release/{name}_ret.json",
+    ]  # fmt: skip
+
+
+def test_finetuning_reads_the_environment_and_passes_flags_on(
+    stand_ins: Stubs, tmp_path: Path
+) -> None:
+    stand_ins.run(
+        "run_scripts/ft_msrvtt_ret.sh", "--seed", "7", "--train_datasets.0.img", "my videos",
+        folder=tmp_path, NUM_PROCESSES="4", HOSTS="a:2,b:2", CONFIG="my.json",
+        OUTPUT_DIR="output/my run", BATCH_SIZE="3",
+    )  # fmt: skip
+    assert only_words(stand_ins) == [
+        "horovodrun", "-np", "4", "-H", "a:2,b:2", "python", RETRIEVAL,
+        "--config", "my.json", "--output_dir", "output/my run", "--train_batch_size", "3",
+        "--seed", "7", "--train_datasets.0.img", "my videos",
+    ]  # fmt: skip
+
+
+def test_inference_reads_the_environment(stand_ins: Stubs, tmp_path: Path) -> None:
+    stand_ins.run(
+        "run_scripts/inf_didemo_ret.sh",
+        folder=tmp_path, NUM_PROCESSES="1", CONFIG="my.json", OUTPUT_DIR="o", STEP="last",
+        TXT_DB="t.jsonl", IMG_DB="v", BATCH_SIZE="5",
+    )  # fmt: skip
+    words = only_words(stand_ins)
+    assert words[:2] == ["python", RETRIEVAL]
+    flags = dict(zip(words[2::2], words[3::2], strict=True))
+    assert flags == {
+        "--do_inference": "1",
+        "--inference_split": "test",
+        "--inference_model_step": "last",
+        "--inference_txt_db": "t.jsonl",
+        "--inference_img_db": "v",
+        "--inference_batch_size": "5",
+        "--output_dir": "o",
+        "--config": "my.json",
+    }
+
+
+@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE])
+def test_one_process_needs_no_launcher(script: str, stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add("python")
+    done = stubs.run(script, folder=tmp_path, NUM_PROCESSES="1")
+    assert done.returncode == 0, done.stderr
+    assert only_words(stubs)[:2] == ["python", RETRIEVAL]
+
+
+def test_missing_launcher_is_named_with_its_remedy(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add("python")
+    done = stubs.run("run_scripts/ft_msrvtt_ret.sh", folder=tmp_path)
+    assert done.returncode == 1
+    assert "horovodrun not found: run env/install_pkg.sh, or set NUM_PROCESSES=1" in done.stderr
+    assert stubs.calls() == []
+
+
+def test_exit_code_of_the_program_is_the_scripts(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add("python", then="exit 2")
+    done = stubs.run("run_scripts/ft_msrvtt_ret.sh", folder=tmp_path, NUM_PROCESSES="1")
+    assert done.returncode == 2
+
+
+def test_environment_of_the_project_comes_first(stand_ins: Stubs, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    stand_ins.add("marked")
+    (stand_ins.folder / "marked").rename(environment / "bin/python")
+    stand_ins.run(
+        "run_scripts/ft_msrvtt_ret.sh",
+        folder=tmp_path, NUM_PROCESSES="1", ALPRO_VENV=str(environment),
+    )  # fmt: skip
+    (call,) = stand_ins.calls()
+    assert call.environment["PATH"].startswith(f"{environment}/bin:")
+
+
+def test_test_script_installs_then_checks(stand_ins: Stubs, tmp_path: Path) -> None:
+    done = stand_ins.run("run_scripts/test.sh", "-k", "a or b", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [call.words for call in stand_ins.calls()] == [
+        ["bash", "env/install_pkg.sh"],
+        ["python", "-m", "ruff", "check"],
+        ["python", "-m", "mypy"],
+        ["python", "-m", "pytest", "-k", "a or b"],
+    ]
+
+
+def test_test_script_stops_at_the_first_failure(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add("bash")
+    stubs.add("python", then='[ "$2" != mypy ]')
+    assert stubs.run("run_scripts/test.sh", folder=tmp_path).returncode == 1
+    assert [call.words[-1] for call in stubs.calls("python")] == ["check", "mypy"]
+
+
+def test_ci_runs_the_test_script_and_insists_on_horovod(stand_ins: Stubs, tmp_path: Path) -> None:
+    assert stand_ins.run(".ci/run", folder=tmp_path).returncode == 0
+    (call,) = stand_ins.calls()
+    assert call.words[0] == "bash"
+    assert Path(call.words[1]).resolve() == ROOT / "run_scripts/test.sh"
+    assert call.environment["ALPRO_REQUIRE_HOROVOD"] == "1"
+
+
+def python_calls(script: str, stubs: Stubs, folder: Path) -> list[list[str]]:
+    """The words after `python` of all that a script starts."""
+    done = stubs.run(script, folder=folder, NUM_PROCESSES="1")
+    assert done.returncode == 0, done.stderr
+    return [call.words[1:] for call in stubs.calls("python")]
+
+
+@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE, "run_scripts/demo.sh"])
+def test_names_existing_files(script: str, stand_ins: Stubs, tmp_path: Path) -> None:
+    for words in python_calls(script, stand_ins, tmp_path):
+        if words[0] == "-m":
+            assert (ROOT / words[1].replace(".", "/")).with_suffix(".py").is_file()
+        else:
+            assert (ROOT / words[0]).is_file()
+            assert (ROOT / words[words.index("--config") + 1]).is_file()
+
+
+@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE, "run_scripts/demo.sh"])
+def test_flags_are_known_to_the_config(script: str, stand_ins: Stubs, tmp_path: Path) -> None:
+    calls = [w for w in python_calls(script, stand_ins, tmp_path) if w[0] == RETRIEVAL]
+    assert calls
+    for words in calls:
+        flags = parse_flags(RetrievalConfig, words[1:])
+        assert flags.problems == []
+        assert flags.ignored == []
+
+
+def test_demo_installs_before_anything_else(stand_ins: Stubs, tmp_path: Path) -> None:
+    done = stand_ins.run("run_scripts/demo.sh", "--seed", "1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    installer, *later = [call.words for call in stand_ins.calls()]
+    assert installer == ["bash", "env/install_pkg.sh"]
+    trainings = [words for words in later if RETRIEVAL in words and "--do_inference" not in words]
+    assert [words[-2:] for words in trainings] == [["--seed", "1"]]

@@ -1,0 +1,51 @@
+"""Runs the entry script in this process, over an experiment with made-up videos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from src.errors import run_script
+from src.tasks import run_video_retrieval
+from tests.factories import MadeUpDecoder, TinyExperiment
+
+Run = Callable[[Sequence[str]], None]
+Refuse = Callable[[Sequence[str]], str]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyExperiment:
+    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    return TinyExperiment(tmp_path)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``src/tasks/run_video_retrieval.py`` with some arguments."""
+    # Scripts run from any folder; nothing may depend on this one.
+    monkeypatch.chdir("/")
+
+    def run_with(arguments: Sequence[str]) -> None:
+        monkeypatch.setattr(sys, "argv", ["run_video_retrieval.py", *arguments])
+        run_script(run_video_retrieval.main)
+
+    return run_with
+
+
+@pytest.fixture
+def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """The message with which the script refuses some arguments, ended with exit code 2."""
+
+    def message_of(arguments: Sequence[str]) -> str:
+        with pytest.raises(SystemExit) as end:
+            run(arguments)
+        assert end.value.code == 2
+        _, separator, message = capsys.readouterr().err.rpartition("error: ")
+        assert separator
+        assert "Traceback" not in message
+        return message
+
+    return message_of

@@ -1,0 +1,228 @@
+"""Users' mistakes: one message that names file and key and says what to do, and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.datasets.annotations import CaptionRow
+from tests.factories import TinyExperiment, make_model, write_captions, write_videos
+from tests.tasks.conftest import Refuse, Run
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_missing_annotations_and_folders_are_reported_together(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    train = {"name": "gone", "txt": "/gone/train.jsonl", "img": "/gone/videos"}
+    test = {**experiment.dataset("test"), "txt": "/gone/test.csv"}
+    message = refused(experiment.arguments(train_datasets=[train], test_datasets=[test]))
+    assert "train_datasets.0.txt (gone): there is no file /gone/train.jsonl" in message
+    assert "train_datasets.0.img (gone): there is no folder /gone/videos" in message
+    assert "test_datasets.0.txt (tiny test): there is no file /gone/test.csv" in message
+    assert not (experiment.root / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{'caption': 1}", "JSON"),
+        ('{"clip_name": "train0"}', "caption"),
+        ('{"caption": "a"}', "clip_name"),
+    ],
+)
+def test_a_bad_annotation_line_is_named(
+    experiment: TinyExperiment, refused: Refuse, line: str, complaint: str
+) -> None:
+    path = experiment.root / "txt/train.jsonl"
+    path.write_text(path.read_text() + line + "\n")
+    message = refused(experiment.arguments())
+    assert f"{path}:7" in message
+    assert complaint in message
+    assert not (experiment.root / "run").exists()
+
+
+def test_missing_videos_are_counted_and_ten_are_named(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    rows = [CaptionRow("a ball", f"lost{i:02}") for i in range(12)]
+    path = write_captions(experiment.root / "txt/train.jsonl", [*rows, CaptionRow("a", "train0")])
+    message = refused(experiment.arguments())
+    assert f"12 of the 13 videos named in {path} are not in {experiment.root / 'videos'}" in message
+    assert ", ".join(f"lost{i:02}" for i in range(10)) + ", ..." in message
+    assert "lost10" not in message
+    assert "allow_missing_videos" in message
+
+
+def test_a_set_without_any_video_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
+    write_captions(experiment.root / "txt/val.jsonl", [CaptionRow("a ball", "lost")])
+    message = refused(experiment.arguments("--allow_missing_videos", "1"))
+    assert "tiny val: no video of" in message
+
+
+def test_unreadable_evaluation_videos_are_all_listed(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    write_videos(experiment.root / "videos", ["val0", "val2"], broken=["val0", "val2"])
+    message = refused(experiment.arguments())
+    assert "tiny val: 2 of 3 videos" in message
+    assert "  val0: made to be unreadable\n  val2: made to be unreadable\n" in message
+
+
+def test_too_many_unreadable_training_videos_stop_the_run(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    write_videos(experiment.root / "videos", ["train1"], broken=["train1"])
+    message = refused(experiment.arguments())
+    assert "of the 6 training samples of epoch 1 could not be read" in message
+    assert "  train1: made to be unreadable" in message
+    assert "raise max_unreadable_fraction" in message
+
+
+def test_a_missing_tokenizer(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.arguments("--tokenizer_dir", "/gone/tokenizer"))
+    assert "tokenizer_dir: folder /gone/tokenizer not found" in message
+    empty = experiment.root / "empty"
+    empty.mkdir()
+    message = refused(experiment.arguments("--tokenizer_dir", str(empty)))
+    assert f"tokenizer_dir: neither vocab.txt nor tokenizer.json in {empty}" in message
+
+
+def test_a_vocabulary_of_another_size(experiment: TinyExperiment, refused: Refuse) -> None:
+    with (experiment.root / "tokenizer/vocab.txt").open("a") as file:
+        file.write("cube\n")
+    message = refused(experiment.arguments())
+    assert "has 17 tokens, but the text encoder expects 16 (vocab_size in model_config)" in message
+
+
+def test_a_checkpoint_of_another_architecture(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    path = experiment.root / "other.pt"
+    state = make_model().state_dict()
+    state["vision_proj.weight"] = torch.zeros(5, 32)
+    state["extra.weight"] = torch.zeros(1)
+    del state["text_proj.bias"]
+    torch.save(state, path)
+    message = refused(experiment.arguments("--e2e_weights_path", str(path)))
+    assert f"{path}: this checkpoint is of another architecture" in message
+    assert "the checkpoint lacks: text_proj.bias" in message
+    assert "the model does not know: extra.weight" in message
+    assert "of another shape: vision_proj.weight: (5, 32) there, (16, 32) here" in message
+    assert not (experiment.root / "run").exists()
+
+
+def test_a_checkpoint_that_is_none(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.arguments("--e2e_weights_path", "/gone/model.pt"))
+    assert "/gone/model.pt: there is no such checkpoint file" in message
+    path = experiment.root / "text_model.json"
+    message = refused(experiment.arguments("--e2e_weights_path", str(path)))
+    assert f"{path}: not a file of PyTorch weights" in message
+
+
+def test_nothing_to_start_from(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.arguments("--random_init", "0"))
+    assert "e2e_weights_path: nothing to start from" in message
+    assert "visual_weights_path" in message
+    assert "random_init" in message
+
+
+@pytest.mark.parametrize("key", ["visual_weights_path", "bert_weights_path"])
+def test_missing_starting_weights_say_where_to_get_them(
+    experiment: TinyExperiment, refused: Refuse, key: str
+) -> None:
+    state = {
+        name.removeprefix("visual_encoder.model."): value
+        for name, value in make_model().state_dict().items()
+        if name.startswith("visual_encoder.")
+    }
+    torch.save(state, experiment.root / "vit.pth")
+    paths = {"visual_weights_path": str(experiment.root / "vit.pth"), key: "/gone/weights"}
+    flags = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    message = refused(experiment.arguments("--random_init", "0", *flags))
+    assert f"{key}: no weights at /gone/weights" in message
+    source = "vit_base_patch16_224" if key == "visual_weights_path" else "bert-base-uncased"
+    assert source in message
+    assert "random_init" in message
+
+
+def test_the_output_folder_of_another_run(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments())
+    before = (experiment.root / "run/log/metrics.jsonl").read_text()
+    message = refused(experiment.arguments("--seed", "1", "--n_workers", "0"))
+    assert f"output_dir: {experiment.root / 'run'} holds the output of another run" in message
+    assert "  seed: 42 there, 1 now\n" in message
+    assert "--overwrite 1" in message
+    assert (experiment.root / "run/log/metrics.jsonl").read_text() == before
+
+
+def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.inference())
+    assert "output_dir is not the folder of a trained run" in " ".join(message.split())
+
+
+def test_inference_with_wrong_paths(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments())
+    message = refused(experiment.inference("--inference_model_step", "77"))
+    assert "ckpt/model_step_77.pt: there is no such checkpoint file" in message
+    assert "/gone.jsonl" in refused(experiment.inference("--inference_txt_db", "/gone.jsonl"))
+    assert "/gone/videos" in refused(experiment.inference("--inference_img_db", "/gone/videos"))
+
+
+def test_a_damaged_run_cannot_continue(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments())
+    for name in ("restore.pt", "restore_backup.pt"):
+        (experiment.root / "run" / name).write_bytes(b"")
+    assert "no restore file can be read" in refused(experiment.arguments())
+
+
+def test_a_pattern_that_freezes_nothing(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.arguments(freeze=["visual_encodr.*"]))
+    assert "freeze: the pattern 'visual_encodr.*' matches no parameter" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(experiment: TinyExperiment, refused: Refuse) -> None:
+    assert "device: cuda was asked for" in refused(experiment.arguments("--device", "cuda"))
+
+
+def test_torchrun_is_refused_for_now(
+    experiment: TinyExperiment, refused: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refused(experiment.arguments())
+    assert "torchrun" in message
+    assert "horovodrun -np" in message
+
+
+def test_as_a_process_of_its_own(tmp_path: Path) -> None:
+    """The script itself, from another folder: exit code, standard error, all mistakes at once."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"crop_img_sise": 32, "num_frm": "many", "resize_size": 256}))
+    script = ROOT / "src/tasks/run_video_retrieval.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--config", str(config)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: the configuration has ")
+    assert "Traceback" not in done.stderr
+    message = " ".join(done.stderr.split())
+    for part in ("crop_img_sise", "crop_img_size", "num_frm", '"many"', "output_dir", str(config)):
+        assert part in message

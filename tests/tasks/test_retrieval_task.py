@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.datasets.annotations import CaptionRow
+from src.datasets.retrieval import RetrievalBatch
+from src.datasets.tokenization import Tokenizer
+from src.datasets.transforms import Normalize
+from src.distributed.engine import SingleProcess
+from src.modeling.alpro import AlproForRetrieval
+from src.tasks.retrieval_task import RetrievalTask
+from tests.factories import (
+    CPU,
+    MEAN,
+    STD,
+    caption_of,
+    make_batch,
+    make_evaluator,
+    make_model,
+    make_retrieval_set,
+    make_tokenizer,
+    rows_of,
+)
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Tokenizer:
+    return make_tokenizer(tmp_path / "tokenizer")
+
+
+def make_task(
+    model: AlproForRetrieval,
+    tokenizer: Tokenizer,
+    *,
+    use_itc: bool = True,
+    use_itm: bool = True,
+    itm_start_step: int = 1,
+    mask_same_video: bool = False,
+    validation_batch: int = 64,
+) -> RetrievalTask:
+    task = RetrievalTask(
+        model,
+        engine=SingleProcess(CPU, scale_loss=False),
+        normalize=Normalize(MEAN, STD),
+        evaluator=make_evaluator(model, tokenizer, use_matching=use_itm),
+        use_itc=use_itc,
+        use_itm=use_itm,
+        itm_start_step=itm_start_step,
+        mask_same_video=mask_same_video,
+        validation_batch=validation_batch,
+    )
+    task.begin_update(1)
+    return task.train()
+
+
+def cross_entropy(scores: np.ndarray, *, allowed: np.ndarray) -> float:
+    """Mean over rows of -log softmax at the diagonal, over the allowed columns only."""
+    exp = np.where(allowed, np.exp(scores), 0.0)
+    return float(np.mean(-np.log(np.diag(exp) / exp.sum(axis=1))))
+
+
+def contrastive_by_hand(
+    model: AlproForRetrieval, batch: RetrievalBatch, *, allowed: np.ndarray
+) -> float:
+    with torch.no_grad():
+        video = model.encode_video(Normalize(MEAN, STD)(batch.frames)).embedding.double().numpy()
+        text = model.encode_text(batch.text_ids, batch.text_mask).embedding.double().numpy()
+    scores = video @ text.T / model.temp.item()
+    both = [cross_entropy(scores, allowed=allowed), cross_entropy(scores.T, allowed=allowed.T)]
+    return sum(both) / 2
+
+
+def test_the_loss_is_the_sum_of_both_parts(tokenizer: Tokenizer) -> None:
+    task, batch = make_task(make_model(), tokenizer), make_batch(tokenizer, rows_of(4))
+    losses = task(batch)
+    assert set(losses) == {"loss", "itc_loss", "itm_loss"}
+    assert all(loss.shape == () for loss in losses.values())
+    assert losses["loss"].item() == pytest.approx(
+        losses["itc_loss"].item() + losses["itm_loss"].item()
+    )
+    everything = np.ones((4, 4), dtype=bool)
+    expected = contrastive_by_hand(task.model, batch, allowed=everything)
+    assert losses["itc_loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_captions_of_the_same_video_can_be_kept_from_being_negatives(tokenizer: Tokenizer) -> None:
+    rows = [CaptionRow(caption_of(i), video) for i, video in enumerate(["v0", "v1", "v0", "v2"])]
+    batch, model = make_batch(tokenizer, rows), make_model()
+    allowed = np.ones((4, 4), dtype=bool)
+    unmasked = make_task(model, tokenizer, use_itm=False)(batch)["itc_loss"].item()
+    assert unmasked == pytest.approx(contrastive_by_hand(model, batch, allowed=allowed), rel=1e-5)
+    allowed[0, 2] = allowed[2, 0] = False
+    masked = make_task(model, tokenizer, use_itm=False, mask_same_video=True)(batch)
+    expected = contrastive_by_hand(model, batch, allowed=allowed)
+    assert masked["itc_loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - unmasked) > 1e-2
+
+
+@pytest.mark.parametrize("videos", [["v0"], ["v0", "v0"]])
+def test_without_negatives_matching_learns_from_the_positives_alone(
+    tokenizer: Tokenizer, videos: list[str]
+) -> None:
+    rows = [CaptionRow(caption_of(i), video) for i, video in enumerate(videos)]
+    batch, model = make_batch(tokenizer, rows), make_model()
+    losses = make_task(model, tokenizer, mask_same_video=True)(batch)
+    with torch.no_grad():
+        text = model.encode_text(batch.text_ids, batch.text_mask)
+        logits = model.match(text, model.encode_video(Normalize(MEAN, STD)(batch.frames)))
+    expected = -logits.log_softmax(dim=1)[:, 1].mean().item()
+    assert losses["itm_loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses["itc_loss"].item() == pytest.approx(0.0, abs=1e-6)
+    losses["loss"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_matching_sets_in_at_its_update(tokenizer: Tokenizer) -> None:
+    task = make_task(make_model(), tokenizer, itm_start_step=3)
+    batch = make_batch(tokenizer, rows_of(3))
+    named = []
+    for step in (1, 2, 3, 4):
+        task.begin_update(step)
+        named.append(sorted(task(batch)))
+    without, both = ["itc_loss", "loss"], ["itc_loss", "itm_loss", "loss"]
+    assert named == [without, without, both, both]
+
+
+@pytest.mark.parametrize("part", ["itc", "itm"])
+def test_one_part_alone(tokenizer: Tokenizer, part: str) -> None:
+    task = make_task(make_model(), tokenizer, use_itc=part == "itc", use_itm=part == "itm")
+    losses = task(make_batch(tokenizer, rows_of(3)))
+    assert set(losses) == {"loss", f"{part}_loss"}
+    assert losses["loss"].item() == losses[f"{part}_loss"].item()
+
+
+def test_every_trainable_parameter_gets_a_gradient(tokenizer: Tokenizer) -> None:
+    model = make_model()
+    make_task(model, tokenizer)(make_batch(tokenizer, rows_of(4)))["loss"].backward()
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trainable) > 50
+    # A bias of keys shifts all scores of a query alike: its gradient is 0 but for rounding.
+    without = [
+        name
+        for name, p in trainable.items()
+        if p.grad is None or (p.grad.count_nonzero() == 0 and not name.endswith("key.bias"))
+    ]
+    assert without == []
+
+
+def test_the_temperature_is_kept_in_its_bounds(tokenizer: Tokenizer) -> None:
+    model = make_model()
+    task, batch = make_task(model, tokenizer), make_batch(tokenizer, rows_of(2))
+    for given, used in ((-1.0, 0.001), (7.0, 0.5), (0.1, 0.1)):
+        torch.nn.init.constant_(model.temp, given)
+        task(batch)
+        assert model.temp.item() == pytest.approx(used)
+
+
+def test_validation_reports_metrics_and_mean_losses(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, rows = make_model(), rows_of(4)
+    task = make_task(model, tokenizer)
+    data = make_retrieval_set(tmp_path / "set", rows)
+    torch.manual_seed(1)
+    values = task.evaluate(data)
+    torch.manual_seed(2)
+    assert task.evaluate(data) == values  # the negatives do not depend on the run
+    assert set(values) == set(task.metric_names)
+    assert values["loss"] == pytest.approx(values["itc_loss"] + values["itm_loss"])
+    assert task.training
+    frames = torch.cat([batch.frames for batch in data.loader])
+    batch = make_batch(tokenizer, rows)
+    batch.frames = frames
+    expected = contrastive_by_hand(model, batch, allowed=np.ones((4, 4), dtype=bool))
+    assert values["itc_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_losses_are_means_over_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    data = make_retrieval_set(tmp_path / "set", rows_of(3))
+    model = make_model()
+    values = make_task(model, tokenizer, use_itm=False, validation_batch=2).evaluate(data)
+    # The last batch is a single pair, whose contrastive loss is 0.
+    first_two = make_retrieval_set(tmp_path / "two", rows_of(2))
+    pair = make_task(model, tokenizer, use_itm=False).evaluate(first_two)["itc_loss"]
+    assert pair > 0
+    assert values["itc_loss"] == pytest.approx(pair * 2 / 3, rel=1e-5)
+    assert values["itm_loss"] == 0.0

@@ -1,0 +1,184 @@
+"""What the pages for users say is there: commands, flags, files, links, the table of config keys.
+
+``python -m tests.test_docs`` writes the README's config table anew from the config classes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.configs.command_line import parse_flags
+from src.configs.fields import Option, options_of
+from src.configs.loading import load_config
+from src.configs.models import TextEncoderConfig, VideoEncoderConfig
+from src.configs.schema import RetrievalConfig
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+FOLDERS_OF_PAGES = (".", "docs", "data", "ext", "ext/bert-base-uncased", "output")
+PAGES = sorted(page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md"))
+
+CONFIG_CLASSES: tuple[Any, ...] = (RetrievalConfig, VideoEncoderConfig, TextEncoderConfig)
+TABLE_BEGIN, TABLE_END = "<!-- config table -->", "<!-- end of config table -->"
+MAX_CHOICES = 10  # a longer list of choices is left to the field's help text
+
+CODE_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+OWN_PATH = re.compile(r"`((?:src|run_scripts|env|config_release|tests|docs|\.ci)/[\w./-]*)`")
+VARIABLE = re.compile(r"`([A-Z]+_[A-Z_]+|HOSTS|STEP)`")
+ASSIGNMENT = re.compile(r"([A-Z_]+)=")
+EXAMPLE = "my_"  # begins the names of files that a reader is told to make
+READERS_OWN_TOOLS = ("cd", "git", "pre-commit", "source", "tensorboard")
+SHELL_FILES = [path for folder in ("run_scripts", "env") for path in (ROOT / folder).glob("*.sh")]
+
+
+def config_table() -> str:
+    """All keys with default and meaning, one Markdown table per topic of ``--help``."""
+    by_topic: dict[str, list[str]] = {}
+    for config_class in CONFIG_CLASSES:
+        for option in options_of(config_class).values():
+            by_topic.setdefault(option.topic, []).append(_row(option))
+    head = "| key | default | meaning |\n|---|---|---|\n"
+    tables = [f"#### {topic}\n\n{head}" + "\n".join(rows) for topic, rows in by_topic.items()]
+    return "\n\n".join(tables)
+
+
+def _row(option: Option) -> str:
+    key = f"`{option.name}`" + (" °" if option.rule.per_run else "")
+    meaning = option.rule.help
+    if 1 < len(option.rule.choices) <= MAX_CHOICES:
+        meaning += ": " + ", ".join(f"`{choice}`" for choice in option.rule.choices)
+    return f"| {key} | {_default(option)} | {meaning} |"
+
+
+def _default(option: Option) -> str:
+    needed = {"always": "needed", "training": "needed to train", "inference": "needed to infer"}
+    if option.rule.needed in needed:
+        return needed[option.rule.needed]
+    if isinstance(option.default, bool):
+        return f"`{int(option.default)}`"
+    return f"`{json.dumps(option.default).strip(chr(34))}`"
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Page and command line of everything that is shown to be typed."""
+    for page in PAGES:
+        for language, block in CODE_BLOCK.findall(page.read_text(encoding="utf-8")):
+            if language == "bash":
+                lines = block.replace("\\\n", " ").splitlines()
+                yield from ((page.name, line) for line in lines if shlex.split(line, comments=True))
+
+
+def anchors(page: Path) -> set[str]:
+    """Names that links can point to, made from headings as GitHub makes them."""
+    text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_readme_has_every_config_key() -> None:
+    _, begin, rest = README.read_text(encoding="utf-8").partition(TABLE_BEGIN)
+    table, end, _ = rest.partition(TABLE_END)
+    assert begin
+    assert end
+    assert table.strip() == config_table(), "run `python -m tests.test_docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_own_files_that_are_named_exist(page: Path) -> None:
+    named = OWN_PATH.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if EXAMPLE not in path and not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_environment_variables_are_read(page: Path) -> None:
+    readers = [*SHELL_FILES, ROOT / "tests/shared_data.py"]
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in readers)
+    named = VARIABLE.findall(page.read_text(encoding="utf-8"))
+    assert [name for name in named if not re.search(rf"\b{name}\b", sources)] == []
+
+
+@pytest.mark.parametrize(("page", "command"), list(commands()))
+def test_commands_can_be_typed(page: str, command: str) -> None:
+    del page  # only names the test
+    words = shlex.split(command, comments=True)
+    while found := ASSIGNMENT.match(words[0]):
+        assert any(found[1] in path.read_text(encoding="utf-8") for path in SHELL_FILES), found[1]
+        del words[0]
+    if words[0] == "horovodrun":
+        assert words[1] == "-np"
+        del words[:3]
+    program, *arguments = words
+    if program == "bash":
+        check_script(*arguments)
+    elif program == "python" and arguments[0] == "-m":
+        check_module(*arguments[1:])
+    elif program == "python":
+        check_script(*arguments)
+    else:
+        assert program in READERS_OWN_TOOLS
+
+
+def check_script(script: str, *arguments: str) -> None:
+    """A script of the repository and flags that it takes."""
+    source = (ROOT / script).read_text(encoding="utf-8")
+    if script.startswith("env/"):
+        assert all(argument in source for argument in arguments)
+    elif "run_video_retrieval" in source:
+        flags = parse_flags(RetrievalConfig, arguments)
+        assert flags.problems == []
+        if flags.config is not None and EXAMPLE not in flags.config:
+            assert (ROOT / flags.config).is_file()
+
+
+def check_module(module: str, *arguments: str) -> None:
+    """A module of the repository, or pytest, and flags that it takes."""
+    if module == "pytest":
+        return
+    source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    for flag in (word for word in arguments if word.startswith("--")):
+        assert f'"{flag}"' in source
+
+
+def test_the_example_config_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    blocks = CODE_BLOCK.findall(README.read_text(encoding="utf-8"))
+    examples = [text for language, text in blocks if language == "json" and "_datasets" in text]
+    assert examples
+    for number, text in enumerate(examples):
+        path = tmp_path / f"{number}.json"
+        path.write_text(text, encoding="utf-8")
+        resolved = load_config(RetrievalConfig, ["--config", str(path), "--output_dir", "unused"])
+        assert resolved.warnings == []
+
+
+def write_config_table() -> None:
+    """Put the table of today's config classes into the README."""
+    before, begin, rest = README.read_text(encoding="utf-8").partition(TABLE_BEGIN)
+    _, end, after = rest.partition(TABLE_END)
+    text = f"{before}{begin}\n\n{config_table()}\n\n{end}{after}"
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_config_table()

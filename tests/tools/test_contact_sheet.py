@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.datasets.annotations import CaptionRow
+from src.errors import USER_ERROR_EXIT_CODE
+from src.tools.contact_sheet import CORRECT, TILE, draw_sheet, main, read_answers
+from src.tools.make_demo_data import encode_video
+
+ROWS = [CaptionRow("a red square grows", "a"), CaptionRow("a red square shrinks", "b")]
+RESULTS = [
+    {"vid_id": "a", "txt_id": 0, "score": 0.25, "sim": 3.0},
+    {"vid_id": "b", "txt_id": 0, "score": 0.75, "sim": 1.0},
+    {"vid_id": "a", "txt_id": 1, "score": 0.5, "sim": 1.0},
+    {"vid_id": "b", "txt_id": 1, "score": 0.5, "sim": 2.0},
+]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    path = tmp_path / "output/results_test/step_best_1_mean/results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(RESULTS))
+    return path
+
+
+def test_hits_are_sorted_by_score_then_similarity(results: Path) -> None:
+    first, second = read_answers(results, rows=ROWS, top_k=1)
+    assert [hit.video_id for hit in first.hits] == ["b"]
+    assert not first.hits[0].is_correct
+    assert first.correct_place == 2
+    assert [hit.video_id for hit in second.hits] == ["b"]
+    assert second.hits[0].is_correct
+    assert second.correct_place == 1
+
+
+def test_only_the_correct_clip_is_outlined(results: Path) -> None:
+    answers = read_answers(results, rows=ROWS, top_k=2)
+    black = [Image.new("RGB", (TILE, TILE))] * 2
+    sheet = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=2, num_frames=2))
+    is_outline = (sheet == np.array(CORRECT)).all(axis=-1)
+    columns = np.flatnonzero(is_outline.sum(axis=0) > TILE / 2)
+    assert columns.size
+    assert columns.min() > sheet.shape[1] / 2
+
+
+def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
+    videos, txt = tmp_path / "videos", tmp_path / "test.jsonl"
+    videos.mkdir()
+    frames = np.zeros((16, 64, 64, 3), np.uint8)
+    encode_video(frames, path=videos / "a.mp4")
+    (videos / "b.mp4").write_bytes(b"no video")
+    rows = ({"caption": row.caption, "clip_name": row.video_id} for row in ROWS)
+    txt.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    picture = tmp_path / "docs/demo.png"
+    flags = ["--output_dir", str(results.parents[2]), "--videos", str(videos), "--txt", str(txt)]
+    assert main([*flags, "--picture", str(picture), "--num_queries", "9"]) == 0
+    with Image.open(picture) as image:
+        assert image.width > image.height > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[", "no list"), ("[1]", "no list"), ("[]", "belong"), ('[{"txt_id": 7}]', "belong")],
+)
+def test_bad_results_are_named(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    results.write_text(text)
+    txt = tmp_path / "test.jsonl"
+    txt.write_text(json.dumps({"caption": "a red square grows", "clip_name": "a"}) + "\n")
+    flags = ["--results_dir", str(results.parent), "--videos", str(tmp_path), "--txt", str(txt)]
+    assert main(flags) == USER_ERROR_EXIT_CODE
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(results) in error
+
+
+def test_missing_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output_dir", str(tmp_path)]) == USER_ERROR_EXIT_CODE
+    assert str(tmp_path) in capsys.readouterr().err

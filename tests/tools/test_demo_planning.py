@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.datasets.tokenization import load_tokenizer
+from src.errors import InputError
+from src.tools.demo.planning import SPLITS, Pair, describe, plan_dataset
+from src.tools.demo.scenes import KINDS
+from src.tools.demo.vocabulary import vocabulary
+
+ROOT = Path(__file__).parents[2]
+DEFAULTS = {"train": 1500, "val": 25, "test": 50}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    return plan_dataset(num_pairs=DEFAULTS, seed=0)
+
+
+def of_split(pairs: list[Pair], split: str) -> list[Pair]:
+    return [pair for pair in pairs if pair.split == split]
+
+
+def test_no_scene_is_shared_between_splits(pairs: list[Pair]) -> None:
+    keys = {
+        split: {clip.scene.key for pair in of_split(pairs, split) for clip in pair.clips}
+        for split in SPLITS
+    }
+    assert not keys["train"] & keys["test"]
+    assert not keys["train"] & keys["val"]
+    assert not keys["val"] & keys["test"]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_evaluation_caption_describes_exactly_one_clip(pairs: list[Pair], split: str) -> None:
+    clips = [clip for pair in of_split(pairs, split) for clip in pair.clips]
+    captions = [caption for clip in clips for caption in clip.captions]
+    assert len(captions) == len(clips) == 2 * DEFAULTS[split]
+    assert len(set(captions)) == len(captions)
+    assert len({clip.scene.key for clip in clips}) == len(clips)
+    alone = {deed for clip in clips if clip.scene.kind == "single" for deed in clip.scene.deeds}
+    others = {deed for clip in clips if clip.scene.kind != "single" for deed in clip.scene.deeds}
+    assert not alone & others
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_evaluation_clip_is_its_sibling_played_backwards(pairs: list[Pair], split: str) -> None:
+    for pair in of_split(pairs, split)[::7]:
+        first, second = pair.render()
+        assert np.array_equal(first, second[::-1])
+        assert pair.clips[1].scene == pair.clips[0].scene.mirrored()
+
+
+def test_training_siblings_show_the_same_things(pairs: list[Pair]) -> None:
+    swapped = [pair for pair in of_split(pairs, "train") if pair.swapped]
+    assert swapped
+    assert len(swapped) < DEFAULTS["train"]
+    for pair in swapped:
+        first, second = (clip.scene for clip in pair.clips)
+        assert second == first.swapped()
+    first_frames, second_frames = swapped[0].render()
+    assert not np.array_equal(first_frames, second_frames[::-1])
+
+
+def test_every_kind_of_scene_is_in_every_split(pairs: list[Pair]) -> None:
+    for split in SPLITS:
+        assert {pair.clips[0].scene.kind for pair in of_split(pairs, split)} == set(KINDS)
+
+
+def test_the_plan_follows_from_the_seed(pairs: list[Pair]) -> None:
+    small = {"train": 5, "val": 25, "test": 50}
+    assert of_split(plan_dataset(num_pairs=small, seed=0), "test") == of_split(pairs, "test")
+    assert of_split(plan_dataset(num_pairs=small, seed=1), "test") != of_split(pairs, "test")
+
+
+def test_a_record_tells_where_things_start_and_end(pairs: list[Pair]) -> None:
+    pair = of_split(pairs, "test")[0]
+    first, second = describe(pair)
+    assert first["things"][0]["start"] == second["things"][0]["end"]
+    assert first["clip_name"] == pair.clips[0].name
+    json.dumps(first)
+
+
+def test_too_many_evaluation_scenes_are_refused() -> None:
+    with pytest.raises(InputError, match="--num_test_pairs 1000"):
+        plan_dataset(num_pairs={"train": 1, "val": 1, "test": 1000}, seed=0)
+
+
+def test_the_shipped_tokenizer_knows_every_word(pairs: list[Pair]) -> None:
+    folder = ROOT / "ext/demo-tokenizer"
+    assert (folder / "vocab.txt").read_text(encoding="utf-8").split() == vocabulary()
+    config = json.loads((ROOT / "config_release/demo_model.json").read_text())
+    tokenizer = load_tokenizer(folder, vocab_size=config["vocab_size"])
+    captions = [caption for pair in pairs for clip in pair.clips for caption in clip.captions]
+    lengths = []
+    for caption in captions:
+        words = caption.replace(",", " ,").split()
+        assert tokenizer.tokenize(caption) == words
+        lengths.append(len(words) + 2)
+    max_txt_len = json.loads((ROOT / "config_release/demo_ret.json").read_text())["max_txt_len"]
+    assert max(lengths) <= max_txt_len

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.datasets.annotations import read_captions
+from src.datasets.decoding import make_decoder
+from src.errors import USER_ERROR_EXIT_CODE
+from src.tools.demo.planning import plan_dataset
+from src.tools.demo.staging import NUM_FRAMES, SIZE
+from src.tools.make_demo_data import main
+
+COUNTS = {"train": 3, "val": 1, "test": 2}
+
+
+def arguments(folder: Path, **changes: int) -> list[str]:
+    flags = {f"num_{split}_pairs": count for split, count in COUNTS.items()} | {"n_workers": 1}
+    flags |= changes
+    texts = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    return ["--output_dir", str(folder), *texts]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    folder = tmp_path / "demo"
+    assert main(arguments(folder)) == 0
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_layout(made: Path) -> None:
+    videos = {path.stem for path in (made / "videos").iterdir()}
+    for split, num_pairs in COUNTS.items():
+        rows = read_captions(made / "txt" / f"{split}.jsonl")
+        names = [row.video_id for row in rows]
+        assert len(set(names)) == 2 * num_pairs
+        assert len(names) == 2 * num_pairs * (3 if split == "train" else 1)
+        assert set(names) <= videos
+    scenes = [json.loads(line) for line in (made / "txt/scenes.jsonl").read_text().splitlines()]
+    assert {scene["clip_name"] for scene in scenes} == videos
+
+
+def test_a_clip_holds_the_frames_drawn(made: Path) -> None:
+    pair = plan_dataset(num_pairs=COUNTS, seed=0)[-1]
+    drawn = pair.render()[0].transpose(0, 3, 1, 2)
+    decoded = make_decoder("pyav").read(
+        made / "videos" / f"{pair.clips[0].name}.mp4", np.arange, height=SIZE, width=SIZE
+    )
+    assert decoded.shape == (NUM_FRAMES, 3, SIZE, SIZE)
+    assert np.abs(decoded.astype(float) - drawn).mean() < 8
+
+
+def test_a_second_run_makes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    times = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    assert main(arguments(made)) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == times
+
+
+def test_an_interrupted_run_is_completed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(made)
+    (made / "videos/test00001b.mp4").unlink()
+    (made / "txt/val.jsonl").unlink()
+    capsys.readouterr()
+    assert main(arguments(made)) == 0
+    assert "2 of 12 clips made" in capsys.readouterr().out
+    assert contents(made) == before
+
+
+def test_other_parameters_replace_the_dataset(made: Path) -> None:
+    before = contents(made)
+    assert main(arguments(made, num_train_pairs=2)) == 0
+    after = contents(made)
+    assert set(before) - set(after) == {f"videos/train00002{letter}.mp4" for letter in "ab"}
+    assert main(arguments(made)) == 0
+    assert contents(made) == before
+
+
+def test_processes_do_not_change_the_result(tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "two", n_workers=2, num_train_pairs=40)) == 0
+    assert main(arguments(tmp_path / "one", n_workers=1, num_train_pairs=40)) == 0
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_foreign_folder_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert main(arguments(tmp_path)) == USER_ERROR_EXIT_CODE
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_tokenizer_is_written_without_clips(tmp_path: Path) -> None:
+    assert main(["--write_tokenizer", str(tmp_path / "tokenizer")]) == 0
+    assert {path.name for path in (tmp_path / "tokenizer").iterdir()} == {
+        "vocab.txt",
+        "tokenizer_config.json",
+    }

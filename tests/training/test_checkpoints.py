@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from src.errors import InputError
+from src.training.checkpoints import CheckpointWriter, load_restore, read_weights, save_restore
+from src.training.output import OutputFolder
+from tests.training.toys import (
+    KilledError,
+    assert_same_run,
+    kill_at_batch,
+    make_plan,
+    train,
+)
+
+
+def save_steps(root: Path, *, keep: int, best: tuple[int, ...]) -> set[str]:
+    """Save updates 9 to 12 with a weight that is the update's number; names of the files."""
+    writer, model = CheckpointWriter(OutputFolder(root, rank=0), keep=keep), nn.Linear(1, 1)
+    for step in range(9, 13):
+        nn.init.constant_(model.weight, step)
+        writer.save(model, step=step, best=step in best)
+    return {path.name.removeprefix("model_step_") for path in (root / "ckpt").iterdir()}
+
+
+def weight(root: Path, name: str) -> float:
+    return read_weights(root / f"ckpt/model_step_{name}.pt")["weight"].item()
+
+
+@pytest.mark.parametrize(
+    ("keep", "numbers"), [(0, (9, 10, 11, 12)), (2, (11, 12)), (1, (12,)), (9, (9, 10, 11, 12))]
+)
+def test_the_newest_checkpoints_stay_with_best_and_last(
+    tmp_path: Path, keep: int, numbers: tuple[int, ...]
+) -> None:
+    names = save_steps(tmp_path, keep=keep, best=(9, 10))
+    assert names == {"best.pt", "last.pt", *(f"{number}.pt" for number in numbers)}
+    assert weight(tmp_path, "best") == 10
+    assert weight(tmp_path, "last") == 12
+    assert weight(tmp_path, "12") == 12
+
+
+def test_checkpoints_are_plain_state_dicts(tmp_path: Path) -> None:
+    save_steps(tmp_path, keep=1, best=(12,))
+    state = torch.load(tmp_path / "ckpt/model_step_best.pt", weights_only=True)
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        "weight": (1, 1),
+        "bias": (1,),
+    }
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    output = OutputFolder(tmp_path, rank=1)
+    CheckpointWriter(output, keep=0).save(nn.Linear(1, 1), step=1, best=True)
+    save_restore(output, {"step": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> OutputFolder:
+    """A folder with the restore files of updates 2 (backup) and 4."""
+    output = OutputFolder(tmp_path, rank=0)
+    for step in (2, 4):
+        save_restore(output, {"step": step})
+    return output
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def test_the_newest_restore_file_is_taken(output: OutputFolder) -> None:
+    state = load_restore(output)
+    assert state is not None
+    assert state["step"] == 4
+
+
+def test_without_restore_files_there_is_nothing_to_take(tmp_path: Path) -> None:
+    assert load_restore(OutputFolder(tmp_path, rank=0)) is None
+
+
+@pytest.mark.parametrize("how", ["damaged", "empty", "gone"])
+def test_the_backup_stands_in(
+    output: OutputFolder, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if how == "gone":
+        output.restore.unlink()
+    elif how == "empty":
+        output.restore.write_bytes(b"")
+    else:
+        damage(output.restore)
+    with caplog.at_level(logging.WARNING):
+        state = load_restore(output)
+    assert state is not None
+    assert state["step"] == 2
+    assert (str(output.restore) in caplog.text) == (how != "gone")
+
+
+def test_two_damaged_restore_files_are_an_error(output: OutputFolder) -> None:
+    damage(output.restore)
+    damage(output.restore_backup)
+    with pytest.raises(InputError) as caught:
+        load_restore(output)
+    message = str(caught.value)
+    assert f"  {output.restore}: " in message
+    assert f"  {output.restore_backup}: " in message
+    assert "--overwrite 1" in message
+
+
+def test_a_restore_file_of_another_format_is_an_error(output: OutputFolder) -> None:
+    torch.save({"format": 99, "step": 4}, output.restore)
+    with pytest.raises(InputError, match="written in format 99, this version reads"):
+        load_restore(output)
+
+
+def test_a_run_whose_newest_restore_file_is_damaged_ends_the_same(tmp_path: Path) -> None:
+    plan = make_plan()
+    train(tmp_path / "whole", plan=plan)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", plan=plan, batch=kill_at_batch(6))
+    damage(tmp_path / "killed/restore.pt")
+    train(tmp_path / "killed", plan=plan)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+class Evil:
+    """An object whose pickle would run code."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code of a weights file was run')",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no weights", pickle.dumps(Evil(), protocol=2)],
+    ids=["empty", "text", "pickle"],
+)
+def test_a_file_that_holds_no_weights_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"weights\.pt: not a file of PyTorch weights"):
+        read_weights(path)
+
+
+def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
+    torch.save({"weight": Evil()}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="not a file of PyTorch weights"):
+        read_weights(tmp_path / "weights.pt")
+
+
+def test_a_tensor_is_not_a_checkpoint(tmp_path: Path) -> None:
+    torch.save(torch.zeros(2), tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="expected a dict of tensors, found Tensor"):
+        read_weights(tmp_path / "weights.pt")
+
+
+def test_a_missing_weights_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such checkpoint file"):
+        read_weights(tmp_path / "weights.pt")

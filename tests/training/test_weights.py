@@ -1,0 +1,142 @@
+"""Starting weights: image transformer and BERT from local files, whole checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from src.errors import InputError
+from src.training.weights import find_weights, load_starting_weights, load_vit, resolve_vit
+from tests.factories import make_model
+from tests.training.toys import assert_same
+
+VIDEO, TEXT = "visual_encoder.model.", "text_encoder."
+OVER_TIME = ("temporal", "time_embed")
+
+
+def image_transformer(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What timm would save of an image transformer with the weights of a model's blocks."""
+    kept = {
+        name.removeprefix(VIDEO): value
+        for name, value in state.items()
+        if name.startswith(VIDEO) and not any(part in name for part in OVER_TIME)
+    }
+    return {**kept, "head.weight": torch.zeros(1000, 32), "head.bias": torch.zeros(1000)}
+
+
+def bert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What Google's BERT looks like: TensorFlow's names of norms, heads of pretraining."""
+    kept = {}
+    for name, value in state.items():
+        if name.startswith(TEXT):
+            name = name.removeprefix(TEXT)
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            kept[name.replace("LayerNorm.bias", "LayerNorm.beta")] = value
+    pooler = {"bert.pooler.dense.weight": torch.zeros(32, 32)}
+    return {**kept, **pooler, "cls.seq_relationship.bias": torch.zeros(2)}
+
+
+@pytest.fixture
+def source() -> dict[str, Tensor]:
+    """Weights that no fresh model has."""
+    model = make_model(seed=5)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return dict(model.state_dict())
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_image_transformer_and_bert(
+    tmp_path: Path, source: dict[str, Tensor], in_folder: bool
+) -> None:
+    vit_file, bert_file = tmp_path / "vit/model.safetensors", tmp_path / "bert/pytorch_model.bin"
+    for file in (vit_file, bert_file):
+        file.parent.mkdir()
+    contiguous = {name: value.contiguous() for name, value in image_transformer(source).items()}
+    save_file(contiguous, vit_file)
+    torch.save(bert(source), bert_file)
+    model = make_model(seed=1)
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    load_starting_weights(
+        model,
+        checkpoint=None,
+        vit=vit_file.parent if in_folder else vit_file,
+        bert=bert_file.parent if in_folder else bert_file,
+        random_init=False,
+    )
+    copied = 0
+    for name, value in model.state_dict().items():
+        over_space = name.replace("temporal_attn", "attn").replace("temporal_norm1", "norm1")
+        own = name.startswith((VIDEO, TEXT)) and not name.startswith(f"{VIDEO}head")
+        if own and not any(part in over_space for part in OVER_TIME):
+            assert torch.equal(value, source[over_space]), name
+            copied += over_space != name
+        else:
+            assert torch.equal(value, fresh[name]), name
+    assert copied == 6  # weight and bias of norm, of queries, keys and values, and of the output
+
+
+def test_a_whole_checkpoint_asks_for_nothing_else(
+    tmp_path: Path, source: dict[str, Tensor]
+) -> None:
+    torch.save(source, tmp_path / "alpro.pt")
+    model = make_model()
+    gone = tmp_path / "gone"
+    load_starting_weights(
+        model, checkpoint=tmp_path / "alpro.pt", vit=gone, bert=gone, random_init=False
+    )
+    assert_same(dict(model.state_dict()), source)
+
+
+def test_a_checkpoint_of_another_number_of_frames_is_resized(
+    tmp_path: Path, source: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({**source, "mpm_head.0.bias": torch.zeros(3)}, tmp_path / "alpro.pt")
+    model = make_model(num_frames=4)
+    with caplog.at_level(logging.INFO):
+        load_starting_weights(
+            model, checkpoint=tmp_path / "alpro.pt", vit=None, bert=tmp_path, random_init=False
+        )
+    name = f"{VIDEO}time_embed"
+    assert torch.equal(model.state_dict()[name], source[name][:, [0, 0, 1, 1]])
+    assert f"{name} resized from (1, 2, 32) to (1, 4, 32)" in caplog.text
+    assert "1 tensors mpm_head.* not used" in caplog.text
+
+
+def test_random_weights_must_be_meant(tmp_path: Path) -> None:
+    model = make_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="nothing to start from"):
+        load_starting_weights(
+            model, checkpoint=None, vit=None, bert=tmp_path, random_init=False
+        )
+    load_starting_weights(model, checkpoint=None, vit=None, bert=tmp_path, random_init=True)
+    assert_same(dict(model.state_dict()), before)
+
+
+def test_an_image_transformer_of_another_width(tmp_path: Path, source: dict[str, Tensor]) -> None:
+    state = {**image_transformer(source), "norm.weight": torch.zeros(64)}
+    torch.save(state, tmp_path / "vit.pth")
+    with pytest.raises(InputError, match=r"norm\.weight: \(64,\) there, \(32,\) here"):
+        load_vit(make_model(), tmp_path / "vit.pth")
+
+
+def test_the_known_name_means_its_folder() -> None:
+    assert resolve_vit("vit_base_patch16_224") == Path("ext/vit_base_patch16_224")
+    assert resolve_vit("/data/vit.pth") == Path("/data/vit.pth")
+    assert resolve_vit(None) is None
+
+
+def test_the_preferred_file_of_a_folder(tmp_path: Path) -> None:
+    for name in ("zoo.pth", "pytorch_model.bin", "model.safetensors"):
+        (tmp_path / name).touch()
+    assert find_weights(tmp_path, key="k", source="s").name == "model.safetensors"
+    (tmp_path / "model.safetensors").unlink()
+    assert find_weights(tmp_path, key="k", source="s").name == "pytorch_model.bin"
+    with pytest.raises(InputError, match=r"^k: no weights at .*gone\. Put the source there"):
+        find_weights(tmp_path / "gone", key="k", source="the source")

@@ -1,0 +1,172 @@
+"""A task so small that its numbers can be computed by hand, and a trainer around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.datasets.retrieval import UnreadableVideo
+from src.distributed.engine import SingleProcess
+from src.training.checkpoints import CheckpointWriter
+from src.training.output import OutputFolder
+from src.training.reporting import Reporter
+from src.training.seeding import seed_everything
+from src.training.task import Task
+from src.training.trainer import Trainer, TrainingData, TrainingPlan
+from src.training.unreadable import UnreadableLedger
+from tests.factories import CPU
+
+TIMINGS = ("clips_per_second", "data_wait")  # differ from run to run
+BATCHES_PER_EPOCH = 3
+
+
+class KilledError(Exception):
+    """Stands for whatever ends a run early."""
+
+
+@dataclass
+class ToyBatch:
+    """Inputs (B, 4) and targets (B,)."""
+
+    inputs: Tensor
+    targets: Tensor
+    video_ids: list[str]
+    unreadable: list[UnreadableVideo]
+
+    def to(self, device: torch.device) -> ToyBatch:  # noqa: ARG002
+        return self
+
+
+def toy_batch(number: int, *, size: int = 2) -> ToyBatch:
+    """A batch that depends on its number only."""
+    generator = torch.Generator().manual_seed(number)
+    inputs = torch.randn(size, 4, generator=generator)
+    return ToyBatch(inputs, inputs.sum(dim=1), [f"v{number}.{i}" for i in range(size)], [])
+
+
+class ToyTask(Task):
+    """Regression with dropout: the loss depends on the generator's state."""
+
+    metric_names = ("loss", "score")
+
+    def __init__(self, *, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(dropout), nn.Linear(3, 1))
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        error = self.model(batch.inputs).squeeze(1) - batch.targets
+        return {"loss": error.square().mean(), "absolute": error.abs().mean()}
+
+    @torch.no_grad()
+    def evaluate(self, data: ToyBatch) -> dict[str, float]:
+        self.model.eval()
+        loss = float(self(data)["loss"])
+        return {"loss": loss, "score": -loss}
+
+
+def kill_at_batch(number: int) -> Callable[[int], ToyBatch]:
+    """Batches as usual up to one that never comes."""
+
+    def batch_or_death(current: int) -> ToyBatch:
+        if current == number:
+            raise KilledError
+        return toy_batch(current)
+
+    return batch_or_death
+
+
+def make_plan(**changes: Any) -> TrainingPlan:
+    values: dict[str, Any] = {
+        **{"num_train_steps": 7, "accumulation_steps": 1, "mean_accumulation": False},
+        **{"valid_steps": 3, "save_steps": 2, "max_grad_norm": 1.0, "best_metric": "score"},
+        **{"precision": "fp32", **changes},
+    }
+    return TrainingPlan(**values)
+
+
+def train(
+    root: Path,
+    *,
+    plan: TrainingPlan,
+    batch: Callable[[int], Any] = toy_batch,
+    task: Task | None = None,
+    validate: Callable[[Task], dict[str, float]] = lambda task: task.evaluate(toy_batch(1000)),
+    optimizer: Callable[[Any], torch.optim.Optimizer] = torch.optim.AdamW,
+    learning_rate: Callable[[int], float] = lambda step: 0.1 / step,
+    max_unreadable: float = 0.5,
+) -> Trainer:
+    """Train a task in a folder, as a process would that has just started."""
+    seed_everything(3)
+    task = task or ToyTask()
+    output = OutputFolder(root, rank=0)
+    output.log.mkdir(parents=True, exist_ok=True)
+
+    def start(first: int) -> Iterator[Any]:
+        while True:
+            yield batch(first)
+            first += 1
+
+    data = TrainingData(
+        start,
+        num_examples=2 * BATCHES_PER_EPOCH,
+        batches_per_epoch=BATCHES_PER_EPOCH,
+        samples_per_epoch=2 * BATCHES_PER_EPOCH,
+    )
+    with Reporter(output, total_steps=plan.last_step, log_interval=1) as reporter:
+        trainer = Trainer(
+            task,
+            engine=SingleProcess(CPU, scale_loss=False),
+            optimizer=optimizer(task.model.parameters()),
+            learning_rate=learning_rate,
+            data=data,
+            validate=partial(validate, task),
+            plan=plan,
+            output=output,
+            checkpoints=CheckpointWriter(output, keep=0),
+            ledger=UnreadableLedger(
+                output, max_fraction=max_unreadable, samples_per_epoch=data.samples_per_epoch
+            ),
+            reporter=reporter,
+        )
+        trainer.fit()
+    return trainer
+
+
+def metric_lines(root: Path) -> list[dict[str, Any]]:
+    """Records of a run's metrics file, without what depends on the machine's speed."""
+    lines = (root / "log/metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Compare nested states; tensors bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Two finished runs left the same numbers behind, to the last bit."""
+    for name in ("restore.pt", *(f"ckpt/{path.name}" for path in one.glob("ckpt/*.pt"))):
+        states = [torch.load(root / name, weights_only=True) for root in (one, other)]
+        assert_same(*states)
+    assert {p.name for p in one.glob("ckpt/*")} == {p.name for p in other.glob("ckpt/*")}
+    assert metric_lines(one) == metric_lines(other)
