@@ -1,7 +1,7 @@
 """Training and evaluation sets from a config."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from src.training.trainer import TrainingData
 
 logger = logging.getLogger(__name__)
 
-DEBUG_ROWS = 10  # captions of an evaluation set that `debug` keeps
+DEBUG_ROWS = 10  # captions of an evaluation set that `debug` and `dry_run` keep
 NUM_NAMED = 10  # missing videos that a message names
 
 
@@ -38,34 +38,29 @@ def video_extension(config: ExperimentConfig) -> str:
     return ".avi" if "msvd" in names else ".mp4"
 
 
-def read_rows(
-    path: Path, videos: VideoFolder, *, name: str, allow_missing: bool
-) -> list[CaptionRow]:
-    """Captions whose videos are there.
+def missing_videos(
+    path: Path, rows: Sequence[CaptionRow], videos: VideoFolder, *, name: str, allowed: bool
+) -> set[str]:
+    """Videos that the captions name and the folder lacks; logged if there are any.
 
     Raises:
-        InputError: if videos are missing, unless that is allowed.
+        InputError: if videos are missing and that is not allowed, or if all are.
     """
-    rows = read_captions(path)
     missing = videos.missing([row.video_id for row in rows])
     if not missing:
-        return rows
+        return set()
     named = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
     num_videos = len({row.video_id for row in rows})
     found = (
         f"{name}: {len(missing)} of the {num_videos} videos named in {path} are not in "
         f"{videos.root}: {named}"
     )
-    if not allow_missing:
+    if not allowed or len(missing) == num_videos:
         raise InputError(
-            f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without them."
+            f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without some of them."
         )
     logger.warning(found)
-    gone = set(missing)
-    kept = [row for row in rows if row.video_id not in gone]
-    if not kept:
-        raise InputError(f"{name}: no video of {path} is in {videos.root}.")
-    return kept
+    return set(missing)
 
 
 def share_of(rows: Sequence[CaptionRow], *, ratio: float, seed: int) -> list[CaptionRow]:
@@ -111,11 +106,14 @@ def build_training_data(
 
 def _training_set(config: ExperimentConfig, part: DatasetConfig) -> RetrievalTrainingSet:
     videos = VideoFolder(Path(part.img), extension=video_extension(config))
-    rows = read_rows(
-        annotation_path(part), videos, name=part.name, allow_missing=config.allow_missing_videos
+    path = annotation_path(part)
+    rows = read_captions(path)
+    missing = missing_videos(
+        path, rows, videos, name=part.name, allowed=config.allow_missing_videos
     )
+    present = [row for row in rows if row.video_id not in missing]
     return RetrievalTrainingSet(
-        share_of(rows, ratio=config.data_ratio, seed=config.seed),
+        share_of(present, ratio=config.data_ratio, seed=config.seed),
         videos,
         decoder=make_decoder(config.video_decoder),
         num_frames=config.num_frm,
@@ -128,11 +126,15 @@ def _training_set(config: ExperimentConfig, part: DatasetConfig) -> RetrievalTra
 def build_evaluation_set(
     config: ExperimentConfig, part: DatasetConfig, *, engine: Engine
 ) -> RetrievalSet:
-    """A validation or test set, its videos dealt out to the ranks in chunks."""
+    """A validation or test set, its videos dealt out to the ranks in chunks.
+
+    Videos that are missing stay in the set: the evaluation counts them with the unreadable ones.
+    """
     videos = VideoFolder(Path(part.img), extension=video_extension(config))
     path = annotation_path(part)
-    rows = read_rows(path, videos, name=part.name, allow_missing=config.allow_missing_videos)
-    if config.debug:
+    rows = read_captions(path)
+    missing_videos(path, rows, videos, name=part.name, allowed=config.allow_missing_videos)
+    if config.debug or config.dry_run:
         rows = rows[:DEBUG_ROWS]
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
     dataset = EvaluationVideos(
@@ -145,7 +147,8 @@ def build_evaluation_set(
         frame_order=config.frame_order,
         seed=config.seed,
     )
-    own = shard(chunks(len(video_ids), size=config.val_batch_size), engine=engine)
+    pieces = chunks(len(video_ids), size=config.val_batch_size)
+    own = shard(pieces, engine=engine)
     loader = make_loader(
         dataset,
         batches=[list(piece) for piece in own],
@@ -153,7 +156,7 @@ def build_evaluation_set(
         num_workers=min(config.n_workers, len(own)),
         pin_memory=config.pin_mem and engine.device.type == "cuda",
     )
-    return RetrievalSet(part.name, path, rows, video_ids, loader)
+    return RetrievalSet(part.name, path, rows, video_ids, pieces, loader)
 
 
 def annotation_path(part: DatasetConfig) -> Path:
@@ -166,18 +169,22 @@ def annotation_path(part: DatasetConfig) -> Path:
 
 
 def check_paths(config: ExperimentConfig) -> None:
-    """Report all missing annotation files and video folders of a config together."""
-    errors = []
+    """Report all missing annotation files and video folders of a training config together."""
+    files, folders = {}, {}
     for key in ("train_datasets", "val_datasets", "test_datasets"):
         for index, part in enumerate(getattr(config, key)):
-            where = f"{key}.{index}"
-            if isinstance(part.txt, str) and not Path(part.txt).is_file():
-                errors.append(f"{where}.txt ({part.name}): there is no file {part.txt}.")
-            if not Path(part.img).is_dir():
-                errors.append(f"{where}.img ({part.name}): there is no folder {part.img}.")
-    if errors:
-        raise InputError("\n".join(errors))
+            files[f"{key}.{index}.txt ({part.name})"] = annotation_path(part)
+            folders[f"{key}.{index}.img ({part.name})"] = Path(part.img)
+    check_present(files=files, folders=folders)
     if len(config.val_datasets) > 1:
         logger.warning(
             "val_datasets: only the first, %s, is validated on", config.val_datasets[0].name
         )
+
+
+def check_present(*, files: Mapping[str, Path], folders: Mapping[str, Path]) -> None:
+    """Report all missing files and folders together, each under the config key that names it."""
+    absent = [f"{k}: there is no file {p}." for k, p in files.items() if not p.is_file()]
+    absent += [f"{k}: there is no folder {p}." for k, p in folders.items() if not p.is_dir()]
+    if absent:
+        raise InputError("\n".join([*absent, "Correct these paths, or put the data there."]))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from src import __version__
+from src.build.data import check_present
 from src.configs.loading import Resolved
 from src.configs.schema import DatasetConfig, RetrievalConfig
 from src.datasets.annotations import sha256_of
@@ -94,11 +95,11 @@ def build_task(
 
 def inference_set(config: RetrievalConfig) -> DatasetConfig:
     """The set that the inference flags name."""
-    return DatasetConfig(
-        name=config.inference_split,
-        txt=config.inference_txt_db,
-        img=str(config.inference_img_db),
+    txt, img = str(config.inference_txt_db), str(config.inference_img_db)
+    check_present(
+        files={"inference_txt_db": Path(txt)}, folders={"inference_img_db": Path(img)}
     )
+    return DatasetConfig(name=config.inference_split, txt=txt, img=img)
 
 
 def evaluate_test_set(
@@ -112,7 +113,9 @@ def evaluate_test_set(
     """Evaluate the best checkpoint of a finished training run on a test set."""
     checkpoint = output.checkpoint("best")
     load_checkpoint(evaluator.model, checkpoint)
-    evaluate_and_write(resolved, evaluator, data, checkpoint=checkpoint, engine=engine)
+    evaluate_and_write(
+        resolved, evaluator, data, checkpoint=checkpoint, step="best", engine=engine
+    )
 
 
 def evaluate_and_write(
@@ -121,6 +124,7 @@ def evaluate_and_write(
     data: RetrievalSet,
     *,
     checkpoint: Path,
+    step: str,
     engine: Engine,
 ) -> None:
     """Evaluate a model on a set; rank 0 writes the results and logs a table."""
@@ -128,7 +132,7 @@ def evaluate_and_write(
     if engine.rank != 0:
         return
     config = resolved.config
-    folder = results_folder(config, data)
+    folder = results_folder(config, data, step=step)
     write_json(folder / "raw_args.json", given_arguments(resolved))
     write_json(folder / "merged_args.json", resolved.to_json())
     write_results(
@@ -144,9 +148,9 @@ def evaluate_and_write(
     )
 
 
-def results_folder(config: RetrievalConfig, data: RetrievalSet) -> Path:
+def results_folder(config: RetrievalConfig, data: RetrievalSet, *, step: str) -> Path:
     """The original's folder for results; frames in another order have one of their own."""
-    name = f"step_{config.inference_model_step}_{config.inference_n_clips}_{config.score_agg_func}"
+    name = f"step_{step}_{config.inference_n_clips}_{config.score_agg_func}"
     if config.frame_order != "original":
         name += f"_{config.frame_order}"
     return Path(config.output_dir) / f"results_{data.annotations.stem}" / name

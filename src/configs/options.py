@@ -67,7 +67,7 @@ class RunOptions:
         per_run=True,
     )
     num_threads: int = option(
-        0, "CPU threads of a process (0: PyTorch's choice)", minimum=0, per_run=True
+        0, "CPU threads of a process (0: an equal share of the cores)", minimum=0, per_run=True
     )
     log_interval: int = option(500, "batches between two log lines", minimum=1, per_run=True)
     keep_checkpoints: int = option(
@@ -271,7 +271,7 @@ class InferenceOptions:
     )
     inference_batch_size: int = option(64, "texts per batch", minimum=1, per_run=True)
     inference_n_clips: int = option(1, "clips per video; only 1", minimum=1, per_run=True)
-    inference_split: str = option("val", "a label; nothing reads it", per_run=True)
+    inference_split: str = option("val", "a name for the set, in messages", per_run=True)
     score_agg_func: str = option(
         "mean", "how clips' scores join; names the results", choices=("mean", "max", "lse")
     )

@@ -47,6 +47,8 @@ class RetrievalSet:
     """C captions; a caption's row number is its id."""
     video_ids: Sequence[str]
     """V distinct videos in order of first appearance."""
+    video_chunks: Sequence[range]
+    """Positions of the videos that are encoded together, all ranks' chunks in order."""
     loader: DataLoader[VideoBatch]
     """This rank's chunks of the videos."""
 

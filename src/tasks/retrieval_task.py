@@ -4,6 +4,7 @@ Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -150,27 +151,30 @@ class RetrievalTask(Task):
     def _mean_losses(
         self, data: RetrievalSet, videos: EncodedVideos, texts: EncodedTexts
     ) -> dict[str, float]:
-        """Mean losses over the pairs whose video this rank has encoded, then over all ranks."""
+        """Mean losses over all pairs, in batches that do not depend on the number of ranks."""
         place = {video_id: position for position, video_id in enumerate(data.video_ids)}
-        mine = [
-            row for row, caption in enumerate(data.rows) if place[caption.video_id] in videos.tokens
-        ]
-        generator = torch.Generator(self._engine.device).manual_seed(VALIDATION_SEED)
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, caption in enumerate(data.rows):
+            rows_of[place[caption.video_id]].append(row)
         totals = dict.fromkeys(("num", "loss", "itc_loss", "itm_loss"), 0.0)
         with evaluation_mode(self.model):
-            for piece in chunks(len(mine), size=self._validation_batch):
-                rows = [mine[i] for i in piece]
-                losses = self._losses(
-                    videos.select([place[data.rows[row].video_id] for row in rows]),
-                    texts.select(rows),
-                    [data.rows[row].video_id for row in rows],
-                    engine=SingleProcess(self._engine.device, scale_loss=False),
-                    with_matching=self._use_itm,
-                    generator=generator,
-                )
-                totals["num"] += len(rows)
-                for name, loss in losses.items():
-                    totals[name] += float(loss) * len(rows)
+            for chunk in data.video_chunks:
+                mine = [row for p in chunk if p in videos.tokens for row in rows_of[p]]
+                generator = torch.Generator(self._engine.device)
+                generator.manual_seed(VALIDATION_SEED + chunk.start)
+                for piece in chunks(len(mine), size=self._validation_batch):
+                    rows = [mine[i] for i in piece]
+                    losses = self._losses(
+                        videos.select([place[data.rows[row].video_id] for row in rows]),
+                        texts.select(rows),
+                        [data.rows[row].video_id for row in rows],
+                        engine=SingleProcess(self._engine.device, scale_loss=False),
+                        with_matching=self._use_itm,
+                        generator=generator,
+                    )
+                    totals["num"] += len(rows)
+                    for name, loss in losses.items():
+                        totals[name] += float(loss) * len(rows)
         summed = self._engine.sum(totals)
         num = summed.pop("num")
         return {name: total / num for name, total in summed.items()}

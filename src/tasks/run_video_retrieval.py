@@ -106,8 +106,17 @@ def infer(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
     evaluator = build_evaluator(
         resolved, model.to(engine.device), tokenizer=build_tokenizer(resolved), engine=engine
     )
+    if config.dry_run:
+        evaluator.run(data)
+        logger.info("dry run: %d captions were evaluated, nothing is written", len(data.rows))
+        return
     evaluate_and_write(
-        resolved, evaluator, data, checkpoint=Path(str(config.e2e_weights_path)), engine=engine
+        resolved,
+        evaluator,
+        data,
+        checkpoint=Path(str(config.e2e_weights_path)),
+        step=config.inference_model_step,
+        engine=engine,
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,13 @@ class CheckpointWriter:
 
 
 def _link(source: Path, name: Path) -> None:
-    """Give a file a second name without a second copy, replacing what had that name."""
+    """Give a file a second name, without a second copy if possible, replacing what had it."""
     temporary = name.with_name(f".{name.name}.tmp")
     temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, temporary)
     temporary.replace(name)
 
 

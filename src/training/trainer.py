@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from src.distributed.engine import Engine
+from src.errors import InputError
 from src.training.checkpoints import CheckpointWriter, load_restore, save_restore
 from src.training.output import OutputFolder
 from src.training.precision import autocast
@@ -233,9 +234,10 @@ class Trainer:
         if state is None:
             return False
         if state["size"] != self._engine.size:
-            raise RuntimeError(
+            raise InputError(
                 f"{self._output.restore} was written by {state['size']} processes, this job has "
-                f"{self._engine.size}"
+                f"{self._engine.size}. Continue with {state['size']}, or start afresh with "
+                "--overwrite 1."
             )
         self._restore(state)
         logger.info("continuing %s after update %d", self._output.root, self._step)

@@ -117,6 +117,28 @@ def test_the_best_checkpoint_is_the_best_of_the_chosen_metric(
     assert_same(dict(trainer._task.model.state_dict()), dict(states[3]))  # noqa: SLF001
 
 
+def test_the_best_value_so_far_survives_a_kill(tmp_path: Path) -> None:
+    def killed_after(scores: list[float]) -> None:
+        remaining = iter(scores)
+
+        def validate(_: Task) -> dict[str, float]:
+            score = next(remaining, None)
+            if score is None:
+                raise KilledError
+            return {"score": score}
+
+        train(tmp_path, plan=make_plan(), validate=validate)
+
+    with pytest.raises(KilledError):
+        killed_after([0.0, 9.0])  # at updates 0 and 3; dies at 6, its restore file is of update 4
+    killed_after([2.0, 1.0])  # at updates 6 and 7
+    names = ("best", 3)
+    best, third = (
+        torch.load(tmp_path / f"ckpt/model_step_{name}.pt", weights_only=True) for name in names
+    )
+    assert_same(best, third)
+
+
 class Scale(Task):
     """Predicts w * x; for the mean squared error the gradient is the mean of 2 * x * (w*x - y)."""
 

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Lints, type-checks and tests, after installing what is missing. Further arguments go to pytest:
+#   bash run_scripts/test.sh -k sampling
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+install_and_activate
+
+run python -m ruff check
+run python -m mypy
+run python -m pytest "$@"
