@@ -181,10 +181,11 @@ def make_retrieval_set(
         image_size=IMAGE_SIZE,
         seed=0,
     )
-    pieces = shard(chunks(len(video_ids), size=chunk), engine=engine)
-    loader: Any = [collate_videos([videos[position] for position in piece]) for piece in pieces]
+    pieces = chunks(len(video_ids), size=chunk)
+    own = shard(pieces, engine=engine)
+    loader: Any = [collate_videos([videos[position] for position in piece]) for piece in own]
     annotations = write_captions(folder / "captions.jsonl", rows)
-    return RetrievalSet("tiny", annotations, rows, video_ids, loader)
+    return RetrievalSet("tiny", annotations, rows, video_ids, pieces, loader)
 
 
 def make_evaluator(

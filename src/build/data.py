@@ -51,13 +51,18 @@ def missing_videos(
         return set()
     named = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
     num_videos = len({row.video_id for row in rows})
+    if len(missing) == num_videos:
+        raise InputError(
+            f"{name}: none of the {num_videos} videos named in {path} is in {videos.root}: {named}"
+            "\nName the right folder, or add them."
+        )
     found = (
         f"{name}: {len(missing)} of the {num_videos} videos named in {path} are not in "
         f"{videos.root}: {named}"
     )
-    if not allowed or len(missing) == num_videos:
+    if not allowed:
         raise InputError(
-            f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without some of them."
+            f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without them."
         )
     logger.warning(found)
     return set(missing)

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flags.output_dir,
             num_pairs={split: getattr(flags, f"num_{split}_pairs") for split in SPLITS},
             seed=flags.seed,
-            num_workers=flags.n_workers or len(os.sched_getaffinity(0)),
+            num_workers=flags.n_workers or os.cpu_count() or 1,
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -157,7 +157,7 @@ def _prepare_folder(output_dir: Path, *, known: bool) -> None:
             " choose another folder or empty it"
         )
     for split in SPLITS:
-        for path in videos.glob(f"{split}?????[ab].mp4"):
+        for path in videos.glob(f"{split}?????[ab].*"):
             path.unlink()
     videos.mkdir(parents=True, exist_ok=True)
 

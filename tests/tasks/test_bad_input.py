@@ -63,7 +63,7 @@ def test_missing_videos_are_counted_and_ten_are_named(
 def test_a_set_without_any_video_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
     write_captions(experiment.root / "txt/val.jsonl", [CaptionRow("a ball", "lost")])
     message = refused(experiment.arguments("--allow_missing_videos", "1"))
-    assert "tiny val: no video of" in message
+    assert "tiny val: none of the 1 videos" in message
 
 
 def test_unreadable_evaluation_videos_are_all_listed(

@@ -162,7 +162,7 @@ def test_the_temperature_is_kept_in_its_bounds(tokenizer: Tokenizer) -> None:
 def test_validation_reports_metrics_and_mean_losses(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model, rows = make_model(), rows_of(4)
     task = make_task(model, tokenizer)
-    data = make_retrieval_set(tmp_path / "set", rows)
+    data = make_retrieval_set(tmp_path / "set", rows, chunk=4)
     torch.manual_seed(1)
     values = task.evaluate(data)
     torch.manual_seed(2)
@@ -178,12 +178,18 @@ def test_validation_reports_metrics_and_mean_losses(tokenizer: Tokenizer, tmp_pa
 
 
 def test_validation_losses_are_means_over_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    data = make_retrieval_set(tmp_path / "set", rows_of(3))
     model = make_model()
-    values = make_task(model, tokenizer, use_itm=False, validation_batch=2).evaluate(data)
-    # The last batch is a single pair, whose contrastive loss is 0.
+    # The last batch is a single pair, whose contrastive loss is 0: in the first set because chunks
+    # of videos are batches of their own, in the second because of `validation_batch`.
+    by_chunk, by_batch = (
+        make_task(model, tokenizer, use_itm=False, validation_batch=batch).evaluate(
+            make_retrieval_set(tmp_path / f"chunk{chunk}", rows_of(3), chunk=chunk)
+        )
+        for chunk, batch in ((2, 3), (3, 2))
+    )
     first_two = make_retrieval_set(tmp_path / "two", rows_of(2))
     pair = make_task(model, tokenizer, use_itm=False).evaluate(first_two)["itc_loss"]
     assert pair > 0
-    assert values["itc_loss"] == pytest.approx(pair * 2 / 3, rel=1e-5)
-    assert values["itm_loss"] == 0.0
+    for values in (by_chunk, by_batch):
+        assert values["itc_loss"] == pytest.approx(pair * 2 / 3, rel=1e-5)
+        assert values["itm_loss"] == 0.0

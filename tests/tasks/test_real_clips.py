@@ -1,0 +1,109 @@
+"""Real videos with real captions, where the folder of shared data has them; minutes, hence slow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.configs.loading import load_config
+from src.configs.schema import RetrievalConfig
+from src.tasks import run_video_retrieval
+from tests.parity.golden import fill
+from tests.shared_data import shared_data
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_CLIPS = 26
+SMALL_VIDEO_MODEL = {
+    **{"cls": "TimeSformer", "patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4},
+    **{"drop_path_rate": 0.0, "pooling": "mean", "temporal_init": "normal"},
+    **{"initializer_range": 0.05, "pos_embed_std": 0.5, "time_embed_std": 0.5},
+}
+SMALL_TEXT_MODEL = {
+    **{"hidden_size": 128, "num_hidden_layers": 4, "fusion_layer": 2, "num_attention_heads": 4},
+    **{"intermediate_size": 512, "hidden_dropout_prob": 0.0, "initializer_range": 0.05},
+    **{"attention_probs_dropout_prob": 0.0, "vocab_size": 30522, "itc_embed_dim": 128},
+}
+
+
+@pytest.fixture
+def clips() -> dict[str, str]:
+    """The real clips as an entry of ``train_datasets`` and the like."""
+    shared = shared_data()
+    if shared is None or not (shared / "real" / "videos").is_dir():
+        pytest.skip("needs the real clips of ../shared")
+    captions = shared / "real" / "annotations" / "clips.jsonl"
+    return {"name": "clips", "txt": str(captions), "img": str(shared / "real" / "videos")}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["run_video_retrieval.py", *map(str, arguments)])
+    run_video_retrieval.main()
+
+
+def write(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_a_small_model_learns_its_training_captions(
+    clips: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = json.loads((ROOT / "config_release" / "msrvtt_ret.json").read_text())
+    sets = {f"{split}_datasets": [clips] for split in ("train", "val", "test")}
+    changes = {
+        **{"visual_model_cfg": str(write(tmp_path / "video.json", SMALL_VIDEO_MODEL))},
+        **{"model_config": str(write(tmp_path / "text.json", SMALL_TEXT_MODEL))},
+        **{"e2e_weights_path": None, "random_init": 1, "crop_img_size": 96, "num_frm": 4},
+        **{"frm_sampling_strategy": "segment", "train_batch_size": 13, "val_batch_size": 13},
+        **{"num_train_epochs": 60, "learning_rate": 1e-3, "num_valid": 4, "min_valid_steps": 10},
+        **{"save_steps_ratio": 0.5, "num_workers": 1},
+    }
+    config = write(tmp_path / "config.json", {**published, **sets, **changes})
+    run(monkeypatch, "--config", config, "--output_dir", tmp_path / "run")
+    results = tmp_path / "run" / "results_clips" / "step_best_1_mean" / "scores.json"
+    scores = json.loads(results.read_text())
+    assert scores["protocol"]["num_captions"] == scores["protocol"]["num_videos"] == NUM_CLIPS
+    assert scores["text2video"]["r1"] == 100.0
+    assert scores["text2video_vtc"]["r1"] == 100.0
+
+
+def test_full_size_inference_from_a_folder_like_the_released_ones(
+    clips: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from src.build.model import build_retrieval_model
+
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "public"
+    config = ROOT / "config_release" / "msrvtt_ret.json"
+    resolved = load_config(RetrievalConfig, ["--config", str(config), "--output_dir", str(folder)])
+    (folder / "ckpt").mkdir(parents=True)
+    model = build_retrieval_model(resolved)
+    fill(model)
+    torch.save(model.state_dict(), folder / "ckpt" / "model_step_best.pt")
+    write(folder / "log" / "args.json", resolved.to_json())
+    shutil.copyfile(ROOT / "config_release" / "base_model.json", folder / "log" / "model_config.json")
+    del model
+
+    run(
+        monkeypatch,
+        *("--do_inference", 1, "--inference_split", "test", "--inference_model_step", "best"),
+        *("--inference_txt_db", clips["txt"], "--inference_img_db", clips["img"]),
+        *("--inference_batch_size", 64, "--output_dir", folder, "--config", config),
+    )
+    results = folder / "results_clips" / "step_best_1_mean"
+    records = json.loads((results / "results.json").read_text())
+    assert len(records) == NUM_CLIPS**2
+    assert all(0.0 <= record["score"] <= 1.0 for record in records)
+    scores = json.loads((results / "scores.json").read_text())
+    assert scores["protocol"]["num_scored_pairs"] == NUM_CLIPS**2
+    assert scores["protocol"]["resolution"] == 224
