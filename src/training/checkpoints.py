@@ -83,13 +83,13 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
         InputError: if there are restore files and none can be read.
     """
     present = [path for path in (output.restore, output.restore_backup) if path.exists()]
-    problems = []
+    problems: dict[Path, str] = {}
     for path in present:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
-            problems.append(f"  {path}: {_reason(error)}")
-            logger.warning("the restore file %s is damaged (%s)", path, error)
+            problems[path] = _reason(error)
+            logger.warning("the restore file %s is damaged (%s)", path, problems[path])
             continue
         if state.get("format") != RESTORE_FORMAT:
             raise InputError(
@@ -97,11 +97,14 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
                 f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start afresh with "
                 "--overwrite 1."
             )
+        if output.is_writer:
+            for damaged in problems:  # lest the next save makes it the backup
+                damaged.replace(damaged.with_suffix(".damaged"))
         return state
     if problems:
+        listed = "\n".join(f"  {path}: {reason}" for path, reason in problems.items())
         raise InputError(
-            "output_dir: no restore file can be read:\n" + "\n".join(problems) + "\n"
-            "Start afresh with --overwrite 1."
+            f"output_dir: no restore file can be read:\n{listed}\nStart afresh with --overwrite 1."
         )
     return None
 

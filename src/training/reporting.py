@@ -5,6 +5,7 @@ Only rank 0 tells; on other ranks every method of a reporter does nothing.
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -157,7 +158,9 @@ class Reporter:
             self._writer.add_scalar(f"{split}/{name}", value, step)
 
     def _write_line(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        self._metrics.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        # A skipped update of fp16 has no finite gradient norm, and JSON has no infinity.
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
         self._metrics.flush()
 
     def progress(self, items: Iterable[Any], description: str) -> Iterator[Any]:

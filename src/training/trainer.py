@@ -167,7 +167,7 @@ class Trainer:
         norm = self._engine.step(self._optimizer, max_grad_norm=self._plan.max_grad_norm)
         self._step = step
         values = {name: _mean(losses, name) for name in losses[0]}
-        return {**values, "lr": rate, "grad_norm": norm}
+        return {**values, "lr": rate, "grad_norm": norm, "unreadable_videos": self._ledger.total}
 
     def _next(self, batches: Iterator[Any], *, number: int) -> Any:
         """The next batch on the device; waiting for it is measured, its bad videos are counted."""
@@ -216,7 +216,7 @@ class Trainer:
 
     def _save(self) -> None:
         self._ledger.write(self._engine)
-        random_states = self._engine.gather_objects(random_state(self._engine.device))
+        own = {"random": random_state(self._engine.device), "ledger": self._ledger.state_dict()}
         state = {
             "step": self._step,
             "best": self._best,
@@ -224,7 +224,7 @@ class Trainer:
             "model": self._task.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "engine": self._engine.state_dict(),
-            "random": random_states,
+            "ranks": self._engine.gather_objects(own),
         }
         save_restore(self._output, state)
 
@@ -247,7 +247,9 @@ class Trainer:
         self._task.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._engine.load_state_dict(state["engine"])
-        set_random_state(state["random"][self._engine.rank], self._engine.device)
+        own = state["ranks"][self._engine.rank]
+        set_random_state(own["random"], self._engine.device)
+        self._ledger.load_state_dict(own["ledger"])
         self._step = state["step"]
         self._best = state["best"]
 

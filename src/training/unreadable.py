@@ -1,12 +1,15 @@
 """Accounting of training videos that could not be read."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from src.datasets.retrieval import UnreadableVideo
 from src.distributed.engine import Engine
 from src.errors import InputError
 from src.training.output import OutputFolder
+
+logger = logging.getLogger(__name__)
 
 NUM_NAMED = 10  # videos that the final message names
 
@@ -29,9 +32,10 @@ class UnreadableLedger:
         self._max_fraction = max_fraction
         self._samples_per_epoch = samples_per_epoch
         self._epoch = 0
-        self._in_epoch: list[UnreadableVideo] = []
+        self._num_in_epoch = 0
         self._unwritten: list[UnreadableVideo] = []
         self.total = 0
+        """Videos that this rank could not read since the run began, counted at each attempt."""
 
     def record(self, videos: Sequence[UnreadableVideo], *, epoch: int) -> None:
         """Take note of a batch's unreadable videos.
@@ -40,18 +44,29 @@ class UnreadableLedger:
             InputError: if this epoch's share of replaced samples is above the limit.
         """
         if epoch != self._epoch:
-            self._epoch, self._in_epoch = epoch, []
-        self._in_epoch += videos
+            self._epoch, self._num_in_epoch = epoch, 0
+        self._num_in_epoch += len(videos)
         self._unwritten += videos
         self.total += len(videos)
-        if len(self._in_epoch) > self._limit:
-            named = "\n".join(f"  {v.video_id}: {v.reason}" for v in self._in_epoch[:NUM_NAMED])
+        for video in videos:
+            logger.warning("replaced an unreadable video: %s: %s", video.video_id, video.reason)
+        if self._num_in_epoch > self._limit:
+            named = "\n".join(f"  {v.video_id}: {v.reason}" for v in self._unwritten[-NUM_NAMED:])
             raise InputError(
-                f"{len(self._in_epoch)} of the {self._samples_per_epoch} training samples of epoch "
+                f"{self._num_in_epoch} of the {self._samples_per_epoch} training samples of epoch "
                 f"{epoch + 1} could not be read, more than max_unreadable_fraction "
-                f"{self._max_fraction} allows; the first of them:\n{named}\n"
+                f"{self._max_fraction} allows; the last of them:\n{named}\n"
                 "Repair or remove these videos, or raise max_unreadable_fraction."
             )
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs to go on counting."""
+        return {"epoch": self._epoch, "num_in_epoch": self._num_in_epoch, "total": self.total}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take up a state made by :meth:`state_dict`."""
+        self._epoch, self._num_in_epoch = state["epoch"], state["num_in_epoch"]
+        self.total = state["total"]
 
     def write(self, engine: Engine) -> None:
         """Append what all ranks have met since the last time; every rank must call this."""

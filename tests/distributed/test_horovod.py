@@ -129,8 +129,8 @@ def check_training(folder: Path) -> None:
     """A run of two processes that stopped and went on is the one that did not stop."""
     assert_same_run(folder / "whole", folder / "stopped")
     state = torch.load(folder / "whole/restore.pt", weights_only=True)
-    assert (state["step"], state["size"], len(state["random"])) == (3, 2, 2)
-    generators = [random["cpu"] for random in state["random"]]
+    assert (state["step"], state["size"], len(state["ranks"])) == (3, 2, 2)
+    generators = [rank["random"]["cpu"] for rank in state["ranks"]]
     assert not torch.equal(*generators)
     steps = [(line["step"], line["split"]) for line in metric_lines(folder / "whole")]
     assert steps == sorted([(n, "train") for n in (1, 2, 3)] + [(n, "valid") for n in (0, 2, 3)])

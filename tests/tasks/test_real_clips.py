@@ -91,7 +91,8 @@ def test_full_size_inference_from_a_folder_like_the_released_ones(
     fill(model)
     torch.save(model.state_dict(), folder / "ckpt" / "model_step_best.pt")
     write(folder / "log" / "args.json", resolved.to_json())
-    shutil.copyfile(ROOT / "config_release" / "base_model.json", folder / "log" / "model_config.json")
+    text_model = ROOT / "config_release" / "base_model.json"
+    shutil.copyfile(text_model, folder / "log" / "model_config.json")
     del model
 
     run(
