@@ -14,7 +14,6 @@ REQUIREMENTS = [
     "transformers>=5.17,<6",
     "numpy>=2.0,<3",
     "tqdm>=4.66",
-    "ujson>=5.10",
     "av>=14",
 ]
 EXTRAS = {
@@ -22,6 +21,8 @@ EXTRAS = {
     "decord": ["decord>=0.6.0"],
     "lmdb": ["lmdb>=1.5"],
     "tensorboard": ["tensorboard>=2.18"],
+    "ujson": ["ujson>=5.10"],
+    "demo": ["pillow>=11"],
     # Does not build by itself with a current PyTorch: env/horovod_build/build.sh builds it.
     "horovod": ["horovod>=0.28.1"],
     "dev": ["mypy>=2.4", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],
@@ -41,7 +42,7 @@ setup(
     license="BSD-3-Clause",
     license_files=["LICENSE"],
     packages=find_packages(include=("src", "src.*")),
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
 )

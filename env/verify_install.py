@@ -249,6 +249,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "decord": _check_decord,
     "lmdb": _check_lmdb,
     "ujson": _imports("ujson"),
+    "pillow": _imports("PIL"),
     "tqdm": _imports("tqdm"),
     "tensorboard": _imports("torch.utils.tensorboard"),
     "horovod": _check_horovod,

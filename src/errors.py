@@ -1,5 +1,6 @@
 """The exception that means "the user's input is at fault", and how a script ends on it."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,9 +16,18 @@ class InputError(ValueError):
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main function; the user's mistakes end it with one message and exit code 2."""
+    """Run a script's main function; the user's mistakes end it with one message and exit code 2.
+
+    Of several processes under ``horovodrun``, the message names the one at fault.
+    """
     try:
         main()
     except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error{_process()}: {error}\n")
         sys.exit(USER_ERROR_EXIT_CODE)
+
+
+def _process() -> str:
+    """This process's place among several, as the launcher tells it."""
+    alone = os.environ.get("HOROVOD_SIZE", "1") == "1"
+    return "" if alone else f" (rank {os.environ.get('HOROVOD_RANK', 'unknown')})"

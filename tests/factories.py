@@ -178,7 +178,7 @@ def make_retrieval_set(
         decoder=MadeUpDecoder(),
         num_frames=NUM_FRAMES,
         sampling="uniform",
-        image_size=IMAGE_SIZE,
+        frame_size=IMAGE_SIZE,
         seed=0,
     )
     pieces = chunks(len(video_ids), size=chunk)

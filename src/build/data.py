@@ -1,7 +1,7 @@
 """Training and evaluation sets from a config."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def _training_set(config: ExperimentConfig, part: DatasetConfig) -> RetrievalTra
         decoder=make_decoder(config.video_decoder),
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,
-        image_size=config.crop_img_size,
+        frame_size=config.crop_img_size,
         seed=config.seed,
     )
 
@@ -148,7 +148,7 @@ def build_evaluation_set(
         decoder=make_decoder(config.video_decoder),
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,
-        image_size=config.crop_img_size,
+        frame_size=config.crop_img_size,
         frame_order=config.frame_order,
         seed=config.seed,
     )
@@ -166,30 +166,5 @@ def build_evaluation_set(
 
 def annotation_path(part: DatasetConfig) -> Path:
     """The annotation file of a retrieval set."""
-    if not isinstance(part.txt, str):
-        raise InputError(
-            f"datasets: {part.name}: txt must name one annotation file, found {part.txt!r}."
-        )
+    assert isinstance(part.txt, str), "a check of the config"
     return Path(part.txt)
-
-
-def check_paths(config: ExperimentConfig) -> None:
-    """Report all missing annotation files and video folders of a training config together."""
-    files, folders = {}, {}
-    for key in ("train_datasets", "val_datasets", "test_datasets"):
-        for index, part in enumerate(getattr(config, key)):
-            files[f"{key}.{index}.txt ({part.name})"] = annotation_path(part)
-            folders[f"{key}.{index}.img ({part.name})"] = Path(part.img)
-    check_present(files=files, folders=folders)
-    if len(config.val_datasets) > 1:
-        logger.warning(
-            "val_datasets: only the first, %s, is validated on", config.val_datasets[0].name
-        )
-
-
-def check_present(*, files: Mapping[str, Path], folders: Mapping[str, Path]) -> None:
-    """Report all missing files and folders together, each under the config key that names it."""
-    absent = [f"{k}: there is no file {p}." for k, p in files.items() if not p.is_file()]
-    absent += [f"{k}: there is no folder {p}." for k, p in folders.items() if not p.is_dir()]
-    if absent:
-        raise InputError("\n".join([*absent, "Correct these paths, or put the data there."]))

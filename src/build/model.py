@@ -9,10 +9,12 @@ from src.configs.loading import Resolved
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
 from src.configs.schema import ExperimentConfig
 from src.datasets.tokenization import Tokenizer, load_tokenizer
+from src.distributed.engine import Engine
 from src.modeling.alpro import AlproForRetrieval, Pooling
 from src.modeling.attention import Kernel
 from src.modeling.text import SplitBert
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from src.training.seeding import seed_everything
 from src.training.weights import load_starting_weights, resolve_vit
 
 
@@ -77,6 +79,14 @@ def build_retrieval_model(resolved: Resolved[Any]) -> AlproForRetrieval:
         embed_dim=resolved.text_encoder.itc_embed_dim,
         pooling=cast(Pooling, resolved.video_encoder.pooling),
     )
+
+
+def start_retrieval_model(resolved: Resolved[Any], *, engine: Engine) -> AlproForRetrieval:
+    """The retrieval model of a config with its starting weights, the same on every rank."""
+    seed_everything(resolved.config.seed)
+    model = build_retrieval_model(resolved)
+    start_weights(model, resolved.config)
+    return model.to(engine.device)
 
 
 def start_weights(model: nn.Module, config: ExperimentConfig) -> None:

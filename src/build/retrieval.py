@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from src import __version__
-from src.build.data import check_present
 from src.configs.loading import Resolved
 from src.configs.schema import DatasetConfig, RetrievalConfig
 from src.datasets.annotations import sha256_of
+from src.datasets.sampling import evaluation_sampling
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.transforms import Normalize
 from src.distributed.engine import Engine
@@ -95,11 +95,11 @@ def build_task(
 
 def inference_set(config: RetrievalConfig) -> DatasetConfig:
     """The set that the inference flags name."""
-    txt, img = str(config.inference_txt_db), str(config.inference_img_db)
-    check_present(
-        files={"inference_txt_db": Path(txt)}, folders={"inference_img_db": Path(img)}
+    return DatasetConfig(
+        name=config.inference_split,
+        txt=str(config.inference_txt_db),
+        img=str(config.inference_img_db),
     )
-    return DatasetConfig(name=config.inference_split, txt=txt, img=img)
 
 
 def evaluate_test_set(
@@ -159,11 +159,16 @@ def results_folder(config: RetrievalConfig, data: RetrievalSet, *, step: str) ->
 def given_arguments(resolved: Resolved[RetrievalConfig]) -> dict[str, Any]:
     """What the command line and its config file have set, without defaults and stored values."""
     sources = resolved.sources.items()
-    own = {key.split(".")[0] for key, source in sources if source not in _NOT_GIVEN}
+    own = {key.split(".")[0] for key, source in sources if _first_part(source) not in _NOT_GIVEN}
     return {key: value for key, value in resolved.to_json().items() if key in own}
 
 
 _NOT_GIVEN = ("default", "stored args.json", "inference")
+
+
+def _first_part(source: str) -> str:
+    """A source without the other name under which it has a key: ``flag (as num_workers)``."""
+    return source.partition(" (as ")[0]
 
 
 def protocol_of(
@@ -177,9 +182,10 @@ def protocol_of(
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256_of(checkpoint),
         "num_frames": config.num_frm,
-        "frame_sampling": config.frm_sampling_strategy,
+        "frame_sampling": evaluation_sampling(config.frm_sampling_strategy),
         "frame_order": config.frame_order,
         "resolution": config.crop_img_size,
+        "video_decoder": config.video_decoder,
         "max_txt_len": config.max_txt_len,
         "retrieval_top_k": config.retrieval_top_k,
         "matching": config.use_itm,

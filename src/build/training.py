@@ -1,23 +1,29 @@
 """The training loop around any task."""
 
+import dataclasses
+import logging
 import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from src.build.data import annotation_path
 from src.configs.fields import per_run_keys
 from src.configs.loading import Resolved
 from src.configs.schema import ExperimentConfig
+from src.datasets.annotations import sha256_of
 from src.distributed.engine import Engine
 from src.optimization.optimizer import build_optimizer, freeze_parameters
 from src.optimization.schedules import learning_rate_at
 from src.training.checkpoints import CheckpointWriter
 from src.training.output import OutputFolder
 from src.training.precision import usable_precision
-from src.training.reporting import Reporter, start_logging
+from src.training.reporting import Reporter, log_to_file
 from src.training.task import Task
 from src.training.trainer import Trainer, TrainingData, TrainingPlan
 from src.training.unreadable import UnreadableLedger
+
+logger = logging.getLogger(__name__)
 
 DEBUG_STEPS = 3  # updates of a `debug` run
 
@@ -73,7 +79,10 @@ def build_trainer(
         reporter: shows and records numbers.
         engine: the job.
     """
-    freeze_parameters(task.model, config.freeze)
+    frozen = freeze_parameters(task.model, config.freeze)
+    if frozen:
+        num_parameters = len(list(task.model.parameters()))
+        logger.info("freeze: %d of the %d parameters stay as they are", len(frozen), num_parameters)
     steps_per_epoch = plan.num_train_steps / config.num_train_epochs
     return Trainer(
         task,
@@ -125,13 +134,22 @@ def build_output(
         "num_train_steps": plan.num_train_steps,
         "valid_steps": plan.valid_steps,
         "save_steps": plan.save_steps,
+        "visual_model": dataclasses.asdict(resolved.video_encoder),
+        "annotations_sha256": _annotation_hashes(config),
     }
     output.claim(
         arguments, may_differ=per_run_keys(type(config)), overwrite=config.overwrite
     )
     engine.gather_objects(None)  # nobody goes on before rank 0 has cleared the folder
-    start_logging(rank=engine.rank, log_file=output.log / "log.txt")
+    log_to_file(output.log / "log.txt", rank=engine.rank)
     return output
+
+
+def _annotation_hashes(config: ExperimentConfig) -> dict[str, str]:
+    """Annotation file -> SHA-256, for all sets of a run."""
+    parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
+    paths = dict.fromkeys(annotation_path(part) for part in parts)
+    return {str(path): sha256_of(path) for path in paths}
 
 
 def build_reporter(

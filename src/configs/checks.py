@@ -9,6 +9,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import PurePath
 from typing import Any
 
 
@@ -17,7 +19,8 @@ class Check:
     """One rule: the keys it needs, when it is broken, why it is a rule, what to do."""
 
     keys: tuple[str, ...]
-    """A single key may be a pattern, ``*_datasets.*.txt``: the rule holds for each match."""
+    """A single key may be a pattern, ``*_datasets.*.txt``: the rule holds for each match. The same
+    pattern twice is a rule about each two matches."""
     broken: Callable[..., bool]
     """Receives the values of `keys`, in order."""
     reason: str
@@ -30,7 +33,7 @@ class Check:
         """
         candidates: list[tuple[str, ...]] = []
         if "*" in self.keys[0]:
-            candidates = [(key,) for key in fnmatch.filter(values, self.keys[0])]
+            candidates = list(combinations(fnmatch.filter(values, self.keys[0]), len(self.keys)))
         elif all(key in values for key in self.keys):
             candidates = [self.keys]
         return [keys for keys in candidates if self.broken(*(values[key] for key in keys))]
@@ -111,6 +114,12 @@ SHARED: tuple[Check, ...] = (
     ),
 )
 
+
+def _named_alike(first: Any, second: Any) -> bool:
+    both_files = isinstance(first, str) and isinstance(second, str)
+    return both_files and PurePath(first).stem == PurePath(second).stem
+
+
 RETRIEVAL: tuple[Check, ...] = (
     Check(
         ("train_n_clips",),
@@ -141,5 +150,11 @@ RETRIEVAL: tuple[Check, ...] = (
         lambda path: not isinstance(path, str),
         "retrieval reads its captions from one file per set",
         "Give txt the path of a .jsonl or .csv file.",
+    ),
+    Check(
+        ("test_datasets.*.txt", "test_datasets.*.txt"),
+        _named_alike,
+        "results go to results_<name of the annotation file>, the same folder for both",
+        "Give one file another name; a link to it will do.",
     ),
 )

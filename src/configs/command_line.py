@@ -26,6 +26,8 @@ class Flags:
     print_config: bool = False
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Dotted key -> value as a JSON file would hold it."""
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Key -> alias that was typed for it."""
     ignored: list[str] = dataclasses.field(default_factory=list)
     problems: list[Problem] = dataclasses.field(default_factory=list)
 
@@ -43,6 +45,9 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
         elif (target := _target(key, options)) is None:
             flags.problems.append(_unknown(name, options))
         else:
+            flags.renamed.pop(key, None)
+            if name != key:
+                flags.renamed[key] = name
             _take_value(flags, key, words, target)
     return flags
 
@@ -131,16 +136,17 @@ def _take_value(flags: Flags, key: str, words: list[str], target: Option) -> Non
     try:
         flags.values[key] = from_texts(words, target.type)
     except UnfitError:
+        name = flags.renamed.get(key, key)
         given = f"is {quoted(words[0] if len(words) == 1 else words)}" if words else "has no value"
-        text = f"--{key} {given}; expected {expectation(target.type, target.rule)}."
-        flags.problems.append(Problem(COMMAND_LINE, text, _how_to_write(key, target, words)))
+        text = f"--{name} {given}; expected {expectation(target.type, target.rule)}."
+        flags.problems.append(Problem(COMMAND_LINE, text, _how_to_write(name, target, words)))
 
 
-def _how_to_write(key: str, target: Option, words: list[str]) -> str:
+def _how_to_write(name: str, target: Option, words: list[str]) -> str:
     if is_sequence(target.type):
-        return f"Write the values one after the other: --{key} A B."
+        return f"Write the values one after the other: --{name} A B."
     if target.type is bool and not words:
-        return f"Write --{key} 1."
+        return f"Write --{name} 1."
     if len(words) > 1:
         return "Put quotes around a value with spaces."
     return ""

@@ -35,6 +35,8 @@ class Rule:
     """When a missing value is an error."""
     remedy: str = ""
     """What to do about a missing value."""
+    number_is_text: bool = False
+    """For texts: a whole number of a JSON file means its digits."""
     per_run: bool = False
     """The key says how or where a run executes or what it puts up with, not what it computes: a
     stored run does not impose it on inference, and a run that is continued may change it."""
@@ -72,6 +74,7 @@ def option(
     below: float | None = None,
     needed: _NEEDED = "never",
     remedy: str = "",
+    number_is_text: bool = False,
     per_run: bool = False,
 ) -> T:
     """Declare a field with its default, help text and limits (see `Rule`)."""
@@ -84,6 +87,7 @@ def option(
         below=below,
         needed=needed,
         remedy=remedy,
+        number_is_text=number_is_text,
         per_run=per_run,
     )
     metadata = {_METADATA_KEY: rule}

@@ -41,6 +41,8 @@ class Origin:
     source: str
     place: str
     rank: int
+    alias: str | None = None
+    """Name under which the source has it, where that is not the key."""
 
 
 @dataclass
@@ -133,7 +135,7 @@ def merge(layers: Sequence[Layer], problems: list[Problem]) -> Merged:
         for key, value in layer.values.items():
             alias = layer.renamed.get(key)
             source = f"{layer.source} (as {alias})" if alias else layer.source
-            origin = Origin(source, layer.place, rank)
+            origin = Origin(source, layer.place, rank, alias)
             if "." not in key or layer.source != FLAG_SOURCE:
                 merged.values[key] = copy.deepcopy(value)
                 merged.origins[key] = origin

@@ -120,7 +120,7 @@ class _Reader:
             return
         self.merged = merge(layers, self.problems)
         self.values = read_values(
-            self.config_class, self.merged.values, locate=self._place, problems=self.problems
+            self.config_class, self.merged.values, locate=self._located, problems=self.problems
         )
         self._resolve_precision()
         for key, model_class in MODEL_FILES.items():
@@ -169,7 +169,8 @@ class _Reader:
                 flags=self.flags.values,
                 problems=self.problems,
             )
-        layers.append(Layer(FLAG_SOURCE, COMMAND_LINE, self.flags.values))
+        flags = self.flags
+        layers.append(Layer(FLAG_SOURCE, COMMAND_LINE, flags.values, renamed=flags.renamed))
         return layers
 
     def _file_layer(self) -> Layer:
@@ -217,7 +218,7 @@ class _Reader:
         self._drop_inert(layer, model_class.INERT)
         self.model_keys_given[key] = set(layer.values)
         self.models[key] = read_values(
-            model_class, layer.values, locate=lambda _: path, problems=self.problems
+            model_class, layer.values, locate=lambda name: (path, name), problems=self.problems
         )
 
     def _check_rules(self) -> None:
@@ -233,12 +234,13 @@ class _Reader:
                 self.problems.append(Problem(place, text, check.remedy))
 
     def _located(self, key: str) -> tuple[str, str]:
-        """The file a key stands in, or the command line, and its name there."""
+        """The file a key stands in, or the command line, and the key as it is written there."""
         file_key, dot, name = key.partition(".")
         if dot and file_key in self.models:
             return self.values[file_key], name
-        place = self._place(key)
-        return place, f"--{key}" if place == COMMAND_LINE else key
+        origin = self.merged.origin(key)
+        written = origin.alias or key
+        return origin.place, f"--{written}" if origin.place == COMMAND_LINE else written
 
     def _shown(self, key: str, value: Any, place: str) -> str:
         own_place, name = self._located(key)

@@ -118,7 +118,7 @@ class DataOptions:
     )
     max_unreadable_fraction: float = option(
         0.05,
-        "share of an epoch's videos that may be unreadable",
+        "unreadable videos that a process may replace, as a share of its samples of an epoch",
         minimum=0,
         maximum=1,
         per_run=True,
@@ -247,13 +247,16 @@ class ValidationOptions:
 
 @dataclass(kw_only=True)
 class InferenceOptions:
-    """Evaluating a trained model; none of these is taken from the trained run."""
+    """Evaluating a trained model; only `score_agg_func` is taken from the trained run."""
 
     TOPIC: ClassVar[str] = "Inference"
 
     do_inference: bool = option(False, "evaluate the run in output_dir; no training", per_run=True)
     inference_model_step: str = option(
-        "best", "which ckpt/model_step_<...>.pt (original: -1)", per_run=True
+        "best",
+        "which ckpt/model_step_<...>.pt (original: -1)",
+        number_is_text=True,
+        per_run=True,
     )
     inference_txt_db: str | None = option(
         None,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from src.configs.fields import Option, options_of
-from src.configs.problems import COMMAND_LINE, Problem, nearest, quoted
+from src.configs.problems import Problem, nearest, quoted
 from src.configs.values import UnfitError, checked, expectation
 
-Locate = Callable[[str], str]
-"""Key -> place to name in a message: a file or the command line."""
+Locate = Callable[[str], tuple[str, str]]
+"""Key -> what a message names: a file or the command line, and the key as it is written there."""
 
 
 def read_values(
@@ -28,7 +28,7 @@ def read_values(
     options = options_of(config_class)
     for key in raw:
         if key not in options:
-            problems.append(_unknown_key(key, options, locate(prefix + key), prefix))
+            problems.append(_unknown_key(key, options, locate(prefix + key)[0], prefix))
     values: dict[str, Any] = {}
     for name, option in options.items():
         if name in raw:
@@ -74,7 +74,7 @@ def _read_value(
     try:
         values[option.name] = checked(value, option.type, option.rule)
     except UnfitError:
-        problems.append(_unfit(key, value, expectation(option.type, option.rule), locate(key)))
+        problems.append(_unfit(locate(key), value, expectation(option.type, option.rule)))
 
 
 def _read_entries(
@@ -82,7 +82,7 @@ def _read_entries(
 ) -> list[Any] | None:
     """The dataclass instances of a list of objects; None if any of them has a problem."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        problems.append(_unfit(key, value, "a list of objects", locate(key)))
+        problems.append(_unfit(locate(key), value, "a list of objects"))
         return None
     known_problems = len(problems)
     entries = []
@@ -92,7 +92,7 @@ def _read_entries(
             option.entry_class, raw, locate=locate, problems=problems, prefix=prefix
         )
         for problem in missing_problems(
-            option.entry_class, fields, raw, mode="", place=locate(f"{key}.{index}")
+            option.entry_class, fields, raw, mode="", place=locate(f"{key}.{index}")[0]
         ):
             problems.append(Problem(problem.place, prefix + problem.text, problem.remedy))
         if len(problems) == known_problems and option.entry_class is not None:
@@ -100,9 +100,9 @@ def _read_entries(
     return entries if len(problems) == known_problems else None
 
 
-def _unfit(key: str, value: Any, expected: str, place: str) -> Problem:
-    shown = f"--{key}" if place == COMMAND_LINE else key
-    return Problem(place, f"{shown} is {quoted(value)}; expected {expected}.")
+def _unfit(located: tuple[str, str], value: Any, expected: str) -> Problem:
+    place, written = located
+    return Problem(place, f"{written} is {quoted(value)}; expected {expected}.")
 
 
 def _unknown_key(key: str, options: Mapping[str, Option], place: str, prefix: str) -> Problem:

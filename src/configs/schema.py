@@ -48,9 +48,12 @@ class ExperimentConfig(
         }
     )
     DERIVED: ClassVar[frozenset[str]] = frozenset(
-        {"n_gpu", "num_train_steps", "save_steps", "valid_steps"}
+        {
+            *("n_gpu", "num_train_steps", "save_steps", "valid_steps"),
+            *("annotations_sha256", "visual_model"),
+        }
     )
-    """Computed by a run and stored with its config; accepted in a file, never used."""
+    """Stored by a run with its config; accepted in a file, never used."""
 
     ALIASES: ClassVar[dict[str, str]] = {"num_workers": "n_workers"}
     CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED

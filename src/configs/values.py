@@ -97,6 +97,8 @@ def _checked_text_or_table(value: Any) -> Any:
 
 
 def _checked_scalar(value: Any, expected: Any, rule: Rule) -> Any:
+    if rule.number_is_text and type(value) is int:
+        value = str(value)
     value = _typed(value, expected)
     if rule.choices and value not in rule.choices:
         raise UnfitError

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from src.errors import InputError
 
 Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)
@@ -48,7 +51,6 @@ class EpochBatches:
         size: int,
         seed: int,
         start_batch: int = 0,
-        shuffle: bool = True,
         block_size: int = 1,
     ) -> None:
         if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
@@ -62,7 +64,6 @@ class EpochBatches:
         self.size = size
         self.seed = seed
         self.start_batch = start_batch
-        self.shuffle = shuffle
         self.block_size = block_size
 
     @property
@@ -86,9 +87,7 @@ class EpochBatches:
 
     def _own_examples(self, epoch: int) -> list[int]:
         num_blocks = -(-self.num_examples // self.block_size)
-        blocks = np.arange(num_blocks)
-        if self.shuffle:
-            blocks = np.random.default_rng([self.seed, epoch]).permutation(num_blocks)
+        blocks = np.random.default_rng([self.seed, epoch]).permutation(num_blocks)
         padded = np.resize(blocks, -(-num_blocks // self.size) * self.size)  # wraps around
         own = padded[self.rank :: self.size, None] * self.block_size + np.arange(self.block_size)
         return (own % self.num_examples).ravel().tolist()
@@ -115,6 +114,37 @@ class JoinedSets(Dataset[Sample]):
         return self.sets[which][epoch, index - begin]
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An InputError as data: PyTorch would wrap one raised in a worker in a traceback."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _BatchReader(Dataset[Any]):
+    """Whole batches by the keys of their samples; runs in the workers."""
+
+    dataset: Any
+    collate: Callable[[list[Any]], Any]
+
+    def __getitem__(self, keys: list[Any]) -> Any:
+        try:
+            return self.collate([self.dataset[key] for key in keys])
+        except InputError as error:
+            return _Refusal(str(error))
+
+
+class _BatchLoader(DataLoader[Any]):
+    """Raises the users' mistakes that the workers meet."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # narrower in PyTorch's stubs
+        for batch in super().__iter__():
+            if isinstance(batch, _Refusal):
+                raise InputError(batch.message)
+            yield batch
+
+
 def make_loader(
     dataset: Any,
     *,
@@ -125,12 +155,14 @@ def make_loader(
 ) -> DataLoader[Any]:
     """Build a loader that yields ``collate([dataset[key] for key in batch])`` for each batch.
 
-    With workers, batches are read ahead in their order; the workers live as long as the loader.
+    With workers, batches are read ahead in their order; the workers live as long as the loader. An
+    InputError reaches the caller as it was raised, from wherever.
     """
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
+    return _BatchLoader(
+        _BatchReader(dataset, collate),
+        sampler=batches,
+        batch_size=None,  # the reader makes the batches
+        collate_fn=_as_it_is,
         num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker if num_workers else None,
@@ -139,6 +171,10 @@ def make_loader(
         # Its own: starting an iteration draws a number, which would shift those of the training.
         generator=torch.Generator(),
     )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _prepare_worker(_worker: int) -> None:

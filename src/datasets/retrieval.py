@@ -22,18 +22,11 @@ from src.datasets.sampling import evaluation_sampling, frame_indices
 from src.datasets.storage import VideoFolder
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.transforms import reorder_frames
+from src.datasets.unreadable import UnreadableVideo
 from src.errors import InputError
 
 _SHUFFLE_STREAM = 1
 """Tells the generator that shuffles frames from the one that samples them."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableVideo:
-    """A video that gave no frames, and why."""
-
-    video_id: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,7 @@ class RetrievalTrainingSet(Dataset[RetrievalSample]):
         decoder: Decoder,
         num_frames: int,
         sampling: str,
-        image_size: int,
+        frame_size: int,
         seed: int,
         max_attempts: int = 5,
     ) -> None:
@@ -80,7 +73,7 @@ class RetrievalTrainingSet(Dataset[RetrievalSample]):
         self.decoder = decoder
         self.num_frames = num_frames
         self.sampling = sampling
-        self.image_size = image_size
+        self.frame_size = frame_size
         self.seed = seed
         self.max_attempts = max_attempts
 
@@ -113,7 +106,7 @@ class RetrievalTrainingSet(Dataset[RetrievalSample]):
             decoder=self.decoder,
             num_frames=self.num_frames,
             sampling=self.sampling,
-            image_size=self.image_size,
+            frame_size=self.frame_size,
             rng=rng,
         )
 
@@ -129,7 +122,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
         decoder: Decoder,
         num_frames: int,
         sampling: str,
-        image_size: int,
+        frame_size: int,
         frame_order: str = "original",
         seed: int,
     ) -> None:
@@ -138,7 +131,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
         self.decoder = decoder
         self.num_frames = num_frames
         self.sampling = evaluation_sampling(sampling)
-        self.image_size = image_size
+        self.frame_size = frame_size
         self.frame_order = frame_order
         self.seed = seed
 
@@ -156,7 +149,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
                 decoder=self.decoder,
                 num_frames=self.num_frames,
                 sampling=self.sampling,
-                image_size=self.image_size,
+                frame_size=self.frame_size,
                 rng=rng,
             )
         except VideoReadError as error:
@@ -203,18 +196,17 @@ class VideoBatch:
 
     frames: Tensor | None  # (B, T, 3, S, S) uint8; None where no video of the chunk was readable
     positions: list[int]
-    video_ids: list[str]
     unreadable: list[UnreadableVideo]
 
     def to(self, device: torch.device | str) -> VideoBatch:
         """Copy the frames to a device, without waiting where they are pinned."""
         frames = None if self.frames is None else self.frames.to(device, non_blocking=True)
-        return VideoBatch(frames, self.positions, self.video_ids, self.unreadable)
+        return VideoBatch(frames, self.positions, self.unreadable)
 
     def pin_memory(self) -> VideoBatch:
         """Move the frames to page-locked memory (called by the loader)."""
         frames = None if self.frames is None else self.frames.pin_memory()
-        return VideoBatch(frames, self.positions, self.video_ids, self.unreadable)
+        return VideoBatch(frames, self.positions, self.unreadable)
 
 
 @dataclass(frozen=True)
@@ -248,7 +240,6 @@ def collate_videos(videos: Sequence[EvaluationVideo]) -> VideoBatch:
     return VideoBatch(
         frames=torch.from_numpy(np.stack([frames for _, frames in read])) if read else None,
         positions=[video.position for video, _ in read],
-        video_ids=[video.video_id for video, _ in read],
         unreadable=[
             UnreadableVideo(video.video_id, video.error or "no frames")
             for video in videos
@@ -264,7 +255,7 @@ def _read_frames(
     decoder: Decoder,
     num_frames: int,
     sampling: str,
-    image_size: int,
+    frame_size: int,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
     """Read (T, 3, S, S) uint8 frames of a video."""
@@ -272,7 +263,7 @@ def _read_frames(
     if path is None:
         raise VideoReadError(f"no file for it in {videos.root}")
     select = partial(_select, sampling=sampling, num_frames=num_frames, rng=rng)
-    return decoder.read(path, select, height=image_size, width=image_size)
+    return decoder.read(path, select, height=frame_size, width=frame_size)
 
 
 def _select(

@@ -30,16 +30,7 @@ def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
         InputError: where folder or vocabulary is missing, or holds another number of tokens than
             the text encoder's ``vocab_size``.
     """
-    if not folder.is_dir():
-        raise InputError(
-            f"tokenizer_dir: folder {folder} not found; give a folder that holds vocab.txt"
-        )
-    if not any((folder / name).is_file() for name in _VOCABULARY_FILES):
-        wanted = " nor ".join(_VOCABULARY_FILES)
-        raise InputError(
-            f"tokenizer_dir: neither {wanted} in {folder}; put the vocabulary there, one token a "
-            "line as vocab.txt"
-        )
+    check_vocabulary(folder)
     # Imported here: transformers takes most of a second, and --help must not wait for it.
     from transformers import BertTokenizerFast  # type: ignore[attr-defined]  # made at run time
 
@@ -54,6 +45,20 @@ def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
             "belongs to the model, or set vocab_size to match"
         )
     return tokenizer
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Raise InputError where ``folder`` or the vocabulary in it is missing."""
+    if not folder.is_dir():
+        raise InputError(
+            f"tokenizer_dir: folder {folder} not found; give a folder that holds vocab.txt"
+        )
+    if not any((folder / name).is_file() for name in _VOCABULARY_FILES):
+        wanted = " nor ".join(_VOCABULARY_FILES)
+        raise InputError(
+            f"tokenizer_dir: neither {wanted} in {folder}; put the vocabulary there, one token a "
+            "line as vocab.txt"
+        )
 
 
 def tokenize(

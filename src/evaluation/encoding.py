@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.datasets.retrieval import UnreadableVideo, VideoBatch
+from src.datasets.retrieval import VideoBatch
+from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine
 from src.modeling.alpro import AlproModel, TextFeatures, VideoFeatures
 from src.training.precision import autocast
@@ -108,7 +109,7 @@ def encode_videos(
             embeddings[position] = features.embedding[row].float().cpu().numpy()
             tokens[position] = features.tokens[row] if keep_tokens else features.tokens[row, :0]
     gathered = engine.gather_objects((embeddings, unreadable))
-    table = np.zeros((num_videos, model.vision_proj.out_features), dtype=np.float32)
+    table = np.zeros((num_videos, model.embed_dim), dtype=np.float32)
     for part, _ in gathered:
         for position, embedding in part.items():
             table[position] = embedding

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.datasets.annotations import CaptionRow
-from src.datasets.retrieval import UnreadableVideo, VideoBatch
+from src.datasets.retrieval import VideoBatch
+from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine
 from src.errors import InputError
 from src.evaluation.encoding import (
@@ -29,7 +30,7 @@ from src.evaluation.encoding import (
 )
 from src.evaluation.pairs import pairs_to_score, ranking_scores
 from src.metrics.retrieval import retrieval_metrics
-from src.modeling.alpro import AlproForRetrieval, VideoFeatures
+from src.modeling.alpro import MATCH, AlproForRetrieval, VideoFeatures
 from src.training.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,12 @@ class RetrievalOutcome:
         }
 
     def results(self) -> list[dict[str, Any]]:
-        """One record for each scored pair, in the original's shape, scores unrounded."""
+        """One record for each scored pair, in the original's shape, scores unrounded.
+
+        ``score`` is the probability of a match and ``sim`` the VTC similarity divided by the
+        temperature. Where no pair was scored (``use_itm 0``), every pair is listed, and ``score``
+        is the similarity too.
+        """
         by_vtc_only = not self.scored.any()
         listed = np.ones_like(self.scored) if by_vtc_only else self.scored
         scores = self.similarity if by_vtc_only else self.scores
@@ -102,14 +108,6 @@ class RetrievalOutcome:
             }
             for column, row in zip(*np.nonzero(listed.T), strict=True)
         ]
-
-
-METRIC_NAMES = tuple(
-    f"{direction}{ranking}_{name}"
-    for ranking in ("", "_vtc")
-    for direction in ("text2video", "video2text")
-    for name in ("r1", "r5", "r10", "medianR", "meanR")
-)
 
 
 def silent_progress(items: Iterable[Any], description: str) -> Iterator[Any]:  # noqa: ARG001
@@ -261,7 +259,7 @@ class RetrievalEvaluator:
             with autocast(self._precision, self._engine.device):
                 logits = self.model.match(text, repeated)  # (C', 2)
             # float64: in float32 confident matches all become 1.0, and ties
-            scores.append(logits.double().softmax(dim=-1)[:, 1].cpu().numpy())
+            scores.append(logits.double().softmax(dim=-1)[:, MATCH].cpu().numpy())
         return np.concatenate(scores) if scores else np.zeros(0)
 
     def run(self, data: RetrievalSet) -> RetrievalOutcome:

@@ -5,8 +5,6 @@ B: pairs of this process, G: pairs of all processes in rank order, E: width of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -46,8 +44,8 @@ def contrastive_loss(
         all_text: (G, E), the same for `text`.
         temperature: Divisor of the similarities, a scalar; learnt if it is a parameter.
         offset: Place of this process's first pair among all.
-        exclude: (B, G) bool, True where a pair must not count as a negative (see
-            `same_video_mask`); None means that all others are negatives.
+        exclude: (B, G) bool, True where a pair must not count as a negative, as another caption of
+            the same video; None means that all others are negatives.
 
     Returns:
         Scalar, float32.
@@ -61,24 +59,3 @@ def contrastive_loss(
     loss_of_videos = functional.cross_entropy(video_to_text, targets)
     loss_of_texts = functional.cross_entropy(text_to_video, targets)
     return (loss_of_videos + loss_of_texts) / 2
-
-
-def same_video_mask(
-    video_ids: Sequence[str], all_video_ids: Sequence[str], *, offset: int = 0
-) -> Tensor:
-    """Which of all pairs show the video of a pair of this process, the pair itself aside.
-
-    Args:
-        video_ids: B video names.
-        all_video_ids: G video names, in which those from `offset` on are `video_ids`.
-        offset: Place of this process's first pair among all.
-
-    Returns:
-        (B, G) bool, on the CPU.
-    """
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(all_video_ids))}
-    everyone = torch.tensor([numbers[name] for name in all_video_ids])  # (G,)
-    own = torch.arange(offset, offset + len(video_ids))  # (B,)
-    mask = everyone[own].unsqueeze(1) == everyone  # (B, G)
-    mask[torch.arange(len(video_ids)), own] = False
-    return mask

@@ -69,6 +69,7 @@ class AlproModel(nn.Module):
                 f"fusion needs encoders of one width, but the video encoder has "
                 f"{visual_encoder.width} and the text encoder {text_encoder.width}"
             )
+        self.embed_dim = embed_dim
         self.pooling: Pooling = pooling
         self.visual_encoder = visual_encoder
         self.text_encoder = text_encoder
@@ -116,12 +117,8 @@ class AlproForRetrieval(AlproModel):
         self.itm_head = nn.Linear(text_encoder.width, 2)
 
     def match(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
-        """Pair row i of `text` with row i of `video`: logits (B, 2), index 1 meaning a match."""
+        """Pair row i of `text` with row i of `video`: logits (B, 2); see `MATCH`."""
         return self.itm_head(self.fuse_first(text, video))
-
-    def match_probability(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
-        """Probability (B,), float32, that row i of `text` belongs to row i of `video`."""
-        return self.match(text, video).float().softmax(dim=-1)[:, MATCH]
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from src.datasets.retrieval import RetrievalBatch
 from src.distributed.engine import Engine, SingleProcess
 from src.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
-from src.evaluation.retrieval import METRIC_NAMES, RetrievalEvaluator, RetrievalSet, evaluation_mode
+from src.evaluation.retrieval import RetrievalEvaluator, RetrievalSet, evaluation_mode
 from src.losses.contrastive import contrastive_loss, similarity
 from src.losses.matching import (
     matching_loss,
@@ -31,7 +31,6 @@ class RetrievalTask(Task):
     """VTC + VTM over matching video-text pairs (ALPRO section 3; ALBEF's recipe)."""
 
     model: AlproForRetrieval
-    metric_names = (*METRIC_NAMES, "loss", "itc_loss", "itm_loss")
 
     def __init__(
         self,
@@ -142,7 +141,10 @@ class RetrievalTask(Task):
         return same
 
     def evaluate(self, data: RetrievalSet) -> dict[str, float]:
-        """Retrieval metrics of both directions and the mean losses, the same on every rank."""
+        """Retrieval metrics of both directions and the mean losses, the same on every rank.
+
+        The losses are those that :meth:`forward` gives once VTM has set in.
+        """
         videos, texts = self._evaluator.encode(data)
         outcome = self._evaluator.score(data, videos, texts)
         return {**outcome.flat_metrics(), **self._mean_losses(data, videos, texts)}
@@ -156,7 +158,9 @@ class RetrievalTask(Task):
         rows_of: dict[int, list[int]] = defaultdict(list)
         for row, caption in enumerate(data.rows):
             rows_of[place[caption.video_id]].append(row)
-        totals = dict.fromkeys(("num", "loss", "itc_loss", "itm_loss"), 0.0)
+        parts = {"itc_loss": self._use_itc, "itm_loss": self._use_itm}
+        names = ("num", "loss", *(name for name, used in parts.items() if used))
+        totals = dict.fromkeys(names, 0.0)
         with evaluation_mode(self.model):
             for chunk in data.video_chunks:
                 mine = [row for p in chunk if p in videos.tokens for row in rows_of[p]]

@@ -27,6 +27,7 @@ def main() -> None:
     """Resolve the config, start the engine, then train or infer."""
     resolved = load_config(RetrievalConfig, sys.argv[1:])
     config = resolved.config
+    from src.build.notices import log_notices
     from src.distributed.launch import launch_engine
     from src.training.reporting import start_logging
 
@@ -37,8 +38,7 @@ def main() -> None:
         num_threads=config.num_threads,
     ) as engine:
         start_logging(rank=engine.rank)
-        for warning in resolved.warnings:
-            logger.warning(warning)
+        log_notices(resolved, engine=engine)
         if config.do_inference:
             infer(resolved, engine)
         else:
@@ -47,24 +47,20 @@ def main() -> None:
 
 def train(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
     """Finetune, then evaluate the best checkpoint on the test sets."""
-    from src.build.data import build_evaluation_set, build_training_data, check_paths
-    from src.build.model import build_retrieval_model, build_tokenizer, start_weights
+    from src.build.data import build_evaluation_set, build_training_data
+    from src.build.inputs import check_training_inputs
+    from src.build.model import build_tokenizer, start_retrieval_model
     from src.build.retrieval import build_evaluator, build_task, evaluate_test_set
     from src.build.training import build_output, build_plan, build_reporter, build_trainer
     from src.training.seeding import seed_everything
 
     config = resolved.config
-    check_paths(config)
+    check_training_inputs(config)
     tokenizer = build_tokenizer(resolved)
     data = build_training_data(config, tokenizer=tokenizer, engine=engine)
     validation = build_evaluation_set(config, config.val_datasets[0], engine=engine)
     tests = [build_evaluation_set(config, part, engine=engine) for part in config.test_datasets]
-
-    seed_everything(config.seed)
-    model = build_retrieval_model(resolved)
-    start_weights(model, config)
-    model.to(engine.device)
-
+    model = start_retrieval_model(resolved, engine=engine)
     plan = build_plan(
         config, num_examples=data.num_examples, best_metric=config.best_metric, engine=engine
     )
@@ -76,15 +72,9 @@ def train(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
         task = build_task(config, model, evaluator, plan=plan, engine=engine)
         seed_everything(config.seed, rank=engine.rank)
         trainer = build_trainer(
-            config,
-            task,
-            data=data,
-            validation=validation,
-            plan=plan,
-            output=output,
-            reporter=reporter,
-            engine=engine,
-        )
+            config, task, data=data, validation=validation, plan=plan, output=output,
+            reporter=reporter, engine=engine,
+        )  # fmt: skip
         if config.dry_run:
             trainer.try_one_batch()
             return
@@ -96,16 +86,16 @@ def train(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
 def infer(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
     """Evaluate a trained model on one set of captions and videos."""
     from src.build.data import build_evaluation_set
-    from src.build.model import build_retrieval_model, build_tokenizer, start_weights
+    from src.build.inputs import check_inference_inputs
+    from src.build.model import build_tokenizer, start_retrieval_model
     from src.build.retrieval import build_evaluator, evaluate_and_write, inference_set
 
     config = resolved.config
+    check_inference_inputs(config)
+    tokenizer = build_tokenizer(resolved)
     data = build_evaluation_set(config, inference_set(config), engine=engine)
-    model = build_retrieval_model(resolved)
-    start_weights(model, config)
-    evaluator = build_evaluator(
-        resolved, model.to(engine.device), tokenizer=build_tokenizer(resolved), engine=engine
-    )
+    model = start_retrieval_model(resolved, engine=engine)
+    evaluator = build_evaluator(resolved, model, tokenizer=tokenizer, engine=engine)
     if config.dry_run:
         evaluator.run(data)
         logger.info("dry run: %d captions were evaluated, nothing is written", len(data.rows))

@@ -67,9 +67,10 @@ class Answer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     flags = _parser().parse_args(arguments)
+    picture = flags.picture or flags.output_dir / "contact_sheet.png"
     try:
         make_contact_sheet(
-            flags.picture,
+            picture,
             results=_find_results(flags.results_dir or flags.output_dir),
             txt=flags.txt,
             videos=flags.videos,
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
-    print(f"picture: {flags.picture}")
+    print(f"picture: {picture}")
     return 0
 
 
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--num_queries", type=_positive, default=6, help="spread evenly over the captions")
     add("--top_k", type=_positive, default=3, help="clips shown per query")
     add("--num_frames", type=_positive, default=8, help="frames shown per clip")
-    add("--picture", type=Path, default=Path("docs/demo.png"), help="the PNG to write")
+    add("--picture", type=Path, help="the PNG to write, else contact_sheet.png in output_dir")
     return parser
 
 

@@ -109,6 +109,11 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
     return None
 
 
+def is_restore_state(content: Mapping[str, Any]) -> bool:
+    """Whether a file's content is that of a restore file."""
+    return content.keys() >= {"format", "model", "optimizer", "ranks"}
+
+
 def read_weights(path: Path) -> dict[str, Any]:
     """What a weights file holds, on the CPU, without running any code in it.
 

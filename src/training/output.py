@@ -14,8 +14,17 @@ from typing import Any
 
 from src.errors import InputError
 
-# A continued run may have another number of processes, and then another number of updates.
-DERIVED_FROM_SIZE = frozenset({"n_gpu", "num_train_steps", "valid_steps", "save_steps"})
+# The restore file says best what is wrong with another number of processes.
+SIZE_KEY = "n_gpu"
+SCHEDULE_KEYS = frozenset({"num_train_steps", "valid_steps", "save_steps"})
+
+RESULT_FILES = ("results.json", "scores.json", "raw_args.json", "merged_args.json")
+WRITTEN = (  # what runs write, as patterns below the output folder
+    *("log/args.json", "log/model_config.json", "log/log.txt", "log/metrics.jsonl"),
+    *("log/unreadable_videos.jsonl", "log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
+    *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
+    *(f"results_*/step_*/{name}" for name in RESULT_FILES),
+)
 
 
 def write_atomically(
@@ -62,10 +71,6 @@ class OutputFolder:
         """Path of the checkpoint of an update, or of ``best`` or ``last``."""
         return self.root / "ckpt" / f"model_step_{step}.pt"
 
-    def holds_a_run(self) -> bool:
-        """Whether a run has written here before."""
-        return self.args.exists()
-
     def claim(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str], overwrite: bool
     ) -> None:
@@ -77,26 +82,46 @@ class OutputFolder:
             overwrite: forget what an earlier run has written.
 
         Raises:
-            InputError: if another run's output is here.
+            InputError: if another run's output is here, or that of a run that cannot be told.
         """
-        if overwrite and self.is_writer:
-            self._clear()
-        if not overwrite and self.holds_a_run():
+        if overwrite:
+            if self.is_writer:
+                self._clear()
+        elif self.args.exists():
             self._check_same_run(arguments, may_differ=may_differ)
-        elif self.is_writer:
+        elif checkpoints := self._checkpoints():
+            raise InputError(
+                f"output_dir: {self.root} holds checkpoints such as {checkpoints[0]}, but no "
+                "log/args.json that tells what run they are of.\n"
+                "Use another output_dir, or --overwrite 1 to delete them and start afresh."
+            )
+        if self.is_writer and not self._restore_files():
+            source = Path(str(arguments["model_config"]))
+            write_atomically(self.model_config, lambda path: shutil.copyfile(source, path))
             write_json(self.args, dict(arguments))
-            shutil.copyfile(str(arguments["model_config"]), self.model_config)
+
+    def _restore_files(self) -> list[Path]:
+        return [path for path in (self.restore, self.restore_backup) if path.exists()]
+
+    def _checkpoints(self) -> list[Path]:
+        return [*self._restore_files(), *sorted(self.root.glob("ckpt/model_step_*.pt"))]
 
     def _check_same_run(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
     ) -> None:
-        stored = json.loads(self.args.read_text(encoding="utf-8"))
+        stored = _read_object(self.args)
         current = json.loads(json.dumps(dict(arguments)))
-        keys = (stored.keys() | current.keys()) - set(may_differ) - DERIVED_FROM_SIZE
-        changed = sorted(key for key in keys if stored.get(key) != current.get(key))
+        ignored = {*may_differ, SIZE_KEY}
+        if stored.get(SIZE_KEY) != current[SIZE_KEY]:
+            ignored |= SCHEDULE_KEYS
+        before = _leaves(stored, without=ignored, text_encoder=_read_object(self.model_config))
+        text_encoder = _read_object(Path(str(arguments["model_config"])))
+        now = _leaves(current, without=ignored, text_encoder=text_encoder)
+        keys = sorted(before.keys() | now.keys())
+        changed = [key for key in keys if before.get(key) != now.get(key)]
         if changed:
             lines = "\n".join(
-                f"  {key}: {stored.get(key)!r} there, {current.get(key)!r} now" for key in changed
+                f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in changed
             )
             raise InputError(
                 f"output_dir: {self.root} holds the output of another run, whose config differs:\n"
@@ -105,7 +130,37 @@ class OutputFolder:
             )
 
     def _clear(self) -> None:
-        for folder in (self.log, self.root / "ckpt", *self.root.glob("results_*")):
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.restore, self.restore_backup):
-            file.unlink(missing_ok=True)
+        for pattern in WRITTEN:
+            for file in self.root.glob(pattern):
+                file.unlink()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object that a run has written."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
+        problem = str(error)
+    else:
+        if isinstance(value, dict):
+            return value
+        problem = f"it holds a {type(value).__name__}"
+    raise InputError(
+        f"{path}: missing or damaged ({problem}), so the run cannot be told from another one. Use "
+        "another output_dir, or --overwrite 1 to delete that run and start afresh."
+    )
+
+
+def _leaves(
+    arguments: Mapping[str, Any], *, without: Collection[str], text_encoder: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What makes a run that run, under dotted names: ``visual_model.depth``."""
+    leaves = {f"model_config.{key}": value for key, value in text_encoder.items()}
+    for key, value in arguments.items():
+        if key in without:
+            continue
+        if isinstance(value, dict):
+            leaves |= {f"{key}.{part}": part_value for part, part_value in value.items()}
+        else:
+            leaves[key] = value
+    return leaves

@@ -1,12 +1,9 @@
 """Number formats of the forward pass."""
 
-import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-
-logger = logging.getLogger(__name__)
 
 _AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -16,10 +13,7 @@ def usable_precision(wish: str, device: torch.device) -> str:
 
     A CPU multiplies fp16 matrices some 180 times slower than fp32 ones.
     """
-    if wish == "fp16" and device.type == "cpu":
-        logger.warning("precision: fp16 needs a GPU; this run on a CPU uses fp32")
-        return "fp32"
-    return wish
+    return "fp32" if wish == "fp16" and device.type == "cpu" else wish
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

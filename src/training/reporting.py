@@ -9,12 +9,11 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from src.training.output import OutputFolder
 
@@ -24,28 +23,52 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+FILE_ONLY = "file_only"  # attribute of records that the console, which shows a bar, leaves out
+MAX_EARLY_RECORDS = 10_000  # of a process that never opens a log file
 MIN_REDRAW_SECONDS = 0.5  # of a progress bar on a terminal
 LOGFILE_REDRAW_SECONDS = 30.0  # of a progress bar that is not on a terminal
 
 
-def start_logging(*, rank: int, log_file: Path | None = None) -> None:
-    """Log to the console and, if given, to a file; ranks other than 0 only warn.
+class _Console(logging.Handler):
+    """Writes records to standard error, above progress bars that are there."""
 
-    Args:
-        rank: this process's global rank.
-        log_file: is appended to by rank 0.
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, FILE_ONLY, False):
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
+def start_logging(*, rank: int) -> None:
+    """Log to the console; ranks other than 0 only warn.
+
+    Rank 0 keeps its records for :func:`log_to_file`.
     """
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if log_file is not None and rank == 0:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(LOG_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
-        root.addHandler(handler)
     root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    _add_handler(_Console())
+    if rank == 0:
+        root.addHandler(MemoryHandler(MAX_EARLY_RECORDS))
+
+
+def log_to_file(path: Path, *, rank: int) -> None:
+    """Append what rank 0 logs from now on, and what it has logged before, to a file."""
+    if rank != 0:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, encoding="utf-8")
+    _add_handler(file)
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            handler.close()  # which hands its records on
+            root.removeHandler(handler)
+
+
+def _add_handler(handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter(LOG_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    logging.getLogger().addHandler(handler)
 
 
 def _open_tensorboard(folder: Path, *, purge_step: int) -> "SummaryWriter | None":
@@ -59,13 +82,13 @@ def _open_tensorboard(folder: Path, *, purge_step: int) -> "SummaryWriter | None
 
 
 class Throughput:
-    """Clips per second and the share of time spent waiting for data, since the last reading."""
+    """Clips per second and the share of time spent waiting for data, since the last restart."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was measured, for instance after a validation."""
+        """Forget what was measured: after a line that reports it, after a validation."""
         self._started = time.perf_counter()
         self._clips = 0
         self._waited = 0.0
@@ -76,11 +99,9 @@ class Throughput:
         self._waited += waited
 
     def read(self) -> dict[str, float]:
-        """``clips_per_second`` and ``data_wait`` (0 to 1) since the last reading, then restart."""
+        """``clips_per_second`` and ``data_wait`` (0 to 1)."""
         elapsed = max(time.perf_counter() - self._started, 1e-9)
-        reading = {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
-        self.restart()
-        return reading
+        return {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
 
 
 class Reporter:
@@ -92,7 +113,7 @@ class Reporter:
         Args:
             output: the run's folder.
             total_steps: number of updates of the run, for the progress bar.
-            log_interval: updates between two lines of the log file and the metrics file.
+            log_interval: updates between two lines of the log file and of the metrics file.
         """
         self._output = output
         self._total = total_steps
@@ -122,27 +143,36 @@ class Reporter:
         kept = [line for line in lines if _step_of(line) < step]
         self._output.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def update(self, step: int, values: Mapping[str, float], *, reading: Throughput) -> None:
-        """Report one update.
+    def line_is_due(self, step: int) -> bool:
+        """Whether an update is one of those reported as lines; the same on every rank."""
+        return step % self._interval == 0 or step == self._total
+
+    def update(self, step: int, values: Mapping[str, float], *, throughput: Throughput) -> None:
+        """Report one update: on the bar and to TensorBoard, and as a line where one is due.
 
         Args:
             step: number of the update.
             values: ``loss``, ``lr``, ``grad_norm`` and whatever else the task names.
-            reading: is read and restarted when a line is due.
+            throughput: is restarted when a line is due.
         """
         if not self._output.is_writer:
             return
-        self._to_tensorboard("train", values, step)
+        speed = throughput.read()
+        shown_speed = (
+            f"{speed['clips_per_second']:.1f} clips/s, data wait {speed['data_wait']:.0%}"
+        )
+        self._bar.set_postfix_str(
+            f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, {shown_speed}", refresh=False
+        )
         self._bar.update(1)
-        if step % self._interval == 0 or step == self._total:
-            speed = reading.read()
+        self._to_tensorboard("train", values, step)
+        if self.line_is_due(step):
+            throughput.restart()
             self._to_tensorboard("train", speed, step)
-            self._bar.set_postfix_str(
-                f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, "
-                f"{speed['clips_per_second']:.1f} clips/s, data {100 * speed['data_wait']:.0f} %",
-                refresh=False,
-            )
             self._write_line(step, "train", {**values, **speed})
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            line = f"update {step} of {self._total}: {numbers}, {shown_speed}"
+            logger.info(line, extra={FILE_ONLY: True})
 
     def validation(self, step: int, metrics: Mapping[str, float], *, split: str = "valid") -> None:
         """Report metrics on a set that is not trained on."""
@@ -176,18 +206,10 @@ class Reporter:
             self._metrics.close()
 
     def __enter__(self) -> "Reporter":
-        self._redirect = logging_redirect_tqdm()
-        self._redirect.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-        self._redirect.__exit__(kind, error, trace)
 
 
 def console_progress(items: Iterable[Any], description: str) -> Iterator[Any]:

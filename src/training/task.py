@@ -1,21 +1,37 @@
 """The contract between the training loop and an objective."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+
+from src.datasets.retrieval import UnreadableVideo
+
+
+class Batch(Protocol):
+    """What the loop needs of a batch; the rest is between data and task."""
+
+    @property
+    def video_ids(self) -> Sequence[str]:
+        """One for each sample."""
+
+    @property
+    def unreadable(self) -> Sequence[UnreadableVideo]:
+        """Videos that were replaced because they could not be read."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
 
 
 class Task(nn.Module):
     """One objective over one model; the loop knows nothing else.
 
     A subclass sets ``model``, whose state dict is what a checkpoint holds, and implements
-    :meth:`forward` and :meth:`evaluate`.
+    :meth:`forward` and :meth:`evaluate`, for its own kinds of batches and evaluation sets.
     """
 
     model: nn.Module
-    metric_names: Iterable[str] = ()
-    """Names that :meth:`evaluate` reports; the best checkpoint is chosen by one of them."""
 
     def begin_update(self, step: int) -> None:
         """Called before the forward passes of update ``step``, counted from 1."""

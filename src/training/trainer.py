@@ -17,7 +17,7 @@ from src.training.output import OutputFolder
 from src.training.precision import autocast
 from src.training.reporting import Reporter, Throughput
 from src.training.seeding import random_state, set_random_state
-from src.training.task import Task
+from src.training.task import Batch, Task
 from src.training.unreadable import UnreadableLedger
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class TrainingData:
 
     def __init__(
         self,
-        start: Callable[[int], Iterator[Any]],
+        start: Callable[[int], Iterator[Batch]],
         *,
         num_examples: int,
         batches_per_epoch: int,
@@ -123,12 +123,8 @@ class Trainer:
         self._best: float | None = None
         self._throughput = Throughput()
 
-    def fit(self) -> dict[str, float]:
-        """Train to the end, from the restore file if there is one.
-
-        Returns:
-            The best value of the chosen metric and the update it was reached at.
-        """
+    def fit(self) -> None:
+        """Train to the end, from the restore file if there is one."""
         self._engine.prepare(self._task, self._optimizer)
         resumed = self._resume()
         self._reporter.start(step=self._step)
@@ -139,9 +135,10 @@ class Trainer:
         self._throughput.restart()
         while self._step < self._plan.last_step:
             values = self._update(batches)
-            self._reporter.update(self._step, values, reading=self._throughput)
+            if self._reporter.line_is_due(self._step):
+                values["unreadable_videos"] = self._ledger.num_on_all_ranks(self._engine)
+            self._reporter.update(self._step, values, throughput=self._throughput)
             self._after_update()
-        return {} if self._best is None else {f"best_{self._plan.best_metric}": self._best}
 
     def try_one_batch(self) -> None:
         """Run one batch forward and backward and say what came out; nothing is written."""
@@ -151,7 +148,7 @@ class Trainer:
         shown = ", ".join(f"{name} {float(value):.4f}" for name, value in losses.items())
         logger.info("dry run: one batch went through, %s", shown)
 
-    def _update(self, batches: Iterator[Any]) -> dict[str, float]:
+    def _update(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One update over ``accumulation_steps`` batches; returns what to report of it."""
         step = self._step + 1
         rate = self._learning_rate(step)
@@ -167,9 +164,9 @@ class Trainer:
         norm = self._engine.step(self._optimizer, max_grad_norm=self._plan.max_grad_norm)
         self._step = step
         values = {name: _mean(losses, name) for name in losses[0]}
-        return {**values, "lr": rate, "grad_norm": norm, "unreadable_videos": self._ledger.total}
+        return {**values, "lr": rate, "grad_norm": norm}
 
-    def _next(self, batches: Iterator[Any], *, number: int) -> Any:
+    def _next(self, batches: Iterator[Batch], *, number: int) -> Batch:
         """The next batch on the device; waiting for it is measured, its bad videos are counted."""
         started = time.perf_counter()
         batch = next(batches)
@@ -178,7 +175,7 @@ class Trainer:
         self._ledger.record(batch.unreadable, epoch=number // self._data.batches_per_epoch)
         return batch.to(self._engine.device)
 
-    def _forward_backward(self, batch: Any, *, last: bool) -> dict[str, torch.Tensor]:
+    def _forward_backward(self, batch: Batch, *, last: bool) -> dict[str, torch.Tensor]:
         with autocast(self._plan.precision, self._engine.device):
             losses = self._task(batch)
         loss = losses["loss"]

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 
-from src.datasets.retrieval import UnreadableVideo
+from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine
 from src.errors import InputError
 from src.training.output import OutputFolder
@@ -41,7 +41,8 @@ class UnreadableLedger:
         """Take note of a batch's unreadable videos.
 
         Raises:
-            InputError: if this epoch's share of replaced samples is above the limit.
+            InputError: if this epoch's share of replaced samples is above the limit; the videos are
+                then in the list.
         """
         if epoch != self._epoch:
             self._epoch, self._num_in_epoch = epoch, 0
@@ -52,6 +53,8 @@ class UnreadableLedger:
             logger.warning("replaced an unreadable video: %s: %s", video.video_id, video.reason)
         if self._num_in_epoch > self._limit:
             named = "\n".join(f"  {v.video_id}: {v.reason}" for v in self._unwritten[-NUM_NAMED:])
+            self._append(self._unwritten)  # there is no next save; each rank for itself
+            self._unwritten = []
             raise InputError(
                 f"{self._num_in_epoch} of the {self._samples_per_epoch} training samples of epoch "
                 f"{epoch + 1} could not be read, more than max_unreadable_fraction "
@@ -72,10 +75,16 @@ class UnreadableLedger:
         """Append what all ranks have met since the last time; every rank must call this."""
         new = [video for part in engine.gather_objects(self._unwritten) for video in part]
         self._unwritten = []
-        if not (new and self._output.is_writer):
-            return
+        if new and self._output.is_writer:
+            self._append(new)
+
+    def num_on_all_ranks(self, engine: Engine) -> float:
+        """``total`` summed over the ranks; every rank must call this."""
+        return engine.sum({"unreadable_videos": self.total})["unreadable_videos"]
+
+    def _append(self, videos: Sequence[UnreadableVideo]) -> None:
         self._output.unreadable.parent.mkdir(parents=True, exist_ok=True)
         with self._output.unreadable.open("a", encoding="utf-8") as file:
-            for video in new:
+            for video in videos:
                 record = {"video_id": video.video_id, "reason": video.reason}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -18,7 +18,7 @@ from src.modeling.weight_names import (
     from_vit,
     unwrap,
 )
-from src.training.checkpoints import read_weights
+from src.training.checkpoints import is_restore_state, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,19 @@ BERT_SOURCE = "bert-base-uncased's model.safetensors or pytorch_model.bin from t
 def load_checkpoint(model: nn.Module, path: Path) -> None:
     """Fill a model from a checkpoint in ALPRO's names; every parameter must be in it.
 
-    Time and position embeddings are resized to the model; heads of other tasks are left out.
+    Time and position embeddings are resized to the model; heads of other tasks are left out. The
+    state dict may be wrapped, see :func:`unwrap`.
 
     Raises:
-        InputError: if the file is of another architecture, naming keys and shapes.
+        InputError: if the file is of another architecture, naming keys and shapes, or none at all.
     """
-    state = read_weights(path)
+    content = read_weights(path)
+    if is_restore_state(content):
+        raise InputError(
+            f"{path}: this is a restore file, with which a run continues itself. Name one of the "
+            f"run's checkpoints, such as {path.parent / 'ckpt' / 'model_step_best.pt'}."
+        )
+    state = unwrap(content)
     expected = model.state_dict()
     for note in describe_adaptation(state, expected):
         logger.info("%s: %s", path, note)

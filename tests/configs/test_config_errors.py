@@ -85,6 +85,37 @@ def test_an_entry_of_a_list(load: Any, entry: dict[str, Any], expected: str) -> 
     assert expected in error
 
 
+def test_test_sets_may_not_share_a_results_folder(load: Any) -> None:
+    sets = [
+        {"name": name, "txt": txt, "img": "videos"}
+        for name, txt in (("a", "a/test.jsonl"), ("b", "b/other.csv"), ("c", "c/test.csv"))
+    ]
+    (error,) = load.errors({"test_datasets": sets})
+    assert 'test_datasets.0.txt = "a/test.jsonl" and test_datasets.2.txt = "c/test.csv"' in error
+    assert "results_<name of the annotation file>" in error
+    assert "Give one file another name" in error
+    assert len(load.errors({"test_datasets": [sets[0]] * 3})) == 3
+    assert len(load({"test_datasets": sets[:2]}).config.test_datasets) == 2
+
+
+@pytest.mark.parametrize(
+    ("in_file", "flags", "expected"),
+    [
+        ({"num_workers": "many"}, [], 'num_workers is "many"; expected a whole number'),
+        ({"num_workers": -1}, [], "num_workers is -1; expected a whole number, at least 0."),
+        ({}, ["--num_workers", "many"], '--num_workers is "many"; expected a whole number'),
+        ({}, ["--num_workers", "-1"], "--num_workers is -1; expected a whole number, at least 0."),
+        ({}, ["--num_workers"], "--num_workers has no value"),
+        ({}, ["--num_workers", "1", "--n_workers", "-1"], "--n_workers is -1"),
+    ],
+)
+def test_an_alias_is_called_as_the_user_wrote_it(
+    load: Any, in_file: dict[str, Any], flags: list[str], expected: str
+) -> None:
+    (error,) = load.errors(in_file, *flags)
+    assert f": {expected}" in error
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

@@ -55,6 +55,16 @@ def test_checkpoint_and_text_encoder_are_the_runs_own(load: Any, trained: Path) 
     assert other.config.e2e_weights_path == str(trained / "ckpt" / "model_step_300.pt")
 
 
+def test_a_step_may_be_a_number_of_the_file(load: Any, trained: Path) -> None:
+    changes = {"output_dir": str(trained), "inference_model_step": 100}
+    config = load(changes, *INFERENCE[:4], *INFERENCE[6:]).config
+    assert config.inference_model_step == "100"
+    assert config.e2e_weights_path == str(trained / "ckpt" / "model_step_100.pt")
+    for wrong in (True, 1.5, [100]):
+        (error,) = load.errors({"inference_model_step": wrong})
+        assert "inference_model_step is" in error
+
+
 def test_flags_may_name_other_weights_and_another_folder(load: Any, tmp_path: Path) -> None:
     flags = ("--output_dir", str(tmp_path / "new"), "--e2e_weights_path", "other.pt")
     resolved = load({}, *INFERENCE, *flags)

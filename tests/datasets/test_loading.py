@@ -8,6 +8,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from src.datasets.loading import EpochBatches, JoinedSets, make_loader
+from src.errors import InputError
 
 Key = tuple[int, int]
 
@@ -37,7 +38,7 @@ def _batches(
     rank: int = 0,
     size: int = 1,
     start_batch: int = 0,
-    shuffle: bool = True,
+    block_size: int = 1,
 ) -> EpochBatches:
     return EpochBatches(
         num_examples,
@@ -46,7 +47,7 @@ def _batches(
         size=size,
         seed=5,
         start_batch=start_batch,
-        shuffle=shuffle,
+        block_size=block_size,
     )
 
 
@@ -94,14 +95,54 @@ def test_a_resumed_run_reads_what_the_interrupted_one_would_have(start: int) -> 
     assert list(islice(resumed, 10)) == whole[start : start + 10]
 
 
-def test_unshuffled_order() -> None:
-    batches = _batches(5, batch_size=2, shuffle=False)
-    assert list(islice(batches, 4)) == [
-        [(0, 0), (0, 1)],
-        [(0, 2), (0, 3)],
-        [(0, 4)],
-        [(1, 0), (1, 1)],
+def _blocks(keys: list[Key], block_size: int) -> list[list[int]]:
+    """Indices in the order of reading, cut where blocks end."""
+    indices = [index for _, index in keys]
+    return [indices[start : start + block_size] for start in range(0, len(indices), block_size)]
+
+
+def test_blocks_stay_together_and_cover_each_epoch_once() -> None:
+    epochs = _epochs(_batches(24, batch_size=6, block_size=3), 2)
+    orders = [_blocks(epoch, 3) for epoch in epochs]
+    for blocks in orders:
+        assert all(block == list(range(block[0], block[0] + 3)) for block in blocks)
+        assert sorted(block[0] for block in blocks) == list(range(0, 24, 3))
+    assert orders[0] != orders[1]
+
+
+def test_two_processes_get_different_blocks() -> None:
+    shards = [
+        _epochs(_batches(24, batch_size=6, block_size=3, rank=rank, size=2), 1)[0]
+        for rank in range(2)
     ]
+    starts = [{block[0] for block in _blocks(shard, 3)} for shard in shards]
+    assert starts[0].isdisjoint(starts[1])
+    assert starts[0] | starts[1] == set(range(0, 24, 3))
+
+
+@pytest.mark.parametrize(("num_examples", "size"), [(10, 1), (10, 2), (7, 3), (2, 2)])
+def test_blocks_that_do_not_divide_evenly_lose_nothing(num_examples: int, size: int) -> None:
+    batches = [
+        _batches(num_examples, batch_size=4, block_size=4, rank=rank, size=size)
+        for rank in range(size)
+    ]
+    shards = [_epochs(one, 1)[0] for one in batches]
+    assert {len(shard) for shard in shards} == {batches[0].examples_per_epoch}
+    assert {index for shard in shards for _, index in shard} == set(range(num_examples))
+
+
+def test_blocks_of_one_are_the_plain_order() -> None:
+    epochs = _epochs(_batches(10, batch_size=4, rank=1, size=2, block_size=1), 3)
+    for number, epoch in enumerate(epochs):
+        order = np.random.default_rng([5, number]).permutation(10)
+        assert epoch == [(number, index) for index in order[1::2].tolist()]
+
+
+@pytest.mark.parametrize("start", [1, 4, 7])
+def test_blocks_resume_anywhere(start: int) -> None:
+    whole = list(islice(_batches(22, batch_size=4, rank=1, size=2, block_size=3), 20))
+    resumed = _batches(22, batch_size=4, rank=1, size=2, block_size=3, start_batch=start)
+    assert list(islice(resumed, 5)) == whole[start : start + 5]
 
 
 def test_no_batches_of_nothing() -> None:
@@ -136,6 +177,31 @@ def test_workers_change_nothing() -> None:
     alone = read(0)
     assert [len(batch) for batch in alone] == [3, 1, 3, 3, 1, 3, 3, 1]
     assert read(2) == alone
+
+
+class Refusing(Echo):
+    """A dataset that blames the user for its fourth sample."""
+
+    def __getitem__(self, key: Key) -> tuple[str, int, int]:
+        if key[1] == 3:
+            raise InputError("folder: nothing here can be read")
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_users_mistake_reaches_the_caller_bare(num_workers: int) -> None:
+    loader = make_loader(
+        Refusing("a", 5),
+        batches=[[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]],
+        collate=_as_list,
+        num_workers=num_workers,
+        pin_memory=False,
+    )
+    batches = iter(loader)
+    assert next(batches) == [("a", 0, 0), ("a", 0, 1)]
+    with pytest.raises(InputError) as caught:
+        next(batches)
+    assert str(caught.value) == "folder: nothing here can be read"
 
 
 def test_fixed_lists_of_indices_make_an_evaluation_loader() -> None:

@@ -12,12 +12,12 @@ from src.datasets.decoding import FrameSelector, PyAVDecoder, VideoReadError
 from src.datasets.retrieval import (
     EvaluationVideos,
     RetrievalTrainingSet,
-    UnreadableVideo,
     collate_retrieval,
     collate_videos,
 )
 from src.datasets.storage import VideoFolder
 from src.datasets.tokenization import load_tokenizer
+from src.datasets.unreadable import UnreadableVideo
 from src.errors import InputError
 from tests.datasets.clips import indices_of, write_clip
 
@@ -52,7 +52,7 @@ def _training_set(
         decoder=StubDecoder(),
         num_frames=4,
         sampling=sampling,
-        image_size=8,
+        frame_size=8,
         seed=seed,
         max_attempts=max_attempts,
     )
@@ -67,7 +67,7 @@ def _evaluation_videos(
         decoder=StubDecoder(),
         num_frames=4,
         sampling=sampling,
-        image_size=8,
+        frame_size=8,
         frame_order=frame_order,
         seed=3,
     )
@@ -161,7 +161,6 @@ def test_chunks_of_videos_list_what_is_unreadable(folder: VideoFolder) -> None:
     assert batch.frames is not None
     assert batch.frames.shape == (3, 4, 3, 8, 8)
     assert batch.positions == [0, 1, 3]
-    assert batch.video_ids == ["v0", "v1", "v2"]
     assert [video.video_id for video in batch.unreadable] == ["absent"]
     nothing = collate_videos([videos[2]])
     assert nothing.frames is None
@@ -176,7 +175,7 @@ def test_real_files(tmp_path: Path) -> None:
         decoder=PyAVDecoder(),
         num_frames=4,
         sampling="uniform",
-        image_size=32,
+        frame_size=32,
         seed=0,
     )
     frames = videos[0].frames

@@ -31,7 +31,7 @@ def test_shapes_and_unit_embeddings() -> None:
     torch.testing.assert_close(model.fuse_first(text, video), fused[:, 0])
     logits = model.match(text, video)
     torch.testing.assert_close(logits, model.itm_head(fused[:, 0]))
-    torch.testing.assert_close(model.match_probability(text, video), logits.softmax(1)[:, 1])
+    assert video.embedding.shape == text.embedding.shape == (2, model.embed_dim)
 
 
 @torch.no_grad()
@@ -83,14 +83,15 @@ def test_temperature_is_clamped(value: float, expected: float) -> None:
 def test_runs_in_bfloat16(whole_model: bool) -> None:
     model = small_model().eval()
     frames, (ids, mask) = random_frames(), random_text()
-    expected = model.match_probability(model.encode_text(ids, mask), model.encode_video(frames))
+    expected = model.match(model.encode_text(ids, mask), model.encode_video(frames))
     if whole_model:
         model.to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16, enabled=not whole_model):
         video, text = model.encode_video(frames), model.encode_text(ids, mask)
-        probability = model.match_probability(text, video)
-    assert video.embedding.dtype == probability.dtype == torch.float32
-    torch.testing.assert_close(probability, expected, atol=0.02, rtol=0.02)
+        logits = model.match(text, video)
+    assert video.embedding.dtype == torch.float32
+    probability = logits.float().softmax(1)
+    torch.testing.assert_close(probability, expected.softmax(1), atol=0.02, rtol=0.02)
 
 
 def test_encoders_of_different_widths_are_refused() -> None:

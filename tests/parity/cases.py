@@ -15,7 +15,7 @@ from src.losses.matching import (
     sample_hard_negatives,
     with_positives,
 )
-from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
+from src.modeling.alpro import MATCH, AlproForRetrieval, TextFeatures, VideoFeatures
 from src.modeling.checkpoints import adapt_state_dict
 from src.optimization.schedules import learning_rate_at
 from tests.parity.golden import FULL_SIZE, Case, fill, golden_tensor, retrieval_model
@@ -136,9 +136,8 @@ def evaluation_outputs(
     """Scores (V, C) of all pairs of V videos and C texts."""
     num_videos, num_texts = len(video.tokens), len(text.tokens)
     rows = torch.arange(num_videos).repeat_interleave(num_texts)  # (V*C,)
-    probability = model.match_probability(
-        text.select(torch.arange(num_texts).repeat(num_videos)), video.select(rows)
-    )
+    texts = text.select(torch.arange(num_texts).repeat(num_videos))
+    probability = model.match(texts, video.select(rows)).softmax(dim=1)[:, MATCH]  # (V*C,)
     return {
         "itm_prob_video_by_text": probability.view(num_videos, num_texts),
         "itc_sim_video_by_text": similarity(

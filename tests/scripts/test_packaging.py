@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import runpy
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +78,16 @@ def test_setup_admits_what_is_installed(setup_arguments: dict[str, Any]) -> None
     for text in ranges:
         wanted = Requirement(text)
         assert wanted.specifier.contains(exact_version(pins[wanted.name])), text
+
+
+def test_every_place_names_the_same_python(setup_arguments: dict[str, Any]) -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    version = tools["mypy"]["python_version"]
+    assert setup_arguments["python_requires"] == f">={version}"
+    assert tools["ruff"]["target-version"] == "py" + version.replace(".", "")
+    shim = tomllib.loads((ROOT / "env/torchvision_cpu/pyproject.toml").read_text())
+    assert shim["project"]["requires-python"] == f">={version}"
+    assert f"Python {version} or later" in (ROOT / "README.md").read_text()
 
 
 def test_setup_names_every_package(setup_arguments: dict[str, Any]) -> None:

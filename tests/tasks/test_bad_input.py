@@ -29,6 +29,46 @@ def test_missing_annotations_and_folders_are_reported_together(
     assert not (experiment.root / "run").exists()
 
 
+def test_all_missing_inputs_of_training_are_reported_together(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    flags = ("--tokenizer_dir", "/gone/tokenizer", "--val_datasets.0.txt", "/gone/val.jsonl")
+    message = refused(experiment.arguments(*flags, "--e2e_weights_path", "/gone/model.pt"))
+    assert "val_datasets.0.txt (tiny val): there is no file /gone/val.jsonl" in message
+    assert "tokenizer_dir: folder /gone/tokenizer not found" in message
+    assert "e2e_weights_path: /gone/model.pt: there is no such checkpoint file" in message
+    weights = ("--visual_weights_path", "/gone/vit", "--bert_weights_path", "/gone/bert")
+    message = refused(experiment.arguments(*flags, *weights, "--random_init", "0"))
+    for key in ("val_datasets.0.txt", "tokenizer_dir", "visual_weights_path", "bert_weights_path"):
+        assert f"{key}" in message
+    assert "weights_path" not in refused(experiment.arguments(*flags, *weights))
+
+
+def test_all_missing_inputs_of_inference_are_reported_together(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    flags = ("--e2e_weights_path", "/gone/model.pt", "--tokenizer_dir", "/gone/tokenizer")
+    data = ("--inference_txt_db", "/gone/test.jsonl", "--inference_img_db", "/gone/videos")
+    message = refused(experiment.inference(*flags, *data))
+    assert "inference_txt_db: there is no file /gone/test.jsonl" in message
+    assert "inference_img_db: there is no folder /gone/videos" in message
+    assert "tokenizer_dir: folder /gone/tokenizer not found" in message
+    assert "e2e_weights_path: /gone/model.pt: there is no such checkpoint file" in message
+
+
+@pytest.mark.parametrize("num_workers", ["0", "1"])
+def test_a_folder_of_unreadable_videos_is_named_without_traceback(
+    experiment: TinyExperiment, refused: Refuse, num_workers: str
+) -> None:
+    names = [f"train{i}" for i in range(6)]
+    write_videos(experiment.root / "videos", names, broken=names)
+    message = refused(
+        experiment.arguments("--n_workers", num_workers, "--max_unreadable_fraction", "1")
+    )
+    assert message.startswith(f"{experiment.root / 'videos'}: 5 videos drawn one after the other")
+    assert "DataLoader" not in message
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -162,6 +202,21 @@ def test_the_output_folder_of_another_run(
     assert "  seed: 42 there, 1 now\n" in message
     assert "--overwrite 1" in message
     assert (experiment.root / "run/log/metrics.jsonl").read_text() == before
+
+
+def test_continuing_with_edited_files(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments())
+    captions = experiment.root / "txt/val.jsonl"
+    captions.write_text(captions.read_text().replace("red", "blue"))
+    message = refused(experiment.arguments())
+    assert f"  annotations_sha256.{captions}: " in message
+    assert "train.jsonl" not in message
+    video_model = experiment.root / "video_model.json"
+    video_model.write_text(video_model.read_text().replace('"drop_rate": 0.1', '"drop_rate": 0.2'))
+    message = refused(experiment.arguments())
+    assert "  visual_model.drop_rate: 0.1 there, 0.2 now\n" in message
 
 
 def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Refuse) -> None:

@@ -167,7 +167,8 @@ def test_validation_reports_metrics_and_mean_losses(tokenizer: Tokenizer, tmp_pa
     values = task.evaluate(data)
     torch.manual_seed(2)
     assert task.evaluate(data) == values  # the negatives do not depend on the run
-    assert set(values) == set(task.metric_names)
+    losses = {"loss", "itc_loss", "itm_loss"}
+    assert set(values) == losses | set(make_evaluator(model, tokenizer).run(data).flat_metrics())
     assert values["loss"] == pytest.approx(values["itc_loss"] + values["itm_loss"])
     assert task.training
     frames = torch.cat([batch.frames for batch in data.loader])
@@ -192,4 +193,13 @@ def test_validation_losses_are_means_over_pairs(tokenizer: Tokenizer, tmp_path: 
     assert pair > 0
     for values in (by_chunk, by_batch):
         assert values["itc_loss"] == pytest.approx(pair * 2 / 3, rel=1e-5)
-        assert values["itm_loss"] == 0.0
+
+
+@pytest.mark.parametrize("part", ["itc", "itm"])
+def test_validation_reports_only_the_losses_there_are(
+    tokenizer: Tokenizer, tmp_path: Path, part: str
+) -> None:
+    task = make_task(make_model(), tokenizer, use_itc=part == "itc", use_itm=part == "itm")
+    values = task.evaluate(make_retrieval_set(tmp_path / "set", rows_of(3)))
+    assert {name for name in values if name.endswith("loss")} == {"loss", f"{part}_loss"}
+    assert values["loss"] == values[f"{part}_loss"] > 0

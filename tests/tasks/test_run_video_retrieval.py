@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def files_of(root: Path) -> set[str]:
 
 
 def test_training_leaves_everything_behind(experiment: TinyExperiment, run: Run) -> None:
-    run(experiment.arguments())
+    run(experiment.arguments(freeze=["visual_encoder.*"], timesformer_model_cfg="unused"))
     root = experiment.root / "run"
     assert files_of(root) == {
         *(f"log/{name}" for name in ("args.json", "model_config.json", "log.txt")),
@@ -48,6 +49,9 @@ def test_training_leaves_everything_behind(experiment: TinyExperiment, run: Run)
     arguments = content(root / "log/args.json")
     expected = {"n_gpu": 1, "num_train_steps": 4, "valid_steps": 2, "learning_rate": 1e-3}
     assert {key: arguments[key] for key in expected} == expected
+    assert arguments["visual_model"]["num_heads"] == 2
+    hashed = [Path(path).name for path in arguments["annotations_sha256"]]
+    assert sorted(hashed) == ["test.jsonl", "train.jsonl", "val.jsonl"]
     assert content(root / "log/model_config.json") == content(experiment.root / "text_model.json")
     lines = metric_lines(root)
     steps = [(line["step"], line["split"]) for line in lines]
@@ -57,6 +61,9 @@ def test_training_leaves_everything_behind(experiment: TinyExperiment, run: Run)
     log = (root / "log/log.txt").read_text()
     assert "text to video, VTC only" in log
     assert str(root / RESULTS) in log
+    assert "keys without effect: timesformer_model_cfg" in log  # said before there was a log file
+    assert re.search(r"freeze: \d\d of the \d\d+ parameters", log)
+    assert re.search(r"update 3 of 4: loss \d.*, itc_loss .*, lr .* clips/s, data wait", log)
 
 
 def test_results_tell_how_they_were_made(experiment: TinyExperiment, run: Run) -> None:
@@ -72,6 +79,7 @@ def test_results_tell_how_they_were_made(experiment: TinyExperiment, run: Run) -
         **{"num_captions": 3, "num_videos": 3, "num_scored_pairs": 9, "num_frames": 2},
         **{"resolution": 32, "retrieval_top_k": 0, "precision": "fp32", "seed": 7},
         **{"num_processes": 1, "frame_order": "original", "num_unreadable_videos": 0},
+        **{"frame_sampling": "uniform", "video_decoder": "auto"},
     }
     assert {key: protocol[key] for key in expected} == expected
     assert {len(protocol[f"{name}_sha256"]) for name in ("annotations", "checkpoint")} == {64}
@@ -178,12 +186,41 @@ def test_fp16_on_a_cpu_warns_and_is_fp32(
     run(experiment.arguments(output="fp32"))
     assert "needs a GPU" not in capsys.readouterr().err
     run(experiment.arguments("--fp16", "1"))
-    assert "precision: fp16 needs a GPU" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("precision: fp16 needs a GPU") == 1
     last = "ckpt/model_step_last.pt"
     states = [
         torch.load(experiment.root / name / last, weights_only=True) for name in ("fp32", "run")
     ]
     assert_same(*states)
+
+
+def test_bf16_on_a_cpu_from_end_to_end(experiment: TinyExperiment, run: Run) -> None:
+    run(experiment.arguments("--precision", "bf16"))
+    root = experiment.root / "run"
+    losses = [line["loss"] for line in metric_lines(root) if line["split"] == "train"]
+    assert len(losses) == 4
+    assert np.isfinite(losses).all()
+    state = torch.load(root / "ckpt/model_step_last.pt", weights_only=True)
+    assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}
+    assert content(root / RESULTS / "scores.json")["protocol"]["precision"] == "bf16"
+    sims = []
+    for precision in ("bf16", "fp32"):
+        run(experiment.inference("--precision", precision))
+        assert content(root / RESULTS / "scores.json")["protocol"]["precision"] == precision
+        sims.append([record["sim"] for record in content(root / RESULTS / "results.json")])
+    assert sims[0] != sims[1]
+    # Cosines over a temperature of 0.07: bf16 keeps 7 bits of each factor.
+    np.testing.assert_allclose(sims[0], sims[1], atol=0.5)
+
+
+def test_a_run_warns_once_of_what_has_no_effect(
+    experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [experiment.dataset("val"), experiment.dataset("test")]
+    run(experiment.arguments(val_datasets=sets, timesformer_model_cfg="unused", num_train_epochs=1))
+    said = capsys.readouterr().err
+    assert said.count("val_datasets: only the first, tiny val, is validated on") == 1
+    assert said.count("keys without effect: timesformer_model_cfg") == 1
 
 
 def test_an_unreadable_video_is_replaced_and_reported(experiment: TinyExperiment, run: Run) -> None:

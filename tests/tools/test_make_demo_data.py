@@ -44,6 +44,13 @@ def test_layout(made: Path) -> None:
     assert {scene["clip_name"] for scene in scenes} == videos
 
 
+def test_a_third_of_the_training_captions_stand_beside_their_siblings(made: Path) -> None:
+    names = [row.video_id for row in read_captions(made / "txt/train.jsonl")]
+    blocks = list(zip(names[::2], names[1::2], strict=True))  # what `shuffle_block: 2` keeps
+    siblings = [first[:-1] == second[:-1] and first != second for first, second in blocks]
+    assert siblings == [True] * COUNTS["train"] + [False] * 2 * COUNTS["train"]
+
+
 def test_a_clip_holds_the_frames_drawn(made: Path) -> None:
     pair = plan_dataset(num_pairs=COUNTS, seed=0)[-1]
     drawn = pair.render()[0].transpose(0, 3, 1, 2)

@@ -17,7 +17,9 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
     model.write_text('{"hidden_size": 32}')
     return {
         **{"model_config": str(model), "learning_rate": 0.1, "betas": (0.9, 0.98)},
-        **{"n_workers": 1, "n_gpu": 1, "num_train_steps": 10},
+        **{"n_workers": 1, "n_gpu": 1, "num_train_steps": 10, "valid_steps": 4, "save_steps": 2},
+        "visual_model": {"depth": 12, "drop_path_rate": 0.1},
+        "annotations_sha256": {"train.jsonl": "one", "val.jsonl": "two"},
     }
 
 
@@ -35,9 +37,24 @@ def test_a_fresh_folder_gets_the_runs_config(tmp_path: Path, arguments: dict[str
 
 def test_the_same_run_may_go_on_elsewhere(tmp_path: Path, arguments: dict[str, Any]) -> None:
     claim(tmp_path / "run", arguments)
+    (tmp_path / "run/restore.pt").touch()
     before = (tmp_path / "run/log/args.json").read_text()
-    claim(tmp_path / "run", {**arguments, "n_workers": 5, "n_gpu": 2, "num_train_steps": 5})
+    claim(tmp_path / "run", {**arguments, "n_workers": 5})
+    # The restore file says what is wrong with another number of processes, and with what follows.
+    claim(tmp_path / "run", {**arguments, "n_gpu": 2, "num_train_steps": 5, "valid_steps": 2})
     assert (tmp_path / "run/log/args.json").read_text() == before
+
+
+def test_a_run_without_a_restore_file_starts_anew_and_says_how(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    claim(tmp_path / "run", arguments)
+    changed = {**arguments, "n_workers": 5, "n_gpu": 2, "num_train_steps": 5}
+    claim(tmp_path / "run", changed)
+    stored = json.loads((tmp_path / "run/log/args.json").read_text())
+    assert {key: stored[key] for key in ("n_workers", "n_gpu", "num_train_steps")} == {
+        **{"n_workers": 5, "n_gpu": 2, "num_train_steps": 5}
+    }
 
 
 def test_another_runs_folder_is_refused_with_all_differences(
@@ -56,19 +73,104 @@ def test_another_runs_folder_is_refused_with_all_differences(
     assert "--overwrite 1" in message
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"num_train_steps": 12}, "num_train_steps: 10 there, 12 now"),
+        ({"valid_steps": 3}, "valid_steps: 4 there, 3 now"),
+        ({"save_steps": 5}, "save_steps: 2 there, 5 now"),
+        (
+            {"annotations_sha256": {"train.jsonl": "new", "val.jsonl": "two"}},
+            "annotations_sha256.train.jsonl: 'one' there, 'new' now",
+        ),
+        (
+            {"visual_model": {"depth": 12, "drop_path_rate": 0.2}},
+            "visual_model.drop_path_rate: 0.1 there, 0.2 now",
+        ),
+        ({"n_gpu": 2, "annotations_sha256": {}}, "annotations_sha256.val.jsonl: 'two' there, None"),
+    ],
+)
+def test_changed_data_schedule_or_model_is_another_run(
+    tmp_path: Path, arguments: dict[str, Any], changes: dict[str, Any], line: str
+) -> None:
+    claim(tmp_path / "run", arguments)
+    with pytest.raises(InputError) as caught:
+        claim(tmp_path / "run", {**arguments, **changes})
+    assert f"  {line}" in str(caught.value)
+    assert "depth" not in str(caught.value)
+
+
+def test_a_text_encoder_that_was_edited_is_another_run(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    claim(tmp_path / "run", arguments)
+    Path(arguments["model_config"]).write_text('{"hidden_size": 64}')
+    with pytest.raises(InputError, match=r"\n  model_config\.hidden_size: 32 there, 64 now\n"):
+        claim(tmp_path / "run", arguments)
+    assert json.loads((tmp_path / "run/log/model_config.json").read_text()) == {"hidden_size": 32}
+
+
+@pytest.mark.parametrize("name", ["restore.pt", "restore_backup.pt", "ckpt/model_step_best.pt"])
+def test_checkpoints_of_an_unknown_run_are_left_alone(
+    tmp_path: Path, arguments: dict[str, Any], name: str
+) -> None:
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("weights")
+    with pytest.raises(InputError) as caught:
+        claim(tmp_path / "run", arguments)
+    message = str(caught.value)
+    assert str(file) in message
+    assert "log/args.json" in message
+    assert "another output_dir, or --overwrite 1" in message
+    assert file.read_text() == "weights"
+    claim(tmp_path / "run", arguments, overwrite=True)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("name", ["args.json", "model_config.json"])
+@pytest.mark.parametrize("content", [b'{"learning_rate": 0.', b"\xff\xfe", b"[1]"])
+def test_a_damaged_config_of_the_run_is_an_error(
+    tmp_path: Path, arguments: dict[str, Any], name: str, content: bytes
+) -> None:
+    claim(tmp_path / "run", arguments)
+    (tmp_path / "run/log" / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"log/{name}: .*damaged.*--overwrite 1"):
+        claim(tmp_path / "run", arguments)
+
+
 def test_overwriting_deletes_what_the_run_wrote_and_nothing_else(
     tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     root = tmp_path / "run"
     claim(root, arguments)
-    mine = ("log/metrics.jsonl", "ckpt/model_step_1.pt", "restore.pt", "restore_backup.pt")
-    for name in (*mine, "results_test/step_best_1_mean/scores.json", "notes.txt"):
+    logs = ("metrics.jsonl", "log.txt", "unreadable_videos.jsonl", "events.out.tfevents.1.host.2")
+    mine = (
+        *(f"log/{name}" for name in logs),
+        *("ckpt/model_step_1.pt", "ckpt/model_step_best.pt"),
+        *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
+        *(f"results_test/step_best_1_mean/{name}.json" for name in ("scores", "results")),
+        *(f"results_test/step_best_1_mean/{name}_args.json" for name in ("raw", "merged")),
+    )
+    others = (
+        *("notes.txt", "log/notes.txt", "log/events/mine", "ckpt/epoch3.pt", "ckpt/old/mine.pt"),
+        *("results_test/plot.png", "results_test/step_best_1_mean/scores.csv"),
+    )
+    for name in (*mine, *others):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("old")
     claim(root, {**arguments, "learning_rate": 0.2}, overwrite=True)
     left = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    assert left == ["log/args.json", "log/model_config.json", "notes.txt"]
+    assert left == sorted(["log/args.json", "log/model_config.json", *others])
     assert json.loads((root / "log/args.json").read_text())["learning_rate"] == 0.2
+
+
+def test_a_file_that_cannot_be_deleted_is_an_error(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    (tmp_path / "run/restore.pt").mkdir(parents=True)  # cannot be unlinked
+    with pytest.raises(OSError, match="restore.pt"):
+        claim(tmp_path / "run", arguments, overwrite=True)
 
 
 def test_only_rank_0_writes(tmp_path: Path, arguments: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.datasets.retrieval import UnreadableVideo
+from src.datasets.unreadable import UnreadableVideo
+from src.distributed.engine import SingleProcess
 from src.errors import InputError
 from src.training.task import Task
+from tests.factories import CPU
 from tests.training.toys import (
     KilledError,
     ToyBatch,
@@ -221,6 +223,33 @@ def test_unreadable_videos_are_counted_by_epoch_and_listed_once(tmp_path: Path) 
     ]
     with pytest.raises(InputError, match="2 of the 6 training samples of epoch 1 could not be"):
         train(tmp_path / "many", plan=plan, batch=batch, max_unreadable=1 / 6)
+
+
+class ThreeAlike(SingleProcess):
+    """Stands for one of three processes with the same numbers; counts the sums it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(CPU, scale_loss=False)
+        self.num_sums = 0
+
+    def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
+        self.num_sums += 1
+        return {name: 3 * total for name, total in totals.items()}
+
+
+def test_unreadable_videos_of_all_processes_are_counted_in_the_lines(tmp_path: Path) -> None:
+    def batch(number: int) -> ToyBatch:
+        made = toy_batch(number)
+        made.unreadable.append(UnreadableVideo(f"bad{number}", "made so"))
+        return made
+
+    engine = ThreeAlike()
+    every_third: dict[str, Any] = {"plan": make_plan(), "log_interval": 3}
+    train(tmp_path, batch=batch, max_unreadable=1.0, engine=engine, **every_third)
+    lines = [line for line in metric_lines(tmp_path) if line["split"] == "train"]
+    counts = {line["step"]: line["unreadable_videos"] for line in lines}
+    assert counts == {3: 9, 6: 18, 7: 21}
+    assert engine.num_sums == len(lines)
 
 
 def test_continuing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.retrieval import UnreadableVideo
+from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import SingleProcess
 from src.errors import InputError
 from src.training.output import OutputFolder
@@ -30,6 +30,16 @@ def test_the_limit_is_a_share_of_an_epoch(tmp_path: Path) -> None:
     assert "3 of the 20 training samples of epoch 3 could not be read" in message
     assert "max_unreadable_fraction 0.1" in message
     assert "  v1: no frames\n  v2: not a video\n  v1: no frames\n" in message
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_list_is_there_when_the_run_stops(tmp_path: Path, rank: int) -> None:
+    ledger = make_ledger(tmp_path, max_fraction=0.1, rank=rank)
+    ledger.record(BAD, epoch=0)
+    with pytest.raises(InputError, match="  v2: not a video\n  v1: no frames\n"):
+        ledger.record(BAD[:1], epoch=0)
+    lines = (tmp_path / "log/unreadable_videos.jsonl").read_text().splitlines()
+    assert [json.loads(line)["video_id"] for line in lines] == ["v1", "v2", "v1"]
 
 
 def test_a_limit_of_zero_stops_at_the_first(tmp_path: Path) -> None:

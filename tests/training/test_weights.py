@@ -11,9 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from src.errors import InputError
-from src.training.weights import find_weights, load_starting_weights, load_vit, resolve_vit
+from src.training.weights import (
+    find_weights,
+    load_checkpoint,
+    load_starting_weights,
+    load_vit,
+    resolve_vit,
+)
 from tests.factories import make_model
-from tests.training.toys import assert_same
+from tests.training.toys import assert_same, make_plan, train
 
 VIDEO, TEXT = "visual_encoder.model.", "text_encoder."
 OVER_TIME = ("temporal", "time_embed")
@@ -91,6 +97,26 @@ def test_a_whole_checkpoint_asks_for_nothing_else(
         model, checkpoint=tmp_path / "alpro.pt", vit=gone, bert=gone, random_init=False
     )
     assert_same(dict(model.state_dict()), source)
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+def test_a_wrapped_checkpoint_is_found(
+    tmp_path: Path, source: dict[str, Tensor], wrapper: str
+) -> None:
+    state = {f"module.{name}": value for name, value in source.items()}
+    torch.save({wrapper: state, "epoch": 3}, tmp_path / "alpro.pt")
+    model = make_model()
+    load_checkpoint(model, tmp_path / "alpro.pt")
+    assert_same(dict(model.state_dict()), source)
+
+
+def test_a_restore_file_is_no_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path, plan=make_plan())
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(make_model(), tmp_path / "restore.pt")
+    message = str(caught.value)
+    assert f"{tmp_path / 'restore.pt'}: this is a restore file" in message
+    assert str(tmp_path / "ckpt/model_step_best.pt") in message
 
 
 def test_a_checkpoint_of_another_number_of_frames_is_resized(

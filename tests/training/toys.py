@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.datasets.retrieval import UnreadableVideo
-from src.distributed.engine import SingleProcess
+from src.datasets.unreadable import UnreadableVideo
+from src.distributed.engine import Engine, SingleProcess
 from src.training.checkpoints import CheckpointWriter
 from src.training.output import OutputFolder
 from src.training.reporting import Reporter
@@ -53,8 +53,6 @@ def toy_batch(number: int, *, size: int = 2) -> ToyBatch:
 
 class ToyTask(Task):
     """Regression with dropout: the loss depends on the generator's state."""
-
-    metric_names = ("loss", "score")
 
     def __init__(self, *, dropout: float = 0.5) -> None:
         super().__init__()
@@ -101,6 +99,8 @@ def train(
     optimizer: Callable[[Any], torch.optim.Optimizer] = torch.optim.AdamW,
     learning_rate: Callable[[int], float] = lambda step: 0.1 / step,
     max_unreadable: float = 0.5,
+    engine: Engine | None = None,
+    log_interval: int = 1,
 ) -> Trainer:
     """Train a task in a folder, as a process would that has just started."""
     seed_everything(3)
@@ -119,10 +119,10 @@ def train(
         batches_per_epoch=BATCHES_PER_EPOCH,
         samples_per_epoch=2 * BATCHES_PER_EPOCH,
     )
-    with Reporter(output, total_steps=plan.last_step, log_interval=1) as reporter:
+    with Reporter(output, total_steps=plan.last_step, log_interval=log_interval) as reporter:
         trainer = Trainer(
             task,
-            engine=SingleProcess(CPU, scale_loss=False),
+            engine=engine or SingleProcess(CPU, scale_loss=False),
             optimizer=optimizer(task.model.parameters()),
             learning_rate=learning_rate,
             data=data,

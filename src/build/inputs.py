@@ -1,0 +1,73 @@
+"""What a config names must be there: all that is absent is reported together, before any work."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from src.configs.schema import ExperimentConfig, RetrievalConfig
+from src.datasets.tokenization import check_vocabulary
+from src.errors import InputError
+from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
+
+
+def check_training_inputs(config: ExperimentConfig) -> None:
+    """Report all that is missing for training: annotations, videos, vocabulary, weights."""
+    problems = []
+    for key in ("train_datasets", "val_datasets", "test_datasets"):
+        for index, part in enumerate(getattr(config, key)):
+            problems += _missing_file(f"{key}.{index}.txt ({part.name})", part.txt)
+            problems += _missing_folder(f"{key}.{index}.img ({part.name})", part.img)
+    _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])
+
+
+def check_inference_inputs(config: RetrievalConfig) -> None:
+    """Report all that is missing for inference: annotations, videos, vocabulary, checkpoint."""
+    _report(
+        [
+            *_missing_file("inference_txt_db", str(config.inference_txt_db)),
+            *_missing_folder("inference_img_db", str(config.inference_img_db)),
+            *_missing_vocabulary(config),
+            *_missing_weights(config),
+        ]
+    )
+
+
+def _report(problems: Iterable[str]) -> None:
+    if lines := list(problems):
+        raise InputError("\n".join([*lines, "Correct these paths, or put the data there."]))
+
+
+def _missing_file(key: str, path: str) -> list[str]:
+    return [] if Path(path).is_file() else [f"{key}: there is no file {path}."]
+
+
+def _missing_folder(key: str, path: str) -> list[str]:
+    return [] if Path(path).is_dir() else [f"{key}: there is no folder {path}."]
+
+
+def _missing_vocabulary(config: ExperimentConfig) -> list[str]:
+    return _complaint(lambda: check_vocabulary(Path(config.tokenizer_dir)))
+
+
+def _missing_weights(config: ExperimentConfig) -> list[str]:
+    """Of the weights that `start_weights` will read, what is not there."""
+    if config.e2e_weights_path is not None:
+        path = config.e2e_weights_path
+        found = Path(path).is_file()
+        return [] if found else [f"e2e_weights_path: {path}: there is no such checkpoint file."]
+    vit = resolve_vit(config.visual_weights_path)
+    if config.random_init or vit is None:
+        return []
+    bert = Path(config.bert_weights_path or config.tokenizer_dir)
+    return [
+        *_complaint(lambda: find_weights(vit, key="visual_weights_path", source=VIT_SOURCE)),
+        *_complaint(lambda: find_weights(bert, key="bert_weights_path", source=BERT_SOURCE)),
+    ]
+
+
+def _complaint(check: Callable[[], object]) -> list[str]:
+    """What a check that raises InputError has to say."""
+    try:
+        check()
+    except InputError as error:
+        return [str(error)]
+    return []

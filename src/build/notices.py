@@ -1,0 +1,30 @@
+"""What the user should know about a config before it is put to work."""
+
+import logging
+
+import torch
+
+from src.configs.loading import Resolved
+from src.configs.schema import RetrievalConfig
+from src.distributed.engine import Engine
+from src.training.precision import usable_precision
+
+logger = logging.getLogger(__name__)
+
+
+def log_notices(resolved: Resolved[RetrievalConfig], *, engine: Engine) -> None:
+    """Warn of what has no effect, once for all processes."""
+    if engine.rank == 0:
+        for notice in [*resolved.warnings, *_notices(resolved.config, engine.device)]:
+            logger.warning(notice)
+
+
+def _notices(config: RetrievalConfig, device: torch.device) -> list[str]:
+    notices = []
+    used = usable_precision(config.precision, device)
+    if used != config.precision:
+        notices.append(f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}")
+    if len(config.val_datasets) > 1 and not config.do_inference:
+        first = config.val_datasets[0].name
+        notices.append(f"val_datasets: only the first, {first}, is validated on")
+    return notices
