@@ -33,6 +33,7 @@ DRAWING_VERSION = 1
 CODEC = {"crf": "20", "preset": "veryfast", "threads": "1", "bf": "0", "mbtree": "0"}
 """Looking ahead (``bf``, ``mbtree``) made x264 write different bytes from equal frames."""
 PAIRS_PER_JOB = 16
+LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 NUM_SIBLING_WORDINGS = 1
 """Wordings of which siblings' captions stand together, see `_rows`."""
 
@@ -115,6 +116,7 @@ def make_demo_data(
         total=len(missing),
         desc="demo clips",
         unit="pair",
+        mininterval=0.1 if sys.stderr.isatty() else LOGFILE_REDRAW_SECONDS,
     ):
         pass
     seconds = time.perf_counter() - start
