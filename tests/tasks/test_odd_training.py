@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_odd_files_neither_kill_nor_hang_a_run_and_readable_ones_are_used(
     training_set = {"name": "odd", "txt": str(captions), "img": str(shared / "real" / "odd")}
     for number in range(experiment.num_val):
         write_clip(tmp_path / "videos" / f"val{number}.mp4")
-    changes = {
+    changes: dict[str, Any] = {
         **{"train_datasets": [training_set], "max_unreadable_fraction": 1.0, "n_workers": 1},
         **{"test_datasets": []},
         **{"train_batch_size": 10, "num_train_epochs": 1},
