@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lints, type-checks and tests, after installing what is missing. Further arguments go to pytest:
 #   bash run_scripts/test.sh -k sampling
+#   bash run_scripts/test.sh -m slow        the tests that take minutes
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 install_and_activate
 
