@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 USER_ERROR_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells tell it
 
 
 class InputError(ValueError):
@@ -18,6 +19,7 @@ class InputError(ValueError):
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; the user's mistakes end it with one message and exit code 2.
 
+    Ctrl-C ends it with one line too, which adds what the ``KeyboardInterrupt`` has to say.
     Of several processes under ``horovodrun``, the message names the one at fault.
     """
     try:
@@ -25,6 +27,9 @@ def run_script(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.stderr.write(f"error{_process()}: {error}\n")
         sys.exit(USER_ERROR_EXIT_CODE)
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write("; ".join([f"interrupted{_process()}", *map(str, interrupt.args)]) + "\n")
+        sys.exit(INTERRUPTED_EXIT_CODE)
 
 
 def _process() -> str:

@@ -171,10 +171,11 @@ def make_retrieval_set(
     """An evaluation set over made-up videos in ``folder``; the loader is a plain list."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
-    write_videos(folder / "videos", video_ids, broken=broken)
+    clips = folder / "videos"
+    write_videos(clips, video_ids, broken=broken)
     videos = EvaluationVideos(
         video_ids,
-        VideoFolder(folder / "videos"),
+        VideoFolder(clips),
         decoder=MadeUpDecoder(),
         num_frames=NUM_FRAMES,
         sampling="uniform",
@@ -185,7 +186,7 @@ def make_retrieval_set(
     own = shard(pieces, engine=engine)
     loader: Any = [collate_videos([videos[position] for position in piece]) for piece in own]
     annotations = write_captions(folder / "captions.jsonl", rows)
-    return RetrievalSet("tiny", annotations, rows, video_ids, pieces, loader)
+    return RetrievalSet("tiny", annotations, clips, rows, video_ids, pieces, loader)
 
 
 def make_evaluator(

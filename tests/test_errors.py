@@ -10,6 +10,25 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize(
+    ("interrupt", "line"),
+    [
+        (KeyboardInterrupt(), "interrupted\n"),
+        (KeyboardInterrupt("go on like this"), "interrupted; go on like this\n"),
+    ],
+)
+def test_an_interruption_ends_with_one_line(
+    interrupt: KeyboardInterrupt, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise interrupt
+
+    with pytest.raises(SystemExit) as end:
+        run_script(main)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
     ("environment", "beginning"),
     [
         ({}, "error: "),

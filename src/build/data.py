@@ -161,7 +161,7 @@ def build_evaluation_set(
         num_workers=min(config.n_workers, len(own)),
         pin_memory=config.pin_mem and engine.device.type == "cuda",
     )
-    return RetrievalSet(part.name, path, rows, video_ids, pieces, loader)
+    return RetrievalSet(part.name, path, videos.root, rows, video_ids, pieces, loader)
 
 
 def annotation_path(part: DatasetConfig) -> Path:

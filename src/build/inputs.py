@@ -37,10 +37,14 @@ def _report(problems: Iterable[str]) -> None:
 
 
 def _missing_file(key: str, path: str) -> list[str]:
+    if Path(path).is_dir():
+        return [f"{key}: {path} is a folder, not a file."]
     return [] if Path(path).is_file() else [f"{key}: there is no file {path}."]
 
 
 def _missing_folder(key: str, path: str) -> list[str]:
+    if Path(path).is_file():
+        return [f"{key}: {path} is a file, not a folder."]
     return [] if Path(path).is_dir() else [f"{key}: there is no folder {path}."]
 
 

@@ -81,11 +81,20 @@ def build_retrieval_model(resolved: Resolved[Any]) -> AlproForRetrieval:
     )
 
 
-def start_retrieval_model(resolved: Resolved[Any], *, engine: Engine) -> AlproForRetrieval:
-    """The retrieval model of a config with its starting weights, the same on every rank."""
+def start_retrieval_model(
+    resolved: Resolved[Any], *, engine: Engine, resumes: bool = False
+) -> AlproForRetrieval:
+    """The retrieval model of a config with its starting weights, the same on every rank.
+
+    Args:
+        resolved: the config.
+        engine: the job.
+        resumes: a restore file will fill the model; starting weights are left out.
+    """
     seed_everything(resolved.config.seed)
     model = build_retrieval_model(resolved)
-    start_weights(model, resolved.config)
+    if not resumes:
+        start_weights(model, resolved.config)
     return model.to(engine.device)
 
 

@@ -27,4 +27,6 @@ def _notices(config: RetrievalConfig, device: torch.device) -> list[str]:
     if len(config.val_datasets) > 1 and not config.do_inference:
         first = config.val_datasets[0].name
         notices.append(f"val_datasets: only the first, {first}, is validated on")
+    if config.random_init and config.e2e_weights_path is not None and not config.do_inference:
+        notices.append("random_init has no effect: e2e_weights_path is given")
     return notices

@@ -96,7 +96,7 @@ def build_task(
 def inference_set(config: RetrievalConfig) -> DatasetConfig:
     """The set that the inference flags name."""
     return DatasetConfig(
-        name=config.inference_split,
+        name=config.inference_split or Path(str(config.inference_txt_db)).stem,
         txt=str(config.inference_txt_db),
         img=str(config.inference_img_db),
     )
@@ -132,7 +132,7 @@ def evaluate_and_write(
     if engine.rank != 0:
         return
     config = resolved.config
-    folder = results_folder(config, data, step=step)
+    folder = results_folder(config, data, checkpoint=checkpoint, step=step)
     write_json(folder / "raw_args.json", given_arguments(resolved))
     write_json(folder / "merged_args.json", resolved.to_json())
     write_results(
@@ -148,9 +148,21 @@ def evaluate_and_write(
     )
 
 
-def results_folder(config: RetrievalConfig, data: RetrievalSet, *, step: str) -> Path:
-    """The original's folder for results; frames in another order have one of their own."""
-    name = f"step_{step}_{config.inference_n_clips}_{config.score_agg_func}"
+def results_folder(
+    config: RetrievalConfig, data: RetrievalSet, *, checkpoint: Path, step: str
+) -> Path:
+    """The original's folder for results.
+
+    Other ways to evaluate than the original's, and checkpoints from elsewhere than the run's own
+    folder, have folders of their own.
+    """
+    own = OutputFolder(Path(config.output_dir), rank=0).checkpoint(step)
+    model = step if checkpoint.absolute() == own.absolute() else checkpoint.stem
+    name = f"step_{model}_{config.inference_n_clips}_{config.score_agg_func}"
+    if config.retrieval_top_k > 0:
+        name += f"_top{config.retrieval_top_k}"
+    if not config.use_itm:
+        name += "_vtc"
     if config.frame_order != "original":
         name += f"_{config.frame_order}"
     return Path(config.output_dir) / f"results_{data.annotations.stem}" / name
@@ -179,6 +191,7 @@ def protocol_of(
     return {
         "annotations": str(data.annotations),
         "annotations_sha256": sha256_of(data.annotations),
+        "videos": str(data.folder),
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256_of(checkpoint),
         "num_frames": config.num_frm,

@@ -145,6 +145,13 @@ def build_output(
     return output
 
 
+def will_resume(config: ExperimentConfig) -> bool:
+    """Whether a training run continues from a restore file of its output folder."""
+    if config.overwrite or config.dry_run:
+        return False
+    return bool(OutputFolder(Path(config.output_dir), rank=0).restore_files())
+
+
 def _annotation_hashes(config: ExperimentConfig) -> dict[str, str]:
     """Annotation file -> SHA-256, for all sets of a run."""
     parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)

@@ -119,10 +119,11 @@ def _unknown(name: str, options: dict[str, Option]) -> Problem:
 def _unknown_part(name: str, target: Option) -> Problem:
     assert target.entry_class is not None
     fields = options_of(target.entry_class)
-    guess = nearest(name.split(".")[-1], fields) or next(iter(fields))
     index = name.split(".")[1]
-    index = index if index.isdecimal() else "0"
-    remedy = f"Did you mean --{target.name}.{index}.{guess}? Its parts: {', '.join(fields)}."
+    entry = f"--{target.name}.{index if index.isdecimal() else '0'}"
+    guess = nearest(name.split(".")[-1], fields)
+    meant = f"Did you mean {entry}.{guess}? Its parts" if guess else f"The parts of {entry}"
+    remedy = f"{meant}: {', '.join(fields)}."
     return Problem(COMMAND_LINE, f"unknown flag --{name}.", remedy)
 
 

@@ -42,7 +42,7 @@ def inference_layers(
     else:
         present = [stored, model_config]
         if not stored.is_file():
-            problems.append(_no_run(stored))
+            problems.append(_no_run(stored, output_dir=output_dir))
             return []
     layers = []
     if stored in present:
@@ -55,10 +55,14 @@ def inference_layers(
     return [*layers, Layer(INFERENCE_SOURCE, INFERENCE_SOURCE, derived)]
 
 
-def _no_run(stored: Path) -> Problem:
+def _no_run(stored: Path, *, output_dir: str) -> Problem:
+    if Path(output_dir).is_file():
+        place, reason = output_dir, "this is a file, not a folder"
+    else:
+        place, reason = str(stored), "there is no such file"
     return Problem(
-        str(stored),
-        "there is no such file, so output_dir is not the folder of a trained run.",
+        place,
+        f"{reason}, so output_dir is not the folder of a trained run.",
         "Give the output_dir of a training run, or name a checkpoint with --e2e_weights_path.",
     )
 

@@ -274,7 +274,9 @@ class InferenceOptions:
     )
     inference_batch_size: int = option(64, "texts per batch", minimum=1, per_run=True)
     inference_n_clips: int = option(1, "clips per video; only 1", minimum=1, per_run=True)
-    inference_split: str = option("val", "a name for the set, in messages", per_run=True)
+    inference_split: str | None = option(
+        None, "a name for the set, in messages (null: that of the annotation file)", per_run=True
+    )
     score_agg_func: str = option(
         "mean", "how clips' scores join; names the results", choices=("mean", "max", "lse")
     )

@@ -78,24 +78,42 @@ def _jsonl_rows(path: Path) -> Iterator[CaptionRow]:
 
 def _csv_rows(path: Path) -> Iterator[CaptionRow]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
+        reader = csv.reader(file)
+        header = next(reader, [])
         video_key = "clip_name" if "clip_name" in header else "video_id"
         for column in ("caption", video_key):
             if column not in header:
                 raise InputError(
-                    f"{path}:1: no column {column!r} in the header {list(header)}; the first line "
+                    f"{path}:1: no column {column!r} in the header {header}; the first line "
                     "must name the columns, among them caption and clip_name (or video_id)"
                 )
         try:
-            for record in reader:
-                yield _row(record, video_key=video_key, where=f"{path}:{reader.line_num}")
+            for fields in reader:
+                if len(fields) < 2 and not "".join(fields).strip():
+                    continue
+                where = f"{path}:{reader.line_num}"
+                _check_width(fields, header=header, where=where)
+                record = dict(zip(header, fields, strict=True))
+                yield _row(record, video_key=video_key, where=where)
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not CSV ({error})") from error
 
 
+def _check_width(fields: list[str], *, header: list[str], where: str) -> None:
+    """Refuse a row that is not as wide as the header: a comma would cut its caption in two."""
+    count = len(fields)
+    if count == len(header):
+        return
+    if count > len(header):
+        remedy = "put captions that contain commas in quotes"
+    else:
+        remedy = "separate the fields with commas, and leave none out"
+    noun = "field" if count == 1 else "fields"
+    raise InputError(f"{where}: {count} {noun}, but the header names {len(header)}; {remedy}")
+
+
 def _row(record: dict[str, Any], *, video_key: str, where: str) -> CaptionRow:
-    """Check one record; a CSV row that ends early holds ``None`` for what it lacks."""
+    """Check one record: texts that say something under both keys."""
     for key in ("caption", video_key):
         value = record.get(key)
         if value is None:
@@ -105,7 +123,6 @@ def _row(record: dict[str, Any], *, video_key: str, where: str) -> CaptionRow:
             raise InputError(
                 f"{where}: field {key!r} must be text, not {type(value).__name__} ({value!r})"
             )
-    video_id = record[video_key].strip()
-    if not video_id:
-        raise InputError(f"{where}: field {video_key!r} is empty")
-    return CaptionRow(caption=record["caption"], video_id=video_id)
+        if not value.strip():
+            raise InputError(f"{where}: field {key!r} is empty; fill it in, or remove the row")
+    return CaptionRow(caption=record["caption"], video_id=record[video_key].strip())

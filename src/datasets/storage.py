@@ -12,6 +12,11 @@ VIDEO_EXTENSIONS = (
 )  # fmt: skip
 
 
+def folder_trouble(path: Path) -> str:
+    """What is wrong with a path that is no folder."""
+    return f"{path} is a file, not a folder" if path.exists() else f"folder {path} not found"
+
+
 class VideoFolder:
     """A folder holding one file per video, named ``<video id><extension>``.
 
@@ -22,7 +27,7 @@ class VideoFolder:
     def __init__(self, root: Path, *, extension: str = ".mp4") -> None:
         if not root.is_dir():
             raise InputError(
-                f"video folder {root} not found; the dataset's `img` must name the folder that "
+                f"videos: {folder_trouble(root)}; the dataset's `img` must name the folder that "
                 f"holds its videos as <video id>{extension}"
             )
         self.root = root

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
+from src.datasets.storage import folder_trouble
 from src.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def check_vocabulary(folder: Path) -> None:
     """Raise InputError where ``folder`` or the vocabulary in it is missing."""
     if not folder.is_dir():
         raise InputError(
-            f"tokenizer_dir: folder {folder} not found; give a folder that holds vocab.txt"
+            f"tokenizer_dir: {folder_trouble(folder)}; give a folder that holds vocab.txt"
         )
     if not any((folder / name).is_file() for name in _VOCABULARY_FILES):
         wanted = " nor ".join(_VOCABULARY_FILES)

@@ -6,7 +6,7 @@ bit of its features, does not depend on how many ranks there are.
 Shapes: C captions, V videos, N patches, L text tokens, D width, E embedding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -81,7 +81,7 @@ def encode_videos(
     engine: Engine,
     precision: str,
     keep_tokens: bool,
-    progress: Callable[[Iterator[VideoBatch]], Iterator[VideoBatch]] = iter,
+    progress: Callable[[Iterable[VideoBatch]], Iterator[VideoBatch]] = iter,
 ) -> EncodedVideos:
     """Encode this rank's videos and share the embeddings.
 
@@ -98,7 +98,7 @@ def encode_videos(
     embeddings: dict[int, np.ndarray] = {}
     tokens: dict[int, Tensor] = {}
     unreadable: list[UnreadableVideo] = []
-    for batch in progress(iter(loader)):
+    for batch in progress(loader):
         unreadable += batch.unreadable
         frames = batch.to(engine.device).frames
         if frames is None:  # no video of the chunk is readable

@@ -35,7 +35,7 @@ from src.training.precision import autocast
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[Iterable[Any], str], Iterator[Any]]
+Progress = Callable[[Iterable[Any], str, str], Iterator[Any]]  # items, description, unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class RetrievalSet:
 
     name: str
     annotations: Path
+    folder: Path
+    """Where the videos are."""
     rows: Sequence[CaptionRow]
     """C captions; a caption's row number is its id."""
     video_ids: Sequence[str]
@@ -110,7 +112,11 @@ class RetrievalOutcome:
         ]
 
 
-def silent_progress(items: Iterable[Any], description: str) -> Iterator[Any]:  # noqa: ARG001
+def silent_progress(
+    items: Iterable[Any],
+    description: str,  # noqa: ARG001
+    unit: str,  # noqa: ARG001
+) -> Iterator[Any]:
     """The progress display that shows nothing."""
     return iter(items)
 
@@ -168,7 +174,7 @@ class RetrievalEvaluator:
                 engine=self._engine,
                 precision=self._precision,
                 keep_tokens=self._use_matching,
-                progress=lambda batches: self._progress(batches, "encoding videos"),
+                progress=lambda batches: self._progress(batches, "encoding videos", "batch"),
             )
             texts = encode_texts(
                 self.model,
@@ -237,7 +243,7 @@ class RetrievalEvaluator:
         own: dict[int, np.ndarray] = {}
         mine = [index for index, column in enumerate(columns) if column in videos.tokens]
         with evaluation_mode(self.model):
-            for index in self._progress(mine, "scoring pairs"):
+            for index in self._progress(mine, "scoring pairs", "video"):
                 wanted = [rows[row] for row in np.flatnonzero(scored[:, index]).tolist()]
                 own[index] = self._match_one(texts, wanted, videos.select([columns[index]]))
         scores = np.zeros(scored.shape, dtype=np.float64)

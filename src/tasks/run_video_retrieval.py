@@ -51,16 +51,25 @@ def train(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
     from src.build.inputs import check_training_inputs
     from src.build.model import build_tokenizer, start_retrieval_model
     from src.build.retrieval import build_evaluator, build_task, evaluate_test_set
-    from src.build.training import build_output, build_plan, build_reporter, build_trainer
+    from src.build.summary import log_summary
+    from src.build.training import (
+        build_output,
+        build_plan,
+        build_reporter,
+        build_trainer,
+        will_resume,
+    )
+    from src.training.output import check_output_folder
     from src.training.seeding import seed_everything
 
     config = resolved.config
+    check_output_folder(Path(config.output_dir))
     check_training_inputs(config)
     tokenizer = build_tokenizer(resolved)
     data = build_training_data(config, tokenizer=tokenizer, engine=engine)
     validation = build_evaluation_set(config, config.val_datasets[0], engine=engine)
     tests = [build_evaluation_set(config, part, engine=engine) for part in config.test_datasets]
-    model = start_retrieval_model(resolved, engine=engine)
+    model = start_retrieval_model(resolved, engine=engine, resumes=will_resume(config))
     plan = build_plan(
         config, num_examples=data.num_examples, best_metric=config.best_metric, engine=engine
     )
@@ -75,12 +84,15 @@ def train(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
             config, task, data=data, validation=validation, plan=plan, output=output,
             reporter=reporter, engine=engine,
         )  # fmt: skip
+        log_summary(
+            config, model, data=data, evaluation_sets=[validation, *tests], plan=plan, engine=engine
+        )
         if config.dry_run:
             trainer.try_one_batch()
             return
         trainer.fit()
-        for test in tests:
-            evaluate_test_set(resolved, evaluator, test, output=output, engine=engine)
+    for test in tests:
+        evaluate_test_set(resolved, evaluator, test, output=output, engine=engine)
 
 
 def infer(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
@@ -89,8 +101,10 @@ def infer(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
     from src.build.inputs import check_inference_inputs
     from src.build.model import build_tokenizer, start_retrieval_model
     from src.build.retrieval import build_evaluator, evaluate_and_write, inference_set
+    from src.training.output import check_output_folder
 
     config = resolved.config
+    check_output_folder(Path(config.output_dir))
     check_inference_inputs(config)
     tokenizer = build_tokenizer(resolved)
     data = build_evaluation_set(config, inference_set(config), engine=engine)

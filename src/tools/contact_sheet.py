@@ -34,6 +34,7 @@ MARGIN = 24
 FRAME_WIDTH = 4
 TITLE_HEIGHT = 44
 LABEL_HEIGHT = 24
+LABEL_GAP = 12
 QUERY_GAP = 22
 TITLE_SIZE, LABEL_SIZE = 19, 15
 
@@ -69,11 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(arguments)
     picture = flags.picture or flags.output_dir / "contact_sheet.png"
     try:
+        results = _find_results(flags.results_dir or flags.output_dir)
         make_contact_sheet(
             picture,
-            results=_find_results(flags.results_dir or flags.output_dir),
-            txt=flags.txt,
-            videos=flags.videos,
+            results=results,
+            txt=flags.txt or _evaluated(results, "annotations", flag="--txt"),
+            videos=flags.videos or _evaluated(results, "videos", flag="--videos"),
             num_queries=flags.num_queries,
             top_k=flags.top_k,
             num_frames=flags.num_frames,
@@ -95,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--output_dir", type=Path, default=Path("output/demo_ret"), help="of a run with results")
     add("--results_dir", type=Path, help="else the newest in output_dir")
-    add("--videos", type=Path, default=Path("data/demo/videos"))
-    add("--txt", type=Path, default=Path("data/demo/txt/test.jsonl"), help="captions evaluated")
+    add("--videos", type=Path, help="folder of the videos, else as the evaluation noted")
+    add("--txt", type=Path, help="captions evaluated, else as the evaluation noted")
     add("--num_queries", type=_positive, default=6, help="spread evenly over the captions")
     add("--top_k", type=_positive, default=3, help="clips shown per query")
     add("--num_frames", type=_positive, default=8, help="frames shown per clip")
@@ -154,6 +156,15 @@ def _find_results(folder: Path) -> Path:
             f"no results.json in {folder}: run an inference first, or give another --results_dir"
         )
     return found[-1]
+
+
+def _evaluated(results: Path, key: str, *, flag: str) -> Path:
+    """A path that the evaluation noted in the protocol of its ``scores.json``."""
+    scores = results.with_name("scores.json")
+    try:
+        return Path(json.loads(scores.read_text(encoding="utf-8"))["protocol"][key])
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise InputError(f"{scores} does not tell what was evaluated: give {flag}") from error
 
 
 def read_answers(results: Path, *, rows: Sequence[CaptionRow], top_k: int) -> list[Answer]:
@@ -245,7 +256,8 @@ def _draw_title(sheet: Image.Image, answer: Answer, *, top: int) -> None:
     note_font = _font(LABEL_SIZE)
     note_width = draw.textlength(note, font=note_font)
     room = sheet.width - 2 * MARGIN - note_width - STRIP_GAP
-    title = _shortened(f"“{answer.caption}”", draw=draw, font=font, room=room)
+    quoted = f"“{answer.caption}”"
+    title = _shortened(quoted, draw=draw, font=font, room=room, end="…”")
     draw.text((MARGIN, top + TITLE_HEIGHT / 2), title, fill=INK, font=font, anchor="lm")
     right = (sheet.width - MARGIN, top + TITLE_HEIGHT / 2)
     color = CORRECT if answer.correct_place == 1 else PALE
@@ -263,23 +275,24 @@ def _draw_hit(
     for number, tile in enumerate(strip):
         sheet.paste(tile, (left + FRAME_WIDTH + number * (TILE + TILE_GAP), top + FRAME_WIDTH))
     middle = top + TILE + 2 * FRAME_WIDTH + LABEL_HEIGHT / 2
-    label = f"{place}.  {hit.video_id}"
-    if hit.is_correct:
-        label += "  (the clip described)"
     font = _font(LABEL_SIZE)
-    color = CORRECT if hit.is_correct else PALE
-    draw.text((left, middle), label, fill=color, font=font, anchor="lm")
     scores = f"match {hit.score:.2f}   similarity {hit.similarity:.1f}"
     draw.text((left + width, middle), scores, fill=PALE, font=font, anchor="rm")
+    room = width - draw.textlength(scores, font=font) - LABEL_GAP
+    label = _shortened(f"{place}.  {hit.video_id}", draw=draw, font=font, room=room)
+    color = CORRECT if hit.is_correct else PALE
+    draw.text((left, middle), label, fill=color, font=font, anchor="lm")
 
 
-def _shortened(text: str, *, draw: ImageDraw.ImageDraw, font: Font, room: float) -> str:
-    """Cut the text to the room there is, an ellipsis marking the cut."""
+def _shortened(
+    text: str, *, draw: ImageDraw.ImageDraw, font: Font, room: float, end: str = "…"
+) -> str:
+    """Cut the text to the room there is, ``end`` marking the cut."""
     if draw.textlength(text, font=font) <= room:
         return text
-    while text and draw.textlength(text + "…”", font=font) > room:
+    while text and draw.textlength(text + end, font=font) > room:
         text = text[:-1]
-    return text.rstrip() + "…”"
+    return text.rstrip() + end
 
 
 def _font(size: int) -> Font:

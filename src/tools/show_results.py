@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from src.errors import USER_ERROR_EXIT_CODE, InputError
 
@@ -35,16 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def results_table(output_dir: Path) -> str:
-    """The table of all evaluations below a run's folder, oldest first.
+    """The table of all evaluations below a run's folder, by name.
 
     Raises:
         InputError: if there are none.
     """
-    files = sorted(output_dir.glob("results_*/*/scores.json"), key=lambda f: f.stat().st_mtime)
-    if not files:
+    if not output_dir.is_dir():
+        raise InputError(f"--output_dir: there is no folder {output_dir}")
+    folders = sorted(file.parent for file in output_dir.glob("results_*/*/scores.json"))
+    if not folders:
         raise InputError(f"no scores.json in {output_dir}/results_*/: evaluate the run first")
-    head = ["text to video", "frames", *METRICS.values()]
-    rows = [row for file in files for row in _rows(json.loads(file.read_text(encoding="utf-8")))]
+    head = ["results", "text to video", "captions", *METRICS.values()]
+    rows = [row for folder in folders for row in _rows(folder, output_dir=output_dir)]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [
         "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
@@ -53,11 +54,17 @@ def results_table(output_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def _rows(scores: dict[str, Any]) -> list[list[str]]:
-    order = scores["protocol"]["frame_order"]
+def _rows(folder: Path, *, output_dir: Path) -> list[list[str]]:
+    """One row for each ranking that an evaluation has."""
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    name, protocol = str(folder.relative_to(output_dir)), scores["protocol"]
+    rankings = RANKINGS if protocol["matching"] else {"text2video_vtc": "VTC only"}
     return [
-        [title, order, *(f"{scores[ranking][metric]:.1f}" for metric in METRICS)]
-        for ranking, title in RANKINGS.items()
+        [
+            *(name, title, str(protocol["num_captions"])),
+            *(f"{scores[ranking][metric]:.1f}" for metric in METRICS),
+        ]
+        for ranking, title in rankings.items()
     ]
 
 

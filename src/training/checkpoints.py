@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # What torch.load and safetensors raise for damaged files and for files that are something else.
 _UNREADABLE = (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, KeyError)
+_ARCHIVE_MAGIC = b"PK"  # what torch.save writes is a ZIP archive
 RESTORE_FORMAT = 1  # raised when the content changes in a way that older code cannot read
 
 
@@ -82,14 +83,12 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
     Raises:
         InputError: if there are restore files and none can be read.
     """
-    present = [path for path in (output.restore, output.restore_backup) if path.exists()]
     problems: dict[Path, str] = {}
-    for path in present:
+    for path in output.restore_files():
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
-            problems[path] = _reason(error)
-            logger.warning("the restore file %s is damaged (%s)", path, problems[path])
+            problems[path] = _problem(path, error)
             continue
         if state.get("format") != RESTORE_FORMAT:
             raise InputError(
@@ -97,8 +96,9 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
                 f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start afresh with "
                 "--overwrite 1."
             )
-        if output.is_writer:
-            for damaged in problems:  # lest the next save makes it the backup
+        for damaged, problem in problems.items():
+            logger.warning("%s: %s; continuing from %s", damaged, problem, path)
+            if output.is_writer:  # lest the next save makes it the backup
                 damaged.replace(damaged.with_suffix(".damaged"))
         return state
     if problems:
@@ -124,14 +124,10 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: there is no such checkpoint file.")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a file of PyTorch weights ({_reason(error)})."
-        ) from error
+        raise InputError(f"{path}: {_problem(path, error)}.") from error
     if not isinstance(content, dict):
         raise InputError(
             f"{path}: expected a dict of tensors, found {type(content).__name__}; a released ALPRO "
@@ -140,6 +136,29 @@ def read_weights(path: Path) -> dict[str, Any]:
     return content
 
 
-def _reason(error: Exception) -> str:
-    """First line of an error, or its kind where it says nothing, as for an empty file."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:  # not a kind of ValueError
+        raise ValueError(str(error)) from error
+
+
+def _problem(path: Path, error: Exception) -> str:
+    """What is wrong with a file that cannot be loaded.
+
+    PyTorch's own words are left out: they advise to run whatever code the file holds.
+    """
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror or type(error).__name__})"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ARCHIVE_MAGIC)) == _ARCHIVE_MAGIC
+    if is_archive and isinstance(error, pickle.UnpicklingError):
+        return "not a file of PyTorch weights (it holds other things than tensors)"
+    if is_archive or path.suffix == ".safetensors":
+        return "the file is truncated or damaged"
+    return "not a file of PyTorch weights"

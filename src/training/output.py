@@ -53,6 +53,22 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def check_output_folder(root: Path) -> None:
+    """Check, without making anything, that a folder is there or can be made, and be written to.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    nearest = next(path for path in (root, *root.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise InputError(f"output_dir: {root}: {nearest} is not a folder. Name another output_dir.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(
+            f"output_dir: {root}: the folder {nearest} cannot be written to. Name another "
+            "output_dir, or change its permissions."
+        )
+
+
 class OutputFolder:
     """Where one run writes. Only rank 0 writes; all ranks know the paths."""
 
@@ -95,16 +111,17 @@ class OutputFolder:
                 "log/args.json that tells what run they are of.\n"
                 "Use another output_dir, or --overwrite 1 to delete them and start afresh."
             )
-        if self.is_writer and not self._restore_files():
+        if self.is_writer and not self.restore_files():
             source = Path(str(arguments["model_config"]))
             write_atomically(self.model_config, lambda path: shutil.copyfile(source, path))
             write_json(self.args, dict(arguments))
 
-    def _restore_files(self) -> list[Path]:
+    def restore_files(self) -> list[Path]:
+        """The restore files that are there, the newest first."""
         return [path for path in (self.restore, self.restore_backup) if path.exists()]
 
     def _checkpoints(self) -> list[Path]:
-        return [*self._restore_files(), *sorted(self.root.glob("ckpt/model_step_*.pt"))]
+        return [*self.restore_files(), *sorted(self.root.glob("ckpt/model_step_*.pt"))]
 
     def _check_same_run(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-FILE_ONLY = "file_only"  # attribute of records that the console, which shows a bar, leaves out
+FILE_ONLY = "file_only"  # attribute of records that a console with a bar leaves out
 MAX_EARLY_RECORDS = 10_000  # of a process that never opens a log file
 MIN_REDRAW_SECONDS = 0.5  # of a progress bar on a terminal
-LOGFILE_REDRAW_SECONDS = 30.0  # of a progress bar that is not on a terminal
 
 
 class _Console(logging.Handler):
@@ -105,7 +104,10 @@ class Throughput:
 
 
 class Reporter:
-    """Progress bar, TensorBoard and metrics file of one run, as a context manager."""
+    """Progress bar, TensorBoard and metrics file of one run, as a context manager.
+
+    Where standard error is no terminal, lines on the console stand for the bar.
+    """
 
     def __init__(self, output: OutputFolder, *, total_steps: int, log_interval: int) -> None:
         """Prepare to report.
@@ -130,10 +132,10 @@ class Reporter:
         self._drop_metrics_from(beyond)
         self._writer = _open_tensorboard(self._output.log, purge_step=beyond)
         self._metrics = self._output.metrics.open("a", encoding="utf-8")
-        terminal = sys.stderr.isatty()
+        self._on_terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=self._total, initial=step, unit="update", dynamic_ncols=terminal, desc="training",
-            mininterval=MIN_REDRAW_SECONDS if terminal else LOGFILE_REDRAW_SECONDS,
+            total=self._total, initial=step, unit="update", dynamic_ncols=True, desc="training",
+            mininterval=MIN_REDRAW_SECONDS, disable=not self._on_terminal,
         )  # fmt: skip
 
     def _drop_metrics_from(self, step: int) -> None:
@@ -172,7 +174,7 @@ class Reporter:
             self._write_line(step, "train", {**values, **speed})
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             line = f"update {step} of {self._total}: {numbers}, {shown_speed}"
-            logger.info(line, extra={FILE_ONLY: True})
+            logger.info(line, extra={FILE_ONLY: self._on_terminal})
 
     def validation(self, step: int, metrics: Mapping[str, float], *, split: str = "valid") -> None:
         """Report metrics on a set that is not trained on."""
@@ -193,9 +195,11 @@ class Reporter:
         self._metrics.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
         self._metrics.flush()
 
-    def progress(self, items: Iterable[Any], description: str) -> Iterator[Any]:
+    def progress(self, items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
         """Show a progress bar over an iterable, on rank 0, gone when it ends."""
-        return console_progress(items, description) if self._output.is_writer else iter(items)
+        if not self._output.is_writer:
+            return iter(items)
+        return console_progress(items, description, unit)
 
     def close(self) -> None:
         """Finish the bar and the files."""
@@ -212,9 +216,16 @@ class Reporter:
         self.close()
 
 
-def console_progress(items: Iterable[Any], description: str) -> Iterator[Any]:
-    """Iterate with a progress bar that vanishes at the end; none where there is no terminal."""
-    return iter(tqdm(items, desc=description, leave=False, disable=not sys.stderr.isatty()))
+def console_progress(items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
+    """Iterate with a progress bar that vanishes at the end; none where there is no terminal.
+
+    Args:
+        items: tell the bar their number if they have a length.
+        description: what is being done.
+        unit: what one of the items is.
+    """
+    hidden = not sys.stderr.isatty()
+    return iter(tqdm(items, desc=description, unit=unit, leave=False, disable=hidden))
 
 
 def _step_of(line: str) -> int:

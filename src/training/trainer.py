@@ -23,6 +23,9 @@ from src.training.unreadable import UnreadableLedger
 logger = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ("loss", "medianR", "meanR")  # endings of metric names
+HOW_TO_CONTINUE = (
+    "the same command (without --overwrite 1) continues from the last restore file"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +127,27 @@ class Trainer:
         self._throughput = Throughput()
 
     def fit(self) -> None:
-        """Train to the end, from the restore file if there is one."""
+        """Train to the end, from the restore file if there is one.
+
+        Raises:
+            KeyboardInterrupt: saying how to go on.
+        """
+        try:
+            self._fit()
+        except KeyboardInterrupt:
+            if not self._output.restore_files():
+                raise
+            raise KeyboardInterrupt(HOW_TO_CONTINUE) from None
+
+    def _fit(self) -> None:
         self._engine.prepare(self._task, self._optimizer)
         resumed = self._resume()
         self._reporter.start(step=self._step)
         if not resumed:
-            self._reporter.validation(0, self._validate())
+            metrics = self._validate()
+            self._reporter.validation(0, metrics)
+            name = self._plan.best_metric
+            logger.info("update 0: %s %.4g, before training", name, metrics[name])
         batches = self._data.start(self._step * self._plan.accumulation_steps)
         self._task.train()
         self._throughput.restart()
@@ -232,9 +250,9 @@ class Trainer:
             return False
         if state["size"] != self._engine.size:
             raise InputError(
-                f"{self._output.restore} was written by {state['size']} processes, this job has "
-                f"{self._engine.size}. Continue with {state['size']}, or start afresh with "
-                "--overwrite 1."
+                f"{self._output.restore} was written by {_processes(state['size'])}, this job has "
+                f"{self._engine.size}. Continue with {_processes(state['size'])}, or start afresh "
+                "with --overwrite 1."
             )
         self._restore(state)
         logger.info("continuing %s after update %d", self._output.root, self._step)
@@ -253,6 +271,10 @@ class Trainer:
 
 def _mean(losses: list[dict[str, torch.Tensor]], name: str) -> float:
     return float(torch.stack([values[name].float() for values in losses]).mean())
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _is_better(value: float, than: float, *, name: str) -> bool:

@@ -130,6 +130,10 @@ def test_an_alias_is_called_as_the_user_wrote_it(
         (["--learning", "1e-3"], "unknown flag --learning. Did you mean --learning_rate?"),
         (["--train_datasets", "x"], "--train_datasets cannot be given whole. Give its parts:"),
         (["--train_datasets.0.imgs", "x"], "Did you mean --train_datasets.0.img?"),
+        (
+            ["--train_datasets.0.frames", "x"],
+            "unknown flag --train_datasets.0.frames. The parts of --train_datasets.0: name, txt,",
+        ),
         (["--train_dataset.0.img", "x"], "Did you mean --train_datasets.0.img?"),
         (["--train_datasets.2.img", "x"], "train_datasets has 1 entries, counted from 0."),
         (["--seed.0", "1"], "seed has no parts: write --seed."),

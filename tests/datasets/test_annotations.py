@@ -25,7 +25,7 @@ def test_jsonl_rows_in_file_order_without_blank_lines_and_extra_keys(tmp_path: P
 @pytest.mark.parametrize("video_column", ["clip_name", "video_id"])
 def test_csv_rows(tmp_path: Path, video_column: str) -> None:
     path = _write(
-        tmp_path / "a.csv", f'{video_column},n,caption\nv1,7,"a dog, running"\n\nv2,8,x\n'
+        tmp_path / "a.csv", f'{video_column},n,caption\nv1,7,"a dog, running"\n\n  \nv2,8,x\n'
     )
     assert read_captions(path) == [CaptionRow("a dog, running", "v1"), CaptionRow("x", "v2")]
 
@@ -51,7 +51,19 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
         ("a.jsonl", "\n\n", ["a.jsonl", "no caption"]),
         ("a.csv", "", ["a.csv:1", "caption"]),
         ("a.csv", "text,clip_name\nx,v\n", ["a.csv:1", "'caption'", "text"]),
-        ("a.csv", "caption,clip_name\nx,v\ny\n", ["a.csv:3", "'clip_name' is missing"]),
+        ("a.jsonl", '{"caption": " ", "clip_name": "v"}\n', ["a.jsonl:1", "'caption' is empty"]),
+        (
+            "a.csv",
+            "clip_name,caption\nv,a man, running\n",
+            ["a.csv:2: 3 fields, but the header names 2; put captions that contain commas in quot"],
+        ),
+        (
+            "a.csv",
+            "caption,clip_name\nx,v\ny\n",
+            ["a.csv:3: 1 field, but the header names 2; separate the fields"],
+        ),
+        ("a.csv", "caption,clip_name\nx,v\n,w\n", ["a.csv:3", "'caption' is empty"]),
+        ("a.csv", "caption,clip_name\n\" \",w\n", ["a.csv:2", "'caption' is empty"]),
         ("a.csv", "caption,clip_name\n", ["a.csv", "no caption"]),
         ("a.txt", "x", ["a.txt", ".jsonl, .csv"]),
     ],

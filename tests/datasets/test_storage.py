@@ -48,3 +48,8 @@ def test_missing_lists_each_absent_id_once_in_order(folder: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere not found.*img"):
         VideoFolder(tmp_path / "nowhere")
+
+
+def test_a_file_in_place_of_the_folder_is_named(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"notes\.txt is a file, not a folder"):
+        VideoFolder(folder / "notes.txt")

@@ -56,6 +56,17 @@ def test_all_missing_inputs_of_inference_are_reported_together(
     assert "e2e_weights_path: /gone/model.pt: there is no such checkpoint file" in message
 
 
+def test_a_file_in_place_of_a_folder_and_the_reverse(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    file, folder = str(experiment.root / "txt/test.jsonl"), str(experiment.root)
+    parts = ("--val_datasets.0.img", file, "--val_datasets.0.txt", folder)
+    message = refused(experiment.arguments(*parts, "--tokenizer_dir", file))
+    assert f"val_datasets.0.img (tiny val): {file} is a file, not a folder" in message
+    assert f"val_datasets.0.txt (tiny val): {folder} is a folder, not a file" in message
+    assert f"tokenizer_dir: {file} is a file, not a folder" in message
+
+
 @pytest.mark.parametrize("num_workers", ["0", "1"])
 def test_a_folder_of_unreadable_videos_is_named_without_traceback(
     experiment: TinyExperiment, refused: Refuse, num_workers: str
@@ -219,9 +230,22 @@ def test_continuing_with_edited_files(
     assert "  visual_model.drop_rate: 0.1 there, 0.2 now\n" in message
 
 
+@pytest.mark.parametrize("flags", [(), ("--dry_run", "1")])
+def test_an_output_folder_that_is_a_file(
+    experiment: TinyExperiment, refused: Refuse, flags: tuple[str, ...]
+) -> None:
+    (experiment.root / "run").touch()
+    message = refused(experiment.arguments(*flags))
+    assert f"output_dir: {experiment.root / 'run'}: " in message
+    assert "is not a folder" in message
+
+
 def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.inference())
     assert "output_dir is not the folder of a trained run" in " ".join(message.split())
+    (experiment.root / "run").touch()
+    message = " ".join(refused(experiment.inference()).split())
+    assert f"{experiment.root / 'run'}: this is a file, not a folder, so output_dir" in message
 
 
 def test_inference_with_wrong_paths(
@@ -231,6 +255,10 @@ def test_inference_with_wrong_paths(
     message = refused(experiment.inference("--inference_model_step", "77"))
     assert "ckpt/model_step_77.pt: there is no such checkpoint file" in message
     assert "/gone.jsonl" in refused(experiment.inference("--inference_txt_db", "/gone.jsonl"))
+    write_captions(experiment.root / "txt/test.jsonl", [CaptionRow("a ball", "lost")])
+    assert "test: none of the 1 videos" in refused(experiment.inference())
+    named = refused(experiment.inference("--inference_split", "mine"))
+    assert "mine: none of the 1 videos" in named
     assert "/gone/videos" in refused(experiment.inference("--inference_img_db", "/gone/videos"))
 
 
@@ -240,7 +268,9 @@ def test_a_damaged_run_cannot_continue(
     run(experiment.arguments())
     for name in ("restore.pt", "restore_backup.pt"):
         (experiment.root / "run" / name).write_bytes(b"")
-    assert "no restore file can be read" in refused(experiment.arguments())
+    message = refused(experiment.arguments())
+    assert "no restore file can be read" in message
+    assert message.count("the file is empty") == 2
 
 
 def test_a_pattern_that_freezes_nothing(experiment: TinyExperiment, refused: Refuse) -> None:

@@ -80,6 +80,7 @@ def test_results_tell_how_they_were_made(experiment: TinyExperiment, run: Run) -
         **{"resolution": 32, "retrieval_top_k": 0, "precision": "fp32", "seed": 7},
         **{"num_processes": 1, "frame_order": "original", "num_unreadable_videos": 0},
         **{"frame_sampling": "uniform", "video_decoder": "auto"},
+        "videos": str(experiment.root / "videos"),
     }
     assert {key: protocol[key] for key in expected} == expected
     assert {len(protocol[f"{name}_sha256"]) for name in ("annotations", "checkpoint")} == {64}
@@ -100,12 +101,16 @@ def test_inference_repeats_the_test_evaluation(experiment: TinyExperiment, run: 
     assert {name: (folder / name).read_text() for name in names} == trained
 
 
-def test_reversed_videos_have_results_of_their_own(experiment: TinyExperiment, run: Run) -> None:
+def test_other_protocols_have_results_of_their_own(experiment: TinyExperiment, run: Run) -> None:
     run(experiment.arguments())
     root = experiment.root / "run"
     before = (root / RESULTS / "results.json").read_text()
     run(experiment.inference("--frame_order", "reversed"))
+    run(experiment.inference("--retrieval_top_k", "1"))
+    run(experiment.inference("--use_itm", "0", "--frame_order", "reversed"))
     assert (root / RESULTS / "results.json").read_text() == before
+    assert content(root / f"{RESULTS}_top1/scores.json")["protocol"]["retrieval_top_k"] == 1
+    assert content(root / f"{RESULTS}_vtc_reversed/scores.json")["protocol"]["matching"] is False
     other = root / f"{RESULTS}_reversed"
     assert content(other / "results.json") != json.loads(before)
     assert content(other / "scores.json")["protocol"]["frame_order"] == "reversed"
@@ -117,10 +122,26 @@ def test_inference_of_a_numbered_checkpoint_on_another_set(
     run(experiment.arguments())
     step = ("--inference_model_step", "2", "--retrieval_top_k", "1")
     run(experiment.inference(*step, split="val"))
-    scores = content(experiment.root / "run/results_val/step_2_1_mean/scores.json")
+    scores = content(experiment.root / "run/results_val/step_2_1_mean_top1/scores.json")
     assert scores["protocol"]["checkpoint"].endswith("ckpt/model_step_2.pt")
     assert 3 <= scores["protocol"]["num_scored_pairs"] <= 6
     assert scores["protocol"]["retrieval_top_k"] == 1
+
+
+def test_results_of_a_named_checkpoint_bear_its_name(
+    experiment: TinyExperiment, run: Run
+) -> None:
+    run(experiment.arguments(num_train_epochs=1))
+    root = experiment.root / "run"
+    before = (root / RESULTS / "scores.json").read_text()
+    foreign = (root / "ckpt/model_step_2.pt").rename(experiment.root / "pretrained.pt")
+    run(experiment.inference("--e2e_weights_path", str(foreign)))
+    scores = content(root / "results_test/step_pretrained_1_mean/scores.json")
+    assert scores["protocol"]["checkpoint"] == str(foreign)
+    assert (root / RESULTS / "scores.json").read_text() == before
+    own = root / "ckpt/model_step_best.pt"
+    run(experiment.inference("--e2e_weights_path", str(own), "--seed", "8"))
+    assert content(root / RESULTS / "scores.json")["protocol"]["seed"] == 8
 
 
 def test_a_dry_run_writes_nothing(
@@ -221,6 +242,19 @@ def test_a_run_warns_once_of_what_has_no_effect(
     said = capsys.readouterr().err
     assert said.count("val_datasets: only the first, tiny val, is validated on") == 1
     assert said.count("keys without effect: timesformer_model_cfg") == 1
+
+
+def test_random_weights_beside_a_checkpoint_are_warned_of(
+    experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notice = "random_init has no effect: e2e_weights_path is given"
+    run(experiment.arguments(num_train_epochs=1))
+    assert notice not in capsys.readouterr().err
+    run(experiment.inference())  # random_init is the trained run's, and was of use there
+    assert notice not in capsys.readouterr().err
+    checkpoint = str(experiment.root / "run/ckpt/model_step_best.pt")
+    run(experiment.arguments("--e2e_weights_path", checkpoint, "--dry_run", "1", output="next"))
+    assert capsys.readouterr().err.count(notice) == 1
 
 
 def test_an_unreadable_video_is_replaced_and_reported(experiment: TinyExperiment, run: Run) -> None:

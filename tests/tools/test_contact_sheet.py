@@ -56,10 +56,36 @@ def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
     rows = ({"caption": row.caption, "clip_name": row.video_id} for row in ROWS)
     txt.write_text("".join(json.dumps(row) + "\n" for row in rows))
     picture = tmp_path / "docs/demo.png"
-    flags = ["--output_dir", str(results.parents[2]), "--videos", str(videos), "--txt", str(txt)]
-    assert main([*flags, "--picture", str(picture), "--num_queries", "9"]) == 0
+    flags = ["--output_dir", str(results.parents[2]), "--num_queries", "9"]
+    given = ["--videos", str(videos), "--txt", str(txt), "--picture", str(picture)]
+    assert main([*flags, *given]) == 0
     with Image.open(picture) as image:
         assert image.width > image.height > 0
+    # What was evaluated stands in the evaluation's own record.
+    protocol = {"videos": str(videos), "annotations": str(txt)}
+    results.with_name("scores.json").write_text(json.dumps({"protocol": protocol}))
+    assert main(flags) == 0
+    assert (results.parents[2] / "contact_sheet.png").read_bytes() == picture.read_bytes()
+
+
+def test_without_a_record_of_the_evaluation_its_files_must_be_given(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--output_dir", str(results.parents[2])]) == USER_ERROR_EXIT_CODE
+    assert "give --txt" in capsys.readouterr().err
+
+
+def test_a_long_name_is_cut_before_it_reaches_the_scores(results: Path) -> None:
+    records = [{**record, "vid_id": str(record["vid_id"]) * 90} for record in RESULTS]
+    results.write_text(json.dumps(records))
+    answers = read_answers(results, rows=ROWS, top_k=1)
+    black = [Image.new("RGB", (TILE, TILE))] * 8
+    long = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
+    results.write_text(json.dumps(RESULTS))
+    answers = read_answers(results, rows=ROWS, top_k=1)
+    short = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
+    scores = (slice(-40, None), slice(long.shape[1] * 3 // 4, None))
+    assert (long[scores] == short[scores]).all()
 
 
 @pytest.mark.parametrize(

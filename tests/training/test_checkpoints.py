@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from src.errors import InputError
@@ -102,14 +103,17 @@ def test_the_backup_stands_in(
     assert (str(output.restore) in caplog.text) == (how != "gone")
 
 
-def test_two_damaged_restore_files_are_an_error(output: OutputFolder) -> None:
+def test_two_damaged_restore_files_are_an_error_that_names_each_once(
+    output: OutputFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     damage(output.restore)
     damage(output.restore_backup)
     with pytest.raises(InputError) as caught:
         load_restore(output)
     message = str(caught.value)
-    assert f"  {output.restore}: " in message
-    assert f"  {output.restore_backup}: " in message
+    for path in (output.restore, output.restore_backup):
+        assert f"  {path}: the file is truncated or damaged\n" in message
+    assert not caplog.records
     assert "--overwrite 1" in message
 
 
@@ -138,8 +142,8 @@ class Evil:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no weights", pickle.dumps(Evil(), protocol=2)],
-    ids=["empty", "text", "pickle"],
+    [b"no weights", pickle.dumps(Evil(), protocol=2)],
+    ids=["text", "pickle"],
 )
 def test_a_file_that_holds_no_weights_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.pt"
@@ -148,10 +152,27 @@ def test_a_file_that_holds_no_weights_is_an_error(tmp_path: Path, content: bytes
         read_weights(path)
 
 
-def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
-    torch.save({"weight": Evil()}, tmp_path / "weights.pt")
-    with pytest.raises(InputError, match="not a file of PyTorch weights"):
-        read_weights(tmp_path / "weights.pt")
+def test_code_in_a_weights_file_is_not_run_and_nobody_is_advised_to_run_it(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": Evil()}, path)
+    with pytest.raises(InputError) as caught:
+        read_weights(path)
+    assert str(caught.value) == (
+        f"{path}: not a file of PyTorch weights (it holds other things than tensors)."
+    )
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_damaged_weights_file_is_an_error(tmp_path: Path, name: str, size: int) -> None:
+    path = tmp_path / name
+    save = torch.save if path.suffix == ".pt" else save_file
+    save({"weight": torch.zeros(9)}, path)
+    path.write_bytes(path.read_bytes()[:size])
+    problem = "the file is truncated or damaged" if size else "the file is empty"
+    with pytest.raises(InputError) as caught:
+        read_weights(path)
+    assert str(caught.value) == f"{path}: {problem}."
 
 
 def test_a_tensor_is_not_a_checkpoint(tmp_path: Path) -> None:

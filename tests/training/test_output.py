@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from src.errors import InputError
-from src.training.output import OutputFolder, write_atomically, write_json
+from src.training.output import OutputFolder, check_output_folder, write_atomically, write_json
 
 
 @pytest.fixture
@@ -26,6 +26,21 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
 def claim(root: Path, arguments: dict[str, Any], *, overwrite: bool = False) -> None:
     output = OutputFolder(root, rank=0)
     output.claim(arguments, may_differ={"n_workers"}, overwrite=overwrite)
+
+
+def test_an_output_folder_that_cannot_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "file/below/run"):
+        with pytest.raises(InputError, match=rf"^output_dir: .*{name}: .*/file is not a folder"):
+            check_output_folder(tmp_path / name)
+    check_output_folder(tmp_path)
+    check_output_folder(tmp_path / "a/run")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match=f"a/run: the folder {tmp_path} cannot be written to"):
+        check_output_folder(tmp_path / "a/run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_fresh_folder_gets_the_runs_config(tmp_path: Path, arguments: dict[str, Any]) -> None:

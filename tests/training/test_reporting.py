@@ -51,14 +51,15 @@ def test_other_ranks_report_nothing(tmp_path: Path) -> None:
         reporter.start(step=0)
         reporter.validation(0, {"score": 1.0})
         reporter.update(1, VALUES, throughput=Throughput())
-        assert list(reporter.progress([1, 2], "nothing")) == [1, 2]
+        assert list(reporter.progress([1, 2], "nothing", "it")) == [1, 2]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_bar_shows_numbers_from_the_first_update(
     output: OutputFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("src.training.reporting.LOGFILE_REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr("src.training.reporting.MIN_REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with Reporter(output, total_steps=500, log_interval=500) as reporter:
         reporter.start(step=0)
         throughput = Throughput()
@@ -73,6 +74,17 @@ def test_the_bar_shows_numbers_from_the_first_update(
     assert metric_lines(output.root) == []
 
 
+def test_a_progress_bar_knows_its_end_and_its_unit(
+    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    reporter = Reporter(output, total_steps=1, log_interval=1)
+    assert list(reporter.progress([1, 2, 3], "counting", "number")) == [1, 2, 3]
+    shown = capsys.readouterr().err
+    assert "counting:   0%" in shown
+    assert "0/3 [00:00<?, ?number/s]" in shown
+
+
 def test_throughput_is_that_since_the_last_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 2.0, 4.0, 4.0, 5.0])
     monkeypatch.setattr("src.training.reporting.time.perf_counter", lambda: next(clock))
@@ -85,9 +97,14 @@ def test_throughput_is_that_since_the_last_restart(monkeypatch: pytest.MonkeyPat
     assert throughput.read() == {"clips_per_second": 0.0, "data_wait": 0.0}
 
 
-def test_lines_of_updates_are_in_the_log_file_and_not_on_the_console(
-    output: OutputFolder, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_of_updates_are_on_the_console_where_there_is_no_bar(
+    output: OutputFolder,
+    terminal: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     start_logging(rank=0)
     log_to_file(output.log / "log.txt", rank=0)
     with Reporter(output, total_steps=3, log_interval=2) as reporter:
@@ -101,7 +118,8 @@ def test_lines_of_updates_are_in_the_log_file_and_not_on_the_console(
     assert lines[0].endswith(" clips/s, data wait 0%")
     assert "update 3 of 3" in lines[1]
     console = capsys.readouterr().err
-    assert "update 2 of 3" not in console
+    assert ("update 2 of 3: loss 1.5" in console) == (not terminal)
+    assert ("training: " in console) == terminal
     assert "a: said meanwhile\n" in console
 
 

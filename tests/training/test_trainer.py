@@ -16,6 +16,7 @@ from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import SingleProcess
 from src.errors import InputError
 from src.training.task import Task
+from src.training.trainer import HOW_TO_CONTINUE
 from tests.factories import CPU
 from tests.training.toys import (
     KilledError,
@@ -204,8 +205,31 @@ def test_another_number_of_processes_cannot_continue(tmp_path: Path) -> None:
         train(tmp_path, plan=make_plan(), batch=kill_at_batch(4))
     state = torch.load(tmp_path / "restore.pt", weights_only=True)
     torch.save({**state, "size": 4}, tmp_path / "restore.pt")
-    with pytest.raises((RuntimeError, InputError), match="written by 4 processes"):
+    message = "written by 4 processes, this job has 1. Continue with 4 processes, or"
+    with pytest.raises(InputError, match=message):
         train(tmp_path, plan=make_plan())
+
+
+@pytest.mark.parametrize(("batch", "said"), [(1, ()), (4, (HOW_TO_CONTINUE,))])
+def test_an_interrupted_run_says_how_to_go_on_once_there_is_a_restore_file(
+    tmp_path: Path, batch: int, said: tuple[str, ...]
+) -> None:
+    def interrupted_at(number: int) -> ToyBatch:
+        if number == batch:
+            raise KeyboardInterrupt
+        return toy_batch(number)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(tmp_path, plan=make_plan(), batch=interrupted_at)
+    assert caught.value.args == said
+
+
+def test_the_validation_before_the_first_update_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        train(tmp_path, plan=make_plan(), validate=lambda _: {"score": 0.25})
+    assert "update 0: score 0.25, before training" in caplog.text
 
 
 def test_unreadable_videos_are_counted_by_epoch_and_listed_once(tmp_path: Path) -> None:

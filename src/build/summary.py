@@ -1,0 +1,63 @@
+"""What a training run is made of, in a few lines of the log."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from src.configs.schema import ExperimentConfig
+from src.distributed.engine import Engine
+from src.evaluation.retrieval import RetrievalSet
+from src.training.trainer import TrainingData, TrainingPlan
+
+logger = logging.getLogger(__name__)
+
+
+def log_summary(
+    config: ExperimentConfig,
+    model: nn.Module,
+    *,
+    data: TrainingData,
+    evaluation_sets: Sequence[RetrievalSet],
+    plan: TrainingPlan,
+    engine: Engine,
+) -> None:
+    """Log the machine's part, the model's size, the sets and the length of a run.
+
+    Args:
+        config: of the experiment.
+        model: what is trained, with its frozen parameters marked.
+        data: batches of the training sets.
+        evaluation_sets: for validation and test.
+        plan: lengths and intervals.
+        engine: the job.
+    """
+    logger.info(
+        "device %s, precision %s, processes: %d, threads of each: %d",
+        _device_name(engine.device),
+        plan.precision,
+        engine.size,
+        torch.get_num_threads(),
+    )
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trainable = sum(size for size, is_trainable in sizes if is_trainable)
+    logger.info("parameters: %d trainable of %d", trainable, sum(size for size, _ in sizes))
+    names = " + ".join(part.name for part in config.train_datasets)
+    logger.info("%s: %d captions to train on", names, data.num_examples)
+    for one in evaluation_sets:
+        size = (len(one.rows), len(one.video_ids))
+        logger.info("%s (%s): %d captions, %d videos", one.name, one.annotations, *size)
+    logger.info(
+        "epochs: %g, updates: %d, validation every %d, restore file every %d",
+        config.num_train_epochs,
+        plan.num_train_steps,
+        plan.valid_steps,
+        plan.save_steps,
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

@@ -1,0 +1,59 @@
+"""What a training run says of itself, and when."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from src.training.reporting import Reporter
+from tests.factories import TinyExperiment
+from tests.tasks.conftest import Run
+
+
+def test_a_run_says_what_it_is_made_of(experiment: TinyExperiment, run: Run) -> None:
+    run(experiment.arguments(freeze=["visual_encoder.*"]))
+    root = experiment.root
+    log = (root / "run/log/log.txt").read_text()
+    sizes = re.search(r"parameters: (\d+) trainable of (\d+)\n", log)
+    assert sizes
+    assert 0 < int(sizes[1]) < int(sizes[2])
+    assert re.search(r"device cpu, precision fp32, processes: 1, threads of each: \d", log)
+    assert "tiny train: 6 captions to train on\n" in log
+    for split in ("val", "test"):
+        path = root / "txt" / f"{split}.jsonl"
+        assert f"tiny {split} ({path}): 3 captions, 3 videos\n" in log
+    assert "epochs: 2, updates: 4, validation every 2, restore file every 2\n" in log
+    assert re.search(r"update 0: text2video_r1 [\d.]+, before training\n", log)
+
+
+def test_the_training_bar_is_closed_before_the_test_evaluation(
+    experiment: TinyExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    close = Reporter.close
+
+    def close_and_note(reporter: Reporter) -> None:
+        close(reporter)
+        events.append("closed")
+
+    monkeypatch.setattr(Reporter, "close", close_and_note)
+    monkeypatch.setattr(
+        "src.build.retrieval.evaluate_test_set", lambda *_, **__: events.append("test")
+    )
+    run(experiment.arguments())
+    assert events == ["closed", "test"]
+
+
+def test_a_run_that_continues_does_not_start_from_random_weights(
+    experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(experiment.arguments())
+    assert "starting from random weights" in capsys.readouterr().err
+    run(experiment.arguments())
+    said = capsys.readouterr().err
+    assert f"continuing {experiment.root / 'run'} after update 4" in said
+    assert "starting from random weights" not in said
+    for flag in ("--dry_run", "--overwrite"):
+        run(experiment.arguments(flag, "1"))
+        assert "starting from random weights" in capsys.readouterr().err
