@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--output_dir", type=Path, default=Path("data/demo"))
-    parser.add_argument("--num_train_pairs", type=_count, default=3500, help="two clips each")
+    parser.add_argument("--num_train_pairs", type=_count, default=3000, help="two clips each")
     parser.add_argument("--num_val_pairs", type=_count, default=50, help="two clips each")
     parser.add_argument("--num_test_pairs", type=_count, default=50, help="two clips each")
     parser.add_argument("--seed", type=_count, default=0)
