@@ -14,8 +14,8 @@ from src.datasets.decoding import make_decoder
 from src.datasets.loading import EpochBatches, JoinedSets, make_loader
 from src.datasets.retrieval import (
     EvaluationVideos,
+    RetrievalCollate,
     RetrievalTrainingSet,
-    collate_retrieval,
     collate_videos,
 )
 from src.datasets.storage import VideoFolder
@@ -95,7 +95,7 @@ def build_training_data(
         loader = make_loader(
             dataset,
             batches=batches(start_batch=first_batch),
-            collate=collate_retrieval(tokenizer, max_length=config.max_txt_len),
+            collate=RetrievalCollate(tokenizer, max_length=config.max_txt_len),
             num_workers=config.n_workers,
             pin_memory=config.pin_mem and engine.device.type == "cuda",
         )

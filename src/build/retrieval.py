@@ -102,20 +102,23 @@ def inference_set(config: RetrievalConfig) -> DatasetConfig:
     )
 
 
-def evaluate_test_set(
+def evaluate_test_sets(
     resolved: Resolved[RetrievalConfig],
     evaluator: RetrievalEvaluator,
-    data: RetrievalSet,
+    tests: Sequence[RetrievalSet],
     *,
     output: OutputFolder,
     engine: Engine,
 ) -> None:
-    """Evaluate the best checkpoint of a finished training run on a test set."""
+    """Evaluate the best checkpoint of a finished training run on its test sets, if any."""
+    if not tests:
+        return
     checkpoint = output.checkpoint("best")
     load_checkpoint(evaluator.model, checkpoint)
-    evaluate_and_write(
-        resolved, evaluator, data, checkpoint=checkpoint, step="best", engine=engine
-    )
+    for data in tests:
+        evaluate_and_write(
+            resolved, evaluator, data, checkpoint=checkpoint, step="best", engine=engine
+        )
 
 
 def evaluate_and_write(
@@ -135,7 +138,7 @@ def evaluate_and_write(
     folder = results_folder(config, data, checkpoint=checkpoint, step=step)
     write_json(folder / "raw_args.json", given_arguments(resolved))
     write_json(folder / "merged_args.json", resolved.to_json())
-    write_results(
+    metrics = write_results(
         folder, outcome, protocol=protocol_of(resolved, data, checkpoint=checkpoint, engine=engine)
     )
     logger.info(
@@ -143,7 +146,7 @@ def evaluate_and_write(
         data.annotations,
         len(outcome.caption_ids),
         len(outcome.video_ids),
-        metrics_table(outcome.metrics()),
+        metrics_table(metrics),
         folder,
     )
 

@@ -49,6 +49,34 @@ class EvaluationVideo:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FrameReader:
+    """How a set reads frames of its videos."""
+
+    videos: VideoFolder
+    decoder: Decoder
+    num_frames: int
+    sampling: str
+    frame_size: int
+
+    def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
+        """Read (T, 3, S, S) uint8 frames of a video.
+
+        Raises:
+            VideoReadError: the video is missing or unreadable.
+        """
+        path = self.videos.find(video_id)
+        if path is None:
+            raise VideoReadError(f"no file for it in {self.videos.root}")
+        select = partial(self._select, rng=rng)
+        return self.decoder.read(path, select, height=self.frame_size, width=self.frame_size)
+
+    def _select(self, num_video_frames: int, *, rng: np.random.Generator | None) -> np.ndarray:
+        return frame_indices(
+            self.sampling, num_video_frames=num_video_frames, num_frames=self.num_frames, rng=rng
+        )
+
+
 class RetrievalTrainingSet(Dataset[RetrievalSample]):
     """Caption-video pairs, indexed by ``(epoch, index)``.
 
@@ -69,11 +97,7 @@ class RetrievalTrainingSet(Dataset[RetrievalSample]):
         max_attempts: int = 5,
     ) -> None:
         self.rows = rows
-        self.videos = videos
-        self.decoder = decoder
-        self.num_frames = num_frames
-        self.sampling = sampling
-        self.frame_size = frame_size
+        self.reader = FrameReader(videos, decoder, num_frames, sampling, frame_size)
         self.seed = seed
         self.max_attempts = max_attempts
 
@@ -88,26 +112,15 @@ class RetrievalTrainingSet(Dataset[RetrievalSample]):
             rng = np.random.default_rng([self.seed, epoch, index, attempt])
             row = self.rows[index if attempt == 0 else int(rng.integers(len(self.rows)))]
             try:
-                frames = self._read(row.video_id, rng)
+                frames = self.reader.read(row.video_id, rng=rng)
             except VideoReadError as error:
                 unreadable.append(UnreadableVideo(row.video_id, str(error)))
             else:
                 return RetrievalSample(frames, row.caption, row.video_id, tuple(unreadable))
         reasons = "; ".join(f"{video.video_id}: {video.reason}" for video in unreadable)
         raise InputError(
-            f"{self.videos.root}: {self.max_attempts} videos drawn one after the other cannot be "
-            f"read ({reasons}); check the folder"
-        )
-
-    def _read(self, video_id: str, rng: np.random.Generator) -> np.ndarray:
-        return _read_frames(
-            video_id,
-            videos=self.videos,
-            decoder=self.decoder,
-            num_frames=self.num_frames,
-            sampling=self.sampling,
-            frame_size=self.frame_size,
-            rng=rng,
+            f"{self.reader.videos.root}: {self.max_attempts} videos drawn one after the other "
+            f"cannot be read ({reasons}); check the folder"
         )
 
 
@@ -127,11 +140,9 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
         seed: int,
     ) -> None:
         self.video_ids = video_ids
-        self.videos = videos
-        self.decoder = decoder
-        self.num_frames = num_frames
-        self.sampling = evaluation_sampling(sampling)
-        self.frame_size = frame_size
+        self.reader = FrameReader(
+            videos, decoder, num_frames, evaluation_sampling(sampling), frame_size
+        )
         self.frame_order = frame_order
         self.seed = seed
 
@@ -140,18 +151,10 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
 
     def __getitem__(self, position: int) -> EvaluationVideo:
         video_id = self.video_ids[position]
-        centred = self.sampling == "segment"
+        centred = self.reader.sampling == "segment"
         rng = None if centred else np.random.default_rng([self.seed, position])
         try:
-            frames = _read_frames(
-                video_id,
-                videos=self.videos,
-                decoder=self.decoder,
-                num_frames=self.num_frames,
-                sampling=self.sampling,
-                frame_size=self.frame_size,
-                rng=rng,
-            )
+            frames = self.reader.read(video_id, rng=rng)
         except VideoReadError as error:
             return EvaluationVideo(position, video_id, None, str(error))
         shuffler = np.random.default_rng([self.seed, position, _SHUFFLE_STREAM])
@@ -229,11 +232,6 @@ class RetrievalCollate:
         )
 
 
-def collate_retrieval(tokenizer: Tokenizer, *, max_length: int) -> RetrievalCollate:
-    """Make the function that turns training samples into a batch."""
-    return RetrievalCollate(tokenizer, max_length)
-
-
 def collate_videos(videos: Sequence[EvaluationVideo]) -> VideoBatch:
     """Gather the readable videos of a chunk, and list the others."""
     read = [(video, video.frames) for video in videos if video.frames is not None]
@@ -245,30 +243,4 @@ def collate_videos(videos: Sequence[EvaluationVideo]) -> VideoBatch:
             for video in videos
             if video.frames is None
         ],
-    )
-
-
-def _read_frames(
-    video_id: str,
-    *,
-    videos: VideoFolder,
-    decoder: Decoder,
-    num_frames: int,
-    sampling: str,
-    frame_size: int,
-    rng: np.random.Generator | None,
-) -> np.ndarray:
-    """Read (T, 3, S, S) uint8 frames of a video."""
-    path = videos.find(video_id)
-    if path is None:
-        raise VideoReadError(f"no file for it in {videos.root}")
-    select = partial(_select, sampling=sampling, num_frames=num_frames, rng=rng)
-    return decoder.read(path, select, height=frame_size, width=frame_size)
-
-
-def _select(
-    num_video_frames: int, *, sampling: str, num_frames: int, rng: np.random.Generator | None
-) -> np.ndarray:
-    return frame_indices(
-        sampling, num_video_frames=num_video_frames, num_frames=num_frames, rng=rng
     )

@@ -18,14 +18,18 @@ ROWS = {
 
 def write_results(
     folder: Path, outcome: RetrievalOutcome, *, protocol: Mapping[str, Any]
-) -> None:
+) -> dict[str, dict[str, float]]:
     """Write ``results.json`` and ``scores.json`` in the original's shapes.
 
     Args:
         folder: of this evaluation.
         outcome: what it gave.
         protocol: how it was made; counts are added to it here.
+
+    Returns:
+        The metrics that were written.
     """
+    metrics = outcome.metrics()
     counts = {
         "num_captions": len(outcome.caption_ids),
         "num_videos": len(outcome.video_ids),
@@ -33,9 +37,8 @@ def write_results(
         "num_scored_pairs": int(outcome.scored.sum()),
     }
     write_records(folder / "results.json", outcome.results())
-    write_json(
-        folder / "scores.json", {**outcome.metrics(), "protocol": {**counts, **protocol}}
-    )
+    write_json(folder / "scores.json", {**metrics, "protocol": {**counts, **protocol}})
+    return metrics
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -50,7 +50,7 @@ def train(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
     from src.build.data import build_evaluation_set, build_training_data
     from src.build.inputs import check_training_inputs
     from src.build.model import build_tokenizer, start_retrieval_model
-    from src.build.retrieval import build_evaluator, build_task, evaluate_test_set
+    from src.build.retrieval import build_evaluator, build_task, evaluate_test_sets
     from src.build.summary import log_summary
     from src.build.training import (
         build_output,
@@ -91,8 +91,7 @@ def train(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:
             trainer.try_one_batch()
             return
         trainer.fit()
-    for test in tests:
-        evaluate_test_set(resolved, evaluator, test, output=output, engine=engine)
+    evaluate_test_sets(resolved, evaluator, tests, output=output, engine=engine)
 
 
 def infer(resolved: "Resolved[RetrievalConfig]", engine: "Engine") -> None:

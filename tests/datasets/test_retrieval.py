@@ -11,8 +11,8 @@ from src.datasets.annotations import CaptionRow
 from src.datasets.decoding import FrameSelector, PyAVDecoder, VideoReadError
 from src.datasets.retrieval import (
     EvaluationVideos,
+    RetrievalCollate,
     RetrievalTrainingSet,
-    collate_retrieval,
     collate_videos,
 )
 from src.datasets.storage import VideoFolder
@@ -143,7 +143,7 @@ def test_batches_keep_rows_together(folder: VideoFolder, tmp_path: Path) -> None
     (folder.root / "v1.mp4").write_text("broken")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "caption", "0", "1", "2", "3"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    collate = collate_retrieval(load_tokenizer(tmp_path, vocab_size=10), max_length=8)
+    collate = RetrievalCollate(load_tokenizer(tmp_path, vocab_size=10), max_length=8)
     training = _training_set(folder)
     samples = [training[0, index] for index in (3, 1)]
     batch = pickle.loads(pickle.dumps(collate))(samples).to("cpu")

@@ -39,7 +39,7 @@ def test_the_training_bar_is_closed_before_the_test_evaluation(
 
     monkeypatch.setattr(Reporter, "close", close_and_note)
     monkeypatch.setattr(
-        "src.build.retrieval.evaluate_test_set", lambda *_, **__: events.append("test")
+        "src.build.retrieval.evaluate_test_sets", lambda *_, **__: events.append("test")
     )
     run(experiment.arguments())
     assert events == ["closed", "test"]
