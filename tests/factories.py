@@ -7,24 +7,27 @@ that most tests need no video library; ``write_clip`` of ``tests.datasets.clips`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from src.datasets.annotations import CaptionRow
 from src.datasets.decoding import FrameSelector, VideoReadError
-from src.datasets.retrieval import EvaluationVideos, RetrievalBatch, collate_videos
+from src.datasets.retrieval import RetrievalBatch
 from src.datasets.storage import VideoFolder
 from src.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from src.datasets.transforms import Normalize
+from src.datasets.videos import EvaluationVideos, FrameReader, OfVideo, collate_videos
 from src.distributed.engine import Engine, SingleProcess
 from src.evaluation.encoding import chunks, shard
-from src.evaluation.retrieval import RetrievalEvaluator, RetrievalSet
-from src.modeling.alpro import AlproForRetrieval
+from src.evaluation.retrieval import RetrievalEvaluator
+from src.evaluation.sets import EvaluationSet
+from src.modeling.alpro import AlproForRetrieval, AlproModel
+from src.modeling.encoders import TextEncoder
 from src.modeling.text import SplitBert
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
@@ -34,7 +37,11 @@ NUM_VIDEO_FRAMES = 8  # frames of a made-up video
 BROKEN = "broken"  # content of a video that cannot be read
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("a", "red", "green", "blue", "ball", "box", "rolls", "falls", "left", "right", "and")
-VOCABULARY = (*SPECIAL_TOKENS, *WORDS)
+QUESTION_WORDS = ("what", "is", "it", "who", "how", "many", "fall", "which", "way")
+VOCABULARY = (*SPECIAL_TOKENS, *WORDS, *QUESTION_WORDS)
+AnyModel = TypeVar("AnyModel", bound=AlproModel)
+AnyText = TypeVar("AnyText", bound=TextEncoder)
+AnyRow = TypeVar("AnyRow", bound=OfVideo)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -102,6 +109,22 @@ def make_model(
 ) -> AlproForRetrieval:
     """A tiny model; with a large ``spread`` of its weights the scores of pairs differ clearly."""
     torch.manual_seed(seed)
+    encoders = make_encoders(SplitBert, spread=spread, dropout=dropout, num_frames=num_frames)
+    return spread_weights(AlproForRetrieval(*encoders, embed_dim=EMBED_DIM), spread=spread)
+
+
+def spread_weights(model: AnyModel, *, spread: float) -> AnyModel:
+    """The model with normally distributed weights; biases stay as they are."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=spread)
+    return model
+
+
+def make_encoders(
+    text_class: Callable[..., AnyText], *, spread: float, dropout: float, num_frames: int
+) -> tuple[TimeSformerEncoder, AnyText]:
+    """The two encoders of a tiny model."""
     video = TimeSformer(
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
@@ -119,7 +142,7 @@ def make_model(
         temporal_init="normal",
         attention="plain",
     )
-    text = SplitBert(
+    text = text_class(
         vocab_size=len(VOCABULARY),
         hidden_size=WIDTH,
         num_hidden_layers=2,
@@ -136,11 +159,7 @@ def make_model(
         layer_norm_eps=1e-12,
         attention="plain",
     )
-    model = AlproForRetrieval(TimeSformerEncoder(video), text, embed_dim=EMBED_DIM)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=spread)
-    return model
+    return TimeSformerEncoder(video), text
 
 
 def make_batch(
@@ -161,32 +180,32 @@ def make_batch(
 
 
 def make_retrieval_set(
-    folder: Path,
-    rows: Sequence[CaptionRow],
+    folder: Path, rows: Sequence[CaptionRow], **options: Any
+) -> EvaluationSet[CaptionRow]:
+    """Captions and made-up videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
+    return make_evaluation_set(write_captions(folder / "captions.jsonl", rows), rows, **options)
+
+
+def make_evaluation_set(
+    annotations: Path,
+    rows: Sequence[AnyRow],
     *,
     broken: Sequence[str] = (),
     chunk: int = 2,
+    num_clips: int = 1,
     engine: Engine | None = None,
-) -> RetrievalSet:
-    """An evaluation set over made-up videos in ``folder``; the loader is a plain list."""
+) -> EvaluationSet[AnyRow]:
+    """A set with made-up videos beside its annotations; the loader is a plain list."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
-    clips = folder / "videos"
-    write_videos(clips, video_ids, broken=broken)
-    videos = EvaluationVideos(
-        video_ids,
-        VideoFolder(clips),
-        decoder=MadeUpDecoder(),
-        num_frames=NUM_FRAMES,
-        sampling="uniform",
-        frame_size=IMAGE_SIZE,
-        seed=0,
-    )
+    folder = annotations.parent / "videos"
+    write_videos(folder, video_ids, broken=broken)
+    reader = FrameReader(VideoFolder(folder), MadeUpDecoder(), NUM_FRAMES, "uniform", IMAGE_SIZE)
+    videos = EvaluationVideos(video_ids, reader, num_clips=num_clips, seed=0)
     pieces = chunks(len(video_ids), size=chunk)
     own = shard(pieces, engine=engine)
     loader: Any = [collate_videos([videos[position] for position in piece]) for piece in own]
-    annotations = write_captions(folder / "captions.jsonl", rows)
-    return RetrievalSet("tiny", annotations, clips, rows, video_ids, pieces, loader)
+    return EvaluationSet("tiny", annotations, folder, rows, video_ids, pieces, loader)
 
 
 def make_evaluator(
@@ -227,9 +246,9 @@ class TinyExperiment:
         write_vocabulary(self.root / "tokenizer")
         counts = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
         for name, count in counts.items():
-            rows = [CaptionRow(caption_of(i), f"{name}{i}") for i in range(count)]
-            write_captions(self.root / "txt" / f"{name}.jsonl", rows)
-            write_videos(self.root / "videos", [row.video_id for row in rows])
+            video_ids = [f"{name}{i}" for i in range(count)]
+            self.write_annotations(self.root / "txt" / f"{name}.jsonl", video_ids)
+            write_videos(self.root / "videos", video_ids)
         video_model = {
             **{"cls": "TimeSformer", "patch_size": PATCH_SIZE, "embed_dim": WIDTH, "depth": 1},
             **{"num_heads": HEADS, "mlp_ratio": 2.0, "temporal_init": "normal"},
@@ -255,6 +274,11 @@ class TinyExperiment:
             **{"min_valid_steps": 2, "num_valid": 2, "save_steps_ratio": 0.5, "log_interval": 1},
             **{"learning_rate": 1e-3, "warmup_ratio": 0.25, "n_workers": 0, "device": "cpu"},
         }
+
+    def write_annotations(self, path: Path, video_ids: Sequence[str]) -> None:
+        """Write the annotation file of a split: one caption per video."""
+        rows = [CaptionRow(caption_of(i), video_id) for i, video_id in enumerate(video_ids)]
+        write_captions(path, rows)
 
     def dataset(self, split: str) -> dict[str, str]:
         """An entry of ``train_datasets`` and the like."""

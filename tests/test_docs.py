@@ -18,14 +18,15 @@ from src.configs.command_line import parse_flags
 from src.configs.fields import Option, options_of
 from src.configs.loading import load_config
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
-from src.configs.schema import RetrievalConfig
+from src.configs.schema import QaConfig, RetrievalConfig
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 FOLDERS_OF_PAGES = (".", "docs", "data", "ext", "ext/bert-base-uncased", "output")
 PAGES = sorted(page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md"))
 
-CONFIG_CLASSES: tuple[Any, ...] = (RetrievalConfig, VideoEncoderConfig, TextEncoderConfig)
+TASKS: dict[str, Any] = {"run_video_retrieval": RetrievalConfig, "run_video_qa": QaConfig}
+CONFIG_CLASSES: tuple[Any, ...] = (*TASKS.values(), VideoEncoderConfig, TextEncoderConfig)
 TABLE_BEGIN, TABLE_END = "<!-- config table -->", "<!-- end of config table -->"
 MAX_CHOICES = 10  # a longer list of choices is left to the field's help text
 
@@ -41,21 +42,32 @@ SHELL_FILES = [path for folder in ("run_scripts", "env") for path in (ROOT / fol
 
 def config_table() -> str:
     """All keys with default and meaning, one Markdown table per topic of ``--help``."""
-    by_topic: dict[str, list[str]] = {}
+    by_topic: dict[str, dict[str, dict[str, Option]]] = {}  # topic, key, class -> its option
     for config_class in CONFIG_CLASSES:
-        for option in options_of(config_class).values():
-            by_topic.setdefault(option.topic, []).append(_row(option))
+        for name, option in options_of(config_class).items():
+            of_topic = by_topic.setdefault(option.topic, {})
+            of_topic.setdefault(name, {})[config_class.TOPIC] = option
     head = "| key | default | meaning |\n|---|---|---|\n"
-    tables = [f"#### {topic}\n\n{head}" + "\n".join(rows) for topic, rows in by_topic.items()]
+    tables = [
+        f"#### {topic}\n\n{head}" + "\n".join(_row(option) for option in options.values())
+        for topic, options in by_topic.items()
+    ]
     return "\n\n".join(tables)
 
 
-def _row(option: Option) -> str:
+def _row(options: dict[str, Option]) -> str:
+    """One key; `options` has it by task, for tasks may have defaults of their own."""
+    option = next(iter(options.values()))
+    assert all(other.rule == option.rule for other in options.values())
     key = f"`{option.name}`" + (" °" if option.rule.per_run else "")
     meaning = option.rule.help
     if 1 < len(option.rule.choices) <= MAX_CHOICES:
         meaning += ": " + ", ".join(f"`{choice}`" for choice in option.rule.choices)
-    return f"| {key} | {_default(option)} | {meaning} |"
+    defaults = {task: _default(option) for task, option in options.items()}
+    shown = ", ".join(f"{default} ({task.lower()})" for task, default in defaults.items())
+    if len(set(defaults.values())) == 1:
+        shown = _default(option)
+    return f"| {key} | {shown} | {meaning} |"
 
 
 def _default(option: Option) -> str:
@@ -81,6 +93,13 @@ def anchors(page: Path) -> set[str]:
     text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_a_default_of_one_task_is_told_with_its_task() -> None:
+    (row,) = [line for line in config_table().splitlines() if line.startswith("| `augmentation`")]
+    assert "| `none` (retrieval), `randaugment` (question answering) |" in row
+    rows = [line for line in config_table().splitlines() if line.startswith("| `best_metric`")]
+    assert ["text2video_r1" in row for row in rows] == [True, False], "one row in each topic"
 
 
 def test_readme_has_every_config_key() -> None:
@@ -144,20 +163,28 @@ def check_script(script: str, *arguments: str) -> None:
     source = (ROOT / script).read_text(encoding="utf-8")
     if script.startswith("env/"):
         assert all(argument in source for argument in arguments)
-    elif "run_video_retrieval" in source:
-        flags = parse_flags(RetrievalConfig, arguments)
-        assert flags.problems == []
-        if flags.config is not None and EXAMPLE not in flags.config:
-            assert (ROOT / flags.config).is_file()
+        return
+    for name, config_class in TASKS.items():
+        if name in (source if script.endswith(".sh") else script):
+            flags = parse_flags(config_class, arguments)
+            assert flags.problems == []
+            if flags.config is not None and EXAMPLE not in flags.config:
+                assert (ROOT / flags.config).is_file()
 
 
 def check_module(module: str, *arguments: str) -> None:
     """A module of the repository, or pytest, and flags that it takes."""
     if module == "pytest":
         return
-    source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+    source = source_of(module)
+    for shared in re.findall(r"^from (src\.tools\.\w+) import", source, re.MULTILINE):
+        source += source_of(shared)  # tools may share flags
     for flag in (word for word in arguments if word.startswith("--")):
         assert f'"{flag}"' in source
+
+
+def source_of(module: str) -> str:
+    return (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
 
 
 def test_the_example_config_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +195,8 @@ def test_the_example_config_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for number, text in enumerate(examples):
         path = tmp_path / f"{number}.json"
         path.write_text(text, encoding="utf-8")
-        resolved = load_config(RetrievalConfig, ["--config", str(path), "--output_dir", "unused"])
+        config_class = QaConfig if "ans2label_path" in text else RetrievalConfig
+        resolved = load_config(config_class, ["--config", str(path), "--output_dir", "unused"])
         assert resolved.warnings == []
 
 

@@ -1,47 +1,85 @@
-"""Training and evaluation sets from a config."""
+"""Training and evaluation sets from a config: what all tasks share."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from src.configs.schema import DatasetConfig, ExperimentConfig
-from src.datasets.annotations import CaptionRow, read_captions
+from src.datasets.augmentation import RandAugment
 from src.datasets.decoding import make_decoder
 from src.datasets.loading import EpochBatches, JoinedSets, make_loader
-from src.datasets.retrieval import (
+from src.datasets.storage import VideoFolder
+from src.datasets.transforms import Normalize
+from src.datasets.videos import (
     EvaluationVideos,
-    RetrievalCollate,
-    RetrievalTrainingSet,
+    FrameReader,
+    OfVideo,
+    TrainingVideos,
     collate_videos,
 )
-from src.datasets.storage import VideoFolder
-from src.datasets.tokenization import Tokenizer
 from src.distributed.engine import Engine
 from src.errors import InputError
 from src.evaluation.encoding import chunks, shard
-from src.evaluation.retrieval import RetrievalSet
+from src.evaluation.sets import EvaluationSet
 from src.training.trainer import TrainingData
 
 logger = logging.getLogger(__name__)
 
-DEBUG_ROWS = 10  # captions of an evaluation set that `debug` and `dry_run` keep
+DEBUG_ROWS = 10  # rows of an evaluation set that `debug` and `dry_run` keep
 NUM_NAMED = 10  # missing videos that a message names
 
-
-def video_extension(config: ExperimentConfig) -> str:
-    """File ending that is looked for first: MSVD's videos are ``.avi``, all others ``.mp4``."""
-    names = " ".join(dataset.name for dataset in config.train_datasets)
-    return ".avi" if "msvd" in names else ".mp4"
+Row = TypeVar("Row", bound=OfVideo)
 
 
-def missing_videos(
-    path: Path, rows: Sequence[CaptionRow], videos: VideoFolder, *, name: str, allowed: bool
+@dataclass(frozen=True, slots=True)
+class Annotations(Generic[Row]):
+    """The rows of an annotation file and the folder with their videos."""
+
+    name: str
+    path: Path
+    rows: list[Row]
+    videos: VideoFolder
+    missing: set[str]
+    """Videos that the rows name and the folder lacks."""
+
+
+def read_annotations(
+    config: ExperimentConfig,
+    part: DatasetConfig,
+    *,
+    path: Path,
+    read: Callable[[Path], list[Row]],
+    extension: str,
+) -> Annotations[Row]:
+    """Read one set.
+
+    Args:
+        config: of the experiment.
+        part: the set.
+        path: its annotation file.
+        read: reader of such files.
+        extension: ending of the videos' names that is looked for first.
+
+    Raises:
+        InputError: if videos are missing and that is not allowed.
+    """
+    rows = read(path)
+    videos = VideoFolder(Path(part.img), extension=extension)
+    missing = _missing_videos(
+        path, rows, videos, name=part.name, allowed=config.allow_missing_videos
+    )
+    return Annotations(part.name, path, rows, videos, missing)
+
+
+def _missing_videos(
+    path: Path, rows: Sequence[OfVideo], videos: VideoFolder, *, name: str, allowed: bool
 ) -> set[str]:
-    """Videos that the captions name and the folder lacks; logged if there are any.
+    """Videos that the rows name and the folder lacks; logged if there are any.
 
     Raises:
         InputError: if videos are missing and that is not allowed, or if all are.
@@ -68,19 +106,48 @@ def missing_videos(
     return set(missing)
 
 
-def share_of(rows: Sequence[CaptionRow], *, ratio: float, seed: int) -> list[CaptionRow]:
-    """The first ``ratio`` of the rows in a random order, as ``data_ratio`` asks for; all for 1."""
-    if ratio == 1.0:
-        return list(rows)
-    order = np.random.default_rng(seed).permutation(len(rows))
-    return [rows[index] for index in order[: max(1, int(ratio * len(rows)))]]
+def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> list[Row]:
+    """The rows to train on: those whose videos are there, or the share ``data_ratio`` of them.
+
+    The share is the first part of a random order.
+    """
+    present = [row for row in annotations.rows if row.video_id not in annotations.missing]
+    if config.data_ratio == 1.0:
+        return present
+    order = np.random.default_rng(config.seed).permutation(len(present))
+    return [present[index] for index in order[: max(1, int(config.data_ratio * len(present)))]]
+
+
+def build_training_set(
+    config: ExperimentConfig, items: Sequence[Row], *, videos: VideoFolder
+) -> TrainingVideos[Row]:
+    """Items of one training set with the frames of their videos."""
+    return TrainingVideos(
+        items,
+        _frame_reader(config, videos),
+        seed=config.seed,
+        augment=RandAugment() if config.augmentation == "randaugment" else None,
+    )
 
 
 def build_training_data(
-    config: ExperimentConfig, *, tokenizer: Tokenizer, engine: Engine
+    config: ExperimentConfig,
+    sets: Sequence[TrainingVideos[Any]],
+    *,
+    collate: Callable[[list[Any]], Any],
+    description: Sequence[str],
+    engine: Engine,
 ) -> TrainingData:
-    """All training sets of a config as one."""
-    dataset = JoinedSets([_training_set(config, part) for part in config.train_datasets])
+    """All training sets as one.
+
+    Args:
+        config: of the experiment.
+        sets: one for each entry of ``train_datasets``.
+        collate: makes a batch of their samples.
+        description: what the sets hold, in lines for the log.
+        engine: the job.
+    """
+    dataset = JoinedSets(sets)
     batches = partial(
         EpochBatches,
         len(dataset),
@@ -95,7 +162,7 @@ def build_training_data(
         loader = make_loader(
             dataset,
             batches=batches(start_batch=first_batch),
-            collate=RetrievalCollate(tokenizer, max_length=config.max_txt_len),
+            collate=collate,
             num_workers=config.n_workers,
             pin_memory=config.pin_mem and engine.device.type == "cuda",
         )
@@ -103,52 +170,34 @@ def build_training_data(
 
     return TrainingData(
         start,
-        num_examples=len(dataset),
+        num_samples=len(dataset),
         batches_per_epoch=batches().batches_per_epoch,
         samples_per_epoch=batches().examples_per_epoch,
-    )
-
-
-def _training_set(config: ExperimentConfig, part: DatasetConfig) -> RetrievalTrainingSet:
-    videos = VideoFolder(Path(part.img), extension=video_extension(config))
-    path = annotation_path(part)
-    rows = read_captions(path)
-    missing = missing_videos(
-        path, rows, videos, name=part.name, allowed=config.allow_missing_videos
-    )
-    present = [row for row in rows if row.video_id not in missing]
-    return RetrievalTrainingSet(
-        share_of(present, ratio=config.data_ratio, seed=config.seed),
-        videos,
-        decoder=make_decoder(config.video_decoder),
-        num_frames=config.num_frm,
-        sampling=config.frm_sampling_strategy,
-        frame_size=config.crop_img_size,
-        seed=config.seed,
+        description=description,
     )
 
 
 def build_evaluation_set(
-    config: ExperimentConfig, part: DatasetConfig, *, engine: Engine
-) -> RetrievalSet:
+    config: ExperimentConfig, annotations: Annotations[Row], *, num_clips: int, engine: Engine
+) -> EvaluationSet[Row]:
     """A validation or test set, its videos dealt out to the ranks in chunks.
 
     Videos that are missing stay in the set: the evaluation counts them with the unreadable ones.
+
+    Args:
+        config: of the experiment.
+        annotations: its rows.
+        num_clips: clips per video.
+        engine: the job.
     """
-    videos = VideoFolder(Path(part.img), extension=video_extension(config))
-    path = annotation_path(part)
-    rows = read_captions(path)
-    missing_videos(path, rows, videos, name=part.name, allowed=config.allow_missing_videos)
+    rows = annotations.rows
     if config.debug or config.dry_run:
         rows = rows[:DEBUG_ROWS]
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
     dataset = EvaluationVideos(
         video_ids,
-        videos,
-        decoder=make_decoder(config.video_decoder),
-        num_frames=config.num_frm,
-        sampling=config.frm_sampling_strategy,
-        frame_size=config.crop_img_size,
+        _frame_reader(config, annotations.videos),
+        num_clips=num_clips,
         frame_order=config.frame_order,
         seed=config.seed,
     )
@@ -161,10 +210,27 @@ def build_evaluation_set(
         num_workers=min(config.n_workers, len(own)),
         pin_memory=config.pin_mem and engine.device.type == "cuda",
     )
-    return RetrievalSet(part.name, path, videos.root, rows, video_ids, pieces, loader)
+    return EvaluationSet(
+        name=annotations.name,
+        annotations=annotations.path,
+        folder=annotations.videos.root,
+        rows=rows,
+        video_ids=video_ids,
+        video_chunks=pieces,
+        loader=loader,
+    )
 
 
-def annotation_path(part: DatasetConfig) -> Path:
-    """The annotation file of a retrieval set."""
-    assert isinstance(part.txt, str), "a check of the config"
-    return Path(part.txt)
+def build_normalize(config: ExperimentConfig, *, engine: Engine) -> Normalize:
+    """Pixel normalisation on the engine's device."""
+    return Normalize(config.img_pixel_mean, config.img_pixel_std).to(engine.device)
+
+
+def _frame_reader(config: ExperimentConfig, videos: VideoFolder) -> FrameReader:
+    return FrameReader(
+        videos,
+        make_decoder(config.video_decoder),
+        num_frames=config.num_frm,
+        sampling=config.frm_sampling_strategy,
+        frame_size=config.crop_img_size,
+    )

@@ -1,34 +1,51 @@
 """What a config names must be there: all that is absent is reported together, before any work."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from src.configs.schema import ExperimentConfig, RetrievalConfig
+from src.configs.schema import DatasetConfig, DownstreamConfig, ExperimentConfig
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
 
 
-def check_training_inputs(config: ExperimentConfig) -> None:
-    """Report all that is missing for training: annotations, videos, vocabulary, weights."""
+def check_training_inputs(
+    config: ExperimentConfig,
+    *,
+    annotation_path: Callable[[DatasetConfig], Path],
+    others: Mapping[str, Path],
+) -> None:
+    """Report all that is missing for training: annotations, videos, vocabulary, weights.
+
+    Args:
+        config: of the experiment.
+        annotation_path: where a set's annotations are.
+        others: config key -> further file that is read.
+    """
     problems = []
     for key in ("train_datasets", "val_datasets", "test_datasets"):
         for index, part in enumerate(getattr(config, key)):
-            problems += _missing_file(f"{key}.{index}.txt ({part.name})", part.txt)
+            problems += _missing_file(f"{key}.{index}.txt ({part.name})", annotation_path(part))
             problems += _missing_folder(f"{key}.{index}.img ({part.name})", part.img)
+    for key, path in others.items():
+        problems += _missing_file(key, path)
     _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])
 
 
-def check_inference_inputs(config: RetrievalConfig) -> None:
-    """Report all that is missing for inference: annotations, videos, vocabulary, checkpoint."""
-    _report(
-        [
-            *_missing_file("inference_txt_db", str(config.inference_txt_db)),
-            *_missing_folder("inference_img_db", str(config.inference_img_db)),
-            *_missing_vocabulary(config),
-            *_missing_weights(config),
-        ]
-    )
+def check_inference_inputs(config: DownstreamConfig, *, others: Mapping[str, Path]) -> None:
+    """Report all that is missing for inference: annotations, videos, vocabulary, checkpoint.
+
+    Args:
+        config: of the experiment.
+        others: config key -> further file that is read.
+    """
+    problems = [
+        *_missing_file("inference_txt_db", Path(str(config.inference_txt_db))),
+        *_missing_folder("inference_img_db", str(config.inference_img_db)),
+    ]
+    for key, path in others.items():
+        problems += _missing_file(key, path)
+    _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])
 
 
 def _report(problems: Iterable[str]) -> None:
@@ -36,10 +53,10 @@ def _report(problems: Iterable[str]) -> None:
         raise InputError("\n".join([*lines, "Correct these paths, or put the data there."]))
 
 
-def _missing_file(key: str, path: str) -> list[str]:
-    if Path(path).is_dir():
+def _missing_file(key: str, path: Path) -> list[str]:
+    if path.is_dir():
         return [f"{key}: {path} is a folder, not a file."]
-    return [] if Path(path).is_file() else [f"{key}: there is no file {path}."]
+    return [] if path.is_file() else [f"{key}: there is no file {path}."]
 
 
 def _missing_folder(key: str, path: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Models, tokenizer and starting weights from a config."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -9,13 +10,14 @@ from src.configs.loading import Resolved
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
 from src.configs.schema import ExperimentConfig
 from src.datasets.tokenization import Tokenizer, load_tokenizer
-from src.distributed.engine import Engine
 from src.modeling.alpro import AlproForRetrieval, Pooling
 from src.modeling.attention import Kernel
-from src.modeling.text import SplitBert
+from src.modeling.question_answering import AlproForQuestionAnswering
+from src.modeling.text import HeadlessSplitBert, SplitBert
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
-from src.training.seeding import seed_everything
 from src.training.weights import load_starting_weights, resolve_vit
+
+Bert = TypeVar("Bert", SplitBert, HeadlessSplitBert)
 
 
 def build_video_encoder(
@@ -44,9 +46,11 @@ def build_video_encoder(
     )
 
 
-def build_text_encoder(encoder: TextEncoderConfig, *, attention: str) -> SplitBert:
+def build_text_encoder(
+    encoder: TextEncoderConfig, *, attention: str, flavour: type[Bert]
+) -> Bert:
     """The BERT of a ``model_config`` file, split into two encoders, with random weights."""
-    return SplitBert(
+    return flavour(
         vocab_size=encoder.vocab_size,
         hidden_size=encoder.hidden_size,
         num_hidden_layers=encoder.num_hidden_layers,
@@ -75,37 +79,58 @@ def build_retrieval_model(resolved: Resolved[Any]) -> AlproForRetrieval:
             image_size=config.crop_img_size,
             attention=config.attention,
         ),
-        build_text_encoder(resolved.text_encoder, attention=config.attention),
+        build_text_encoder(
+            resolved.text_encoder, attention=config.attention, flavour=SplitBert
+        ),
         embed_dim=resolved.text_encoder.itc_embed_dim,
         pooling=cast(Pooling, resolved.video_encoder.pooling),
     )
 
 
-def start_retrieval_model(
-    resolved: Resolved[Any], *, engine: Engine, resumes: bool = False
-) -> AlproForRetrieval:
-    """The retrieval model of a config with its starting weights, the same on every rank.
+def build_question_answering_model(
+    resolved: Resolved[Any], *, num_labels: int
+) -> AlproForQuestionAnswering:
+    """The question answering model of a config, with random weights."""
+    config: ExperimentConfig = resolved.config
+    return AlproForQuestionAnswering(
+        build_video_encoder(
+            resolved.video_encoder,
+            num_frames=config.num_frm,
+            image_size=config.crop_img_size,
+            attention=config.attention,
+        ),
+        build_text_encoder(
+            resolved.text_encoder, attention=config.attention, flavour=HeadlessSplitBert
+        ),
+        num_labels=num_labels,
+        embed_dim=resolved.text_encoder.itc_embed_dim,
+        pooling=cast(Pooling, resolved.video_encoder.pooling),
+    )
+
+
+def load_weights(
+    model: nn.Module,
+    config: ExperimentConfig,
+    *,
+    new_heads: Sequence[str] = (),
+    drop: Sequence[str] = (),
+) -> None:
+    """Fill a new model from the files that a config names.
 
     Args:
-        resolved: the config.
-        engine: the job.
-        resumes: a restore file will fill the model; starting weights are left out.
+        model: with random weights.
+        config: of the experiment.
+        new_heads: patterns of tensors that a checkpoint may lack.
+        drop: patterns of tensors of the checkpoint that are not wanted.
     """
-    seed_everything(resolved.config.seed)
-    model = build_retrieval_model(resolved)
-    if not resumes:
-        start_weights(model, resolved.config)
-    return model.to(engine.device)
-
-
-def start_weights(model: nn.Module, config: ExperimentConfig) -> None:
-    """Fill a new model from the files that a config names."""
     load_starting_weights(
         model,
         checkpoint=_path(config.e2e_weights_path),
         vit=resolve_vit(config.visual_weights_path),
         bert=Path(config.bert_weights_path or config.tokenizer_dir),
         random_init=config.random_init,
+        new_heads=new_heads,
+        drop=drop,
     )
 
 

@@ -1,25 +1,26 @@
 """What the user should know about a config before it is put to work."""
 
 import logging
+from typing import Any
 
 import torch
 
 from src.configs.loading import Resolved
-from src.configs.schema import RetrievalConfig
+from src.configs.schema import DownstreamConfig
 from src.distributed.engine import Engine
 from src.training.precision import usable_precision
 
 logger = logging.getLogger(__name__)
 
 
-def log_notices(resolved: Resolved[RetrievalConfig], *, engine: Engine) -> None:
+def log_notices(resolved: Resolved[Any], *, engine: Engine) -> None:
     """Warn of what has no effect, once for all processes."""
     if engine.rank == 0:
         for notice in [*resolved.warnings, *_notices(resolved.config, engine.device)]:
             logger.warning(notice)
 
 
-def _notices(config: RetrievalConfig, device: torch.device) -> list[str]:
+def _notices(config: DownstreamConfig, device: torch.device) -> list[str]:
     notices = []
     used = usable_precision(config.precision, device)
     if used != config.precision:

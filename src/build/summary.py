@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from src.configs.schema import ExperimentConfig
 from src.distributed.engine import Engine
-from src.evaluation.retrieval import RetrievalSet
+from src.evaluation.sets import EvaluationSet
 from src.training.trainer import TrainingData, TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,8 @@ def log_summary(
     model: nn.Module,
     *,
     data: TrainingData,
-    evaluation_sets: Sequence[RetrievalSet],
+    evaluation_sets: Sequence[EvaluationSet[Any]],
+    rows: str,
     plan: TrainingPlan,
     engine: Engine,
 ) -> None:
@@ -30,6 +32,7 @@ def log_summary(
         model: what is trained, with its frozen parameters marked.
         data: batches of the training sets.
         evaluation_sets: for validation and test.
+        rows: what the rows of a set are.
         plan: lengths and intervals.
         engine: the job.
     """
@@ -43,11 +46,11 @@ def log_summary(
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     trainable = sum(size for size, is_trainable in sizes if is_trainable)
     logger.info("parameters: %d trainable of %d", trainable, sum(size for size, _ in sizes))
-    names = " + ".join(part.name for part in config.train_datasets)
-    logger.info("%s: %d captions to train on", names, data.num_examples)
+    for line in data.description:
+        logger.info(line)
     for one in evaluation_sets:
-        size = (len(one.rows), len(one.video_ids))
-        logger.info("%s (%s): %d captions, %d videos", one.name, one.annotations, *size)
+        size = (len(one.rows), rows, len(one.video_ids))
+        logger.info("%s (%s): %d %s, %d videos", one.name, one.annotations, *size)
     logger.info(
         "epochs: %g, updates: %d, validation every %d, restore file every %d",
         config.num_train_epochs,

@@ -3,11 +3,11 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.build.data import annotation_path
 from src.configs.fields import per_run_keys
 from src.configs.loading import Resolved
 from src.configs.schema import ExperimentConfig
@@ -29,19 +29,18 @@ DEBUG_STEPS = 3  # updates of a `debug` run
 
 
 def build_plan(
-    config: ExperimentConfig, *, num_examples: int, best_metric: str, engine: Engine
+    config: ExperimentConfig, *, num_samples: int, best_metric: str, engine: Engine
 ) -> TrainingPlan:
     """Lengths and intervals of a run, by the original's formulas.
 
     Args:
         config: of the experiment.
-        num_examples: training examples of one epoch, over all ranks.
+        num_samples: videos read in one epoch, over all ranks.
         best_metric: validation metric that chooses the best checkpoint.
         engine: the job.
     """
-    batch = config.train_batch_size * config.max_n_example_per_group
-    examples_per_update = engine.size * batch * config.gradient_accumulation_steps
-    num_train_steps = math.ceil(config.num_train_epochs * num_examples / examples_per_update)
+    per_update = engine.size * config.train_batch_size * config.gradient_accumulation_steps
+    num_train_steps = math.ceil(config.num_train_epochs * num_samples / per_update)
     unit = config.min_valid_steps
     return TrainingPlan(
         num_train_steps=num_train_steps,
@@ -117,9 +116,15 @@ def build_trainer(
 
 
 def build_output(
-    resolved: Resolved[Any], *, plan: TrainingPlan, engine: Engine
+    resolved: Resolved[Any], *, plan: TrainingPlan, inputs: Iterable[Path], engine: Engine
 ) -> OutputFolder:
     """The run's output folder, made this run's own; a dry run leaves it alone.
+
+    Args:
+        resolved: the config.
+        plan: lengths and intervals.
+        inputs: files that the run learns from; a run whose files have changed is another one.
+        engine: the job.
 
     Raises:
         InputError: if another run's output is there.
@@ -135,7 +140,7 @@ def build_output(
         "valid_steps": plan.valid_steps,
         "save_steps": plan.save_steps,
         "visual_model": dataclasses.asdict(resolved.video_encoder),
-        "annotations_sha256": _annotation_hashes(config),
+        "annotations_sha256": {str(path): sha256_of(path) for path in dict.fromkeys(inputs)},
     }
     output.claim(
         arguments, may_differ=per_run_keys(type(config)), overwrite=config.overwrite
@@ -150,13 +155,6 @@ def will_resume(config: ExperimentConfig) -> bool:
     if config.overwrite or config.dry_run:
         return False
     return bool(OutputFolder(Path(config.output_dir), rank=0).restore_files())
-
-
-def _annotation_hashes(config: ExperimentConfig) -> dict[str, str]:
-    """Annotation file -> SHA-256, for all sets of a run."""
-    parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
-    paths = dict.fromkeys(annotation_path(part) for part in parts)
-    return {str(path): sha256_of(path) for path in paths}
 
 
 def build_reporter(

@@ -13,29 +13,39 @@ from itertools import combinations
 from pathlib import PurePath
 from typing import Any
 
+from src.configs.options import annotation_in
+
+MAX_NAMED = 5  # entries of a map that a message names
+
 
 @dataclass(frozen=True)
 class Check:
     """One rule: the keys it needs, when it is broken, why it is a rule, what to do."""
 
     keys: tuple[str, ...]
-    """A single key may be a pattern, ``*_datasets.*.txt``: the rule holds for each match. The same
+    """The first may be a pattern, ``*_datasets.*.txt``: the rule holds for each match. The same
     pattern twice is a rule about each two matches."""
     broken: Callable[..., bool]
     """Receives the values of `keys`, in order."""
-    reason: str
+    reason: str | Callable[..., str]
+    """A text, or what makes one of the values of `keys`."""
     remedy: str
+
+    def told(self, *values: Any) -> str:
+        """Why these values are not allowed."""
+        return self.reason if isinstance(self.reason, str) else self.reason(*values)
 
     def violations(self, values: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """The keys that break the rule, once per violation.
 
         A rule about a value that is absent or invalid cannot be broken.
         """
-        candidates: list[tuple[str, ...]] = []
-        if "*" in self.keys[0]:
-            candidates = list(combinations(fnmatch.filter(values, self.keys[0]), len(self.keys)))
-        elif all(key in values for key in self.keys):
-            candidates = [self.keys]
+        num_patterns = sum("*" in key for key in self.keys)
+        others = self.keys[num_patterns:]
+        if any(key not in values for key in others):
+            return []
+        matches = combinations(fnmatch.filter(values, self.keys[0]), num_patterns)
+        candidates = [(*keys, *others) for keys in matches]
         return [keys for keys in candidates if self.broken(*(values[key] for key in keys))]
 
 
@@ -107,31 +117,29 @@ SHARED: tuple[Check, ...] = (
         "Give step_decay_epochs, as in [6, 8].",
     ),
     Check(
-        ("max_n_example_per_group",),
-        lambda size: size != 1,
-        "the models take one text per video",
-        "Set it to 1.",
+        ("train_n_clips",),
+        lambda clips: clips != 1,
+        "training reads one clip per video",
+        "Set it to 1; num_frm sets the frames of the clip.",
     ),
 )
 
 
-def _named_alike(first: Any, second: Any) -> bool:
-    both_files = isinstance(first, str) and isinstance(second, str)
-    return both_files and PurePath(first).stem == PurePath(second).stem
+def _named_alike(first: Any, second: Any, task: str | None = None) -> bool:
+    one, other = annotation_in(first, task), annotation_in(second, task)
+    return one is not None and other is not None and PurePath(one).stem == PurePath(other).stem
+
+
+_ONE_FOLDER = "results go to results_<name of the annotation file>, the same folder for both"
+_RENAME = "Give one file another name; a link to it will do."
 
 
 RETRIEVAL: tuple[Check, ...] = (
     Check(
-        ("train_n_clips",),
-        lambda clips: clips != 1,
-        "retrieval trains on one clip per video",
-        "Set it to 1; num_frm sets the frames of the clip.",
-    ),
-    Check(
-        ("inference_n_clips",),
-        lambda clips: clips != 1,
-        "retrieval scores one clip per video",
-        "Set it to 1; num_frm sets the frames of the clip.",
+        ("max_n_example_per_group",),
+        lambda size: size != 1,
+        "the losses of retrieval pair each video with one caption",
+        "Set it to 1; captions of one video are rows of their own.",
     ),
     Check(
         ("use_itc", "use_itm"),
@@ -154,7 +162,31 @@ RETRIEVAL: tuple[Check, ...] = (
     Check(
         ("test_datasets.*.txt", "test_datasets.*.txt"),
         _named_alike,
-        "results go to results_<name of the annotation file>, the same folder for both",
-        "Give one file another name; a link to it will do.",
+        _ONE_FOLDER,
+        _RENAME,
+    ),
+)
+
+
+def _no_questions(txt: Any, task: str) -> str:
+    if txt is None:
+        return "question answering reads its questions from one file per set"
+    named = list(txt)[:MAX_NAMED] + ["..."] * (len(txt) > MAX_NAMED)
+    return f"the map has no entry {task}, only {', '.join(named)}" if named else "the map is empty"
+
+
+QUESTION_ANSWERING: tuple[Check, ...] = (
+    Check(
+        ("*_datasets.*.txt", "task"),
+        lambda txt, task: annotation_in(txt, task) is None,
+        _no_questions,
+        "Give txt the path of a .jsonl or .csv file, or a map of tasks to paths with an entry for"
+        " this task.",
+    ),
+    Check(
+        ("test_datasets.*.txt", "test_datasets.*.txt", "task"),
+        _named_alike,
+        _ONE_FOLDER,
+        _RENAME,
     ),
 )

@@ -116,6 +116,12 @@ def required(
     return dataclasses.field(metadata={_METADATA_KEY: rule})
 
 
+def with_default(owner: Any, name: str, default: T) -> T:
+    """Declare the field `name` of the class `owner` anew, with another default."""
+    (declared,) = [field for field in dataclasses.fields(owner) if field.name == name]
+    return dataclasses.field(default=default, metadata=declared.metadata)
+
+
 def options_of(config_class: type) -> dict[str, Option]:
     """All fields of a configuration class by name, grouped by topic in order of its bases."""
     types = typing.get_type_hints(config_class)

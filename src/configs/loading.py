@@ -230,7 +230,7 @@ class _Reader:
                 places = [self._located(key)[0] for key in keys]
                 place = next((place for place in places if place != DEFAULT_SOURCE), places[0])
                 shown = " and ".join(self._shown(key, values[key], place) for key in keys)
-                text = f"{shown}: {check.reason}."
+                text = f"{shown}: {check.told(*(values[key] for key in keys))}."
                 self.problems.append(Problem(place, text, check.remedy))
 
     def _located(self, key: str) -> tuple[str, str]:

@@ -36,6 +36,23 @@ class DatasetConfig:
     ann: str | None = option(None, "annotation file of a pretraining set")
 
 
+def annotation_file(dataset: DatasetConfig, task: str | None) -> str:
+    """The annotation file of a set of retrieval (`task` None) or question answering.
+
+    That there is one was checked when the config was read.
+    """
+    path = annotation_in(dataset.txt, task)
+    assert path is not None
+    return path
+
+
+def annotation_in(txt: str | dict[str, str] | None, task: str | None) -> str | None:
+    """The file that a set's `txt` names for a task: a path, or a map of tasks to paths."""
+    if isinstance(txt, dict):
+        return None if task is None else txt.get(task)
+    return txt
+
+
 @dataclass(kw_only=True)
 class RunOptions:
     """Where a run writes and what it runs on."""
@@ -123,7 +140,9 @@ class DataOptions:
         maximum=1,
         per_run=True,
     )
-    max_n_example_per_group: int = option(1, "texts per video in a batch; only 1", minimum=1)
+    max_n_example_per_group: int = option(
+        1, "texts that share a video of a batch, at most; retrieval takes only 1", minimum=1
+    )
 
 
 @dataclass(kw_only=True)
@@ -132,7 +151,7 @@ class VideoOptions:
 
     TOPIC: ClassVar[str] = "Video and text input"
 
-    num_frm: int = option(3, "frames per video", minimum=1)
+    num_frm: int = option(3, "frames per clip of a video", minimum=1)
     frm_sampling_strategy: str = option(
         "rand", "which frames (evaluation: rand becomes uniform)", choices=SAMPLING_STRATEGIES
     )
@@ -153,6 +172,11 @@ class VideoOptions:
         "original",
         "evaluation only: shows whether the model uses the order of the frames",
         choices=("original", "reversed", "shuffled"),
+    )
+    augmentation: str = option(
+        "none",
+        "random changes of training videos, the same for all frames of a video",
+        choices=("none", "randaugment"),
     )
     video_decoder: str = option(
         "auto",
@@ -237,7 +261,9 @@ class ValidationOptions:
 
     TOPIC: ClassVar[str] = "Validation and saving"
 
-    val_batch_size: int = option(128, "validation videos per process and batch", minimum=1)
+    val_batch_size: int = option(
+        128, "validation videos, or questions about them, per process and batch", minimum=1
+    )
     num_valid: int = option(20, "validations per run, about", minimum=1)
     min_valid_steps: int = option(100, "updates between validations are a multiple", minimum=1)
     save_steps_ratio: float = option(
@@ -273,10 +299,17 @@ class InferenceOptions:
         per_run=True,
     )
     inference_batch_size: int = option(64, "texts per batch", minimum=1, per_run=True)
-    inference_n_clips: int = option(1, "clips per video; only 1", minimum=1, per_run=True)
+    inference_n_clips: int = option(
+        1,
+        "clips per video: num_frm frames are read from each of as many equal parts of it",
+        minimum=1,
+        per_run=True,
+    )
     inference_split: str | None = option(
         None, "a name for the set, in messages (null: that of the annotation file)", per_run=True
     )
     score_agg_func: str = option(
-        "mean", "how clips' scores join; names the results", choices=("mean", "max", "lse")
+        "mean",
+        "how the scores of a video's clips become one (lse: log-sum-exp)",
+        choices=("mean", "max", "lse"),
     )

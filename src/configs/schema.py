@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from src.configs import checks
-from src.configs.fields import option
+from src.configs.fields import option, required, with_default
 from src.configs.options import (
     DataOptions,
     DatasetConfig,
@@ -18,7 +18,7 @@ from src.configs.options import (
     VideoOptions,
 )
 
-__all__ = ["DatasetConfig", "ExperimentConfig", "RetrievalConfig"]
+__all__ = ["DatasetConfig", "DownstreamConfig", "ExperimentConfig", "QaConfig", "RetrievalConfig"]
 
 _RETRIEVAL_METRICS = tuple(
     f"{direction}_{metric}"
@@ -60,12 +60,18 @@ class ExperimentConfig(
 
 
 @dataclass(kw_only=True)
-class RetrievalConfig(ExperimentConfig, InferenceOptions):
+class DownstreamConfig(ExperimentConfig, InferenceOptions):
+    """What every task has that is finetuned and evaluated on a data set of its own."""
+
+    INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {"model_type", "resize_size"}
+
+
+@dataclass(kw_only=True)
+class RetrievalConfig(DownstreamConfig):
     """Text-to-video retrieval: finetuning and inference."""
 
     SCRIPT: ClassVar[str] = "src/tasks/run_video_retrieval.py"
     TOPIC: ClassVar[str] = "Retrieval"
-    INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {"model_type", "resize_size"}
     CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED + checks.RETRIEVAL
 
     use_itc: bool = option(True, "train with the contrastive loss (VTC)")
@@ -89,4 +95,34 @@ class RetrievalConfig(ExperimentConfig, InferenceOptions):
     )
     eval_retrieval_batch_size: int = option(
         256, "texts per batch when a training run evaluates", minimum=1
+    )
+
+
+@dataclass(kw_only=True)
+class QaConfig(DownstreamConfig):
+    """Video question answering: finetuning and inference."""
+
+    SCRIPT: ClassVar[str] = "src/tasks/run_video_qa.py"
+    TOPIC: ClassVar[str] = "Question answering"
+    INERT: ClassVar[frozenset[str]] = DownstreamConfig.INERT | {
+        *("classifier", "cls_hidden_scale", "loss_type"),
+        "num_labels",  # follows from ans2label_path; the original overwrites it, too
+    }
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED + checks.QUESTION_ANSWERING
+
+    augmentation: str = with_default(VideoOptions, "augmentation", "randaugment")
+    task: str = option(
+        "video_qa",
+        "any name; the entry to take where a set's txt is a map; with msvd in it, .avi files are"
+        " looked for first",
+    )
+    ans2label_path: str = required(
+        "JSON map of answers to labels 0, 1, 2, ...: what the model can answer",
+        remedy='Name a file as {"dog": 0, "two": 1}.',
+    )
+    new_classifier: bool = option(False, "train a fresh classifier, even if the checkpoint has one")
+    best_metric: str = option(
+        "overall_acc",
+        "validation metric that chooses model_step_best.pt",
+        choices=("overall_acc", "top5_acc", "loss"),
     )

@@ -45,6 +45,42 @@ def frame_indices(
     return STRATEGIES[strategy](num_video_frames, num_frames, rng).astype(np.int64)
 
 
+def clip_indices(
+    strategy: str,
+    *,
+    num_video_frames: int,
+    num_frames: int,
+    num_clips: int,
+    rng: np.random.Generator | None,
+) -> np.ndarray:
+    """Choose ``num_frames`` frames from each of ``num_clips`` equal spans of a video.
+
+    Clip ``c`` reads the frames ``[floor(c * V / C), floor((c + 1) * V / C))`` as
+    :func:`frame_indices` would read a video of that length: one clip reads the whole video. Where
+    there are fewer frames than clips, some clips read the same frame.
+
+    Args:
+        strategy: One of ``STRATEGIES``.
+        num_video_frames: Frames in the video (V), at least 1.
+        num_frames: Frames wanted of each clip (n), at least 1.
+        num_clips: Clips (C), at least 1.
+        rng: As for :func:`frame_indices`; the clips draw from it in turn.
+
+    Returns:
+        (C, n) int64, in increasing order row after row, all within [0, V).
+    """
+    if num_clips < 1:
+        raise ValueError(f"cannot take {num_clips} clips of a video")
+    clips = []
+    for clip in range(num_clips):
+        start = clip * num_video_frames // num_clips
+        stop = (clip + 1) * num_video_frames // num_clips
+        span = max(stop - start, min(num_video_frames, 1))  # never empty, unless the video is
+        chosen = frame_indices(strategy, num_video_frames=span, num_frames=num_frames, rng=rng)
+        clips.append(start + chosen)
+    return np.stack(clips)
+
+
 def evaluation_sampling(strategy: str) -> str:
     """The strategy to evaluate with: ``rand`` becomes ``uniform``, others stay, as in ALPRO."""
     return "uniform" if strategy == "rand" else strategy

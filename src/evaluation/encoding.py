@@ -3,7 +3,7 @@
 Chunks are formed before they are dealt out to ranks, so a chunk's shape, and with it every last
 bit of its features, does not depend on how many ranks there are.
 
-Shapes: C captions, V videos, N patches, L text tokens, D width, E embedding.
+Shapes: P captions, V videos, C clips of each, N patches, L text tokens, D width, E embedding.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.datasets.retrieval import VideoBatch
 from src.datasets.unreadable import UnreadableVideo
+from src.datasets.videos import VideoBatch
 from src.distributed.engine import Engine
+from src.evaluation.clips import encode_clips
 from src.modeling.alpro import AlproModel, TextFeatures, VideoFeatures
 from src.training.precision import autocast
 
@@ -29,14 +30,19 @@ class EncodedVideos:
     """Features of a set of videos: embeddings of all of them, token sequences of this rank's."""
 
     embeddings: Tensor
-    """(V, E) float32 on every rank; rows of unreadable videos are zero."""
+    """(V, C, E) float32 on every rank; rows of unreadable videos are zero."""
     tokens: dict[int, Tensor]
-    """Position of a video -> (1+N, D), or (0, D) if unwanted, for the videos this rank encoded."""
+    """Position -> (C, 1+N, D), or (C, 0, D) if unwanted, for the videos this rank encoded."""
     unreadable: list[UnreadableVideo]
     """Videos of all ranks that could not be read."""
 
+    @property
+    def num_clips(self) -> int:
+        """C."""
+        return self.embeddings.shape[1]
+
     def select(self, positions: Sequence[int]) -> VideoFeatures:
-        """Features of some of this rank's videos, on the device."""
+        """Features of K of this rank's videos, on the device: (K, C, 1+N, D), (K, C, E)."""
         tokens = torch.stack([self.tokens[position] for position in positions])
         return VideoFeatures(tokens, self.embeddings[list(positions)].to(tokens.device))
 
@@ -46,11 +52,11 @@ class EncodedTexts:
     """Features of a set of captions, all of them on every rank."""
 
     tokens: Tensor
-    """(C, L, D), padded to the longest caption."""
+    """(P, L, D), padded to the longest caption."""
     mask: Tensor
-    """(C, L) int64, 1 for a token and 0 for padding."""
+    """(P, L) int64, 1 for a token and 0 for padding."""
     embeddings: Tensor
-    """(C, E) float32."""
+    """(P, E) float32."""
 
     def select(self, rows: Sequence[int]) -> TextFeatures:
         """Features of some captions, padded to the longest of them."""
@@ -104,12 +110,13 @@ def encode_videos(
         if frames is None:  # no video of the chunk is readable
             continue
         with autocast(precision, engine.device):
-            features = model.encode_video(normalize(frames))
+            features = encode_clips(model, frames, normalize=normalize)
         for row, position in enumerate(batch.positions):
             embeddings[position] = features.embedding[row].float().cpu().numpy()
-            tokens[position] = features.tokens[row] if keep_tokens else features.tokens[row, :0]
+            tokens[position] = features.tokens[row] if keep_tokens else features.tokens[row, :, :0]
     gathered = engine.gather_objects((embeddings, unreadable))
-    table = np.zeros((num_videos, model.embed_dim), dtype=np.float32)
+    num_clips = max((len(clips) for part, _ in gathered for clips in part.values()), default=1)
+    table = np.zeros((num_videos, num_clips, model.embed_dim), dtype=np.float32)
     for part, _ in gathered:
         for position, embedding in part.items():
             table[position] = embedding
@@ -134,7 +141,7 @@ def encode_texts(
 
     Args:
         model: in evaluation mode.
-        captions: C texts.
+        captions: P texts.
         tokenize: texts to (ids, mask), padded to the longest of them.
         chunk_size: captions encoded at once.
         engine: the job.
@@ -158,7 +165,7 @@ def encode_texts(
 
 
 def _pad(tensor: Tensor, length: int) -> Tensor:
-    """(C, L, ...) padded with zeros to (C, length, ...)."""
+    """(P, L, ...) padded with zeros to (P, length, ...)."""
     padded = tensor.new_zeros((tensor.shape[0], length, *tensor.shape[2:]))
     padded[:, : tensor.shape[1]] = tensor
     return padded

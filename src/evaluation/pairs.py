@@ -1,6 +1,6 @@
 """Which caption-video pairs the fusion encoder scores, and what order unscored ones take.
 
-Shapes: C captions, V videos.
+Shapes: P captions, V videos.
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ def pairs_to_score(similarity: np.ndarray, *, top_k: int) -> np.ndarray:
     """All pairs, or the union of both directions' best by VTC.
 
     Args:
-        similarity: (C, V) VTC similarities.
+        similarity: (P, V) VTC similarities.
         top_k: how many best videos of each caption, and best captions of each video; 0 for all
             pairs.
 
     Returns:
-        (C, V) bool.
+        (P, V) bool.
     """
     if top_k == 0:
         return np.ones(similarity.shape, dtype=bool)
@@ -33,12 +33,12 @@ def ranking_scores(
     """Scores to rank by: unscored pairs come below all scored ones, among themselves by VTC.
 
     Args:
-        scores: (C, V) float64, read only where ``scored``.
-        similarity: (C, V) VTC similarities.
-        scored: (C, V) bool.
+        scores: (P, V) float64, read only where ``scored``.
+        similarity: (P, V) VTC similarities.
+        scored: (P, V) bool.
 
     Returns:
-        (C, V) float64.
+        (P, V) float64.
     """
     if scored.all():
         return scores

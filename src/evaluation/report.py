@@ -1,9 +1,10 @@
-"""What an evaluation leaves behind: results.json, scores.json with its protocol, and a table."""
+"""What an evaluation leaves behind: its results, scores.json with its protocol, and a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.evaluation.answers import QaOutcome
 from src.evaluation.retrieval import RetrievalOutcome
 from src.training.output import write_atomically, write_json
 
@@ -13,6 +14,11 @@ ROWS = {
     "text2video_vtc": "text to video, VTC only",
     "video2text": "video to text",
     "video2text_vtc": "video to text, VTC only",
+}
+ANSWER_COLUMNS = ("questions", "share %", "majority %", "accuracy %")
+LOST_QUESTIONS = {
+    "num_unanswerable_questions": "could not be right, their answers are not in the map",
+    "num_left_out_questions": "left out, their videos cannot be read",
 }
 
 
@@ -41,6 +47,32 @@ def write_results(
     return metrics
 
 
+def write_answers(
+    folder: Path, outcome: QaOutcome, *, protocol: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write ``results_all.json`` and ``scores.json`` in the original's shapes.
+
+    Args:
+        folder: of this evaluation.
+        outcome: what it gave.
+        protocol: how it was made; counts are added to it here.
+
+    Returns:
+        What ``scores.json`` holds.
+    """
+    counts = {
+        "num_questions": len(outcome.rows),
+        "num_videos": len({row.video_id for row in outcome.rows}),
+        "num_unanswerable_questions": outcome.num_unanswerable,
+        "num_unreadable_videos": len(outcome.unreadable),
+        "num_left_out_questions": outcome.num_left_out,
+    }
+    scores = {**outcome.scores(), "protocol": {**counts, **protocol}}
+    write_records(folder / "results_all.json", outcome.results())
+    write_json(folder / "scores.json", scores)
+    return scores
+
+
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write many records as JSON; a million take ujson, where it is there, a tenth of the time."""
     try:
@@ -60,3 +92,23 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
         for name, title in ROWS.items()
     ]
     return "\n".join([head, *lines])
+
+
+def answers_table(scores: Mapping[str, Any]) -> str:
+    """What :func:`write_answers` has written, as a text table by answer type."""
+    counts, majority = scores["counts"], scores["majority"]
+    width = max(len(kind) for kind in (*counts, "answer type"))
+    lines = [f"{'answer type':{width}}" + "".join(f"{title:>11}" for title in ANSWER_COLUMNS)]
+    for kind, (_, total) in sorted(counts.items(), key=lambda item: item[0] == "overall"):
+        numbers = (
+            100.0 * total / counts["overall"][1],
+            majority[f"{kind}_acc"],
+            scores[f"{kind}_acc"],
+        )
+        lines.append(f"{kind:{width}}{total:11d}" + "".join(f"{n:11.2f}" for n in numbers))
+    lines.append(f"right answer among the five best: {scores['top5_acc']:.2f} %")
+    for key, meaning in LOST_QUESTIONS.items():
+        if num_lost := scores["protocol"][key]:
+            noun = "question" if num_lost == 1 else "questions"
+            lines.append(f"{meaning}: {num_lost} {noun}")
+    return "\n".join(lines)

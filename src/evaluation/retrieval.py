@@ -1,25 +1,21 @@
 """Text-to-video and video-to-text retrieval, for validation and inference alike.
 
-Shapes: C captions, V videos, E embedding.
+Shapes: P captions, V videos, C clips of each, N patches, D width, E embedding.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from src.datasets.annotations import CaptionRow
-from src.datasets.retrieval import VideoBatch
 from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine
-from src.errors import InputError
+from src.evaluation.clips import aggregate_clips, score_clips
 from src.evaluation.encoding import (
     EncodedTexts,
     EncodedVideos,
@@ -29,31 +25,11 @@ from src.evaluation.encoding import (
     encode_videos,
 )
 from src.evaluation.pairs import pairs_to_score, ranking_scores
+from src.evaluation.running import Progress, evaluation_mode, silent_progress
+from src.evaluation.sets import EvaluationSet, check_unreadable, readable_rows
 from src.metrics.retrieval import retrieval_metrics
 from src.modeling.alpro import MATCH, AlproForRetrieval, VideoFeatures
 from src.training.precision import autocast
-
-logger = logging.getLogger(__name__)
-
-Progress = Callable[[Iterable[Any], str, str], Iterator[Any]]  # items, description, unit
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievalSet:
-    """Captions and the videos they describe."""
-
-    name: str
-    annotations: Path
-    folder: Path
-    """Where the videos are."""
-    rows: Sequence[CaptionRow]
-    """C captions; a caption's row number is its id."""
-    video_ids: Sequence[str]
-    """V distinct videos in order of first appearance."""
-    video_chunks: Sequence[range]
-    """Positions of the videos that are encoded together, all ranks' chunks in order."""
-    loader: DataLoader[VideoBatch]
-    """This rank's chunks of the videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +37,17 @@ class RetrievalOutcome:
     """What retrieval over one set gave."""
 
     caption_ids: Sequence[int]
-    """(C,) row numbers of the captions whose video could be read."""
+    """(P,) row numbers of the captions whose video could be read."""
     video_ids: Sequence[str]
     """(V,) ids of the videos that could be read."""
     video_of_caption: Sequence[int]
-    """(C,) column of each caption's video."""
+    """(P,) column of each caption's video."""
     similarity: np.ndarray
-    """(C, V) float32, VTC similarity divided by the temperature."""
+    """(P, V) float32, VTC similarity divided by the temperature."""
     scores: np.ndarray
-    """(C, V) float64, probability of a match; meaningful where ``scored``."""
+    """(P, V) float64, probability of a match; meaningful where ``scored``."""
     scored: np.ndarray
-    """(C, V) bool, pairs that the fusion encoder has scored."""
+    """(P, V) bool, pairs that the fusion encoder has scored."""
     unreadable: Sequence[UnreadableVideo]
 
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -112,15 +88,6 @@ class RetrievalOutcome:
         ]
 
 
-def silent_progress(
-    items: Iterable[Any],
-    description: str,  # noqa: ARG001
-    unit: str,  # noqa: ARG001
-) -> Iterator[Any]:
-    """The progress display that shows nothing."""
-    return iter(items)
-
-
 class RetrievalEvaluator:
     """Encodes each video and caption of a set once and scores the pairs."""
 
@@ -135,6 +102,7 @@ class RetrievalEvaluator:
         caption_chunk: int,
         top_k: int,
         use_matching: bool,
+        clip_aggregation: str = "mean",
         allow_missing_videos: bool,
         progress: Progress = silent_progress,
     ) -> None:
@@ -149,6 +117,8 @@ class RetrievalEvaluator:
             caption_chunk: captions fused with a video at once.
             top_k: pairs to score, see :func:`pairs_to_score`.
             use_matching: false ranks by VTC alone.
+            clip_aggregation: how the scores of a video's clips become one, see
+                :func:`aggregate_clips`: those of VTC, and the logits of VTM.
             allow_missing_videos: leave out unreadable videos, instead of an error.
             progress: shows a progress bar over an iterable.
         """
@@ -160,10 +130,11 @@ class RetrievalEvaluator:
         self._caption_chunk = caption_chunk
         self._top_k = top_k
         self._use_matching = use_matching
+        self._clip_aggregation = clip_aggregation
         self._allow_missing = allow_missing_videos
         self._progress = progress
 
-    def encode(self, data: RetrievalSet) -> tuple[EncodedVideos, EncodedTexts]:
+    def encode(self, data: EvaluationSet[CaptionRow]) -> tuple[EncodedVideos, EncodedTexts]:
         """Features of the set's videos and captions; the model is in evaluation mode meanwhile."""
         with evaluation_mode(self.model):
             videos = encode_videos(
@@ -184,36 +155,18 @@ class RetrievalEvaluator:
                 engine=self._engine,
                 precision=self._precision,
             )
-        self._check_unreadable(data, videos.unreadable)
+        check_unreadable(data, videos.unreadable, allowed=self._allow_missing)
         return videos, texts
-
-    def _check_unreadable(self, data: RetrievalSet, unreadable: Sequence[UnreadableVideo]) -> None:
-        if not unreadable:
-            return
-        names = "\n".join(f"  {video.video_id}: {video.reason}" for video in unreadable)
-        if not self._allow_missing:
-            raise InputError(
-                f"{data.name}: {len(unreadable)} of {len(data.video_ids)} videos named in "
-                f"{data.annotations} cannot be read:\n{names}\n"
-                "Repair them, or set allow_missing_videos to 1 to evaluate without them."
-            )
-        logger.warning(
-            "%s: evaluated without %d unreadable videos:\n%s", data.name, len(unreadable), names
-        )
 
     @torch.inference_mode()
     def score(
-        self, data: RetrievalSet, videos: EncodedVideos, texts: EncodedTexts
+        self, data: EvaluationSet[CaptionRow], videos: EncodedVideos, texts: EncodedTexts
     ) -> RetrievalOutcome:
         """Score the pairs of an encoded set."""
+        rows = readable_rows(data, videos.unreadable)
         lost = {video.video_id for video in videos.unreadable}
         columns = [c for c, video_id in enumerate(data.video_ids) if video_id not in lost]
-        rows = [r for r, row in enumerate(data.rows) if row.video_id not in lost]
-        if not rows:
-            raise InputError(f"{data.name}: none of the {len(data.video_ids)} videos can be read.")
-        temperature = float(self.model.temp.detach())
-        similarity = (texts.embeddings @ videos.embeddings.T / temperature).numpy()
-        similarity = similarity[np.ix_(rows, columns)]
+        similarity = self._similarity(videos, texts)[np.ix_(rows, columns)]
         scored = np.zeros(similarity.shape, dtype=bool)
         scores = np.zeros(similarity.shape, dtype=np.float64)
         if self._use_matching:
@@ -230,6 +183,13 @@ class RetrievalEvaluator:
             unreadable=videos.unreadable,
         )
 
+    def _similarity(self, videos: EncodedVideos, texts: EncodedTexts) -> np.ndarray:
+        """(P, V) float32 VTC similarity divided by the temperature, of all captions and videos."""
+        num_videos, num_clips, _ = videos.embeddings.shape
+        of_clips = texts.embeddings @ videos.embeddings.flatten(0, 1).T  # (P, V*C)
+        of_clips = of_clips.unflatten(1, (num_videos, num_clips)) / float(self.model.temp.detach())
+        return aggregate_clips(of_clips, how=self._clip_aggregation, dim=2).numpy()
+
     def _match(
         self,
         videos: EncodedVideos,
@@ -239,7 +199,7 @@ class RetrievalEvaluator:
         columns: Sequence[int],
         scored: np.ndarray,
     ) -> np.ndarray:
-        """(C, V) probability of a match; each rank scores the videos whose tokens it holds."""
+        """(P, V) probability of a match; each rank scores the videos whose tokens it holds."""
         own: dict[int, np.ndarray] = {}
         mine = [index for index, column in enumerate(columns) if column in videos.tokens]
         with evaluation_mode(self.model):
@@ -260,25 +220,17 @@ class RetrievalEvaluator:
         for piece in chunks(len(captions), size=self._caption_chunk):
             text = texts.select([captions[i] for i in piece])
             repeated = VideoFeatures(
-                video.tokens.expand(len(piece), -1, -1), video.embedding.expand(len(piece), -1)
+                video.tokens.expand(len(piece), -1, -1, -1),
+                video.embedding.expand(len(piece), -1, -1),
             )
             with autocast(self._precision, self._engine.device):
-                logits = self.model.match(text, repeated)  # (C', 2)
+                logits = score_clips(
+                    partial(self.model.match, text), repeated, how=self._clip_aggregation
+                )  # (P', 2)
             # float64: in float32 confident matches all become 1.0, and ties
             scores.append(logits.double().softmax(dim=-1)[:, MATCH].cpu().numpy())
         return np.concatenate(scores) if scores else np.zeros(0)
 
-    def run(self, data: RetrievalSet) -> RetrievalOutcome:
+    def run(self, data: EvaluationSet[CaptionRow]) -> RetrievalOutcome:
         """Encode and score a set."""
         return self.score(data, *self.encode(data))
-
-
-@contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Context in which a model is in evaluation mode; its former mode comes back afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

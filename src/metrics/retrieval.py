@@ -1,6 +1,6 @@
 """Retrieval metrics from a score matrix.
 
-Shapes: C captions, V videos.
+Shapes: P captions, V videos.
 
 Ties. The rank of an item is 1 + the number of wrong items scored strictly higher + half the number
 of wrong items scored the same, so a model that gives every pair the same score earns the rank in
@@ -19,11 +19,11 @@ def text_to_video_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> 
     """Rank of each caption's video among all videos.
 
     Args:
-        scores: (C, V), higher is better; -inf is allowed, NaN is not.
-        video_of_caption: (C,) column of the video that each caption describes.
+        scores: (P, V), higher is better; -inf is allowed, NaN is not.
+        video_of_caption: (P,) column of the video that each caption describes.
 
     Returns:
-        (C,) float64, 1-based, in steps of 0.5.
+        (P,) float64, 1-based, in steps of 0.5.
     """
     correct = scores[np.arange(len(scores)), np.asarray(video_of_caption)][:, None]  # (C, 1)
     higher = (scores > correct).sum(axis=1)
@@ -35,8 +35,8 @@ def video_to_text_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> 
     """Rank of each video's best-ranked caption among all captions.
 
     Args:
-        scores: (C, V), as in :func:`text_to_video_ranks`.
-        video_of_caption: (C,) as there. Videos that no caption describes are left out.
+        scores: (P, V), as in :func:`text_to_video_ranks`.
+        video_of_caption: (P,) as there. Videos that no caption describes are left out.
 
     Returns:
         (V',) float64 for the V' videos with at least one caption, in column order.
@@ -65,8 +65,8 @@ def retrieval_metrics(
     """Metrics of both directions.
 
     Args:
-        scores: (C, V), higher is better.
-        video_of_caption: (C,) column of the video that each caption describes.
+        scores: (P, V), higher is better.
+        video_of_caption: (P,) column of the video that each caption describes.
 
     Returns:
         ``{"text2video": {"r1", "r5", "r10", "medianR", "meanR"}, "video2text": {...}}``.

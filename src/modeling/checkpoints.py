@@ -1,4 +1,4 @@
-"""Fitting a state dict of ALPRO's names to a model: resizing, dropping, comparing. Pure.
+"""Fitting a state dict of ALPRO's names to a model: renaming, resizing, dropping, comparing. Pure.
 
 N: patches per frame, T: frames, D: width.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.modeling.weight_names import StateDict
+from src.modeling.weight_names import StateDict, text_renames
 
 TIME_EMBED = "time_embed"
 POS_EMBED = "pos_embed"
@@ -62,12 +62,13 @@ class Mismatch:
 def adapt_state_dict(
     state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
 ) -> StateDict:
-    """Fit a checkpoint to a model of other frames, image size or heads.
+    """Fit a checkpoint to a model of other frames, image size, heads or text encoder.
 
-    Time embeddings of another length are resized by nearest neighbour (as the original, 4 to 8
-    frames gives 0,0,1,1,2,2,3,3), position embeddings by bicubic interpolation of the patch grid.
-    What the model lacks is left out if it is `DROPPABLE` or position ids; position ids that the
-    checkpoint lacks are filled in. Everything else is passed on for `compare` to judge.
+    The text encoder's tensors take the names of the model's flavour, see `text_renames`. Time
+    embeddings of another length are resized by nearest neighbour (as the original, 4 to 8 frames
+    gives 0,0,1,1,2,2,3,3), position embeddings by bicubic interpolation of the patch grid. What the
+    model lacks is left out if it is `DROPPABLE` or position ids; position ids that the checkpoint
+    lacks are filled in. Everything else is passed on for `compare` to judge.
 
     Args:
         state: The checkpoint; not changed.
@@ -77,7 +78,9 @@ def adapt_state_dict(
         A new mapping.
     """
     adapted: StateDict = {}
-    for key, value in state.items():
+    renames = text_renames(state, model_state)
+    for there, value in state.items():
+        key = renames.get(there, there)
         target = model_state.get(key)
         if target is not None:
             adapted[key] = _resized(key, value, target)
@@ -94,8 +97,13 @@ def describe_adaptation(
 ) -> list[str]:
     """What `adapt_state_dict` does to a checkpoint, one sentence per kind, for the log."""
     dropped: dict[str, int] = {}
+    renames = text_renames(state, model_state)
     notes = []
-    for key, value in state.items():
+    if renames:
+        there, here = next(iter(renames.items()))
+        notes.append(f"{len(renames)} tensors renamed to the model's names, as {there} to {here}")
+    for there, value in state.items():
+        key = renames.get(there, there)
         target = model_state.get(key)
         if target is None:
             prefix = next((p for p in DROPPABLE if key.startswith(p)), None)

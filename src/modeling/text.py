@@ -9,12 +9,13 @@ the tokens that are read. The submodule names it relies on are the checkpoint's 
 
 from __future__ import annotations
 
-from typing import cast
+from abc import abstractmethod
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM
-from transformers.models.bert.modeling_bert import BertLayer
+from transformers import BertConfig, BertForMaskedLM, BertModel
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertLayer
 
 from src.modeling.attention import Kernel, attend, merge_heads, split_heads
 from src.modeling.encoders import TextEncoder
@@ -62,11 +63,11 @@ def run_layer(
     return layer.output(layer.intermediate(attended), attended)
 
 
-class SplitBert(TextEncoder):
+class SplitLayers(TextEncoder):
     """BERT whose layers below `fusion_layer` encode text and whose others fuse text and video.
 
-    Parameter names are those of the released checkpoints: ``bert.*`` and ``cls.*`` (the masked
-    language head, whose decoder is tied to the word embeddings).
+    Its two flavours below run alike; they differ in the names of their parameters, which are those
+    of the released checkpoints, and in having a masked language head.
 
     Args:
         vocab_size: Rows of the word embedding.
@@ -83,9 +84,6 @@ class SplitBert(TextEncoder):
         pad_token_id: Row of the word embedding that receives no gradient.
         initializer_range: Standard deviation of initial weights.
         layer_norm_eps: Epsilon of the layer norms.
-        with_mlm_head: Whether ``cls.*`` exists.
-        train_mlm_head: Whether ``cls.*`` is trained; models without a masked language loss keep it
-            for the sake of the checkpoint only.
         attention: Kernel of `attend`.
     """
 
@@ -106,8 +104,6 @@ class SplitBert(TextEncoder):
         pad_token_id: int = 0,
         initializer_range: float = 0.02,
         layer_norm_eps: float = 1e-12,
-        with_mlm_head: bool = True,
-        train_mlm_head: bool = False,
         attention: Kernel = "auto",
     ) -> None:
         super().__init__()
@@ -115,7 +111,7 @@ class SplitBert(TextEncoder):
             raise ValueError(
                 f"fusion_layer {fusion_layer} is not one of the {num_hidden_layers} layers"
             )
-        config = BertConfig(
+        self.bert_config = BertConfig(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
             num_hidden_layers=num_hidden_layers,
@@ -133,19 +129,15 @@ class SplitBert(TextEncoder):
         self.width = hidden_size
         self.fusion_layer = fusion_layer
         self.kernel: Kernel = attention
-        whole = BertForMaskedLM(config)
-        self.bert = whole.bert
-        # Released checkpoints store the position ids; transformers no longer does.
-        embeddings = self.bert.embeddings
-        embeddings.register_buffer("position_ids", embeddings.position_ids, persistent=True)
-        if with_mlm_head:
-            self.cls = whole.cls
-            self.cls.predictions.transform.requires_grad_(train_mlm_head)
-            self.cls.predictions.bias.requires_grad_(train_mlm_head)
+
+    @abstractmethod
+    def parts(self) -> tuple[BertEmbeddings, BertEncoder]:
+        """The modules that both flavours run, each under its own name."""
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) ids and (B, L) mask of 0/1 to (B, L, D) tokens."""
-        hidden = self.bert.embeddings(input_ids=ids)  # (B, L, D)
+        embeddings, _ = self.parts()
+        hidden = embeddings(input_ids=ids)  # (B, L, D)
         return self._run(self.layers[: self.fusion_layer], hidden, mask)
 
     def fuse(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -161,10 +153,62 @@ class SplitBert(TextEncoder):
     @property
     def layers(self) -> list[BertLayer]:
         """All layers, those of the text encoder first."""
-        return cast("list[BertLayer]", list(self.bert.encoder.layer))
+        _, encoder = self.parts()
+        return cast("list[BertLayer]", list(encoder.layer))
 
     def _run(self, layers: list[BertLayer], hidden: Tensor, mask: Tensor) -> Tensor:
         bias = additive_mask(mask, hidden.dtype)  # (B, 1, 1, M)
         for layer in layers:
             hidden = run_layer(layer, hidden, bias, kernel=self.kernel)
         return hidden
+
+
+class SplitBert(SplitLayers):
+    """The flavour of retrieval and pretraining: ``bert.*``, and the language head ``cls.*``.
+
+    Args:
+        with_mlm_head: Whether ``cls.*`` exists. Its decoder is tied to the word embeddings.
+        train_mlm_head: Whether ``cls.*`` is trained; models without a masked language loss keep it
+            for the sake of the checkpoint only.
+        sizes: Arguments of `SplitLayers`.
+    """
+
+    def __init__(
+        self, *, with_mlm_head: bool = True, train_mlm_head: bool = False, **sizes: Any
+    ) -> None:
+        super().__init__(**sizes)
+        whole = BertForMaskedLM(self.bert_config)
+        self.bert = whole.bert
+        _store_position_ids(self.bert.embeddings)
+        if with_mlm_head:
+            self.cls = whole.cls
+            self.cls.predictions.transform.requires_grad_(train_mlm_head)
+            self.cls.predictions.bias.requires_grad_(train_mlm_head)
+
+    def parts(self) -> tuple[BertEmbeddings, BertEncoder]:
+        """``bert.embeddings`` and ``bert.encoder``."""
+        return self.bert.embeddings, self.bert.encoder
+
+
+class HeadlessSplitBert(SplitLayers):
+    """The flavour of question answering: ``embeddings.*`` and ``encoder.*``, and no head.
+
+    Args:
+        sizes: Arguments of `SplitLayers`.
+    """
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        body = BertModel(self.bert_config, add_pooling_layer=False)
+        self.embeddings = body.embeddings
+        self.encoder = body.encoder
+        _store_position_ids(self.embeddings)
+
+    def parts(self) -> tuple[BertEmbeddings, BertEncoder]:
+        """``embeddings`` and ``encoder``."""
+        return self.embeddings, self.encoder
+
+
+def _store_position_ids(embeddings: BertEmbeddings) -> None:
+    """Keep the position ids in the state dict: released checkpoints do, transformers does not."""
+    embeddings.register_buffer("position_ids", embeddings.position_ids, persistent=True)

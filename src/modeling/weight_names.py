@@ -5,7 +5,7 @@ The functions take and return plain state dicts (name -> tensor); reading files 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from torch import Tensor
@@ -34,6 +34,10 @@ TEMPORAL_COPIES = ((".attn.", ".temporal_attn."), (".norm1.", ".temporal_norm1."
 
 # Names in checkpoints converted from TensorFlow: (suffix there, suffix here).
 TENSORFLOW_SUFFIXES = ((".gamma", ".weight"), (".beta", ".bias"))
+
+# What the two flavours of the text encoder (src/modeling/text.py) call the modules they share.
+BERT_PREFIX = f"{TEXT_PREFIX}bert."
+BERT_PARTS = ("embeddings.", "encoder.")
 
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
 FILE_PREFIXES = ("module.", "model.")
@@ -84,3 +88,27 @@ def from_bert(state: Mapping[str, Tensor]) -> StateDict:
                 key = key.removesuffix(there) + here
         renamed[TEXT_PREFIX + key] = value
     return renamed
+
+
+def text_renames(state: Iterable[str], model_state: Iterable[str]) -> dict[str, str]:
+    """Where a checkpoint has the text encoder's other flavour: its names there and in the model.
+
+    Question answering calls ``text_encoder.X`` what the other models call ``text_encoder.bert.X``.
+
+    Args:
+        state: Names of the checkpoint.
+        model_state: Names of the model.
+
+    Returns:
+        The names to change; empty where the flavours agree.
+    """
+    plain = tuple(TEXT_PREFIX + part for part in BERT_PARTS)
+    prefixed = tuple(BERT_PREFIX + part for part in BERT_PARTS)
+    known = list(model_state)
+    if any(name.startswith(plain) for name in known):
+        there, old, new = prefixed, BERT_PREFIX, TEXT_PREFIX
+    elif any(name.startswith(prefixed) for name in known):
+        there, old, new = plain, TEXT_PREFIX, BERT_PREFIX
+    else:
+        return {}
+    return {name: new + name.removeprefix(old) for name in state if name.startswith(there)}

@@ -4,16 +4,19 @@ Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks.
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from src.datasets.annotations import CaptionRow
 from src.datasets.retrieval import RetrievalBatch
 from src.distributed.engine import Engine, SingleProcess
+from src.evaluation.clips import clip_of
 from src.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
-from src.evaluation.retrieval import RetrievalEvaluator, RetrievalSet, evaluation_mode
+from src.evaluation.retrieval import RetrievalEvaluator
+from src.evaluation.running import evaluation_mode
+from src.evaluation.sets import EvaluationSet
 from src.losses.contrastive import contrastive_loss, similarity
 from src.losses.matching import (
     matching_loss,
@@ -140,7 +143,7 @@ class RetrievalTask(Task):
         same[:, own].fill_diagonal_(False)
         return same
 
-    def evaluate(self, data: RetrievalSet) -> dict[str, float]:
+    def evaluate(self, data: EvaluationSet[CaptionRow]) -> dict[str, float]:
         """Retrieval metrics of both directions and the mean losses, the same on every rank.
 
         The losses are those that :meth:`forward` gives once VTM has set in.
@@ -151,25 +154,25 @@ class RetrievalTask(Task):
 
     @torch.inference_mode()
     def _mean_losses(
-        self, data: RetrievalSet, videos: EncodedVideos, texts: EncodedTexts
+        self, data: EvaluationSet[CaptionRow], videos: EncodedVideos, texts: EncodedTexts
     ) -> dict[str, float]:
-        """Mean losses over all pairs, in batches that do not depend on the number of ranks."""
-        place = {video_id: position for position, video_id in enumerate(data.video_ids)}
-        rows_of: dict[int, list[int]] = defaultdict(list)
-        for row, caption in enumerate(data.rows):
-            rows_of[place[caption.video_id]].append(row)
+        """Mean losses over all pairs, in batches that do not depend on the number of ranks.
+
+        Of a video with several clips they are those of its first one, as in training.
+        """
+        rows_of = data.rows_by_position()
         parts = {"itc_loss": self._use_itc, "itm_loss": self._use_itm}
         names = ("num", "loss", *(name for name, used in parts.items() if used))
         totals = dict.fromkeys(names, 0.0)
         with evaluation_mode(self.model):
             for chunk in data.video_chunks:
-                mine = [row for p in chunk if p in videos.tokens for row in rows_of[p]]
+                mine = [(row, p) for p in chunk if p in videos.tokens for row in rows_of[p]]
                 generator = torch.Generator(self._engine.device)
                 generator.manual_seed(VALIDATION_SEED + chunk.start)
                 for piece in chunks(len(mine), size=self._validation_batch):
-                    rows = [mine[i] for i in piece]
+                    rows, positions = zip(*(mine[i] for i in piece), strict=True)
                     losses = self._losses(
-                        videos.select([place[data.rows[row].video_id] for row in rows]),
+                        clip_of(videos.select(positions), 0),
                         texts.select(rows),
                         [data.rows[row].video_id for row in rows],
                         engine=SingleProcess(self._engine.device, scale_loss=False),

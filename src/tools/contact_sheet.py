@@ -10,40 +10,41 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from src.datasets.annotations import CaptionRow, read_captions
-from src.datasets.decoding import Decoder, VideoReadError, make_decoder
-from src.datasets.sampling import frame_indices
-from src.datasets.storage import VideoFolder
 from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.tools.drawing import (
+    CORRECT,
+    FRAME_WIDTH,
+    INK,
+    LABEL_SIZE,
+    MARGIN,
+    PALE,
+    PAPER,
+    TILE,
+    TITLE_SIZE,
+    WRONG,
+    StripReader,
+    VideoStrips,
+    draw_strip,
+    load_font,
+    shortened,
+    strip_width,
+)
+from src.tools.results import add_result_flags, chosen_results, positive, recorded_path
 
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
-
-TILE = 56  # pixels of a frame's side; the following lengths are pixels too
-TILE_GAP = 2
-STRIP_GAP = 26
-MARGIN = 24
-FRAME_WIDTH = 4
+STRIP_GAP = 26  # pixels, as all of these
 TITLE_HEIGHT = 44
 LABEL_HEIGHT = 24
 LABEL_GAP = 12
 QUERY_GAP = 22
-TITLE_SIZE, LABEL_SIZE = 19, 15
-
-PAPER = (255, 255, 255)
-INK = (28, 32, 38)
-PALE = (112, 120, 130)
-CORRECT = (22, 150, 72)
-WRONG = (206, 210, 216)
-UNREADABLE = (120, 120, 120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(arguments)
     picture = flags.picture or flags.output_dir / "contact_sheet.png"
     try:
-        results = _find_results(flags.results_dir or flags.output_dir)
+        results = chosen_results(flags, name="results.json")
         make_contact_sheet(
             picture,
             results=results,
-            txt=flags.txt or _evaluated(results, "annotations", flag="--txt"),
-            videos=flags.videos or _evaluated(results, "videos", flag="--videos"),
+            txt=flags.txt or recorded_path(results, "annotations", flag="--txt"),
+            videos=flags.videos or recorded_path(results, "videos", flag="--videos"),
             num_queries=flags.num_queries,
             top_k=flags.top_k,
             num_frames=flags.num_frames,
@@ -94,23 +95,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
+    add_result_flags(parser, output_dir=Path("output/demo_ret"))
     add = parser.add_argument
-    add("--output_dir", type=Path, default=Path("output/demo_ret"), help="of a run with results")
-    add("--results_dir", type=Path, help="else the newest in output_dir")
-    add("--videos", type=Path, help="folder of the videos, else as the evaluation noted")
     add("--txt", type=Path, help="captions evaluated, else as the evaluation noted")
-    add("--num_queries", type=_positive, default=6, help="spread evenly over the captions")
-    add("--top_k", type=_positive, default=3, help="clips shown per query")
-    add("--num_frames", type=_positive, default=8, help="frames shown per clip")
+    add("--num_queries", type=positive, default=6, help="spread evenly over the captions")
+    add("--top_k", type=positive, default=3, help="clips shown per query")
+    add("--num_frames", type=positive, default=8, help="frames shown per clip")
     add("--picture", type=Path, help="the PNG to write, else contact_sheet.png in output_dir")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
 
 
 def make_contact_sheet(
@@ -139,32 +131,14 @@ def make_contact_sheet(
     """
     answers = read_answers(results, rows=read_captions(txt), top_k=top_k)
     chosen = np.linspace(0, len(answers) - 1, min(num_queries, len(answers))).round().astype(int)
-    decoder, folder = make_decoder("auto"), VideoFolder(videos)
-    read_strip = partial(_read_strip, folder=folder, decoder=decoder, num_frames=num_frames)
     sheet = draw_sheet(
-        [answers[index] for index in chosen], read_strip, top_k=top_k, num_frames=num_frames
+        [answers[index] for index in chosen],
+        VideoStrips(videos, num_frames=num_frames),
+        top_k=top_k,
+        num_frames=num_frames,
     )
     picture.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(picture)
-
-
-def _find_results(folder: Path) -> Path:
-    """Return the newest ``results.json`` in or below the folder."""
-    found = sorted(folder.glob("**/results.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise InputError(
-            f"no results.json in {folder}: run an inference first, or give another --results_dir"
-        )
-    return found[-1]
-
-
-def _evaluated(results: Path, key: str, *, flag: str) -> Path:
-    """A path that the evaluation noted in the protocol of its ``scores.json``."""
-    scores = results.with_name("scores.json")
-    try:
-        return Path(json.loads(scores.read_text(encoding="utf-8"))["protocol"][key])
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise InputError(f"{scores} does not tell what was evaluated: give {flag}") from error
 
 
 def read_answers(results: Path, *, rows: Sequence[CaptionRow], top_k: int) -> list[Answer]:
@@ -196,32 +170,9 @@ def _answer(row: CaptionRow, records: list[dict[str, Any]], *, top_k: int) -> An
     return Answer(row.caption, hits[:top_k], next(places, None))
 
 
-def _read_strip(
-    video_id: str, *, folder: VideoFolder, decoder: Decoder, num_frames: int
-) -> list[Image.Image]:
-    """Read evenly spaced frames of a video; grey tiles stand for one that cannot be read."""
-    path = folder.find(video_id)
-    if path is None:
-        raise InputError(f"--videos {folder.root} holds no video {video_id!r}")
-    try:
-        frames = decoder.read(
-            path, partial(_evenly, num_frames=num_frames), height=TILE, width=TILE
-        )
-    except VideoReadError:
-        return [Image.new("RGB", (TILE, TILE), UNREADABLE)] * num_frames
-    return [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]
-
-
-def _evenly(num_video_frames: int, *, num_frames: int) -> np.ndarray:
-    """Choose the middle of each of equally long stretches."""
-    return frame_indices(
-        "segment", num_video_frames=num_video_frames, num_frames=num_frames, rng=None
-    )
-
-
 def draw_sheet(
     answers: Sequence[Answer],
-    read_strip: Callable[[str], list[Image.Image]],
+    read_strip: StripReader,
     *,
     top_k: int,
     num_frames: int,
@@ -234,30 +185,30 @@ def draw_sheet(
         top_k: columns of clips.
         num_frames: pictures per clip.
     """
-    strip_width = num_frames * TILE + (num_frames - 1) * TILE_GAP
+    column_width = strip_width(num_frames) + STRIP_GAP
     row_height = TITLE_HEIGHT + TILE + 2 * FRAME_WIDTH + LABEL_HEIGHT + QUERY_GAP
-    width = 2 * MARGIN + top_k * (strip_width + 2 * FRAME_WIDTH) + (top_k - 1) * STRIP_GAP
+    width = 2 * MARGIN + top_k * column_width - STRIP_GAP
     sheet = Image.new("RGB", (width, 2 * MARGIN + len(answers) * row_height - QUERY_GAP), PAPER)
     for number, answer in enumerate(answers):
         top = MARGIN + number * row_height
         _draw_title(sheet, answer, top=top)
         for column, hit in enumerate(answer.hits):
-            left = MARGIN + column * (strip_width + 2 * FRAME_WIDTH + STRIP_GAP)
+            left = MARGIN + column * column_width
             strip = read_strip(hit.video_id)
             _draw_hit(sheet, hit, strip, place=column + 1, left=left, top=top + TITLE_HEIGHT)
     return sheet
 
 
 def _draw_title(sheet: Image.Image, answer: Answer, *, top: int) -> None:
-    draw, font = ImageDraw.Draw(sheet), _font(TITLE_SIZE)
+    draw, font = ImageDraw.Draw(sheet), load_font(TITLE_SIZE)
     note = "own clip not scored"
     if answer.correct_place is not None:
         note = f"own clip found at rank {answer.correct_place}"
-    note_font = _font(LABEL_SIZE)
+    note_font = load_font(LABEL_SIZE)
     note_width = draw.textlength(note, font=note_font)
     room = sheet.width - 2 * MARGIN - note_width - STRIP_GAP
     quoted = f"“{answer.caption}”"
-    title = _shortened(quoted, draw=draw, font=font, room=room, end="…”")
+    title = shortened(quoted, draw=draw, font=font, room=room, end="…”")
     draw.text((MARGIN, top + TITLE_HEIGHT / 2), title, fill=INK, font=font, anchor="lm")
     right = (sheet.width - MARGIN, top + TITLE_HEIGHT / 2)
     color = CORRECT if answer.correct_place == 1 else PALE
@@ -267,36 +218,17 @@ def _draw_title(sheet: Image.Image, answer: Answer, *, top: int) -> None:
 def _draw_hit(
     sheet: Image.Image, hit: Hit, strip: list[Image.Image], *, place: int, left: int, top: int
 ) -> None:
-    draw = ImageDraw.Draw(sheet)
-    width = len(strip) * (TILE + TILE_GAP) - TILE_GAP + 2 * FRAME_WIDTH
+    draw, width = ImageDraw.Draw(sheet), strip_width(len(strip))
     outline = CORRECT if hit.is_correct else WRONG
-    box = (left, top, left + width - 1, top + TILE + 2 * FRAME_WIDTH - 1)
-    draw.rectangle(box, fill=outline)
-    for number, tile in enumerate(strip):
-        sheet.paste(tile, (left + FRAME_WIDTH + number * (TILE + TILE_GAP), top + FRAME_WIDTH))
+    draw_strip(sheet, strip, left=left, top=top, outline=outline)
     middle = top + TILE + 2 * FRAME_WIDTH + LABEL_HEIGHT / 2
-    font = _font(LABEL_SIZE)
+    font = load_font(LABEL_SIZE)
     scores = f"match {hit.score:.2f}   similarity {hit.similarity:.1f}"
     draw.text((left + width, middle), scores, fill=PALE, font=font, anchor="rm")
     room = width - draw.textlength(scores, font=font) - LABEL_GAP
-    label = _shortened(f"{place}.  {hit.video_id}", draw=draw, font=font, room=room)
+    label = shortened(f"{place}.  {hit.video_id}", draw=draw, font=font, room=room)
     color = CORRECT if hit.is_correct else PALE
     draw.text((left, middle), label, fill=color, font=font, anchor="lm")
-
-
-def _shortened(
-    text: str, *, draw: ImageDraw.ImageDraw, font: Font, room: float, end: str = "…"
-) -> str:
-    """Cut the text to the room there is, ``end`` marking the cut."""
-    if draw.textlength(text, font=font) <= room:
-        return text
-    while text and draw.textlength(text + end, font=font) > room:
-        text = text[:-1]
-    return text.rstrip() + end
-
-
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Make the embedded dataset: ``python -m src.tools.make_demo_data [--output_dir data/demo]``.
 
 Writes ``videos/*.mp4``, ``txt/{train,val,test}.jsonl`` (rows ``{"caption", "clip_name"}``),
-``txt/scenes.jsonl`` (what happens in each clip) and ``manifest.json``. The same parameters give the
-same clips; a second run makes nothing again, an interrupted one is completed.
+``txt/{train,val,test}_qa.jsonl`` (rows ``{"question", "answer", "video_id", "answer_type"}``),
+``txt/ans2label.json`` (the answers of ``train_qa``, numbered), ``txt/scenes.jsonl`` (what happens
+in each clip) and ``manifest.json``. The same parameters give the same files; a second run makes no
+clip again, an interrupted one is completed.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tqdm import tqdm
 
 from src.errors import USER_ERROR_EXIT_CODE, InputError
 from src.tools.demo.planning import SPLITS, Clip, Pair, describe, plan_dataset
+from src.tools.demo.questions import draw_questions
 from src.tools.demo.staging import FPS, NUM_FRAMES, SIZE
 from src.tools.demo.vocabulary import write_tokenizer
 
@@ -35,7 +38,11 @@ CODEC = {"crf": "20", "preset": "veryfast", "threads": "1", "bf": "0", "mbtree":
 PAIRS_PER_JOB = 16
 LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 NUM_SIBLING_WORDINGS = 1
-"""Wordings of which siblings' captions stand together, see `_rows`."""
+"""Wordings of which siblings' captions stand together, see `_caption_rows`."""
+NUM_QUESTIONS = {"train": 3, "val": None, "test": None}
+"""Split -> questions per clip at most, None: no limit."""
+QUESTION_STREAM = 3
+"""Keeps the random numbers of the questions apart from those of the plan."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,11 +113,12 @@ def make_demo_data(
     if stored != manifest:
         _prepare_folder(output_dir, known=stored is not None)
     missing = [pair for pair in pairs if not all(_path(videos, c).exists() for c in pair.clips)]
-    _write_texts(output_dir / "txt", records)
+    num_texts = _write_texts(output_dir / "txt", records, seed=seed)
     if stored == manifest and not missing:
-        print(f"{output_dir}: complete already ({len(records)} clips), nothing to do")
+        todo = f"{num_texts} text files written" if num_texts else "nothing to do"
+        print(f"{output_dir}: complete already ({len(records)} clips), {todo}")
         return
-    _write_json(output_dir / "manifest.json", manifest)
+    _write_text(output_dir / "manifest.json", _as_json(manifest))
     for _ in tqdm(
         _encode_all(missing, videos, num_workers=num_workers),
         total=len(missing),
@@ -164,15 +172,39 @@ def _prepare_folder(output_dir: Path, *, known: bool) -> None:
     videos.mkdir(parents=True, exist_ok=True)
 
 
-def _write_texts(folder: Path, records: list[dict[str, Any]]) -> None:
+def _write_texts(folder: Path, records: list[dict[str, Any]], *, seed: int) -> int:
+    """Write what is not there yet; return the number of files."""
     folder.mkdir(parents=True, exist_ok=True)
+    texts = {"scenes.jsonl": _as_lines(records)}
     for split in SPLITS:
         own = [record for record in records if record["split"] == split]
-        _write_lines(folder / f"{split}.jsonl", _rows(own))
-    _write_lines(folder / "scenes.jsonl", records)
+        questions = list(_question_rows(own, split=split, seed=seed))
+        texts[f"{split}.jsonl"] = _as_lines(_caption_rows(own))
+        texts[f"{split}_qa.jsonl"] = _as_lines(questions)
+        if split == "train":
+            answers = sorted({row["answer"] for row in questions})
+            texts["ans2label.json"] = _as_json({answer: i for i, answer in enumerate(answers)})
+    return sum(_write_text(folder / name, text) for name, text in texts.items())
 
 
-def _rows(records: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+def _question_rows(
+    records: list[dict[str, Any]], *, split: str, seed: int
+) -> Iterator[dict[str, str]]:
+    """Clip by clip, so that siblings stand together."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), QUESTION_STREAM])
+    for siblings in zip(records[::2], records[1::2], strict=True):
+        drawn = draw_questions(siblings, num_questions=NUM_QUESTIONS[split], rng=rng)
+        for record, questions in zip(siblings, drawn, strict=True):
+            for question in questions:
+                yield {
+                    "question": question.text,
+                    "answer": question.answer,
+                    "video_id": record["clip_name"],
+                    "answer_type": question.answer_type,
+                }
+
+
+def _caption_rows(records: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
     """Order the captions of a split for ``shuffle_block: 2``, which keeps two rows in one batch.
 
     In the first wordings siblings stand together: they are each other's negatives, and only time
@@ -187,14 +219,20 @@ def _rows(records: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
             yield {"caption": record["captions"][wording], "clip_name": record["clip_name"]}
 
 
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+def _as_lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def _as_json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _write_text(path: Path, text: str) -> bool:
+    """Write a file that is not as it should be; return whether it was not."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
 
 
 def _path(videos: Path, clip: Clip) -> Path:

@@ -1,6 +1,8 @@
-"""Show all results of a run in one table: ``python -m src.tools.show_results --output_dir DIR``.
+"""Show results in tables: ``python -m src.tools.show_results --output_dir DIR [DIR ...]``.
 
-Reads every ``results_*/*/scores.json`` of the folder and prints a Markdown table, text to video.
+Reads every ``results_*/*/scores.json`` of the folders and prints Markdown: of retrieval one row per
+evaluation, text to video; of question answering one row per answer type and one column of
+accuracies per evaluation, so that runs can be put side by side.
 """
 
 from __future__ import annotations
@@ -8,64 +10,135 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from src.errors import USER_ERROR_EXIT_CODE, InputError
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
+ALL = "overall"
+"""What the accuracy of all questions goes by in ``scores.json``."""
+
+Scores = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m src.tools.show_results",
-        description="Show all results of a run in one table.",
+        description="Show the results of runs in tables.",
         allow_abbrev=False,
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="of a run with results")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        required=True,
+        nargs="+",
+        help="of a run with results; several are shown side by side",
+    )
     try:
-        print(results_table(parser.parse_args(arguments).output_dir))
+        print(results_tables(parser.parse_args(arguments).output_dir))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
     return 0
 
 
-def results_table(output_dir: Path) -> str:
-    """The table of all evaluations below a run's folder, by name.
+def results_tables(output_dirs: Sequence[Path]) -> str:
+    """The tables of all evaluations below some runs' folders, by name.
 
     Raises:
         InputError: if there are none.
     """
+    retrieval: dict[Path, Scores] = {}
+    answering: dict[tuple[str, str], dict[Path, Scores]] = defaultdict(dict)
+    for folder in [folder for output_dir in output_dirs for folder in _evaluations(output_dir)]:
+        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        if "overall_acc" in scores:
+            answering[_questions(scores)][folder] = scores
+        else:
+            retrieval[folder] = scores
+    tables = [_retrieval_table(retrieval, output_dirs=output_dirs)] if retrieval else []
+    for (questions, _), scores_of in answering.items():
+        tables.append(f"{questions}: accuracy in %\n\n{_answers_table(scores_of)}")
+    return "\n\n".join(tables)
+
+
+def _evaluations(output_dir: Path) -> list[Path]:
     if not output_dir.is_dir():
         raise InputError(f"--output_dir: there is no folder {output_dir}")
     folders = sorted(file.parent for file in output_dir.glob("results_*/*/scores.json"))
     if not folders:
         raise InputError(f"no scores.json in {output_dir}/results_*/: evaluate the run first")
+    return folders
+
+
+def _questions(scores: Scores) -> tuple[str, str]:
+    """What was asked; evaluations with equal values may stand side by side."""
+    totals = {kind: total for kind, (_, total) in scores["counts"].items()}
+    return scores["protocol"]["annotations"], json.dumps([totals, scores["majority"]])
+
+
+def _retrieval_table(scores_of: dict[Path, Scores], *, output_dirs: Sequence[Path]) -> str:
+    """One row for each ranking that an evaluation has."""
     head = ["results", "text to video", "captions", *METRICS.values()]
-    rows = [row for folder in folders for row in _rows(folder, output_dir=output_dir)]
+    rows = []
+    for folder, scores in scores_of.items():
+        name = folder.relative_to(output_dirs[0]) if len(output_dirs) == 1 else folder
+        protocol = scores["protocol"]
+        rankings = RANKINGS if protocol["matching"] else {"text2video_vtc": "VTC only"}
+        for ranking, title in rankings.items():
+            numbers = [f"{scores[ranking][metric]:.1f}" for metric in METRICS]
+            rows.append([str(name), title, str(protocol["num_captions"]), *numbers])
+    return _table(head, rows)
+
+
+def _answers_table(scores_of: dict[Path, Scores]) -> str:
+    """One row for each answer type, one column for each evaluation of the same questions."""
+    scores = next(iter(scores_of.values()))
+    totals = {kind: total for kind, (_, total) in scores["counts"].items()}
+    head = ["answer type", "share", "questions", "majority", *_short_names(list(scores_of))]
+    rows = [
+        [
+            "all" if kind == ALL else kind,
+            f"{100 * totals[kind] / totals[ALL]:.1f}",
+            str(totals[kind]),
+            f"{scores['majority'][f'{kind}_acc']:.1f}",
+            *(_percent(*each["counts"][kind]) for each in scores_of.values()),
+        ]
+        for kind in [*(kind for kind in totals if kind != ALL), ALL]
+    ]
+    return _table(head, rows)
+
+
+def _percent(correct: int, total: int) -> str:
+    return f"{100 * correct / total:.1f}"
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """Name folders by those parts of their paths in which they differ."""
+    parts = [folder.parts for folder in folders]
+    if len({len(each) for each in parts}) > 1:
+        return [str(folder) for folder in folders]
+    differ = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
+    if not any(differ):
+        return [folder.name for folder in folders]
+    return [
+        "/".join(part for part, different in zip(each, differ, strict=True) if different)
+        for each in parts
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [
         "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
         for row in [head, ["-" * width for width in widths], *rows]
     ]
     return "\n".join(lines)
-
-
-def _rows(folder: Path, *, output_dir: Path) -> list[list[str]]:
-    """One row for each ranking that an evaluation has."""
-    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    name, protocol = str(folder.relative_to(output_dir)), scores["protocol"]
-    rankings = RANKINGS if protocol["matching"] else {"text2video_vtc": "VTC only"}
-    return [
-        [
-            *(name, title, str(protocol["num_captions"])),
-            *(f"{scores[ranking][metric]:.1f}" for metric in METRICS),
-        ]
-        for ranking, title in rankings.items()
-    ]
 
 
 if __name__ == "__main__":

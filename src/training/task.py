@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from src.datasets.retrieval import UnreadableVideo
+from src.datasets.unreadable import UnreadableVideo
 
 
 class Batch(Protocol):

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,22 +60,25 @@ class TrainingData:
         self,
         start: Callable[[int], Iterator[Batch]],
         *,
-        num_examples: int,
+        num_samples: int,
         batches_per_epoch: int,
         samples_per_epoch: int,
+        description: Sequence[str] = (),
     ) -> None:
         """Wrap a way of starting.
 
         Args:
             start: endless batches of this rank, beginning at a batch number counted from 0.
-            num_examples: examples of one epoch, over all ranks.
+            num_samples: videos read in one epoch, over all ranks.
             batches_per_epoch: batches of this rank in one epoch.
             samples_per_epoch: samples of this rank in one epoch.
+            description: what the sets hold, in lines for the log.
         """
         self.start = start
-        self.num_examples = num_examples
+        self.num_samples = num_samples
         self.batches_per_epoch = batches_per_epoch
         self.samples_per_epoch = samples_per_epoch
+        self.description = description
 
 
 class Trainer:

@@ -9,7 +9,7 @@ import pytest
 
 from src.configs.loading import Resolved, load_config
 from src.configs.problems import ConfigError
-from src.configs.schema import RetrievalConfig
+from src.configs.schema import QaConfig, RetrievalConfig
 
 Write = Callable[[str, Any], Path]
 
@@ -47,7 +47,8 @@ def experiment(write: Write) -> dict[str, Any]:
 class Loader:
     """Loads an experiment with changes (the value "drop" removes a key) and flags."""
 
-    def __init__(self, experiment: dict[str, Any], write: Write) -> None:
+    def __init__(self, config_class: Any, experiment: dict[str, Any], write: Write) -> None:
+        self.config_class = config_class
         self.experiment = experiment
         self.write = write
 
@@ -56,10 +57,8 @@ class Loader:
         values = {**self.experiment, **(changes or {})}
         return str(self.write("experiment.json", {k: v for k, v in values.items() if v != "drop"}))
 
-    def __call__(
-        self, changes: dict[str, Any] | None = None, *flags: str
-    ) -> Resolved[RetrievalConfig]:
-        return load_config(RetrievalConfig, ["--config", self.path(changes), *flags])
+    def __call__(self, changes: dict[str, Any] | None = None, *flags: str) -> Resolved[Any]:
+        return load_config(self.config_class, ["--config", self.path(changes), *flags])
 
     def errors(self, changes: dict[str, Any] | None = None, *flags: str) -> list[str]:
         """The errors of a configuration that must have some."""
@@ -70,4 +69,10 @@ class Loader:
 
 @pytest.fixture
 def load(experiment: dict[str, Any], write: Write) -> Loader:
-    return Loader(experiment, write)
+    return Loader(RetrievalConfig, experiment, write)
+
+
+@pytest.fixture
+def load_qa(experiment: dict[str, Any], write: Write) -> Loader:
+    """The same experiment as one of question answering."""
+    return Loader(QaConfig, {**experiment, "ans2label_path": "pets/ans2label.json"}, write)

@@ -15,6 +15,7 @@ def test_defaults_are_the_originals(load: Any) -> None:
     assert (config.num_train_epochs, config.warmup_ratio, config.decay) == (10, 0.1, "linear")
     assert (config.train_batch_size, config.eval_retrieval_batch_size) == (128, 256)
     assert (config.accumulation, config.retrieval_top_k) == ("sum", 0)
+    assert (config.augmentation, config.inference_n_clips) == ("none", 1)
 
 
 def test_a_flag_beats_the_file_and_the_file_beats_the_default(load: Any) -> None:
@@ -63,6 +64,11 @@ def test_parts_of_datasets_are_flags(load: Any) -> None:
     assert resolved.sources["train_datasets.0.img"] == "flag"
     assert resolved.sources["train_datasets.0.txt"].endswith("experiment.json")
     assert resolved.sources["train_datasets.0.ann"] == "default"
+
+
+def test_several_clips_are_read_at_inference(load: Any) -> None:
+    config = load({"inference_n_clips": 3}, "--score_agg_func", "lse").config
+    assert (config.inference_n_clips, config.score_agg_func) == (3, "lse")
 
 
 def test_the_original_keys_without_effect_give_one_warning(load: Any) -> None:

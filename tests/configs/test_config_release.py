@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from src.configs.loading import load_config
-from src.configs.schema import RetrievalConfig
+from src.configs.options import annotation_file
+from src.configs.schema import QaConfig, RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config_release"
@@ -51,6 +52,43 @@ def test_retrieval_files_load_with_only_the_known_warnings(
     assert resolved.warnings == [f"keys without effect: dropout, resize_size ({path})"]
     assert (resolved.video_encoder.patch_size, resolved.video_encoder.drop_path_rate) == (16, 0.1)
     assert (resolved.text_encoder.fusion_layer, resolved.text_encoder.vocab_size) == (6, 30522)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "ignored"),
+    [
+        ("msrvtt_qa", {"num_train_epochs": 10, "num_valid": 50, "grad_norm": 5.0}, ""),
+        ("msvd_qa", {"num_train_epochs": 15, "num_valid": 30, "grad_norm": 20.0}, "num_labels, "),
+    ],
+)
+def test_qa_files_load_with_only_the_known_warnings(
+    name: str, expected: dict[str, Any], ignored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = f"config_release/{name}.json"
+    resolved = load_config(QaConfig, ["--config", path, "--output_dir", "out"])
+    config = resolved.config
+    for key, value in expected.items():
+        assert getattr(config, key) == value
+    assert (config.num_frm, config.max_txt_len, config.learning_rate) == (16, 40, 5e-5)
+    assert (config.task, config.augmentation) == (name, "randaugment")
+    assert config.ans2label_path == f"data/{name}/txt/train_ans2label.json"
+    for part, split in ((config.train_datasets[0], "train"), (config.val_datasets[0], "val")):
+        assert annotation_file(part, config.task) == f"data/{name}/txt/{split}.jsonl"
+    keys = f"classifier, cls_hidden_scale, cnn_lr_decay, dropout, {ignored}resize_size"
+    assert resolved.warnings == [f"keys without effect: {keys} ({path})"]
+    assert resolved.video_encoder.gradient_checkpointing is True
+
+
+@pytest.mark.parametrize(
+    ("name", "config_class"), [("demo_ret", RetrievalConfig), ("demo_qa", QaConfig)]
+)
+def test_the_demo_files_load_without_warnings(
+    name: str, config_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = f"config_release/{name}.json"
+    assert load_config(config_class, ["--config", path, "--output_dir", "out"]).warnings == []
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

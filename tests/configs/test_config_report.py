@@ -9,7 +9,7 @@ import pytest
 
 from src.configs.fields import options_of, per_run_keys
 from src.configs.loading import load_config
-from src.configs.schema import RetrievalConfig
+from src.configs.schema import QaConfig, RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +23,20 @@ def test_help_names_every_flag_by_topic(capsys: pytest.CaptureFixture[str]) -> N
         assert f"  --{name}" in text
     assert text.index("\nData:") < text.index("\nOptimization:") < text.index("\nRetrieval:")
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_of_question_answering_has_its_own_topic_and_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        load_config(QaConfig, ["--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python src/tasks/run_video_qa.py --config FILE")
+    assert text.index("\nInference:") < text.index("\nQuestion answering:") < text.index("--task")
+    assert "\nRetrieval:" not in text
+    assert "default randaugment]" in text
+    assert text.index("--frame_order") < text.index("--augmentation") < text.index("--max_txt_len")
+    assert "  --classifier" not in text, "it has no effect"
 
 
 def test_help_needs_no_heavy_library() -> None:

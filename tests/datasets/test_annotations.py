@@ -22,6 +22,15 @@ def test_jsonl_rows_in_file_order_without_blank_lines_and_extra_keys(tmp_path: P
     assert read_captions(path) == [CaptionRow("a dog", "v1"), CaptionRow("ein Bär", "v2")]
 
 
+def test_jsonl_rows_may_name_the_video_as_csv_does(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "a.jsonl",
+        '{"caption": "x", "video_id": "v1"}\n'
+        '{"caption": "y", "video_id": "17", "clip_name": "v2"}\n',
+    )
+    assert read_captions(path) == [CaptionRow("x", "v1"), CaptionRow("y", "v2")]
+
+
 @pytest.mark.parametrize("video_column", ["clip_name", "video_id"])
 def test_csv_rows(tmp_path: Path, video_column: str) -> None:
     path = _write(
@@ -51,6 +60,12 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
         ("a.jsonl", "\n\n", ["a.jsonl", "no caption"]),
         ("a.csv", "", ["a.csv:1", "caption"]),
         ("a.csv", "text,clip_name\nx,v\n", ["a.csv:1", "'caption'", "text"]),
+        (
+            "a.csv",
+            "caption,video\nx,v\n",
+            ["a.csv:1: no column 'clip_name'", "among them caption, clip_name (or video_id)"],
+        ),
+        ("a.csv", "caption,video_id\nx, \n", ["a.csv:2", "'video_id' is empty"]),
         ("a.jsonl", '{"caption": " ", "clip_name": "v"}\n', ["a.jsonl:1", "'caption' is empty"]),
         (
             "a.csv",
@@ -63,7 +78,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             ["a.csv:3: 1 field, but the header names 2; separate the fields"],
         ),
         ("a.csv", "caption,clip_name\nx,v\n,w\n", ["a.csv:3", "'caption' is empty"]),
-        ("a.csv", "caption,clip_name\n\" \",w\n", ["a.csv:2", "'caption' is empty"]),
+        ("a.csv", 'caption,clip_name\n" ",w\n', ["a.csv:2", "'caption' is empty"]),
         ("a.csv", "caption,clip_name\n", ["a.csv", "no caption"]),
         ("a.txt", "x", ["a.txt", ".jsonl, .csv"]),
     ],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.datasets.sampling import STRATEGIES, evaluation_sampling, frame_indices
+from src.datasets.sampling import STRATEGIES, clip_indices, evaluation_sampling, frame_indices
 
 _LENGTHS = [(1, 1), (1, 4), (3, 4), (4, 4), (5, 4), (7, 2), (17, 8), (63, 8), (300, 16)]
 
@@ -102,3 +102,62 @@ def test_what_cannot_be_sampled_is_said() -> None:
 def test_only_rand_is_replaced_in_evaluation() -> None:
     assert evaluation_sampling("rand") == "uniform"
     assert all(evaluation_sampling(s) == s for s in STRATEGIES if s != "rand")
+
+
+def _clips(
+    strategy: str, total: int, wanted: int, clips: int, seed: int | None = None
+) -> list[list[int]]:
+    rng = None if seed is None else np.random.default_rng(seed)
+    indices = clip_indices(
+        strategy, num_video_frames=total, num_frames=wanted, num_clips=clips, rng=rng
+    )
+    assert indices.dtype == np.int64
+    assert indices.shape == (clips, wanted)
+    return indices.tolist()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("total", [1, 3, 9, 40])
+def test_one_clip_reads_the_whole_video(strategy: str, total: int) -> None:
+    for seed in range(5):
+        assert _clips(strategy, total, 4, 1, seed) == [_indices(strategy, total, 4, seed)]
+
+
+def test_clips_by_hand() -> None:
+    assert _clips("uniform", 20, 2, 2) == [[0, 5], [10, 15]]
+    assert _clips("nlvl_uniform", 10, 3, 3) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert _clips("end", 10, 2, 3) == [[1, 2], [4, 5], [8, 9]]
+    assert _clips("segment", 16, 2, 2) == [[2, 6], [10, 14]]
+
+
+def test_short_spans_repeat_frames() -> None:
+    assert _clips("uniform", 5, 3, 2) == [[0, 0, 1], [2, 3, 4]]
+    assert _clips("uniform", 2, 2, 5) == [[0, 0], [0, 0], [0, 0], [1, 1], [1, 1]]
+    assert _clips("uniform", 1, 2, 3) == [[0, 0]] * 3
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("num_clips", [2, 3, 7])
+def test_clips_stay_in_their_spans_in_increasing_order(strategy: str, num_clips: int) -> None:
+    for total in range(1, 60, 4):
+        clips = _clips(strategy, total, 4, num_clips, seed=total)
+        flat = [index for clip in clips for index in clip]
+        assert flat == sorted(flat)
+        assert flat[-1] < total
+        for number, clip in enumerate(clips):
+            start = number * total // num_clips
+            stop = max((number + 1) * total // num_clips, start + 1)
+            assert start <= clip[0] <= clip[-1] < stop
+
+
+def test_random_clips_draw_in_turn() -> None:
+    """They do not repeat the first clip's choice."""
+    clips = np.array(_clips("rand", 2000, 8, 2, seed=0))
+    assert (clips[1] - 1000).tolist() != clips[0].tolist()
+
+
+def test_clips_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="0 clips"):
+        _clips("uniform", 10, 3, 0)
+    with pytest.raises(ValueError, match="video with 0"):
+        _clips("uniform", 0, 3, 2)

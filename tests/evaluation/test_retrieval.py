@@ -12,12 +12,14 @@ import torch
 
 from src.configs.fields import options_of
 from src.configs.schema import RetrievalConfig
+from src.datasets.annotations import CaptionRow
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.transforms import Normalize
 from src.errors import InputError
 from src.evaluation.pairs import pairs_to_score
 from src.evaluation.report import metrics_table, write_results
-from src.evaluation.retrieval import RetrievalOutcome, RetrievalSet
+from src.evaluation.retrieval import RetrievalOutcome
+from src.evaluation.sets import EvaluationSet
 from src.metrics.retrieval import retrieval_metrics
 from src.modeling.alpro import AlproForRetrieval
 from tests.factories import (
@@ -42,22 +44,22 @@ def model() -> AlproForRetrieval:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> RetrievalSet:
+def data(tmp_path: Path) -> EvaluationSet[CaptionRow]:
     """Five videos with two captions each, encoded in chunks of two."""
     return make_retrieval_set(tmp_path / "set", rows_of(5, captions_per_video=2))
 
 
 @torch.inference_mode()
 def one_by_one(
-    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(C, V) similarities and match probabilities, every pair computed on its own."""
+    """(P, V) similarities and match probabilities, every pair computed on its own."""
     model.eval()
     frames: dict[str, torch.Tensor] = {}
     for batch in data.loader:
         if batch.frames is not None:
             ids = [data.video_ids[position] for position in batch.positions]
-            frames |= dict(zip(ids, Normalize(MEAN, STD)(batch.frames), strict=True))
+            frames |= dict(zip(ids, Normalize(MEAN, STD)(batch.frames[:, 0]), strict=True))
     similarity = np.zeros((len(data.rows), len(frames)))
     scores = np.zeros_like(similarity)
     for caption, row in enumerate(data.rows):
@@ -71,7 +73,7 @@ def one_by_one(
 
 
 def test_all_pairs_are_scored_as_if_alone(
-    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow]
 ) -> None:
     similarity, scores = one_by_one(model, tokenizer, data)
     assert scores.std() > 1e-2  # the comparison tells pairs apart
@@ -94,7 +96,7 @@ def test_all_pairs_are_scored_as_if_alone(
 
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_top_k_scores_only_the_best_pairs_by_similarity(
-    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet, top_k: int
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow], top_k: int
 ) -> None:
     similarity, scores = one_by_one(model, tokenizer, data)
     outcome = make_evaluator(model, tokenizer, top_k=top_k).run(data)
@@ -109,7 +111,7 @@ def test_top_k_scores_only_the_best_pairs_by_similarity(
 
 
 def test_ranking_by_similarity_alone(
-    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow]
 ) -> None:
     outcome = make_evaluator(model, tokenizer, use_matching=False).run(data)
     metrics = outcome.metrics()
@@ -121,7 +123,7 @@ def test_ranking_by_similarity_alone(
 
 
 def test_the_models_mode_and_gradients_are_left_alone(
-    model: AlproForRetrieval, tokenizer: Tokenizer, data: RetrievalSet
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow]
 ) -> None:
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from src.modeling.alpro import AlproForRetrieval
-from src.modeling.text import SplitBert
+from src.modeling.question_answering import AlproForQuestionAnswering
+from src.modeling.text import HeadlessSplitBert, SplitBert
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
 WIDTH = 16
@@ -17,6 +18,17 @@ IMAGE_SIZE = 8
 PATCH_SIZE = 4
 NUM_PATCHES = 4
 VOCAB_SIZE = 30
+NUM_LABELS = 7
+
+BERT_SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "fusion_layer": 2,
+    "max_position_embeddings": 12,
+}
 
 
 def small_timesformer(**changes: Any) -> TimeSformer:
@@ -35,21 +47,25 @@ def small_timesformer(**changes: Any) -> TimeSformer:
 
 
 def small_bert(**changes: Any) -> SplitBert:
-    arguments = {
-        "vocab_size": VOCAB_SIZE,
-        "hidden_size": WIDTH,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "fusion_layer": 2,
-        "max_position_embeddings": 12,
-    }
-    return SplitBert(**{**arguments, **changes})
+    return SplitBert(**{**BERT_SIZES, **changes})
+
+
+def small_headless_bert(**changes: Any) -> HeadlessSplitBert:
+    return HeadlessSplitBert(**{**BERT_SIZES, **changes})
 
 
 def small_model(**video_changes: Any) -> AlproForRetrieval:
     video = TimeSformerEncoder(small_timesformer(**video_changes))
     return AlproForRetrieval(video, small_bert(), embed_dim=8)
+
+
+def small_qa_model(
+    *, num_labels: int = NUM_LABELS, **video_changes: Any
+) -> AlproForQuestionAnswering:
+    video = TimeSformerEncoder(small_timesformer(**video_changes))
+    return AlproForQuestionAnswering(
+        video, small_headless_bert(), num_labels=num_labels, embed_dim=8
+    )
 
 
 def random_frames(num_videos: int = 2, *, num_frames: int = NUM_FRAMES) -> Tensor:

@@ -10,7 +10,7 @@ from src.modeling.checkpoints import (
     resize_pos_embed,
     resize_time_embed,
 )
-from tests.modeling.models import small_model
+from tests.modeling.models import small_model, small_qa_model
 
 TIME_EMBED = "visual_encoder.model.time_embed"
 POS_EMBED = "visual_encoder.model.pos_embed"
@@ -69,6 +69,33 @@ def test_parts_of_other_stages_are_left_out_and_named() -> None:
         "1 tensors prompter.* not used",
         "1 tensors mpm_head.* not used",
     ]
+
+
+def test_text_encoder_takes_the_names_of_the_model() -> None:
+    pretrained, model = small_model().state_dict(), small_qa_model()
+    head = [name for name in model.state_dict() if name.startswith("classifier.")]
+    adapted = adapt_state_dict(pretrained, model.state_dict())
+    assert compare(adapted, model) == Mismatch(head, [], [])
+    query = "encoder.layer.1.attention.self.query.weight"
+    assert adapted[f"text_encoder.{query}"] is pretrained[f"text_encoder.bert.{query}"]
+    notes = describe_adaptation(pretrained, model.state_dict())
+    num_renamed = sum(name.startswith("text_encoder.bert.") for name in pretrained)
+    num_dropped = sum(name.startswith("text_encoder.cls.") for name in pretrained)
+    assert notes == [
+        f"{num_renamed} tensors renamed to the model's names, as {POSITION_IDS} to "
+        "text_encoder.embeddings.position_ids",
+        f"{num_dropped} tensors text_encoder.cls.* not used",
+    ]
+
+
+def test_text_encoder_gets_its_prefix_back() -> None:
+    finetuned, model = small_qa_model().state_dict(), small_model()
+    adapted = adapt_state_dict(finetuned, model.state_dict())
+    assert not compare(adapted, model, may_be_missing=["text_encoder.cls.*"])
+    assert "4 tensors classifier.* not used" in describe_adaptation(finetuned, model.state_dict())
+    model.load_state_dict(adapted, strict=False)
+    words = finetuned["text_encoder.embeddings.word_embeddings.weight"]
+    assert torch.equal(model.state_dict()[DECODER], words)
 
 
 def test_position_ids_may_be_absent() -> None:

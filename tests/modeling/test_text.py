@@ -4,7 +4,14 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from tests.modeling.models import VOCAB_SIZE, WIDTH, random_text, small_bert
+from src.modeling.text import SplitLayers
+from tests.modeling.models import (
+    VOCAB_SIZE,
+    WIDTH,
+    random_text,
+    small_bert,
+    small_headless_bert,
+)
 
 
 @torch.no_grad()
@@ -62,6 +69,34 @@ def test_mlm_head_is_tied_and_frozen_unless_trained() -> None:
     trained = small_bert(train_mlm_head=True)
     assert all(p.requires_grad for p in trained.parameters())
     assert trained.cls(torch.zeros(1, 2, WIDTH)).shape == (1, 2, VOCAB_SIZE)
+
+
+@torch.no_grad()
+def test_both_flavours_run_alike() -> None:
+    """Only the names differ: with the same weights they give the same numbers, bit for bit."""
+    with_head, headless = small_bert().eval(), small_headless_bert().eval()
+    state = {
+        name.removeprefix("bert."): value
+        for name, value in with_head.state_dict().items()
+        if name.startswith("bert.")
+    }
+    headless.load_state_dict(state)
+    ids, mask = random_text()
+
+    def outputs(model: SplitLayers) -> list[torch.Tensor]:
+        tokens = model.encode(ids, mask)
+        return [tokens, model.fuse(tokens, mask), model.fuse_first(tokens, mask)]
+
+    for theirs, ours in zip(outputs(with_head), outputs(headless), strict=True):
+        assert torch.equal(theirs, ours)
+    assert not torch.equal(outputs(headless)[0], outputs(small_headless_bert().eval())[0])
+
+
+def test_headless_flavour_is_trained_whole() -> None:
+    model = small_headless_bert()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert {name.partition(".")[0] for name in model.state_dict()} == {"embeddings", "encoder"}
+    assert model.embeddings.word_embeddings.weight[0].abs().max() == 0  # padding
 
 
 def test_mlm_head_can_be_left_out() -> None:

@@ -9,9 +9,10 @@ from src.modeling.weight_names import (
     VIT_LEAVES_AT_INIT,
     from_bert,
     from_vit,
+    text_renames,
     unwrap,
 )
-from tests.modeling.models import small_bert, small_model, small_timesformer
+from tests.modeling.models import small_bert, small_model, small_qa_model, small_timesformer
 
 NEW_IN_ALPRO = ("temp", "vision_proj.*", "text_proj.*", "itm_head.*")
 
@@ -70,6 +71,28 @@ def test_bert_without_prefix_and_head_and_with_older_names() -> None:
     may_be_missing = ("visual_encoder.*", *BERT_LEAVES_AT_INIT, *NEW_IN_ALPRO)
     mismatch = compare(adapted, model, may_be_missing=may_be_missing)
     assert not mismatch, mismatch.describe()
+
+
+def test_bert_fills_the_headless_flavour() -> None:
+    model = small_qa_model()
+    bert = BertForPreTraining(small_bert().bert.config).state_dict()
+    adapted = adapt_state_dict(from_bert(bert), model.state_dict())
+    may_be_missing = ("visual_encoder.*", "classifier.*", *NEW_IN_ALPRO)
+    mismatch = compare(adapted, model, may_be_missing=may_be_missing)
+    assert not mismatch, mismatch.describe()
+    words = "embeddings.word_embeddings.weight"
+    assert adapted[f"text_encoder.{words}"] is bert[f"bert.{words}"]
+
+
+def test_renames_between_flavours() -> None:
+    with_prefix = ("text_encoder.bert.encoder.a", "text_encoder.cls.b", "temp")
+    without = ("text_encoder.encoder.a", "classifier.0.bias", "temp")
+    there_and_back = {with_prefix[0]: without[0]}
+    assert text_renames(with_prefix, without) == there_and_back
+    assert text_renames(without, with_prefix) == {value: k for k, value in there_and_back.items()}
+    assert text_renames(with_prefix, with_prefix) == {}
+    assert text_renames(without, without) == {}
+    assert text_renames(with_prefix, ("temp", "text_encoder.other.a")) == {}
 
 
 def test_unwrap_finds_the_weights() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from src.losses.contrastive import contrastive_loss, similarity
 from src.losses.matching import (
@@ -18,7 +19,14 @@ from src.losses.matching import (
 from src.modeling.alpro import MATCH, AlproForRetrieval, TextFeatures, VideoFeatures
 from src.modeling.checkpoints import adapt_state_dict
 from src.optimization.schedules import learning_rate_at
-from tests.parity.golden import FULL_SIZE, Case, fill, golden_tensor, retrieval_model
+from tests.parity.golden import (
+    FULL_SIZE,
+    Case,
+    fill,
+    golden_tensor,
+    question_answering_model,
+    retrieval_model,
+)
 from tests.parity.report import (
     SUM_TOLERANCE,
     Finding,
@@ -33,7 +41,8 @@ POS_EMBED = "visual_encoder.model.pos_embed"
 
 def check_retrieval(case: Case) -> list[Finding]:
     """Losses, gradients and scores of a small retrieval model."""
-    model, findings = _filled_model(case, case.facts["config"])
+    model = retrieval_model(case.facts["config"])
+    findings = _fill(case, model)
     video = model.encode_video(case.tensor("train_visual_inputs"))
     text = model.encode_text(
         case.tensor("train_text_input_ids"), case.tensor("train_text_input_mask")
@@ -55,7 +64,8 @@ def check_retrieval(case: Case) -> list[Finding]:
 @torch.inference_mode()
 def check_full_retrieval(case: Case) -> list[Finding]:
     """Losses and scores of the model of the published size."""
-    model, findings = _filled_model(case, FULL_SIZE)
+    model = retrieval_model(FULL_SIZE)
+    findings = _fill(case, model)
     rng = np.random.default_rng(case.facts["input_rng"])
     size = FULL_SIZE["img"]
     frames = rng.standard_normal((2, FULL_SIZE["frm"], 3, size, size), dtype=np.float32)
@@ -63,6 +73,20 @@ def check_full_retrieval(case: Case) -> list[Finding]:
     text = model.encode_text(case.tensor("text_input_ids"), case.tensor("text_input_mask"))
     outputs = training_outputs(model, video, text) | evaluation_outputs(model, video, text)
     return findings + [_compare(case, name, value) for name, value in outputs.items()]
+
+
+def check_question_answering(case: Case) -> list[Finding]:
+    """Logits, loss and gradients of a small question answering model."""
+    model = question_answering_model(case.facts["config"])
+    findings = _fill(case, model)
+    video = model.encode_video(case.tensor("visual_inputs"))
+    text = model.encode_text(case.tensor("text_input_ids"), case.tensor("text_input_mask"))
+    logits = model.answer(text, video)
+    loss = functional.cross_entropy(logits, case.tensor("labels"))
+    loss.backward()
+    outputs = {"logits": logits, "loss": loss}
+    findings += [_compare(case, name, value) for name, value in outputs.items()]
+    return [*findings, compare_gradients(case.name, model, case.facts["grads"])]
 
 
 def check_resize(case: Case) -> list[Finding]:
@@ -106,6 +130,7 @@ def check_schedule(case: Case) -> list[Finding]:
 CHECKS: dict[str, Callable[[Case], list[Finding]]] = {
     "retrieval_a": check_retrieval,
     "full_retrieval_a": check_full_retrieval,
+    "qa_a": check_question_answering,
     "resize_a": check_resize,
     "schedule_a": check_schedule,
 }
@@ -146,10 +171,10 @@ def evaluation_outputs(
     }
 
 
-def _filled_model(case: Case, config: dict[str, int]) -> tuple[AlproForRetrieval, list[Finding]]:
-    model = retrieval_model(config)
+def _fill(case: Case, model: nn.Module) -> list[Finding]:
+    """Give a model the golden weights, and compare its state dict with the original's."""
     total = fill(model)
-    return model, [
+    return [
         compare_keys(case.name, model.state_dict(), case.facts["keys"]),
         compare_array(
             case.name, "sum of weights", total, case.facts["weights_sum"], tolerance=SUM_TOLERANCE

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from src.modeling.alpro import INITIAL_TEMPERATURE, AlproForRetrieval
-from src.modeling.text import SplitBert
+from src.modeling.question_answering import AlproForQuestionAnswering
+from src.modeling.text import HeadlessSplitBert, SplitBert, SplitLayers
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
 FULL_SIZE = {
@@ -55,14 +56,32 @@ def load_case(folder: Path, name: str) -> Case:
 
 def retrieval_model(config: Mapping[str, int]) -> AlproForRetrieval:
     """The retrieval model of a case's ``config``, in evaluation mode."""
-    video = TimeSformer(
-        image_size=config["img"],
-        num_frames=config["frm"],
-        embed_dim=config["width"],
-        depth=config["depth"],
-        num_heads=config["heads"],
+    return AlproForRetrieval(_video_encoder(config), _text_encoder(SplitBert, config)).eval()
+
+
+def question_answering_model(config: Mapping[str, int]) -> AlproForQuestionAnswering:
+    """The question answering model of a case's ``config``, in evaluation mode."""
+    return AlproForQuestionAnswering(
+        _video_encoder(config),
+        _text_encoder(HeadlessSplitBert, config),
+        num_labels=config["labels"],
+    ).eval()
+
+
+def _video_encoder(config: Mapping[str, int]) -> TimeSformerEncoder:
+    return TimeSformerEncoder(
+        TimeSformer(
+            image_size=config["img"],
+            num_frames=config["frm"],
+            embed_dim=config["width"],
+            depth=config["depth"],
+            num_heads=config["heads"],
+        )
     )
-    text = SplitBert(
+
+
+def _text_encoder(flavour: Callable[..., SplitLayers], config: Mapping[str, int]) -> SplitLayers:
+    return flavour(
         vocab_size=config["vocab"],
         hidden_size=config["width"],
         num_hidden_layers=config["layers"],
@@ -70,7 +89,6 @@ def retrieval_model(config: Mapping[str, int]) -> AlproForRetrieval:
         intermediate_size=config["inter"],
         fusion_layer=config["fusion"],
     )
-    return AlproForRetrieval(TimeSformerEncoder(video), text).eval()
 
 
 def is_filled(key: str, tensor: Tensor) -> bool:

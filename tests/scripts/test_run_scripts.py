@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,17 +11,25 @@ from pathlib import Path
 import pytest
 
 from src.configs.command_line import parse_flags
-from src.configs.schema import RetrievalConfig
+from src.configs.schema import DownstreamConfig, QaConfig, RetrievalConfig
 from tests.scripts.stubs import BASH, ROOT, Stubs
 
 RETRIEVAL = "src/tasks/run_video_retrieval.py"
+ANSWERING = "src/tasks/run_video_qa.py"
+CONFIG_OF: dict[str, type[DownstreamConfig]] = {RETRIEVAL: RetrievalConfig, ANSWERING: QaConfig}
 SHELL_FILES = sorted(
     str(path.relative_to(ROOT))
     for pattern in ("run_scripts/*", "env/*.sh", "env/horovod_build/*", ".ci/run")
     for path in ROOT.glob(pattern)
 )
-FINETUNING = {"run_scripts/ft_msrvtt_ret.sh": "msrvtt", "run_scripts/ft_didemo_ret.sh": "didemo"}
-INFERENCE = {"run_scripts/inf_msrvtt_ret.sh": "msrvtt", "run_scripts/inf_didemo_ret.sh": "didemo"}
+SETS = {
+    "msrvtt_ret": RETRIEVAL,
+    "didemo_ret": RETRIEVAL,
+    "msrvtt_qa": ANSWERING,
+    "msvd_qa": ANSWERING,
+}
+FINETUNING = {f"run_scripts/ft_{name}.sh": name for name in SETS}
+INFERENCE = {f"run_scripts/inf_{name}.sh": name for name in SETS}
 
 
 @pytest.fixture
@@ -57,11 +66,11 @@ def test_finetuning_command_is_the_originals(
     words = only_words(stand_ins)
     output = words.pop()
     assert words == [
-        "horovodrun", "-np", "8", "python", RETRIEVAL,
-        "--config", f"config_release/{name}_ret.json", "--output_dir",
+        "horovodrun", "-np", "8", "python", SETS[name],
+        "--config", f"config_release/{name}.json", "--output_dir",
     ]  # fmt: skip
-    assert re.fullmatch(rf"output/finetune/{name}_ret/\d{{14}}", output)
-    assert f"+ horovodrun -np 8 python {RETRIEVAL}" in done.stdout
+    assert re.fullmatch(rf"output/finetune/{name}/\d{{14}}", output)
+    assert f"+ horovodrun -np 8 python {SETS[name]}" in done.stdout
 
 
 @pytest.mark.parametrize(("script", "name"), INFERENCE.items())
@@ -70,15 +79,15 @@ def test_inference_command_is_the_originals(
 ) -> None:
     stand_ins.run(script, folder=tmp_path)
     assert only_words(stand_ins) == [
-        "horovodrun", "-np", "8", "python", RETRIEVAL,
+        "horovodrun", "-np", "8", "python", SETS[name],
         "--do_inference", "1",
         "--inference_split", "test",
         "--inference_model_step", "best",
-        "--inference_txt_db", f"data/{name}_ret/txt/test.jsonl",
-        "--inference_img_db", f"data/{name}_ret/videos",
+        "--inference_txt_db", f"data/{name}/txt/test.jsonl",
+        "--inference_img_db", f"data/{name}/videos",
         "--inference_batch_size", "64",
-        "--output_dir", f"output/downstreams/{name}_ret/public",
-        "--config", f"config_release/{name}_ret.json",
+        "--output_dir", f"output/downstreams/{name}/public",
+        "--config", f"config_release/{name}.json",
     ]  # fmt: skip
 
 
@@ -123,7 +132,7 @@ def test_one_process_needs_no_launcher(script: str, stubs: Stubs, tmp_path: Path
     stubs.add("python")
     done = stubs.run(script, folder=tmp_path, NUM_PROCESSES="1")
     assert done.returncode == 0, done.stderr
-    assert only_words(stubs)[:2] == ["python", RETRIEVAL]
+    assert only_words(stubs)[:2] == ["python", SETS[{**FINETUNING, **INFERENCE}[script]]]
 
 
 def test_missing_launcher_is_named_with_its_remedy(stubs: Stubs, tmp_path: Path) -> None:
@@ -198,18 +207,63 @@ def test_names_existing_files(script: str, stand_ins: Stubs, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE, "run_scripts/demo.sh"])
 def test_flags_are_known_to_the_config(script: str, stand_ins: Stubs, tmp_path: Path) -> None:
-    calls = [w for w in python_calls(script, stand_ins, tmp_path) if w[0] == RETRIEVAL]
+    calls = [words for words in python_calls(script, stand_ins, tmp_path) if words[0] != "-m"]
     assert calls
     for words in calls:
-        flags = parse_flags(RetrievalConfig, words[1:])
+        flags = parse_flags(CONFIG_OF[words[0]], words[1:])
         assert flags.problems == []
         assert flags.ignored == []
 
 
-def test_demo_installs_before_anything_else(stand_ins: Stubs, tmp_path: Path) -> None:
-    done = stand_ins.run("run_scripts/demo.sh", "--seed", "1", folder=tmp_path)
+def demo_calls(stubs: Stubs, folder: Path, **environment: str) -> list[list[str]]:
+    """The words of all that the demo starts after the installer, which comes first."""
+    done = stubs.run("run_scripts/demo.sh", "--seed", "1", folder=folder, **environment)
     assert done.returncode == 0, done.stderr
-    installer, *later = [call.words for call in stand_ins.calls()]
+    installer, *later = [call.words for call in stubs.calls()]
     assert installer == ["bash", "env/install_pkg.sh"]
-    trainings = [words for words in later if RETRIEVAL in words and "--do_inference" not in words]
-    assert [words[-2:] for words in trainings] == [["--seed", "1"]]
+    return later
+
+
+def values_of(words: list[str]) -> dict[str, str]:
+    """Flag -> value of a call of an entry script."""
+    return dict(zip(words[2::2], words[3::2], strict=True))
+
+
+def trainings(calls: list[list[str]]) -> list[list[str]]:
+    return [words for words in calls if words[1] in CONFIG_OF and "--do_inference" not in words]
+
+
+def test_demo_answers_questions_from_its_retrieval_model(stand_ins: Stubs, tmp_path: Path) -> None:
+    first, second = trainings(demo_calls(stand_ins, tmp_path))
+    assert (first[1], second[1]) == (RETRIEVAL, ANSWERING)
+    assert first[-2:] == second[-2:] == ["--seed", "1"]
+    weights = values_of(second)["--e2e_weights_path"]
+    assert weights == f"{values_of(first)['--output_dir']}/ckpt/model_step_best.pt"
+    config = json.loads((ROOT / "config_release/demo_qa.json").read_text())
+    assert config["e2e_weights_path"] == weights
+
+
+def test_demo_evaluates_what_it_has_trained(stand_ins: Stubs, tmp_path: Path) -> None:
+    calls = demo_calls(stand_ins, tmp_path, OUTPUT_DIR="o ret", QA_OUTPUT_DIR="o qa")
+    evaluations = [
+        (words[1], values_of(words)["--output_dir"], values_of(words)["--frame_order"])
+        for words in calls
+        if "--do_inference" in words
+    ]
+    assert evaluations == [
+        (RETRIEVAL, "o ret", "shuffled"),
+        (RETRIEVAL, "o ret", "reversed"),
+        (ANSWERING, "o qa", "reversed"),
+    ]
+    tables = [words[3:] for words in calls if words[2] == "src.tools.show_results"]
+    assert tables == [["--output_dir", "o ret"], ["--output_dir", "o qa"]]
+
+
+def test_demo_compares_with_random_weights_if_asked_to(stand_ins: Stubs, tmp_path: Path) -> None:
+    calls = demo_calls(stand_ins, tmp_path, WITH_SCRATCH="1")
+    *_, pretrained, scratch = map(values_of, trainings(calls))
+    differ = {key for key in scratch if scratch[key] != pretrained.get(key)}
+    assert differ == {"--output_dir", "--e2e_weights_path", "--random_init"}
+    assert (scratch["--e2e_weights_path"], scratch["--random_init"]) == ("null", "1")
+    folders = [flags["--output_dir"] for flags in (pretrained, scratch)]
+    assert calls[-1][-3:] == ["--output_dir", *folders]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from src.errors import run_script
-from src.tasks import run_video_retrieval
+from src.tasks import run_video_qa, run_video_retrieval
 from tests.factories import MadeUpDecoder, TinyExperiment
+from tests.question_factories import QaExperiment
 
 Run = Callable[[Sequence[str]], None]
 Refuse = Callable[[Sequence[str]], str]
@@ -23,22 +25,47 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyExperimen
 
 
 @pytest.fixture
+def qa_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QaExperiment:
+    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    return QaExperiment(tmp_path)
+
+
+@pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``src/tasks/run_video_retrieval.py`` with some arguments."""
+    return _runner(run_video_retrieval, monkeypatch)
+
+
+@pytest.fixture
+def run_qa(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``src/tasks/run_video_qa.py`` with some arguments."""
+    return _runner(run_video_qa, monkeypatch)
+
+
+def _runner(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
     # Scripts run from any folder; nothing may depend on this one.
     monkeypatch.chdir("/")
 
     def run_with(arguments: Sequence[str]) -> None:
-        monkeypatch.setattr(sys, "argv", ["run_video_retrieval.py", *arguments])
-        run_script(run_video_retrieval.main)
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *arguments])
+        run_script(script.main)
 
     return run_with
 
 
 @pytest.fixture
 def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
-    """The message with which the script refuses some arguments, ended with exit code 2."""
+    """The message with which retrieval refuses some arguments, ended with exit code 2."""
+    return _refusal(run, capsys)
 
+
+@pytest.fixture
+def refused_qa(run_qa: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """The message with which question answering refuses some arguments."""
+    return _refusal(run_qa, capsys)
+
+
+def _refusal(run: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
     def message_of(arguments: Sequence[str]) -> str:
         with pytest.raises(SystemExit) as end:
             run(arguments)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from src.datasets.annotations import CaptionRow
-from tests.factories import TinyExperiment, make_model, write_captions, write_videos
+from tests.factories import VOCABULARY, TinyExperiment, make_model, write_captions, write_videos
 from tests.tasks.conftest import Refuse, Run
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,8 @@ def test_a_vocabulary_of_another_size(experiment: TinyExperiment, refused: Refus
     with (experiment.root / "tokenizer/vocab.txt").open("a") as file:
         file.write("cube\n")
     message = refused(experiment.arguments())
-    assert "has 17 tokens, but the text encoder expects 16 (vocab_size in model_config)" in message
+    size = len(VOCABULARY)
+    assert f"has {size + 1} tokens, but the text encoder expects {size} (vocab_size in" in message
 
 
 def test_a_checkpoint_of_another_architecture(

@@ -19,7 +19,7 @@ def test_a_run_says_what_it_is_made_of(experiment: TinyExperiment, run: Run) -> 
     assert sizes
     assert 0 < int(sizes[1]) < int(sizes[2])
     assert re.search(r"device cpu, precision fp32, processes: 1, threads of each: \d", log)
-    assert "tiny train: 6 captions to train on\n" in log
+    assert "tiny train: 6 captions of 6 videos to train on\n" in log
     for split in ("val", "test"):
         path = root / "txt" / f"{split}.jsonl"
         assert f"tiny {split} ({path}): 3 captions, 3 videos\n" in log
@@ -39,7 +39,7 @@ def test_the_training_bar_is_closed_before_the_test_evaluation(
 
     monkeypatch.setattr(Reporter, "close", close_and_note)
     monkeypatch.setattr(
-        "src.build.retrieval.evaluate_test_sets", lambda *_, **__: events.append("test")
+        "src.build.finetuning.evaluate_test_sets", lambda *_, **__: events.append("test")
     )
     run(experiment.arguments())
     assert events == ["closed", "test"]

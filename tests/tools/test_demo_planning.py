@@ -7,6 +7,7 @@ import pytest
 from src.datasets.tokenization import load_tokenizer
 from src.errors import InputError
 from src.tools.demo.planning import SPLITS, Pair, describe, plan_dataset
+from src.tools.demo.questions import applicable_questions
 from src.tools.demo.scenes import KINDS
 from src.tools.demo.vocabulary import vocabulary
 
@@ -93,11 +94,14 @@ def test_the_shipped_tokenizer_knows_every_word(pairs: list[Pair]) -> None:
     assert (folder / "vocab.txt").read_text(encoding="utf-8").split() == vocabulary()
     config = json.loads((ROOT / "config_release/demo_model.json").read_text())
     tokenizer = load_tokenizer(folder, vocab_size=config["vocab_size"])
-    captions = [caption for pair in pairs for clip in pair.clips for caption in clip.captions]
+    captions = {caption for pair in pairs for clip in pair.clips for caption in clip.captions}
+    records = [record for pair in pairs for record in describe(pair)]
+    questions = {question.text for record in records for question in applicable_questions(record)}
     lengths = []
-    for caption in captions:
-        words = caption.replace(",", " ,").split()
-        assert tokenizer.tokenize(caption) == words
+    for text in captions | questions:
+        words = text.replace(",", " ,").replace("?", " ?").split()
+        assert tokenizer.tokenize(text) == words
         lengths.append(len(words) + 2)
-    max_txt_len = json.loads((ROOT / "config_release/demo_ret.json").read_text())["max_txt_len"]
-    assert max(lengths) <= max_txt_len
+    for name in ("demo_ret", "demo_qa"):
+        options = json.loads((ROOT / f"config_release/{name}.json").read_text())
+        assert max(lengths) <= options["max_txt_len"]

@@ -6,6 +6,7 @@ import pytest
 
 from src.datasets.annotations import read_captions
 from src.datasets.decoding import make_decoder
+from src.datasets.questions import read_answer_labels, read_questions
 from src.errors import USER_ERROR_EXIT_CODE
 from src.tools.demo.planning import plan_dataset
 from src.tools.demo.staging import NUM_FRAMES, SIZE
@@ -49,6 +50,41 @@ def test_a_third_of_the_training_captions_stand_beside_their_siblings(made: Path
     blocks = list(zip(names[::2], names[1::2], strict=True))  # what `shuffle_block: 2` keeps
     siblings = [first[:-1] == second[:-1] and first != second for first, second in blocks]
     assert siblings == [True] * COUNTS["train"] + [False] * 2 * COUNTS["train"]
+
+
+def test_questions_stand_clip_by_clip(made: Path) -> None:
+    for split, num_pairs in COUNTS.items():
+        names = [row.video_id for row in read_questions(made / f"txt/{split}_qa.jsonl")]
+        captioned = {row.video_id for row in read_captions(made / f"txt/{split}.jsonl")}
+        assert names == sorted(names)
+        assert set(names) == captioned
+        assert (len(names) == 3 * 2 * num_pairs) == (split == "train")
+
+
+def test_labels_number_the_answers_of_the_training_questions(made: Path) -> None:
+    labels = read_answer_labels(made / "txt/ans2label.json")
+    answers = {row.answer for row in read_questions(made / "txt/train_qa.jsonl")}
+    assert labels.texts == tuple(sorted(answers))
+
+
+def test_questions_follow_from_the_seed(made: Path) -> None:
+    before = contents(made / "txt")
+    assert main(arguments(made, seed=1)) == 0
+    after = contents(made / "txt")
+    assert set(after) == set(before)
+    assert all(after[f"{split}_qa.jsonl"] != before[f"{split}_qa.jsonl"] for split in COUNTS)
+
+
+def test_a_dataset_without_questions_gets_them(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(made)
+    for path in [*made.glob("txt/*_qa.jsonl"), made / "txt/ans2label.json"]:
+        path.unlink()
+    capsys.readouterr()
+    assert main(arguments(made)) == 0
+    assert "4 text files written" in capsys.readouterr().out
+    assert contents(made) == before
 
 
 def test_a_clip_holds_the_frames_drawn(made: Path) -> None:

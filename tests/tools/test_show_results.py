@@ -16,6 +16,11 @@ def write_scores(folder: Path, *, r1: float, matching: bool = True) -> None:
     (folder / "scores.json").write_text(json.dumps({**scores, "protocol": protocol}))
 
 
+def cells_of(table: str) -> list[list[str]]:
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def test_one_row_per_evaluation_and_ranking(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -23,10 +28,7 @@ def test_one_row_per_evaluation_and_ranking(
     write_scores(tmp_path / "results_test/step_best_1_mean", r1=20.0)
     write_scores(tmp_path / "results_val/step_last_1_mean_vtc", r1=30.0, matching=False)
     assert main(["--output_dir", str(tmp_path)]) == 0
-    cells = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in capsys.readouterr().out.splitlines()
-    ]
+    cells = cells_of(capsys.readouterr().out)
     assert cells[0] == [
         *("results", "text to video", "captions", "R@1", "R@5", "R@10", "median rank")
     ]
@@ -37,6 +39,66 @@ def test_one_row_per_evaluation_and_ranking(
         ["results_test/step_best_1_mean_reversed", "VTC only", "8.0", "14.0"],
         ["results_val/step_last_1_mean_vtc", "VTC only", "31.0", "60.0"],
     ]
+
+
+def test_several_runs_stand_in_one_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        write_scores(tmp_path / name / "results_test/step_best_1_mean", r1=7.0, matching=False)
+    assert main(["--output_dir", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    _, _, *rows = cells_of(capsys.readouterr().out)
+    expected = [str(tmp_path / name / "results_test/step_best_1_mean") for name in "ab"]
+    assert [row[0] for row in rows] == expected
+
+
+def write_answers(folder: Path, *, right: dict[str, int], annotations: str = "test.jsonl") -> None:
+    totals = {"what": 8, "which way": 2}
+    counts = {kind: [right[kind], total] for kind, total in totals.items()}
+    folder.mkdir(parents=True)
+    scores = {
+        "overall_acc": 10.0 * sum(right.values()),
+        "counts": {"overall": [sum(right.values()), 10], **counts},
+        "majority": {"overall_acc": 20.0, "what_acc": 12.5, "which way_acc": 50.0},
+        "protocol": {"annotations": annotations},
+    }
+    (folder / "scores.json").write_text(json.dumps(scores))
+
+
+def test_answers_are_shown_by_type_with_runs_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qa, scratch = tmp_path / "qa/results_test", tmp_path / "scratch/results_test"
+    write_answers(qa / "step_best", right={"what": 7, "which way": 2})
+    write_answers(qa / "step_best_reversed", right={"what": 5, "which way": 0})
+    write_answers(scratch / "step_best", right={"what": 2, "which way": 1})
+    assert main(["--output_dir", str(tmp_path / "qa"), str(tmp_path / "scratch")]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("test.jsonl: accuracy in %\n\n|")
+    head, _, *rows = cells_of(text)
+    assert head == [
+        *("answer type", "share", "questions", "majority"),
+        *("qa/step_best", "qa/step_best_reversed", "scratch/step_best"),
+    ]
+    assert rows == [
+        ["what", "80.0", "8", "12.5", "87.5", "62.5", "25.0"],
+        ["which way", "20.0", "2", "50.0", "100.0", "0.0", "50.0"],
+        ["all", "100.0", "10", "20.0", "90.0", "50.0", "30.0"],
+    ]
+
+
+def test_other_questions_and_retrieval_have_tables_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = {"what": 7, "which way": 2}
+    write_answers(tmp_path / "results_a/step_best", right=right)
+    write_answers(tmp_path / "results_b/step_best", right=right, annotations="val.jsonl")
+    write_scores(tmp_path / "results_c/step_best", r1=7.0)
+    assert main(["--output_dir", str(tmp_path)]) == 0
+    retrieval, title_a, answers_a, title_b, answers_b = capsys.readouterr().out.split("\n\n")
+    assert cells_of(retrieval)[0][1] == "text to video"
+    assert [title_a, title_b] == ["test.jsonl: accuracy in %", "val.jsonl: accuracy in %"]
+    assert cells_of(answers_a)[0][-1] == cells_of(answers_b)[0][-1] == "step_best"
 
 
 @pytest.mark.parametrize(

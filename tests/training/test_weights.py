@@ -8,21 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.errors import InputError
 from src.training.weights import (
     find_weights,
+    load_bert,
     load_checkpoint,
     load_starting_weights,
     load_vit,
     resolve_vit,
 )
 from tests.factories import make_model
+from tests.modeling.models import NUM_LABELS, small_bert, small_model, small_qa_model
 from tests.training.toys import assert_same, make_plan, train
 
 VIDEO, TEXT = "visual_encoder.model.", "text_encoder."
 OVER_TIME = ("temporal", "time_embed")
+HEAD = ("classifier.*",)
 
 
 def image_transformer(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -132,6 +135,115 @@ def test_a_checkpoint_of_another_number_of_frames_is_resized(
     assert torch.equal(model.state_dict()[name], source[name][:, [0, 0, 1, 1]])
     assert f"{name} resized from (1, 2, 32) to (1, 4, 32)" in caplog.text
     assert "1 tensors mpm_head.* not used" in caplog.text
+
+
+def saved(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Write a model's checkpoint; returns its tensors."""
+    torch.save(model.state_dict(), path)
+    return dict(model.state_dict())
+
+
+def test_a_pretrained_checkpoint_starts_question_answering(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its text encoder has the prefix ``bert.``, and it has no classifier."""
+    path = tmp_path / "alpro.pt"
+    pretrained = saved(path, small_model())
+    other_tasks = {"prompter.temp": torch.zeros(()), "mpm_head.0.bias": torch.zeros(3)}
+    torch.save({**pretrained, **other_tasks}, path)
+    model = small_qa_model(num_frames=4)
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    with caplog.at_level(logging.INFO):
+        load_starting_weights(
+            model, checkpoint=path, vit=None, bert=tmp_path, random_init=False, new_heads=HEAD
+        )
+    for name, value in model.state_dict().items():
+        if name.startswith("classifier."):
+            assert torch.equal(value, fresh[name]), name
+        elif not name.endswith("time_embed"):
+            assert torch.equal(value, pretrained[name.replace(TEXT, f"{TEXT}bert.")]), name
+    lines = [record.getMessage() for record in caplog.records]
+    assert f"{path}: 4 tensors classifier.* start from random weights" in lines
+    counts = f"{len(fresh) - 4} of the {len(fresh)}"
+    assert lines[-1] == f"{path}: {counts} tensors of the model loaded"
+    assert any("tensors renamed to the model's names" in line for line in lines)
+
+
+def test_a_finetuned_checkpoint_keeps_its_classifier(tmp_path: Path) -> None:
+    state = saved(tmp_path / "best.pt", small_qa_model())
+    for new_heads in ((), HEAD):
+        model = small_qa_model()
+        load_checkpoint(model, tmp_path / "best.pt", new_heads=new_heads)
+        assert_same(dict(model.state_dict()), state)
+
+
+def test_a_finetuned_checkpoint_may_give_up_its_classifier(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the new classifier is of its size or of another."""
+    state = saved(tmp_path / "best.pt", small_qa_model())
+    for num_labels in (NUM_LABELS, NUM_LABELS + 1):
+        model = small_qa_model(num_labels=num_labels)
+        fresh = {name: value.clone() for name, value in model.state_dict().items()}
+        with caplog.at_level(logging.INFO):
+            load_checkpoint(model, tmp_path / "best.pt", new_heads=HEAD, drop=HEAD)
+        for name, value in model.state_dict().items():
+            expected = fresh if name.startswith("classifier.") else state
+            assert torch.equal(value, expected[name]), name
+    assert "4 tensors classifier.* dropped on request" in caplog.text
+
+
+def test_a_classifier_of_another_size_is_told_with_both_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    saved(path, small_qa_model(num_labels=9))
+    for new_heads in ((), HEAD):
+        with pytest.raises(InputError) as caught:
+            load_checkpoint(small_qa_model(num_labels=6), path, new_heads=new_heads)
+        assert str(caught.value) == (
+            f"{path}: the classifier of this checkpoint knows 9 answers, that of this model 6. "
+            "Give as ans2label_path the file that it was trained with; or, to train a new "
+            "classifier, set new_classifier to 1."
+        )
+
+
+def test_inference_needs_a_classifier(tmp_path: Path) -> None:
+    path = tmp_path / "alpro.pt"
+    saved(path, small_model())
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(small_qa_model(), path)
+    assert str(caught.value) == (
+        f"{path}: this checkpoint lacks the classifier (classifier.0.weight, classifier.0.bias, "
+        "classifier.2.weight, classifier.2.bias). Name a checkpoint finetuned for question "
+        "answering."
+    )
+
+
+def test_half_a_head_is_not_completed_at_random(tmp_path: Path) -> None:
+    state = dict(small_qa_model().state_dict())
+    del state["classifier.2.bias"]
+    torch.save(state, tmp_path / "best.pt")
+    with pytest.raises(InputError, match=r"lacks the classifier \(classifier\.2\.bias\)"):
+        load_checkpoint(small_qa_model(), tmp_path / "best.pt", new_heads=HEAD)
+
+
+def test_a_model_that_differs_elsewhere_too_is_told_of_all(tmp_path: Path) -> None:
+    state = {**small_qa_model(num_labels=9).state_dict(), "temp": torch.zeros(2)}
+    torch.save(state, tmp_path / "best.pt")
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(small_qa_model(num_labels=6), tmp_path / "best.pt")
+    message = str(caught.value)
+    assert "of another architecture" in message
+    assert "classifier.2.bias: (9,) there, (6,) here" in message
+    assert "temp: (2,) there, () here" in message
+
+
+def test_bert_starts_the_headless_text_encoder(tmp_path: Path) -> None:
+    donor = small_bert()
+    torch.save(bert({TEXT + k: v for k, v in donor.state_dict().items()}), tmp_path / "bert.bin")
+    model = small_qa_model()
+    load_bert(model, tmp_path)
+    for name, value in model.text_encoder.state_dict().items():
+        assert torch.equal(value, donor.state_dict()[f"bert.{name}"]), name
 
 
 def test_random_weights_must_be_meant(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def train(
 
     data = TrainingData(
         start,
-        num_examples=2 * BATCHES_PER_EPOCH,
+        num_samples=2 * BATCHES_PER_EPOCH,
         batches_per_epoch=BATCHES_PER_EPOCH,
         samples_per_epoch=2 * BATCHES_PER_EPOCH,
     )

@@ -1,12 +1,14 @@
-"""The tokenizer of the embedded dataset: every word of its captions is one token."""
+"""The tokenizer of the embedded dataset: every word of its captions and questions is one token."""
 
 from __future__ import annotations
 
 import json
 import string
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
+from src.tools.demo import questions
 from src.tools.demo.captions import PASSING_TEMPLATES, PHRASES, TEMPLATES
 from src.tools.demo.scenes import COLORS, SHAPES
 
@@ -16,18 +18,33 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def vocabulary() -> list[str]:
     """Return the tokens in order of their ids.
 
-    Letters and digits follow the words, so that a word from outside is spelt, not lost.
+    Letters and digits follow the words of the captions, so that a word from outside is spelt, not
+    lost; the words that only questions have come last.
     """
+    told, asked = _caption_words(), _question_words()
+    characters = string.ascii_lowercase + string.digits
+    pieces = [*characters, *(f"##{character}" for character in characters)]
+    longer = sorted(word for word in told if len(word) > 1)
+    return [*SPECIAL_TOKENS, *",.?", *longer, *pieces, *sorted(asked - told)]
+
+
+def _caption_words() -> set[str]:
     templates = [*chain(*TEMPLATES.values()), *PASSING_TEMPLATES]
     phrases = [text for p in PHRASES.values() for text in (p.finite, p.gerund)]
     fields = {name: "" for name in ("a", "b", "x", "x_ing", "y", "y_ing")}
     texts = [*(template.format(**fields) for template in templates), *phrases]
-    words = {"a", *COLORS, *SHAPES}
-    words.update(chain(*(text.replace(",", " ").split() for text in texts)))
-    characters = string.ascii_lowercase + string.digits
-    pieces = [*characters, *(f"##{character}" for character in characters)]
-    longer = sorted(word for word in words if len(word) > 1)
-    return [*SPECIAL_TOKENS, *",.?", *longer, *pieces]
+    return {"a", *COLORS, *SHAPES, *_words(texts)}
+
+
+def _question_words() -> set[str]:
+    fields = {name: "" for name in ("thing", "color", "shape", "do", "does", "which")}
+    texts = [template.format(**fields) for template in questions.TEMPLATES]
+    deeds = [text for deed in questions.DEEDS.values() for text in (deed.do, deed.does)]
+    return _words([*texts, *deeds, *questions.WHICH, *questions.ACTS_IN_ORDER])
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in text.replace(",", " ").replace("?", " ").split()}
 
 
 def write_tokenizer(folder: Path) -> None:

@@ -1,0 +1,76 @@
+"""Where the results of an evaluation go, and everything that its numbers depend on."""
+
+from pathlib import Path
+from typing import Any
+
+from src import __version__
+from src.configs.loading import Resolved
+from src.configs.schema import DownstreamConfig
+from src.datasets.annotations import sha256_of
+from src.datasets.sampling import evaluation_sampling
+from src.distributed.engine import Engine
+from src.evaluation.sets import EvaluationSet
+from src.training.output import OutputFolder
+from src.training.precision import usable_precision
+
+_NOT_GIVEN = ("default", "stored args.json", "inference")
+
+
+def results_folder(
+    config: DownstreamConfig, data: EvaluationSet[Any], *, checkpoint: Path, step: str, suffix: str
+) -> Path:
+    """The original's folder for results.
+
+    Other ways to evaluate than the original's, and checkpoints from elsewhere than the run's own
+    folder, have folders of their own.
+
+    Args:
+        config: of the experiment.
+        data: what was evaluated.
+        checkpoint: the weights.
+        step: the checkpoint's name in the run's own folder.
+        suffix: what a task adds for ways to evaluate that are its own.
+    """
+    own = OutputFolder(Path(config.output_dir), rank=0).checkpoint(step)
+    model = step if checkpoint.absolute() == own.absolute() else checkpoint.stem
+    name = f"step_{model}_{config.inference_n_clips}_{config.score_agg_func}{suffix}"
+    if config.frame_order != "original":
+        name += f"_{config.frame_order}"
+    return Path(config.output_dir) / f"results_{data.annotations.stem}" / name
+
+
+def given_arguments(resolved: Resolved[Any]) -> dict[str, Any]:
+    """What the command line and its config file have set, without defaults and stored values."""
+    sources = resolved.sources.items()
+    own = {key.split(".")[0] for key, source in sources if _first_part(source) not in _NOT_GIVEN}
+    return {key: value for key, value in resolved.to_json().items() if key in own}
+
+
+def _first_part(source: str) -> str:
+    """A source without the other name under which it has a key: ``flag (as num_workers)``."""
+    return source.partition(" (as ")[0]
+
+
+def protocol_of(
+    config: DownstreamConfig, data: EvaluationSet[Any], *, checkpoint: Path, engine: Engine
+) -> dict[str, Any]:
+    """Everything that the numbers of an evaluation depend on, whatever the task."""
+    return {
+        "annotations": str(data.annotations),
+        "annotations_sha256": sha256_of(data.annotations),
+        "videos": str(data.folder),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": sha256_of(checkpoint),
+        "num_frames": config.num_frm,
+        "num_clips": config.inference_n_clips,
+        "clip_aggregation": config.score_agg_func,
+        "frame_sampling": evaluation_sampling(config.frm_sampling_strategy),
+        "frame_order": config.frame_order,
+        "resolution": config.crop_img_size,
+        "video_decoder": config.video_decoder,
+        "max_txt_len": config.max_txt_len,
+        "precision": usable_precision(config.precision, engine.device),
+        "seed": config.seed,
+        "num_processes": engine.size,
+        "version": __version__,
+    }

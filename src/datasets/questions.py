@@ -1,0 +1,161 @@
+"""Annotation files of video question answering, and the map from answers to their labels.
+
+Questions are JSON lines with the keys ``question``, ``video_id``, ``answer`` and ``answer_type``
+(the original's), or CSV with such columns; ``answer_type`` may be absent. The map is one JSON
+object: answer -> label.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from src.datasets.annotations import Record, RowKind, read_rows
+from src.errors import InputError
+
+UNTYPED = "other"
+"""Answer type of questions whose annotation names none."""
+_EXAMPLE = '{"cat": 0, "dog": 1}'
+_NUM_NAMED = 5  # labels and answers that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRow:
+    """One question about one video; the video's id carries no file extension."""
+
+    question: str
+    video_id: str
+    answer: str
+    answer_type: str
+
+
+@dataclass(frozen=True)
+class AnswerLabels:
+    """The answers that can be given, numbered: a label is a position in ``texts``."""
+
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def label_of(self, answer: str) -> int | None:
+        """The label of an answer, ``None`` for an answer outside the map."""
+        return self._labels.get(answer)
+
+    def text_of(self, label: int) -> str:
+        """The answer with this label."""
+        assert 0 <= label < len(self), f"label {label} of {len(self)}"
+        return self.texts[label]
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {text: label for label, text in enumerate(self.texts)}
+
+
+def read_questions(path: Path) -> list[QuestionRow]:
+    """Read the questions of a ``.jsonl`` or ``.csv`` file; see :func:`read_rows`."""
+    return read_rows(path, _QUESTIONS)
+
+
+def read_answer_labels(path: Path) -> AnswerLabels:
+    """Read the map from answers to labels, which must be 0, 1, ..., each once.
+
+    Raises:
+        InputError: naming the file and what is wrong with it.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"ans2label_path: file {path} not found; give a JSON object that numbers the answers, "
+            f"such as {_EXAMPLE}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        labels = json.loads(text, object_pairs_hook=partial(_object_of, path=path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); convert the file to UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it must "
+            f"be one object that numbers the answers, such as {_EXAMPLE}"
+        ) from error
+    if not isinstance(labels, dict):
+        raise InputError(
+            f"{path}: a JSON object is expected, not {type(labels).__name__}; it must number the "
+            f"answers, such as {_EXAMPLE}"
+        )
+    if not labels:
+        raise InputError(f"{path}: no answer in this file; it must have at least one")
+    _check_labels(labels, path=path)
+    return AnswerLabels(tuple(sorted(labels, key=labels.__getitem__)))
+
+
+def _object_of(pairs: list[tuple[str, Any]], *, path: Path) -> dict[str, Any]:
+    """A JSON object as a dict; JSON lets a key occur twice, of which one would be lost."""
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: answers listed more than once: {_some(twice)}; list each once")
+    return dict(pairs)
+
+
+def _check_labels(labels: dict[str, Any], *, path: Path) -> None:
+    """Refuse labels that are not 0..n-1, each once."""
+    for answer, label in labels.items():
+        if not isinstance(label, int) or isinstance(label, bool):
+            raise InputError(
+                f"{path}: the label of {answer!r} must be a whole number, not "
+                f"{type(label).__name__} ({label!r}); number the answers 0, 1, ..."
+            )
+    answers_of: dict[int, list[str]] = defaultdict(list)
+    for answer, label in labels.items():
+        answers_of[label].append(answer)
+    in_order = sorted(answers_of.items())
+    troubles = {
+        "missing": [str(label) for label in range(len(labels)) if label not in answers_of],
+        "given to several answers": [
+            f"{label} ({_some(answers)})" for label, answers in in_order if len(answers) > 1
+        ],
+        "out of range": [
+            f"{label} ({_some(answers)})"
+            for label, answers in in_order
+            if not 0 <= label < len(labels)
+        ],
+    }
+    if any(troubles.values()):
+        told = "; ".join(f"{what}: {_listed(found)}" for what, found in troubles.items() if found)
+        raise InputError(
+            f"{path}: the labels of its {len(labels)} answers must be the numbers 0 to "
+            f"{len(labels) - 1}, each once; {told}. Number the answers without gaps, or give the "
+            "file that the checkpoint was trained with"
+        )
+
+
+def _some(answers: Sequence[str]) -> str:
+    """The first few answers, in quotes."""
+    return _listed([repr(answer) for answer in answers])
+
+
+def _listed(found: Sequence[str]) -> str:
+    """The first few of what was found."""
+    return ", ".join(found[:_NUM_NAMED]) + (", ..." if len(found) > _NUM_NAMED else "")
+
+
+def _question_row(record: Record) -> QuestionRow:
+    return QuestionRow(
+        question=record.text("question"),
+        video_id=record.text("video_id").strip(),
+        answer=record.text("answer"),
+        answer_type=record.text("answer_type").strip() if record.has("answer_type") else UNTYPED,
+    )
+
+
+_QUESTIONS = RowKind(
+    noun="question",
+    columns=(("question",), ("video_id",), ("answer",)),
+    example='{"question": "what runs?", "video_id": "v7", "answer": "dog", "answer_type": "what"}',
+    parse=_question_row,
+)

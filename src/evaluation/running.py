@@ -1,0 +1,29 @@
+"""How an evaluation runs: with a progress display, and with the model in evaluation mode."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+Progress = Callable[[Iterable[Any], str, str], Iterator[Any]]  # items, description, unit
+
+
+def silent_progress(
+    items: Iterable[Any],
+    description: str,  # noqa: ARG001
+    unit: str,  # noqa: ARG001
+) -> Iterator[Any]:
+    """The progress display that shows nothing."""
+    return iter(items)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Context in which a model is in evaluation mode; its former mode comes back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

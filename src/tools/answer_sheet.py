@@ -1,0 +1,245 @@
+"""Draw questions with the answers a model gave to them: ``python -m src.tools.answer_sheet``.
+
+Reads ``results_all.json`` of an inference (a list with the question, its right answer and the best
+answers of the model) and the videos, and writes one PNG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.tools.drawing import (
+    CORRECT,
+    FRAME_WIDTH,
+    INK,
+    LABEL_SIZE,
+    MARGIN,
+    PALE,
+    PAPER,
+    TILE,
+    TITLE_SIZE,
+    WRONG,
+    StripReader,
+    VideoStrips,
+    draw_strip,
+    load_font,
+    shortened,
+    strip_width,
+)
+from src.tools.results import add_result_flags, chosen_results, positive, recorded_path
+
+TITLE_HEIGHT = 36  # pixels, as all of these
+LABEL_HEIGHT = 26
+BAR_HEIGHT = 18
+BAR_GAP = 3
+PANEL_GAP = 30
+NAME_WIDTH, BAR_WIDTH, NUMBER_WIDTH = 130, 160, 44
+TEXT_GAP = 8
+QUESTION_GAP = 26
+MIN_STRIP_WIDTH = 350  # room for what stands below
+NUM_BEST = 5
+
+PANEL_HEIGHT = NUM_BEST * (BAR_HEIGHT + BAR_GAP)
+STRIP_HEIGHT = TILE + 2 * FRAME_WIDTH
+ROW_HEIGHT = TITLE_HEIGHT + max(PANEL_HEIGHT, STRIP_HEIGHT + LABEL_HEIGHT) + QUESTION_GAP
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredQuestion:
+    """A question, its right answer, and the model's best answers with their probabilities."""
+
+    video_id: str
+    question: str
+    answer: str
+    answer_type: str
+    best: tuple[tuple[str, float], ...]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the model's first answer is the right one."""
+        return self.best[0][0] == self.answer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    flags = _parser().parse_args(arguments)
+    picture = flags.picture or flags.output_dir / "answer_sheet.png"
+    try:
+        results = chosen_results(flags, name="results_all.json")
+        make_answer_sheet(
+            picture,
+            results=results,
+            videos=flags.videos or recorded_path(results, "videos", flag="--videos"),
+            num_questions=flags.num_questions,
+            num_frames=flags.num_frames,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    print(f"picture: {picture}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.tools.answer_sheet",
+        description="Draw questions with the answers a model gave to them.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_result_flags(parser, output_dir=Path("output/demo_qa"))
+    add = parser.add_argument
+    add("--num_questions", type=positive, default=8, help="of all answer types in turn")
+    add("--num_frames", type=positive, default=8, help="frames shown per question")
+    add("--picture", type=Path, help="the PNG to write, else answer_sheet.png in output_dir")
+    return parser
+
+
+def make_answer_sheet(
+    picture: Path, *, results: Path, videos: Path, num_questions: int, num_frames: int
+) -> None:
+    """Write the answer sheet.
+
+    Args:
+        picture: PNG to write.
+        results: ``results_all.json`` of an inference.
+        videos: folder of the videos.
+        num_questions: questions shown, taken from all answer types in turn.
+        num_frames: frames shown per question, evenly spaced.
+
+    Raises:
+        InputError: files are missing or do not belong together.
+    """
+    chosen = choose_questions(read_answers(results), num_questions=num_questions)
+    read_strip = VideoStrips(videos, num_frames=num_frames)
+    sheet = draw_sheet(chosen, read_strip, num_frames=num_frames)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(picture)
+
+
+def read_answers(results: Path) -> list[AnsweredQuestion]:
+    """Read what was asked and answered.
+
+    Raises:
+        InputError: if the file holds something else.
+    """
+    try:
+        answers = [
+            AnsweredQuestion(
+                video_id=record["data"]["vid_id"],
+                question=record["data"]["question"],
+                answer=record["data"]["answer"],
+                answer_type=record["data"]["answer_type"],
+                best=tuple((best["answer"], best["probability"]) for best in record["top5"]),
+            )
+            for record in json.loads(results.read_text(encoding="utf-8"))
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{results} is no list of answered questions: {error!r}") from error
+    if not answers:
+        raise InputError(f"{results} holds no answers")
+    return answers
+
+
+def choose_questions(
+    answers: Sequence[AnsweredQuestion], *, num_questions: int
+) -> list[AnsweredQuestion]:
+    """Take questions of all answer types in turn, of each type spread evenly over the file."""
+    by_type: dict[str, list[AnsweredQuestion]] = defaultdict(list)
+    for answer in answers:
+        by_type[answer.answer_type].append(answer)
+    per_type = -(-num_questions // len(by_type))
+    columns = [_spread(own, num=per_type) for own in by_type.values()]
+    in_turn = chain.from_iterable(zip_longest(*columns))
+    return [answer for answer in in_turn if answer is not None][:num_questions]
+
+
+def _spread(answers: Sequence[AnsweredQuestion], *, num: int) -> list[AnsweredQuestion]:
+    """Take the middle of each of ``num`` equal stretches."""
+    num = min(num, len(answers))
+    return [answers[int((index + 0.5) * len(answers) / num)] for index in range(num)]
+
+
+def draw_sheet(
+    answers: Sequence[AnsweredQuestion], read_strip: StripReader, *, num_frames: int
+) -> Image.Image:
+    """Draw one row per question: frames on the left, the model's best answers on the right.
+
+    Args:
+        answers: what was asked and answered.
+        read_strip: video id -> ``num_frames`` square pictures of side ``TILE``.
+        num_frames: pictures per clip.
+    """
+    left_width = max(strip_width(num_frames), MIN_STRIP_WIDTH)
+    panel = MARGIN + left_width + PANEL_GAP
+    width = panel + NAME_WIDTH + BAR_WIDTH + NUMBER_WIDTH + MARGIN
+    sheet = Image.new("RGB", (width, 2 * MARGIN + len(answers) * ROW_HEIGHT - QUESTION_GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, answer in enumerate(answers):
+        top = MARGIN + number * ROW_HEIGHT
+        _draw_title(draw, answer, top=top, room=width - 2 * MARGIN)
+        top += TITLE_HEIGHT
+        strip = read_strip(answer.video_id)
+        outline = CORRECT if answer.is_right else WRONG
+        draw_strip(sheet, strip, left=MARGIN, top=top, outline=outline)
+        middle = top + STRIP_HEIGHT + LABEL_HEIGHT / 2
+        _draw_right_answer(draw, answer, middle=middle, width=left_width)
+        for place, (text, probability) in enumerate(answer.best[:NUM_BEST]):
+            color = CORRECT if text == answer.answer else WRONG
+            bar_top = top + place * (BAR_HEIGHT + BAR_GAP)
+            _draw_bar(draw, text, probability, left=panel, top=bar_top, color=color)
+    return sheet
+
+
+def _draw_title(
+    draw: ImageDraw.ImageDraw, answer: AnsweredQuestion, *, top: int, room: float
+) -> None:
+    font = load_font(TITLE_SIZE)
+    title = shortened(answer.question, draw=draw, font=font, room=room)
+    draw.text((MARGIN, top + TITLE_HEIGHT / 2), title, fill=INK, font=font, anchor="lm")
+
+
+def _draw_right_answer(
+    draw: ImageDraw.ImageDraw, answer: AnsweredQuestion, *, middle: float, width: int
+) -> None:
+    font = load_font(LABEL_SIZE)
+    room = width / 2 - TEXT_GAP
+    text = shortened(f"right answer: {answer.answer}", draw=draw, font=font, room=room)
+    draw.text((MARGIN, middle), text, fill=CORRECT, font=font, anchor="lm")
+    text = shortened(answer.video_id, draw=draw, font=font, room=room)
+    draw.text((MARGIN + width, middle), text, fill=PALE, font=font, anchor="rm")
+
+
+def _draw_bar(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    probability: float,
+    *,
+    left: int,
+    top: int,
+    color: tuple[int, int, int],
+) -> None:
+    font, middle = load_font(LABEL_SIZE), top + BAR_HEIGHT / 2
+    name = shortened(text, draw=draw, font=font, room=NAME_WIDTH - TEXT_GAP)
+    ink = CORRECT if color == CORRECT else PALE
+    draw.text((left + NAME_WIDTH - TEXT_GAP, middle), name, fill=ink, font=font, anchor="rm")
+    start = left + NAME_WIDTH
+    end = start + int(np.clip(probability, 0.0, 1.0) * (BAR_WIDTH - 1))
+    draw.rectangle((start, top, end, top + BAR_HEIGHT - 1), fill=color)
+    right = start + BAR_WIDTH + NUMBER_WIDTH
+    draw.text((right, middle), f"{probability:.2f}", fill=ink, font=font, anchor="rm")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What pictures of results have in common: strips of frames, texts that fit, colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from src.datasets.decoding import VideoReadError, make_decoder
+from src.datasets.sampling import frame_indices
+from src.datasets.storage import VideoFolder
+from src.errors import InputError
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+StripReader = Callable[[str], list[Image.Image]]
+"""Video id -> square pictures of side ``TILE``."""
+
+TILE = 56  # pixels of a frame's side; the following lengths are pixels too
+TILE_GAP = 2
+FRAME_WIDTH = 4
+MARGIN = 24
+TITLE_SIZE, LABEL_SIZE = 19, 15
+
+PAPER = (255, 255, 255)
+INK = (28, 32, 38)
+PALE = (112, 120, 130)
+CORRECT = (22, 150, 72)
+WRONG = (206, 210, 216)
+UNREADABLE = (120, 120, 120)
+
+
+class VideoStrips:
+    """Reads evenly spaced frames of the videos of a folder."""
+
+    def __init__(self, videos: Path, *, num_frames: int) -> None:
+        self._folder = VideoFolder(videos)
+        self._decoder = make_decoder("auto")
+        self._num_frames = num_frames
+
+    def __call__(self, video_id: str) -> list[Image.Image]:
+        """Read a strip; grey tiles stand for a video that cannot be read.
+
+        Raises:
+            InputError: if there is no such video.
+        """
+        path = self._folder.find(video_id)
+        if path is None:
+            raise InputError(f"--videos {self._folder.root} holds no video {video_id!r}")
+        try:
+            evenly = partial(_evenly, num_frames=self._num_frames)
+            frames = self._decoder.read(path, evenly, height=TILE, width=TILE)
+        except VideoReadError:
+            return [Image.new("RGB", (TILE, TILE), UNREADABLE)] * self._num_frames
+        return [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]
+
+
+def _evenly(num_video_frames: int, *, num_frames: int) -> np.ndarray:
+    """Choose the middle of each of equally long stretches."""
+    return frame_indices(
+        "segment", num_video_frames=num_video_frames, num_frames=num_frames, rng=None
+    )
+
+
+def strip_width(num_frames: int) -> int:
+    """The width of a strip with its outline."""
+    return num_frames * (TILE + TILE_GAP) - TILE_GAP + 2 * FRAME_WIDTH
+
+
+def draw_strip(
+    sheet: Image.Image,
+    strip: Sequence[Image.Image],
+    *,
+    left: int,
+    top: int,
+    outline: tuple[int, int, int],
+) -> None:
+    """Draw frames side by side, outlined."""
+    right, bottom = left + strip_width(len(strip)) - 1, top + TILE + 2 * FRAME_WIDTH - 1
+    ImageDraw.Draw(sheet).rectangle((left, top, right, bottom), fill=outline)
+    for number, tile in enumerate(strip):
+        sheet.paste(tile, (left + FRAME_WIDTH + number * (TILE + TILE_GAP), top + FRAME_WIDTH))
+
+
+def shortened(
+    text: str, *, draw: ImageDraw.ImageDraw, font: Font, room: float, end: str = "…"
+) -> str:
+    """Cut the text to the room there is, ``end`` marking the cut."""
+    if draw.textlength(text, font=font) <= room:
+        return text
+    while text and draw.textlength(text + end, font=font) > room:
+        text = text[:-1]
+    return text.rstrip() + end
+
+
+def load_font(size: int) -> Font:
+    """The font of all texts."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from src.configs.fields import options_of
+from src.configs.schema import RetrievalConfig
+from src.datasets.transforms import Normalize
+from src.evaluation.clips import AGGREGATIONS, aggregate_clips, encode_clips, score_clips
+from src.modeling.alpro import VideoFeatures
+from tests.factories import EMBED_DIM, IMAGE_SIZE, MEAN, NUM_FRAMES, STD, WIDTH, make_model
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("mean", [1.0, 2.0]),
+        ("max", [3.0, 2.0]),
+        ("lse", [math.log(math.exp(-1) + math.exp(3)), 2 + math.log(2)]),
+    ],
+)
+def test_scores_of_two_clips_by_hand(how: str, expected: list[float]) -> None:
+    scores = torch.tensor([[-1.0, 2.0], [3.0, 2.0]])
+    assert aggregate_clips(scores, how=how, dim=0).tolist() == pytest.approx(expected)
+    assert aggregate_clips(scores.t(), how=how, dim=1).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("how", AGGREGATIONS)
+def test_the_scores_of_one_clip_are_left_alone(how: str) -> None:
+    scores = 30 * torch.randn(4, 1, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(aggregate_clips(scores, how=how, dim=1), scores[:, 0])
+
+
+def test_the_config_knows_the_aggregations() -> None:
+    assert set(options_of(RetrievalConfig)["score_agg_func"].rule.choices) == set(AGGREGATIONS)
+
+
+@torch.inference_mode()
+def test_clips_are_encoded_one_after_the_other() -> None:
+    model = make_model().eval()
+    normalize = Normalize(MEAN, STD)
+    shape = (2, 3, NUM_FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE)  # 2 videos, 3 clips
+    frames = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with mock.patch.object(model, "encode_video", wraps=model.encode_video) as encode:
+        encoded = encode_clips(model, frames, normalize=normalize)
+    assert [call.args[0].shape for call in encode.call_args_list] == [(2, *shape[2:])] * 3
+    assert encoded.tokens.shape == (2, 3, 5, WIDTH)
+    assert encoded.embedding.shape == (2, 3, EMBED_DIM)
+    for clip in range(3):
+        alone = model.encode_video(normalize(frames[:, clip]))
+        torch.testing.assert_close(encoded.tokens[:, clip], alone.tokens)
+        torch.testing.assert_close(encoded.embedding[:, clip], alone.embedding)
+
+
+def test_each_clip_is_scored_by_itself() -> None:
+    video = VideoFeatures(torch.arange(12.0).reshape(2, 3, 2, 1), torch.zeros(2, 3, 1))
+
+    def score(clip: VideoFeatures) -> Tensor:
+        assert clip.embedding.shape == (2, 1)
+        return clip.tokens[:, :, 0].bfloat16()  # (2, 2)
+
+    scores = score_clips(score, video, how="mean")
+    assert scores.dtype == torch.float32
+    assert scores.tolist() == [[2, 3], [8, 9]]

@@ -1,0 +1,133 @@
+"""What question answering needs beside ``tests.factories``: questions, labels, an experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.datasets.questions import AnswerLabels, QuestionRow
+from src.datasets.tokenization import Tokenizer, tokenize
+from src.datasets.transforms import Normalize
+from src.distributed.engine import Engine, SingleProcess
+from src.evaluation.question_answering import QuestionAnsweringEvaluator
+from src.evaluation.sets import EvaluationSet
+from src.modeling.question_answering import AlproForQuestionAnswering
+from src.modeling.text import HeadlessSplitBert
+from tests.factories import (
+    CPU,
+    EMBED_DIM,
+    MEAN,
+    NUM_FRAMES,
+    STD,
+    TinyExperiment,
+    make_encoders,
+    make_evaluation_set,
+    spread_weights,
+)
+
+QUESTIONS = (  # question, answer type, possible answers
+    ("what is it", "what", ("ball", "box")),
+    ("who rolls", "who", ("red", "green", "blue")),
+    ("how many fall", "how", ("one", "two")),
+    ("which way", "which way", ("left", "right")),
+)
+ANSWERS = tuple(sorted(answer for *_, answers in QUESTIONS for answer in answers))
+UNKNOWN_ANSWER = "nobody"  # an answer without label
+LABELS = AnswerLabels(ANSWERS)
+
+
+def questions_of(video_ids: Sequence[str]) -> list[QuestionRow]:
+    """All questions about each video, in an order in which those of a video are not neighbours."""
+    return [
+        QuestionRow(question, video_id, answers[sum(map(ord, video_id)) % len(answers)], kind)
+        for question, kind, answers in QUESTIONS
+        for video_id in video_ids
+    ]
+
+
+def write_questions(path: Path, rows: Iterable[QuestionRow]) -> Path:
+    """Write an annotation file in the original's format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    return path
+
+
+def make_answer_model(
+    *,
+    seed: int = 0,
+    spread: float = 0.2,
+    num_labels: int = len(ANSWERS) + 3,
+    dropout: float = 0.0,
+    num_frames: int = NUM_FRAMES,
+) -> AlproForQuestionAnswering:
+    """A tiny model with more logits than there are answers."""
+    torch.manual_seed(seed)
+    encoders = make_encoders(
+        HeadlessSplitBert, spread=spread, dropout=dropout, num_frames=num_frames
+    )
+    model = AlproForQuestionAnswering(*encoders, num_labels=num_labels, embed_dim=EMBED_DIM)
+    return spread_weights(model, spread=spread)
+
+
+def make_question_set(
+    folder: Path, rows: Sequence[QuestionRow], **options: Any
+) -> EvaluationSet[QuestionRow]:
+    """Questions and made-up videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
+    return make_evaluation_set(write_questions(folder / "questions.jsonl", rows), rows, **options)
+
+
+def make_answer_evaluator(
+    model: AlproForQuestionAnswering,
+    tokenizer: Tokenizer,
+    *,
+    engine: Engine | None = None,
+    **changes: Any,
+) -> QuestionAnsweringEvaluator:
+    """An evaluator in fp32; ``changes`` are further arguments of its class."""
+    engine = engine or SingleProcess(CPU, scale_loss=False)
+    arguments: dict[str, Any] = {
+        "labels": LABELS,
+        "precision": "fp32",
+        "question_chunk": 3,
+        "clip_aggregation": "mean",
+        "allow_missing_videos": False,
+        **changes,
+    }
+    return QuestionAnsweringEvaluator(
+        model,
+        tokenize=lambda texts: tokenize(tokenizer, texts, max_length=20),
+        normalize=Normalize(MEAN, STD).to(engine.device),
+        engine=engine,
+        **arguments,
+    )
+
+
+@dataclass
+class QaExperiment(TinyExperiment):
+    """The experiment with questions about its videos in place of captions.
+
+    Of the questions about the last training video and the last test video, *who* has an answer
+    without label.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        labels = {answer: label for label, answer in enumerate(ANSWERS)}
+        self.values |= {
+            "task": "tiny_qa",
+            "ans2label_path": str(self.write("ans2label.json", labels)),
+            "max_n_example_per_group": 2,
+        }
+
+    def write_annotations(self, path: Path, video_ids: Sequence[str]) -> None:
+        """Write the annotation file of a split: several questions per video."""
+        rows = questions_of(video_ids)
+        if path.stem in ("train", "test"):
+            last = max(n for n, row in enumerate(rows) if row.answer_type == "who")
+            rows[last] = replace(rows[last], answer=UNKNOWN_ANSWER)
+        write_questions(path, rows)
