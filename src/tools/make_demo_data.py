@@ -39,7 +39,7 @@ PAIRS_PER_JOB = 16
 LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 NUM_SIBLING_WORDINGS = 1
 """Wordings of which siblings' captions stand together, see `_caption_rows`."""
-NUM_QUESTIONS = {"train": 3, "val": None, "test": None}
+NUM_QUESTIONS = {"train": 5, "val": None, "test": None}
 """Split -> questions per clip at most, None: no limit."""
 QUESTION_STREAM = 3
 """Keeps the random numbers of the questions apart from those of the plan."""

@@ -19,7 +19,7 @@ class RankInThread(SingleProcess):
 
     def __init__(self, rank: int, *, board: list[Any], barrier: Barrier) -> None:
         super().__init__(CPU, scale_loss=False)
-        self.rank, self.size = rank, len(board)  # type: ignore[misc]
+        self.rank, self.size = rank, len(board)
         self._board, self._barrier = board, barrier
 
     def gather_objects(self, value: T) -> list[T]:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from src.configs.fields import options_of
+from src.configs.schema import QaConfig
 from src.datasets.questions import AnswerLabels, QuestionRow
 from src.datasets.unreadable import UnreadableVideo
 from src.evaluation.answers import AnsweredQuestion, QaOutcome
@@ -22,7 +24,7 @@ def outcome_by_hand() -> QaOutcome:
         QuestionRow("what is it?", "x", "ball", "what"),
         QuestionRow("how many?", "x", "two", "how"),
         QuestionRow("which way?", "y", "red", "which way"),
-        QuestionRow("what \"runs\"?", "y", "cat", "what"),
+        QuestionRow('what "runs"?', "y", "cat", "what"),
     ]
     answers = [
         AnsweredQuestion(0, [2, 1, 0, 3, 4], [0.5, 0.25, 0.125, 0.0625, 0.0625], 0.75),
@@ -39,6 +41,12 @@ def test_metrics_by_hand() -> None:
         **{"overall_acc": 25.0, "top5_acc": 50.0},
         **{"what_acc": 50.0, "how_acc": 0.0, "which way_acc": 0.0, "loss": 2.0},
     }
+
+
+def test_the_best_checkpoint_is_chosen_by_a_metric_that_every_set_has() -> None:
+    choices = options_of(QaConfig)["best_metric"].rule.choices
+    assert set(choices) == {"overall_acc", "top5_acc", "loss"}
+    assert set(choices) <= set(outcome_by_hand().flat_metrics())
 
 
 def test_files_by_hand(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def test_clips_are_encoded_one_after_the_other() -> None:
     model = make_model().eval()
     normalize = Normalize(MEAN, STD)
     shape = (2, 3, NUM_FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE)  # 2 videos, 3 clips
-    frames = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     with mock.patch.object(model, "encode_video", wraps=model.encode_video) as encode:
         encoded = encode_clips(model, frames, normalize=normalize)
     assert [call.args[0].shape for call in encode.call_args_list] == [(2, *shape[2:])] * 3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from src.configs.schema import RetrievalConfig
 from src.datasets.annotations import CaptionRow
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.transforms import Normalize
+from src.distributed.engine import Engine
 from src.errors import InputError
 from src.evaluation.pairs import pairs_to_score
 from src.evaluation.report import metrics_table, write_results
@@ -22,6 +25,7 @@ from src.evaluation.retrieval import RetrievalOutcome
 from src.evaluation.sets import EvaluationSet
 from src.metrics.retrieval import retrieval_metrics
 from src.modeling.alpro import AlproForRetrieval
+from tests.evaluation.ranks import on_ranks
 from tests.factories import (
     MEAN,
     STD,
@@ -92,6 +96,68 @@ def test_all_pairs_are_scored_as_if_alone(
             ).items()
         },
     }
+
+
+@torch.inference_mode()
+def scores_of_clips(
+    model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C, P, V) similarities and (C, P, V, 2) match logits, clip by clip."""
+    model.eval()
+    frames = torch.cat([batch.frames for batch in data.loader if batch.frames is not None])
+    captions = [row.caption for row in data.rows]
+    texts = [model.encode_text(*tokenize(tokenizer, [text], max_length=20)) for text in captions]
+    similarity, logits = [], []
+    for clip in Normalize(MEAN, STD)(frames).unbind(dim=1):
+        videos = [model.encode_video(frames_of_one[None]) for frames_of_one in clip]
+        similarity.append(
+            [[float((t.embedding @ v.embedding.T) / model.temp) for v in videos] for t in texts]
+        )
+        logits.append([[model.match(t, v)[0].double().tolist() for v in videos] for t in texts])
+    return np.array(similarity), np.array(logits)
+
+
+@pytest.mark.parametrize(
+    ("how", "join"),
+    [
+        ("mean", lambda scores: scores.mean(axis=0)),
+        ("max", lambda scores: scores.max(axis=0)),
+        ("lse", lambda scores: np.log(np.exp(scores).sum(axis=0))),
+    ],
+)
+def test_scores_of_several_clips_are_joined(
+    model: AlproForRetrieval,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    how: str,
+    join: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    data = make_retrieval_set(tmp_path / "set", rows_of(3, captions_per_video=2), num_clips=3)
+    similarity, logits = scores_of_clips(model, tokenizer, data)
+    assert similarity.shape == (3, 6, 3)
+    assert min(logits.std(axis=0).min(), similarity.std(axis=0).min()) > 1e-5  # the clips differ
+    outcome = make_evaluator(model, tokenizer, clip_aggregation=how).run(data)
+    np.testing.assert_allclose(outcome.similarity, join(similarity), atol=2e-5)
+    exp = np.exp(join(logits))
+    np.testing.assert_allclose(outcome.scores, exp[..., 1] / exp.sum(axis=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_number_of_ranks_changes_nothing(
+    tokenizer: Tokenizer, tmp_path: Path, size: int
+) -> None:
+    models, rows = [make_model() for _ in range(size)], rows_of(5, captions_per_video=2)
+
+    def evaluate(engine: Engine) -> list[dict[str, Any]]:
+        folder = tmp_path / f"set{engine.rank}"
+        data = make_retrieval_set(folder, rows, num_clips=2, engine=engine)
+        return make_evaluator(models[engine.rank], tokenizer, engine=engine).run(data).results()
+
+    alone = make_evaluator(models[0], tokenizer).run(
+        make_retrieval_set(tmp_path / "alone", rows, num_clips=2)
+    )
+    for results in on_ranks(size, evaluate):
+        assert results == alone.results()  # to the last bit
 
 
 @pytest.mark.parametrize("top_k", [1, 2])

@@ -6,16 +6,17 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 from src.configs.loading import load_config
-from src.configs.schema import RetrievalConfig
+from src.configs.schema import QaConfig, RetrievalConfig
 from src.datasets.decoding import make_decoder
 from src.datasets.sampling import frame_indices
-from src.tasks import run_video_retrieval
+from src.tasks import run_video_qa, run_video_retrieval
 from tests.datasets.clips import write_frames
 from tests.parity.golden import fill
 from tests.shared_data import shared_data
@@ -47,10 +48,21 @@ def clips() -> dict[str, str]:
     return {"name": "clips", "txt": str(captions), "img": str(shared / "real" / "videos")}
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+@pytest.fixture
+def questions() -> Path:
+    """Annotations of 234 real questions about ten of the clips."""
+    shared = shared_data()
+    if shared is None or not (shared / "real" / "videos").is_dir():
+        pytest.skip("needs the real clips of ../shared")
+    return shared / "real" / "annotations" / "msrvtt10_qa.jsonl"
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, *arguments: object, script: ModuleType = run_video_retrieval
+) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["run_video_retrieval.py", *map(str, arguments)])
-    run_video_retrieval.main()
+    monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
+    script.main()
 
 
 def write(path: Path, value: Any) -> Path:
@@ -59,10 +71,10 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
-def small_copies(videos: Path, folder: Path) -> Path:
+def small_copies(videos: Path, folder: Path, *, pattern: str = "*") -> Path:
     """32 frames of each video at 96 pixels: decoding the originals would take most of the time."""
     folder.mkdir()
-    for path in sorted(videos.iterdir()):
+    for path in sorted(videos.glob(pattern)):
         frames = make_decoder("auto").read(
             path,
             lambda count: frame_indices("uniform", num_video_frames=count, num_frames=32, rng=None),
@@ -96,6 +108,16 @@ def test_a_small_model_learns_its_training_captions(
     assert scores["text2video_vtc"]["r1"] == 100.0
 
 
+def release(folder: Path, resolved: Any, model: torch.nn.Module) -> None:
+    """Write a folder like the released ones, its checkpoint filled with random numbers."""
+    (folder / "ckpt").mkdir(parents=True)
+    fill(model)
+    torch.save(model.state_dict(), folder / "ckpt" / "model_step_best.pt")
+    write(folder / "log" / "args.json", resolved.to_json())
+    text_model = ROOT / "config_release" / "base_model.json"
+    shutil.copyfile(text_model, folder / "log" / "model_config.json")
+
+
 def test_full_size_inference_from_a_folder_like_the_released_ones(
     clips: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,14 +127,7 @@ def test_full_size_inference_from_a_folder_like_the_released_ones(
     folder = tmp_path / "public"
     config = ROOT / "config_release" / "msrvtt_ret.json"
     resolved = load_config(RetrievalConfig, ["--config", str(config), "--output_dir", str(folder)])
-    (folder / "ckpt").mkdir(parents=True)
-    model = build_retrieval_model(resolved)
-    fill(model)
-    torch.save(model.state_dict(), folder / "ckpt" / "model_step_best.pt")
-    write(folder / "log" / "args.json", resolved.to_json())
-    text_model = ROOT / "config_release" / "base_model.json"
-    shutil.copyfile(text_model, folder / "log" / "model_config.json")
-    del model
+    release(folder, resolved, build_retrieval_model(resolved))
 
     run(
         monkeypatch,
@@ -127,3 +142,66 @@ def test_full_size_inference_from_a_folder_like_the_released_ones(
     scores = json.loads((results / "scores.json").read_text())
     assert scores["protocol"]["num_scored_pairs"] == NUM_CLIPS**2
     assert scores["protocol"]["resolution"] == 224
+
+
+def test_a_small_model_learns_its_training_questions(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_questions, num_unanswerable = 200, 14
+    videos = small_copies(
+        questions.parents[1] / "videos", tmp_path / "videos", pattern="video70*"
+    )
+    asked = questions.read_text().splitlines()[:num_questions]
+    (tmp_path / "first.jsonl").write_text("\n".join(asked) + "\n")
+    part = {"name": "first", "txt": str(tmp_path / "first.jsonl"), "img": str(videos)}
+    published = json.loads((ROOT / "config_release" / "msrvtt_qa.json").read_text())
+    sets = {f"{split}_datasets": [part] for split in ("train", "val", "test")}
+    changes = {
+        **{"visual_model_cfg": str(write(tmp_path / "video.json", SMALL_VIDEO_MODEL))},
+        **{"model_config": str(write(tmp_path / "text.json", SMALL_TEXT_MODEL))},
+        **{"ans2label_path": str(questions.with_name("msrvtt_qa_train_ans2label.json"))},
+        **{"e2e_weights_path": None, "random_init": 1, "crop_img_size": SMALL, "num_frm": 4},
+        **{"frm_sampling_strategy": "segment", "augmentation": "none"},
+        **{"max_n_example_per_group": 8, "train_batch_size": 8, "gradient_accumulation_steps": 1},
+        **{"num_train_epochs": 60, "learning_rate": 1e-3, "num_valid": 2, "min_valid_steps": 10},
+        **{"save_steps_ratio": 0.5, "num_workers": 1},
+    }
+    config = write(tmp_path / "config.json", {**published, **sets, **changes})
+    output = tmp_path / "run"
+    run(monkeypatch, "--config", config, "--output_dir", output, script=run_video_qa)
+    scores = json.loads((output / "results_first/step_best_1_mean/scores.json").read_text())
+    correct, total = scores["counts"]["overall"]
+    assert total == num_questions
+    assert scores["protocol"]["num_unanswerable_questions"] == num_unanswerable
+    assert correct / (total - num_unanswerable) >= 0.95
+
+
+def test_full_size_answers_from_a_folder_like_the_released_ones(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from src.build.model import build_question_answering_model
+
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "public"
+    config = ROOT / "config_release" / "msrvtt_qa.json"
+    labels = str(questions.with_name("msrvtt_qa_train_ans2label.json"))
+    flags = ["--config", str(config), "--output_dir", str(folder), "--ans2label_path", labels]
+    resolved = load_config(QaConfig, flags)
+    release(folder, resolved, build_question_answering_model(resolved, num_labels=1500))
+
+    run(
+        monkeypatch,
+        *("--do_inference", 1, "--inference_split", "test", "--inference_model_step", "best"),
+        *("--inference_txt_db", questions, "--inference_img_db", questions.parents[1] / "videos"),
+        *("--inference_batch_size", 64, "--output_dir", folder, "--config", config),
+        script=run_video_qa,
+    )
+    results = folder / "results_msrvtt10_qa" / "step_best_1_mean"
+    records = json.loads((results / "results_all.json").read_text())
+    assert [record["question_id"] for record in records] == list(range(234))
+    assert all(len(record["top5"]) == 5 for record in records)
+    scores = json.loads((results / "scores.json").read_text())
+    counts = {kind: total for kind, (_, total) in scores["counts"].items()}
+    assert counts == {"overall": 234, "what": 150, "who": 81, "how": 1, "when": 2}
+    assert scores["protocol"]["num_videos"] == 10
+    assert scores["protocol"]["num_unanswerable_questions"] == 14

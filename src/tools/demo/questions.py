@@ -59,8 +59,10 @@ WHO = "who {does}?"
 NUM_THINGS = "how many shapes are there?"
 NUM_MOVING = "how many shapes move?"
 NUM_ACTIONS = "how many things does the {thing} do?"
+COUNTING = (NUM_THINGS, NUM_MOVING)
 RESIZING = "how does the {thing} change size?"
-WHERE = {"start": "where is the {thing} at the start?", "end": "where is the {thing} at the end?"}
+WHERE = "where is the {thing}?"
+WHERE_MOVING = "where does the {thing} move?"
 WHEN = "when does the {thing} {do}?"
 WHICH_WAY = "which way does the {thing} move?"
 WHICH_WAY_IN_ORDER = "which way does the {thing} move {which}?"
@@ -69,7 +71,7 @@ ACTS_IN_ORDER = tuple(f"acts {which}" for which in WHICH)
 
 TEMPLATES = (
     *(COLOR_OF, SHAPE_OF, ACTION_OF, ACTION_IN_ORDER, COLOR_OF_DOER, WHO),
-    *(NUM_THINGS, NUM_MOVING, NUM_ACTIONS, RESIZING, *WHERE.values()),
+    *(NUM_THINGS, NUM_MOVING, NUM_ACTIONS, RESIZING, WHERE, WHERE_MOVING),
     *(WHEN, WHICH_WAY, WHICH_WAY_IN_ORDER),
 )
 
@@ -79,8 +81,11 @@ ACTION_ANSWERS = {
 }
 COUNT_ANSWERS = ("none", "one", "two")
 FIRST_HALF, LAST_HALF, WHOLE = "at the start", "at the end", "all the time"
-CLEAR_OF_CENTRE = 0.09
-"""Share of the picture by which a thing must be off each middle line to be in one corner."""
+CLEAR_OF_CENTRE = 0.08
+"""Share of the picture by which a thing must be off a middle line to be on one side of it."""
+
+DRAWN_FIRST = "which way"
+"""Answer type that no clip's choice of questions leaves out: direction is what takes longest."""
 
 KEPT_SHARES = {
     COLOR_OF: {"": 0.5},
@@ -88,13 +93,15 @@ KEPT_SHARES = {
     NUM_THINGS: {"one": 0.25, "two": 0.6},
     NUM_MOVING: {"one": 0.45},
     NUM_ACTIONS: {"one": 0.6, "two": 0.5},
-    WHERE["start"]: {"": 0.5},
-    WHERE["end"]: {"": 0.5},
 }
 """Template -> answer ("": any) -> share of the pairs that are asked.
 
 Thus no answer is the rule, and what one frame tells does not outnumber what takes several.
 """
+
+CROWDED_SHARE = 0.35
+"""Share of the questions about one of two things that are asked, on top of ``KEPT_SHARES``: such
+clips have twice as many questions, and to tell the things apart is the hardest to learn."""
 
 
 def applicable_questions(record: Record) -> list[Question]:
@@ -119,16 +126,19 @@ def draw_questions(
     places = dict(zip(texts, rng.permutation(len(texts)).tolist(), strict=True))
     luck = dict(zip(texts, rng.random(len(texts)).tolist(), strict=True))
     chosen = []
-    for questions in asked:
-        kept = [question for question in questions if luck[question.text] < _kept_share(question)]
-        drawn = sorted(kept, key=lambda question: places[question.text])[:num_questions]
+    for record, questions in zip(siblings, asked, strict=True):
+        num_things = len(record["things"])
+        kept = [q for q in questions if luck[q.text] < _kept_share(q, num_things=num_things)]
+        by_turn = sorted(kept, key=lambda q: (q.answer_type != DRAWN_FIRST, places[q.text]))
+        drawn = by_turn[:num_questions]
         chosen.append([question for question in kept if question in drawn])
     return chosen
 
 
-def _kept_share(question: Question) -> float:
+def _kept_share(question: Question, *, num_things: int) -> float:
     shares = KEPT_SHARES.get(question.template, {})
-    return shares.get(question.answer, shares.get("", 1.0))
+    share = shares.get(question.answer, shares.get("", 1.0))
+    return share if num_things == 1 or question.template in COUNTING else share * CROWDED_SHARE
 
 
 def _question(template: str, answer: str, **fields: str) -> Question:
@@ -155,7 +165,11 @@ def _ask_what(record: Record) -> Iterator[Question]:
 
 
 def _ask_who(record: Record) -> Iterator[Question]:
-    if _all_differ(record["things"], "shape"):
+    things = record["things"]
+    if len(things) == 1:  # the same question to both siblings, whatever comes first
+        does = min(DEEDS[action].does for action in _actions(record, 0))
+        yield _question(WHO, things[0]["shape"], does=does)
+    elif _all_differ(things, "shape"):
         for does, doer in _doers(record):
             yield _question(WHO, doer["shape"], does=does)
 
@@ -176,11 +190,15 @@ def _ask_how(record: Record) -> Iterator[Question]:
 
 def _ask_where(record: Record) -> Iterator[Question]:
     for number, thing in enumerate(record["things"]):
-        actions = _actions(record, number)
-        for moment, action in (("start", actions[0]), ("end", actions[-1])):
-            corner = _corner(*thing[moment])
-            if corner and action != "blink":  # it might be unseen then
-                yield _question(WHERE[moment], corner, thing=_name(thing))
+        x, y = thing["start"]
+        row, column = _side(y, "top", "bottom"), _side(x, "left", "right")
+        moves = [action for action in _actions(record, number) if action in MOVES]
+        if len(moves) == 1:  # along a line, which stays on its side of the picture
+            side = row if moves[0] in ("left", "right") else column
+            if side:
+                yield _question(WHERE_MOVING, f"at the {side}", thing=_name(thing))
+        elif not moves and row and column:
+            yield _question(WHERE, f"{row} {column}", thing=_name(thing))
 
 
 def _ask_when(record: Record) -> Iterator[Question]:
@@ -232,11 +250,11 @@ def _all_differ(things: Sequence[Record], key: str) -> bool:
     return len({thing[key] for thing in things}) == len(things)
 
 
-def _corner(x: float, y: float) -> str | None:
-    """Name the corner of the picture around a position, None if it is near a middle line."""
-    if min(abs(x - 0.5), abs(y - 0.5)) < CLEAR_OF_CENTRE:
+def _side(position: float, low: str, high: str) -> str | None:
+    """Name the half of the picture with a position, None near the middle."""
+    if abs(position - 0.5) < CLEAR_OF_CENTRE:
         return None
-    return f"{'top' if y < 0.5 else 'bottom'} {'left' if x < 0.5 else 'right'}"
+    return low if position < 0.5 else high
 
 
 def _moment(event: Record) -> str:
