@@ -22,7 +22,7 @@ from src.datasets.transforms import Normalize
 from src.distributed.engine import Engine, SingleProcess
 from src.distributed.launch import launch_engine
 from src.errors import run_script
-from src.evaluation.report import write_results
+from src.evaluation.report import write_answers, write_results
 from src.tasks import run_video_retrieval
 from src.tasks.retrieval_task import RetrievalTask
 from tests.factories import (
@@ -36,6 +36,12 @@ from tests.factories import (
     make_retrieval_set,
     make_tokenizer,
     rows_of,
+)
+from tests.question_factories import (
+    make_answer_evaluator,
+    make_answer_model,
+    make_question_set,
+    questions_of,
 )
 
 PAIRS_PER_PROCESS = 3
@@ -135,6 +141,19 @@ def evaluate(engine: Engine, tokenizer: Tokenizer, folder: Path) -> dict[str, An
     return task.evaluate(data)
 
 
+def answer(engine: Engine, tokenizer: Tokenizer, folder: Path) -> None:
+    """Files of the answers to 4 questions about each of 7 videos, one of them unreadable."""
+    evaluator = make_answer_evaluator(
+        make_answer_model(), tokenizer, engine=engine, allow_missing_videos=True
+    )
+    name = f"rank{engine.rank}of{engine.size}"
+    rows = questions_of([f"v{number}" for number in range(7)])
+    data = make_question_set(
+        folder / "question sets" / name, rows, broken=["v5"], engine=engine, num_clips=2
+    )
+    write_answers(folder / "answers" / name, evaluator.run(data), protocol={})
+
+
 def train(folder: Path) -> None:
     """Run the entry script as the test has written down: flags, and after how many updates to stop.
 
@@ -169,6 +188,9 @@ def main() -> None:
             "validation": evaluate(engine, tokenizer, folder),
             "validation alone": evaluate(alone, tokenizer, folder) if engine.rank == 0 else None,
         }
+        answer(engine, tokenizer, folder)
+        if engine.rank == 0:
+            answer(alone, tokenizer, folder)
         (folder / f"found{engine.rank}.json").write_text(json.dumps(found))
         train(folder)
 

@@ -62,6 +62,7 @@ def test_two_processes(tmp_path: Path) -> None:
     check_averaging(found)
     check_contrastive_loss(found)
     check_evaluation(tmp_path, found)
+    check_answers(tmp_path)
     check_training(experiment.root)
 
 
@@ -107,15 +108,24 @@ def check_contrastive_loss(found: list[dict[str, Any]]) -> None:
     assert found[0]["contrastive"] == found[1]["contrastive"]
 
 
+def check_same_files(folder: Path, *names: str) -> None:
+    """Each process of two has found what one process finds alone, to the last bit."""
+    for file in names:
+        alone = (folder / "rank0of1" / file).read_text()
+        assert [(folder / f"rank{rank}of2" / file).read_text() for rank in (0, 1)] == [alone] * 2
+
+
+def check_answers(folder: Path) -> None:
+    """Every question about a readable video is answered once."""
+    check_same_files(folder / "answers", "results_all.json", "scores.json")
+    scores = json.loads((folder / "answers/rank0of1/scores.json").read_text())
+    assert scores["counts"]["overall"][1] == 6 * 4
+    assert scores["protocol"]["num_left_out_questions"] == 4
+
+
 def check_evaluation(folder: Path, found: list[dict[str, Any]]) -> None:
     """The last bit of a score does not depend on how the videos are dealt out."""
-    for file in ("results.json", "scores.json"):
-        texts = {
-            name: (folder / "results" / name / file).read_text()
-            for name in ("rank0of1", "rank0of2", "rank1of2")
-        }
-        assert texts["rank0of2"] == texts["rank0of1"]
-        assert texts["rank1of2"] == texts["rank0of1"]
+    check_same_files(folder / "results", "results.json", "scores.json")
     records = json.loads((folder / "results/rank0of1/results.json").read_text())
     assert {record["vid_id"] for record in records} == {f"v{i}" for i in (0, 1, 2, 3, 4, 6)}
     assert 0 < len(records) < 6 * 12

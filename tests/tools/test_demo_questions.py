@@ -28,7 +28,7 @@ def event(number: int, action: str, begin: int = 0, end: int = 16) -> dict[str, 
 
 
 RED_SQUARE = thing("red square", start=(0.8, 0.2), end=(0.2, 0.2))
-BLUE_HEART = thing("blue heart", start=(0.55, 0.9), end=(0.55, 0.9))
+BLUE_HEART = thing("blue heart", start=(0.65, 0.9), end=(0.65, 0.9))
 
 
 def asked(kind: str, things: list[Any], events: list[Any]) -> dict[str, str]:
@@ -48,8 +48,8 @@ def test_one_thing_with_one_action() -> None:
         "how many shapes are there?": "one",
         "how many shapes move?": "one",
         "how many things does the red square do?": "one",
-        "where is the red square at the start?": "top right",
-        "where is the red square at the end?": "top left",
+        "who moves?": "square",
+        "where does the red square move?": "at the top",
         "when does the red square move?": "all the time",
         "which way does the red square move?": "left",
     }
@@ -66,7 +66,8 @@ def test_one_thing_with_two_actions() -> None:
         "how many shapes move?": "one",
         "how many things does the red square do?": "two",
         "how does the red square change size?": "shrink",
-        "where is the red square at the end?": "top left",
+        "who changes size?": "square",
+        "where does the red square move?": "at the top",
         "when does the red square move?": "at the start",
         "when does the red square change size?": "at the end",
         "which way does the red square move?": "left",
@@ -92,7 +93,8 @@ def test_two_things_in_turn() -> None:
         "who acts last?": "heart",
         "how many shapes are there?": "two",
         "how many shapes move?": "one",
-        "where is the red square at the end?": "top left",
+        "where does the red square move?": "at the top",
+        "where is the blue heart?": "bottom right",
         "when does the red square move?": "at the start",
         "when does the blue heart spin?": "at the end",
         "which way does the red square move?": "left",
@@ -139,21 +141,22 @@ def test_what_is_not_clear_is_not_asked(
     assert not [text for text in answers if any(words in text for words in unclear)]
 
 
-def test_a_place_near_a_middle_line_is_not_asked_for() -> None:
-    wandering = thing("red square", start=(0.2, 0.45), end=(0.2, 0.95))
-    answers = asked("single", [wandering], [event(0, "down")])
-    assert "where is the red square at the start?" not in answers
-    assert answers["where is the red square at the end?"] == "bottom left"
-
-
-def test_a_place_left_at_once_is_not_asked_for() -> None:
-    """After 3 of 15 steps it is still in its corner, after 3 of 7 it is not."""
-    slow = asked("single", [RED_SQUARE], [event(0, "left")])
-    events = [event(0, "left", 0, 8), event(0, "spin", 8, 16)]
-    hasty = asked("then", [RED_SQUARE], events)
-    assert slow["where is the red square at the start?"] == "top right"
-    assert "where is the red square at the start?" not in hasty
-    assert hasty["where is the red square at the end?"] == "top left"
+@pytest.mark.parametrize(
+    ("action", "start", "answer"),
+    [
+        ("down", (0.2, 0.45), "at the left"),
+        ("down", (0.45, 0.2), None),
+        ("right", (0.2, 0.9), "at the bottom"),
+        ("spin", (0.2, 0.9), "bottom left"),
+        ("spin", (0.2, 0.45), None),
+    ],
+)
+def test_a_place_near_a_middle_line_is_not_asked_for(
+    action: str, start: tuple[float, float], answer: str | None
+) -> None:
+    answers = asked("single", [thing("red square", start=start, end=start)], [event(0, action)])
+    places = [given for text, given in answers.items() if text.startswith("where")]
+    assert places == ([answer] if answer else [])
 
 
 @pytest.fixture(scope="module")
@@ -192,16 +195,20 @@ def test_training_siblings_are_asked_alike(siblings: list[Any]) -> None:
     alike = different = 0
     for pair in draw(siblings, split="train", limit=3):
         first, second = ({question.text for question in questions} for questions in pair)
-        assert len(first) == len(second) == 3
+        assert max(len(first), len(second)) <= 3
         alike += len(first & second)
         different += len(first - second)
     assert alike > 4 * different
 
 
-def test_all_questions_are_asked_where_there_is_no_limit(siblings: list[Any]) -> None:
+def test_all_questions_about_a_lonely_thing_are_asked_where_there_is_no_limit(
+    siblings: list[Any],
+) -> None:
     pairs = [pair for pair in siblings if pair[0]["split"] == "test"]
     for pair, drawn in zip(pairs, draw(siblings, split="test", limit=None), strict=True):
         for record, questions in zip(pair, drawn, strict=True):
+            if len(record["things"]) > 1:
+                continue
             left_out = set(applicable_questions(record)) - set(questions)
             assert {question.template for question in left_out} <= set(KEPT_SHARES)
 
@@ -216,6 +223,18 @@ def test_no_answer_is_the_rule(siblings: list[Any], split: str) -> None:
     assert set(answers) == {"what", "who", "how", "where", "when", "which way"}
     for counts in answers.values():
         assert max(counts.values()) <= 0.5 * counts.total()
+
+
+def test_which_way_is_asked_before_anything_else(siblings: list[Any]) -> None:
+    for pair, all_drawn, one_drawn in zip(
+        [pair for pair in siblings if pair[0]["split"] == "train"],
+        draw(siblings, split="train", limit=None),
+        draw(siblings, split="train", limit=1),
+        strict=True,
+    ):
+        for _, every, only in zip(pair, all_drawn, one_drawn, strict=True):
+            if "which way" in {question.answer_type for question in every}:
+                assert only[0].answer_type == "which way"
 
 
 def test_training_has_every_answer_of_the_test(siblings: list[Any]) -> None:

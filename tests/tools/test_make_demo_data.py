@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +54,13 @@ def test_a_third_of_the_training_captions_stand_beside_their_siblings(made: Path
 
 
 def test_questions_stand_clip_by_clip(made: Path) -> None:
-    for split, num_pairs in COUNTS.items():
+    for split in COUNTS:
         names = [row.video_id for row in read_questions(made / f"txt/{split}_qa.jsonl")]
         captioned = {row.video_id for row in read_captions(made / f"txt/{split}.jsonl")}
         assert names == sorted(names)
         assert set(names) == captioned
-        assert (len(names) == 3 * 2 * num_pairs) == (split == "train")
+        most = max(Counter(names).values())
+        assert most <= 5 if split == "train" else most > 5
 
 
 def test_labels_number_the_answers_of_the_training_questions(made: Path) -> None:

@@ -192,12 +192,13 @@ def _ask_where(record: Record) -> Iterator[Question]:
     for number, thing in enumerate(record["things"]):
         x, y = thing["start"]
         row, column = _side(y, "top", "bottom"), _side(x, "left", "right")
-        moves = [action for action in _actions(record, number) if action in MOVES]
+        actions = _actions(record, number)
+        moves = [action for action in actions if action in MOVES]
         if len(moves) == 1:  # along a line, which stays on its side of the picture
             side = row if moves[0] in ("left", "right") else column
             if side:
                 yield _question(WHERE_MOVING, f"at the {side}", thing=_name(thing))
-        elif not moves and row and column:
+        elif row and column and not moves and actions != ["blink"]:  # might be seen in no frame
             yield _question(WHERE, f"{row} {column}", thing=_name(thing))
 
 
