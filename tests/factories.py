@@ -7,6 +7,7 @@ that most tests need no video library; ``write_clip`` of ``tests.datasets.clips`
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,11 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 class MadeUpDecoder:
     """Reads a text file: its number seeds a video of :data:`NUM_VIDEO_FRAMES` noisy frames."""
 
+    def __init__(self) -> None:
+        self.reads: Counter[str] = Counter()  # how often each video was read
+
     def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        self.reads[path.stem] += 1
         text = path.read_text()
         if text == BROKEN:
             raise VideoReadError("made to be unreadable")
@@ -162,16 +167,17 @@ def make_encoders(
     return TimeSformerEncoder(video), text
 
 
-def make_batch(
-    tokenizer: Tokenizer, rows: Sequence[CaptionRow], *, num_frames: int = NUM_FRAMES
-) -> RetrievalBatch:
+def noise(video_id: str) -> np.ndarray:
+    """Frames (T, 3, S, S) uint8 that stand for a video in a batch."""
+    rng = np.random.default_rng(sum(map(ord, video_id)))
+    return rng.integers(0, 256, (NUM_FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+
+
+def make_batch(tokenizer: Tokenizer, rows: Sequence[CaptionRow]) -> RetrievalBatch:
     """A training batch of captions with noise for videos."""
     ids, mask = tokenize(tokenizer, [row.caption for row in rows], max_length=20)
-    shape = (num_frames, 3, IMAGE_SIZE, IMAGE_SIZE)
-    seeds = [sum(map(ord, row.video_id)) for row in rows]
-    frames = [np.random.default_rng(seed).integers(0, 256, shape, np.uint8) for seed in seeds]
     return RetrievalBatch(
-        frames=torch.from_numpy(np.stack(frames)),
+        frames=torch.from_numpy(np.stack([noise(row.video_id) for row in rows])),
         text_ids=ids,
         text_mask=mask,
         video_ids=[row.video_id for row in rows],
@@ -194,13 +200,15 @@ def make_evaluation_set(
     chunk: int = 2,
     num_clips: int = 1,
     engine: Engine | None = None,
+    decoder: MadeUpDecoder | None = None,
 ) -> EvaluationSet[AnyRow]:
     """A set with made-up videos beside its annotations; the loader is a plain list."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
     folder = annotations.parent / "videos"
     write_videos(folder, video_ids, broken=broken)
-    reader = FrameReader(VideoFolder(folder), MadeUpDecoder(), NUM_FRAMES, "uniform", IMAGE_SIZE)
+    decoder = decoder or MadeUpDecoder()
+    reader = FrameReader(VideoFolder(folder), decoder, NUM_FRAMES, "uniform", IMAGE_SIZE)
     videos = EvaluationVideos(video_ids, reader, num_clips=num_clips, seed=0)
     pieces = chunks(len(video_ids), size=chunk)
     own = shard(pieces, engine=engine)

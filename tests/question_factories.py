@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from src.datasets.question_answering import QaBatch
 from src.datasets.questions import AnswerLabels, QuestionRow
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.transforms import Normalize
@@ -27,6 +29,7 @@ from tests.factories import (
     TinyExperiment,
     make_encoders,
     make_evaluation_set,
+    noise,
     spread_weights,
 )
 
@@ -72,6 +75,21 @@ def make_answer_model(
     )
     model = AlproForQuestionAnswering(*encoders, num_labels=num_labels, embed_dim=EMBED_DIM)
     return spread_weights(model, spread=spread)
+
+
+def make_question_batch(tokenizer: Tokenizer, rows: Sequence[QuestionRow]) -> QaBatch:
+    """A training batch of questions with noise for videos."""
+    video_ids = list(dict.fromkeys(row.video_id for row in rows))
+    ids, mask = tokenize(tokenizer, [row.question for row in rows], max_length=20)
+    return QaBatch(
+        frames=torch.from_numpy(np.stack([noise(video_id) for video_id in video_ids])),
+        text_ids=ids,
+        text_mask=mask,
+        labels=torch.tensor([ANSWERS.index(row.answer) for row in rows]),
+        video_of_question=torch.tensor([video_ids.index(row.video_id) for row in rows]),
+        video_ids=video_ids,
+        unreadable=[],
+    )
 
 
 def make_question_set(

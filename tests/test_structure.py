@@ -16,7 +16,10 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 MAX_LINES = 320
 BACKENDS = ("horovod", "torch.distributed")
 SCRIPT_FOLDERS = ("tasks", "pretrain")
-OPTIONAL = ("av", "decord", "horovod", "lmdb", "tensorboard", "torch.utils.tensorboard", "ujson")
+OPTIONAL = (
+    *("av", "decord", "horovod", "lmdb", "tensorboard", "torch.utils.tensorboard"),
+    *("torchvision", "ujson"),
+)
 IMPORTED_LATE = ("src.distributed.horovod",)  # modules that are themselves imported when used
 
 # Who may import whom. Modules of `tasks` and `pretrain` are either entry scripts (`run_*`) or Task

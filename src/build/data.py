@@ -14,7 +14,6 @@ from src.datasets.augmentation import RandAugment
 from src.datasets.decoding import make_decoder
 from src.datasets.loading import EpochBatches, JoinedSets, make_loader
 from src.datasets.storage import VideoFolder
-from src.datasets.transforms import Normalize
 from src.datasets.videos import (
     EvaluationVideos,
     FrameReader,
@@ -135,6 +134,7 @@ def build_training_data(
     sets: Sequence[TrainingVideos[Any]],
     *,
     collate: Callable[[list[Any]], Any],
+    num_left_out: int,
     description: Sequence[str],
     engine: Engine,
 ) -> TrainingData:
@@ -144,6 +144,7 @@ def build_training_data(
         config: of the experiment.
         sets: one for each entry of ``train_datasets``.
         collate: makes a batch of their samples.
+        num_left_out: annotations that nothing can be learnt from.
         description: what the sets hold, in lines for the log.
         engine: the job.
     """
@@ -173,6 +174,7 @@ def build_training_data(
         num_samples=len(dataset),
         batches_per_epoch=batches().batches_per_epoch,
         samples_per_epoch=batches().examples_per_epoch,
+        num_left_out=num_left_out,
         description=description,
     )
 
@@ -219,11 +221,6 @@ def build_evaluation_set(
         video_chunks=pieces,
         loader=loader,
     )
-
-
-def build_normalize(config: ExperimentConfig, *, engine: Engine) -> Normalize:
-    """Pixel normalisation on the engine's device."""
-    return Normalize(config.img_pixel_mean, config.img_pixel_std).to(engine.device)
 
 
 def _frame_reader(config: ExperimentConfig, videos: VideoFolder) -> FrameReader:

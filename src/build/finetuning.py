@@ -35,7 +35,7 @@ def finetune(recipe: Recipe[Any, Any, Any]) -> None:
         config, annotation_path=recipe.annotation_path, others=recipe.other_inputs()
     )
     data = recipe.training_data()
-    validation = recipe.evaluation_set(config.val_datasets[0])
+    validation = recipe.validation_set()
     tests = [
         recipe.evaluation_set(part, num_clips=config.inference_n_clips)
         for part in config.test_datasets
@@ -44,7 +44,10 @@ def finetune(recipe: Recipe[Any, Any, Any]) -> None:
     plan = build_plan(
         config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
     )
-    output = build_output(recipe.resolved, plan=plan, inputs=_inputs(recipe), engine=engine)
+    output = build_output(
+        recipe.resolved, plan=plan, inputs=_inputs(recipe), derived=recipe.derived(data),
+        engine=engine,
+    )  # fmt: skip
     with build_reporter(config, plan=plan, output=output) as reporter:
         evaluator = recipe.build_evaluator(model, progress=reporter.progress)
         task = recipe.build_task(model, evaluator, plan=plan)
@@ -68,7 +71,7 @@ def infer(recipe: Recipe[Any, Any, Any]) -> None:
     """Evaluate a trained model on one set of annotations and videos."""
     config, engine = recipe.config, recipe.engine
     check_output_folder(Path(config.output_dir))
-    check_inference_inputs(config, others=recipe.other_inputs())
+    check_inference_inputs(recipe.resolved, others=recipe.other_inputs())
     data = recipe.evaluation_set(_inference_set(config), num_clips=config.inference_n_clips)
     model = recipe.start_model()
     evaluator = recipe.build_evaluator(

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from src.configs.layers import STORED_SOURCE
+from src.configs.loading import Resolved
 from src.configs.schema import DatasetConfig, DownstreamConfig, ExperimentConfig
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
+from src.training.output import OutputFolder
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
 
 
@@ -32,20 +36,36 @@ def check_training_inputs(
     _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])
 
 
-def check_inference_inputs(config: DownstreamConfig, *, others: Mapping[str, Path]) -> None:
+def check_inference_inputs(resolved: Resolved[Any], *, others: Mapping[str, Path]) -> None:
     """Report all that is missing for inference: annotations, videos, vocabulary, checkpoint.
 
     Args:
-        config: of the experiment.
+        resolved: the config, parts of which may be the trained run's.
         others: config key -> further file that is read.
     """
+    config: DownstreamConfig = resolved.config
     problems = [
         *_missing_file("inference_txt_db", Path(str(config.inference_txt_db))),
         *_missing_folder("inference_img_db", str(config.inference_img_db)),
     ]
     for key, path in others.items():
-        problems += _missing_file(key, path)
-    _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])
+        problems += _with_origin(_missing_file(key, path), resolved, f"{key} FILE")
+    problems += _with_origin(_missing_vocabulary(config), resolved, "tokenizer_dir DIR")
+    _report([*problems, *_missing_weights(config)])
+
+
+def _with_origin(problems: list[str], resolved: Resolved[Any], flag: str) -> list[str]:
+    """Say of what is missing that the trained run has named it, and with what flag to correct it.
+
+    Args:
+        problems: with a key's value.
+        resolved: the config.
+        flag: the key and what it stands for: ``tokenizer_dir DIR``.
+    """
+    if resolved.sources[flag.split()[0]] != STORED_SOURCE:
+        return problems
+    stored = OutputFolder(Path(resolved.config.output_dir), rank=0).args
+    return [f"{problem} This is from {stored}; give --{flag}." for problem in problems]
 
 
 def _report(problems: Iterable[str]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -10,14 +10,12 @@ from src.configs.loading import Resolved
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
 from src.configs.schema import ExperimentConfig
 from src.datasets.tokenization import Tokenizer, load_tokenizer
-from src.modeling.alpro import AlproForRetrieval, Pooling
+from src.modeling.alpro import AlproForRetrieval
 from src.modeling.attention import Kernel
 from src.modeling.question_answering import AlproForQuestionAnswering
 from src.modeling.text import HeadlessSplitBert, SplitBert
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
-from src.training.weights import load_starting_weights, resolve_vit
-
-Bert = TypeVar("Bert", SplitBert, HeadlessSplitBert)
+from src.training.weights import Prepare, load_starting_weights, resolve_vit
 
 
 def build_video_encoder(
@@ -47,8 +45,11 @@ def build_video_encoder(
 
 
 def build_text_encoder(
-    encoder: TextEncoderConfig, *, attention: str, flavour: type[Bert]
-) -> Bert:
+    encoder: TextEncoderConfig,
+    *,
+    attention: str,
+    flavour: type[SplitBert] | type[HeadlessSplitBert],
+) -> SplitBert | HeadlessSplitBert:
     """The BERT of a ``model_config`` file, split into two encoders, with random weights."""
     return flavour(
         vocab_size=encoder.vocab_size,
@@ -71,57 +72,52 @@ def build_text_encoder(
 
 def build_retrieval_model(resolved: Resolved[Any]) -> AlproForRetrieval:
     """The retrieval model of a config, with random weights."""
-    config: ExperimentConfig = resolved.config
-    return AlproForRetrieval(
-        build_video_encoder(
-            resolved.video_encoder,
-            num_frames=config.num_frm,
-            image_size=config.crop_img_size,
-            attention=config.attention,
-        ),
-        build_text_encoder(
-            resolved.text_encoder, attention=config.attention, flavour=SplitBert
-        ),
-        embed_dim=resolved.text_encoder.itc_embed_dim,
-        pooling=cast(Pooling, resolved.video_encoder.pooling),
-    )
+    return AlproForRetrieval(**_shared_parts(resolved, SplitBert))
 
 
 def build_question_answering_model(
     resolved: Resolved[Any], *, num_labels: int
 ) -> AlproForQuestionAnswering:
     """The question answering model of a config, with random weights."""
-    config: ExperimentConfig = resolved.config
     return AlproForQuestionAnswering(
-        build_video_encoder(
+        **_shared_parts(resolved, HeadlessSplitBert), num_labels=num_labels
+    )
+
+
+def _shared_parts(
+    resolved: Resolved[Any], flavour: type[SplitBert] | type[HeadlessSplitBert]
+) -> dict[str, Any]:
+    """Arguments of every :class:`AlproModel`."""
+    config: ExperimentConfig = resolved.config
+    return {
+        "visual_encoder": build_video_encoder(
             resolved.video_encoder,
             num_frames=config.num_frm,
             image_size=config.crop_img_size,
             attention=config.attention,
         ),
-        build_text_encoder(
-            resolved.text_encoder, attention=config.attention, flavour=HeadlessSplitBert
+        "text_encoder": build_text_encoder(
+            resolved.text_encoder, attention=config.attention, flavour=flavour
         ),
-        num_labels=num_labels,
-        embed_dim=resolved.text_encoder.itc_embed_dim,
-        pooling=cast(Pooling, resolved.video_encoder.pooling),
-    )
+        "embed_dim": resolved.text_encoder.itc_embed_dim,
+        "pooling": resolved.video_encoder.pooling,
+    }
 
 
 def load_weights(
     model: nn.Module,
     config: ExperimentConfig,
     *,
-    new_heads: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    may_be_missing: Sequence[str],
+    prepare: Prepare,
 ) -> None:
     """Fill a new model from the files that a config names.
 
     Args:
         model: with random weights.
         config: of the experiment.
-        new_heads: patterns of tensors that a checkpoint may lack.
-        drop: patterns of tensors of the checkpoint that are not wanted.
+        may_be_missing: patterns of tensors that a checkpoint may lack.
+        prepare: applied to a checkpoint's tensors.
     """
     load_starting_weights(
         model,
@@ -129,8 +125,8 @@ def load_weights(
         vit=resolve_vit(config.visual_weights_path),
         bert=Path(config.bert_weights_path or config.tokenizer_dir),
         random_init=config.random_init,
-        new_heads=new_heads,
-        drop=drop,
+        may_be_missing=may_be_missing,
+        prepare=prepare,
     )
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from src.configs.layers import STORED_SOURCE
 from src.configs.loading import Resolved
-from src.configs.schema import DownstreamConfig
+from src.configs.schema import DownstreamConfig, QaConfig
 from src.distributed.engine import Engine
 from src.training.precision import usable_precision
 
@@ -16,11 +17,12 @@ logger = logging.getLogger(__name__)
 def log_notices(resolved: Resolved[Any], *, engine: Engine) -> None:
     """Warn of what has no effect, once for all processes."""
     if engine.rank == 0:
-        for notice in [*resolved.warnings, *_notices(resolved.config, engine.device)]:
+        for notice in [*resolved.warnings, *_notices(resolved, engine.device)]:
             logger.warning(notice)
 
 
-def _notices(config: DownstreamConfig, device: torch.device) -> list[str]:
+def _notices(resolved: Resolved[Any], device: torch.device) -> list[str]:
+    config: DownstreamConfig = resolved.config
     notices = []
     used = usable_precision(config.precision, device)
     if used != config.precision:
@@ -30,4 +32,10 @@ def _notices(config: DownstreamConfig, device: torch.device) -> list[str]:
         notices.append(f"val_datasets: only the first, {first}, is validated on")
     if config.random_init and config.e2e_weights_path is not None and not config.do_inference:
         notices.append("random_init has no effect: e2e_weights_path is given")
+    if isinstance(config, QaConfig) and config.new_classifier:
+        stored = resolved.sources["new_classifier"] == STORED_SOURCE  # and was of use in training
+        if config.do_inference and not stored:
+            notices.append("new_classifier has no effect: inference trains no classifier")
+        if not config.do_inference and config.e2e_weights_path is None:
+            notices.append("new_classifier has no effect: e2e_weights_path is not given")
     return notices

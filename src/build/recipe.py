@@ -1,20 +1,34 @@
 """What a downstream task brings to the common course of a run in `src.build.finetuning`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from src.build.data import Annotations, Row, build_evaluation_set
+from torch import Tensor
+
+from src.build.data import (
+    Annotations,
+    Row,
+    build_evaluation_set,
+    build_training_data,
+    build_training_set,
+    read_annotations,
+    training_rows,
+)
 from src.build.model import build_tokenizer, load_weights
 from src.configs.loading import Resolved
 from src.configs.schema import DatasetConfig, DownstreamConfig
-from src.datasets.tokenization import Tokenizer
+from src.datasets.tokenization import Tokenizer, tokenize
+from src.datasets.transforms import Normalize
+from src.datasets.videos import OfVideo
 from src.distributed.engine import Engine
 from src.evaluation.running import Progress
 from src.evaluation.sets import EvaluationSet
 from src.modeling.alpro import AlproModel
+from src.modeling.weight_names import StateDict
+from src.training.precision import usable_precision
 from src.training.seeding import seed_everything
 from src.training.task import Task
 from src.training.trainer import TrainingData, TrainingPlan
@@ -32,11 +46,24 @@ class Evaluator(Protocol):
         """What the evaluation of one set gives; the same on every rank."""
 
 
+class TrainingItems(NamedTuple):
+    """What is trained on of one set."""
+
+    items: Sequence[OfVideo]
+    """What a sample is made of: one item and its video."""
+    num_rows: int
+    """Rows that the items hold."""
+    num_left_out: int = 0
+    """Rows that nothing can be learnt from."""
+
+
 class Recipe(ABC, Generic[Config, Row, Model]):
     """One task with its config; how its parts are built, what its results are."""
 
     ROWS: ClassVar[str]
     """What the rows of an annotation file are, in messages."""
+    MAY_BE_MISSING: ClassVar[tuple[str, ...]] = ()
+    """Patterns of parameters that the checkpoint of another task may lack."""
 
     def __init__(self, resolved: Resolved[Config], *, engine: Engine) -> None:
         self.resolved = resolved
@@ -48,11 +75,68 @@ class Recipe(ABC, Generic[Config, Row, Model]):
         """The config's tokenizer."""
         return build_tokenizer(self.resolved)
 
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts to (ids, mask)."""
+        return tokenize(self.tokenizer, texts, max_length=self.config.max_txt_len)
+
+    @cached_property
+    def normalize(self) -> Normalize:
+        """Pixel normalisation on the engine's device."""
+        config = self.config
+        return Normalize(config.img_pixel_mean, config.img_pixel_std).to(self.engine.device)
+
+    def annotations(self, part: DatasetConfig) -> Annotations[Row]:
+        """Read a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
+        return read_annotations(
+            self.config,
+            part,
+            path=self.annotation_path(part),
+            read=self.read_rows,
+            extension=".avi" if "msvd" in self.data_name() else ".mp4",
+        )
+
+    def training_data(self) -> TrainingData:
+        """All training sets of the config as one."""
+        sets, description, num_left_out = [], [], 0
+        for part in self.config.train_datasets:
+            found = self.annotations(part)
+            chosen = self.training_items(found, training_rows(self.config, found))
+            num_videos = len({item.video_id for item in chosen.items})
+            description.append(
+                f"{part.name}: {chosen.num_rows} {self.ROWS}, {num_videos} videos to train on"
+            )
+            num_left_out += chosen.num_left_out
+            sets.append(build_training_set(self.config, chosen.items, videos=found.videos))
+        return build_training_data(
+            self.config,
+            sets,
+            collate=self.build_collate(),
+            num_left_out=num_left_out,
+            description=description,
+            engine=self.engine,
+        )
+
+    def validation_set(self) -> EvaluationSet[Row]:
+        """The set that a training run is validated on."""
+        return self.evaluation_set(self.config.val_datasets[0])
+
     def evaluation_set(self, part: DatasetConfig, *, num_clips: int = 1) -> EvaluationSet[Row]:
         """A validation or test set, with so many clips per video."""
         return build_evaluation_set(
             self.config, self.annotations(part), num_clips=num_clips, engine=self.engine
         )
+
+    def evaluator_arguments(self) -> dict[str, Any]:
+        """What the evaluators of all tasks are told alike."""
+        config = self.config
+        return {
+            "tokenize": self.tokenize,
+            "normalize": self.normalize,
+            "engine": self.engine,
+            "precision": usable_precision(config.precision, self.engine.device),
+            "clip_aggregation": config.score_agg_func,
+            "allow_missing_videos": config.allow_missing_videos,
+        }
 
     def start_model(self, *, resumes: bool = False) -> Model:
         """The model with its starting weights, on the device, the same on every rank.
@@ -63,15 +147,32 @@ class Recipe(ABC, Generic[Config, Row, Model]):
         seed_everything(self.config.seed)
         model = self.build_model()
         if not resumes:
-            self.load_weights(model)
+            load_weights(
+                model,
+                self.config,
+                may_be_missing=self.MAY_BE_MISSING,
+                prepare=partial(self.prepare_checkpoint, model),
+            )
         return model.to(self.engine.device)
 
-    def load_weights(self, model: Model) -> None:
-        """Fill a new model from the files that the config names."""
-        load_weights(model, self.config)
+    def prepare_checkpoint(
+        self,
+        model: Model,  # noqa: ARG002
+        state: StateDict,
+    ) -> StateDict:
+        """What is wanted of the checkpoint that fills a new model; all of it.
+
+        Raises:
+            InputError: if the part that is the task's own is not fit for the model.
+        """
+        return state
 
     def other_inputs(self) -> Mapping[str, Path]:
         """Config key -> file that the task reads beside annotations and weights."""
+        return {}
+
+    def derived(self, data: TrainingData) -> dict[str, Any]:  # noqa: ARG002
+        """What ``log/args.json`` tells of the training data beside the config."""
         return {}
 
     @abstractmethod
@@ -79,12 +180,20 @@ class Recipe(ABC, Generic[Config, Row, Model]):
         """The annotation file of a set."""
 
     @abstractmethod
-    def annotations(self, part: DatasetConfig) -> Annotations[Row]:
-        """Read a set."""
+    def read_rows(self, path: Path) -> list[Row]:
+        """Read an annotation file."""
 
     @abstractmethod
-    def training_data(self) -> TrainingData:
-        """All training sets of the config as one; logs what they hold."""
+    def data_name(self) -> str:
+        """What the sets are called; has ``msvd`` in it for those of MSVD."""
+
+    @abstractmethod
+    def training_items(self, found: Annotations[Row], rows: list[Row]) -> TrainingItems:
+        """What is trained on of some rows of a set."""
+
+    @abstractmethod
+    def build_collate(self) -> Callable[[list[Any]], Any]:
+        """Makes a batch of samples with their items."""
 
     @abstractmethod
     def build_model(self) -> Model:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from src import __version__
+from src.configs.layers import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
 from src.configs.loading import Resolved
 from src.configs.schema import DownstreamConfig
 from src.datasets.annotations import sha256_of
@@ -13,7 +14,7 @@ from src.evaluation.sets import EvaluationSet
 from src.training.output import OutputFolder
 from src.training.precision import usable_precision
 
-_NOT_GIVEN = ("default", "stored args.json", "inference")
+_NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
 
 
 def results_folder(

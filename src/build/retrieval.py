@@ -1,71 +1,54 @@
 """What is the retrieval task's own: its data, its objective, its evaluation."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from src.build.data import (
-    Annotations,
-    build_normalize,
-    build_training_data,
-    build_training_set,
-    read_annotations,
-    training_rows,
-)
+from src.build.data import Annotations
 from src.build.model import build_retrieval_model
-from src.build.recipe import Recipe
+from src.build.recipe import Recipe, TrainingItems
 from src.configs.options import annotation_file
 from src.configs.schema import DatasetConfig, RetrievalConfig
 from src.datasets.annotations import CaptionRow, read_captions
 from src.datasets.retrieval import RetrievalCollate
-from src.datasets.tokenization import tokenize
 from src.evaluation.report import metrics_table, write_results
 from src.evaluation.retrieval import RetrievalEvaluator, RetrievalOutcome
 from src.evaluation.running import Progress
 from src.modeling.alpro import AlproForRetrieval
 from src.tasks.retrieval_task import RetrievalTask
-from src.training.precision import usable_precision
-from src.training.trainer import TrainingData, TrainingPlan
+from src.training.trainer import TrainingPlan
 
 
 class RetrievalRecipe(Recipe[RetrievalConfig, CaptionRow, AlproForRetrieval]):
     """Text-to-video retrieval."""
 
     ROWS = "captions"
+    MAY_BE_MISSING = ("text_encoder.cls.*",)  # kept, but not used; question answering has none
 
     def annotation_path(self, part: DatasetConfig) -> Path:
         """The captions of a set."""
         return Path(annotation_file(part, None))
 
-    def annotations(self, part: DatasetConfig) -> Annotations[CaptionRow]:
-        """Read the captions of a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
-        names = " ".join(dataset.name for dataset in self.config.train_datasets)
-        return read_annotations(
-            self.config,
-            part,
-            path=self.annotation_path(part),
-            read=read_captions,
-            extension=".avi" if "msvd" in names else ".mp4",
-        )
+    def read_rows(self, path: Path) -> list[CaptionRow]:
+        """Read captions."""
+        return read_captions(path)
 
-    def training_data(self) -> TrainingData:
-        """Pairs of captions and videos."""
-        sets, description = [], []
-        for part in self.config.train_datasets:
-            found = self.annotations(part)
-            rows = training_rows(self.config, found)
-            num_videos = len({row.video_id for row in rows})
-            description.append(
-                f"{part.name}: {len(rows)} captions of {num_videos} videos to train on"
-            )
-            sets.append(build_training_set(self.config, rows, videos=found.videos))
-        collate = RetrievalCollate(self.tokenizer, max_length=self.config.max_txt_len)
-        return build_training_data(
-            self.config, sets, collate=collate, description=description, engine=self.engine
-        )
+    def data_name(self) -> str:
+        """The names of the training sets."""
+        return " ".join(dataset.name for dataset in self.config.train_datasets)
+
+    def training_items(
+        self,
+        found: Annotations[CaptionRow],  # noqa: ARG002
+        rows: list[CaptionRow],
+    ) -> TrainingItems:
+        """Pairs of a caption and its video."""
+        return TrainingItems(rows, len(rows))
+
+    def build_collate(self) -> RetrievalCollate:
+        """Makes batches of pairs."""
+        return RetrievalCollate(self.tokenizer, max_length=self.config.max_txt_len)
 
     def build_model(self) -> AlproForRetrieval:
         """ALPRO with a head for matching."""
@@ -76,23 +59,14 @@ class RetrievalRecipe(Recipe[RetrievalConfig, CaptionRow, AlproForRetrieval]):
     ) -> RetrievalEvaluator:
         """Scoring of texts against videos."""
         config = self.config
-
-        def tokens_of(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-            return tokenize(self.tokenizer, texts, max_length=config.max_txt_len)
-
         chunk = config.eval_retrieval_batch_size
         return RetrievalEvaluator(
             model,
-            tokenize=tokens_of,
-            normalize=build_normalize(config, engine=self.engine),
-            engine=self.engine,
-            precision=usable_precision(config.precision, self.engine.device),
             caption_chunk=config.inference_batch_size if config.do_inference else chunk,
-            clip_aggregation=config.score_agg_func,
             top_k=config.retrieval_top_k,
             use_matching=config.use_itm,
-            allow_missing_videos=config.allow_missing_videos,
             progress=progress,
+            **self.evaluator_arguments(),
         )
 
     def build_task(
@@ -103,7 +77,7 @@ class RetrievalRecipe(Recipe[RetrievalConfig, CaptionRow, AlproForRetrieval]):
         return RetrievalTask(
             model,
             engine=self.engine,
-            normalize=build_normalize(config, engine=self.engine),
+            normalize=self.normalize,
             evaluator=evaluator,
             use_itc=config.use_itc,
             use_itm=config.use_itm,

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,12 @@ def build_trainer(
 
 
 def build_output(
-    resolved: Resolved[Any], *, plan: TrainingPlan, inputs: Iterable[Path], engine: Engine
+    resolved: Resolved[Any],
+    *,
+    plan: TrainingPlan,
+    inputs: Iterable[Path],
+    derived: Mapping[str, Any],
+    engine: Engine,
 ) -> OutputFolder:
     """The run's output folder, made this run's own; a dry run leaves it alone.
 
@@ -124,6 +129,7 @@ def build_output(
         resolved: the config.
         plan: lengths and intervals.
         inputs: files that the run learns from; a run whose files have changed is another one.
+        derived: what is stored beside the config, in the names of ``ExperimentConfig.DERIVED``.
         engine: the job.
 
     Raises:
@@ -141,6 +147,7 @@ def build_output(
         "save_steps": plan.save_steps,
         "visual_model": dataclasses.asdict(resolved.video_encoder),
         "annotations_sha256": {str(path): sha256_of(path) for path in dict.fromkeys(inputs)},
+        **derived,
     }
     output.claim(
         arguments, may_differ=per_run_keys(type(config)), overwrite=config.overwrite

@@ -30,6 +30,8 @@ class Check:
     reason: str | Callable[..., str]
     """A text, or what makes one of the values of `keys`."""
     remedy: str
+    training_only: bool = False
+    """The rule is about what inference does not read."""
 
     def told(self, *values: Any) -> str:
         """Why these values are not allowed."""
@@ -40,6 +42,8 @@ class Check:
 
         A rule about a value that is absent or invalid cannot be broken.
         """
+        if self.training_only and values.get("do_inference"):
+            return []
         num_patterns = sum("*" in key for key in self.keys)
         others = self.keys[num_patterns:]
         if any(key not in values for key in others):
@@ -158,12 +162,14 @@ RETRIEVAL: tuple[Check, ...] = (
         lambda path: not isinstance(path, str),
         "retrieval reads its captions from one file per set",
         "Give txt the path of a .jsonl or .csv file.",
+        training_only=True,
     ),
     Check(
         ("test_datasets.*.txt", "test_datasets.*.txt"),
         _named_alike,
         _ONE_FOLDER,
         _RENAME,
+        training_only=True,
     ),
 )
 
@@ -182,11 +188,13 @@ QUESTION_ANSWERING: tuple[Check, ...] = (
         _no_questions,
         "Give txt the path of a .jsonl or .csv file, or a map of tasks to paths with an entry for"
         " this task.",
+        training_only=True,
     ),
     Check(
         ("test_datasets.*.txt", "test_datasets.*.txt", "task"),
         _named_alike,
         _ONE_FOLDER,
         _RENAME,
+        training_only=True,
     ),
 )

@@ -121,7 +121,8 @@ class DataOptions:
     )
     shuffle_block: int = option(
         1,
-        "shuffle blocks of this many rows: what is alike and stands together shares a batch",
+        "shuffle blocks of this many samples (for questions: videos with their questions): what is"
+        " alike and stands together shares a batch",
         minimum=1,
     )
     n_workers: int = option(

@@ -144,9 +144,16 @@ def _csv_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
                     continue
                 where = f"{path}:{reader.line_num}"
                 _check_width(fields, header=header, kind=kind, where=where)
-                yield Record(where, dict(zip(header, fields, strict=True)))
+                yield Record(where, _filled(header, fields, kind=kind))
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+
+
+def _filled(header: list[str], fields: list[str], *, kind: RowKind[Any]) -> dict[str, str]:
+    """The cells by column; an empty one of a column that may be absent says nothing."""
+    needed = {name for names in kind.columns for name in names}
+    cells = zip(header, fields, strict=True)
+    return {name: field for name, field in cells if field.strip() or name in needed}
 
 
 def _check_header(header: list[str], *, kind: RowKind[Any], where: str) -> None:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from src.errors import InputError
 
 MAX_LEVEL = 10
 VIDEO_LEVEL = 5  # the original's for video
@@ -43,6 +46,9 @@ class RandAugment:
         operations: Names in `OPERATIONS` to choose among.
         num_operations: How many are drawn.
         level: Their strength, from 0 to `MAX_LEVEL`.
+
+    Raises:
+        InputError: torchvision, which moves the pixels, is not installed.
     """
 
     operations: tuple[str, ...] = (
@@ -51,6 +57,13 @@ class RandAugment:
     )
     num_operations: int = 2
     level: float = VIDEO_LEVEL
+
+    def __post_init__(self) -> None:
+        if find_spec("torchvision") is None:
+            raise InputError(
+                "augmentation: randaugment needs torchvision, which is not installed; "
+                "`pip install torchvision`, or set augmentation to none"
+            )
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Change (T, 3, S, S) uint8 frames; the given array stays as it is."""

@@ -1,8 +1,8 @@
 """Annotation files of video question answering, and the map from answers to their labels.
 
 Questions are JSON lines with the keys ``question``, ``video_id``, ``answer`` and ``answer_type``
-(the original's), or CSV with such columns; ``answer_type`` may be absent. The map is one JSON
-object: answer -> label.
+(the original's), or CSV with such columns; ``answer_type`` may be absent, its cells empty. The map
+is one JSON object: answer -> label.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from src.errors import InputError
 
 VIDEO_EXTENSIONS = (
     ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".flv", ".ts", ".3gp", ".mpg", ".mpeg",
+    ".wmv", ".asf", ".ogv", ".m2ts", ".mts", ".3g2", ".f4v", ".mxf", ".gif",
 )  # fmt: skip
 
 
@@ -21,7 +22,8 @@ class VideoFolder:
     """A folder holding one file per video, named ``<video id><extension>``.
 
     A file with the dataset's own extension is preferred; where it is absent, any other common video
-    extension (lower or upper case) will do. An id that already carries one names its file itself.
+    extension will do. Extensions may be in capitals. An id that already carries one names its file
+    itself.
     """
 
     def __init__(self, root: Path, *, extension: str = ".mp4") -> None:
@@ -32,39 +34,51 @@ class VideoFolder:
             )
         self.root = root
         self.extension = extension
+        self._listings: dict[PurePath, dict[str, str]] = {}
+        """Folder -> its files' names by names whose extension is in small letters."""
 
     def find(self, video_id: str) -> Path | None:
         """The file of this video, or ``None`` where the folder has none."""
-        for name in self._candidate_names(video_id):
-            path = self.root / name
-            if path.is_file():
-                return path
-        return None
+        path = self.root / (video_id + self.extension)
+        if path.is_file():
+            return path
+        name = self._listed_name(video_id)
+        if name is None:
+            return None
+        path = self.root / PurePath(video_id).parent / name
+        return path if path.is_file() else None
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without a file, once each, in order of first appearance.
+        """The ids without a file, once each, in order of first appearance."""
+        return [name for name in dict.fromkeys(video_ids) if self._listed_name(name) is None]
 
-        Folders are listed once, which on network drives is much faster than asking per video.
+    def _listed_name(self, video_id: str) -> str | None:
+        """The name of a video's file.
+
+        A folder is listed once, which on network drives is much faster than asking per video.
         """
-        listings: dict[PurePath, set[str]] = {}
-        absent = []
-        for video_id in dict.fromkeys(video_ids):
-            folder = PurePath(video_id).parent
-            if folder not in listings:
-                listings[folder] = _names_in(self.root / folder)
-            names = listings[folder]
-            if not any(PurePath(c).name in names for c in self._candidate_names(video_id)):
-                absent.append(video_id)
-        return absent
+        folder = PurePath(video_id).parent
+        if folder not in self._listings:
+            self._listings[folder] = _files_in(self.root / folder)
+        listing = self._listings[folder]
+        found = (listing.get(name) for name in self._candidate_names(PurePath(video_id).name))
+        return next((name for name in found if name is not None), None)
 
-    def _candidate_names(self, video_id: str) -> Iterator[str]:
-        yield video_id + self.extension
-        if PurePath(video_id).suffix.lower() in VIDEO_EXTENSIONS:
-            yield video_id
+    def _candidate_names(self, name: str) -> Iterator[str]:
+        yield name + self.extension
+        if PurePath(name).suffix.lower() in VIDEO_EXTENSIONS:
+            yield _with_small_extension(name)
         for extension in VIDEO_EXTENSIONS:
-            yield video_id + extension
-            yield video_id + extension.upper()
+            yield name + extension
 
 
-def _names_in(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+def _files_in(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        return {}
+    names = sorted(entry.name for entry in folder.iterdir())  # a.mp4 stands after a.MP4, and wins
+    return {_with_small_extension(name): name for name in names}
+
+
+def _with_small_extension(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    return stem + dot + extension.lower()

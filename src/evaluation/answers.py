@@ -14,6 +14,8 @@ from src.datasets.questions import AnswerLabels, QuestionRow
 from src.datasets.unreadable import UnreadableVideo
 from src.metrics.question_answering import Tally, majority_correct, tally
 
+RESERVED_TYPES = ("overall", "top5")
+"""What no answer type may be called: ``overall_acc`` and ``top5_acc`` are other metrics."""
 NUM_BEST = 5  # answers that are kept of each question, and the depth of "top-5"
 
 
@@ -72,19 +74,19 @@ class QaOutcome:
     def _types(self) -> list[str]:
         return [row.answer_type for row in self.rows]
 
-    def loss(self) -> float:
-        """Mean cross-entropy of the questions whose right answer is known."""
-        losses = [answer.loss for answer in self.answers if answer.loss is not None]
-        return math.fsum(losses) / len(losses)
-
     def flat_metrics(self) -> dict[str, float]:
-        """``overall_acc``, ``top5_acc`` and ``what_acc``, ... in percent, and ``loss``."""
+        """``overall_acc``, ``top5_acc`` and ``what_acc``, ... in percent, and ``loss``.
+
+        The loss is the mean cross-entropy of the questions whose right answer is known; it is left
+        out where there are none.
+        """
         found = self.tally()
+        losses = [answer.loss for answer in self.answers if answer.loss is not None]
         return {
             "overall_acc": found.overall.percent,
             "top5_acc": self.tally_top5().overall.percent,
             **{f"{kind}_acc": count.percent for kind, count in found.by_type.items()},
-            "loss": self.loss(),
+            **({"loss": math.fsum(losses) / len(losses)} if losses else {}),
         }
 
     def scores(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def pairs_to_score(similarity: np.ndarray, *, top_k: int) -> np.ndarray:
     if top_k == 0:
         return np.ones(similarity.shape, dtype=bool)
     chosen = np.zeros(similarity.shape, dtype=bool)
-    best_videos = np.argsort(-similarity, axis=1, kind="stable")[:, :top_k]  # (C, k)
+    best_videos = np.argsort(-similarity, axis=1, kind="stable")[:, :top_k]  # (P, k)
     best_captions = np.argsort(-similarity, axis=0, kind="stable")[:top_k]  # (k, V)
     np.put_along_axis(chosen, best_videos, True, axis=1)
     np.put_along_axis(chosen, best_captions, True, axis=0)

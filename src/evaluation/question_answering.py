@@ -17,7 +17,6 @@ from src.datasets.questions import AnswerLabels, QuestionRow
 from src.datasets.unreadable import UnreadableVideo
 from src.datasets.videos import VideoBatch
 from src.distributed.engine import Engine
-from src.errors import InputError
 from src.evaluation.answers import NUM_BEST, AnsweredQuestion, QaOutcome
 from src.evaluation.clips import encode_clips, score_clips
 from src.evaluation.encoding import Tokenize, chunks
@@ -27,7 +26,6 @@ from src.modeling.alpro import VideoFeatures
 from src.modeling.question_answering import AlproForQuestionAnswering
 from src.training.precision import autocast
 
-RESERVED_TYPES = ("overall", "top5")  # `overall_acc` and `top5_acc` are not those of answer types
 NO_LABEL = -100  # of an answer outside the map; cross_entropy leaves it out
 
 
@@ -82,7 +80,6 @@ class QuestionAnsweringEvaluator:
     @torch.inference_mode()
     def run(self, data: EvaluationSet[QuestionRow]) -> QaOutcome:
         """Answer the questions of a set."""
-        _check_types(data)
         own: list[AnsweredQuestion] = []
         unreadable: list[UnreadableVideo] = []
         rows_of = data.rows_by_position()
@@ -96,7 +93,7 @@ class QuestionAnsweringEvaluator:
         readable = readable_rows(data, lost)
         answers = sorted(chain.from_iterable(part for part, _ in gathered))
         assert [answer.question_id for answer in answers] == readable
-        self._check_answers(data, answers)
+        _check_numbers(answers)
         return QaOutcome(
             labels=self._labels,
             rows=[data.rows[row] for row in readable],
@@ -146,23 +143,6 @@ class QuestionAnsweringEvaluator:
         ).tolist()
         return [None if label is None else loss for label, loss in zip(labels, losses, strict=True)]
 
-    def _check_answers(
-        self, data: EvaluationSet[QuestionRow], answers: Sequence[AnsweredQuestion]
-    ) -> None:
-        """Refuse answers that no metric can be made of."""
-        spoilt = sum(
-            math.isnan(answer.probabilities[0]) or math.isnan(answer.loss or 0.0)
-            for answer in answers
-        )
-        if spoilt:
-            raise ValueError(f"the logits of {spoilt} of {len(answers)} questions are not numbers")
-        if all(answer.loss is None for answer in answers):
-            raise InputError(
-                f"{data.name}: none of the {len(answers)} answers in {data.annotations} is among "
-                f"the {len(self._labels)} of ans2label_path. Name the file that numbers the "
-                "answers to these questions."
-            )
-
 
 def best_answers(logits: Tensor, *, num_known: int) -> tuple[Tensor, Tensor]:
     """The most probable of the known answers, which are the first ``num_known`` of all.
@@ -180,11 +160,10 @@ def best_answers(logits: Tensor, *, num_known: int) -> tuple[Tensor, Tensor]:
     return order, known.softmax(dim=1).gather(1, order)
 
 
-def _check_types(data: EvaluationSet[QuestionRow]) -> None:
-    """Refuse answer types whose accuracy would go by the name of another metric."""
-    taken = sorted({row.answer_type for row in data.rows} & set(RESERVED_TYPES))
-    if taken:
-        raise InputError(
-            f"{data.annotations}: answer_type cannot be {' or '.join(map(repr, taken))}, which "
-            f"would be mistaken for the {taken[0]}_acc of all questions; name the type otherwise"
-        )
+def _check_numbers(answers: Sequence[AnsweredQuestion]) -> None:
+    """Refuse answers that no metric can be made of."""
+    spoilt = sum(
+        math.isnan(answer.probabilities[0]) or math.isnan(answer.loss or 0.0) for answer in answers
+    )
+    if spoilt:
+        raise ValueError(f"the logits of {spoilt} of {len(answers)} questions are not numbers")

@@ -25,7 +25,7 @@ def text_to_video_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> 
     Returns:
         (P,) float64, 1-based, in steps of 0.5.
     """
-    correct = scores[np.arange(len(scores)), np.asarray(video_of_caption)][:, None]  # (C, 1)
+    correct = scores[np.arange(len(scores)), np.asarray(video_of_caption)][:, None]  # (P, 1)
     higher = (scores > correct).sum(axis=1)
     equal = (scores == correct).sum(axis=1) - 1
     return 1.0 + higher + 0.5 * equal

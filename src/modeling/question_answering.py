@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from src.modeling.alpro import AlproModel, Pooling, TextFeatures, VideoFeatures
 from src.modeling.encoders import TextEncoder, VideoEncoder
 
+CLASSIFIER_NAMES = "classifier.*"
+CLASSIFIER_OUTPUT = "classifier.2.weight"  # (A, 2D)
 CLASSIFIER_SCALE = 2  # width of the classifier's hidden layer over D, as in the released weights
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from src.datasets.question_answering import QaBatch
 from src.datasets.questions import QuestionRow
+from src.distributed.engine import Engine
 from src.evaluation.question_answering import QuestionAnsweringEvaluator
 from src.evaluation.sets import EvaluationSet
 from src.modeling.question_answering import AlproForQuestionAnswering
@@ -23,6 +24,7 @@ class QuestionAnsweringTask(Task):
         self,
         model: AlproForQuestionAnswering,
         *,
+        engine: Engine,
         normalize: nn.Module,
         evaluator: QuestionAnsweringEvaluator,
     ) -> None:
@@ -30,25 +32,31 @@ class QuestionAnsweringTask(Task):
 
         Args:
             model: what is trained.
+            engine: the job, for the number of questions on all ranks.
             normalize: uint8 frames to what the model expects.
             evaluator: answers the questions of a validation set.
         """
         super().__init__()
         self.model = model
+        self._engine = engine
         self._normalize = normalize
         self._evaluator = evaluator
 
     def forward(self, batch: QaBatch) -> dict[str, Tensor]:
-        """Mean cross-entropy over the Q questions, and the percentage answered right.
+        """Cross-entropy of the Q questions, and the percentage answered right.
 
-        Each of the B videos is encoded once.
+        Each of the B videos is encoded once. Ranks may have different numbers of questions: the
+        sum over this rank's is divided by the mean number per rank, so that the mean of the ranks'
+        losses, and of their gradients, is that over all questions.
         """
         video = self.model.encode_video(self._normalize(batch.frames))  # B videos
         text = self.model.encode_text(batch.text_ids, batch.text_mask)  # Q questions
         logits = self.model.answer(text, video.select(batch.video_of_question)).float()  # (Q, A)
         right = logits.detach().argmax(dim=-1) == batch.labels
+        questions = self._engine.sum({"questions": len(right)})["questions"]
+        summed = functional.cross_entropy(logits, batch.labels, reduction="sum")
         return {
-            "loss": functional.cross_entropy(logits, batch.labels),
+            "loss": summed / (questions / self._engine.size),
             "acc": 100.0 * right.float().mean(),
         }
 

@@ -7,18 +7,19 @@ answers of the model) and the videos, and writes one PNG.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
+from src.evaluation.answers import NUM_BEST
 from src.tools.drawing import (
     CORRECT,
     FRAME_WIDTH,
@@ -37,7 +38,16 @@ from src.tools.drawing import (
     shortened,
     strip_width,
 )
-from src.tools.results import add_result_flags, chosen_results, positive, recorded_path
+from src.tools.results import (
+    add_result_flags,
+    chosen_results,
+    positive,
+    read_records,
+    recorded_path,
+    run_picture_tool,
+)
+
+PICTURE = "answer_sheet.png"
 
 TITLE_HEIGHT = 36  # pixels, as all of these
 LABEL_HEIGHT = 26
@@ -48,7 +58,6 @@ NAME_WIDTH, BAR_WIDTH, NUMBER_WIDTH = 130, 160, 44
 TEXT_GAP = 8
 QUESTION_GAP = 26
 MIN_STRIP_WIDTH = 350  # room for what stands below
-NUM_BEST = 5
 
 PANEL_HEIGHT = NUM_BEST * (BAR_HEIGHT + BAR_GAP)
 STRIP_HEIGHT = TILE + 2 * FRAME_WIDTH
@@ -56,7 +65,7 @@ ROW_HEIGHT = TITLE_HEIGHT + max(PANEL_HEIGHT, STRIP_HEIGHT + LABEL_HEIGHT) + QUE
 
 
 @dataclass(frozen=True, slots=True)
-class AnsweredQuestion:
+class ShownQuestion:
     """A question, its right answer, and the model's best answers with their probabilities."""
 
     video_id: str
@@ -73,22 +82,9 @@ class AnsweredQuestion:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    flags = _parser().parse_args(arguments)
-    picture = flags.picture or flags.output_dir / "answer_sheet.png"
-    try:
-        results = chosen_results(flags, name="results_all.json")
-        make_answer_sheet(
-            picture,
-            results=results,
-            videos=flags.videos or recorded_path(results, "videos", flag="--videos"),
-            num_questions=flags.num_questions,
-            num_frames=flags.num_frames,
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    print(f"picture: {picture}")
-    return 0
+    return run_picture_tool(
+        _parser().parse_args(arguments), draw=make_answer_sheet, picture=PICTURE
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,81 +94,73 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    add_result_flags(parser, output_dir=Path("output/demo_qa"))
-    add = parser.add_argument
-    add("--num_questions", type=positive, default=8, help="of all answer types in turn")
-    add("--num_frames", type=positive, default=8, help="frames shown per question")
-    add("--picture", type=Path, help="the PNG to write, else answer_sheet.png in output_dir")
+    add_result_flags(parser, output_dir=Path("output/demo_qa"), picture=PICTURE)
+    parser.add_argument(
+        "--num_questions", type=positive, default=8, help="of all answer types in turn"
+    )
     return parser
 
 
-def make_answer_sheet(
-    picture: Path, *, results: Path, videos: Path, num_questions: int, num_frames: int
-) -> None:
-    """Write the answer sheet.
-
-    Args:
-        picture: PNG to write.
-        results: ``results_all.json`` of an inference.
-        videos: folder of the videos.
-        num_questions: questions shown, taken from all answer types in turn.
-        num_frames: frames shown per question, evenly spaced.
+def make_answer_sheet(flags: argparse.Namespace) -> Image.Image:
+    """Draw the questions that the flags ask for.
 
     Raises:
         InputError: files are missing or do not belong together.
     """
-    chosen = choose_questions(read_answers(results), num_questions=num_questions)
-    read_strip = VideoStrips(videos, num_frames=num_frames)
-    sheet = draw_sheet(chosen, read_strip, num_frames=num_frames)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(picture)
+    results = chosen_results(flags, name="results_all.json")
+    videos = flags.videos or recorded_path(results, "videos", flag="--videos")
+    chosen = choose_questions(read_answers(results), num_questions=flags.num_questions)
+    read_strip = VideoStrips(videos, num_frames=flags.num_frames)
+    return draw_sheet(chosen, read_strip, num_frames=flags.num_frames)
 
 
-def read_answers(results: Path) -> list[AnsweredQuestion]:
+def read_answers(results: Path) -> list[ShownQuestion]:
     """Read what was asked and answered.
 
     Raises:
         InputError: if the file holds something else.
     """
-    try:
-        answers = [
-            AnsweredQuestion(
-                video_id=record["data"]["vid_id"],
-                question=record["data"]["question"],
-                answer=record["data"]["answer"],
-                answer_type=record["data"]["answer_type"],
-                best=tuple((best["answer"], best["probability"]) for best in record["top5"]),
-            )
-            for record in json.loads(results.read_text(encoding="utf-8"))
-        ]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{results} is no list of answered questions: {error!r}") from error
+    answers = read_records(results, _shown_question, noun="answered questions")
     if not answers:
         raise InputError(f"{results} holds no answers")
     return answers
 
 
+def _shown_question(record: dict[str, Any]) -> ShownQuestion:
+    return ShownQuestion(
+        video_id=record["data"]["vid_id"],
+        question=record["data"]["question"],
+        answer=record["data"]["answer"],
+        answer_type=record["data"]["answer_type"],
+        best=tuple((best["answer"], best["probability"]) for best in record["top5"]),
+    )
+
+
 def choose_questions(
-    answers: Sequence[AnsweredQuestion], *, num_questions: int
-) -> list[AnsweredQuestion]:
-    """Take questions of all answer types in turn, of each type spread evenly over the file."""
-    by_type: dict[str, list[AnsweredQuestion]] = defaultdict(list)
+    answers: Sequence[ShownQuestion], *, num_questions: int
+) -> list[ShownQuestion]:
+    """Take questions of all answer types in turn, of each type spread evenly over the file.
+
+    Where a type has no more questions, the others go on taking turns.
+    """
+    by_type: dict[str, list[ShownQuestion]] = defaultdict(list)
     for answer in answers:
         by_type[answer.answer_type].append(answer)
-    per_type = -(-num_questions // len(by_type))
-    columns = [_spread(own, num=per_type) for own in by_type.values()]
-    in_turn = chain.from_iterable(zip_longest(*columns))
-    return [answer for answer in in_turn if answer is not None][:num_questions]
+    turns = chain.from_iterable(zip_longest(*([kind] * len(own) for kind, own in by_type.items())))
+    order = [kind for kind in turns if kind is not None][:num_questions]
+    chosen = {
+        kind: iter(_spread(by_type[kind], num=count)) for kind, count in Counter(order).items()
+    }
+    return [next(chosen[kind]) for kind in order]
 
 
-def _spread(answers: Sequence[AnsweredQuestion], *, num: int) -> list[AnsweredQuestion]:
+def _spread(answers: Sequence[ShownQuestion], *, num: int) -> list[ShownQuestion]:
     """Take the middle of each of ``num`` equal stretches."""
-    num = min(num, len(answers))
     return [answers[int((index + 0.5) * len(answers) / num)] for index in range(num)]
 
 
 def draw_sheet(
-    answers: Sequence[AnsweredQuestion], read_strip: StripReader, *, num_frames: int
+    answers: Sequence[ShownQuestion], read_strip: StripReader, *, num_frames: int
 ) -> Image.Image:
     """Draw one row per question: frames on the left, the model's best answers on the right.
 
@@ -202,16 +190,14 @@ def draw_sheet(
     return sheet
 
 
-def _draw_title(
-    draw: ImageDraw.ImageDraw, answer: AnsweredQuestion, *, top: int, room: float
-) -> None:
+def _draw_title(draw: ImageDraw.ImageDraw, answer: ShownQuestion, *, top: int, room: float) -> None:
     font = load_font(TITLE_SIZE)
     title = shortened(answer.question, draw=draw, font=font, room=room)
     draw.text((MARGIN, top + TITLE_HEIGHT / 2), title, fill=INK, font=font, anchor="lm")
 
 
 def _draw_right_answer(
-    draw: ImageDraw.ImageDraw, answer: AnsweredQuestion, *, middle: float, width: int
+    draw: ImageDraw.ImageDraw, answer: ShownQuestion, *, middle: float, width: int
 ) -> None:
     font = load_font(LABEL_SIZE)
     room = width / 2 - TEXT_GAP

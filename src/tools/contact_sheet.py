@@ -7,7 +7,6 @@ captions and the videos, and writes one PNG.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from src.datasets.annotations import CaptionRow, read_captions
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
 from src.tools.drawing import (
     CORRECT,
     FRAME_WIDTH,
@@ -38,7 +37,16 @@ from src.tools.drawing import (
     shortened,
     strip_width,
 )
-from src.tools.results import add_result_flags, chosen_results, positive, recorded_path
+from src.tools.results import (
+    add_result_flags,
+    chosen_results,
+    positive,
+    read_records,
+    recorded_path,
+    run_picture_tool,
+)
+
+PICTURE = "contact_sheet.png"
 
 STRIP_GAP = 26  # pixels, as all of these
 TITLE_HEIGHT = 44
@@ -68,24 +76,9 @@ class Answer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    flags = _parser().parse_args(arguments)
-    picture = flags.picture or flags.output_dir / "contact_sheet.png"
-    try:
-        results = chosen_results(flags, name="results.json")
-        make_contact_sheet(
-            picture,
-            results=results,
-            txt=flags.txt or recorded_path(results, "annotations", flag="--txt"),
-            videos=flags.videos or recorded_path(results, "videos", flag="--videos"),
-            num_queries=flags.num_queries,
-            top_k=flags.top_k,
-            num_frames=flags.num_frames,
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    print(f"picture: {picture}")
-    return 0
+    return run_picture_tool(
+        _parser().parse_args(arguments), draw=make_contact_sheet, picture=PICTURE
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,60 +88,48 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    add_result_flags(parser, output_dir=Path("output/demo_ret"))
+    add_result_flags(parser, output_dir=Path("output/demo_ret"), picture=PICTURE)
     add = parser.add_argument
     add("--txt", type=Path, help="captions evaluated, else as the evaluation noted")
     add("--num_queries", type=positive, default=6, help="spread evenly over the captions")
     add("--top_k", type=positive, default=3, help="clips shown per query")
-    add("--num_frames", type=positive, default=8, help="frames shown per clip")
-    add("--picture", type=Path, help="the PNG to write, else contact_sheet.png in output_dir")
     return parser
 
 
-def make_contact_sheet(
-    picture: Path,
-    *,
-    results: Path,
-    txt: Path,
-    videos: Path,
-    num_queries: int,
-    top_k: int,
-    num_frames: int,
-) -> None:
-    """Write the contact sheet.
-
-    Args:
-        picture: PNG to write.
-        results: ``results.json`` of an inference over the captions of ``txt``.
-        txt: annotation file; a result's ``txt_id`` is a row number of it.
-        videos: folder of the videos.
-        num_queries: captions shown, spread evenly over those with results.
-        top_k: clips shown per caption.
-        num_frames: frames shown per clip, evenly spaced.
+def make_contact_sheet(flags: argparse.Namespace) -> Image.Image:
+    """Draw the queries that the flags ask for.
 
     Raises:
         InputError: files are missing or do not belong together.
     """
-    answers = read_answers(results, rows=read_captions(txt), top_k=top_k)
-    chosen = np.linspace(0, len(answers) - 1, min(num_queries, len(answers))).round().astype(int)
-    sheet = draw_sheet(
+    results = chosen_results(flags, name="results.json")
+    txt = flags.txt or recorded_path(results, "annotations", flag="--txt")
+    videos = flags.videos or recorded_path(results, "videos", flag="--videos")
+    answers = read_answers(results, rows=read_captions(txt), top_k=flags.top_k)
+    count = min(flags.num_queries, len(answers))
+    chosen = np.linspace(0, len(answers) - 1, count).round().astype(int)
+    return draw_sheet(
         [answers[index] for index in chosen],
-        VideoStrips(videos, num_frames=num_frames),
-        top_k=top_k,
-        num_frames=num_frames,
+        VideoStrips(videos, num_frames=flags.num_frames),
+        top_k=flags.top_k,
+        num_frames=flags.num_frames,
     )
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(picture)
 
 
 def read_answers(results: Path, *, rows: Sequence[CaptionRow], top_k: int) -> list[Answer]:
-    """Sort the scored clips of each caption, best first; captions without results are left out."""
+    """Sort the scored clips of each caption, best first; captions without results are left out.
+
+    Args:
+        results: ``results.json`` of an inference.
+        rows: the captions; a result's ``txt_id`` is a place among them.
+        top_k: clips kept per caption.
+
+    Raises:
+        InputError: the results are of other captions, or something else.
+    """
     scored: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    try:
-        for record in json.loads(results.read_text(encoding="utf-8")):
-            scored[record["txt_id"]].append(record)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{results} is no list of retrieval results: {error!r}") from error
+    for number, record in read_records(results, _numbered, noun="retrieval results"):
+        scored[number].append(record)
     unknown = [number for number in scored if not 0 <= number < len(rows)]
     if unknown or not scored:
         raise InputError(
@@ -158,6 +139,10 @@ def read_answers(results: Path, *, rows: Sequence[CaptionRow], top_k: int) -> li
     return [
         _answer(rows[number], records, top_k=top_k) for number, records in sorted(scored.items())
     ]
+
+
+def _numbered(record: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    return record["txt_id"], record
 
 
 def _answer(row: CaptionRow, records: list[dict[str, Any]], *, top_k: int) -> Answer:

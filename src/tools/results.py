@@ -1,20 +1,35 @@
-"""Where the results of an evaluation are, and what was evaluated: flags that the tools share."""
+"""What tools share: where results of an evaluation are, what they hold, and drawing them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from src.errors import InputError
+from PIL import Image
+
+from src.errors import USER_ERROR_EXIT_CODE, InputError
+
+Record = TypeVar("Record")
 
 
-def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path) -> None:
-    """Add the flags that `chosen_results` and `recorded_path` go by."""
+def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, picture: str) -> None:
+    """Add the flags that all pictures of results go by.
+
+    Args:
+        parser: of the tool.
+        output_dir: default of the flag.
+        picture: name of the PNG, where none is given.
+    """
     add = parser.add_argument
     add("--output_dir", type=Path, default=output_dir, help="of a run with results")
     add("--results_dir", type=Path, help="else the newest in output_dir")
     add("--videos", type=Path, help="folder of the videos, else as the evaluation noted")
+    add("--num_frames", type=positive, default=8, help="frames shown per clip, evenly spaced")
+    add("--picture", type=Path, help=f"the PNG to write, else {picture} in output_dir")
 
 
 def positive(text: str) -> int:
@@ -23,6 +38,34 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number
+
+
+def run_picture_tool(
+    flags: argparse.Namespace, *, draw: Callable[[argparse.Namespace], Image.Image], picture: str
+) -> int:
+    """Draw and save a picture, or say what is wrong with the input; returns the exit code.
+
+    Args:
+        flags: of the tool, those of `add_result_flags` among them.
+        draw: makes the picture.
+        picture: its name, where the flags give none.
+    """
+    path = flags.picture or flags.output_dir / picture
+    try:
+        _save(draw(flags), path)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    print(f"picture: {path}")
+    return 0
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    except (OSError, ValueError) as error:  # ValueError: Pillow knows no such ending
+        raise InputError(f"cannot write {path}: {error}; give another --picture") from error
 
 
 def chosen_results(flags: argparse.Namespace, *, name: str) -> Path:
@@ -40,6 +83,25 @@ def chosen_results(flags: argparse.Namespace, *, name: str) -> Path:
     return found[-1]
 
 
+def read_records(
+    results: Path, parse: Callable[[dict[str, Any]], Record], *, noun: str
+) -> list[Record]:
+    """Read a list of results.
+
+    Args:
+        results: JSON file.
+        parse: makes something of each entry.
+        noun: what the entries are, for messages.
+
+    Raises:
+        InputError: if the file holds something else.
+    """
+    try:
+        return [parse(record) for record in json.loads(results.read_text(encoding="utf-8"))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{results} is no list of {noun}: {error!r}") from error
+
+
 def recorded_path(results: Path, key: str, *, flag: str) -> Path:
     """A path that the evaluation noted in the protocol of its ``scores.json``.
 
@@ -49,5 +111,5 @@ def recorded_path(results: Path, key: str, *, flag: str) -> Path:
     scores = results.with_name("scores.json")
     try:
         return Path(json.loads(scores.read_text(encoding="utf-8"))["protocol"][key])
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{scores} does not tell what was evaluated: give {flag}") from error

@@ -21,6 +21,11 @@ METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
 ALL = "overall"
 """What the accuracy of all questions goes by in ``scores.json``."""
+LOST = {
+    "num_unanswerable_questions": "could not be right (answers outside the map)",
+    "num_left_out_questions": "left out (unreadable videos)",
+}
+"""Keys of the protocol that count questions."""
 
 Scores = dict[str, Any]
 
@@ -64,6 +69,8 @@ def results_tables(output_dirs: Sequence[Path]) -> str:
     tables = [_retrieval_table(retrieval, output_dirs=output_dirs)] if retrieval else []
     for (questions, _), scores_of in answering.items():
         tables.append(f"{questions}: accuracy in %\n\n{_answers_table(scores_of)}")
+        if lost := _lost_questions(scores_of):
+            tables.append(lost)
     return "\n\n".join(tables)
 
 
@@ -97,7 +104,10 @@ def _retrieval_table(scores_of: dict[Path, Scores], *, output_dirs: Sequence[Pat
 
 
 def _answers_table(scores_of: dict[Path, Scores]) -> str:
-    """One row for each answer type, one column for each evaluation of the same questions."""
+    """One row for each answer type, one column for each evaluation of the same questions.
+
+    The last row counts right answers among the five best.
+    """
     scores = next(iter(scores_of.values()))
     totals = {kind: total for kind, (_, total) in scores["counts"].items()}
     head = ["answer type", "share", "questions", "majority", *_short_names(list(scores_of))]
@@ -111,7 +121,19 @@ def _answers_table(scores_of: dict[Path, Scores]) -> str:
         ]
         for kind in [*(kind for kind in totals if kind != ALL), ALL]
     ]
-    return _table(head, rows)
+    top5 = [f"{each['top5_acc']:.1f}" for each in scores_of.values()]
+    return _table(head, [*rows, ["all, top-5", "", "", "", *top5]])
+
+
+def _lost_questions(scores_of: dict[Path, Scores]) -> str:
+    """One line for each evaluation that had questions it could not count in full."""
+    lines = []
+    for name, scores in zip(_short_names(list(scores_of)), scores_of.values(), strict=True):
+        found = {words: scores["protocol"][key] for key, words in LOST.items()}
+        told = [f"{count} {words}" for words, count in found.items() if count]
+        if told:
+            lines.append(f"{name}: of the questions {', '.join(told)}")
+    return "\n".join(lines)
 
 
 def _percent(correct: int, total: int) -> str:

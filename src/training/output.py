@@ -18,7 +18,10 @@ from src.errors import InputError
 SIZE_KEY = "n_gpu"
 SCHEDULE_KEYS = frozenset({"num_train_steps", "valid_steps", "save_steps"})
 
-RESULT_FILES = ("results.json", "scores.json", "raw_args.json", "merged_args.json")
+RESULT_FILES = (
+    *("results.json", "results_all.json", "scores.json"),
+    *("raw_args.json", "merged_args.json"),
+)
 WRITTEN = (  # what runs write, as patterns below the output folder
     *("log/args.json", "log/model_config.json", "log/log.txt", "log/metrics.jsonl"),
     *("log/unreadable_videos.jsonl", "log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
@@ -150,6 +153,16 @@ class OutputFolder:
         for pattern in WRITTEN:
             for file in self.root.glob(pattern):
                 file.unlink()
+
+
+def stored_arguments(checkpoint: Path) -> dict[str, Any]:
+    """``log/args.json`` of the run that a checkpoint lies in; empty if it lies in none."""
+    try:
+        path = checkpoint.absolute().parents[1] / "log" / "args.json"
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, IndexError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class TrainingData:
         num_samples: int,
         batches_per_epoch: int,
         samples_per_epoch: int,
+        num_left_out: int = 0,
         description: Sequence[str] = (),
     ) -> None:
         """Wrap a way of starting.
@@ -72,12 +73,14 @@ class TrainingData:
             num_samples: videos read in one epoch, over all ranks.
             batches_per_epoch: batches of this rank in one epoch.
             samples_per_epoch: samples of this rank in one epoch.
+            num_left_out: annotations that nothing can be learnt from.
             description: what the sets hold, in lines for the log.
         """
         self.start = start
         self.num_samples = num_samples
         self.batches_per_epoch = batches_per_epoch
         self.samples_per_epoch = samples_per_epoch
+        self.num_left_out = num_left_out
         self.description = description
 
 
@@ -147,10 +150,8 @@ class Trainer:
         resumed = self._resume()
         self._reporter.start(step=self._step)
         if not resumed:
-            metrics = self._validate()
-            self._reporter.validation(0, metrics)
-            name = self._plan.best_metric
-            logger.info("update 0: %s %.4g, before training", name, metrics[name])
+            value = self._validated()
+            logger.info("update 0: %s %.4g, before training", self._plan.best_metric, value)
         batches = self._data.start(self._step * self._plan.accumulation_steps)
         self._task.train()
         self._throughput.restart()
@@ -220,9 +221,7 @@ class Trainer:
             self._throughput.restart()
 
     def _validate_and_checkpoint(self) -> None:
-        metrics = self._validate()
-        self._reporter.validation(self._step, metrics)
-        value = metrics[self._plan.best_metric]
+        value = self._validated()
         best = self._best is None or _is_better(value, self._best, name=self._plan.best_metric)
         if best:
             self._best = value
@@ -231,6 +230,18 @@ class Trainer:
         self._checkpoints.save(self._task.model, step=self._step, best=best)
         self._task.train()
         self._throughput.restart()
+
+    def _validated(self) -> float:
+        """Validate and report it; returns the metric that chooses the best checkpoint."""
+        metrics = self._validate()
+        self._reporter.validation(self._step, metrics)
+        name = self._plan.best_metric
+        if name not in metrics:
+            raise InputError(
+                f"best_metric: the validation set gives no {name}, only {', '.join(metrics)}. "
+                "Choose one of these."
+            )
+        return metrics[name]
 
     def _save(self) -> None:
         self._ledger.write(self._engine)

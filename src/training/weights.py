@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import filter as names_like
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from src.errors import InputError
-from src.modeling.checkpoints import Mismatch, adapt_state_dict, compare, describe_adaptation
+from src.modeling.checkpoints import adapt_state_dict, compare, describe_adaptation
 from src.modeling.weight_names import (
     BERT_LEAVES_AT_INIT,
     TEXT_PREFIX,
     VIDEO_PREFIX,
     VIT_LEAVES_AT_INIT,
+    StateDict,
     from_bert,
     from_vit,
     unwrap,
@@ -31,37 +32,18 @@ VIT_SOURCE = (
 BERT_SOURCE = "bert-base-uncased's model.safetensors or pytorch_model.bin from the Hugging Face hub"
 
 
-@dataclass(frozen=True)
-class Head:
-    """A part that a checkpoint of another task lacks, or has in another size."""
-
-    name: str
-    prefix: str
-    sized: tuple[str, ...]  # the tensors that have a row for each thing it knows
-    things: str
-    if_missing: str
-    if_another_size: str
-
-
-HEADS = (
-    Head(
-        name="classifier",
-        prefix="classifier.",
-        sized=("classifier.2.weight", "classifier.2.bias"),
-        things="answers",
-        if_missing="Name a checkpoint finetuned for question answering.",
-        if_another_size=(
-            "Give as ans2label_path the file that it was trained with; or, to train a new "
-            "classifier, set new_classifier to 1."
-        ),
-    ),
-)
+Prepare = Callable[[StateDict], StateDict]
+"""Takes what a checkpoint file holds, judges it, and returns what is wanted of it."""
 
 
 def load_checkpoint(
-    model: nn.Module, path: Path, *, new_heads: Sequence[str] = (), drop: Sequence[str] = ()
+    model: nn.Module,
+    path: Path,
+    *,
+    may_be_missing: Sequence[str] = (),
+    prepare: Prepare | None = None,
 ) -> None:
-    """Fill a model from a checkpoint in ALPRO's names; every parameter must be in it.
+    """Fill a model from a checkpoint in ALPRO's names.
 
     Time and position embeddings are resized to the model; heads of other tasks are left out. The
     state dict may be wrapped, see :func:`unwrap`.
@@ -69,9 +51,9 @@ def load_checkpoint(
     Args:
         model: to be filled.
         path: of the checkpoint.
-        new_heads: patterns such as ``classifier.*``. Where the checkpoint has no tensor at all of a
-            pattern, those of the model stay as initialised.
-        drop: patterns of tensors of the checkpoint that are not wanted.
+        may_be_missing: patterns such as ``classifier.*``. Where the checkpoint has no tensor at all
+            of a pattern, those of the model stay as initialised. All others must be there.
+        prepare: applied to the checkpoint's tensors before they are fitted to the model.
 
     Raises:
         InputError: if the file is of another architecture, naming keys and shapes, or none at all.
@@ -83,21 +65,19 @@ def load_checkpoint(
             f"run's checkpoints, such as {path.parent / 'ckpt' / 'model_step_best.pt'}."
         )
     state = unwrap(content)
-    for pattern in drop:
-        unwanted = set(names_like(state, pattern))
-        state = {name: value for name, value in state.items() if name not in unwanted}
-        logger.info("%s: %d tensors %s dropped on request", path, len(unwanted), pattern)
+    if prepare is not None:
+        state = prepare(state)
     expected = model.state_dict()
     for note in describe_adaptation(state, expected):
         logger.info("%s: %s", path, note)
-    may_be_missing = [pattern for pattern in new_heads if not names_like(state, pattern)]
-    _fill(model, adapt_state_dict(state, expected), path=path, may_be_missing=may_be_missing)
-    num_new = 0
-    for pattern in may_be_missing:
-        new = names_like(expected, pattern)
-        num_new += len(new)
-        logger.info("%s: %d tensors %s start from random weights", path, len(new), pattern)
-    num_loaded = len(expected) - num_new
+    adapted = adapt_state_dict(state, expected)
+    absent = [pattern for pattern in may_be_missing if not names_like(adapted, pattern)]
+    _fill(model, adapted, path=path, may_be_missing=absent)
+    new = compare(adapted, model).missing
+    for pattern in absent:
+        count = len(names_like(new, pattern))
+        logger.info("%s: it lacks %d tensors %s, which start as new ones", path, count, pattern)
+    num_loaded = len(expected) - len(new)
     logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))
 
 
@@ -122,8 +102,8 @@ def load_starting_weights(
     vit: Path | None,
     bert: Path,
     random_init: bool,
-    new_heads: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    may_be_missing: Sequence[str] = (),
+    prepare: Prepare | None = None,
 ) -> None:
     """Give a model its starting weights.
 
@@ -133,15 +113,15 @@ def load_starting_weights(
         vit: image transformer for the video encoder, a file or a folder.
         bert: BERT for the text and fusion encoder, a file or a folder.
         random_init: starting from random weights is meant.
-        new_heads: what a checkpoint may lack, see :func:`load_checkpoint`.
-        drop: what is not wanted of a checkpoint, see :func:`load_checkpoint`.
+        may_be_missing: what a checkpoint may lack, see :func:`load_checkpoint`.
+        prepare: applied to a checkpoint's tensors, see :func:`load_checkpoint`.
 
     Raises:
         InputError: if there is nothing to start from and ``random_init`` does not say that this is
             meant, or a file does not fit.
     """
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint, new_heads=new_heads, drop=drop)
+        load_checkpoint(model, checkpoint, may_be_missing=may_be_missing, prepare=prepare)
     elif random_init:
         logger.info("starting from random weights (random_init)")
     elif vit is None:
@@ -206,34 +186,9 @@ def _fill(
     mismatch = compare(state, model, may_be_missing=may_be_missing)
     own = [key for key in mismatch.missing if key.startswith(prefix)]
     mismatch = replace(mismatch, missing=own)
-    for head in HEADS:
-        _check_head(head, mismatch, path=path)
     if mismatch:
         raise InputError(
             f"{path}: this checkpoint is of another architecture than the model of "
             f"visual_model_cfg and model_config:\n{mismatch.describe()}"
         )
     model.load_state_dict(dict(state), strict=False)
-
-
-def _check_head(head: Head, mismatch: Mismatch, *, path: Path) -> None:
-    """Say plainly where a checkpoint fits but for a head.
-
-    Raises:
-        InputError: if the head is missing, or is of another size.
-    """
-    if mismatch.unexpected:
-        return
-    only_lacks_it = all(name.startswith(head.prefix) for name in mismatch.missing)
-    if mismatch.missing and only_lacks_it and not mismatch.wrong_shape:
-        raise InputError(
-            f"{path}: this checkpoint lacks the {head.name} ({', '.join(mismatch.missing)}). "
-            f"{head.if_missing}"
-        )
-    only_its_size = all(name in head.sized for name, _, _ in mismatch.wrong_shape)
-    if mismatch.wrong_shape and only_its_size and not mismatch.missing:
-        _, there, here = mismatch.wrong_shape[0]
-        raise InputError(
-            f"{path}: the {head.name} of this checkpoint knows {there[0]} {head.things}, that of "
-            f"this model {here[0]}. {head.if_another_size}"
-        )

@@ -77,6 +77,16 @@ def test_training_keys_are_not_needed(load: Any, trained: Path) -> None:
     assert load(changes, *INFERENCE).config.do_inference
 
 
+def test_sets_that_inference_does_not_read_are_not_checked(load: Any, trained: Path) -> None:
+    named = {"name": "pets", "txt": {"pets_qa": "a.jsonl"}, "img": "v"}
+    changes = {
+        "output_dir": str(trained),
+        "test_datasets": [named, {**named, "txt": "a/t.csv"}, {**named, "txt": "b/t.csv"}],
+    }
+    assert load(changes, *INFERENCE).config.do_inference
+    assert len(load.errors(changes)) == 2
+
+
 def test_a_folder_without_a_run_is_an_error(load: Any, tmp_path: Path) -> None:
     (error,) = load.errors({"output_dir": str(tmp_path / "empty")}, *INFERENCE)
     assert "args.json: there is no such file, so output_dir is not the folder of a trained" in error

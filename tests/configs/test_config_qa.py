@@ -103,6 +103,19 @@ def test_test_sets_may_not_share_a_results_folder(load_qa: Any) -> None:
     assert len(config.test_datasets) == 3
 
 
+def test_inference_is_not_refused_over_sets_that_it_does_not_read(load_qa: Any, write: Any) -> None:
+    stored = {
+        **load_qa.experiment,
+        "train_datasets": sets(MAP),
+        "test_datasets": sets("a/t", "b/t"),
+    }
+    path = write("run/log/args.json", stored)
+    write("run/log/model_config.json", {})
+    flags = ("--do_inference", "1", "--inference_txt_db", "t.jsonl", "--inference_img_db", "v")
+    assert load_qa({"output_dir": str(path.parents[1])}, *flags).config.do_inference
+    assert len(load_qa.errors(stored)) == 2
+
+
 def test_the_entry_of_a_task_is_a_flag(load_qa: Any) -> None:
     flags = ("--task", "new_qa", "--train_datasets.0.txt.new_qa", "new.jsonl")
     config = load_qa({"train_datasets": sets(MAP)}, *flags).config

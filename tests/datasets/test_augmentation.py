@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.datasets import augmentation
 from src.datasets.augmentation import BORDER, OPERATIONS, RandAugment, apply_operation
+from src.errors import InputError
 
 BRIGHT = 250
 
@@ -150,3 +152,9 @@ def test_a_clip_stays_unchanged_with_probability_6_in_45() -> None:
     frames, augment = noise(num_frames=1), RandAugment()
     results = [augment(frames, np.random.default_rng(seed)) for seed in range(450)]
     assert 45 <= sum((result == frames).all() for result in results) <= 75
+
+
+def test_without_torchvision_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augmentation, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match="needs torchvision.*set augmentation to none"):
+        RandAugment()

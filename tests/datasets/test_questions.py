@@ -39,6 +39,12 @@ def test_csv_rows(tmp_path: Path) -> None:
     assert read_questions(path) == [QuestionRow("how many?", "v1", "2", "other")]
 
 
+def test_an_empty_cell_of_csv_names_no_answer_type(tmp_path: Path) -> None:
+    text = "video_id,question,answer,answer_type,\nv1,how many?,2,,\nv1,who?,dog, ,\n"
+    rows = read_questions(_write(tmp_path / "a.csv", text))
+    assert [row.answer_type for row in rows] == ["other", "other"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
@@ -66,6 +72,7 @@ def test_csv_rows(tmp_path: Path) -> None:
             "question,video_id,answer\nwell, what?,v,x\n",
             ["a.csv:2: 4 fields", "put questions that contain commas in quotes"],
         ),
+        ("a.csv", "question,video_id,answer\nx,v,\n", ["a.csv:2: field 'answer' is empty"]),
         ("a.json", "[]", [".jsonl, .csv"]),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from src.errors import InputError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("a.avi", "a.mp4", "b.webm", "C.MOV", "notes.txt", "x.y.mp4", "part/d.mp4"):
+    for name in (
+        *("a.avi", "a.mp4", "b.webm", "C.MOV", "notes.txt", "x.y.mp4", "part/d.mp4"),
+        *("e.wmv", "part/f.Mp4", "g.MP4", "g.mkv", "g.Mkv", "h.M2TS", "i.gif"),
+    ):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -27,6 +31,14 @@ def folder(tmp_path: Path) -> Path:
         ("x.y", ".mp4", "x.y.mp4"),
         ("part/d", ".mp4", "part/d.mp4"),
         ("b.webm", ".mp4", "b.webm"),
+        ("e", ".mp4", "e.wmv"),
+        ("part/f", ".avi", "part/f.Mp4"),
+        ("g", ".avi", "g.MP4"),
+        ("g", ".mkv", "g.mkv"),
+        ("g.Mkv", ".mp4", "g.mkv"),
+        ("C.MOV", ".mp4", "C.MOV"),
+        ("h", ".mp4", "h.M2TS"),
+        ("i", ".mp4", "i.gif"),
     ],
 )
 def test_find_prefers_the_datasets_extension(
@@ -35,6 +47,23 @@ def test_find_prefers_the_datasets_extension(
     videos = VideoFolder(folder, extension=extension)
     assert videos.find(video_id) == folder / expected
     assert videos.missing([video_id]) == []
+
+
+def test_a_folder_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+    list_folder = Path.iterdir
+
+    def counted(path: Path) -> Iterator[Path]:
+        listed.append(path)
+        return list_folder(path)
+
+    monkeypatch.setattr(Path, "iterdir", counted)
+    videos = VideoFolder(folder)
+    assert videos.find("a") == folder / "a.mp4"
+    assert listed == [], "the name is as it should be"
+    assert videos.missing(["a", "e", "z", "part/f"]) == ["z"]
+    assert [videos.find(name) for name in ("e", "z")] == [folder / "e.wmv", None]
+    assert listed == [folder, folder / "part"]
 
 
 def test_missing_lists_each_absent_id_once_in_order(folder: Path) -> None:

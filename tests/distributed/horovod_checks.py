@@ -24,7 +24,9 @@ from src.distributed.launch import launch_engine
 from src.errors import run_script
 from src.evaluation.report import write_answers, write_results
 from src.tasks import run_video_retrieval
+from src.tasks.question_answering_task import QuestionAnsweringTask
 from src.tasks.retrieval_task import RetrievalTask
+from src.training.task import Task
 from tests.factories import (
     CPU,
     MEAN,
@@ -40,6 +42,7 @@ from tests.factories import (
 from tests.question_factories import (
     make_answer_evaluator,
     make_answer_model,
+    make_question_batch,
     make_question_set,
     questions_of,
 )
@@ -104,14 +107,33 @@ def contrastive(engine: Engine, tokenizer: Tokenizer) -> dict[str, Any]:
         mask_same_video=True,
         validation_batch=4,
     )
-    engine.prepare(task, torch.optim.SGD(model.parameters(), lr=0.0))
+    return loss_and_gradients(engine, task, batch)
+
+
+def questions(engine: Engine, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Loss and gradients of questions, 4 about one video on rank 0, and 2 about another on 1."""
+    rows = questions_of(["v0"]) + questions_of(["v1"])[2:]
+    own = [row for row in rows if engine.size == 1 or row.video_id == f"v{engine.rank}"]
+    model = make_answer_model()
+    task = QuestionAnsweringTask(
+        model,
+        engine=engine,
+        normalize=Normalize(MEAN, STD),
+        evaluator=make_answer_evaluator(model, tokenizer, engine=engine),
+    )
+    return loss_and_gradients(engine, task, make_question_batch(tokenizer, own))
+
+
+def loss_and_gradients(engine: Engine, task: Task, batch: Any) -> dict[str, Any]:
+    """Means over the ranks of what a task gives for a batch of each."""
+    engine.prepare(task, torch.optim.SGD(task.model.parameters(), lr=0.0))
     loss = task(batch)["loss"]
     engine.backward(loss, last_micro_step=True)
     return {
         "loss": engine.sum({"loss": float(loss.detach())})["loss"] / engine.size,
         "gradients": {
             name: None if p.grad is None else p.grad.flatten().tolist()
-            for name, p in model.named_parameters()
+            for name, p in task.model.named_parameters()
         },
     }
 
@@ -185,6 +207,8 @@ def main() -> None:
             "average": average(engine),
             "contrastive": contrastive(engine, tokenizer),
             "contrastive alone": contrastive(alone, tokenizer),
+            "questions": questions(engine, tokenizer),
+            "questions alone": questions(alone, tokenizer),
             "validation": evaluate(engine, tokenizer, folder),
             "validation alone": evaluate(alone, tokenizer, folder) if engine.rank == 0 else None,
         }

@@ -60,7 +60,8 @@ def test_two_processes(tmp_path: Path) -> None:
         assert process["objects"] == [{"rank": 0, "text": ""}, {"rank": 1, "text": "x"}]
     check_gathering(found)
     check_averaging(found)
-    check_contrastive_loss(found)
+    check_loss(found, "contrastive")
+    check_loss(found, "questions")
     check_evaluation(tmp_path, found)
     check_answers(tmp_path)
     check_training(experiment.root)
@@ -87,25 +88,25 @@ def check_averaging(found: list[dict[str, Any]]) -> None:
         assert values["stepped"] == [-1.5, -1.0, 0.0]
 
 
-def check_contrastive_loss(found: list[dict[str, Any]]) -> None:
-    """Two processes with b pairs each, and one with the 2b pairs."""
-    alone = found[0]["contrastive alone"]
+def check_loss(found: list[dict[str, Any]], name: str) -> None:
+    """Two processes with a part of a batch each, and one with the whole batch."""
+    alone = found[0][f"{name} alone"]
     for process in found:
-        together = process["contrastive"]
+        together = process[name]
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
         assert together["gradients"].keys() == alone["gradients"].keys()
         used = 0
-        for name, gradient in together["gradients"].items():
-            expected = alone["gradients"][name]
-            assert (gradient is None) == (expected is None), name
+        for parameter, gradient in together["gradients"].items():
+            expected = alone["gradients"][parameter]
+            assert (gradient is None) == (expected is None), parameter
             if gradient is not None:
                 scale = max(map(abs, expected))
                 # Gradients that are 0 but for rounding (biases of keys) are below the constant.
                 atol = 1e-5 * scale + 1e-7
-                np.testing.assert_allclose(gradient, expected, atol=atol, err_msg=name)
+                np.testing.assert_allclose(gradient, expected, atol=atol, err_msg=parameter)
                 used += scale > 1e-6
         assert used > 20
-    assert found[0]["contrastive"] == found[1]["contrastive"]
+    assert found[0][name] == found[1][name]
 
 
 def check_same_files(folder: Path, *names: str) -> None:

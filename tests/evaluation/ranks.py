@@ -1,8 +1,8 @@
-"""Several ranks in one process: threads that wait for each other where ranks exchange objects."""
+"""Several ranks in one process: threads that wait for each other where ranks exchange something."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, TypeVar
@@ -28,6 +28,10 @@ class RankInThread(SingleProcess):
         values = list(self._board)
         self._barrier.wait(PATIENCE)
         return values
+
+    def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
+        parts = self.gather_objects(totals)
+        return {name: sum(part[name] for part in parts) for name in totals}
 
 
 def on_ranks(size: int, work: Callable[[Engine], T]) -> list[T]:

@@ -43,7 +43,7 @@ def test_metrics_by_hand() -> None:
     }
 
 
-def test_the_best_checkpoint_is_chosen_by_a_metric_that_every_set_has() -> None:
+def test_the_best_checkpoint_is_chosen_by_a_metric_that_does_not_depend_on_the_types() -> None:
     choices = options_of(QaConfig)["best_metric"].rule.choices
     assert set(choices) == {"overall_acc", "top5_acc", "loss"}
     assert set(choices) <= set(outcome_by_hand().flat_metrics())

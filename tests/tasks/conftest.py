@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,11 @@ from tests.question_factories import QaExperiment
 
 Run = Callable[[Sequence[str]], None]
 Refuse = Callable[[Sequence[str]], str]
+
+
+def content(path: Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(path.read_text())
 
 
 @pytest.fixture

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from src.datasets.decoding import FrameSelector
 from src.datasets.questions import QuestionRow, read_questions
-from tests.factories import MadeUpDecoder, TinyExperiment
+from tests.factories import MadeUpDecoder
 from tests.question_factories import ANSWERS, UNKNOWN_ANSWER, QaExperiment, write_questions
-from tests.tasks.conftest import Refuse, Run
+from tests.tasks.conftest import Refuse, Run, content
 from tests.training.toys import KilledError, assert_same_run, metric_lines
 
 RESULTS = "results_test/step_best_1_mean"
-
-
-def content(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def test_training_leaves_everything_behind(qa_experiment: QaExperiment, run_qa: Run) -> None:
@@ -34,8 +28,15 @@ def test_training_leaves_everything_behind(qa_experiment: QaExperiment, run_qa: 
     hashed = [Path(path).name for path in arguments["annotations_sha256"]]
     assert sorted(hashed) == ["ans2label.json", "test.jsonl", "train.jsonl", "val.jsonl"]
     log = (root / "log/log.txt").read_text()
-    assert "tiny train: 23 questions about 6 videos to train on\n" in log
-    assert "tiny train: 1 of the 24 questions are left out, their answers are not in" in log
+    assert "tiny train: 23 questions, 6 videos to train on\n" in log
+    labels = qa_experiment.root / "ans2label.json"
+    left_out = "tiny train: 1 of the 24 questions are left out of the training, their answers are"
+    assert re.search(rf"WARNING .*: {left_out} not in {labels}\n", log)
+    assert arguments["num_left_out_questions"] == 1
+    assert re.search(
+        rf"WARNING .*: tiny test: 1 of 12 answers are not in {labels}; they count as wrong\n", log
+    )
+    assert "tiny val: " not in log
     validations = [line for line in metric_lines(root) if line["split"] == "valid"]
     names = {"overall_acc", "top5_acc", "what_acc", "who_acc", "how_acc", "which way_acc", "loss"}
     assert names <= validations[0].keys()
@@ -82,22 +83,11 @@ def test_inference_repeats_the_test_of_the_training_run(
     assert content(folder / "results_all.json") == trained
 
 
-class CountingDecoder(MadeUpDecoder):
-    """Counts how often each video is read."""
-
-    def __init__(self) -> None:
-        self.reads: Counter[str] = Counter()
-
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        self.reads[path.stem] += 1
-        return super().read(path, select, height=height, width=width)
-
-
 def test_questions_about_a_video_share_one_decode(
     qa_experiment: QaExperiment, run_qa: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_qa(qa_experiment.arguments())
-    decoder = CountingDecoder()
+    decoder = MadeUpDecoder()
     monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: decoder)
     run_qa(qa_experiment.inference())
     assert decoder.reads == {"test0": 1, "test1": 1, "test2": 1}
@@ -130,55 +120,6 @@ def test_a_run_that_is_killed_continues_bit_for_bit(
     assert_same_run(qa_experiment.root / "whole", qa_experiment.root / "killed")
 
 
-def test_a_pretrained_checkpoint_starts_the_model(
-    qa_experiment: QaExperiment, run_qa: Run, run: Run, tmp_path: Path
-) -> None:
-    retrieval = TinyExperiment(tmp_path / "retrieval")
-    run(retrieval.arguments())
-    checkpoint = tmp_path / "retrieval/run/ckpt/model_step_last.pt"
-    start: dict[str, Any] = {"random_init": 0, "e2e_weights_path": str(checkpoint)}
-    run_qa(qa_experiment.arguments("--learning_rate", "1e-12", **start))
-    before = torch.load(checkpoint, weights_only=True)
-    after = torch.load(qa_experiment.root / "run/ckpt/model_step_last.pt", weights_only=True)
-    word_embeddings = "embeddings.word_embeddings.weight"
-    torch.testing.assert_close(
-        after[f"text_encoder.{word_embeddings}"], before[f"text_encoder.bert.{word_embeddings}"]
-    )
-    assert after.keys() - before.keys() >= {"classifier.0.weight", "classifier.2.weight"}
-
-
-def test_a_classifier_of_another_size_is_refused_or_made_anew(
-    qa_experiment: QaExperiment, run_qa: Run, refused_qa: Refuse
-) -> None:
-    run_qa(qa_experiment.arguments())
-    checkpoint = qa_experiment.root / "run/ckpt/model_step_best.pt"
-    weights = torch.load(checkpoint, weights_only=True)
-    for name in ("classifier.2.weight", "classifier.2.bias"):
-        weights[name] = torch.cat([weights[name], weights[name][:923]])
-    other = qa_experiment.root / "other.pt"
-    torch.save(weights, other)
-    start: dict[str, Any] = {"random_init": 0, "e2e_weights_path": str(other)}
-    message = refused_qa(qa_experiment.arguments(output="second", **start))
-    for part in (str(other), "2423", "1500", "ans2label_path", "new_classifier"):
-        assert part in message
-    run_qa(qa_experiment.arguments("--new_classifier", "1", output="second", **start))
-    flags = ("--e2e_weights_path", str(other))
-    assert "2423" in refused_qa(qa_experiment.inference(*flags))
-
-
-def test_inference_needs_a_classifier(
-    qa_experiment: QaExperiment, run_qa: Run, refused_qa: Refuse
-) -> None:
-    run_qa(qa_experiment.arguments())
-    weights = torch.load(
-        qa_experiment.root / "run/ckpt/model_step_best.pt", weights_only=True
-    )
-    headless = {name: w for name, w in weights.items() if not name.startswith("classifier")}
-    torch.save(headless, qa_experiment.root / "headless.pt")
-    flags = ("--e2e_weights_path", str(qa_experiment.root / "headless.pt"))
-    assert "classifier" in refused_qa(qa_experiment.inference(*flags))
-
-
 def test_unreadable_videos_are_listed_or_left_out(
     qa_experiment: QaExperiment, run_qa: Run, refused_qa: Refuse
 ) -> None:
@@ -195,11 +136,11 @@ def test_unreadable_videos_are_listed_or_left_out(
 @pytest.mark.parametrize(
     ("labels", "complaint"),
     [
-        ({"ball": 0, "box": 2}, "1"),
-        ({"ball": 0, "box": 0}, "0"),
-        ({"ball": "0"}, "ball"),
-        (["ball"], "object"),
-        ({}, "answer"),
+        ({"ball": 0, "box": 2}, "missing: 1; out of range: 2 ('box')"),
+        ({"ball": 0, "box": 0}, "given to several answers: 0 ('ball', 'box')"),
+        ({"ball": "0"}, "the label of 'ball' must be a whole number, not str ('0')"),
+        (["ball"], "a JSON object is expected, not list"),
+        ({}, "no answer in this file"),
     ],
 )
 def test_labels_that_do_not_number_the_answers_are_refused(
@@ -207,7 +148,7 @@ def test_labels_that_do_not_number_the_answers_are_refused(
 ) -> None:
     path = qa_experiment.write("odd.json", labels)
     message = refused_qa(qa_experiment.arguments("--ans2label_path", str(path)))
-    assert str(path) in message
+    assert f"{path}: " in message
     assert complaint in message
 
 
@@ -254,3 +195,79 @@ def test_a_dry_run_writes_nothing(
     run_qa(qa_experiment.arguments("--dry_run", "1"))
     assert "dry run: one batch went through, loss" in capsys.readouterr().err
     assert not (qa_experiment.root / "run").exists()
+
+
+def test_a_finished_run_that_is_overwritten_leaves_no_results(
+    qa_experiment: QaExperiment, run_qa: Run
+) -> None:
+    run_qa(qa_experiment.arguments())
+    folder = qa_experiment.root / "run" / RESULTS
+    assert len(list(folder.iterdir())) == 4
+    run_qa(qa_experiment.arguments("--overwrite", "1", test_datasets=[]))
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_answer_types_that_are_names_of_other_metrics_are_refused_at_once(
+    qa_experiment: QaExperiment, refused_qa: Refuse, split: str
+) -> None:
+    path = qa_experiment.root / f"txt/{split}.jsonl"
+    rows = [QuestionRow("what is it", f"{split}0", "ball", kind) for kind in ("what", "top5")]
+    write_questions(path, rows)
+    message = refused_qa(qa_experiment.arguments())
+    assert f"{path}: answer_type cannot be 'top5', which would be mistaken for" in message
+    assert not (qa_experiment.root / "run").exists()
+
+
+def without_known_answers(experiment: QaExperiment, split: str) -> Path:
+    path = experiment.root / f"txt/{split}.jsonl"
+    rows = [replace(row, answer=UNKNOWN_ANSWER) for row in read_questions(path)]
+    return write_questions(path, rows)
+
+
+def test_a_set_without_known_answers_is_evaluated_as_all_wrong(
+    qa_experiment: QaExperiment, run_qa: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("val", "test"):
+        without_known_answers(qa_experiment, split)
+    run_qa(qa_experiment.arguments())
+    root = qa_experiment.root / "run"
+    scores = content(root / RESULTS / "scores.json")
+    assert scores["counts"]["overall"] == [0, 12]
+    assert scores["protocol"]["num_unanswerable_questions"] == 12
+    validations = [line for line in metric_lines(root) if line["split"] == "valid"]
+    assert [line["overall_acc"] for line in validations] == [0.0] * len(validations)
+    assert all("loss" not in line for line in validations)
+    capsys.readouterr()
+    run_qa(qa_experiment.inference())
+    labels = qa_experiment.root / "ans2label.json"
+    counted = f": test: 12 of 12 answers are not in {labels}; they count as wrong\n"
+    assert capsys.readouterr().err.count(counted) == 1
+
+
+def test_a_loss_that_is_not_there_cannot_choose_the_best_checkpoint(
+    qa_experiment: QaExperiment, refused_qa: Refuse
+) -> None:
+    path = without_known_answers(qa_experiment, "val")
+    message = refused_qa(qa_experiment.arguments("--best_metric", "loss"))
+    assert f"best_metric: tiny val has no loss, none of the 12 answers in {path} is in" in message
+    assert "overall_acc" in message
+    assert not (qa_experiment.root / "run").exists()
+
+
+def test_files_that_the_trained_run_named_and_that_are_gone(
+    qa_experiment: QaExperiment, run_qa: Run, refused_qa: Refuse
+) -> None:
+    run_qa(qa_experiment.arguments())
+    root = qa_experiment.root
+    (root / "ans2label.json").rename(root / "moved.json")
+    (root / "tokenizer").rename(root / "moved")
+    message = refused_qa(qa_experiment.inference())
+    stored = f"This is from {root / 'run/log/args.json'}"
+    missing = f"ans2label_path: there is no file {root / 'ans2label.json'}."
+    assert f"{missing} {stored}; give --ans2label_path FILE.\n" in message
+    assert f"{stored}; give --tokenizer_dir DIR.\n" in message
+    tokenizer = ("--tokenizer_dir", str(root / "moved"))
+    run_qa(qa_experiment.inference("--ans2label_path", str(root / "moved.json"), *tokenizer))
+    message = refused_qa(qa_experiment.inference("--ans2label_path", "/gone", *tokenizer))
+    assert "ans2label_path: there is no file /gone.\n" in message

@@ -21,14 +21,10 @@ from tests.factories import (
     write_captions,
     write_videos,
 )
-from tests.tasks.conftest import Run
+from tests.tasks.conftest import Run, content
 from tests.training.toys import KilledError, assert_same, assert_same_run, metric_lines
 
 RESULTS = "results_test/step_best_1_mean"
-
-
-def content(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def files_of(root: Path) -> set[str]:
@@ -153,15 +149,14 @@ def test_a_dry_run_writes_nothing(
 
 
 class DyingDecoder(MadeUpDecoder):
-    """Notes what it is asked for, and dies at one of the reads."""
+    """Dies after some reads."""
 
-    def __init__(self, *, last_read: int = 10**9) -> None:
-        self.paths: list[Path] = []
+    def __init__(self, *, last_read: int) -> None:
+        super().__init__()
         self.last_read = last_read
 
     def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        self.paths.append(path)
-        if len(self.paths) > self.last_read:
+        if self.reads.total() == self.last_read:
             raise KilledError
         return super().read(path, select, height=height, width=width)
 
@@ -173,13 +168,12 @@ def test_all_training_sets_are_used(
     write_videos(experiment.root / "more", [row.video_id for row in rows])
     txt = write_captions(experiment.root / "txt/more.jsonl", rows)
     more = {"name": "more", "txt": str(txt), "img": str(experiment.root / "more")}
-    decoder = DyingDecoder()
+    decoder = MadeUpDecoder()
     monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: decoder)
     sets = [experiment.dataset("train"), more]
     run(experiment.arguments(train_datasets=sets, num_train_epochs=1, train_batch_size=5))
-    read = [path.stem for path in decoder.paths]
     expected = {*(f"train{i}" for i in range(6)), *(f"more{i}" for i in range(4))}
-    assert {name for name in read if name.startswith(("train", "more"))} == expected
+    assert {name for name in decoder.reads if name.startswith(("train", "more"))} == expected
     assert content(experiment.root / "run/log/args.json")["num_train_steps"] == 2
 
 

@@ -19,7 +19,7 @@ def test_a_run_says_what_it_is_made_of(experiment: TinyExperiment, run: Run) -> 
     assert sizes
     assert 0 < int(sizes[1]) < int(sizes[2])
     assert re.search(r"device cpu, precision fp32, processes: 1, threads of each: \d", log)
-    assert "tiny train: 6 captions of 6 videos to train on\n" in log
+    assert "tiny train: 6 captions, 6 videos to train on\n" in log
     for split in ("val", "test"):
         path = root / "txt" / f"{split}.jsonl"
         assert f"tiny {split} ({path}): 3 captions, 3 videos\n" in log

@@ -11,7 +11,7 @@ from PIL import Image
 from src.errors import USER_ERROR_EXIT_CODE
 from src.tools.answer_sheet import (
     BAR_WIDTH,
-    AnsweredQuestion,
+    ShownQuestion,
     choose_questions,
     draw_sheet,
     main,
@@ -49,15 +49,16 @@ def test_answers_are_read_best_first(results: Path) -> None:
     assert not second.is_right
 
 
-def question(kind: str, number: int) -> AnsweredQuestion:
-    return AnsweredQuestion("a", f"{kind} {number}?", "two", kind, (("two", 1.0),))
+def question(kind: str, number: int) -> ShownQuestion:
+    return ShownQuestion("a", f"{kind} {number}?", "two", kind, (("two", 1.0),))
 
 
 @pytest.mark.parametrize(
     ("num_questions", "expected"),
     [
         (2, ["what 2?", "who 1?"]),
-        (3, ["what 1?", "who 0?", "what 3?"]),
+        (3, ["what 1?", "who 1?", "what 3?"]),
+        (6, ["what 0?", "who 0?", "what 1?", "who 1?", "what 3?", "what 4?"]),
         (99, ["what 0?", "who 0?", "what 1?", "who 1?", "what 2?", "what 3?", "what 4?"]),
     ],
 )
@@ -106,6 +107,17 @@ def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
     results.with_name("scores.json").write_text(json.dumps(scores))
     assert main(flags) == 0
     assert (results.parents[2] / "answer_sheet.png").read_bytes() == picture.read_bytes()
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"no video")
+    flags = ["--output_dir", str(results.parents[2]), "--videos", str(tmp_path)]
+    for picture in (results / "sheet.png", tmp_path / "sheet.docx"):
+        assert main([*flags, "--picture", str(picture)]) == USER_ERROR_EXIT_CODE
+        assert f"cannot write {picture}" in capsys.readouterr().err
 
 
 def test_without_a_record_of_the_evaluation_its_videos_must_be_given(

@@ -7,12 +7,14 @@ import pytest
 
 from src.datasets.annotations import read_captions
 from src.datasets.decoding import make_decoder
+from src.datasets.question_answering import group_questions, label_questions
 from src.datasets.questions import read_answer_labels, read_questions
 from src.errors import USER_ERROR_EXIT_CODE
 from src.tools.demo.planning import plan_dataset
 from src.tools.demo.staging import NUM_FRAMES, SIZE
-from src.tools.make_demo_data import main
+from src.tools.make_demo_data import NUM_QUESTIONS, main
 
+CONFIGS = Path(__file__).parents[2] / "config_release"
 COUNTS = {"train": 3, "val": 1, "test": 2}
 
 
@@ -61,6 +63,19 @@ def test_questions_stand_clip_by_clip(made: Path) -> None:
         assert set(names) == captioned
         most = max(Counter(names).values())
         assert most <= 5 if split == "train" else most > 5
+
+
+def test_siblings_meet_in_the_demos_batches_of_questions(made: Path) -> None:
+    config = json.loads((CONFIGS / "demo_qa.json").read_text())
+    max_group = config["max_n_example_per_group"]
+    assert max_group >= (NUM_QUESTIONS["train"] or 0)
+    labels = read_answer_labels(made / "txt/ans2label.json")
+    labelled, _ = label_questions(read_questions(made / "txt/train_qa.jsonl"), labels)
+    names = [group.video_id for group in group_questions(labelled, max_group=max_group)]
+    assert config["shuffle_block"] == 2
+    blocks = list(zip(names[::2], names[1::2], strict=True))
+    siblings = [(f"train{i:05}a", f"train{i:05}b") for i in range(COUNTS["train"])]
+    assert blocks == siblings
 
 
 def test_labels_number_the_answers_of_the_training_questions(made: Path) -> None:

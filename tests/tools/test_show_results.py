@@ -52,7 +52,14 @@ def test_several_runs_stand_in_one_table(
     assert [row[0] for row in rows] == expected
 
 
-def write_answers(folder: Path, *, right: dict[str, int], annotations: str = "test.jsonl") -> None:
+def write_answers(
+    folder: Path,
+    *,
+    right: dict[str, int],
+    annotations: str = "test.jsonl",
+    num_unanswerable: int = 0,
+    num_left_out: int = 0,
+) -> None:
     totals = {"what": 8, "which way": 2}
     counts = {kind: [right[kind], total] for kind, total in totals.items()}
     folder.mkdir(parents=True)
@@ -60,7 +67,12 @@ def write_answers(folder: Path, *, right: dict[str, int], annotations: str = "te
         "overall_acc": 10.0 * sum(right.values()),
         "counts": {"overall": [sum(right.values()), 10], **counts},
         "majority": {"overall_acc": 20.0, "what_acc": 12.5, "which way_acc": 50.0},
-        "protocol": {"annotations": annotations},
+        "top5_acc": 95.04,
+        "protocol": {
+            "annotations": annotations,
+            "num_unanswerable_questions": num_unanswerable,
+            "num_left_out_questions": num_left_out,
+        },
     }
     (folder / "scores.json").write_text(json.dumps(scores))
 
@@ -84,6 +96,24 @@ def test_answers_are_shown_by_type_with_runs_side_by_side(
         ["what", "80.0", "8", "12.5", "87.5", "62.5", "25.0"],
         ["which way", "20.0", "2", "50.0", "100.0", "0.0", "50.0"],
         ["all", "100.0", "10", "20.0", "90.0", "50.0", "30.0"],
+        ["all, top-5", "", "", "", "95.0", "95.0", "95.0"],
+    ]
+    assert text.endswith("|\n"), "no question was lost"
+
+
+def test_questions_that_could_not_be_right_or_were_left_out_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right, results = {"what": 7, "which way": 2}, tmp_path / "results_test"
+    write_answers(results / "step_1", right=right)
+    write_answers(results / "step_2", right=right, num_unanswerable=3)
+    write_answers(results / "step_3", right=right, num_unanswerable=1, num_left_out=2)
+    assert main(["--output_dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "",
+        "step_2: of the questions 3 could not be right (answers outside the map)",
+        "step_3: of the questions 1 could not be right (answers outside the map),"
+        " 2 left out (unreadable videos)",
     ]
 
 

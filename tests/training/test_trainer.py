@@ -282,3 +282,10 @@ def test_continuing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO):
         train(tmp_path, plan=make_plan())
     assert f"continuing {tmp_path} after update 4" in caplog.text
+
+
+def test_a_metric_to_choose_by_that_is_not_there_stops_the_run_before_training(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InputError, match="best_metric: the validation set gives no accuracy, only"):
+        train(tmp_path, plan=make_plan(best_metric="accuracy"), batch=kill_at_batch(0))

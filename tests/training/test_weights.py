@@ -155,7 +155,7 @@ def test_a_pretrained_checkpoint_starts_question_answering(
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
     with caplog.at_level(logging.INFO):
         load_starting_weights(
-            model, checkpoint=path, vit=None, bert=tmp_path, random_init=False, new_heads=HEAD
+            model, checkpoint=path, vit=None, bert=tmp_path, random_init=False, may_be_missing=HEAD
         )
     for name, value in model.state_dict().items():
         if name.startswith("classifier."):
@@ -163,78 +163,58 @@ def test_a_pretrained_checkpoint_starts_question_answering(
         elif not name.endswith("time_embed"):
             assert torch.equal(value, pretrained[name.replace(TEXT, f"{TEXT}bert.")]), name
     lines = [record.getMessage() for record in caplog.records]
-    assert f"{path}: 4 tensors classifier.* start from random weights" in lines
+    assert f"{path}: it lacks 4 tensors classifier.*, which start as new ones" in lines
     counts = f"{len(fresh) - 4} of the {len(fresh)}"
     assert lines[-1] == f"{path}: {counts} tensors of the model loaded"
     assert any("tensors renamed to the model's names" in line for line in lines)
 
 
-def test_a_finetuned_checkpoint_keeps_its_classifier(tmp_path: Path) -> None:
+def test_what_may_be_missing_is_loaded_where_it_is_there(tmp_path: Path) -> None:
     state = saved(tmp_path / "best.pt", small_qa_model())
-    for new_heads in ((), HEAD):
+    for patterns in ((), HEAD):
         model = small_qa_model()
-        load_checkpoint(model, tmp_path / "best.pt", new_heads=new_heads)
+        load_checkpoint(model, tmp_path / "best.pt", may_be_missing=patterns)
         assert_same(dict(model.state_dict()), state)
 
 
-def test_a_finetuned_checkpoint_may_give_up_its_classifier(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whether the new classifier is of its size or of another."""
+def test_what_a_checkpoint_is_prepared_to_is_loaded(tmp_path: Path) -> None:
+    """As where a classifier is given up, whether the new one is of its size or of another."""
     state = saved(tmp_path / "best.pt", small_qa_model())
+
+    def without_classifier(found: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert_same(found, state)
+        return {name: w for name, w in found.items() if not name.startswith("classifier.")}
+
     for num_labels in (NUM_LABELS, NUM_LABELS + 1):
         model = small_qa_model(num_labels=num_labels)
         fresh = {name: value.clone() for name, value in model.state_dict().items()}
-        with caplog.at_level(logging.INFO):
-            load_checkpoint(model, tmp_path / "best.pt", new_heads=HEAD, drop=HEAD)
+        load_checkpoint(
+            model, tmp_path / "best.pt", may_be_missing=HEAD, prepare=without_classifier
+        )
         for name, value in model.state_dict().items():
             expected = fresh if name.startswith("classifier.") else state
             assert torch.equal(value, expected[name]), name
-    assert "4 tensors classifier.* dropped on request" in caplog.text
 
 
-def test_a_classifier_of_another_size_is_told_with_both_numbers(tmp_path: Path) -> None:
-    path = tmp_path / "best.pt"
-    saved(path, small_qa_model(num_labels=9))
-    for new_heads in ((), HEAD):
-        with pytest.raises(InputError) as caught:
-            load_checkpoint(small_qa_model(num_labels=6), path, new_heads=new_heads)
-        assert str(caught.value) == (
-            f"{path}: the classifier of this checkpoint knows 9 answers, that of this model 6. "
-            "Give as ans2label_path the file that it was trained with; or, to train a new "
-            "classifier, set new_classifier to 1."
-        )
-
-
-def test_inference_needs_a_classifier(tmp_path: Path) -> None:
-    path = tmp_path / "alpro.pt"
-    saved(path, small_model())
-    with pytest.raises(InputError) as caught:
-        load_checkpoint(small_qa_model(), path)
-    assert str(caught.value) == (
-        f"{path}: this checkpoint lacks the classifier (classifier.0.weight, classifier.0.bias, "
-        "classifier.2.weight, classifier.2.bias). Name a checkpoint finetuned for question "
-        "answering."
-    )
+def test_a_tied_tensor_of_a_missing_head_is_not_a_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The language head's decoder is the word embedding, which question answering has."""
+    saved(tmp_path / "best.pt", small_qa_model())
+    model = small_model()
+    names = {name for name in model.state_dict() if name.startswith(f"{TEXT}cls.")}
+    assert f"{TEXT}cls.predictions.decoder.weight" in names
+    with caplog.at_level(logging.INFO):
+        load_checkpoint(model, tmp_path / "best.pt", may_be_missing=(f"{TEXT}cls.*",))
+    assert f"it lacks {len(names) - 1} tensors {TEXT}cls.*, which start as new" in caplog.text
 
 
 def test_half_a_head_is_not_completed_at_random(tmp_path: Path) -> None:
     state = dict(small_qa_model().state_dict())
     del state["classifier.2.bias"]
     torch.save(state, tmp_path / "best.pt")
-    with pytest.raises(InputError, match=r"lacks the classifier \(classifier\.2\.bias\)"):
-        load_checkpoint(small_qa_model(), tmp_path / "best.pt", new_heads=HEAD)
-
-
-def test_a_model_that_differs_elsewhere_too_is_told_of_all(tmp_path: Path) -> None:
-    state = {**small_qa_model(num_labels=9).state_dict(), "temp": torch.zeros(2)}
-    torch.save(state, tmp_path / "best.pt")
-    with pytest.raises(InputError) as caught:
-        load_checkpoint(small_qa_model(num_labels=6), tmp_path / "best.pt")
-    message = str(caught.value)
-    assert "of another architecture" in message
-    assert "classifier.2.bias: (9,) there, (6,) here" in message
-    assert "temp: (2,) there, () here" in message
+    with pytest.raises(InputError, match=r"the checkpoint lacks: classifier\.2\.bias"):
+        load_checkpoint(small_qa_model(), tmp_path / "best.pt", may_be_missing=HEAD)
 
 
 def test_bert_starts_the_headless_text_encoder(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""What becomes of the classifier of a checkpoint that question answering starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.factories import TinyExperiment
+from tests.question_factories import ANSWERS, QaExperiment
+from tests.tasks.conftest import Refuse, Run
+
+TAKEN_OVER = "its classifier is taken over; new_classifier 1 trains a new one"
+OTHER_LABELS = "its labels may mean other answers"
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture
+def trained(qa_experiment: QaExperiment, run_qa: Run) -> Path:
+    """A checkpoint of the run in ``run``."""
+    run_qa(qa_experiment.arguments(num_train_epochs=1))
+    return qa_experiment.root / "run/ckpt/model_step_best.pt"
+
+
+def start(checkpoint: Path) -> dict[str, Any]:
+    """Changes to the config: from a checkpoint, which is hardly trained further."""
+    return {"random_init": 0, "e2e_weights_path": str(checkpoint), "learning_rate": 1e-12}
+
+
+def test_a_pretrained_checkpoint_starts_the_model(
+    qa_experiment: QaExperiment, run_qa: Run, run: Run, tmp_path: Path
+) -> None:
+    retrieval = TinyExperiment(tmp_path / "retrieval")
+    run(retrieval.arguments())
+    checkpoint = tmp_path / "retrieval/run/ckpt/model_step_last.pt"
+    run_qa(qa_experiment.arguments(**start(checkpoint)))
+    before = weights_of(checkpoint)
+    after = weights_of(qa_experiment.root / "run/ckpt/model_step_last.pt")
+    word_embeddings = "embeddings.word_embeddings.weight"
+    torch.testing.assert_close(
+        after[f"text_encoder.{word_embeddings}"], before[f"text_encoder.bert.{word_embeddings}"]
+    )
+    assert after.keys() - before.keys() >= {"classifier.0.weight", "classifier.2.weight"}
+
+
+def test_a_finetuned_checkpoint_starts_retrieval(
+    trained: Path, tmp_path: Path, run: Run
+) -> None:
+    """It has no language head, which retrieval keeps but does not use."""
+    retrieval = TinyExperiment(tmp_path / "retrieval")
+    run(retrieval.arguments(**start(trained)))
+    before = weights_of(trained)
+    after = weights_of(tmp_path / "retrieval/run/ckpt/model_step_last.pt")
+    name = "encoder.layer.1.output.dense.weight"
+    torch.testing.assert_close(
+        after[f"text_encoder.bert.{name}"], before[f"text_encoder.{name}"]
+    )
+    log = (tmp_path / "retrieval/run/log/log.txt").read_text()
+    assert f"{trained}: it lacks 6 tensors text_encoder.cls.*, which start as new ones" in log
+    assert "4 tensors classifier.* not used" in log
+
+
+def test_a_classifier_is_taken_over_or_made_anew(
+    qa_experiment: QaExperiment, trained: Path, run_qa: Run
+) -> None:
+    before, root = weights_of(trained), qa_experiment.root
+    for output, flags in (("same", ()), ("anew", ("--new_classifier", "1"))):
+        run_qa(qa_experiment.arguments(*flags, output=output, **start(trained)))
+        after = weights_of(root / output / "ckpt/model_step_last.pt")
+        log = (root / output / "log/log.txt").read_text()
+        change = after["classifier.2.bias"] - before["classifier.2.bias"]
+        taken_over = bool(change.abs().max() < 1e-6)
+        assert taken_over == (output == "same") == (f"{trained}: {TAKEN_OVER}" in log)
+        assert OTHER_LABELS not in log
+
+
+@pytest.mark.parametrize("num_outputs", [923, 2423])
+def test_a_classifier_of_another_size_is_refused(
+    qa_experiment: QaExperiment,
+    trained: Path,
+    run_qa: Run,
+    refused_qa: Refuse,
+    num_outputs: int,
+) -> None:
+    weights, other = weights_of(trained), qa_experiment.root / "other.pt"
+    for name in ("classifier.2.weight", "classifier.2.bias"):
+        weights[name] = torch.cat([weights[name], weights[name]])[:num_outputs]
+    torch.save(weights, other)
+    labels = qa_experiment.root / "ans2label.json"
+    told = (
+        f"{other}: its classifier has {num_outputs} outputs, this model's 1500, because there are "
+        f"9 answers in {labels} (at least 1500 outputs). Give as ans2label_path the file that it "
+        "was trained with"
+    )
+    in_training = refused_qa(qa_experiment.arguments(output="second", **start(other)))
+    assert f"{told}; or set new_classifier to 1, to train a new one.\n" in in_training
+    in_inference = refused_qa(qa_experiment.inference("--e2e_weights_path", str(other)))
+    assert f"{told}.\n" in in_inference
+    run_qa(qa_experiment.arguments("--new_classifier", "1", output="second", **start(other)))
+
+
+def test_a_model_of_another_width_is_told_with_all_differences(
+    qa_experiment: QaExperiment, trained: Path, refused_qa: Refuse
+) -> None:
+    weights, other = weights_of(trained), qa_experiment.root / "other.pt"
+    weights["classifier.2.weight"] = torch.zeros(9, 5)
+    weights["temp"] = torch.zeros(2)
+    torch.save(weights, other)
+    message = refused_qa(qa_experiment.inference("--e2e_weights_path", str(other)))
+    assert "classifier.2.weight: (9, 5) there, (1500, 64) here" in message
+    assert "temp: (2,) there, () here" in message
+
+
+def test_inference_needs_a_classifier(
+    qa_experiment: QaExperiment, trained: Path, refused_qa: Refuse
+) -> None:
+    headless = qa_experiment.root / "headless.pt"
+    weights = weights_of(trained)
+    torch.save({n: w for n, w in weights.items() if not n.startswith("classifier")}, headless)
+    message = refused_qa(qa_experiment.inference("--e2e_weights_path", str(headless)))
+    assert f"{headless}: this checkpoint has no classifier of answers" in message
+    del weights["classifier.2.bias"]
+    torch.save(weights, headless)  # half a classifier is not completed at random
+    for arguments in (
+        qa_experiment.inference("--e2e_weights_path", str(headless)),
+        qa_experiment.arguments(output="second", **start(headless)),
+    ):
+        assert "the checkpoint lacks: classifier.2.bias" in refused_qa(arguments)
+
+
+def test_another_map_of_answers_is_warned_of(
+    qa_experiment: QaExperiment,
+    trained: Path,
+    run_qa: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def warned(arguments: list[str]) -> bool:
+        run_qa(arguments)
+        lines = [line for line in capsys.readouterr().err.splitlines() if OTHER_LABELS in line]
+        assert [line.partition(": ")[2] for line in lines] in ([], [expected])
+        return bool(lines)
+
+    used = qa_experiment.root / "ans2label.json"
+    moved = qa_experiment.root / "moved.json"
+    moved.write_text(used.read_text())
+    other = qa_experiment.write("other.json", {a: n for n, a in enumerate(reversed(ANSWERS))})
+    expected = (
+        f"ans2label_path: {other} is not the map that {trained} was trained with ({used}, whose "
+        f"SHA-256 was another one); {OTHER_LABELS}"
+    )
+    assert not warned(qa_experiment.inference())
+    assert not warned(qa_experiment.inference("--ans2label_path", str(moved)))
+    flags = ("--ans2label_path", str(other))
+    assert warned(qa_experiment.inference(*flags))
+    assert warned(qa_experiment.arguments(*flags, output="second", **start(trained)))
+    anew = (*flags, "--new_classifier", "1")
+    assert not warned(qa_experiment.arguments(*anew, output="third", **start(trained)))
+    used.write_text(other.read_text())  # the file itself has changed
+    expected = expected.replace(str(other), str(used))
+    assert warned(qa_experiment.inference())
+    foreign = trained.rename(qa_experiment.root / "downloaded.pt")  # of no run that is known
+    assert not warned(qa_experiment.inference("--e2e_weights_path", str(foreign)))
+
+
+def test_a_new_classifier_that_makes_no_difference_is_told(
+    qa_experiment: QaExperiment,
+    trained: Path,
+    run_qa: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    notice, flags = "new_classifier has no effect: ", ("--new_classifier", "1")
+    run_qa(qa_experiment.arguments(*flags, output="second"))
+    assert f"{notice}e2e_weights_path is not given" in capsys.readouterr().err
+    run_qa(qa_experiment.arguments(*flags, output="third", **start(trained)))
+    run_qa(qa_experiment.inference(output="third"))  # the trained run's was of use there
+    assert notice not in capsys.readouterr().err
+    run_qa(qa_experiment.inference(*flags))
+    assert f"{notice}inference trains no classifier" in capsys.readouterr().err
