@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.factories import TinyExperiment
-from tests.tasks.conftest import Run
-from tests.tasks.test_run_video_retrieval import RESULTS, DyingDecoder, content
+from tests.question_factories import QaExperiment
+from tests.tasks.conftest import Run, content
+from tests.tasks.test_run_video_retrieval import RESULTS, DyingDecoder
 from tests.training.toys import KilledError, assert_same_run, metric_lines
 
 pytest.importorskip("tensorboard")
@@ -85,3 +86,21 @@ def test_attention_kernels_agree(experiment: TinyExperiment, run: Run) -> None:
         text = (experiment.root / "run" / RESULTS / "results.json").read_text()
         scores.append([record["score"] for record in json.loads(text)])
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)
+
+
+# The scale of fp16's loss starts too high, and each update that overflows is skipped and halves it.
+@pytest.mark.parametrize(("precision", "epochs"), [("fp32", 1), ("bf16", 1), ("fp16", 4)])
+def test_questions_are_learnt_and_answered(
+    qa_experiment: QaExperiment, run_qa: Run, precision: str, epochs: int
+) -> None:
+    flags = ("--device", "cuda", "--precision", precision)
+    run_qa(qa_experiment.arguments(*flags, num_train_epochs=epochs))
+    lines = metric_lines(qa_experiment.root / "run")
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    probabilities = {}
+    for device in ("cuda", "cpu"):
+        run_qa(qa_experiment.inference("--device", device, "--precision", "fp32"))
+        records = content(qa_experiment.root / "run" / RESULTS / "results_all.json")
+        answers = [answer for record in records for answer in record["top5"]]
+        probabilities[device] = [answer["probability"] for answer in answers]
+    np.testing.assert_allclose(probabilities["cuda"], probabilities["cpu"], atol=0.02)
