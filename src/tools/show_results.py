@@ -114,14 +114,14 @@ def _answers_table(scores_of: dict[Path, Scores]) -> str:
     rows = [
         [
             "all" if kind == ALL else kind,
-            f"{100 * totals[kind] / totals[ALL]:.1f}",
+            _percent(totals[kind], totals[ALL]),
             str(totals[kind]),
-            f"{scores['majority'][f'{kind}_acc']:.1f}",
+            f"{scores['majority'][f'{kind}_acc']:.2f}",
             *(_percent(*each["counts"][kind]) for each in scores_of.values()),
         ]
         for kind in [*(kind for kind in totals if kind != ALL), ALL]
     ]
-    top5 = [f"{each['top5_acc']:.1f}" for each in scores_of.values()]
+    top5 = [f"{each['top5_acc']:.2f}" for each in scores_of.values()]
     return _table(head, [*rows, ["all, top-5", "", "", "", *top5]])
 
 
@@ -137,7 +137,8 @@ def _lost_questions(scores_of: dict[Path, Scores]) -> str:
 
 
 def _percent(correct: int, total: int) -> str:
-    return f"{100 * correct / total:.1f}"
+    """As precise as the percentages in ``scores.json``, so that equal ones read alike."""
+    return f"{100 * correct / total:.2f}"
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
