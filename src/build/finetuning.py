@@ -7,7 +7,12 @@ from typing import Any
 
 from src.build.inputs import check_inference_inputs, check_training_inputs
 from src.build.recipe import Evaluator, Recipe
-from src.build.results import given_arguments, protocol_of, results_folder
+from src.build.results import (
+    given_arguments,
+    protocol_of,
+    results_folder,
+    warn_of_replacement,
+)
 from src.build.summary import log_summary
 from src.build.training import (
     build_output,
@@ -120,10 +125,14 @@ def evaluate_and_write(
     folder = results_folder(
         config, data, checkpoint=checkpoint, step=step, suffix=recipe.results_suffix()
     )
+    protocol = {
+        **protocol_of(config, data, checkpoint=checkpoint, engine=engine),
+        **recipe.protocol(),
+    }
+    warn_of_replacement(folder, protocol=protocol)
     write_json(folder / "raw_args.json", given_arguments(recipe.resolved))
     write_json(folder / "merged_args.json", recipe.resolved.to_json())
-    protocol = protocol_of(config, data, checkpoint=checkpoint, engine=engine)
-    table = recipe.write_results(folder, outcome, protocol={**protocol, **recipe.protocol()})
+    table = recipe.write_results(folder, outcome, protocol=protocol)
     logger.info("%s: %s\nresults: %s", data.annotations, table, folder)
 
 

@@ -1,15 +1,16 @@
 """What a config names must be there: all that is absent is reported together, before any work."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from src.configs.layers import STORED_SOURCE
+from src.configs.layers import INFERENCE_SOURCE, STORED_SOURCE
 from src.configs.loading import Resolved
 from src.configs.schema import DatasetConfig, DownstreamConfig, ExperimentConfig
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
-from src.training.output import OutputFolder
+from src.training.output import OutputFolder, read_stored, run_of
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
 
 
@@ -48,10 +49,47 @@ def check_inference_inputs(resolved: Resolved[Any], *, others: Mapping[str, Path
         *_missing_file("inference_txt_db", Path(str(config.inference_txt_db))),
         *_missing_folder("inference_img_db", str(config.inference_img_db)),
     ]
+    output = OutputFolder(Path(config.output_dir), rank=0)
     for key, path in others.items():
-        problems += _with_origin(_missing_file(key, path), resolved, f"{key} FILE")
+        copy = output.copies.get(key)
+        name = copy if copy is not None and copy.is_file() else "FILE"
+        problems += _with_origin(_missing_file(key, path), resolved, f"{key} {name}")
     problems += _with_origin(_missing_vocabulary(config), resolved, "tokenizer_dir DIR")
-    _report([*problems, *_missing_weights(config)])
+    problems += _other_video_encoder(resolved)
+    if resolved.sources["e2e_weights_path"] == INFERENCE_SOURCE:
+        _report([*problems, *_missing_step(output, config.inference_model_step)])
+    else:
+        _report([*problems, *_missing_weights(config)])
+
+
+def _missing_step(output: OutputFolder, step: str) -> list[str]:
+    """Say which checkpoints a run has, if not this one."""
+    path = output.checkpoint(step)
+    if path.is_file():
+        return []
+    if steps := output.steps():
+        return [f"inference_model_step is {step}; {path.parent} has {', '.join(steps)}."]
+    return [f"{path.parent}: no checkpoint yet; continue the training first."]
+
+
+def _other_video_encoder(resolved: Resolved[Any]) -> list[str]:
+    """Say in what the video encoder differs from that of the run that the checkpoint is of."""
+    run = run_of(Path(str(resolved.config.e2e_weights_path)))
+    trained = read_stored(run.args).get("visual_model") if run else None
+    if run is None or not isinstance(trained, dict):
+        return []
+    encoder = resolved.video_encoder
+    changed = [
+        f"{key} {trained[key]!r} there, {value!r} now"
+        for key, value in asdict(encoder).items()
+        if key not in encoder.TRAINING_ONLY and trained.get(key, value) != value
+    ]
+    if not changed:
+        return []
+    return [
+        f"visual_model_cfg: {resolved.config.visual_model_cfg} is not the video encoder of "
+        f"{run.args}: {'; '.join(changed)}. Give --visual_model_cfg FILE with its values."
+    ]
 
 
 def _with_origin(problems: list[str], resolved: Resolved[Any], flag: str) -> list[str]:
@@ -93,6 +131,9 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
     """Of the weights that `start_weights` will read, what is not there."""
     if config.e2e_weights_path is not None:
         path = config.e2e_weights_path
+        if Path(path).is_dir():
+            example = Path(path) / "model_step_best.pt"
+            return [f"e2e_weights_path: {path} is a folder; name a file such as {example}."]
         found = Path(path).is_file()
         return [] if found else [f"e2e_weights_path: {path}: there is no such checkpoint file."]
     vit = resolve_vit(config.visual_weights_path)

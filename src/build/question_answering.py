@@ -1,7 +1,7 @@
 """What is the question answering task's own: its data, its objective, its evaluation."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import filter as names_like
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,18 @@ from src.configs.options import annotation_file
 from src.configs.schema import DatasetConfig, QaConfig
 from src.datasets.annotations import sha256_of
 from src.datasets.question_answering import QaCollate, group_questions, label_questions
-from src.datasets.questions import AnswerLabels, QuestionRow, read_answer_labels, read_questions
+from src.datasets.questions import (
+    AnswerLabels,
+    QuestionRow,
+    describe_unknown,
+    read_answer_labels,
+    read_questions,
+)
 from src.errors import InputError
 from src.evaluation.answers import RESERVED_TYPES, QaOutcome
 from src.evaluation.question_answering import QuestionAnsweringEvaluator
 from src.evaluation.report import answers_table, write_answers
 from src.evaluation.running import Progress
-from src.evaluation.sets import EvaluationSet
 from src.modeling.question_answering import (
     CLASSIFIER_NAMES,
     CLASSIFIER_OUTPUT,
@@ -30,7 +35,7 @@ from src.modeling.question_answering import (
 )
 from src.modeling.weight_names import StateDict
 from src.tasks.question_answering_task import QuestionAnsweringTask
-from src.training.output import stored_arguments
+from src.training.output import run_of
 from src.training.trainer import TrainingData, TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -72,14 +77,13 @@ class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnsw
         labelled, num_left_out = label_questions(rows, self.labels)
         if not labelled:
             raise InputError(
-                f"{found.name}: none of the {len(rows)} answers in {found.path} is in "
-                f"{self.config.ans2label_path} (ans2label_path); name the file that belongs "
-                "to this set"
+                f"{found.name}: none of the {len(rows)} questions in {found.path} has an answer "
+                f"that is {self._outside(rows)}. Name the file that belongs to this set."
             )
         if num_left_out:
             self._warn(
-                f"{found.name}: {num_left_out} of the {len(rows)} questions are left out of the "
-                f"training, their answers are not in {self.config.ans2label_path}"
+                f"{found.name}: {num_left_out} of the {len(rows)} questions in {found.path} are "
+                f"left out of the training, their answers are not {self._outside(rows)}"
             )
         groups = group_questions(labelled, max_group=self.config.max_n_example_per_group)
         return TrainingItems(groups, len(labelled), num_left_out)
@@ -92,46 +96,41 @@ class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnsw
         """Makes batches of videos with their questions."""
         return QaCollate(self.tokenizer, max_length=self.config.max_txt_len)
 
-    def validation_set(self) -> EvaluationSet[QuestionRow]:
-        """The set that a training run is validated on; it has the metric to choose by.
+    def check_evaluated(self, found: Annotations[QuestionRow], *, validates: bool) -> None:
+        """Say how many questions of a set cannot be answered.
 
         Raises:
-            InputError: if that is the loss, and no answer has a label.
+            InputError: if the accuracy of an answer type would go by the name of another metric,
+                or the loss is to choose the best checkpoint and no answer has a label.
         """
-        data = super().validation_set()
-        if self.config.best_metric == "loss" and self._num_unknown(data) == len(data.rows):
-            raise InputError(
-                f"best_metric: {data.name} has no loss, none of the {len(data.rows)} answers in "
-                f"{data.annotations} is in {self.config.ans2label_path} (ans2label_path). Name "
-                "the file that belongs to this set, or set best_metric to overall_acc."
-            )
-        return data
-
-    def evaluation_set(
-        self, part: DatasetConfig, *, num_clips: int = 1
-    ) -> EvaluationSet[QuestionRow]:
-        """A validation or test set; says how many of its questions cannot be answered.
-
-        Raises:
-            InputError: if the accuracy of an answer type would go by the name of another metric.
-        """
-        data = super().evaluation_set(part, num_clips=num_clips)
-        taken = sorted({row.answer_type for row in data.rows} & set(RESERVED_TYPES))
+        taken = sorted({row.answer_type for row in found.rows} & set(RESERVED_TYPES))
         if taken:
             raise InputError(
-                f"{data.annotations}: answer_type cannot be {' or '.join(map(repr, taken))}, "
+                f"{found.path}: answer_type cannot be {' or '.join(map(repr, taken))}, "
                 f"which would be mistaken for the {taken[0]}_acc of all questions; name the type "
                 "otherwise"
             )
-        if num_unknown := self._num_unknown(data):
-            self._warn(
-                f"{data.name}: {num_unknown} of {len(data.rows)} answers are not in "
-                f"{self.config.ans2label_path}; they count as wrong"
+        num_rows, num_unknown = len(found.rows), self._num_unknown(found.rows)
+        if validates and self.config.best_metric == "loss" and num_unknown == num_rows:
+            raise InputError(
+                f"best_metric: {found.name} has no loss, none of the {num_rows} questions in "
+                f"{found.path} has an answer that is {self._outside(found.rows)}. Name "
+                "as ans2label_path the file that belongs to this set, or set best_metric to "
+                "overall_acc."
             )
-        return data
+        if num_unknown:
+            self._warn(
+                f"{found.name}: {num_unknown} of the {num_rows} questions in {found.path} count as "
+                f"wrong, their answers are not {self._outside(found.rows)}"
+            )
 
-    def _num_unknown(self, data: EvaluationSet[QuestionRow]) -> int:
-        return sum(self.labels.label_of(row.answer) is None for row in data.rows)
+    def _num_unknown(self, rows: Sequence[QuestionRow]) -> int:
+        return sum(self.labels.label_of(row.answer) is None for row in rows)
+
+    def _outside(self, rows: Sequence[QuestionRow]) -> str:
+        """In which map answers are not, and which."""
+        unknown = describe_unknown([row.answer for row in rows], self.labels)
+        return f"in {self.config.ans2label_path} (ans2label_path): {unknown}"
 
     def build_model(self) -> AlproForQuestionAnswering:
         """ALPRO with a classifier of answers."""
@@ -144,7 +143,8 @@ class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnsw
         """The checkpoint, without its classifier if a new one is asked for.
 
         Raises:
-            InputError: if its classifier is of another size, or is not there for inference.
+            InputError: if its classifier is of another size or of other answers, or is not there
+                for inference.
         """
         config, path = self.config, self.config.e2e_weights_path
         classifier = names_like(state, CLASSIFIER_NAMES)
@@ -158,10 +158,10 @@ class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnsw
         if config.new_classifier and not config.do_inference:
             logger.info("%s: its classifier is left out, a new one is trained", path)
             return {name: value for name, value in state.items() if name not in classifier}
+        self._compare_labels(Path(str(path)))
         self._check_size(state.get(CLASSIFIER_OUTPUT), model.get_parameter(CLASSIFIER_OUTPUT))
         if not config.do_inference:
             logger.info("%s: its classifier is taken over; new_classifier 1 trains a new one", path)
-        self._compare_labels(Path(str(path)))
         return state
 
     def _check_size(self, there: Tensor | None, here: Tensor) -> None:
@@ -169,26 +169,35 @@ class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnsw
         if there is None or there.shape[1:] != here.shape[1:] or len(there) == len(here):
             return
         config = self.config
-        anew = "" if config.do_inference else "; or set new_classifier to 1, to train a new one"
         raise InputError(
             f"{config.e2e_weights_path}: its classifier has {len(there)} outputs, this model's "
             f"{len(here)}, because there are {len(self.labels)} answers in {config.ans2label_path} "
             f"(at least {MIN_NUM_LABELS} outputs). Give as ans2label_path the file that it was "
-            f"trained with{anew}."
+            f"trained with{self._or_anew()}."
         )
 
     def _compare_labels(self, checkpoint: Path) -> None:
-        """Warn where a classifier was trained with another map of answers, as far as is known."""
-        stored = stored_arguments(checkpoint)
-        before = str(Path(str(stored.get("ans2label_path"))))
-        hashes = stored.get("annotations_sha256")
-        known = hashes.get(before) if isinstance(hashes, dict) else None
-        now = Path(self.config.ans2label_path)
-        if known is not None and known != sha256_of(now):
-            self._warn(
-                f"ans2label_path: {now} is not the map that {checkpoint} was trained with "
-                f"({before}, whose SHA-256 was another one); its labels may mean other answers"
-            )
+        """Refuse a classifier whose labels meant other answers, as far as its run tells."""
+        run, now = run_of(checkpoint), Path(self.config.ans2label_path)
+        if run is None or not run.answer_labels.is_file():
+            return
+        before, here = read_answer_labels(run.answer_labels).texts, self.labels.texts
+        changed = [label for label, text in enumerate(before) if here[label : label + 1] != (text,)]
+        if not changed:
+            return
+        label = changed[0]
+        meant = repr(here[label]) if label < len(here) else "no answer"
+        raise InputError(
+            f"ans2label_path: {now} is not the map that {checkpoint} was trained with, "
+            f"{run.answer_labels}: label {label} is {before[label]!r} there, {meant} here. "
+            f"Give --ans2label_path {run.answer_labels}{self._or_anew()}."
+        )
+
+    def _or_anew(self) -> str:
+        """The other remedy, which there is in training alone."""
+        if self.config.do_inference:
+            return ""
+        return "; or set new_classifier to 1, to train a new one"
 
     def _warn(self, message: str) -> None:
         """Warn, once for all processes."""

@@ -118,13 +118,29 @@ class Recipe(ABC, Generic[Config, Row, Model]):
 
     def validation_set(self) -> EvaluationSet[Row]:
         """The set that a training run is validated on."""
-        return self.evaluation_set(self.config.val_datasets[0])
+        return self._evaluation_set(self.config.val_datasets[0], num_clips=1, validates=True)
 
     def evaluation_set(self, part: DatasetConfig, *, num_clips: int = 1) -> EvaluationSet[Row]:
-        """A validation or test set, with so many clips per video."""
-        return build_evaluation_set(
-            self.config, self.annotations(part), num_clips=num_clips, engine=self.engine
-        )
+        """A set to be tested on, with so many clips per video."""
+        return self._evaluation_set(part, num_clips=num_clips, validates=False)
+
+    def _evaluation_set(
+        self, part: DatasetConfig, *, num_clips: int, validates: bool
+    ) -> EvaluationSet[Row]:
+        found = self.annotations(part)
+        self.check_evaluated(found, validates=validates)
+        return build_evaluation_set(self.config, found, num_clips=num_clips, engine=self.engine)
+
+    def check_evaluated(self, found: Annotations[Row], *, validates: bool) -> None:
+        """Check the rows of a set, all of them also where only a few are evaluated (``debug``).
+
+        Args:
+            found: the set.
+            validates: it chooses the best checkpoint.
+
+        Raises:
+            InputError: if the task cannot be evaluated on them.
+        """
 
     def evaluator_arguments(self) -> dict[str, Any]:
         """What the evaluators of all tasks are told alike."""

@@ -1,5 +1,7 @@
 """Where the results of an evaluation go, and everything that its numbers depend on."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from src.datasets.annotations import sha256_of
 from src.datasets.sampling import evaluation_sampling
 from src.distributed.engine import Engine
 from src.evaluation.sets import EvaluationSet
-from src.training.output import OutputFolder
+from src.training.output import OutputFolder, read_stored
 from src.training.precision import usable_precision
 
+logger = logging.getLogger(__name__)
+
+_SAME_NUMBERS = ("version", "num_processes")  # of the protocol: others are no other evaluation
 _NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
 
 
@@ -75,3 +80,22 @@ def protocol_of(
         "num_processes": engine.size,
         "version": __version__,
     }
+
+
+def warn_of_replacement(folder: Path, *, protocol: Mapping[str, Any]) -> None:
+    """Warn if the results of another evaluation are in a folder.
+
+    Args:
+        folder: where results will be written.
+        protocol: of these results, without counts.
+    """
+    before = read_stored(folder / "scores.json").get("protocol")
+    if not isinstance(before, dict):
+        return
+    changed = [
+        f"{key} {before[key]} there, {value} now"
+        for key, value in protocol.items()
+        if key not in _SAME_NUMBERS and before.get(key, value) != value
+    ]
+    if changed:
+        logger.warning("these results replace others in %s: %s", folder, "; ".join(changed))

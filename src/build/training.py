@@ -141,6 +141,7 @@ def build_output(
         return output
     arguments = {
         **resolved.to_json(),
+        "script": config.SCRIPT,
         "n_gpu": engine.size,
         "num_train_steps": plan.num_train_steps,
         "valid_steps": plan.valid_steps,

@@ -21,6 +21,7 @@ from src.configs.layers import (
     read_json_object,
 )
 from src.configs.problems import Problem
+from src.errors import InputError
 
 
 def inference_layers(
@@ -34,6 +35,9 @@ def inference_layers(
     """The stored config, and the paths that follow from output folder and step, as layers.
 
     A folder without a stored run is an error, unless the weights are named by a flag.
+
+    Raises:
+        InputError: if the run is of another task, so that nothing in it can be right.
     """
     stored = Path(output_dir) / "log" / "args.json"
     model_config = Path(output_dir) / "log" / "model_config.json"
@@ -70,6 +74,11 @@ def _no_run(stored: Path, *, output_dir: str) -> Problem:
 def _stored_layer(config_class: Any, path: Path, problems: list[Problem]) -> Layer:
     values = read_json_object(path, named_by="--output_dir", problems=problems)
     layer = Layer(STORED_SOURCE, str(path), values)
+    script = values.get("script", config_class.SCRIPT)
+    if script != config_class.SCRIPT:
+        raise InputError(
+            f"{path.parents[1]} is a run of {script}; use that script, or name another folder"
+        )
     apply_aliases(layer, config_class.ALIASES)
     options = options_of(config_class)
     layer.values = {

@@ -18,6 +18,14 @@ class VideoEncoderConfig:
 
     TOPIC: ClassVar[str] = "Video encoder (visual_model_cfg)"
     INERT: ClassVar[frozenset[str]] = frozenset()
+    TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("drop_rate", "attn_drop_rate", "drop_path_rate", "gradient_checkpointing"),
+            *("initializer_range", "pos_embed_std", "time_embed_std", "temporal_init"),
+            *("maxpool_kernel_size", "use_maxpooling"),
+        }
+    )
+    """Makes no difference to what a trained model computes."""
 
     cls: str = option("TimeSformer", "encoder class", choices=("TimeSformer",))
     patch_size: int = option(16, "pixels along each side of a patch", minimum=1)

@@ -50,7 +50,7 @@ class ExperimentConfig(
     DERIVED: ClassVar[frozenset[str]] = frozenset(
         {
             *("n_gpu", "num_train_steps", "save_steps", "valid_steps"),
-            *("annotations_sha256", "num_left_out_questions", "visual_model"),
+            *("annotations_sha256", "num_left_out_questions", "script", "visual_model"),
         }
     )
     """Stored by a run with its config; accepted in a file, never used."""

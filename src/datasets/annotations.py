@@ -41,8 +41,13 @@ class Record:
         """Whether there is a value under this key."""
         return self.values.get(key) is not None
 
-    def text(self, key: str, *other_names: str) -> str:
+    def text(self, key: str, *other_names: str, if_missing: str = "") -> str:
         """The text under this key, or where that is absent, under one of its other names.
+
+        Args:
+            key: where the text is.
+            other_names: where else it may be.
+            if_missing: what to say of it to whoever has left it out.
 
         Raises:
             InputError: where no such value is there, or none that says something.
@@ -51,9 +56,14 @@ class Record:
         value = self.values.get(name)
         if value is None:
             found = sorted(key for key in self.values if self.has(key))
-            raise InputError(f"{self.where}: field {key!r} is missing (fields found: {found})")
+            remedy = f"; {if_missing}" if if_missing else ""
+            raise InputError(
+                f"{self.where}: field {key!r} is missing (fields found: {found}){remedy}"
+            )
         if not isinstance(value, str):
             remedy = "; put it in quotes" if isinstance(value, int | float) else ""
+            if isinstance(value, list):
+                remedy = f"; write one row per {name}"
             raise InputError(
                 f"{self.where}: field {name!r} must be text, not {type(value).__name__} "
                 f"({value!r}){remedy}"
@@ -129,7 +139,10 @@ def _jsonl_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
                     f"one object such as {kind.example}"
                 ) from error
             if not isinstance(values, dict):
-                raise InputError(f"{where}: a JSON object is expected, not {type(values).__name__}")
+                raise InputError(
+                    f"{where}: a JSON object is expected, not {type(values).__name__}; write one "
+                    f"object per line, such as {kind.example}"
+                )
             yield Record(where, values)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,8 @@ UNTYPED = "other"
 """Answer type of questions whose annotation names none."""
 _EXAMPLE = '{"cat": 0, "dog": 1}'
 _NUM_NAMED = 5  # labels and answers that a message names
+_NUM_UNKNOWN = 3  # answers outside the map that a message names
+_NO_ANSWER = "questions need an answer, also for inference; a placeholder counts as wrong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,24 @@ class AnswerLabels:
         return {text: label for label, text in enumerate(self.texts)}
 
 
+def describe_unknown(answers: Iterable[str], labels: AnswerLabels) -> str:
+    """Name a few of the answers that are outside the map, first those that may be misspelt."""
+    known = {_plain(text): text for text in labels.texts}
+    unknown = [answer for answer in answers if labels.label_of(answer) is None]
+    meant = {answer: known.get(_plain(answer)) for answer in unknown}
+    told = [
+        repr(answer) if near is None
+        else f"{answer!r} differs from {near!r} only in capitals or spaces"
+        for answer, near in sorted(meant.items(), key=lambda item: item[1] is None)
+    ]  # fmt: skip
+    return ", ".join(told[:_NUM_UNKNOWN]) + (", ..." if len(told) > _NUM_UNKNOWN else "")
+
+
+def _plain(answer: str) -> str:
+    """An answer without capitals and surrounding spaces."""
+    return answer.strip().casefold()
+
+
 def read_questions(path: Path) -> list[QuestionRow]:
     """Read the questions of a ``.jsonl`` or ``.csv`` file; see :func:`read_rows`."""
     return read_rows(path, _QUESTIONS)
@@ -68,46 +88,47 @@ def read_answer_labels(path: Path) -> AnswerLabels:
     Raises:
         InputError: naming the file and what is wrong with it.
     """
+    where = f"ans2label_path: {path}"
     if not path.is_file():
         raise InputError(
-            f"ans2label_path: file {path} not found; give a JSON object that numbers the answers, "
+            f"{where}: no such file; give a JSON object that numbers the answers, "
             f"such as {_EXAMPLE}"
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
-        labels = json.loads(text, object_pairs_hook=partial(_object_of, path=path))
+        labels = json.loads(text, object_pairs_hook=partial(_object_of, where=where))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); convert the file to UTF-8") from error
+        raise InputError(f"{where}: not UTF-8 text ({error}); convert the file to UTF-8") from error
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{path}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it must "
-            f"be one object that numbers the answers, such as {_EXAMPLE}"
+            f"{where}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it "
+            f"must be one object that numbers the answers, such as {_EXAMPLE}"
         ) from error
     if not isinstance(labels, dict):
         raise InputError(
-            f"{path}: a JSON object is expected, not {type(labels).__name__}; it must number the "
+            f"{where}: a JSON object is expected, not {type(labels).__name__}; it must number the "
             f"answers, such as {_EXAMPLE}"
         )
     if not labels:
-        raise InputError(f"{path}: no answer in this file; it must have at least one")
-    _check_labels(labels, path=path)
+        raise InputError(f"{where}: no answer in this file; it must have at least one")
+    _check_labels(labels, where=where)
     return AnswerLabels(tuple(sorted(labels, key=labels.__getitem__)))
 
 
-def _object_of(pairs: list[tuple[str, Any]], *, path: Path) -> dict[str, Any]:
+def _object_of(pairs: list[tuple[str, Any]], *, where: str) -> dict[str, Any]:
     """A JSON object as a dict; JSON lets a key occur twice, of which one would be lost."""
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
-        raise InputError(f"{path}: answers listed more than once: {_some(twice)}; list each once")
+        raise InputError(f"{where}: answers listed more than once: {_some(twice)}; list each once")
     return dict(pairs)
 
 
-def _check_labels(labels: dict[str, Any], *, path: Path) -> None:
+def _check_labels(labels: dict[str, Any], *, where: str) -> None:
     """Refuse labels that are not 0..n-1, each once."""
     for answer, label in labels.items():
         if not isinstance(label, int) or isinstance(label, bool):
             raise InputError(
-                f"{path}: the label of {answer!r} must be a whole number, not "
+                f"{where}: the label of {answer!r} must be a whole number, not "
                 f"{type(label).__name__} ({label!r}); number the answers 0, 1, ..."
             )
     answers_of: dict[int, list[str]] = defaultdict(list)
@@ -128,7 +149,7 @@ def _check_labels(labels: dict[str, Any], *, path: Path) -> None:
     if any(troubles.values()):
         told = "; ".join(f"{what}: {_listed(found)}" for what, found in troubles.items() if found)
         raise InputError(
-            f"{path}: the labels of its {len(labels)} answers must be the numbers 0 to "
+            f"{where}: the labels of its {len(labels)} answers must be the numbers 0 to "
             f"{len(labels) - 1}, each once; {told}. Number the answers without gaps, or give the "
             "file that the checkpoint was trained with"
         )
@@ -148,7 +169,7 @@ def _question_row(record: Record) -> QuestionRow:
     return QuestionRow(
         question=record.text("question"),
         video_id=record.text("video_id").strip(),
-        answer=record.text("answer"),
+        answer=record.text("answer", if_missing=_NO_ANSWER),
         answer_type=record.text("answer_type").strip() if record.has("answer_type") else UNTYPED,
     )
 

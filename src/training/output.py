@@ -1,14 +1,15 @@
 """The output folder of a run: its files, whose run it is, and atomic writing.
 
-Layout: ``log/`` (args.json, model_config.json, log.txt, metrics.jsonl, TensorBoard events,
-unreadable_videos.jsonl), ``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its predecessor,
-``results_*/``.
+Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, log.txt,
+metrics.jsonl, TensorBoard events, unreadable_videos.jsonl), ``ckpt/model_step_<N|best|last>.pt``,
+``restore.pt`` and its predecessor, ``results_*/``.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from src.errors import InputError
 # The restore file says best what is wrong with another number of processes.
 SIZE_KEY = "n_gpu"
 SCHEDULE_KEYS = frozenset({"num_train_steps", "valid_steps", "save_steps"})
+# Runs of other scripts differ in other keys, too; runs of earlier versions have not stored it.
+SCRIPT_KEY = "script"
 
 RESULT_FILES = (
     *("results.json", "results_all.json", "scores.json"),
     *("raw_args.json", "merged_args.json"),
 )
 WRITTEN = (  # what runs write, as patterns below the output folder
-    *("log/args.json", "log/model_config.json", "log/log.txt", "log/metrics.jsonl"),
+    *("log/args.json", "log/model_config.json", "log/ans2label.json"),
+    *("log/log.txt", "log/metrics.jsonl"),
     *("log/unreadable_videos.jsonl", "log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
     *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
     *(f"results_*/step_*/{name}" for name in RESULT_FILES),
@@ -81,6 +85,9 @@ class OutputFolder:
         self.log = root / "log"
         self.args = self.log / "args.json"
         self.model_config = self.log / "model_config.json"
+        self.answer_labels = self.log / "ans2label.json"
+        self.copies = {"model_config": self.model_config, "ans2label_path": self.answer_labels}
+        """Config key -> copy of the file that it names."""
         self.metrics = self.log / "metrics.jsonl"
         self.unreadable = self.log / "unreadable_videos.jsonl"
         self.restore = root / "restore.pt"
@@ -115,13 +122,20 @@ class OutputFolder:
                 "Use another output_dir, or --overwrite 1 to delete them and start afresh."
             )
         if self.is_writer and not self.restore_files():
-            source = Path(str(arguments["model_config"]))
-            write_atomically(self.model_config, lambda path: shutil.copyfile(source, path))
+            for key in self.copies.keys() & arguments.keys():
+                source = Path(str(arguments[key]))
+                write_atomically(self.copies[key], partial(shutil.copyfile, source))
             write_json(self.args, dict(arguments))
 
     def restore_files(self) -> list[Path]:
         """The restore files that are there, the newest first."""
         return [path for path in (self.restore, self.restore_backup) if path.exists()]
+
+    def steps(self) -> list[str]:
+        """Names of the checkpoints that are there: updates in order, then ``best`` and ``last``."""
+        stems = [path.stem for path in self.root.glob("ckpt/model_step_*.pt")]
+        names = [stem.removeprefix("model_step_") for stem in stems]
+        return sorted(names, key=lambda name: (not name.isdigit(), len(name), name))
 
     def _checkpoints(self) -> list[Path]:
         return [*self.restore_files(), *sorted(self.root.glob("ckpt/model_step_*.pt"))]
@@ -131,7 +145,7 @@ class OutputFolder:
     ) -> None:
         stored = _read_object(self.args)
         current = json.loads(json.dumps(dict(arguments)))
-        ignored = {*may_differ, SIZE_KEY}
+        ignored = {*may_differ, SIZE_KEY, SCRIPT_KEY}
         if stored.get(SIZE_KEY) != current[SIZE_KEY]:
             ignored |= SCHEDULE_KEYS
         before = _leaves(stored, without=ignored, text_encoder=_read_object(self.model_config))
@@ -155,12 +169,17 @@ class OutputFolder:
                 file.unlink()
 
 
-def stored_arguments(checkpoint: Path) -> dict[str, Any]:
-    """``log/args.json`` of the run that a checkpoint lies in; empty if it lies in none."""
+def run_of(checkpoint: Path) -> OutputFolder | None:
+    """The run that a checkpoint is of, if it lies in a folder ``ckpt``."""
+    folder = (checkpoint if checkpoint.parent.name else checkpoint.absolute()).parent
+    return OutputFolder(folder.parent, rank=0) if folder.name == "ckpt" else None
+
+
+def read_stored(path: Path) -> dict[str, Any]:
+    """A JSON object that a run has left; empty if it is not there or damaged."""
     try:
-        path = checkpoint.absolute().parents[1] / "log" / "args.json"
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):  # ValueError: neither JSON nor text
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -152,6 +152,14 @@ class Trainer:
         if not resumed:
             value = self._validated()
             logger.info("update 0: %s %.4g, before training", self._plan.best_metric, value)
+        elif self._step >= self._plan.last_step:
+            logger.info(
+                "already finished (%d of %d updates); the best checkpoint is %s",
+                self._step,
+                self._plan.last_step,
+                self._output.checkpoint("best"),
+            )
+            return
         batches = self._data.start(self._step * self._plan.accumulation_steps)
         self._task.train()
         self._throughput.restart()

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from src.errors import InputError
+
 INFERENCE = (
     *("--do_inference", "1", "--inference_split", "test", "--inference_model_step", "best"),
     *("--inference_txt_db", "test.jsonl", "--inference_img_db", "videos"),
@@ -91,6 +93,20 @@ def test_a_folder_without_a_run_is_an_error(load: Any, tmp_path: Path) -> None:
     (error,) = load.errors({"output_dir": str(tmp_path / "empty")}, *INFERENCE)
     assert "args.json: there is no such file, so output_dir is not the folder of a trained" in error
     assert "--e2e_weights_path" in error
+
+
+def test_the_run_of_another_task_is_one_plain_error(
+    load: Any, load_qa: Any, trained: Path, write: Any, experiment: dict[str, Any]
+) -> None:
+    stored = {**experiment, "script": "src/tasks/run_video_qa.py", "best_metric": "overall_acc"}
+    write("run/log/args.json", {**stored, "ans2label_path": "a.json"})
+    changes = {"output_dir": str(trained)}
+    with pytest.raises(InputError) as caught:
+        load(changes, *INFERENCE)
+    assert str(caught.value) == (
+        f"{trained} is a run of src/tasks/run_video_qa.py; use that script, or name another folder"
+    )
+    assert load_qa(changes, *INFERENCE).config.best_metric == "overall_acc"
 
 
 def test_annotations_and_videos_must_be_named(load: Any, trained: Path) -> None:

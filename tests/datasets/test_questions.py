@@ -9,6 +9,7 @@ import pytest
 from src.datasets.questions import (
     AnswerLabels,
     QuestionRow,
+    describe_unknown,
     read_answer_labels,
     read_questions,
 )
@@ -50,7 +51,24 @@ def test_an_empty_cell_of_csv_names_no_answer_type(tmp_path: Path) -> None:
     [
         ("a.jsonl", _ROW + '{"question": \n', ["a.jsonl:2: not JSON", '"answer": "dog"']),
         ("a.jsonl", '{"question": "x", "video_id": "v"}\n', ["a.jsonl:1", "'answer' is missing"]),
-        ("a.jsonl", _ROW.replace('"ball"', "null"), ["a.jsonl:1", "'answer' is missing"]),
+        (
+            "a.jsonl",
+            _ROW.replace('"ball"', "null"),
+            [
+                "a.jsonl:1: field 'answer' is missing (fields found: ",
+                "); questions need an answer, also for inference; a placeholder counts as wrong",
+            ],
+        ),
+        (
+            "a.jsonl",
+            _ROW.replace('"ball"', '["ball", "box"]'),
+            ["'answer' must be text, not list (['ball', 'box']); write one row per answer"],
+        ),
+        (
+            "a.jsonl",
+            f"[{_ROW.strip()}]",
+            ["a.jsonl:1: a JSON object is expected, not list; write one object per line, such as"],
+        ),
         (
             "a.jsonl",
             _ROW.replace('"ball"', "2"),
@@ -130,9 +148,24 @@ def test_a_map_onto_anything_but_0_to_n_is_refused(
     path = _write(tmp_path / "ans2label.json", text)
     with pytest.raises(InputError) as caught:
         read_answer_labels(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"ans2label_path: {path}: ")
     for part in expected:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["cat", "cow", "cow", "cat"], "'cow'"),
+        (["a", "b", "c"], "'a', 'b', 'c'"),
+        (["a", "b", "c", "d"], "'a', 'b', 'c', ..."),
+        (["a", "Cat"], "'Cat' differs from 'cat' only in capitals or spaces, 'a'"),
+        ([" cat"], "' cat' differs from 'cat' only in capitals or spaces"),
+        (["ca t"], "'ca t'"),
+    ],
+)
+def test_answers_outside_the_map_are_named(answers: list[str], expected: str) -> None:
+    assert describe_unknown(answers, AnswerLabels(("cat", "dog"))) == expected
 
 
 def test_many_wrong_labels_are_named_by_example(tmp_path: Path) -> None:
@@ -143,7 +176,7 @@ def test_many_wrong_labels_are_named_by_example(tmp_path: Path) -> None:
 
 
 def test_an_absent_or_binary_map_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"ans2label_path: file .*absent\.json not found; give"):
+    with pytest.raises(InputError, match=r"ans2label_path: .*absent\.json: no such file; give"):
         read_answer_labels(tmp_path / "absent.json")
     with pytest.raises(InputError, match="ans2label_path"):
         read_answer_labels(tmp_path)

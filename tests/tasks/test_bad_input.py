@@ -241,28 +241,6 @@ def test_an_output_folder_that_is_a_file(
     assert "is not a folder" in message
 
 
-def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Refuse) -> None:
-    message = refused(experiment.inference())
-    assert "output_dir is not the folder of a trained run" in " ".join(message.split())
-    (experiment.root / "run").touch()
-    message = " ".join(refused(experiment.inference()).split())
-    assert f"{experiment.root / 'run'}: this is a file, not a folder, so output_dir" in message
-
-
-def test_inference_with_wrong_paths(
-    experiment: TinyExperiment, run: Run, refused: Refuse
-) -> None:
-    run(experiment.arguments())
-    message = refused(experiment.inference("--inference_model_step", "77"))
-    assert "ckpt/model_step_77.pt: there is no such checkpoint file" in message
-    assert "/gone.jsonl" in refused(experiment.inference("--inference_txt_db", "/gone.jsonl"))
-    write_captions(experiment.root / "txt/test.jsonl", [CaptionRow("a ball", "lost")])
-    assert "test: none of the 1 videos" in refused(experiment.inference())
-    named = refused(experiment.inference("--inference_split", "mine"))
-    assert "mine: none of the 1 videos" in named
-    assert "/gone/videos" in refused(experiment.inference("--inference_img_db", "/gone/videos"))
-
-
 def test_a_damaged_run_cannot_continue(
     experiment: TinyExperiment, run: Run, refused: Refuse
 ) -> None:

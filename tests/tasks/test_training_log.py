@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -57,3 +58,34 @@ def test_a_run_that_continues_does_not_start_from_random_weights(
     for flag in ("--dry_run", "--overwrite"):
         run(experiment.arguments(flag, "1"))
         assert "starting from random weights" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_so_before_it_is_tested_again(
+    experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(experiment.arguments())
+    capsys.readouterr()
+    run(experiment.arguments())
+    said = capsys.readouterr().err
+    best = experiment.root / "run/ckpt/model_step_best.pt"
+    told = f"already finished (4 of 4 updates); the best checkpoint is {best}\n"
+    assert said.count(told) == 1
+    assert said.index(told) < said.index(f"{best}: ")
+    assert "these results replace others" not in said
+
+
+def test_results_of_another_evaluation_are_not_replaced_unnoticed(
+    experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(experiment.arguments())
+    folder = experiment.root / "run/results_test/step_best_1_mean"
+    run(experiment.inference("--seed", "7", "--max_txt_len", "11"))
+    said = capsys.readouterr().err
+    changes = "max_txt_len 12 there, 11 now; seed 42 there, 7 now"
+    assert f"these results replace others in {folder}: {changes}\n" in said
+    scores = json.loads((folder / "scores.json").read_text())
+    scores["protocol"] |= {"version": "0", "num_processes": 9, "num_captions": 1}
+    for text in (json.dumps(scores), "damaged"):
+        (folder / "scores.json").write_text(text)
+        run(experiment.inference("--seed", "7", "--max_txt_len", "11"))
+    assert "these results replace" not in capsys.readouterr().err

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from src.errors import InputError
-from src.training.output import OutputFolder, check_output_folder, write_atomically, write_json
+from src.training.output import (
+    OutputFolder,
+    check_output_folder,
+    read_stored,
+    run_of,
+    write_atomically,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -48,6 +55,49 @@ def test_a_fresh_folder_gets_the_runs_config(tmp_path: Path, arguments: dict[str
     log = tmp_path / "a/run/log"
     assert json.loads((log / "args.json").read_text()) == {**arguments, "betas": [0.9, 0.98]}
     assert json.loads((log / "model_config.json").read_text()) == {"hidden_size": 32}
+
+
+def test_a_map_of_answers_is_kept(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"dog": 0}')
+    claim(tmp_path / "run", {**arguments, "ans2label_path": str(labels)})
+    assert (tmp_path / "run/log/ans2label.json").read_text() == '{"dog": 0}'
+
+
+def test_a_run_that_has_not_stored_its_script_may_go_on(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    claim(tmp_path / "run", arguments)
+    claim(tmp_path / "run", {**arguments, "script": "src/tasks/run_video_qa.py"})
+
+
+def test_the_run_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run/ckpt").mkdir(parents=True)
+    for path in ("run/ckpt/model_step_1.pt", str(tmp_path / "run/ckpt/model_step_1.pt")):
+        run = run_of(Path(path))
+        assert run is not None
+        assert run.root == Path(path).parents[1]
+    assert run_of(tmp_path / "run/model_step_1.pt") is None
+    monkeypatch.chdir(tmp_path / "run/ckpt")
+    run = run_of(Path("model_step_1.pt"))
+    assert run is not None
+    assert run.root == tmp_path / "run"
+
+
+def test_checkpoints_are_listed_in_order(tmp_path: Path) -> None:
+    output = OutputFolder(tmp_path, rank=0)
+    assert output.steps() == []
+    for step in ("best", "17", "3", "last", "100"):
+        output.checkpoint(step).parent.mkdir(exist_ok=True)
+        output.checkpoint(step).touch()
+    assert output.steps() == ["3", "17", "100", "best", "last"]
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b"[1]"])
+def test_what_a_run_has_left_may_be_damaged(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    assert read_stored(tmp_path / "a.json") == {}
 
 
 def test_the_same_run_may_go_on_elsewhere(tmp_path: Path, arguments: dict[str, Any]) -> None:
@@ -161,7 +211,7 @@ def test_overwriting_deletes_what_the_run_wrote_and_nothing_else(
     claim(root, arguments)
     logs = ("metrics.jsonl", "log.txt", "unreadable_videos.jsonl", "events.out.tfevents.1.host.2")
     mine = (
-        *(f"log/{name}" for name in logs),
+        *("log/ans2label.json", *(f"log/{name}" for name in logs)),
         *("ckpt/model_step_1.pt", "ckpt/model_step_best.pt"),
         *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
         *(f"results_test/step_best_1_mean/{name}.json" for name in ("scores", "results")),

@@ -1,0 +1,73 @@
+"""Inference of a run that is not there, is another one, or is asked for what it has not."""
+
+from __future__ import annotations
+
+from src.datasets.annotations import CaptionRow
+from tests.factories import TinyExperiment, write_captions
+from tests.question_factories import QaExperiment
+from tests.tasks.conftest import Refuse, Run
+
+
+def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.inference())
+    assert "output_dir is not the folder of a trained run" in " ".join(message.split())
+    (experiment.root / "run").touch()
+    message = " ".join(refused(experiment.inference()).split())
+    assert f"{experiment.root / 'run'}: this is a file, not a folder, so output_dir" in message
+
+
+def test_inference_with_wrong_paths(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments())
+    assert "/gone.jsonl" in refused(experiment.inference("--inference_txt_db", "/gone.jsonl"))
+    write_captions(experiment.root / "txt/test.jsonl", [CaptionRow("a ball", "lost")])
+    assert "test: none of the 1 videos" in refused(experiment.inference())
+    named = refused(experiment.inference("--inference_split", "mine"))
+    assert "mine: none of the 1 videos" in named
+    assert "/gone/videos" in refused(experiment.inference("--inference_img_db", "/gone/videos"))
+
+
+def test_a_checkpoint_that_a_run_has_not(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments())
+    ckpt = experiment.root / "run/ckpt"
+    message = refused(experiment.inference("--inference_model_step", "77"))
+    assert f"inference_model_step is 77; {ckpt} has 2, 4, best, last.\n" in message
+    message = refused(experiment.inference("--e2e_weights_path", str(ckpt)))
+    told = f"e2e_weights_path: {ckpt} is a folder; name a file such as {ckpt}/model_step_best.pt.\n"
+    assert told in message
+    for path in ckpt.iterdir():
+        path.unlink()
+    message = refused(experiment.inference())
+    assert f"{ckpt}: no checkpoint yet; continue the training first.\n" in message
+
+
+def test_the_run_of_another_task(
+    experiment: TinyExperiment, run: Run, refused_qa: Refuse
+) -> None:
+    run(experiment.arguments())
+    questions = QaExperiment(experiment.root / "questions")
+    message = refused_qa([*questions.inference(), "--output_dir", str(experiment.root / "run")])
+    assert message == (
+        f"{experiment.root / 'run'} is a run of src/tasks/run_video_retrieval.py; use that script, "
+        "or name another folder\n"
+    )
+
+
+def test_a_video_encoder_that_was_edited(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments())
+    path = experiment.root / "video_model.json"
+    text = path.read_text()
+    path.write_text(text.replace('"num_heads": 2', '"num_heads": 4, "pooling": "mean"'))
+    message = refused(experiment.inference())
+    assert (
+        f"visual_model_cfg: {path} is not the video encoder of {experiment.root}/run/log/args.json:"
+        " num_heads 2 there, 4 now; pooling 'cls' there, 'mean' now. Give --visual_model_cfg FILE"
+    ) in message
+    changes = '"gradient_checkpointing": true, "drop_rate": 0.3'
+    path.write_text(text.replace('"drop_rate": 0.1', changes))
+    run(experiment.inference())
