@@ -61,7 +61,7 @@ readonly RETRIEVAL_TEST=("${TEST[@]}" --inference_txt_db "$TXT/test.jsonl")
 readonly QA_TEST=("${TEST[@]}" --inference_txt_db "$TXT/test_qa.jsonl")
 
 # Retrieval has taught the video encoder what there is to see. Without its backward pass 8 epochs take no
-# longer than the 5 of the config, and end 10 points higher.
+# longer than the 6 of the config.
 readonly FROM_RETRIEVAL=(--freeze 'visual_encoder.*' --num_train_epochs 8)
 
 # retrieve [FLAG...]
