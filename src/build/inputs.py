@@ -10,7 +10,7 @@ from src.configs.loading import Resolved
 from src.configs.schema import DatasetConfig, DownstreamConfig, ExperimentConfig
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
-from src.training.output import OutputFolder, read_stored, run_of
+from src.training.output import OutputFolder, changed_keys, read_stored, run_of
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
 
 
@@ -78,17 +78,14 @@ def _other_video_encoder(resolved: Resolved[Any]) -> list[str]:
     trained = read_stored(run.args).get("visual_model") if run else None
     if run is None or not isinstance(trained, dict):
         return []
-    encoder = resolved.video_encoder
-    changed = [
-        f"{key} {trained[key]!r} there, {value!r} now"
-        for key, value in asdict(encoder).items()
-        if key not in encoder.TRAINING_ONLY and trained.get(key, value) != value
-    ]
+    now = asdict(resolved.video_encoder)
+    changed = changed_keys(trained, now, without=resolved.video_encoder.TRAINING_ONLY)
     if not changed:
         return []
+    told = "; ".join(f"{key} {trained[key]!r} there, {now[key]!r} now" for key in changed)
     return [
         f"visual_model_cfg: {resolved.config.visual_model_cfg} is not the video encoder of "
-        f"{run.args}: {'; '.join(changed)}. Give --visual_model_cfg FILE with its values."
+        f"{run.args}: {told}. Give --visual_model_cfg FILE with its values."
     ]
 
 
@@ -128,7 +125,7 @@ def _missing_vocabulary(config: ExperimentConfig) -> list[str]:
 
 
 def _missing_weights(config: ExperimentConfig) -> list[str]:
-    """Of the weights that `start_weights` will read, what is not there."""
+    """Of the weights that `load_weights` will read, what is not there."""
     if config.e2e_weights_path is not None:
         path = config.e2e_weights_path
         if Path(path).is_dir():

@@ -13,7 +13,7 @@ from src.datasets.annotations import sha256_of
 from src.datasets.sampling import evaluation_sampling
 from src.distributed.engine import Engine
 from src.evaluation.sets import EvaluationSet
-from src.training.output import OutputFolder, read_stored
+from src.training.output import OutputFolder, changed_keys, read_stored
 from src.training.precision import usable_precision
 
 logger = logging.getLogger(__name__)
@@ -92,10 +92,7 @@ def warn_of_replacement(folder: Path, *, protocol: Mapping[str, Any]) -> None:
     before = read_stored(folder / "scores.json").get("protocol")
     if not isinstance(before, dict):
         return
-    changed = [
-        f"{key} {before[key]} there, {value} now"
-        for key, value in protocol.items()
-        if key not in _SAME_NUMBERS and before.get(key, value) != value
-    ]
+    changed = changed_keys(before, protocol, without=_SAME_NUMBERS)
     if changed:
-        logger.warning("these results replace others in %s: %s", folder, "; ".join(changed))
+        told = "; ".join(f"{key} {before[key]} there, {protocol[key]} now" for key in changed)
+        logger.warning("these results replace others in %s: %s", folder, told)

@@ -184,6 +184,17 @@ def read_stored(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def changed_keys(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, without: Collection[str]
+) -> list[str]:
+    """Keys that both have, with other values, apart from some; in the order of ``now``."""
+    return [
+        key
+        for key, value in now.items()
+        if key not in without and before.get(key, value) != value
+    ]
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object that a run has written."""
     try:
