@@ -22,10 +22,13 @@ EXTRAS = {
     "lmdb": ["lmdb>=1.5"],
     "tensorboard": ["tensorboard>=2.18"],
     "ujson": ["ujson>=5.10"],
+    "tables": ["pyarrow>=18"],
+    "entities": ["hanta>=1.2"],
+    "images": ["pillow>=11"],
     "demo": ["pillow>=11"],
     # Does not build by itself with a current PyTorch: env/horovod_build/build.sh builds it.
     "horovod": ["horovod>=0.28.1"],
-    "dev": ["mypy>=2.4", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],
+    "dev": ["mypy>=2.4", "pandas>=3.1", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],
 }
 
 INIT = (ROOT / "src/__init__.py").read_text()

@@ -187,6 +187,38 @@ def _check_lmdb() -> str:
     return "a value written and read back"
 
 
+def _check_pillow() -> str:
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("picture.jpg", "picture.png"):
+            path = Path(folder, name)
+            Image.new("RGB", (CLIP_SIDE, CLIP_SIDE), (200, 30, 30)).save(path)
+            with Image.open(path) as image:
+                red, *_ = image.getpixel((0, 0))
+            assert abs(red - 200) <= GREY_TOLERANCE, f"{name}: red is {red}, not 200"
+    return "a JPEG and a PNG picture written and read back"
+
+
+def _check_pyarrow() -> str:
+    import pyarrow
+    from pyarrow import parquet
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "table.parquet")
+        parquet.write_table(pyarrow.table({"text": ["a dog runs"]}), path)
+        assert parquet.read_table(path).column("text").to_pylist() == ["a dog runs"]
+    return "a Parquet table written and read back"
+
+
+def _check_hanta() -> str:
+    from HanTa.HanoverTagger import HanoverTagger
+
+    tagged = HanoverTagger("morphmodel_en.pgz").tag_sent(["two", "dogs", "run"])
+    assert tagged[1][1:] == ("dog", "NN2"), f"tagged {tagged}"
+    return "the nouns of an English sentence found"
+
+
 def _check_horovod() -> str:
     """Start this file's worker in two processes."""
     launcher = Path(sys.executable).with_name("horovodrun")
@@ -249,10 +281,13 @@ CHECKS: dict[str, Callable[[], str]] = {
     "decord": _check_decord,
     "lmdb": _check_lmdb,
     "ujson": _imports("ujson"),
-    "pillow": _imports("PIL"),
+    "pillow": _check_pillow,
     "tqdm": _imports("tqdm"),
     "tensorboard": _imports("torch.utils.tensorboard"),
+    "pyarrow": _check_pyarrow,
+    "hanta": _check_hanta,
     "horovod": _check_horovod,
+    "pandas": _imports("pandas"),
     "pytest": _imports("pytest"),
     "pytest-xdist": _imports("xdist"),
     "ruff": _runs("ruff"),

@@ -17,8 +17,8 @@ MAX_LINES = 320
 BACKENDS = ("horovod", "torch.distributed")
 SCRIPT_FOLDERS = ("tasks", "pretrain")
 OPTIONAL = (
-    *("av", "decord", "horovod", "lmdb", "tensorboard", "torch.utils.tensorboard"),
-    *("torchvision", "ujson"),
+    *("av", "decord", "HanTa", "horovod", "lmdb", "pandas", "PIL", "pyarrow", "tensorboard"),
+    *("torch.utils.tensorboard", "torchvision", "ujson"),
 )
 IMPORTED_LATE = ("src.distributed.horovod",)  # modules that are themselves imported when used
 

@@ -1,8 +1,9 @@
 """Annotation files: rows that say something about a video.
 
-Two formats: JSON lines with one object per row, as the original's, and CSV whose header names the
-columns. Captions, for retrieval, have the keys ``caption`` and ``clip_name`` (or ``video_id``).
-Further keys and columns are ignored.
+Two formats for all: JSON lines with one object per row, as the original's, and CSV whose header
+names the columns. Some kinds of rows may also come as one JSON list of objects, or as tables.
+Captions, for retrieval, have the keys ``caption`` and ``clip_name`` (or ``video_id``). Further keys
+and columns are ignored.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from src.datasets.dataframes import Columns, read_parquet_table, read_pickled_table
 from src.errors import InputError
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -74,6 +76,15 @@ class Record:
             )
         return value
 
+    def identifier(self, key: str, *other_names: str) -> str:
+        """The text or whole number under this key or another of its names, as stripped text."""
+        for name in (key, *other_names):
+            if type(value := self.values.get(name)) is int:
+                return str(value)
+            if value is not None:
+                break
+        return self.text(key, *other_names).strip()
+
 
 @dataclass(frozen=True, slots=True)
 class RowKind(Generic[Row]):
@@ -87,23 +98,31 @@ class RowKind(Generic[Row]):
     """A row as JSON, for messages."""
     parse: Callable[[Record], Row]
     """Checks a record and makes a row of it."""
+    optional: tuple[str, ...] = ()
+    """What else `parse` looks at where it is there."""
+    suffixes: tuple[str, ...] = (".jsonl", ".csv")
+    """Files such rows may come in, among those of `_READERS`."""
+
+    @property
+    def names(self) -> set[str]:
+        """All names of columns that `parse` looks at."""
+        return {name for names in self.columns for name in names} | set(self.optional)
 
 
 def read_rows(path: Path, kind: RowKind[Row]) -> list[Row]:
-    """Read the rows of a ``.jsonl`` or ``.csv`` file, in file order; blank lines are skipped.
+    """Read the rows of a file, in file order; blank lines are skipped.
 
     Raises:
         InputError: naming file and line, for anything that is no row of this kind.
     """
-    readers = {".jsonl": _jsonl_records, ".csv": _csv_records}
     suffix = path.suffix.lower()
-    if suffix not in readers:
-        known = ", ".join(readers)
+    if suffix not in kind.suffixes:
+        known = ", ".join(kind.suffixes)
         raise InputError(f"{path}: annotation files end in {known}, not in {suffix!r}")
     if not path.is_file():
         raise InputError(f"{path}: annotation file not found")
     try:
-        rows = [kind.parse(record) for record in readers[suffix](path, kind)]
+        rows = [kind.parse(record) for record in _READERS[suffix](path, kind)]
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); convert the file to UTF-8") from error
     if not rows:
@@ -146,35 +165,78 @@ def _jsonl_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
             yield Record(where, values)
 
 
+def _json_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); the "
+            f"file must be one list of objects such as {kind.example}"
+        ) from error
+    if not isinstance(entries, list):
+        raise InputError(
+            f"{path}: a JSON list is expected, not {type(entries).__name__}; list objects such as "
+            f"{kind.example}"
+        )
+    for number, values in enumerate(entries, start=1):
+        where = f"{path}: entry {number}"
+        if not isinstance(values, dict):
+            raise InputError(
+                f"{where}: a JSON object is expected, not {type(values).__name__}, such as "
+                f"{kind.example}"
+            )
+        yield Record(where, values)
+
+
+def _parquet_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
+    return _table_records(path, read_parquet_table(path, kind.names), kind=kind)
+
+
+def _pickle_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
+    return _table_records(path, read_pickled_table(path, kind.names), kind=kind)
+
+
+def _table_records(path: Path, columns: Columns, *, kind: RowKind[Any]) -> Iterator[Record]:
+    names = list(columns)
+    _check_header(names, kind=kind, where=f"{path}", whole="the table")
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        yield Record(f"{path}: row {number}", dict(zip(names, values, strict=True)))
+
+
 def _csv_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         try:
             header = next(reader, [])
             _check_header(header, kind=kind, where=f"{path}:1")
+            needed = {name for names in kind.columns for name in names}
             for fields in reader:
                 if len(fields) < 2 and not "".join(fields).strip():
                     continue
                 where = f"{path}:{reader.line_num}"
                 _check_width(fields, header=header, kind=kind, where=where)
-                yield Record(where, _filled(header, fields, kind=kind))
+                yield Record(where, _filled(header, fields, needed=needed))
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not CSV ({error})") from error
 
 
-def _filled(header: list[str], fields: list[str], *, kind: RowKind[Any]) -> dict[str, str]:
+def _filled(header: list[str], fields: list[str], *, needed: set[str]) -> dict[str, str]:
     """The cells by column; an empty one of a column that may be absent says nothing."""
-    needed = {name for names in kind.columns for name in names}
-    cells = zip(header, fields, strict=True)
-    return {name: field for name, field in cells if field.strip() or name in needed}
+    cells = dict(zip(header, fields, strict=True))
+    for name in cells.keys() - needed:
+        if not cells[name].strip():
+            del cells[name]
+    return cells
 
 
-def _check_header(header: list[str], *, kind: RowKind[Any], where: str) -> None:
+def _check_header(
+    header: list[str], *, kind: RowKind[Any], where: str, whole: str = "the first line"
+) -> None:
     for name, *other_names in kind.columns:
         if not {name, *other_names} & set(header):
             wanted = ", ".join(_with_other_names(*names) for names in kind.columns)
             raise InputError(
-                f"{where}: no column {name!r} in the header {header}; the first line must name "
+                f"{where}: no column {name!r} in the header {header}; {whole} must name "
                 f"the columns, among them {wanted}"
             )
 
@@ -207,3 +269,10 @@ _CAPTIONS = RowKind(
     example='{"caption": "a dog runs", "clip_name": "video7"}',
     parse=_caption_row,
 )
+_READERS = {
+    ".jsonl": _jsonl_records,
+    ".json": _json_records,
+    ".csv": _csv_records,
+    ".parquet": _parquet_records,
+    ".pkl": _pickle_records,
+}

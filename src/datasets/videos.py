@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ _AUGMENTATION_STREAM = 1 << 16
 """Tells the generator that augments frames from those that sample them, numbered by attempt."""
 
 FrameAugmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""From (T, 3, S, S) uint8 frames to others of that shape; can be sent to worker processes."""
+"""From (T, 3, S, S) uint8 frames to others; can be sent to worker processes."""
 
 
 class OfVideo(Protocol):
@@ -48,6 +49,23 @@ class OfVideo(Protocol):
 Item = TypeVar("Item", bound=OfVideo)
 
 
+class FrameSource(Protocol):
+    """Where the frames of annotated videos, or of images, are read from."""
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that holds them; None where that is the current one."""
+        ...
+
+    def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
+        """Read (T, 3, S, S) uint8 frames.
+
+        Raises:
+            VideoReadError: the video is missing or unreadable.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSample(Generic[Item]):
     """What is annotated of a video, its frames, and the videos that were replaced by it."""
@@ -55,6 +73,8 @@ class TrainingSample(Generic[Item]):
     frames: np.ndarray  # (T, 3, S, S) uint8
     item: Item
     unreadable: tuple[UnreadableVideo, ...] = ()
+    key: tuple[int, int] = (0, 0)
+    """(epoch, index): what random changes of the sample are drawn by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +96,11 @@ class FrameReader:
     num_frames: int
     sampling: str
     frame_size: int
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds the videos."""
+        return self.videos.root
 
     def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
         """Read (T, 3, S, S) uint8 frames of a video.
@@ -126,7 +151,7 @@ class TrainingVideos(Dataset[TrainingSample[Item]]):
     def __init__(
         self,
         items: Sequence[Item],
-        reader: FrameReader,
+        reader: FrameSource,
         *,
         seed: int,
         augment: FrameAugmentation | None = None,
@@ -154,10 +179,10 @@ class TrainingVideos(Dataset[TrainingSample[Item]]):
                 unreadable.append(UnreadableVideo(item.video_id, str(error)))
             else:
                 frames = self._augmented(frames, epoch=epoch, index=index)
-                return TrainingSample(frames, item, tuple(unreadable))
+                return TrainingSample(frames, item, tuple(unreadable), key)
         reasons = "; ".join(f"{video.video_id}: {video.reason}" for video in unreadable)
         raise InputError(
-            f"{self.reader.videos.root}: {self.max_attempts} videos drawn one after the other "
+            f"{self.reader.root or Path()}: {self.max_attempts} videos drawn one after the other "
             f"cannot be read ({reasons}); check the folder"
         )
 

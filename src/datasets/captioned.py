@@ -1,0 +1,122 @@
+"""Videos and images with captions, for pretraining.
+
+Videos come in tables, as WebVid's (arXiv 2104.00650): CSV, JSON lines, Parquet, or the original's
+pickled DataFrame. Images come in a JSON list, as the original has CC3M, or in JSON lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from src.datasets.annotations import Record, RowKind, read_rows
+from src.errors import InputError
+
+Media = Literal["video", "image"]
+
+MAX_TEXT_LENGTH = 79
+"""Rows whose ``txt_len`` says more are left out, as in the original."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A video or an image with its captions; an image's id is its path as annotated."""
+
+    video_id: str
+    captions: tuple[str, ...]
+    media: Media
+
+
+class CaptionTable(NamedTuple):
+    """What an annotation file holds, and how many of its rows were too long."""
+
+    items: list[Captioned]
+    num_left_out: int
+
+
+def read_captioned(path: Path, media: Media) -> CaptionTable:
+    """Read captioned videos or images, see the functions for each."""
+    readers: dict[Media, Callable[[Path], CaptionTable]] = {
+        "video": read_captioned_videos,
+        "image": read_captioned_images,
+    }
+    return readers[media](path)
+
+
+def read_captioned_videos(path: Path) -> CaptionTable:
+    """Read a table with the columns ``video_id`` and ``text``, and perhaps ``txt_len``.
+
+    Columns may also be called ``clip_name`` or ``videoid``, and ``caption`` or ``name``. Ids may be
+    numbers. Rows whose ``txt_len`` exceeds ``MAX_TEXT_LENGTH`` are left out and counted.
+
+    Raises:
+        InputError: naming file and row, for anything else, a row without text among it.
+    """
+    rows = read_rows(path, _VIDEOS)
+    items = [row for row in rows if row is not None]
+    if not items:
+        raise InputError(
+            f"{path}: txt_len is above {MAX_TEXT_LENGTH} in all {len(rows)} rows; give shorter "
+            "texts, or leave the column out"
+        )
+    return CaptionTable(items, len(rows) - len(items))
+
+
+def read_captioned_images(path: Path) -> CaptionTable:
+    """Read objects with an ``image`` (its path) and a ``caption`` (a text or a list of texts).
+
+    Raises:
+        InputError: naming file and entry, for anything else, an entry without caption among it.
+    """
+    return CaptionTable(read_rows(path, _IMAGES), 0)
+
+
+def _video(record: Record) -> Captioned | None:
+    """The row's video; None where its text is too long."""
+    if record.has("txt_len") and _number(record, "txt_len") > MAX_TEXT_LENGTH:
+        return None
+    text = record.text(*_TEXT_NAMES).strip()
+    return Captioned(record.identifier(*_ID_NAMES), (text,), "video")
+
+
+def _number(record: Record, key: str) -> float:
+    value = record.values[key]
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{record.where}: field {key!r} must be a number, not {value!r}") from None
+
+
+def _image(record: Record) -> Captioned:
+    captions = record.values.get("caption")
+    texts = captions if isinstance(captions, list) else [record.text("caption")]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(
+            f"{record.where}: field 'caption' must be text, or a list of texts none of which is "
+            f"empty, not {captions!r}"
+        )
+    image = record.text("image").strip()
+    return Captioned(image, tuple(text.strip() for text in texts), "image")
+
+
+_TEXT_NAMES = ("text", "caption", "name")
+_ID_NAMES = ("video_id", "clip_name", "videoid")
+
+_VIDEOS = RowKind(
+    noun="caption",
+    columns=(_TEXT_NAMES, _ID_NAMES),
+    example='{"text": "a dog runs", "video_id": "1023"}',
+    parse=_video,
+    optional=("txt_len",),
+    suffixes=(".csv", ".jsonl", ".parquet", ".pkl"),
+)
+
+_IMAGES = RowKind(
+    noun="image",
+    columns=(("image",), ("caption",)),
+    example='{"image": "cc3m/0001.jpg", "caption": "a dog on a beach"}',
+    parse=_image,
+    suffixes=(".json", ".jsonl"),
+)
