@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al., 2020) for video: every frame of a clip is changed alike.
+"""RandAugment (Cubuk et al., 2020): every frame of a clip is changed alike; an image is one frame.
 
 T: frames, S: side of the square frames in pixels.
 
@@ -21,7 +21,17 @@ from torch import Tensor
 from src.errors import InputError
 
 MAX_LEVEL = 10
-VIDEO_LEVEL = 5  # the original's for video
+VIDEO_LEVEL = 5
+IMAGE_LEVEL = 7
+IMAGE_PROBABILITY = 0.5
+VIDEO_OPERATIONS = (
+    *("identity", "contrast", "brightness", "sharpness", "horizontal_flip"),
+    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+)
+IMAGE_OPERATIONS = (
+    *("identity", "brightness", "sharpness"),
+    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+)
 BORDER = 128  # pixel value that fills what a moved frame leaves empty
 PIXEL_CENTRE = 0.5  # torchvision's points are counted from the corner of the first pixel
 
@@ -40,23 +50,24 @@ class Operation:
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Some operations drawn at random, no one twice, applied to all frames of a clip alike.
+    """Some operations drawn at random, applied to all frames of a clip alike.
 
     Args:
         operations: Names in `OPERATIONS` to choose among.
         num_operations: How many are drawn.
         level: Their strength, from 0 to `MAX_LEVEL`.
+        with_replacement: The same operation may be drawn twice.
+        probability: With which each drawn operation is applied.
 
     Raises:
         InputError: torchvision, which moves the pixels, is not installed.
     """
 
-    operations: tuple[str, ...] = (
-        *("identity", "contrast", "brightness", "sharpness", "horizontal_flip"),
-        *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
-    )
-    num_operations: int = 2
-    level: float = VIDEO_LEVEL
+    operations: tuple[str, ...]
+    num_operations: int
+    level: float
+    with_replacement: bool = False
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         if find_spec("torchvision") is None:
@@ -67,11 +78,30 @@ class RandAugment:
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Change (T, 3, S, S) uint8 frames; the given array stays as it is."""
-        chosen = rng.choice(len(self.operations), size=self.num_operations, replace=False)
+        chosen = rng.choice(
+            len(self.operations), size=self.num_operations, replace=self.with_replacement
+        )
+        applied = chosen[rng.random(chosen.shape) < self.probability]
         changed = torch.from_numpy(frames)
-        for index in chosen:
+        for index in applied:
             changed = apply_operation(changed, self.operations[index], level=self.level)
         return changed.numpy()
+
+
+def video_augmentation() -> RandAugment:
+    """The original's for clips of videos."""
+    return RandAugment(VIDEO_OPERATIONS, num_operations=2, level=VIDEO_LEVEL)
+
+
+def image_augmentation() -> RandAugment:
+    """The original's for still images."""
+    return RandAugment(
+        IMAGE_OPERATIONS,
+        num_operations=2,
+        level=IMAGE_LEVEL,
+        with_replacement=True,
+        probability=IMAGE_PROBABILITY,
+    )
 
 
 def apply_operation(frames: Tensor, name: str, *, level: float) -> Tensor:

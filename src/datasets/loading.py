@@ -78,19 +78,23 @@ class EpochBatches:
         return -(-self.examples_per_epoch // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, first = divmod(self.start_batch, self.batches_per_epoch)
+        return self.starting_at(self.start_batch)
+
+    def starting_at(self, batch: int) -> Iterator[list[tuple[int, int]]]:
+        """The batches from this one on, counted from the start of training."""
+        epoch, first = divmod(batch, self.batches_per_epoch)
         while True:
             own = self._own_examples(epoch)
             for start in range(first * self.batch_size, len(own), self.batch_size):
-                yield [(epoch, index) for index in own[start : start + self.batch_size]]
+                yield [(epoch, index) for index in own[start : start + self.batch_size].tolist()]
             epoch, first = epoch + 1, 0
 
-    def _own_examples(self, epoch: int) -> list[int]:
+    def _own_examples(self, epoch: int) -> np.ndarray:
         num_blocks = -(-self.num_examples // self.block_size)
         blocks = np.random.default_rng([self.seed, epoch]).permutation(num_blocks)
         padded = np.resize(blocks, -(-num_blocks // self.size) * self.size)  # wraps around
         own = padded[self.rank :: self.size, None] * self.block_size + np.arange(self.block_size)
-        return (own % self.num_examples).ravel().tolist()
+        return (own % self.num_examples).ravel()
 
 
 class JoinedSets(Dataset[Sample]):

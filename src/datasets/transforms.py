@@ -1,6 +1,7 @@
-"""What happens to decoded frames: their order in time, and normalisation on the device.
+"""What happens to decoded frames: their order in time, erasing, normalisation on the device.
 
-Shapes: ``B`` batch, ``T`` frames, ``S`` side of the square frames in pixels.
+Shapes: ``B`` batch, ``T`` frames, ``S`` side of the square frames in pixels, ``P`` patches along
+each side.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ class Normalize(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Normalise (B, T, 3, S, S) uint8 frames to float32."""
         return frames.float().div_(_MAX_PIXEL).sub_(self.mean).div_(self.std)
+
+
+def erase_outside(frames: Tensor, region: Tensor) -> Tensor:
+    """Make everything outside of a region black, in all frames alike.
+
+    Args:
+        frames: (B, T, 3, S, S).
+        region: (B, P, P) bool, true inside; a patch is S / P pixels wide.
+    """
+    patch = frames.shape[-1] // region.shape[-1]
+    pixels = region.repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)  # (B, S, S)
+    return frames * pixels[:, None, None]
 
 
 def reorder_frames(

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from src.datasets import augmentation
-from src.datasets.augmentation import BORDER, OPERATIONS, RandAugment, apply_operation
+from src.datasets.augmentation import (
+    BORDER,
+    OPERATIONS,
+    RandAugment,
+    apply_operation,
+    image_augmentation,
+    video_augmentation,
+)
 from src.errors import InputError
 
 BRIGHT = 250
@@ -124,7 +131,7 @@ def test_all_frames_are_changed_alike() -> None:
     frames = np.repeat(noise(num_frames=1), 4, axis=0)
     before = frames.copy()
     for seed in range(20):
-        changed = RandAugment()(frames, np.random.default_rng(seed))
+        changed = video_augmentation()(frames, np.random.default_rng(seed))
         assert changed.shape == frames.shape
         assert changed.dtype == np.uint8
         assert (changed == changed[:1]).all()
@@ -132,7 +139,7 @@ def test_all_frames_are_changed_alike() -> None:
 
 
 def test_a_generator_determines_the_result() -> None:
-    frames, augment = noise(), RandAugment()
+    frames, augment = noise(), video_augmentation()
     copy = pickle.loads(pickle.dumps(augment))
     results = [augment(frames, np.random.default_rng(seed)) for seed in range(8)]
     for seed, result in enumerate(results):
@@ -142,19 +149,57 @@ def test_a_generator_determines_the_result() -> None:
 
 def test_no_operation_is_drawn_twice() -> None:
     """Both of two operations are applied each time, so that the flip is never undone."""
-    augment = RandAugment(("horizontal_flip", "identity"), num_operations=2)
+    augment = RandAugment(("horizontal_flip", "identity"), num_operations=2, level=5)
     frames = noise()
     for seed in range(10):
         assert (augment(frames, np.random.default_rng(seed)) == frames[..., ::-1]).all()
 
 
 def test_a_clip_stays_unchanged_with_probability_6_in_45() -> None:
-    frames, augment = noise(num_frames=1), RandAugment()
+    frames, augment = noise(num_frames=1), video_augmentation()
     results = [augment(frames, np.random.default_rng(seed)) for seed in range(450)]
     assert 45 <= sum((result == frames).all() for result in results) <= 75
+
+
+def test_an_operation_may_be_drawn_twice() -> None:
+    """Two flips undo each other: half of the draws of two out of two."""
+    augment = RandAugment(
+        ("horizontal_flip", "identity"), num_operations=2, level=5, with_replacement=True
+    )
+    frames = noise()
+    results = [augment(frames, np.random.default_rng(seed)) for seed in range(200)]
+    assert 75 <= sum((result == frames).all() for result in results) <= 125
+
+
+def test_an_operation_is_applied_with_its_probability() -> None:
+    augment = RandAugment(("horizontal_flip",), num_operations=1, level=5, probability=0.25)
+    frames = noise()
+    results = [augment(frames, np.random.default_rng(seed)) for seed in range(400)]
+    assert 70 <= sum((result == frames[..., ::-1]).all() for result in results) <= 130
+
+
+def test_images_are_changed_as_the_originals() -> None:
+    """An image stays as it is where neither of two draws is applied and does something."""
+    augment = image_augmentation()
+    assert set(OPERATIONS) - set(augment.operations) == {"contrast", "horizontal_flip"}
+    frames = noise(num_frames=1, size=24)
+    results = [augment(frames, np.random.default_rng(seed)) for seed in range(400)]
+    unchanged = np.mean([(result == frames).all() for result in results])
+    assert unchanged == pytest.approx((1 - 7 / 8 / 2) ** 2, abs=0.07)
+
+
+def test_sharpness_is_clipped_at_the_level_of_images() -> None:
+    """Where the original wraps from 255 to 0 and on."""
+    frames = torch.full((1, 3, 3, 3), 60, dtype=torch.uint8)
+    frames[..., 1, 1] = 250
+    # Blurred, the middle is (5 * 250 + 8 * 60) / 13 = 133; sharpened, 133 + 1.36 * 117 = 292.
+    sharper = apply_operation(frames, "sharpness", level=7)
+    assert sharper[0, :, 1, 1].tolist() == [255, 255, 255]
+    dark = 255 - apply_operation(255 - frames, "sharpness", level=7)
+    assert dark[0, :, 1, 1].tolist() == [255, 255, 255]
 
 
 def test_without_torchvision_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "find_spec", lambda _: None)
     with pytest.raises(InputError, match="needs torchvision.*set augmentation to none"):
-        RandAugment()
+        video_augmentation()

@@ -1,0 +1,125 @@
+"""The order in which batches are drawn from several sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, count, islice
+
+import numpy as np
+
+from src.datasets.loading import EpochBatches
+
+_MIXING_STREAM = 1 << 16
+"""Tells the generators of the sources drawn from those of the orders, numbered by epoch."""
+_DRAWS = 4096  # that one generator gives: a run that is resumed skips as many at a time
+
+
+class MixedBatches:
+    """Endless batches of ``(epoch, index)``, each from one of several sources.
+
+    An index counts through the sources one after the other, as `JoinedSets` does; an epoch counts
+    how often its source has been read. A source is drawn for each window of consecutive batches,
+    the same in all processes; its batches are those of `EpochBatches`, from where its last window
+    ended. Iteration begins at batch ``start_batch`` counted from the start of training.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        weights: Sequence[float] | None = None,
+        window: int = 1,
+        batch_size: int,
+        rank: int,
+        size: int,
+        seed: int,
+        start_batch: int = 0,
+        block_size: int = 1,
+    ) -> None:
+        """Lay out the sources.
+
+        Args:
+            sizes: Examples of each source.
+            weights: Of the sources; they are drawn in this proportion, whatever their sizes. None:
+                all alike.
+            window: Batches that come from one source before the next is drawn.
+            batch_size: Examples of a batch.
+            rank: This process.
+            size: Number of processes.
+            seed: Of everything drawn.
+            start_batch: Number of the first batch.
+            block_size: See `EpochBatches`.
+        """
+        weights = [1.0] * len(sizes) if weights is None else weights
+        if not sizes or len(weights) != len(sizes) or min(weights) <= 0 or window < 1:
+            raise ValueError(
+                f"no windows of {window} batches from {len(sizes)} sources with the weights "
+                f"{list(weights)}"
+            )
+        self._window = window
+        self._seed = seed
+        self._start_batch = start_batch
+        shares = np.cumsum(weights)
+        self._shares = shares / shares[-1]  # the last is 1 exactly, above all draws
+        self._begins = [0, *accumulate(sizes)][:-1]
+        self._sources = [
+            EpochBatches(
+                num_examples,
+                batch_size=batch_size,
+                rank=rank,
+                size=size,
+                seed=seed,
+                block_size=block_size,
+            )
+            for num_examples in sizes
+        ]
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """Examples that each process would get of all sources, read once each."""
+        return sum(source.examples_per_epoch for source in self._sources)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that each process would get of all sources, read once each."""
+        return sum(source.batches_per_epoch for source in self._sources)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        window, skipped = divmod(self._start_batch, self._window)
+        taken = self._windows_before(window) * self._window
+        draws = self._draws_from(window)
+        current = next(draws)
+        taken[current] += skipped
+        batches = [
+            source.starting_at(start)
+            for source, start in zip(self._sources, taken.tolist(), strict=True)
+        ]
+        remaining = self._window - skipped
+        while True:
+            begin = self._begins[current]
+            for keys in islice(batches[current], remaining):
+                yield [(epoch, begin + index) for epoch, index in keys]
+            current, remaining = next(draws), self._window
+
+    def _windows_before(self, window: int) -> np.ndarray:
+        """How many of the windows before this one each source has got."""
+        counts = np.zeros(len(self._sources), dtype=np.int64)
+        block, within = divmod(window, _DRAWS)
+        for earlier in range(block):
+            counts += self._count(self._draws(earlier))
+        return counts + self._count(self._draws(block)[:within])
+
+    def _count(self, draws: np.ndarray) -> np.ndarray:
+        return np.bincount(draws, minlength=len(self._sources))
+
+    def _draws_from(self, window: int) -> Iterator[int]:
+        """The sources of this window and all later ones."""
+        block, within = divmod(window, _DRAWS)
+        for later in count(block):
+            yield from self._draws(later)[within:].tolist()
+            within = 0
+
+    def _draws(self, block: int) -> np.ndarray:
+        """The sources (_DRAWS,) of a block of windows."""
+        rng = np.random.default_rng([self._seed, block, _MIXING_STREAM])
+        return np.searchsorted(self._shares, rng.random(_DRAWS), side="right")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from src.datasets.entities import read_entities
+from src.errors import InputError
+from tests.shared_data import shared_data
+
+SHARED = shared_data()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "entities.txt"
+
+
+def test_the_first_words_of_the_first_lines_are_read(path: Path) -> None:
+    path.write_text("man 2077\nwoman 824\ncar\ngirl 664 seen\n", encoding="utf-8")
+    assert read_entities(path, num_entities=4) == ("man", "woman", "car", "girl")
+    assert read_entities(path, num_entities=2) == ("man", "woman")
+
+
+def test_how_lines_end_and_blank_ones_do_not_matter(path: Path) -> None:
+    path.write_bytes("\ufeffman 7\r\n\r\ncafé\t5\r\n   \n t-shirt 3".encode())
+    assert read_entities(path, num_entities=3) == ("man", "café", "t-shirt")
+
+
+def test_too_few_are_an_error(path: Path) -> None:
+    path.write_text("man 3\n\nwoman 2\n")
+    with pytest.raises(InputError, match=r"entities\.txt: 2 entities, but num_entities is 3") as at:
+        read_entities(path, num_entities=3)
+    assert "set num_entities to 2 at most" in str(at.value)
+    assert "extract_entities" in str(at.value)
+
+
+def test_one_that_is_there_twice_is_an_error(path: Path) -> None:
+    path.write_text("man 3\nwoman 2\n\nman 1\n")
+    with pytest.raises(InputError, match=r"'man' stands in line 1 and in line 4"):
+        read_entities(path, num_entities=3)
+    assert read_entities(path, num_entities=2) == ("man", "woman")
+
+
+def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
+    with pytest.raises(InputError, match=r"entity_file_path: .*entities\.txt: no such file"):
+        read_entities(path, num_entities=1)
+    path.write_bytes(b"caf\xe9 3\n")
+    with pytest.raises(InputError, match=r"entities\.txt: not UTF-8 text"):
+        read_entities(path, num_entities=1)
+
+
+@pytest.mark.skipif(SHARED is None, reason="needs the shared entity list")
+def test_a_published_list_is_read_as_it_is() -> None:
+    assert SHARED is not None
+    path = SHARED / "real/annotations/unigrams_msrvtt10k_nltk.txt"
+    entities = read_entities(path, num_entities=1000)
+    assert len(entities) == 1000
+    assert entities[:3] == ("man", "woman", "girl")
