@@ -5,6 +5,7 @@ B: batch, T: frames, N: patches per frame, L: text tokens, D: width, E: width of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -42,6 +43,11 @@ class TextFeatures(NamedTuple):
     def select(self, rows: Tensor) -> TextFeatures:
         """The texts `rows` (K,), in that order, repeated where an index repeats."""
         return TextFeatures(self.tokens[rows], self.mask[rows], self.embedding[rows])
+
+
+def concatenated(texts: Sequence[TextFeatures]) -> TextFeatures:
+    """Texts of the same length L, one after the other."""
+    return TextFeatures(*(torch.cat(parts) for parts in zip(*texts, strict=True)))
 
 
 class AlproModel(nn.Module):

@@ -189,6 +189,10 @@ class SplitBert(SplitLayers):
         """``bert.embeddings`` and ``bert.encoder``."""
         return self.bert.embeddings, self.bert.encoder
 
+    def predict_words(self, tokens: Tensor) -> Tensor:
+        """(n, D) fused tokens to the logits (n, V) of the words they stand for."""
+        return self.cls(tokens)
+
 
 class HeadlessSplitBert(SplitLayers):
     """The flavour of question answering: ``embeddings.*`` and ``encoder.*``, and no head.

@@ -16,6 +16,7 @@ from torch.nn.init import normal_
 from torch.utils.checkpoint import checkpoint
 
 from src.modeling.attention import Kernel
+from src.modeling.checkpoints import resize_time_embed
 from src.modeling.encoders import VideoEncoder
 from src.modeling.timesformer_block import LAYER_NORM_EPS, Block
 
@@ -47,7 +48,8 @@ class TimeSformer(nn.Module):
     Args:
         image_size: Height and width of a frame in pixels, a multiple of `patch_size`.
         patch_size: Height and width of a patch in pixels.
-        num_frames: Frames of a clip; other counts are refused.
+        num_frames: Most frames of a clip. Of fewer, as the single one of an image, each takes the
+            nearest time embedding.
         embed_dim: Width, a multiple of `num_heads`.
         depth: Number of blocks.
         num_heads: Heads of both attentions.
@@ -144,7 +146,7 @@ class TimeSformer(nn.Module):
             (B, 1+N, D): the class token, then the patches in row-major order.
 
         Raises:
-            ValueError: T or S differs from what the model was built for.
+            ValueError: T exceeds or S differs from what the model was built for.
         """
         self._check_shape(frames)
         cls, patches = self._embed(frames)  # (B, 1, D), (B, N, T, D)
@@ -158,16 +160,21 @@ class TimeSformer(nn.Module):
     def _embed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.patch_embed(frames.to(self.pos_embed.dtype))  # (B, N, T, D)
         position = self.pos_embed[:, 1:].unsqueeze(2)  # (1, N, 1, D)
-        patches = patches + (position + self.time_embed.unsqueeze(1))
+        time: Tensor = self.time_embed
+        if patches.size(2) != self.num_frames:
+            time = resize_time_embed(time, patches.size(2))  # (1, T, D)
+        patches = patches + (position + time.unsqueeze(1))
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(frames), -1, -1)  # (B, 1, D)
         return self.pos_drop(cls), self.pos_drop(patches)
 
     def _check_shape(self, frames: Tensor) -> None:
-        expected = (self.num_frames, 3, self.image_size, self.image_size)
-        if tuple(frames.shape[1:]) != expected:
+        num_frames, *picture = frames.shape[1:]
+        fits = picture == [3, self.image_size, self.image_size]
+        if not fits or not 1 <= num_frames <= self.num_frames:
+            expected = (self.num_frames, 3, self.image_size, self.image_size)
             raise ValueError(
-                f"the video encoder was built for (frames, channels, height, width) {expected} "
-                f"but was given {tuple(frames.shape[1:])}"
+                f"the video encoder was built for (frames, channels, height, width) {expected}, or "
+                f"fewer frames, but was given {tuple(frames.shape[1:])}"
             )
 
 

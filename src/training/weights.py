@@ -1,4 +1,4 @@
-"""Filling a model from local files: a whole checkpoint, or an image transformer and a BERT."""
+"""Filling a model from local files: a checkpoint, an image transformer and a BERT, a teacher."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from src.errors import InputError
-from src.modeling.checkpoints import adapt_state_dict, compare, describe_adaptation
+from src.modeling.checkpoints import (
+    POSITION_IDS,
+    adapt_state_dict,
+    compare,
+    describe_adaptation,
+)
+from src.modeling.pretraining import ENTITY_HEAD_OUTPUT, PROMPTER_PREFIX
+from src.modeling.prompter import PROMPT_NAMES, UNUSED_BY_PROMPTER, Prompter
 from src.modeling.weight_names import (
     BERT_LEAVES_AT_INIT,
     TEXT_PREFIX,
@@ -71,7 +78,9 @@ def load_checkpoint(
     for note in describe_adaptation(state, expected):
         logger.info("%s: %s", path, note)
     adapted = adapt_state_dict(state, expected)
-    absent = [pattern for pattern in may_be_missing if not names_like(adapted, pattern)]
+    # Position ids tell nothing: they are filled in where a checkpoint lacks them.
+    told = [name for name in adapted if not name.endswith(POSITION_IDS)]
+    absent = [pattern for pattern in may_be_missing if not names_like(told, pattern)]
     _fill(model, adapted, path=path, may_be_missing=absent)
     new = compare(adapted, model).missing
     for pattern in absent:
@@ -79,6 +88,57 @@ def load_checkpoint(
         logger.info("%s: it lacks %d tensors %s, which start as new ones", path, count, pattern)
     num_loaded = len(expected) - len(new)
     logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))
+
+
+def load_teacher(prompter: Prompter, path: Path) -> None:
+    """Fill the prompter of pretraining from a checkpoint, all but its prompts.
+
+    Any checkpoint with both encoders will do. Of a pretraining checkpoint the model itself becomes
+    the teacher, not the prompter that taught it.
+
+    Args:
+        prompter: keeps the prompts it has, whatever entities the checkpoint's were made of.
+        path: of the checkpoint; ``teacher_weights_path`` in the configs.
+
+    Raises:
+        InputError: if the file is none or of another architecture.
+    """
+    try:
+        load_checkpoint(
+            prompter,
+            path,
+            may_be_missing=(*PROMPT_NAMES, *UNUSED_BY_PROMPTER),
+            prepare=without_prompts,
+        )
+    except InputError as error:
+        raise InputError(f"teacher_weights_path: {error}") from error
+
+
+def without_prompts(state: StateDict) -> StateDict:
+    """A checkpoint's tensors without those made of a list of entities."""
+    return {name: value for name, value in state.items() if name not in PROMPT_NAMES}
+
+
+def check_num_entities(state: StateDict, *, num_entities: int, path: Path) -> StateDict:
+    """The pretraining checkpoint as it is, if it knows as many entities as the model.
+
+    Args:
+        state: its tensors.
+        num_entities: of the model.
+        path: of the checkpoint, for the error.
+
+    Raises:
+        InputError: if it knows another number.
+    """
+    for name in (ENTITY_HEAD_OUTPUT, *(PROMPTER_PREFIX + name for name in PROMPT_NAMES)):
+        if name in state and len(state[name]) != num_entities:
+            there = len(state[name])
+            raise InputError(
+                f"e2e_weights_path: {path} was pretrained with {there} entities, num_entities is "
+                f"{num_entities}. Set num_entities to {there}, with the list of entities that it "
+                "was trained with as entity_file_path."
+            )
+    return state
 
 
 def load_vit(model: nn.Module, path: Path) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from src.modeling.alpro import AlproForRetrieval
+from src.modeling.pretraining import AlproForPretraining
+from src.modeling.prompter import Prompter
 from src.modeling.question_answering import AlproForQuestionAnswering
 from src.modeling.text import HeadlessSplitBert, SplitBert
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
@@ -19,6 +21,7 @@ PATCH_SIZE = 4
 NUM_PATCHES = 4
 VOCAB_SIZE = 30
 NUM_LABELS = 7
+NUM_ENTITIES = 5
 
 BERT_SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
@@ -66,6 +69,23 @@ def small_qa_model(
     return AlproForQuestionAnswering(
         video, small_headless_bert(), num_labels=num_labels, embed_dim=8
     )
+
+
+def small_prompter(*, num_entities: int = NUM_ENTITIES, **video_changes: Any) -> Prompter:
+    video = TimeSformerEncoder(small_timesformer(**video_changes))
+    return Prompter(video, small_bert(), num_entities=num_entities, embed_dim=8)
+
+
+def small_pretraining_model(
+    *, num_entities: int | None = NUM_ENTITIES, **video_changes: Any
+) -> AlproForPretraining:
+    """With a prompter, unless there are no entities."""
+    prompter = None
+    if num_entities is not None:
+        prompter = small_prompter(num_entities=num_entities, **video_changes)
+    video = TimeSformerEncoder(small_timesformer(**video_changes))
+    text = small_bert(train_mlm_head=True)
+    return AlproForPretraining(video, text, prompter=prompter, embed_dim=8)
 
 
 def random_frames(num_videos: int = 2, *, num_frames: int = NUM_FRAMES) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from src.losses.contrastive import contrastive_loss
 from src.losses.matching import matching_loss
-from src.modeling.alpro import AlproForRetrieval
+from src.modeling.alpro import AlproForRetrieval, concatenated
 from src.modeling.timesformer import TimeSformerEncoder
 from tests.modeling.models import (
     NUM_PATCHES,
@@ -43,6 +43,15 @@ def test_score_of_a_pair_does_not_depend_on_its_batch() -> None:
     together = model.match(text.select(rows), video.select(rows))
     alone = model.match(model.encode_text(ids[2:], mask[2:]), model.encode_video(frames[2:]))
     torch.testing.assert_close(together[:1], alone)
+
+
+@torch.no_grad()
+def test_concatenated_texts_are_those_of_one_batch() -> None:
+    model = small_model().eval()
+    ids, mask = random_text(3)
+    parts = [model.encode_text(ids[rows], mask[rows]) for rows in (slice(1), slice(1, 3))]
+    for ours, expected in zip(concatenated(parts), model.encode_text(ids, mask), strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_every_trainable_parameter_receives_a_gradient() -> None:

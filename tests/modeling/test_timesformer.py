@@ -126,6 +126,24 @@ def test_evaluation_drops_nothing() -> None:
     assert torch.equal(model(frames), model(frames))
 
 
+@torch.no_grad()
+def test_fewer_frames_take_the_nearest_time_embeddings() -> None:
+    long = small_timesformer(num_frames=4).eval()
+    for num_frames, nearest in ((1, [0]), (2, [0, 2]), (3, [0, 1, 2])):
+        short = small_timesformer(num_frames=num_frames).eval()
+        state = long.state_dict()
+        short.load_state_dict({**state, "time_embed": state["time_embed"][:, nearest]})
+        frames = random_frames(num_frames=num_frames)
+        torch.testing.assert_close(long(frames), short(frames))
+
+
+def test_time_embeddings_learn_from_fewer_frames() -> None:
+    model = small_timesformer(num_frames=4)
+    model(random_frames(num_frames=2)).square().sum().backward()
+    assert model.time_embed.grad is not None
+    assert model.time_embed.grad.any(dim=2).tolist() == [[True, False, True, False]]
+
+
 def test_initial_values() -> None:
     model = small_timesformer(embed_dim=64, time_embed_std=0.0, temporal_init="zero")
     assert not model.time_embed.any()
@@ -140,8 +158,9 @@ def test_initial_values() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 3, 3, 8, 8), r"\(2, 3, 8, 8\) but was given \(3, 3, 8, 8\)"),
-        ((1, 2, 3, 16, 16), r"\(2, 3, 8, 8\) but was given \(2, 3, 16, 16\)"),
+        ((1, 3, 3, 8, 8), r"\(2, 3, 8, 8\), or fewer frames, but was given \(3, 3, 8, 8\)"),
+        ((1, 2, 3, 16, 16), r"but was given \(2, 3, 16, 16\)"),
+        ((1, 0, 3, 8, 8), r"but was given \(0, 3, 8, 8\)"),
     ],
 )
 def test_other_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:

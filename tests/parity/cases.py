@@ -10,20 +10,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src.losses.contrastive import contrastive_loss, similarity
+from src.losses.masked_language import masked_language_loss
 from src.losses.matching import (
     matching_loss,
     negative_pairs,
     sample_hard_negatives,
     with_positives,
 )
-from src.modeling.alpro import MATCH, AlproForRetrieval, TextFeatures, VideoFeatures
+from src.losses.prompted_entity import prompted_entity_loss
+from src.modeling.alpro import (
+    MATCH,
+    AlproForRetrieval,
+    AlproModel,
+    TextFeatures,
+    VideoFeatures,
+)
 from src.modeling.checkpoints import adapt_state_dict
+from src.modeling.pretraining import AlproForPretraining
+from src.modeling.prompter import Media, Prompter, ensemble
 from src.optimization.schedules import learning_rate_at
 from tests.parity.golden import (
     FULL_SIZE,
     Case,
     fill,
     golden_tensor,
+    pretraining_model,
+    prompter_model,
     question_answering_model,
     retrieval_model,
 )
@@ -37,6 +49,9 @@ from tests.parity.report import (
 
 TIME_EMBED = "visual_encoder.model.time_embed"
 POS_EMBED = "visual_encoder.model.pos_embed"
+MEDIA: dict[Media, str] = {"video": "video", "image": "img"}  # with the original's names
+PRETRAINING_LOSSES = ("itc_loss", "itm_loss", "mlm_loss", "mpm_loss")
+NO_LABEL = -100  # of a token that was not masked
 
 
 def check_retrieval(case: Case) -> list[Finding]:
@@ -89,6 +104,74 @@ def check_question_answering(case: Case) -> list[Finding]:
     return [*findings, compare_gradients(case.name, model, case.facts["grads"])]
 
 
+def check_prompter(case: Case) -> list[Finding]:
+    """Loss and gradients of a small prompter."""
+    model = prompter_model(case.facts["config"])
+    findings = _fill(case, model)
+    video = model.encode_video(case.tensor("visual_inputs"))
+    text = model.encode_text(case.tensor("text_input_ids"), case.tensor("text_input_mask"))
+    loss = contrast(model, video, text)
+    loss.backward()
+    findings.append(_compare(case, "itc_loss", loss))
+    return [*findings, compare_gradients(case.name, model, case.facts["grads"])]
+
+
+def check_pretraining(case: Case) -> list[Finding]:
+    """Prompts, the four losses and what they are made of for either media, gradients for videos."""
+    model = pretraining_model(case.facts["config"])
+    findings = _fill(case, model)
+    assert model.prompter is not None
+    findings += fill_prompts(case, model.prompter)
+    for media in MEDIA:
+        outputs = pretraining_outputs(case, model, media)
+        if media == "video":
+            torch.stack([outputs[name] for name in PRETRAINING_LOSSES]).sum().backward()
+        for name, value in outputs.items():
+            findings.append(_compare(case, f"{MEDIA[media]}_{name}", value))
+    return [*findings, compare_gradients(case.name, model, case.facts["grads_video"])]
+
+
+@torch.no_grad()
+def fill_prompts(case: Case, prompter: Prompter) -> list[Finding]:
+    """Build the prompter's buffers from the case's own prompts, fewer than there are templates."""
+    findings = []
+    for media in MEDIA:
+        ids, mask = case.tensor(f"{media}_prompt_ids"), case.tensor(f"{media}_prompt_mask")
+        embeddings = prompter.encode_text(ids, mask).embedding
+        prompts = ensemble(embeddings, num_entities=prompter.num_entities)
+        prompter.prompt_embeddings(media).copy_(prompts)
+        findings.append(_compare(case, f"{media}_prompt_feat", prompts))
+    return findings
+
+
+def pretraining_outputs(case: Case, model: AlproForPretraining, media: Media) -> dict[str, Tensor]:
+    """The four losses of two pairs, whose negatives are each other's, and their logits."""
+    assert model.prompter is not None
+    video = model.encode_video(case.tensor("visual_inputs"))
+    mask = case.tensor("text_input_mask")
+    text = model.encode_text(case.tensor("text_input_ids"), mask)
+    masked = model.fuse(model.encode_text(case.tensor("mlm_text_input_ids"), mask), video)
+    words = model.predict_words(masked, torch.ones_like(mask, dtype=torch.bool))  # (2 * L, V)
+    labels = case.tensor("mlm_labels")  # (2, L)
+    labelled = labels != NO_LABEL
+    region = case.tensor("mpm_mask") == 0  # (2, P, P)
+    entities = model.predict_entities(
+        model.fuse(text, video), num_text_tokens=mask.shape[1], region=region
+    )
+    targets = model.prompter.entity_probabilities(case.tensor("crop_visual_inputs"), media)
+    outputs = training_outputs(model, video, text)
+    outputs["itm_scores"] = outputs.pop("itm_logits")
+    return outputs | {
+        "mlm_loss": masked_language_loss(
+            model.predict_words(masked, labelled), labels[labelled]
+        ),
+        "mlm_scores": words.unflatten(0, labels.shape),
+        "mpm_loss": prompted_entity_loss(entities, targets, threshold=0.0),
+        "mpm_logits": entities,
+        "mpm_labels": targets,
+    }
+
+
 def check_resize(case: Case) -> list[Finding]:
     """A checkpoint loaded into a model of more frames and larger images."""
     source = retrieval_model(case.facts["source"]).state_dict()
@@ -131,6 +214,8 @@ CHECKS: dict[str, Callable[[Case], list[Finding]]] = {
     "retrieval_a": check_retrieval,
     "full_retrieval_a": check_full_retrieval,
     "qa_a": check_question_answering,
+    "prompter_a": check_prompter,
+    "pretrain_a": check_pretraining,
     "resize_a": check_resize,
     "schedule_a": check_schedule,
 }
@@ -144,15 +229,19 @@ def training_outputs(
     negatives = negative_pairs(*sample_hard_negatives(sim_v2t, sim_v2t.t()))
     pairs = with_positives(negatives, len(sim_v2t))
     logits = model.match(text.select(pairs.texts), video.select(pairs.videos))  # (6, 2)
-    itc_loss = contrastive_loss(
+    itm_loss = matching_loss(logits, len(sim_v2t))
+    return {"itc_loss": contrast(model, video, text), "itm_loss": itm_loss, "itm_logits": logits}
+
+
+def contrast(model: AlproModel, video: VideoFeatures, text: TextFeatures) -> Tensor:
+    """The contrastive loss of one process."""
+    return contrastive_loss(
         video.embedding,
         text.embedding,
         all_video=video.embedding,
         all_text=text.embedding,
         temperature=model.temp,
     )
-    itm_loss = matching_loss(logits, len(sim_v2t))
-    return {"itc_loss": itc_loss, "itm_loss": itm_loss, "itm_logits": logits}
 
 
 def evaluation_outputs(

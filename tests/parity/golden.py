@@ -10,17 +10,22 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from src.modeling.alpro import INITIAL_TEMPERATURE, AlproForRetrieval
+from src.modeling.pretraining import AlproForPretraining
+from src.modeling.prompter import Prompter
 from src.modeling.question_answering import AlproForQuestionAnswering
 from src.modeling.text import HeadlessSplitBert, SplitBert, SplitLayers
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+
+Flavour = TypeVar("Flavour", bound=SplitLayers)
 
 FULL_SIZE = {
     "width": 768,
@@ -68,6 +73,22 @@ def question_answering_model(config: Mapping[str, int]) -> AlproForQuestionAnswe
     ).eval()
 
 
+def prompter_model(config: Mapping[str, int]) -> Prompter:
+    """The prompter of a case's ``config``, in evaluation mode."""
+    return Prompter(
+        _video_encoder(config), _text_encoder(SplitBert, config), num_entities=config["ents"]
+    ).eval()
+
+
+def pretraining_model(config: Mapping[str, int]) -> AlproForPretraining:
+    """The pretraining model of a case's ``config``, in evaluation mode."""
+    return AlproForPretraining(
+        _video_encoder(config),
+        _text_encoder(partial(SplitBert, train_mlm_head=True), config),
+        prompter=prompter_model(config),
+    ).eval()
+
+
 def _video_encoder(config: Mapping[str, int]) -> TimeSformerEncoder:
     return TimeSformerEncoder(
         TimeSformer(
@@ -80,7 +101,7 @@ def _video_encoder(config: Mapping[str, int]) -> TimeSformerEncoder:
     )
 
 
-def _text_encoder(flavour: Callable[..., SplitLayers], config: Mapping[str, int]) -> SplitLayers:
+def _text_encoder(flavour: Callable[..., Flavour], config: Mapping[str, int]) -> Flavour:
     return flavour(
         vocab_size=config["vocab"],
         hidden_size=config["width"],

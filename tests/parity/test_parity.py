@@ -20,7 +20,9 @@ _GOLDEN = None if _SHARED is None else _SHARED / "golden"
 
 
 @pytest.mark.skipif(_GOLDEN is None, reason="the optional folder of golden numbers is absent")
-@pytest.mark.parametrize("name", ["retrieval_a", "qa_a", "resize_a", "schedule_a"])
+@pytest.mark.parametrize(
+    "name", ["retrieval_a", "qa_a", "prompter_a", "pretrain_a", "resize_a", "schedule_a"]
+)
 def test_golden_case(name: str) -> None:
     assert _GOLDEN is not None
     findings = CHECKS[name](load_case(_GOLDEN, name))

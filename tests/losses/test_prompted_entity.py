@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from src.losses.prompted_entity import confident, prompted_entity_loss
+
+TARGETS = torch.tensor([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]])
+
+
+def test_three_samples_by_hand() -> None:
+    logits = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [5.0, -5.0]])
+    # The first sample's prediction is (3/4, 1/4), the second's (1/2, 1/2).
+    first = -0.9 * math.log(3 / 4) - 0.1 * math.log(1 / 4)
+    loss = prompted_entity_loss(logits, TARGETS, threshold=0.6)
+    assert loss.item() == pytest.approx((first + math.log(2)) / 2)
+
+
+def test_the_best_entity_decides_who_counts() -> None:
+    assert confident(TARGETS, threshold=0.75).tolist() == [True, True, False]
+    assert confident(TARGETS, threshold=0.0).tolist() == [True] * 3
+    # Which entity is the best plays no part: the first one is as good as any.
+    assert confident(TARGETS.flip(1), threshold=0.75).tolist() == [True, True, False]
+
+
+def test_who_does_not_count_changes_nothing() -> None:
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = prompted_entity_loss(logits, TARGETS, threshold=0.6)
+    torch.testing.assert_close(loss, prompted_entity_loss(logits[:2], TARGETS[:2], threshold=0.6))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient.any(dim=1).tolist() == [True, True, False]
+
+
+def test_nobody_confident_is_no_loss_with_a_zero_gradient() -> None:
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = prompted_entity_loss(logits, TARGETS, threshold=0.95)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_it_is_computed_in_float32() -> None:
+    logits = torch.randn(3, 2).to(torch.bfloat16)
+    loss = prompted_entity_loss(logits, TARGETS, threshold=0.0)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, prompted_entity_loss(logits.float(), TARGETS, threshold=0.0))
