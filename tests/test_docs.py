@@ -18,14 +18,19 @@ from src.configs.command_line import parse_flags
 from src.configs.fields import Option, options_of
 from src.configs.loading import load_config
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
-from src.configs.schema import QaConfig, RetrievalConfig
+from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 FOLDERS_OF_PAGES = (".", "docs", "data", "ext", "ext/bert-base-uncased", "output")
 PAGES = sorted(page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md"))
 
-TASKS: dict[str, Any] = {"run_video_retrieval": RetrievalConfig, "run_video_qa": QaConfig}
+TASKS: dict[str, Any] = {
+    "run_video_retrieval": RetrievalConfig,
+    "run_video_qa": QaConfig,
+    "run_pretrain_contrastive_only": PrompterConfig,
+    "run_pretrain_sparse": PretrainConfig,
+}
 CONFIG_CLASSES: tuple[Any, ...] = (*TASKS.values(), VideoEncoderConfig, TextEncoderConfig)
 TABLE_BEGIN, TABLE_END = "<!-- config table -->", "<!-- end of config table -->"
 MAX_CHOICES = 10  # a longer list of choices is left to the field's help text
@@ -43,29 +48,50 @@ SHELL_FILES = [path for folder in ("run_scripts", "env") for path in (ROOT / fol
 def config_table() -> str:
     """All keys with default and meaning, one Markdown table per topic of ``--help``."""
     by_topic: dict[str, dict[str, dict[str, Option]]] = {}  # topic, key, class -> its option
+    tasks_of: dict[str, dict[str, None]] = {}  # topic -> classes that have it
     for config_class in CONFIG_CLASSES:
         for name, option in options_of(config_class).items():
             of_topic = by_topic.setdefault(option.topic, {})
             of_topic.setdefault(name, {})[config_class.TOPIC] = option
+            tasks_of.setdefault(option.topic, {})[config_class.TOPIC] = None
     head = "| key | default | meaning |\n|---|---|---|\n"
-    tables = [
-        f"#### {topic}\n\n{head}" + "\n".join(_row(option) for option in options.values())
-        for topic, options in by_topic.items()
-    ]
+    tables = []
+    for topic, options in by_topic.items():
+        rows = [
+            _row(variant, everyone=len(variant) == len(tasks_of[topic]))
+            for option in options.values()
+            for variant in _variants(option)
+        ]
+        tables.append(f"#### {topic}\n\n{head}" + "\n".join(rows))
     return "\n\n".join(tables)
 
 
-def _row(options: dict[str, Option]) -> str:
+def _variants(options: dict[str, Option]) -> list[dict[str, Option]]:
+    """One key by task, taken apart where tasks mean different things by it."""
+    variants: list[dict[str, Option]] = []
+    for task, option in options.items():
+        alike = [found for found in variants if next(iter(found.values())).rule == option.rule]
+        if alike:
+            alike[0][task] = option
+        else:
+            variants.append({task: option})
+    return variants
+
+
+def _row(options: dict[str, Option], *, everyone: bool) -> str:
     """One key; `options` has it by task, for tasks may have defaults of their own."""
     option = next(iter(options.values()))
-    assert all(other.rule == option.rule for other in options.values())
     key = f"`{option.name}`" + (" °" if option.rule.per_run else "")
     meaning = option.rule.help
     if 1 < len(option.rule.choices) <= MAX_CHOICES:
         meaning += ": " + ", ".join(f"`{choice}`" for choice in option.rule.choices)
-    defaults = {task: _default(option) for task, option in options.items()}
-    shown = ", ".join(f"{default} ({task.lower()})" for task, default in defaults.items())
-    if len(set(defaults.values())) == 1:
+    if not everyone:
+        meaning = f"*{', '.join(options).capitalize()}:* {meaning}"
+    tasks_by_default: dict[str, list[str]] = {}
+    for task, of_task in options.items():
+        tasks_by_default.setdefault(_default(of_task), []).append(task.lower())
+    shown = ", ".join(f"{text} ({', '.join(tasks)})" for text, tasks in tasks_by_default.items())
+    if len(tasks_by_default) == 1:
         shown = _default(option)
     return f"| {key} | {shown} | {meaning} |"
 
@@ -95,11 +121,25 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def rows_of(key: str) -> list[str]:
+    return [line for line in config_table().splitlines() if line.startswith(f"| `{key}`")]
+
+
 def test_a_default_of_one_task_is_told_with_its_task() -> None:
-    (row,) = [line for line in config_table().splitlines() if line.startswith("| `augmentation`")]
+    row, of_pretraining = rows_of("augmentation")
     assert "| `none` (retrieval), `randaugment` (question answering) |" in row
-    rows = [line for line in config_table().splitlines() if line.startswith("| `best_metric`")]
-    assert ["text2video_r1" in row for row in rows] == [True, False], "one row in each topic"
+    assert "| `randaugment` | *Prompter pretraining, pretraining:* random changes" in of_pretraining
+    rows = rows_of("best_metric")
+    assert ["text2video_r1" in row for row in rows] == [True, False, False, False]
+
+
+def test_a_key_that_not_all_have_is_told_with_those_that_have_it() -> None:
+    (row,) = rows_of("frame_order")
+    assert "| *Retrieval, question answering:* evaluation only" in row
+    (row,) = rows_of("num_frm")
+    assert "*" not in row
+    downstream, pretraining = rows_of("train_datasets")
+    assert ("txt (annotation" in downstream, "ann (annotation" in pretraining) == (True, True)
 
 
 def test_readme_has_every_config_key() -> None:
@@ -195,9 +235,18 @@ def test_the_example_config_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for number, text in enumerate(examples):
         path = tmp_path / f"{number}.json"
         path.write_text(text, encoding="utf-8")
-        config_class = QaConfig if "ans2label_path" in text else RetrievalConfig
+        config_class = class_of(json.loads(text))
         resolved = load_config(config_class, ["--config", str(path), "--output_dir", "unused"])
         assert resolved.warnings == []
+
+
+def class_of(values: dict[str, Any]) -> Any:
+    """The class of an example, told by keys that only one has."""
+    if values.get("use_mlm"):
+        return PretrainConfig
+    if "resize_size" in values:
+        return PrompterConfig
+    return QaConfig if "ans2label_path" in values else RetrievalConfig
 
 
 def write_config_table() -> None:

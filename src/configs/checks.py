@@ -7,13 +7,13 @@ the key that names the file: ``visual_model_cfg.patch_size``.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePath
 from typing import Any
 
-from src.configs.options import annotation_in
+from src.configs.downstream import annotation_in
 
 MAX_NAMED = 5  # entries of a map that a message names
 
@@ -23,8 +23,8 @@ class Check:
     """One rule: the keys it needs, when it is broken, why it is a rule, what to do."""
 
     keys: tuple[str, ...]
-    """The first may be a pattern, ``*_datasets.*.txt``: the rule holds for each match. The same
-    pattern twice is a rule about each two matches."""
+    """The first may be patterns, ``*_datasets.*.txt``: the rule holds for each match. The same
+    pattern twice is a rule about each two matches, different ones are parts of the same set."""
     broken: Callable[..., bool]
     """Receives the values of `keys`, in order."""
     reason: str | Callable[..., str]
@@ -44,13 +44,23 @@ class Check:
         """
         if self.training_only and values.get("do_inference"):
             return []
-        num_patterns = sum("*" in key for key in self.keys)
-        others = self.keys[num_patterns:]
+        others = tuple(key for key in self.keys if "*" not in key)
         if any(key not in values for key in others):
             return []
-        matches = combinations(fnmatch.filter(values, self.keys[0]), num_patterns)
-        candidates = [(*keys, *others) for keys in matches]
+        candidates = [(*keys, *others) for keys in self._matches(values)]
         return [keys for keys in candidates if self.broken(*(values[key] for key in keys))]
+
+    def _matches(self, keys: Iterable[str]) -> Iterable[tuple[str, ...]]:
+        """What the patterns stand for: the empty tuple, once, if there are none."""
+        patterns = [key for key in self.keys if "*" in key]
+        if not patterns:
+            return [()]
+        matches = fnmatch.filter(keys, patterns[0])
+        if len(set(patterns)) < len(patterns):
+            return combinations(matches, len(patterns))
+        parts = [pattern.rpartition(".")[2] for pattern in patterns]
+        entries = [match.rpartition(".")[0] for match in matches]
+        return [tuple(f"{entry}.{part}" for part in parts) for entry in entries]
 
 
 SHARED: tuple[Check, ...] = (
@@ -120,6 +130,9 @@ SHARED: tuple[Check, ...] = (
         "multi_step needs the epochs after which the learning rate is halved",
         "Give step_decay_epochs, as in [6, 8].",
     ),
+)
+
+DOWNSTREAM: tuple[Check, ...] = (
     Check(
         ("train_n_clips",),
         lambda clips: clips != 1,

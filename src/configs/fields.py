@@ -123,17 +123,24 @@ def with_default(owner: Any, name: str, default: T) -> T:
 
 
 def options_of(config_class: type) -> dict[str, Option]:
-    """All fields of a configuration class by name, grouped by topic in order of its bases."""
+    """All fields of a configuration class by name, grouped by topic in order of its bases.
+
+    A field that is declared anew keeps the topic and the place of its first declaration.
+    """
     types = typing.get_type_hints(config_class)
     fields = {field.name: field for field in dataclasses.fields(config_class)}
-    options: dict[str, Option] = {}
     bases = [base for base in config_class.__mro__ if base not in (config_class, object)]
-    for owner in [*bases, config_class]:
-        topic = owner.__dict__.get("TOPIC", "")
-        for name in owner.__dict__.get("__annotations__", {}):
-            if name in fields and name not in options:
-                options[name] = _option(fields[name], types[name], topic)
-    return options
+    home = {
+        name: owner
+        for owner in [config_class, *bases]  # of several declarations the last one counts
+        for name in owner.__dict__.get("__annotations__", {})
+    }
+    return {
+        name: _option(fields[name], types[name], owner.__dict__.get("TOPIC", ""))
+        for owner in [*bases, config_class]
+        for name in owner.__dict__.get("__annotations__", {})
+        if name in fields and home[name] is owner
+    }
 
 
 def per_run_keys(config_class: type) -> frozenset[str]:

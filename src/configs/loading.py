@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from src.configs import report
 from src.configs.command_line import Flags, parse_flags
+from src.configs.downstream import InferenceOptions
 from src.configs.fields import options_of
 from src.configs.inference import inference_layers
 from src.configs.layers import (
@@ -160,7 +161,10 @@ class _Reader:
     def _layers(self) -> list[Layer]:
         layers = [self._file_layer()] if self.flags.config is not None else []
         given = {**(layers[0].values if layers else {}), **self.flags.values}
-        if given.get("do_inference") in (1, True) and isinstance(given.get("output_dir"), str):
+        infers = issubclass(self.config_class, InferenceOptions) and (
+            given.get("do_inference") in (1, True)
+        )
+        if infers and isinstance(given.get("output_dir"), str):
             default_step = options_of(self.config_class)["inference_model_step"].default
             layers += inference_layers(
                 self.config_class,

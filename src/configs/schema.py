@@ -1,24 +1,44 @@
-"""The configuration of each task. A new task picks topics from `options` and adds its own keys."""
+"""The configuration of each script. A new task picks topics of options and adds its own keys."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from src.configs import checks
+from src.configs import checks, pretraining_checks
+from src.configs.downstream import (
+    DatasetConfig,
+    DownstreamDataOptions,
+    DownstreamVideoOptions,
+    InferenceOptions,
+)
 from src.configs.fields import option, required, with_default
 from src.configs.options import (
     DataOptions,
-    DatasetConfig,
-    InferenceOptions,
     ModelOptions,
     OptimizationOptions,
     RunOptions,
     ValidationOptions,
     VideoOptions,
 )
+from src.configs.pretraining import (
+    PretrainingDataOptions,
+    PretrainingDataset,
+    PretrainingOptions,
+    PretrainingVideoOptions,
+)
 
-__all__ = ["DatasetConfig", "DownstreamConfig", "ExperimentConfig", "QaConfig", "RetrievalConfig"]
+__all__ = [
+    "DatasetConfig",
+    "DownstreamConfig",
+    "ExperimentConfig",
+    "PretrainConfig",
+    "PretrainingConfig",
+    "PretrainingDataset",
+    "PrompterConfig",
+    "QaConfig",
+    "RetrievalConfig",
+]
 
 _RETRIEVAL_METRICS = tuple(
     f"{direction}_{metric}"
@@ -60,10 +80,13 @@ class ExperimentConfig(
 
 
 @dataclass(kw_only=True)
-class DownstreamConfig(ExperimentConfig, InferenceOptions):
+class DownstreamConfig(
+    ExperimentConfig, DownstreamDataOptions, DownstreamVideoOptions, InferenceOptions
+):
     """What every task has that is finetuned and evaluated on a data set of its own."""
 
     INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {"model_type", "resize_size"}
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED + checks.DOWNSTREAM
 
 
 @dataclass(kw_only=True)
@@ -72,7 +95,7 @@ class RetrievalConfig(DownstreamConfig):
 
     SCRIPT: ClassVar[str] = "src/tasks/run_video_retrieval.py"
     TOPIC: ClassVar[str] = "Retrieval"
-    CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED + checks.RETRIEVAL
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = DownstreamConfig.CHECKS + checks.RETRIEVAL
 
     use_itc: bool = option(True, "train with the contrastive loss (VTC)")
     use_itm: bool = option(True, "train with the matching loss (VTM)")
@@ -108,7 +131,7 @@ class QaConfig(DownstreamConfig):
         *("classifier", "cls_hidden_scale", "loss_type"),
         "num_labels",  # follows from ans2label_path; the original overwrites it, too
     }
-    CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED + checks.QUESTION_ANSWERING
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = DownstreamConfig.CHECKS + checks.QUESTION_ANSWERING
 
     augmentation: str = with_default(VideoOptions, "augmentation", "randaugment")
     task: str = option(
@@ -125,4 +148,83 @@ class QaConfig(DownstreamConfig):
         "overall_acc",
         "validation metric that chooses model_step_best.pt",
         choices=("overall_acc", "top5_acc", "loss"),
+    )
+
+
+@dataclass(kw_only=True)
+class PretrainingConfig(
+    ExperimentConfig, PretrainingDataOptions, PretrainingVideoOptions, PretrainingOptions
+):
+    """What both stages of pretraining have."""
+
+    INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {
+        "max_n_example_per_group",  # one caption is drawn for each video of a batch
+        "train_n_clips",
+    }
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = checks.SHARED + pretraining_checks.SHARED
+
+    augmentation: str = option(
+        "randaugment",
+        "random changes of training videos and images, the same for all frames of a video; none:"
+        " no random crops and flips of images either",
+        choices=("none", "randaugment"),
+    )
+
+
+@dataclass(kw_only=True)
+class PrompterConfig(PretrainingConfig):
+    """Prompter pretraining: the contrastive loss alone makes the teacher of entities."""
+
+    SCRIPT: ClassVar[str] = "src/pretrain/run_pretrain_contrastive_only.py"
+    TOPIC: ClassVar[str] = "Prompter pretraining"
+    INERT: ClassVar[frozenset[str]] = PretrainingConfig.INERT | {
+        *("entity_file_path", "teacher_weights_path"),  # it becomes the teacher
+    }
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = (
+        PretrainingConfig.CHECKS + pretraining_checks.PROMPTER
+    )
+
+    use_itc: bool = option(True, "train with the contrastive loss (VTC); only 1")
+    use_itm: bool = option(False, "matching loss (VTM); only 0")
+    use_mlm: bool = option(False, "masked language loss (MLM); only 0")
+    use_mpm: bool = option(False, "entity loss (PEM); only 0")
+    best_metric: str = option(
+        "loss",
+        "validation metric that chooses model_step_best.pt: the loss, or the share of videos and"
+        " images (i2t) or captions (t2i) that find their counterpart",
+        choices=("loss", "i2t_acc", "t2i_acc"),
+    )
+
+
+@dataclass(kw_only=True)
+class PretrainConfig(PretrainingConfig):
+    """Pretraining: contrastive, matching, masked language and entity losses."""
+
+    SCRIPT: ClassVar[str] = "src/pretrain/run_pretrain_sparse.py"
+    TOPIC: ClassVar[str] = "Pretraining"
+    CHECKS: ClassVar[tuple[checks.Check, ...]] = (
+        PretrainingConfig.CHECKS + pretraining_checks.PRETRAINING
+    )
+
+    use_itc: bool = option(False, "train with the contrastive loss (VTC)")
+    use_itm: bool = option(False, "train with the matching loss (VTM)")
+    use_mlm: bool = option(False, "train with the masked language loss (MLM)")
+    use_mpm: bool = option(False, "train with the entity loss (PEM)")
+    itm_start_ratio: float = option(
+        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
+    )
+    mlm_probability: float = option(
+        0.15, "share of the word pieces that MLM asks for", above=0, maximum=1
+    )
+    teacher_weights_path: str | None = option(
+        None, "checkpoint of the prompter, for PEM (.pt); not read with e2e_weights_path"
+    )
+    entity_file_path: str | None = option(
+        None, "list of entities, for PEM: one a line, the most frequent first"
+    )
+    entity_threshold: float = option(
+        0.2,
+        "a sample gives no entity loss if its best entity's probability is below this",
+        minimum=0,
+        maximum=1,
     )

@@ -1,8 +1,8 @@
 """The output folder of a run: its files, whose run it is, and atomic writing.
 
-Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, log.txt,
-metrics.jsonl, TensorBoard events, unreadable_videos.jsonl), ``ckpt/model_step_<N|best|last>.pt``,
-``restore.pt`` and its predecessor, ``results_*/``.
+Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, for pretraining
+entities.txt, log.txt, metrics.jsonl, TensorBoard events, unreadable_videos.jsonl),
+``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its predecessor, ``results_*/``.
 """
 
 import json
@@ -27,7 +27,7 @@ RESULT_FILES = (
 )
 WRITTEN = (  # what runs write, as patterns below the output folder
     *("log/args.json", "log/model_config.json", "log/ans2label.json"),
-    *("log/log.txt", "log/metrics.jsonl"),
+    *("log/entities.txt", "log/log.txt", "log/metrics.jsonl"),
     *("log/unreadable_videos.jsonl", "log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
     *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
     *(f"results_*/step_*/{name}" for name in RESULT_FILES),
@@ -86,7 +86,12 @@ class OutputFolder:
         self.args = self.log / "args.json"
         self.model_config = self.log / "model_config.json"
         self.answer_labels = self.log / "ans2label.json"
-        self.copies = {"model_config": self.model_config, "ans2label_path": self.answer_labels}
+        self.entities = self.log / "entities.txt"
+        self.copies = {
+            "model_config": self.model_config,
+            "ans2label_path": self.answer_labels,
+            "entity_file_path": self.entities,
+        }
         """Config key -> copy of the file that it names."""
         self.metrics = self.log / "metrics.jsonl"
         self.unreadable = self.log / "unreadable_videos.jsonl"
@@ -122,9 +127,10 @@ class OutputFolder:
                 "Use another output_dir, or --overwrite 1 to delete them and start afresh."
             )
         if self.is_writer and not self.restore_files():
-            for key in self.copies.keys() & arguments.keys():
-                source = Path(str(arguments[key]))
-                write_atomically(self.copies[key], partial(shutil.copyfile, source))
+            for key, copy in self.copies.items():
+                source = Path(arguments.get(key) or "")
+                if source.is_file():  # what a run needs is there; it may name what it does not
+                    write_atomically(copy, partial(shutil.copyfile, source))
             write_json(self.args, dict(arguments))
 
     def restore_files(self) -> list[Path]:

@@ -9,7 +9,7 @@ import pytest
 
 from src.configs.loading import Resolved, load_config
 from src.configs.problems import ConfigError
-from src.configs.schema import QaConfig, RetrievalConfig
+from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 
 Write = Callable[[str, Any], Path]
 
@@ -76,3 +76,20 @@ def load(experiment: dict[str, Any], write: Write) -> Loader:
 def load_qa(experiment: dict[str, Any], write: Write) -> Loader:
     """The same experiment as one of question answering."""
     return Loader(QaConfig, {**experiment, "ans2label_path": "pets/ans2label.json"}, write)
+
+
+@pytest.fixture
+def pretraining(experiment: dict[str, Any]) -> dict[str, Any]:
+    """The smallest valid experiment of either stage of pretraining."""
+    videos = {"name": "pets", "ann": "pets/train.csv", "img": "pets/videos"}
+    return {**experiment, "train_datasets": [videos], "val_datasets": [videos]}
+
+
+@pytest.fixture
+def load_prompter(pretraining: dict[str, Any], write: Write) -> Loader:
+    return Loader(PrompterConfig, pretraining, write)
+
+
+@pytest.fixture
+def load_pretraining(pretraining: dict[str, Any], write: Write) -> Loader:
+    return Loader(PretrainConfig, {**pretraining, "use_itc": 1, "use_mlm": 1}, write)

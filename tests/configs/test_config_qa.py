@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from src.configs.downstream import annotation_file
 from src.configs.fields import options_of
-from src.configs.options import VideoOptions, annotation_file
+from src.configs.options import VideoOptions
 from src.configs.schema import DatasetConfig, QaConfig, RetrievalConfig
 
 MAP = {"pets_qa": "pets/train.jsonl", "other_qa": "pets/other.jsonl"}

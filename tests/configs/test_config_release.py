@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from src.configs.downstream import annotation_file
 from src.configs.loading import load_config
-from src.configs.options import annotation_file
-from src.configs.schema import QaConfig, RetrievalConfig
+from src.configs.pretraining import media_of, pretraining_file
+from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config_release"
@@ -81,7 +82,66 @@ def test_qa_files_load_with_only_the_known_warnings(
 
 
 @pytest.mark.parametrize(
-    ("name", "config_class"), [("demo_ret", RetrievalConfig), ("demo_qa", QaConfig)]
+    ("name", "config_class", "expected", "ignored"),
+    [
+        (
+            *("pretrain_prompter", PrompterConfig),
+            {
+                **{"use_itm": False, "use_mlm": False, "use_mpm": False, "min_valid_steps": 100},
+                **{"gradient_accumulation_steps": 2, "save_steps_ratio": 0.05},
+            },
+            "dropout",
+        ),
+        (
+            *("pretrain_alpro", PretrainConfig),
+            {
+                **{"use_itm": True, "use_mlm": True, "use_mpm": True, "min_valid_steps": 10},
+                **{"gradient_accumulation_steps": 1, "save_steps_ratio": 0.01},
+                **{"entity_file_path": "data/unigrams.txt", "mlm_probability": 0.15},
+                "teacher_weights_path": "output/pretrain/prompter_pretrained.pt",
+                "entity_threshold": 0.2,
+            },
+            "dropout, fps",
+        ),
+    ],
+)
+def test_pretraining_files_load_with_only_the_known_warnings(
+    name: str,
+    config_class: Any,
+    expected: dict[str, Any],
+    ignored: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = f"config_release/{name}.json"
+    resolved = load_config(config_class, ["--config", path, "--output_dir", "out"])
+    config = resolved.config
+    for key, value in expected.items():
+        assert getattr(config, key) == value
+    assert (config.num_frm, config.max_txt_len, config.frm_sampling_strategy) == (4, 30, "headtail")
+    assert (config.crop_img_size, config.resize_size) == (224, 256)
+    assert (config.num_entities, config.augmentation) == (1000, "randaugment")
+    assert (config.use_itc, config.weight_decay, config.visual_weights_path) == (
+        *(True, 1e-3, "vit_base_patch16_224"),
+    )
+    videos, images = config.train_datasets
+    assert (media_of(videos), media_of(images)) == ("video", "image")
+    assert pretraining_file(videos) == "data/webvid2m/txt/train.pkl"
+    assert pretraining_file(images) == "data/cc3m/txt/cc3m.json"
+    assert (videos.img, images.img) == ("data/webvid2m/videos", None)
+    assert videos.weight == images.weight
+    assert [pretraining_file(part) for part in config.val_datasets] == ["data/webvid2m/txt/val.pkl"]
+    assert resolved.warnings == [f"keys without effect: {ignored} ({path})"]
+
+
+@pytest.mark.parametrize(
+    ("name", "config_class"),
+    [
+        ("demo_prompter", PrompterConfig),
+        ("demo_pretrain", PretrainConfig),
+        ("demo_ret", RetrievalConfig),
+        ("demo_qa", QaConfig),
+    ],
 )
 def test_the_demo_files_load_without_warnings(
     name: str, config_class: Any, monkeypatch: pytest.MonkeyPatch

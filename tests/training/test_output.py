@@ -64,6 +64,23 @@ def test_a_map_of_answers_is_kept(tmp_path: Path, arguments: dict[str, Any]) -> 
     assert (tmp_path / "run/log/ans2label.json").read_text() == '{"dog": 0}'
 
 
+def test_a_list_of_entities_is_kept(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    entities = tmp_path / "unigrams.txt"
+    entities.write_text("dog 12\ncat 3\n")
+    claim(tmp_path / "run", {**arguments, "entity_file_path": str(entities)})
+    assert (tmp_path / "run/log/entities.txt").read_text() == "dog 12\ncat 3\n"
+
+
+@pytest.mark.parametrize("path", [None, "gone.txt"])
+def test_a_file_that_the_run_does_not_need_may_be_absent(
+    tmp_path: Path, arguments: dict[str, Any], path: str | None
+) -> None:
+    claim(tmp_path / "run", {**arguments, "entity_file_path": path})
+    assert [file.name for file in sorted((tmp_path / "run/log").iterdir())] == [
+        *("args.json", "model_config.json"),
+    ]
+
+
 def test_a_run_that_has_not_stored_its_script_may_go_on(
     tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
@@ -211,7 +228,7 @@ def test_overwriting_deletes_what_the_run_wrote_and_nothing_else(
     claim(root, arguments)
     logs = ("metrics.jsonl", "log.txt", "unreadable_videos.jsonl", "events.out.tfevents.1.host.2")
     mine = (
-        *("log/ans2label.json", *(f"log/{name}" for name in logs)),
+        *("log/ans2label.json", "log/entities.txt", *(f"log/{name}" for name in logs)),
         *("ckpt/model_step_1.pt", "ckpt/model_step_best.pt"),
         *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
         *(f"results_test/step_best_1_mean/{name}.json" for name in ("scores", "results")),
