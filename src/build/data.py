@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from src.configs.schema import DatasetConfig, ExperimentConfig
-from src.datasets.augmentation import RandAugment
+from src.configs.schema import DatasetConfig, DownstreamConfig, ExperimentConfig
+from src.datasets.augmentation import video_augmentation
 from src.datasets.decoding import make_decoder
 from src.datasets.loading import EpochBatches, JoinedSets, make_loader
 from src.datasets.storage import VideoFolder
@@ -33,6 +33,7 @@ DEBUG_ROWS = 10  # rows of an evaluation set that `debug` and `dry_run` keep
 NUM_NAMED = 10  # missing videos that a message names
 
 Row = TypeVar("Row", bound=OfVideo)
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,13 @@ def read_annotations(
     """
     rows = read(path)
     videos = VideoFolder(Path(part.img), extension=extension)
-    missing = _missing_videos(
+    missing = check_missing_videos(
         path, rows, videos, name=part.name, allowed=config.allow_missing_videos
     )
     return Annotations(part.name, path, rows, videos, missing)
 
 
-def _missing_videos(
+def check_missing_videos(
     path: Path, rows: Sequence[OfVideo], videos: VideoFolder, *, name: str, allowed: bool
 ) -> set[str]:
     """Videos that the rows name and the folder lacks; logged if there are any.
@@ -111,10 +112,15 @@ def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> li
     The share is the first part of a random order.
     """
     present = [row for row in annotations.rows if row.video_id not in annotations.missing]
-    if config.data_ratio == 1.0:
-        return present
-    order = np.random.default_rng(config.seed).permutation(len(present))
-    return [present[index] for index in order[: max(1, int(config.data_ratio * len(present)))]]
+    return keep_share(present, share=config.data_ratio, seed=config.seed)
+
+
+def keep_share(rows: list[Kept], *, share: float, seed: int) -> list[Kept]:
+    """The first part of a random order of the rows; for a share of 1 all of them as they are."""
+    if share == 1.0:
+        return rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return [rows[index] for index in order[: max(1, int(share * len(rows)))]]
 
 
 def build_training_set(
@@ -125,7 +131,7 @@ def build_training_set(
         items,
         _frame_reader(config, videos),
         seed=config.seed,
-        augment=RandAugment() if config.augmentation == "randaugment" else None,
+        augment=video_augmentation() if config.augmentation == "randaugment" else None,
     )
 
 
@@ -180,7 +186,7 @@ def build_training_data(
 
 
 def build_evaluation_set(
-    config: ExperimentConfig, annotations: Annotations[Row], *, num_clips: int, engine: Engine
+    config: DownstreamConfig, annotations: Annotations[Row], *, num_clips: int, engine: Engine
 ) -> EvaluationSet[Row]:
     """A validation or test set, its videos dealt out to the ranks in chunks.
 

@@ -5,83 +5,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.build.inputs import check_inference_inputs, check_training_inputs
-from src.build.recipe import Evaluator, Recipe
+from src.build.course import check_run, train
+from src.build.downstream import DownstreamRecipe, Evaluator
+from src.build.inputs import check_inference_inputs
 from src.build.results import (
     given_arguments,
     protocol_of,
     results_folder,
     warn_of_replacement,
 )
-from src.build.summary import log_summary
-from src.build.training import (
-    build_output,
-    build_plan,
-    build_reporter,
-    build_trainer,
-    will_resume,
-)
-from src.configs.schema import DatasetConfig, DownstreamConfig
+from src.configs.downstream import DatasetConfig
+from src.configs.schema import DownstreamConfig
 from src.evaluation.running import silent_progress
 from src.evaluation.sets import EvaluationSet
 from src.training.output import OutputFolder, check_output_folder, write_json
 from src.training.reporting import console_progress
-from src.training.seeding import seed_everything
 from src.training.weights import load_checkpoint
 
 logger = logging.getLogger(__name__)
 
 
-def finetune(recipe: Recipe[Any, Any, Any]) -> None:
+def finetune(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
     """Train a task's model, then evaluate the best checkpoint on the test sets."""
-    config, engine = recipe.config, recipe.engine
-    check_output_folder(Path(config.output_dir))
-    check_training_inputs(
-        config, annotation_path=recipe.annotation_path, others=recipe.other_inputs()
-    )
-    data = recipe.training_data()
-    validation = recipe.validation_set()
+    config = recipe.config
+    check_run(recipe)
     tests = [
         recipe.evaluation_set(part, num_clips=config.inference_n_clips)
         for part in config.test_datasets
     ]
-    model = recipe.start_model(resumes=will_resume(config))
-    plan = build_plan(
-        config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
-    )
-    output = build_output(
-        recipe.resolved, plan=plan, inputs=_inputs(recipe), derived=recipe.derived(data),
-        engine=engine,
-    )  # fmt: skip
-    with build_reporter(config, plan=plan, output=output) as reporter:
-        evaluator = recipe.build_evaluator(model, progress=reporter.progress)
-        task = recipe.build_task(model, evaluator, plan=plan)
-        seed_everything(config.seed, rank=engine.rank)
-        trainer = build_trainer(
-            config, task, data=data, validation=validation, plan=plan, output=output,
-            reporter=reporter, engine=engine,
-        )  # fmt: skip
-        log_summary(
-            config, model, data=data, evaluation_sets=[validation, *tests], rows=recipe.ROWS,
-            plan=plan, engine=engine,
-        )  # fmt: skip
-        if config.dry_run:
-            trainer.try_one_batch()
-            return
-        trainer.fit()
-    evaluate_test_sets(recipe, evaluator, tests, output=output)
+    lines = [line for data in tests for line in recipe.describe(data)]
+    model, output = train(recipe, tested_on=lines)
+    if tests and not config.dry_run:
+        evaluate_test_sets(recipe, model, tests, output=output)
 
 
-def infer(recipe: Recipe[Any, Any, Any]) -> None:
+def infer(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
     """Evaluate a trained model on one set of annotations and videos."""
-    config, engine = recipe.config, recipe.engine
+    config = recipe.config
     check_output_folder(Path(config.output_dir))
     check_inference_inputs(recipe.resolved, others=recipe.other_inputs())
     data = recipe.evaluation_set(_inference_set(config), num_clips=config.inference_n_clips)
-    model = recipe.start_model()
-    evaluator = recipe.build_evaluator(
-        model, progress=console_progress if engine.rank == 0 else silent_progress
-    )
+    evaluator = _evaluator_of(recipe, recipe.start_model())
     if config.dry_run:
         evaluator.run(data)
         count = f"{len(data.rows)} {recipe.ROWS}"
@@ -94,23 +58,27 @@ def infer(recipe: Recipe[Any, Any, Any]) -> None:
 
 
 def evaluate_test_sets(
-    recipe: Recipe[Any, Any, Any],
-    evaluator: Evaluator,
+    recipe: DownstreamRecipe[Any, Any, Any],
+    model: Any,
     tests: Sequence[EvaluationSet[Any]],
     *,
     output: OutputFolder,
 ) -> None:
-    """Evaluate the best checkpoint of a finished training run on its test sets, if any."""
-    if not tests:
-        return
+    """Evaluate the best checkpoint of a finished training run on its test sets."""
     checkpoint = output.checkpoint("best")
-    load_checkpoint(evaluator.model, checkpoint)
+    load_checkpoint(model, checkpoint)
+    evaluator = _evaluator_of(recipe, model)
     for data in tests:
         evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step="best")
 
 
+def _evaluator_of(recipe: DownstreamRecipe[Any, Any, Any], model: Any) -> Evaluator:
+    progress = console_progress if recipe.engine.rank == 0 else silent_progress
+    return recipe.build_evaluator(model, progress=progress)
+
+
 def evaluate_and_write(
-    recipe: Recipe[Any, Any, Any],
+    recipe: DownstreamRecipe[Any, Any, Any],
     evaluator: Evaluator,
     data: EvaluationSet[Any],
     *,
@@ -143,10 +111,3 @@ def _inference_set(config: DownstreamConfig) -> DatasetConfig:
         txt=str(config.inference_txt_db),
         img=str(config.inference_img_db),
     )
-
-
-def _inputs(recipe: Recipe[Any, Any, Any]) -> list[Path]:
-    """Files that a training run learns from."""
-    config = recipe.config
-    parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
-    return [*(recipe.annotation_path(part) for part in parts), *recipe.other_inputs().values()]

@@ -3,35 +3,45 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.configs.layers import INFERENCE_SOURCE, STORED_SOURCE
 from src.configs.loading import Resolved
-from src.configs.schema import DatasetConfig, DownstreamConfig, ExperimentConfig
+from src.configs.schema import DownstreamConfig, ExperimentConfig
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
 from src.training.output import OutputFolder, changed_keys, read_stored, run_of
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
 
 
+class SetFiles(NamedTuple):
+    """Where the parts of a set are; an image's path can be complete without a folder."""
+
+    key: str
+    """Of the set in the config: ``train_datasets.0``."""
+    name: str
+    annotations_key: str
+    """Of the annotation file in the set: ``txt``."""
+    annotations: Path
+    folder: str | None
+
+
 def check_training_inputs(
-    config: ExperimentConfig,
-    *,
-    annotation_path: Callable[[DatasetConfig], Path],
-    others: Mapping[str, Path],
+    config: ExperimentConfig, *, sets: Iterable[SetFiles], others: Mapping[str, Path]
 ) -> None:
     """Report all that is missing for training: annotations, videos, vocabulary, weights.
 
     Args:
         config: of the experiment.
-        annotation_path: where a set's annotations are.
+        sets: those that are read.
         others: config key -> further file that is read.
     """
     problems = []
-    for key in ("train_datasets", "val_datasets", "test_datasets"):
-        for index, part in enumerate(getattr(config, key)):
-            problems += _missing_file(f"{key}.{index}.txt ({part.name})", annotation_path(part))
-            problems += _missing_folder(f"{key}.{index}.img ({part.name})", part.img)
+    for one in sets:
+        named = f"{one.key}.{one.annotations_key} ({one.name})"
+        problems += _missing_file(named, one.annotations)
+        if one.folder is not None:
+            problems += _missing_folder(f"{one.key}.img ({one.name})", one.folder)
     for key, path in others.items():
         problems += _missing_file(key, path)
     _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])

@@ -1,21 +1,26 @@
 """Models, tokenizer and starting weights from a config."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
 from src.configs.loading import Resolved
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
-from src.configs.schema import ExperimentConfig
+from src.configs.schema import ExperimentConfig, PretrainingConfig
 from src.datasets.tokenization import Tokenizer, load_tokenizer
 from src.modeling.alpro import AlproForRetrieval
 from src.modeling.attention import Kernel
+from src.modeling.pretraining import AlproForPretraining
+from src.modeling.prompter import Prompter
 from src.modeling.question_answering import AlproForQuestionAnswering
-from src.modeling.text import HeadlessSplitBert, SplitBert
+from src.modeling.text import HeadlessSplitBert, SplitBert, SplitLayers
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
 from src.training.weights import Prepare, load_starting_weights, resolve_vit
+
+Flavour = TypeVar("Flavour", bound=SplitLayers)
 
 
 def build_video_encoder(
@@ -48,8 +53,8 @@ def build_text_encoder(
     encoder: TextEncoderConfig,
     *,
     attention: str,
-    flavour: type[SplitBert] | type[HeadlessSplitBert],
-) -> SplitBert | HeadlessSplitBert:
+    flavour: Callable[..., Flavour],
+) -> Flavour:
     """The BERT of a ``model_config`` file, split into two encoders, with random weights."""
     return flavour(
         vocab_size=encoder.vocab_size,
@@ -84,9 +89,29 @@ def build_question_answering_model(
     )
 
 
-def _shared_parts(
-    resolved: Resolved[Any], flavour: type[SplitBert] | type[HeadlessSplitBert]
-) -> dict[str, Any]:
+def build_prompter(resolved: Resolved[Any]) -> Prompter:
+    """The prompter of a config, with random weights."""
+    config: PretrainingConfig = resolved.config
+    return Prompter(**_shared_parts(resolved, SplitBert), num_entities=config.num_entities)
+
+
+def build_pretraining_model(
+    resolved: Resolved[Any], *, use_mlm: bool, use_mpm: bool
+) -> AlproForPretraining:
+    """The model that is pretrained, with random weights.
+
+    Args:
+        resolved: the config.
+        use_mlm: its language head is trained.
+        use_mpm: it has a prompter, and a head for entities.
+    """
+    return AlproForPretraining(
+        **_shared_parts(resolved, partial(SplitBert, train_mlm_head=use_mlm)),
+        prompter=build_prompter(resolved) if use_mpm else None,
+    )
+
+
+def _shared_parts(resolved: Resolved[Any], flavour: Callable[..., SplitLayers]) -> dict[str, Any]:
     """Arguments of every :class:`AlproModel`."""
     config: ExperimentConfig = resolved.config
     return {
@@ -108,8 +133,8 @@ def load_weights(
     model: nn.Module,
     config: ExperimentConfig,
     *,
-    may_be_missing: Sequence[str],
-    prepare: Prepare,
+    may_be_missing: Sequence[str] = (),
+    prepare: Prepare | None = None,
 ) -> None:
     """Fill a new model from the files that a config names.
 
@@ -117,7 +142,7 @@ def load_weights(
         model: with random weights.
         config: of the experiment.
         may_be_missing: patterns of tensors that a checkpoint may lack.
-        prepare: applied to a checkpoint's tensors.
+        prepare: applied to a checkpoint's tensors; None takes them as they are.
     """
     load_starting_weights(
         model,
@@ -133,9 +158,7 @@ def load_weights(
 def build_tokenizer(resolved: Resolved[Any]) -> Tokenizer:
     """The tokenizer of a config; it must know as many tokens as the model."""
     config: ExperimentConfig = resolved.config
-    return load_tokenizer(
-        Path(config.tokenizer_dir), vocab_size=resolved.text_encoder.vocab_size
-    )
+    return load_tokenizer(Path(config.tokenizer_dir), vocab_size=resolved.text_encoder.vocab_size)
 
 
 def _path(name: str | None) -> Path | None:

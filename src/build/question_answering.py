@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from src.build.data import Annotations
+from src.build.downstream import DownstreamRecipe, TrainingItems
 from src.build.model import build_question_answering_model
-from src.build.recipe import Recipe, TrainingItems
-from src.configs.options import annotation_file
+from src.configs.downstream import annotation_file
 from src.configs.schema import DatasetConfig, QaConfig
 from src.datasets.annotations import sha256_of
 from src.datasets.question_answering import QaCollate, group_questions, label_questions
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 MIN_NUM_LABELS = 1500  # size of the original's classifier where fewer answers are known
 
 
-class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnswering]):
+class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQuestionAnswering]):
     """Video question answering as classification."""
 
     ROWS = "questions"
@@ -137,9 +137,7 @@ class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnsw
         num_labels = max(len(self.labels), MIN_NUM_LABELS)
         return build_question_answering_model(self.resolved, num_labels=num_labels)
 
-    def prepare_checkpoint(
-        self, model: AlproForQuestionAnswering, state: StateDict
-    ) -> StateDict:
+    def prepare_checkpoint(self, model: AlproForQuestionAnswering, state: StateDict) -> StateDict:
         """The checkpoint, without its classifier if a new one is asked for.
 
         Raises:
@@ -218,7 +216,7 @@ class QuestionAnsweringRecipe(Recipe[QaConfig, QuestionRow, AlproForQuestionAnsw
             **self.evaluator_arguments(),
         )
 
-    def build_task(
+    def task_with(
         self,
         model: AlproForQuestionAnswering,
         evaluator: QuestionAnsweringEvaluator,

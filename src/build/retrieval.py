@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from src.build.data import Annotations
+from src.build.downstream import DownstreamRecipe, TrainingItems
 from src.build.model import build_retrieval_model
-from src.build.recipe import Recipe, TrainingItems
-from src.configs.options import annotation_file
+from src.configs.downstream import annotation_file
 from src.configs.schema import DatasetConfig, RetrievalConfig
 from src.datasets.annotations import CaptionRow, read_captions
 from src.datasets.retrieval import RetrievalCollate
@@ -20,7 +20,7 @@ from src.tasks.retrieval_task import RetrievalTask
 from src.training.trainer import TrainingPlan
 
 
-class RetrievalRecipe(Recipe[RetrievalConfig, CaptionRow, AlproForRetrieval]):
+class RetrievalRecipe(DownstreamRecipe[RetrievalConfig, CaptionRow, AlproForRetrieval]):
     """Text-to-video retrieval."""
 
     ROWS = "captions"
@@ -69,7 +69,7 @@ class RetrievalRecipe(Recipe[RetrievalConfig, CaptionRow, AlproForRetrieval]):
             **self.evaluator_arguments(),
         )
 
-    def build_task(
+    def task_with(
         self, model: AlproForRetrieval, evaluator: RetrievalEvaluator, *, plan: TrainingPlan
     ) -> RetrievalTask:
         """VTC + VTM."""

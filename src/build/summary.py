@@ -2,15 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from src.configs.schema import ExperimentConfig
 from src.distributed.engine import Engine
-from src.evaluation.sets import EvaluationSet
-from src.training.trainer import TrainingData, TrainingPlan
+from src.training.trainer import TrainingPlan
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +17,7 @@ def log_summary(
     config: ExperimentConfig,
     model: nn.Module,
     *,
-    data: TrainingData,
-    evaluation_sets: Sequence[EvaluationSet[Any]],
-    rows: str,
+    sets: Sequence[str],
     plan: TrainingPlan,
     engine: Engine,
 ) -> None:
@@ -30,9 +26,7 @@ def log_summary(
     Args:
         config: of the experiment.
         model: what is trained, with its frozen parameters marked.
-        data: batches of the training sets.
-        evaluation_sets: for validation and test.
-        rows: what the rows of a set are.
+        sets: what is trained, validated and tested on, in lines.
         plan: lengths and intervals.
         engine: the job.
     """
@@ -46,11 +40,8 @@ def log_summary(
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     trainable = sum(size for size, is_trainable in sizes if is_trainable)
     logger.info("parameters: %d trainable of %d", trainable, sum(size for size, _ in sizes))
-    for line in data.description:
+    for line in sets:
         logger.info(line)
-    for one in evaluation_sets:
-        size = (len(one.rows), rows, len(one.video_ids))
-        logger.info("%s (%s): %d %s, %d videos", one.name, one.annotations, *size)
     logger.info(
         "epochs: %g, updates: %d, validation every %d, restore file every %d",
         config.num_train_epochs,

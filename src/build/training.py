@@ -150,9 +150,7 @@ def build_output(
         "annotations_sha256": {str(path): sha256_of(path) for path in dict.fromkeys(inputs)},
         **derived,
     }
-    output.claim(
-        arguments, may_differ=per_run_keys(type(config)), overwrite=config.overwrite
-    )
+    output.claim(arguments, may_differ=per_run_keys(type(config)), overwrite=config.overwrite)
     engine.gather_objects(None)  # nobody goes on before rank 0 has cleared the folder
     log_to_file(output.log / "log.txt", rank=engine.rank)
     return output

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from torch.utils.data import DataLoader
 
@@ -43,8 +43,27 @@ class EvaluationSet(Generic[Row]):
         return [rows_of[video_id] for video_id in self.video_ids]
 
 
+class Named(Protocol):
+    """A set of videos or images, as messages name it."""
+
+    @property
+    def name(self) -> str:
+        """The set's name."""
+        ...
+
+    @property
+    def annotations(self) -> Path:
+        """The file that names the videos."""
+        ...
+
+    @property
+    def video_ids(self) -> Sequence[str]:
+        """All of its videos."""
+        ...
+
+
 def check_unreadable(
-    data: EvaluationSet[OfVideo], unreadable: Sequence[UnreadableVideo], *, allowed: bool
+    data: Named, unreadable: Sequence[UnreadableVideo], *, allowed: bool
 ) -> None:
     """Log which videos of a set could not be read, on all ranks together.
 
@@ -65,9 +84,7 @@ def check_unreadable(
     )
 
 
-def readable_rows(
-    data: EvaluationSet[OfVideo], unreadable: Sequence[UnreadableVideo]
-) -> list[int]:
+def readable_rows(data: EvaluationSet[OfVideo], unreadable: Sequence[UnreadableVideo]) -> list[int]:
     """Numbers of the rows whose video could be read, in order.
 
     Raises:

@@ -1,10 +1,10 @@
 """Text-video retrieval: contrastive and matching loss, and retrieval evaluation.
 
-Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks.
+Shapes: B pairs on this rank, G pairs on all ranks.
 """
 
-import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,9 @@ from src.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
 from src.evaluation.retrieval import RetrievalEvaluator
 from src.evaluation.running import evaluation_mode
 from src.evaluation.sets import EvaluationSet
-from src.losses.contrastive import contrastive_loss, similarity
-from src.losses.matching import (
-    matching_loss,
-    negative_pairs,
-    sample_hard_negatives,
-    with_positives,
-)
+from src.losses.matching import matching_loss, with_positives
 from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
+from src.tasks.pair_losses import contrast, gather_embeddings, hard_negatives, same_video
 from src.training.task import Task
 
 VALIDATION_SEED = 0  # of the negatives in the validation loss, which is thus the same on every run
@@ -97,51 +92,19 @@ class RetrievalTask(Task):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The losses of B pairs among the G pairs of an engine's ranks."""
-        own = slice(engine.rank * len(video_ids), (engine.rank + 1) * len(video_ids))
-        same_video = self._same_video(video_ids, engine=engine, own=own)  # (B, G)
+        exclude = same_video(video_ids, engine=engine) if self._mask_same_video else None  # (B, G)
+        about: dict[str, Any] = {"temperature": self.model.temp, "engine": engine}
+        about["exclude"] = exclude
         losses = {}
         if self._use_itc:
-            losses["itc_loss"] = contrastive_loss(
-                video.embedding,
-                text.embedding,
-                all_video=engine.all_gather(video.embedding),
-                all_text=engine.all_gather(text.embedding),
-                temperature=self.model.temp,
-                offset=own.start,
-                exclude=same_video,
-            )
+            everyone = gather_embeddings(video, text, engine=engine)
+            losses["itc_loss"] = contrast(video, text, everyone, **about)
         if with_matching:
-            exclude = None if same_video is None else same_video[:, own]
-            losses["itm_loss"] = self._matching_loss(video, text, exclude, generator)
+            negatives = hard_negatives(video, text, **about, generator=generator)
+            pairs = with_positives(negatives, len(video_ids))
+            logits = self.model.match(text.select(pairs.texts), video.select(pairs.videos))
+            losses["itm_loss"] = matching_loss(logits, len(video_ids))
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
-
-    def _matching_loss(
-        self,
-        video: VideoFeatures,
-        text: TextFeatures,
-        exclude: Tensor | None,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        """VTM of B pairs and their hard negatives from the same rank."""
-        v2t = similarity(video.embedding, text.embedding, temperature=self.model.temp)  # (B, B)
-        negatives = negative_pairs(
-            *sample_hard_negatives(v2t, v2t.t(), exclude=exclude, generator=generator)
-        )
-        num_positive = len(v2t)
-        pairs = with_positives(negatives, num_positive)
-        logits = self.model.match(text.select(pairs.texts), video.select(pairs.videos))  # (B+M, 2)
-        return matching_loss(logits, num_positive)
-
-    def _same_video(
-        self, video_ids: Sequence[str], *, engine: Engine, own: slice
-    ) -> Tensor | None:
-        """(B, G) bool, true where another pair shows the same video; None if unwanted."""
-        if not self._mask_same_video:
-            return None
-        hashes = torch.tensor([_id_hash(name) for name in video_ids], device=engine.device)  # (B,)
-        same = hashes[:, None] == engine.all_gather(hashes)[None, :]  # (B, G)
-        same[:, own].fill_diagonal_(False)
-        return same
 
     def evaluate(self, data: EvaluationSet[CaptionRow]) -> dict[str, float]:
         """Retrieval metrics of both directions and the mean losses, the same on every rank.
@@ -185,9 +148,3 @@ class RetrievalTask(Task):
         summed = self._engine.sum(totals)
         num = summed.pop("num")
         return {name: total / num for name, total in summed.items()}
-
-
-def _id_hash(video_id: str) -> int:
-    """A signed 64-bit number for a video id, the same in every process."""
-    digest = hashlib.blake2b(video_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)

@@ -1,0 +1,73 @@
+"""The course of a training run, whatever the task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from src.build.recipe import Recipe
+from src.build.summary import log_summary
+from src.build.training import (
+    build_output,
+    build_plan,
+    build_reporter,
+    build_trainer,
+    will_resume,
+)
+from src.training.output import OutputFolder, check_output_folder
+from src.training.seeding import seed_everything
+
+
+def check_run(recipe: Recipe[Any, Any]) -> None:
+    """Check, before any work, that a run can write its output and has all that it reads."""
+    check_output_folder(Path(recipe.config.output_dir))
+    recipe.check_inputs()
+
+
+def pretrain(recipe: Recipe[Any, Any]) -> None:
+    """Train a task's model from beginning to end; finetuning starts from its checkpoints."""
+    check_run(recipe)
+    train(recipe)
+
+
+def train(
+    recipe: Recipe[Any, Any], *, tested_on: Sequence[str] = ()
+) -> tuple[nn.Module, OutputFolder]:
+    """Train a task's model; a dry run tries one batch.
+
+    Args:
+        recipe: the task, of which :func:`check_run` has approved.
+        tested_on: what the model will be tested on, in lines for the log.
+
+    Returns:
+        The model after the last update, and the run's folder.
+    """
+    config, engine = recipe.config, recipe.engine
+    data = recipe.training_data()
+    validation = recipe.validation()
+    model = recipe.start_model(resumes=will_resume(config))
+    plan = build_plan(
+        config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
+    )
+    output = build_output(
+        recipe.resolved,
+        plan=plan,
+        inputs=[*recipe.annotation_files(), *recipe.other_inputs().values()],
+        derived=recipe.derived(data),
+        engine=engine,
+    )
+    with build_reporter(config, plan=plan, output=output) as reporter:
+        task = recipe.build_task(model, plan=plan, progress=reporter.progress)
+        seed_everything(config.seed, rank=engine.rank)
+        trainer = build_trainer(
+            config, task, data=data, validation=validation, plan=plan, output=output,
+            reporter=reporter, engine=engine,
+        )  # fmt: skip
+        sets = [*data.description, *recipe.describe(validation), *tested_on]
+        log_summary(config, model, sets=sets, plan=plan, engine=engine)
+        if config.dry_run:
+            trainer.try_one_batch()
+        else:
+            trainer.fit()
+    return model, output

@@ -1,0 +1,183 @@
+"""Captioned videos and images from a config: what both stages of pretraining read."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from src.build.data import check_missing_videos, keep_share
+from src.configs.pretraining import PretrainingDataset, media_of, pretraining_file
+from src.configs.schema import PretrainingConfig
+from src.datasets.augmentation import image_augmentation, video_augmentation
+from src.datasets.captioned import Captioned, Media, read_captioned
+from src.datasets.decoding import make_decoder
+from src.datasets.frames import CentreCrop, Pipeline, RandomCrop, RandomFlip, RepeatFrames
+from src.datasets.images import ImageReader
+from src.datasets.loading import JoinedSets, make_loader
+from src.datasets.mixing import MixedBatches
+from src.datasets.storage import VideoFolder
+from src.datasets.validation import ValidationPairs
+from src.datasets.videos import FrameAugmentation, FrameReader, FrameSource, TrainingVideos
+from src.distributed.engine import Engine
+from src.evaluation.encoding import chunks, shard
+from src.evaluation.pair_sets import PairSet
+from src.training.trainer import TrainingData
+
+logger = logging.getLogger(__name__)
+
+DEBUG_PAIRS = 10  # pairs of a validation set that `debug` and `dry_run` keep
+FLIP_PROBABILITY = 0.5  # of an image left to right, the original's
+
+Collate = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedSet:
+    """One set of a config: its items and how their frames are read."""
+
+    name: str
+    annotations: Path
+    items: list[Captioned]
+    num_left_out: int
+    media: Media
+    videos: VideoFolder | None
+    """Where videos are; None for images."""
+    image_root: Path | None
+    """Where the paths of images start."""
+    weight: float
+
+    def description(self) -> str:
+        """How much there is, in a line for the log."""
+        left_out = f" ({self.num_left_out} left out, too long)" if self.num_left_out else ""
+        return f"{self.name}: {len(self.items)} captioned {self.media}s{left_out}"
+
+
+def read_set(config: PretrainingConfig, part: PretrainingDataset) -> CaptionedSet:
+    """Read one set.
+
+    Raises:
+        InputError: if videos are missing and that is not allowed.
+    """
+    path, media = Path(pretraining_file(part)), media_of(part)
+    items, num_left_out = read_captioned(path, media)
+    videos = None
+    if media == "video":
+        videos = VideoFolder(Path(str(part.img)))
+        allowed = config.allow_missing_videos
+        missing = check_missing_videos(path, items, videos, name=part.name, allowed=allowed)
+        if missing:
+            items = [item for item in items if item.video_id not in missing]
+    root = Path(part.img) if part.img is not None and media == "image" else None
+    return CaptionedSet(part.name, path, items, num_left_out, media, videos, root, part.weight)
+
+
+def build_training_data(
+    config: PretrainingConfig,
+    sets: Sequence[CaptionedSet],
+    *,
+    collate: Collate,
+    engine: Engine,
+) -> TrainingData:
+    """Batches of one set at a time, the set drawn anew for each update (the original's rule).
+
+    Args:
+        config: of the experiment.
+        sets: what is trained on.
+        collate: makes a batch of samples.
+        engine: the job.
+    """
+    dataset = JoinedSets([_training_set(config, one) for one in sets])
+    batches = partial(
+        MixedBatches,
+        [len(one) for one in dataset.sets],
+        weights=[one.weight for one in sets],
+        window=config.gradient_accumulation_steps,
+        batch_size=config.train_batch_size,
+        rank=engine.rank,
+        size=engine.size,
+        seed=config.seed,
+        block_size=config.shuffle_block,
+    )
+
+    def start(first_batch: int) -> Iterator[Any]:
+        loader = make_loader(
+            dataset,
+            batches=batches(start_batch=first_batch),
+            collate=collate,
+            num_workers=config.n_workers,
+            pin_memory=config.pin_mem and engine.device.type == "cuda",
+        )
+        return iter(loader)
+
+    return TrainingData(
+        start,
+        num_samples=len(dataset),
+        batches_per_epoch=batches().batches_per_epoch,
+        samples_per_epoch=batches().examples_per_epoch,
+        num_left_out=sum(one.num_left_out for one in sets),
+        description=[one.description() for one in sets],
+    )
+
+
+def build_validation_set(
+    config: PretrainingConfig, data: CaptionedSet, *, collate: Collate, engine: Engine
+) -> PairSet:
+    """A validation set, dealt out to the ranks in batches."""
+    few = config.debug or config.dry_run
+    items = data.items[:DEBUG_PAIRS] if few else data.items
+    adjust = CentreCrop(config.crop_img_size) if data.media == "video" else _still(config)
+    pairs = ValidationPairs(
+        items, _source(config, data, random_crop=False), adjust=adjust, seed=config.seed
+    )
+    own = shard(chunks(len(items), size=config.val_batch_size), engine=engine)
+    loader = make_loader(
+        pairs,
+        batches=[[(0, index) for index in piece] for piece in own],
+        collate=collate,
+        num_workers=min(config.n_workers, len(own)),
+        pin_memory=config.pin_mem and engine.device.type == "cuda",
+    )
+    return PairSet(
+        name=data.name,
+        annotations=data.annotations,
+        video_ids=[item.video_id for item in items],
+        own_batches=own,
+        loader=loader,
+    )
+
+
+def _training_set(config: PretrainingConfig, data: CaptionedSet) -> TrainingVideos[Captioned]:
+    augments = config.augmentation == "randaugment"
+    steps: list[FrameAugmentation]
+    if data.media == "video":
+        steps = [RandomCrop(config.crop_img_size)] + [video_augmentation()] * augments
+    else:
+        steps = [RandomFlip(FLIP_PROBABILITY), image_augmentation()] * augments
+        steps += [_still(config)]
+    return TrainingVideos(
+        keep_share(data.items, share=config.data_ratio, seed=config.seed),
+        _source(config, data, random_crop=augments),
+        seed=config.seed,
+        augment=Pipeline(tuple(steps)),
+    )
+
+
+def _still(config: PretrainingConfig) -> FrameAugmentation:
+    """What makes a clip of an image."""
+    return RepeatFrames(config.num_frm if config.repeat_images else 1)
+
+
+def _source(config: PretrainingConfig, data: CaptionedSet, *, random_crop: bool) -> FrameSource:
+    if data.videos is None:
+        return ImageReader(
+            data.image_root, frame_size=config.crop_img_size, random_crop=random_crop
+        )
+    return FrameReader(
+        data.videos,
+        make_decoder(config.video_decoder),
+        num_frames=config.num_frm,
+        sampling=config.frm_sampling_strategy,
+        frame_size=config.resize_size,
+    )

@@ -1,0 +1,1 @@
+"""Pretraining: the prompter, then the video-language model; one entry script and Task for each."""

@@ -1,0 +1,80 @@
+"""The losses of pretraining, each with the shares that tell how good it is.
+
+Shapes: B pairs on this rank, G pairs on all ranks, L text tokens, K entities, V words.
+"""
+
+import torch
+from torch import Tensor
+
+from src.datasets.masking import IGNORED
+from src.distributed.engine import Engine
+from src.evaluation.pair_sets import Measured, Rate
+from src.losses.contrastive import similarity
+from src.losses.masked_language import masked_language_loss
+from src.losses.matching import matching_labels, matching_loss
+from src.losses.prompted_entity import confident, prompted_entity_loss
+from src.modeling.alpro import TextFeatures, VideoFeatures
+from src.tasks.pair_losses import contrast, gather_embeddings, own_columns
+
+
+def measure_contrast(
+    video: VideoFeatures,
+    text: TextFeatures,
+    *,
+    temperature: Tensor,
+    engine: Engine,
+    exclude: Tensor | None,
+) -> Measured:
+    """VTC; ``i2t_acc``: videos and images whose own caption is the nearest, ``t2i_acc``: captions.
+
+    Args:
+        video: of B pairs.
+        text: of the same pairs.
+        temperature: divides the similarities.
+        engine: the job.
+        exclude: (B, G), pairs that are no negatives; None for none.
+    """
+    everyone = gather_embeddings(video, text, engine=engine)
+    loss = contrast(video, text, everyone, temperature=temperature, engine=engine, exclude=exclude)
+    num_pairs = len(video.embedding)
+    own = own_columns(num_pairs, engine=engine)
+    right = torch.arange(own.start, own.stop, device=loss.device)  # (B,)
+    with torch.no_grad():
+        v2t = similarity(video.embedding, everyone.text, temperature=temperature)  # (B, G)
+        t2v = similarity(text.embedding, everyone.video, temperature=temperature)  # (B, G)
+        if exclude is not None:
+            v2t, t2v = (scores.masked_fill(exclude, -torch.inf) for scores in (v2t, t2v))
+    rates = {"i2t_acc": _rate(v2t, right), "t2i_acc": _rate(t2v, right)}
+    return Measured(loss, num_pairs, rates)
+
+
+def measure_matching(logits: Tensor, num_positive: int) -> Measured:
+    """VTM over (B+M, 2) logits, the B positives first."""
+    labels = matching_labels(len(logits), num_positive, device=logits.device)
+    rates = {"itm_acc": _rate(logits, labels)}
+    return Measured(matching_loss(logits, num_positive), len(logits), rates)
+
+
+def measure_words(logits: Tensor, labels: Tensor) -> Measured:
+    """MLM over the (n, V) logits of the n tokens to be predicted; `labels` is (B, L)."""
+    wanted = labels[labels != IGNORED]  # (n,)
+    rates = {"mlm_acc": _rate(logits, wanted)}
+    return Measured(masked_language_loss(logits, wanted), len(wanted), rates)
+
+
+def measure_entities(logits: Tensor, targets: Tensor, *, threshold: float) -> Measured:
+    """PEM over (B, K) logits and the prompter's probabilities.
+
+    ``mpm_acc`` is how often model and prompter name the same entity where the prompter is
+    confident, ``mpm_confident`` how often it is.
+    """
+    sure = confident(targets, threshold=threshold)  # (B,)
+    agree = (logits.argmax(dim=-1) == targets.argmax(dim=-1)) & sure
+    count = sure.sum()
+    rates = {"mpm_acc": Rate(agree.sum(), count), "mpm_confident": Rate(count, len(sure))}
+    return Measured(prompted_entity_loss(logits, targets, threshold=threshold), count, rates)
+
+
+def _rate(scores: Tensor, labels: Tensor) -> Rate:
+    """How often the best of the columns is the right one."""
+    return Rate((scores.detach().argmax(dim=-1) == labels).sum(), len(labels))

@@ -1,0 +1,211 @@
+"""Video-language pretraining: VTC + VTM + MLM + PEM, each of which can be left out.
+
+Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, L text tokens, N patches,
+D width, K entities, P patches per side.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.datasets.masking import IGNORED
+from src.datasets.pretraining import PretrainBatch
+from src.datasets.transforms import erase_outside
+from src.distributed.engine import Engine, SingleProcess
+from src.evaluation.pair_sets import Measured, PairSet, mean_losses
+from src.evaluation.running import Progress, evaluation_mode
+from src.losses.matching import Pairs, with_positives
+from src.modeling.alpro import TextFeatures, VideoFeatures, concatenated
+from src.modeling.pretraining import AlproForPretraining
+from src.pretrain.measures import (
+    measure_contrast,
+    measure_entities,
+    measure_matching,
+    measure_words,
+)
+from src.tasks.pair_losses import hard_negatives, same_video
+from src.training.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """Which losses are trained with, under the original's names."""
+
+    itc: bool
+    itm: bool
+    mlm: bool
+    mpm: bool
+
+    @property
+    def plain_text(self) -> bool:
+        """Whether the captions are needed as they are."""
+        return self.itc or self.itm or self.mpm
+
+
+class PretrainingTask(Task):
+    """ALPRO's pretraining (section 3). The encoders run once per batch, for all losses."""
+
+    model: AlproForPretraining
+
+    def __init__(
+        self,
+        model: AlproForPretraining,
+        *,
+        engine: Engine,
+        normalize: nn.Module,
+        objectives: Objectives,
+        itm_start_step: int,
+        mask_same_video: bool,
+        entity_threshold: float,
+        precision: str,
+        allow_missing_videos: bool,
+        progress: Progress,
+    ) -> None:
+        """Assemble the objective.
+
+        Args:
+            model: what is trained, with its prompter if PEM is.
+            engine: the job, for the gathered contrastive loss.
+            normalize: uint8 frames to what the model expects.
+            objectives: the losses.
+            itm_start_step: first update with VTM; its negatives tell nothing before VTC does.
+            mask_same_video: captions of one video are not each other's negatives.
+            entity_threshold: probability of its best entity from which on the prompter is believed.
+            precision: of validation's forward passes.
+            allow_missing_videos: validate without what cannot be read.
+            progress: shows validation's batches.
+        """
+        super().__init__()
+        self.model = model
+        self._engine = engine
+        self._normalize = normalize
+        self._objectives = objectives
+        self._itm_start_step = itm_start_step
+        self._mask_same_video = mask_same_video
+        self._entity_threshold = entity_threshold
+        self._precision = precision
+        self._allow_missing_videos = allow_missing_videos
+        self._progress = progress
+        self._matches_now = objectives.itm
+
+    def begin_update(self, step: int) -> None:
+        """Switch VTM on when its time has come."""
+        self._matches_now = self._objectives.itm and step >= self._itm_start_step
+
+    def forward(self, batch: PretrainBatch) -> dict[str, Tensor]:
+        """``loss``, the sum of the losses that are on; each of them with its accuracy."""
+        self.model.clamp_temperature()
+        found = self._measure(batch, engine=self._engine, with_matching=self._matches_now)
+        values = {
+            key: value for name, one in found.items() for key, value in one.values(name).items()
+        }
+        return {"loss": torch.stack([one.loss for one in found.values()]).sum(), **values}
+
+    def evaluate(self, data: Sequence[PairSet]) -> dict[str, float]:
+        """Mean losses and accuracies; negatives are those of the same validation batch."""
+        alone = SingleProcess(self._engine.device, scale_loss=False)
+
+        def measure(batch: PretrainBatch, generator: torch.Generator) -> Mapping[str, Measured]:
+            return self._measure(
+                batch, engine=alone, with_matching=self._objectives.itm, generator=generator
+            )
+
+        with evaluation_mode(self.model):
+            return mean_losses(
+                data,
+                measure,
+                engine=self._engine,
+                precision=self._precision,
+                allow_missing=self._allow_missing_videos,
+                progress=self._progress,
+            )
+
+    def _measure(
+        self,
+        batch: PretrainBatch,
+        *,
+        engine: Engine,
+        with_matching: bool,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Measured]:
+        """The losses of B pairs among the G pairs of an engine's ranks."""
+        model, objectives = self.model, self._objectives
+        video = model.encode_video(self._normalize(batch.frames))
+        plain, masked = self._encode_texts(batch)
+        fused, fused_masked = self._fuse_whole(plain, masked, video)  # (B, L+1+N, D) each
+        exclude = same_video(batch.video_ids, engine=engine) if self._mask_same_video else None
+        about: dict[str, Any] = {"temperature": model.temp, "engine": engine, "exclude": exclude}
+        found = {}
+        if objectives.itc:
+            found["itc"] = measure_contrast(video, plain, **about)
+        if with_matching:
+            negatives = hard_negatives(video, plain, **about, generator=generator)
+            logits = self._match(plain, video, fused, negatives)
+            found["itm"] = measure_matching(logits, len(batch.video_ids))
+        if objectives.mlm:
+            assert fused_masked is not None
+            assert batch.mlm_labels is not None
+            words = model.predict_words(fused_masked, batch.mlm_labels != IGNORED)
+            found["mlm"] = measure_words(words, batch.mlm_labels)
+        if objectives.mpm:
+            assert fused is not None
+            found["mpm"] = self._measure_entities(batch, fused)
+        return found
+
+    def _encode_texts(self, batch: PretrainBatch) -> tuple[TextFeatures, TextFeatures]:
+        """The B captions as they are and with hidden words, in one pass.
+
+        What no loss needs is left out; the other stands in its place.
+        """
+        ids = [batch.text_ids] * self._objectives.plain_text
+        if self._objectives.mlm:
+            assert batch.masked_ids is not None
+            ids.append(batch.masked_ids)
+        texts = self.model.encode_text(torch.cat(ids), torch.cat([batch.text_mask] * len(ids)))
+        own = torch.arange(len(batch.text_ids), device=texts.mask.device)
+        return texts.select(own), texts.select(own + (len(ids) - 1) * len(own))
+
+    def _fuse_whole(
+        self, plain: TextFeatures, masked: TextFeatures, video: VideoFeatures
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Pairs fused for more than their first position, in one pass: (B, L+1+N, D) each.
+
+        Args:
+            plain: the captions as they are; fused if PEM is on.
+            masked: the captions with hidden words; fused if MLM is on.
+            video: of the same pairs.
+        """
+        texts = [plain] * self._objectives.mpm + [masked] * self._objectives.mlm
+        if not texts:
+            return None, None
+        own = torch.arange(len(video.tokens), device=video.tokens.device)
+        fused = self.model.fuse(concatenated(texts), video.select(own.repeat(len(texts))))
+        parts = list(fused.split(len(own)))
+        return (
+            parts[0] if self._objectives.mpm else None,
+            parts[-1] if self._objectives.mlm else None,
+        )
+
+    def _match(
+        self, plain: TextFeatures, video: VideoFeatures, fused: Tensor | None, negatives: Pairs
+    ) -> Tensor:
+        """Matching logits (B+M, 2), the B positives first; those that are fused are not again."""
+        model = self.model
+        pairs = negatives if fused is not None else with_positives(negatives, len(video.tokens))
+        logits = model.match(plain.select(pairs.texts), video.select(pairs.videos))
+        return logits if fused is None else torch.cat([model.itm_head(fused[:, 0]), logits])
+
+    def _measure_entities(self, batch: PretrainBatch, fused: Tensor) -> Measured:
+        """PEM: what the prompter sees in each region, told from the region's fused tokens."""
+        prompter = self.model.prompter
+        assert prompter is not None
+        assert batch.region is not None
+        erased = self._normalize(erase_outside(batch.frames, batch.region))
+        targets = prompter.entity_probabilities(erased, batch.media)  # (B, K)
+        logits = self.model.predict_entities(
+            fused, num_text_tokens=batch.text_ids.shape[1], region=batch.region
+        )
+        return measure_entities(logits, targets, threshold=self._entity_threshold)
