@@ -36,15 +36,21 @@ def check_training_inputs(
         sets: those that are read.
         others: config key -> further file that is read.
     """
-    problems = []
-    for one in sets:
-        named = f"{one.key}.{one.annotations_key} ({one.name})"
-        problems += _missing_file(named, one.annotations)
-        if one.folder is not None:
-            problems += _missing_folder(f"{one.key}.img ({one.name})", one.folder)
+    problems = _missing_sets(sets)
     for key, path in others.items():
         problems += _missing_file(key, path)
     _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])
+
+
+def check_validation_inputs(resolved: Resolved[Any], *, sets: Iterable[SetFiles]) -> None:
+    """Report all that is missing to see a checkpoint at work on validation sets.
+
+    Args:
+        resolved: the config of the checkpoint's run.
+        sets: those that are read.
+    """
+    problems = [*_missing_sets(sets), *_missing_vocabulary(resolved.config)]
+    _report([*problems, *_missing_weights(resolved.config), *_other_video_encoder(resolved)])
 
 
 def check_inference_inputs(resolved: Resolved[Any], *, others: Mapping[str, Path]) -> None:
@@ -116,6 +122,16 @@ def _with_origin(problems: list[str], resolved: Resolved[Any], flag: str) -> lis
 def _report(problems: Iterable[str]) -> None:
     if lines := list(problems):
         raise InputError("\n".join([*lines, "Correct these paths, or put the data there."]))
+
+
+def _missing_sets(sets: Iterable[SetFiles]) -> list[str]:
+    problems = []
+    for one in sets:
+        named = f"{one.key}.{one.annotations_key} ({one.name})"
+        problems += _missing_file(named, one.annotations)
+        if one.folder is not None:
+            problems += _missing_folder(f"{one.key}.img ({one.name})", one.folder)
+    return problems
 
 
 def _missing_file(key: str, path: Path) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 
 from src.configs.layers import STORED_SOURCE
 from src.configs.loading import Resolved
-from src.configs.schema import DownstreamConfig, QaConfig
+from src.configs.schema import DownstreamConfig, ExperimentConfig, QaConfig
 from src.distributed.engine import Engine
 from src.training.precision import usable_precision
 
@@ -22,20 +22,21 @@ def log_notices(resolved: Resolved[Any], *, engine: Engine) -> None:
 
 
 def _notices(resolved: Resolved[Any], device: torch.device) -> list[str]:
-    config: DownstreamConfig = resolved.config
+    config: ExperimentConfig = resolved.config
+    infers = isinstance(config, DownstreamConfig) and config.do_inference
     notices = []
     used = usable_precision(config.precision, device)
     if used != config.precision:
         notices.append(f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}")
-    if len(config.val_datasets) > 1 and not config.do_inference:
+    if isinstance(config, DownstreamConfig) and not infers and len(config.val_datasets) > 1:
         first = config.val_datasets[0].name
         notices.append(f"val_datasets: only the first, {first}, is validated on")
-    if config.random_init and config.e2e_weights_path is not None and not config.do_inference:
+    if config.random_init and config.e2e_weights_path is not None and not infers:
         notices.append("random_init has no effect: e2e_weights_path is given")
     if isinstance(config, QaConfig) and config.new_classifier:
         stored = resolved.sources["new_classifier"] == STORED_SOURCE  # and was of use in training
-        if config.do_inference and not stored:
+        if infers and not stored:
             notices.append("new_classifier has no effect: inference trains no classifier")
-        if not config.do_inference and config.e2e_weights_path is None:
+        if not infers and config.e2e_weights_path is None:
             notices.append("new_classifier has no effect: e2e_weights_path is not given")
     return notices

@@ -17,7 +17,7 @@ from src.datasets.entities import read_entities
 from src.datasets.pretraining import PretrainCollate
 from src.datasets.tokenization import tokenize
 from src.errors import InputError
-from src.evaluation.pair_sets import PairSet
+from src.evaluation.pair_sets import VALIDATION_SEED, PairSet
 from src.evaluation.running import Progress
 from src.modeling.pretraining import PROMPTER_PREFIX, AlproForPretraining
 from src.modeling.prompter import MAX_PROMPT_TOKENS, PROMPT_NAMES, Prompter
@@ -42,22 +42,24 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
 
     def check_inputs(self) -> None:
         """Report all files that are missing for training."""
-        config = self.config
         check_training_inputs(
-            config,
-            sets=[
-                SetFiles(
-                    f"{key}.{index}",
-                    part.name,
-                    "ann" if part.ann is not None else "txt",
-                    Path(pretraining_file(part)),
-                    part.img,
-                )
-                for key in ("train_datasets", "val_datasets")
-                for index, part in enumerate(getattr(config, key))
-            ],
+            self.config,
+            sets=[*self.set_files("train_datasets"), *self.set_files("val_datasets")],
             others=self.other_inputs(),
         )
+
+    def set_files(self, key: str) -> list[SetFiles]:
+        """Where the parts of the sets are that a key of the config lists."""
+        return [
+            SetFiles(
+                f"{key}.{index}",
+                part.name,
+                "ann" if part.ann is not None else "txt",
+                Path(pretraining_file(part)),
+                part.img,
+            )
+            for index, part in enumerate(getattr(self.config, key))
+        ]
 
     def annotation_files(self) -> list[Path]:
         """Those of all sets that a training run reads."""
@@ -67,12 +69,12 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
     def training_data(self) -> TrainingData:
         """All training sets of the config."""
         sets = [read_set(self.config, part) for part in self.config.train_datasets]
-        collate = self.build_collate()
+        collate = self.build_collate(seed=self.config.seed)
         return build_training_data(self.config, sets, collate=collate, engine=self.engine)
 
     def validation(self) -> list[PairSet]:
         """All validation sets of the config; their means are over all pairs."""
-        collate = self.build_collate()
+        collate = self.build_collate(seed=VALIDATION_SEED)
         sets = [read_set(self.config, part) for part in self.config.val_datasets]
         return [
             build_validation_set(self.config, one, collate=collate, engine=self.engine)
@@ -83,14 +85,14 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
         """How many pairs a run is validated on."""
         return [f"{one.name} ({one.annotations}): {len(one.video_ids)} pairs" for one in validation]
 
-    def build_collate(self) -> PretrainCollate:
+    def build_collate(self, *, seed: int) -> PretrainCollate:
         """Makes batches of pairs; words are hidden and regions drawn where losses ask for them."""
         return PretrainCollate(
             self.tokenizer,
             max_length=self.config.max_txt_len,
             mlm_probability=self.mlm_probability,
             patches=self.patches,
-            seed=self.config.seed,
+            seed=seed,
         )
 
     @property
@@ -112,9 +114,7 @@ class PrompterRecipe(PretrainingRecipe[PrompterConfig, Prompter]):
         seed_everything(self.config.seed)
         model = build_prompter(self.resolved)
         if not resumes:
-            load_weights(
-                model, self.config, may_be_missing=PROMPT_NAMES, prepare=without_prompts
-            )
+            load_weights(model, self.config, may_be_missing=PROMPT_NAMES, prepare=without_prompts)
         return model.to(self.engine.device)
 
     def build_task(
@@ -143,8 +143,10 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         """The entities and their teacher, if PEM is trained with."""
         if not self.config.use_mpm:
             return {}
-        files = {key: getattr(self.config, key) for key in ("entity_file_path", TEACHER_KEY)}
-        return {key: Path(path) for key, path in files.items() if path is not None}
+        files = {"entity_file_path": self.config.entity_file_path}
+        if self.config.e2e_weights_path is None:  # else it may bring its teacher
+            files[TEACHER_KEY] = self.config.teacher_weights_path
+        return {key: Path(str(path)) for key, path in files.items()}
 
     @property
     def mlm_probability(self) -> float | None:
@@ -174,9 +176,14 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         def check(state: StateDict) -> StateDict:
             nonlocal has_teacher
             has_teacher = any(name.startswith(PROMPTER_PREFIX) for name in state)
+            path = Path(str(config.e2e_weights_path))
             if has_teacher and config.use_mpm:
-                path = Path(str(config.e2e_weights_path))
                 check_num_entities(state, num_entities=config.num_entities, path=path)
+            elif config.use_mpm and config.teacher_weights_path is None:
+                raise InputError(
+                    f"e2e_weights_path: {path} holds no prompter, the teacher of the entity loss. "
+                    f"Give {TEACHER_KEY} the checkpoint of one, or set use_mpm to 0."
+                )
             return state
 
         if not resumes:
@@ -200,8 +207,8 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         prompter.build_prompts(
             partial(tokenize, self.tokenizer, max_length=MAX_PROMPT_TOKENS + 1), entities
         )
-        few = ", ".join(entities[:NUM_NAMED])
-        logger.info("the prompter tells %d entities: %s, ...", len(entities), few)
+        few = ", ".join(entities[:NUM_NAMED]) + (", ..." if len(entities) > NUM_NAMED else "")
+        logger.info("the prompter tells %d entities: %s", len(entities), few)
 
     def _check_known(self, entities: Sequence[str], *, path: Path) -> None:
         """Refuse entities that the tokenizer cannot spell: their prompts would be alike."""

@@ -22,7 +22,7 @@ from src.datasets.validation import ValidationPairs
 from src.datasets.videos import FrameAugmentation, FrameReader, FrameSource, TrainingVideos
 from src.distributed.engine import Engine
 from src.evaluation.encoding import chunks, shard
-from src.evaluation.pair_sets import PairSet
+from src.evaluation.pair_sets import VALIDATION_SEED, PairSet
 from src.training.trainer import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -48,10 +48,10 @@ class CaptionedSet:
     """Where the paths of images start."""
     weight: float
 
-    def description(self) -> str:
-        """How much there is, in a line for the log."""
+    def description(self, *, num_used: int) -> str:
+        """How much of it is used, in a line for the log."""
         left_out = f" ({self.num_left_out} left out, too long)" if self.num_left_out else ""
-        return f"{self.name}: {len(self.items)} captioned {self.media}s{left_out}"
+        return f"{self.name}: {num_used} captioned {self.media}s{left_out}"
 
 
 def read_set(config: PretrainingConfig, part: PretrainingDataset) -> CaptionedSet:
@@ -117,7 +117,10 @@ def build_training_data(
         batches_per_epoch=batches().batches_per_epoch,
         samples_per_epoch=batches().examples_per_epoch,
         num_left_out=sum(one.num_left_out for one in sets),
-        description=[one.description() for one in sets],
+        description=[
+            one.description(num_used=len(used))
+            for one, used in zip(sets, dataset.sets, strict=True)
+        ],
     )
 
 
@@ -125,13 +128,8 @@ def build_validation_set(
     config: PretrainingConfig, data: CaptionedSet, *, collate: Collate, engine: Engine
 ) -> PairSet:
     """A validation set, dealt out to the ranks in batches."""
-    few = config.debug or config.dry_run
-    items = data.items[:DEBUG_PAIRS] if few else data.items
-    adjust = CentreCrop(config.crop_img_size) if data.media == "video" else _still(config)
-    pairs = ValidationPairs(
-        items, _source(config, data, random_crop=False), adjust=adjust, seed=config.seed
-    )
-    own = shard(chunks(len(items), size=config.val_batch_size), engine=engine)
+    pairs = validation_pairs(config, data)
+    own = shard(chunks(len(pairs), size=config.val_batch_size), engine=engine)
     loader = make_loader(
         pairs,
         batches=[[(0, index) for index in piece] for piece in own],
@@ -142,23 +140,43 @@ def build_validation_set(
     return PairSet(
         name=data.name,
         annotations=data.annotations,
-        video_ids=[item.video_id for item in items],
+        video_ids=[item.video_id for item in pairs.items],
         own_batches=own,
         loader=loader,
     )
 
 
+def validation_pairs(config: PretrainingConfig, data: CaptionedSet) -> ValidationPairs[Captioned]:
+    """The pairs of a validation set, as they are read."""
+    few = config.debug or config.dry_run
+    source: FrameSource
+    if data.videos is None:
+        source, adjust = _image_reader(config, data, random_crop=False), _still(config)
+    else:
+        source = _frame_reader(config, data.videos).for_evaluation()
+        adjust = CentreCrop(config.crop_img_size)
+    return ValidationPairs(
+        data.items[:DEBUG_PAIRS] if few else data.items,
+        source,
+        adjust=adjust,
+        seed=VALIDATION_SEED,
+    )
+
+
 def _training_set(config: PretrainingConfig, data: CaptionedSet) -> TrainingVideos[Captioned]:
     augments = config.augmentation == "randaugment"
+    source: FrameSource
     steps: list[FrameAugmentation]
-    if data.media == "video":
-        steps = [RandomCrop(config.crop_img_size)] + [video_augmentation()] * augments
-    else:
+    if data.videos is None:
+        source = _image_reader(config, data, random_crop=augments)
         steps = [RandomFlip(FLIP_PROBABILITY), image_augmentation()] * augments
         steps += [_still(config)]
+    else:
+        source = _frame_reader(config, data.videos)
+        steps = [RandomCrop(config.crop_img_size)] + [video_augmentation()] * augments
     return TrainingVideos(
         keep_share(data.items, share=config.data_ratio, seed=config.seed),
-        _source(config, data, random_crop=augments),
+        source,
         seed=config.seed,
         augment=Pipeline(tuple(steps)),
     )
@@ -169,13 +187,15 @@ def _still(config: PretrainingConfig) -> FrameAugmentation:
     return RepeatFrames(config.num_frm if config.repeat_images else 1)
 
 
-def _source(config: PretrainingConfig, data: CaptionedSet, *, random_crop: bool) -> FrameSource:
-    if data.videos is None:
-        return ImageReader(
-            data.image_root, frame_size=config.crop_img_size, random_crop=random_crop
-        )
+def _image_reader(
+    config: PretrainingConfig, data: CaptionedSet, *, random_crop: bool
+) -> ImageReader:
+    return ImageReader(data.image_root, frame_size=config.crop_img_size, random_crop=random_crop)
+
+
+def _frame_reader(config: PretrainingConfig, videos: VideoFolder) -> FrameReader:
     return FrameReader(
-        data.videos,
+        videos,
         make_decoder(config.video_decoder),
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,

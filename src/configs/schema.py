@@ -217,7 +217,7 @@ class PretrainConfig(PretrainingConfig):
         0.15, "share of the word pieces that MLM asks for", above=0, maximum=1
     )
     teacher_weights_path: str | None = option(
-        None, "checkpoint of the prompter, for PEM (.pt); not read with e2e_weights_path"
+        None, "checkpoint of the prompter, for PEM (.pt); not read if e2e_weights_path holds one"
     )
     entity_file_path: str | None = option(
         None, "list of entities, for PEM: one a line, the most frequent first"

@@ -91,10 +91,11 @@ class PretrainCollate:
         if not pairs:
             nothing = torch.zeros(0, 0, dtype=torch.int64)
             return nothing, nothing
-        texts = [self._caption(pair) for pair in pairs]
+        texts = [self.caption_of(pair) for pair in pairs]
         return tokenize(self.tokenizer, texts, max_length=self.max_length)
 
-    def _caption(self, pair: TrainingSample[Captioned]) -> str:
+    def caption_of(self, pair: TrainingSample[Captioned]) -> str:
+        """The caption that a batch takes of a sample."""
         captions = pair.item.captions
         if len(captions) == 1:
             return captions[0]

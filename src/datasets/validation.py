@@ -38,7 +38,7 @@ class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[I
 
         Args:
             items: the annotated videos or images.
-            reader: reads their frames, with the sampling of training.
+            reader: reads their frames.
             adjust: makes of them what the model takes, a crop for instance.
             seed: of what is random.
         """

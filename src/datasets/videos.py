@@ -96,6 +96,12 @@ class FrameReader:
     num_frames: int
     sampling: str
     frame_size: int
+    evaluates: bool = False
+    """``segment`` takes the centre of each segment, not a random frame of it."""
+
+    def for_evaluation(self) -> FrameReader:
+        """The reader with the sampling that evaluation calls for."""
+        return replace(self, sampling=evaluation_sampling(self.sampling), evaluates=True)
 
     @property
     def root(self) -> Path:
@@ -136,7 +142,7 @@ class FrameReader:
             num_video_frames=num_video_frames,
             num_frames=self.num_frames,
             num_clips=num_clips,
-            rng=rng,
+            rng=None if self.evaluates and self.sampling == "segment" else rng,
         )
         return indices.ravel()
 
@@ -215,7 +221,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
             seed: of samplings and orders that are random.
         """
         self.video_ids = video_ids
-        self.reader = replace(reader, sampling=evaluation_sampling(reader.sampling))
+        self.reader = reader.for_evaluation()
         self.num_clips = num_clips
         self.frame_order = frame_order
         self.seed = seed
@@ -225,8 +231,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
 
     def __getitem__(self, position: int) -> EvaluationVideo:
         video_id = self.video_ids[position]
-        centred = self.reader.sampling == "segment"
-        rng = None if centred else np.random.default_rng([self.seed, position])
+        rng = np.random.default_rng([self.seed, position])
         try:
             clips = self.reader.read_clips(video_id, num_clips=self.num_clips, rng=rng)
         except VideoReadError as error:

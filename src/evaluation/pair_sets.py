@@ -108,7 +108,8 @@ def mean_losses(
     names = dict.fromkeys(name for part in gathered for name in part)
     totals = {name: math.fsum(x for part in gathered for x in part.get(name, ())) for name in names}
     if not totals:
-        raise InputError(f"{sets[0].name}: none of its pairs can be read.")
+        names_of_sets = ", ".join(data.name for data in sets)
+        raise InputError(f"{names_of_sets}: none of the pairs can be read.")
     return _means(totals)
 
 

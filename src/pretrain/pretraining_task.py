@@ -4,9 +4,9 @@ Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, L text tok
 D width, K entities, P patches per side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -200,12 +200,36 @@ class PretrainingTask(Task):
 
     def _measure_entities(self, batch: PretrainBatch, fused: Tensor) -> Measured:
         """PEM: what the prompter sees in each region, told from the region's fused tokens."""
-        prompter = self.model.prompter
-        assert prompter is not None
-        assert batch.region is not None
-        erased = self._normalize(erase_outside(batch.frames, batch.region))
-        targets = prompter.entity_probabilities(erased, batch.media)  # (B, K)
-        logits = self.model.predict_entities(
-            fused, num_text_tokens=batch.text_ids.shape[1], region=batch.region
-        )
-        return measure_entities(logits, targets, threshold=self._entity_threshold)
+        told = tell_entities(self.model, batch, fused, normalize=self._normalize)
+        return measure_entities(told.logits, told.targets, threshold=self._entity_threshold)
+
+
+class ToldEntities(NamedTuple):
+    """What the regions of B pairs show."""
+
+    logits: Tensor  # (B, K), the model's
+    targets: Tensor  # (B, K), the prompter's probabilities
+
+
+def tell_entities(
+    model: AlproForPretraining,
+    batch: PretrainBatch,
+    fused: Tensor,
+    *,
+    normalize: Callable[[Tensor], Tensor],
+) -> ToldEntities:
+    """Ask the prompter and the model what each region shows.
+
+    Args:
+        model: with a prompter.
+        batch: pairs with regions.
+        fused: (B, L+1+N, D), the batch's plain captions fused with its frames.
+        normalize: uint8 frames to what the model expects.
+    """
+    assert model.prompter is not None
+    assert batch.region is not None
+    erased = normalize(erase_outside(batch.frames, batch.region))
+    targets = model.prompter.entity_probabilities(erased, batch.media)
+    num_text_tokens = batch.text_ids.shape[1]
+    logits = model.predict_entities(fused, num_text_tokens=num_text_tokens, region=batch.region)
+    return ToldEntities(logits, targets)

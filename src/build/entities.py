@@ -1,0 +1,138 @@
+"""What a pretrained model and its prompter tell of validation pairs, to be looked at.
+
+Shapes: ``T`` frames, ``S`` side of the square frames in pixels, ``P`` patches along each side,
+``K`` entities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from src.build.inputs import check_validation_inputs
+from src.build.pretraining import VideoLanguageRecipe
+from src.build.pretraining_data import CaptionedSet, read_set, validation_pairs
+from src.configs.loading import Resolved
+from src.configs.schema import PretrainConfig
+from src.datasets.captioned import Captioned, Media
+from src.datasets.pretraining import PretrainBatch
+from src.datasets.unreadable import UnreadableVideo
+from src.datasets.validation import ValidationPairs
+from src.datasets.videos import TrainingSample
+from src.distributed.launch import launch_engine
+from src.evaluation.pair_sets import VALIDATION_SEED
+from src.losses.prompted_entity import confident
+from src.modeling.pretraining import AlproForPretraining
+from src.pretrain.pretraining_task import tell_entities
+from src.training.precision import autocast
+
+
+@dataclass(frozen=True, slots=True)
+class ToldPair:
+    """A captioned video or image, its masked region, and what is told of that."""
+
+    item: Captioned
+    caption: str
+    """The one that the model reads."""
+    frames: np.ndarray  # (T, 3, S, S) uint8; of an image T is 1
+    region: np.ndarray  # (P, P) bool, true inside
+    prompter: np.ndarray  # (K,) probabilities, of the region alone
+    model: np.ndarray  # (K,) probabilities, of the region among all frames and the caption
+    is_confident: bool
+    """Whether the prompter is sure enough for the entity loss to count the pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToldSet:
+    """Some pairs of a validation set."""
+
+    name: str
+    media: Media
+    num_pairs: int
+    """Of the whole set."""
+    told: list[ToldPair]
+    unreadable: list[UnreadableVideo]
+    """Those that were chosen and could not be read."""
+
+
+def tell_validation_pairs(resolved: Resolved[PretrainConfig], *, num_pairs: int) -> list[ToldSet]:
+    """Ask prompter and model about some pairs of each validation set; others are not read.
+
+    The pairs, their frames, captions and regions are those of every validation of the run.
+
+    Args:
+        resolved: the config of a run with PEM, whose checkpoint is ``e2e_weights_path``.
+        num_pairs: how many at most, of all sets together.
+
+    Raises:
+        InputError: if a file is missing or wrong.
+    """
+    config = resolved.config
+    with launch_engine("single", device=config.device, precision=config.precision) as engine:
+        recipe = VideoLanguageRecipe(resolved, engine=engine)
+        check_validation_inputs(resolved, sets=recipe.set_files("val_datasets"))
+        sets = [read_set(config, part) for part in config.val_datasets]
+        pairs_of = [validation_pairs(config, one) for one in sets]
+        shares = shared_out(num_pairs, sizes=[len(pairs) for pairs in pairs_of])
+        model = recipe.start_model().eval()
+        return [
+            _tell_some(recipe, model, data, pairs, num_pairs=share)
+            for data, pairs, share in zip(sets, pairs_of, shares, strict=True)
+        ]
+
+
+def shared_out(count: int, *, sizes: Sequence[int]) -> list[int]:
+    """How many to take of each of some sets: of all alike, as far as they reach."""
+    shares = [0] * len(sizes)
+    for _ in range(min(count, sum(sizes))):
+        left = [index for index, size in enumerate(sizes) if shares[index] < size]
+        shares[min(left, key=lambda index: shares[index])] += 1
+    return shares
+
+
+def spread(count: int, *, size: int) -> list[int]:
+    """``count`` of the positions 0 to ``size`` - 1, evenly spaced, away from the ends."""
+    assert count <= size, (count, size)
+    return [(2 * place + 1) * size // (2 * count) for place in range(count)]
+
+
+def _tell_some(
+    recipe: VideoLanguageRecipe,
+    model: AlproForPretraining,
+    data: CaptionedSet,
+    pairs: ValidationPairs[Captioned],
+    *,
+    num_pairs: int,
+) -> ToldSet:
+    told, unreadable = [], []
+    for index in spread(num_pairs, size=len(pairs)):
+        sample = pairs[0, index]
+        if isinstance(sample, UnreadableVideo):
+            unreadable.append(sample)
+        else:
+            told.append(_tell(recipe, model, sample))
+    return ToldSet(data.name, data.media, len(pairs), told, unreadable)
+
+
+@torch.inference_mode()
+def _tell(
+    recipe: VideoLanguageRecipe, model: AlproForPretraining, sample: TrainingSample[Captioned]
+) -> ToldPair:
+    """Ask about one pair, as validation does."""
+    collate, device = recipe.build_collate(seed=VALIDATION_SEED), recipe.engine.device
+    batch: PretrainBatch = collate([sample]).to(device)
+    assert batch.region is not None
+    with autocast(recipe.precision, device):
+        video = model.encode_video(recipe.normalize(batch.frames))
+        fused = model.fuse(model.encode_text(batch.text_ids, batch.text_mask), video)
+        logits, targets = tell_entities(model, batch, fused, normalize=recipe.normalize)
+    return ToldPair(
+        item=sample.item,
+        caption=collate.caption_of(sample),
+        frames=sample.frames[:1] if batch.media == "image" else sample.frames,
+        region=batch.region[0].cpu().numpy(),
+        prompter=targets[0].cpu().numpy(),
+        model=logits[0].float().softmax(dim=0).cpu().numpy(),
+        is_confident=bool(confident(targets, threshold=recipe.config.entity_threshold)),
+    )
