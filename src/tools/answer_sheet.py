@@ -15,24 +15,28 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from src.errors import InputError
 from src.evaluation.answers import NUM_BEST
 from src.tools.drawing import (
+    BAR_GAP,
+    BAR_HEIGHT,
     CORRECT,
     FRAME_WIDTH,
     INK,
     LABEL_SIZE,
     MARGIN,
     PALE,
+    PANEL_WIDTH,
     PAPER,
+    TEXT_GAP,
     TILE,
     TITLE_SIZE,
     WRONG,
     StripReader,
     VideoStrips,
+    draw_bar,
     draw_strip,
     load_font,
     shortened,
@@ -51,11 +55,7 @@ PICTURE = "answer_sheet.png"
 
 TITLE_HEIGHT = 36  # pixels, as all of these
 LABEL_HEIGHT = 26
-BAR_HEIGHT = 18
-BAR_GAP = 3
 PANEL_GAP = 30
-NAME_WIDTH, BAR_WIDTH, NUMBER_WIDTH = 130, 160, 44
-TEXT_GAP = 8
 QUESTION_GAP = 26
 MIN_STRIP_WIDTH = 350  # room for what stands below
 
@@ -171,7 +171,7 @@ def draw_sheet(
     """
     left_width = max(strip_width(num_frames), MIN_STRIP_WIDTH)
     panel = MARGIN + left_width + PANEL_GAP
-    width = panel + NAME_WIDTH + BAR_WIDTH + NUMBER_WIDTH + MARGIN
+    width = panel + PANEL_WIDTH + MARGIN
     sheet = Image.new("RGB", (width, 2 * MARGIN + len(answers) * ROW_HEIGHT - QUESTION_GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, answer in enumerate(answers):
@@ -184,9 +184,9 @@ def draw_sheet(
         middle = top + STRIP_HEIGHT + LABEL_HEIGHT / 2
         _draw_right_answer(draw, answer, middle=middle, width=left_width)
         for place, (text, probability) in enumerate(answer.best[:NUM_BEST]):
-            color = CORRECT if text == answer.answer else WRONG
+            color, ink = (CORRECT, CORRECT) if text == answer.answer else (WRONG, PALE)
             bar_top = top + place * (BAR_HEIGHT + BAR_GAP)
-            _draw_bar(draw, text, probability, left=panel, top=bar_top, color=color)
+            draw_bar(draw, text, probability, left=panel, top=bar_top, color=color, ink=ink)
     return sheet
 
 
@@ -205,26 +205,6 @@ def _draw_right_answer(
     draw.text((MARGIN, middle), text, fill=CORRECT, font=font, anchor="lm")
     text = shortened(answer.video_id, draw=draw, font=font, room=room)
     draw.text((MARGIN + width, middle), text, fill=PALE, font=font, anchor="rm")
-
-
-def _draw_bar(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    probability: float,
-    *,
-    left: int,
-    top: int,
-    color: tuple[int, int, int],
-) -> None:
-    font, middle = load_font(LABEL_SIZE), top + BAR_HEIGHT / 2
-    name = shortened(text, draw=draw, font=font, room=NAME_WIDTH - TEXT_GAP)
-    ink = CORRECT if color == CORRECT else PALE
-    draw.text((left + NAME_WIDTH - TEXT_GAP, middle), name, fill=ink, font=font, anchor="rm")
-    start = left + NAME_WIDTH
-    end = start + int(np.clip(probability, 0.0, 1.0) * (BAR_WIDTH - 1))
-    draw.rectangle((start, top, end, top + BAR_HEIGHT - 1), fill=color)
-    right = start + BAR_WIDTH + NUMBER_WIDTH
-    draw.text((right, middle), f"{probability:.2f}", fill=ink, font=font, anchor="rm")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What pictures of results have in common: strips of frames, texts that fit, colours."""
+"""What pictures of results have in common: strips of frames, bars, texts that fit, colours."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ TILE_GAP = 2
 FRAME_WIDTH = 4
 MARGIN = 24
 TITLE_SIZE, LABEL_SIZE = 19, 15
+BAR_HEIGHT, BAR_GAP = 18, 3
+NAME_WIDTH, BAR_WIDTH, NUMBER_WIDTH = 130, 160, 44
+TEXT_GAP = 8
+PANEL_WIDTH = NAME_WIDTH + BAR_WIDTH + NUMBER_WIDTH
 
 PAPER = (255, 255, 255)
 INK = (28, 32, 38)
@@ -80,8 +84,35 @@ def draw_strip(
     """Draw frames side by side, outlined."""
     right, bottom = left + strip_width(len(strip)) - 1, top + TILE + 2 * FRAME_WIDTH - 1
     ImageDraw.Draw(sheet).rectangle((left, top, right, bottom), fill=outline)
-    for number, tile in enumerate(strip):
-        sheet.paste(tile, (left + FRAME_WIDTH + number * (TILE + TILE_GAP), top + FRAME_WIDTH))
+    paste_frames(sheet, strip, left=left + FRAME_WIDTH, top=top + FRAME_WIDTH)
+
+
+def paste_frames(sheet: Image.Image, frames: Sequence[Image.Image], *, left: int, top: int) -> None:
+    """Draw frames of any size side by side."""
+    for frame in frames:
+        sheet.paste(frame, (left, top))
+        left += frame.width + TILE_GAP
+
+
+def draw_bar(
+    draw: ImageDraw.ImageDraw,
+    name: str,
+    probability: float,
+    *,
+    left: int,
+    top: int,
+    color: tuple[int, int, int],
+    ink: tuple[int, int, int],
+) -> None:
+    """Draw a name, a bar as long as it is probable, and the number: ``PANEL_WIDTH`` in all."""
+    font, middle = load_font(LABEL_SIZE), top + BAR_HEIGHT / 2
+    name = shortened(name, draw=draw, font=font, room=NAME_WIDTH - TEXT_GAP)
+    draw.text((left + NAME_WIDTH - TEXT_GAP, middle), name, fill=ink, font=font, anchor="rm")
+    start = left + NAME_WIDTH
+    end = start + int(np.clip(probability, 0.0, 1.0) * (BAR_WIDTH - 1))
+    draw.rectangle((start, top, end, top + BAR_HEIGHT - 1), fill=color)
+    number = (left + PANEL_WIDTH, middle)
+    draw.text(number, f"{probability:.2f}", fill=ink, font=font, anchor="rm")
 
 
 def shortened(

@@ -1,11 +1,11 @@
-"""What tools share: where results of an evaluation are, what they hold, and drawing them."""
+"""What tools share: where results of an evaluation are, what they hold, and showing them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ def run_picture_tool(
     """
     path = flags.picture or flags.output_dir / picture
     try:
-        _save(draw(flags), path)
+        save_picture(draw(flags), path)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
@@ -60,7 +60,12 @@ def run_picture_tool(
     return 0
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write a picture where ``--picture`` says.
+
+    Raises:
+        InputError: if it cannot be written there.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
@@ -113,3 +118,13 @@ def recorded_path(results: Path, key: str, *, flag: str) -> Path:
         return Path(json.loads(scores.read_text(encoding="utf-8"))["protocol"][key])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{scores} does not tell what was evaluated: give {flag}") from error
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table with columns as wide as their widest cell."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = [
+        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in [head, ["-" * width for width in widths], *rows]
+    ]
+    return "\n".join(lines)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.tools.results import markdown_table
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
@@ -100,7 +101,7 @@ def _retrieval_table(scores_of: dict[Path, Scores], *, output_dirs: Sequence[Pat
         for ranking, title in rankings.items():
             numbers = [f"{scores[ranking][metric]:.1f}" for metric in METRICS]
             rows.append([str(name), title, str(protocol["num_captions"]), *numbers])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _answers_table(scores_of: dict[Path, Scores]) -> str:
@@ -122,7 +123,7 @@ def _answers_table(scores_of: dict[Path, Scores]) -> str:
         for kind in [*(kind for kind in totals if kind != ALL), ALL]
     ]
     top5 = [f"{each['top5_acc']:.2f}" for each in scores_of.values()]
-    return _table(head, [*rows, ["all, top-5", "", "", "", *top5]])
+    return markdown_table(head, [*rows, ["all, top-5", "", "", "", *top5]])
 
 
 def _lost_questions(scores_of: dict[Path, Scores]) -> str:
@@ -153,15 +154,6 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
         "/".join(part for part, different in zip(each, differ, strict=True) if different)
         for each in parts
     ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = [
-        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in [head, ["-" * width for width in widths], *rows]
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

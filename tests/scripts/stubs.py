@@ -7,8 +7,25 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.configs.schema import (
+    ExperimentConfig,
+    PretrainConfig,
+    PrompterConfig,
+    QaConfig,
+    RetrievalConfig,
+)
+
 ROOT = Path(__file__).parents[2]
 BASH = "/bin/bash"
+
+RETRIEVAL = RetrievalConfig.SCRIPT
+ANSWERING = QaConfig.SCRIPT
+PROMPTER = PrompterConfig.SCRIPT
+PRETRAINING = PretrainConfig.SCRIPT
+CONFIG_OF: dict[str, type[ExperimentConfig]] = {
+    config.SCRIPT: config for config in (RetrievalConfig, QaConfig, PrompterConfig, PretrainConfig)
+}
+"""Entry script -> the configuration it reads."""
 
 # A call as it is noted: name, arguments, a mark; folder, variables, a mark; each ends in a null.
 _MARK = "\x1e"

@@ -170,7 +170,7 @@ def test_root_on_debian_gets_what_is_missing(machine: Machine) -> None:
     machine.remove("g++")
     machine.set_user(0)
     stubs = machine.stubs.folder
-    install = f': >{stubs}/g++; /bin/chmod +x {stubs}/g++; : >{machine.bin}/Python.h'
+    install = f": >{stubs}/g++; /bin/chmod +x {stubs}/g++; : >{machine.bin}/Python.h"
     machine.stubs.add("apt-get", then=f'[ "$1" = update ] || {{ {install}; }}')
     code, printed = machine.install()
     assert code == 0, printed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -11,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from src.configs.command_line import parse_flags
-from src.configs.schema import DownstreamConfig, QaConfig, RetrievalConfig
-from tests.scripts.stubs import BASH, ROOT, Stubs
+from tests.scripts.stubs import (
+    ANSWERING,
+    BASH,
+    CONFIG_OF,
+    PRETRAINING,
+    PROMPTER,
+    RETRIEVAL,
+    ROOT,
+    Stubs,
+)
 
-RETRIEVAL = "src/tasks/run_video_retrieval.py"
-ANSWERING = "src/tasks/run_video_qa.py"
-CONFIG_OF: dict[str, type[DownstreamConfig]] = {RETRIEVAL: RetrievalConfig, ANSWERING: QaConfig}
 SHELL_FILES = sorted(
     str(path.relative_to(ROOT))
     for pattern in ("run_scripts/*", "env/*.sh", "env/horovod_build/*", ".ci/run")
@@ -29,6 +33,13 @@ SETS = {
     "msvd_qa": ANSWERING,
 }
 FINETUNING = {f"run_scripts/ft_{name}.sh": name for name in SETS}
+STAGES = {"prompter": (PROMPTER, "8"), "alpro": (PRETRAINING, "16")}
+"""Stage of pretraining -> script and number of processes."""
+PRETRAINING_SCRIPTS = {f"run_scripts/pt_{stage}.sh": stage for stage in STAGES}
+SCRIPT_OF = {
+    **{script: SETS[name] for script, name in FINETUNING.items()},
+    **{script: STAGES[stage][0] for script, stage in PRETRAINING_SCRIPTS.items()},
+}
 INFERENCE = {f"run_scripts/inf_{name}.sh": name for name in SETS}
 
 
@@ -52,7 +63,7 @@ def test_is_valid_bash(script: str) -> None:
     subprocess.run([BASH, "-n", str(ROOT / script)], check=True)
 
 
-@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE, ".ci/run", "env/install_pkg.sh"])
+@pytest.mark.parametrize("script", [*SCRIPT_OF, *INFERENCE, ".ci/run", "env/install_pkg.sh"])
 def test_can_be_executed(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
 
@@ -73,6 +84,22 @@ def test_finetuning_command_is_the_originals(
     assert f"+ horovodrun -np 8 python {SETS[name]}" in done.stdout
 
 
+@pytest.mark.parametrize(("script", "stage"), PRETRAINING_SCRIPTS.items())
+def test_pretraining_command_is_the_originals(
+    script: str, stage: str, stand_ins: Stubs, tmp_path: Path
+) -> None:
+    done = stand_ins.run(script, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = only_words(stand_ins)
+    output = words.pop()
+    entry, num_processes = STAGES[stage]
+    assert words == [
+        "horovodrun", "-np", num_processes, "python", entry,
+        "--config", f"config_release/pretrain_{stage}.json", "--output_dir",
+    ]  # fmt: skip
+    assert re.fullmatch(rf"output/pretrain/{stage}/\d{{14}}", output)
+
+
 @pytest.mark.parametrize(("script", "name"), INFERENCE.items())
 def test_inference_command_is_the_originals(
     script: str, name: str, stand_ins: Stubs, tmp_path: Path
@@ -91,16 +118,17 @@ def test_inference_command_is_the_originals(
     ]  # fmt: skip
 
 
-def test_finetuning_reads_the_environment_and_passes_flags_on(
-    stand_ins: Stubs, tmp_path: Path
+@pytest.mark.parametrize("script", ["run_scripts/ft_msrvtt_ret.sh", *PRETRAINING_SCRIPTS])
+def test_training_reads_the_environment_and_passes_flags_on(
+    script: str, stand_ins: Stubs, tmp_path: Path
 ) -> None:
     stand_ins.run(
-        "run_scripts/ft_msrvtt_ret.sh", "--seed", "7", "--train_datasets.0.img", "my videos",
+        script, "--seed", "7", "--train_datasets.0.img", "my videos",
         folder=tmp_path, NUM_PROCESSES="4", HOSTS="a:2,b:2", CONFIG="my.json",
         OUTPUT_DIR="output/my run", BATCH_SIZE="3",
     )  # fmt: skip
     assert only_words(stand_ins) == [
-        "horovodrun", "-np", "4", "-H", "a:2,b:2", "python", RETRIEVAL,
+        "horovodrun", "-np", "4", "-H", "a:2,b:2", "python", SCRIPT_OF[script],
         "--config", "my.json", "--output_dir", "output/my run", "--train_batch_size", "3",
         "--seed", "7", "--train_datasets.0.img", "my videos",
     ]  # fmt: skip
@@ -127,12 +155,12 @@ def test_inference_reads_the_environment(stand_ins: Stubs, tmp_path: Path) -> No
     }
 
 
-@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE])
+@pytest.mark.parametrize("script", [*SCRIPT_OF, *INFERENCE])
 def test_one_process_needs_no_launcher(script: str, stubs: Stubs, tmp_path: Path) -> None:
     stubs.add("python")
     done = stubs.run(script, folder=tmp_path, NUM_PROCESSES="1")
     assert done.returncode == 0, done.stderr
-    assert only_words(stubs)[:2] == ["python", SETS[{**FINETUNING, **INFERENCE}[script]]]
+    assert only_words(stubs)[:2] == ["python", SCRIPT_OF.get(script) or SETS[INFERENCE[script]]]
 
 
 def test_missing_launcher_is_named_with_its_remedy(stubs: Stubs, tmp_path: Path) -> None:
@@ -195,7 +223,7 @@ def python_calls(script: str, stubs: Stubs, folder: Path) -> list[list[str]]:
     return [call.words[1:] for call in stubs.calls("python")]
 
 
-@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE, "run_scripts/demo.sh"])
+@pytest.mark.parametrize("script", [*SCRIPT_OF, *INFERENCE, "run_scripts/demo.sh"])
 def test_names_existing_files(script: str, stand_ins: Stubs, tmp_path: Path) -> None:
     for words in python_calls(script, stand_ins, tmp_path):
         if words[0] == "-m":
@@ -205,7 +233,7 @@ def test_names_existing_files(script: str, stand_ins: Stubs, tmp_path: Path) -> 
             assert (ROOT / words[words.index("--config") + 1]).is_file()
 
 
-@pytest.mark.parametrize("script", [*FINETUNING, *INFERENCE, "run_scripts/demo.sh"])
+@pytest.mark.parametrize("script", [*SCRIPT_OF, *INFERENCE, "run_scripts/demo.sh"])
 def test_flags_are_known_to_the_config(script: str, stand_ins: Stubs, tmp_path: Path) -> None:
     calls = [words for words in python_calls(script, stand_ins, tmp_path) if words[0] != "-m"]
     assert calls
@@ -213,57 +241,3 @@ def test_flags_are_known_to_the_config(script: str, stand_ins: Stubs, tmp_path: 
         flags = parse_flags(CONFIG_OF[words[0]], words[1:])
         assert flags.problems == []
         assert flags.ignored == []
-
-
-def demo_calls(stubs: Stubs, folder: Path, **environment: str) -> list[list[str]]:
-    """The words of all that the demo starts after the installer, which comes first."""
-    done = stubs.run("run_scripts/demo.sh", "--seed", "1", folder=folder, **environment)
-    assert done.returncode == 0, done.stderr
-    installer, *later = [call.words for call in stubs.calls()]
-    assert installer == ["bash", "env/install_pkg.sh"]
-    return later
-
-
-def values_of(words: list[str]) -> dict[str, str]:
-    """Flag -> value of a call of an entry script."""
-    return dict(zip(words[2::2], words[3::2], strict=True))
-
-
-def trainings(calls: list[list[str]]) -> list[list[str]]:
-    return [words for words in calls if words[1] in CONFIG_OF and "--do_inference" not in words]
-
-
-def test_demo_answers_questions_from_its_retrieval_model(stand_ins: Stubs, tmp_path: Path) -> None:
-    first, second = trainings(demo_calls(stand_ins, tmp_path))
-    assert (first[1], second[1]) == (RETRIEVAL, ANSWERING)
-    assert first[-2:] == second[-2:] == ["--seed", "1"]
-    weights = values_of(second)["--e2e_weights_path"]
-    assert weights == f"{values_of(first)['--output_dir']}/ckpt/model_step_best.pt"
-    config = json.loads((ROOT / "config_release/demo_qa.json").read_text())
-    assert config["e2e_weights_path"] == weights
-
-
-def test_demo_evaluates_what_it_has_trained(stand_ins: Stubs, tmp_path: Path) -> None:
-    calls = demo_calls(stand_ins, tmp_path, OUTPUT_DIR="o ret", QA_OUTPUT_DIR="o qa")
-    evaluations = [
-        (words[1], values_of(words)["--output_dir"], values_of(words)["--frame_order"])
-        for words in calls
-        if "--do_inference" in words
-    ]
-    assert evaluations == [
-        (RETRIEVAL, "o ret", "shuffled"),
-        (RETRIEVAL, "o ret", "reversed"),
-        (ANSWERING, "o qa", "reversed"),
-    ]
-    tables = [words[3:] for words in calls if words[2] == "src.tools.show_results"]
-    assert tables == [["--output_dir", "o ret"], ["--output_dir", "o qa"]]
-
-
-def test_demo_compares_with_random_weights_if_asked_to(stand_ins: Stubs, tmp_path: Path) -> None:
-    calls = demo_calls(stand_ins, tmp_path, WITH_SCRATCH="1")
-    *_, pretrained, scratch = map(values_of, trainings(calls))
-    differ = {key for key in scratch if scratch[key] != pretrained.get(key)}
-    assert differ == {"--output_dir", "--e2e_weights_path", "--random_init"}
-    assert (scratch["--e2e_weights_path"], scratch["--random_init"]) == ("null", "1")
-    folders = [flags["--output_dir"] for flags in (pretrained, scratch)]
-    assert calls[-1][-3:] == ["--output_dir", *folders]

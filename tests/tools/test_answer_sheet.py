@@ -10,15 +10,14 @@ from PIL import Image
 
 from src.errors import USER_ERROR_EXIT_CODE
 from src.tools.answer_sheet import (
-    BAR_WIDTH,
     ShownQuestion,
     choose_questions,
     draw_sheet,
     main,
     read_answers,
 )
-from src.tools.drawing import CORRECT, TILE, WRONG
-from src.tools.make_demo_data import encode_video
+from src.tools.demo.encoding import encode_video
+from src.tools.drawing import BAR_WIDTH, CORRECT, TILE, WRONG
 
 
 def record(number: int, *best: str, answer: str = "two", kind: str = "how") -> dict[str, Any]:

@@ -8,8 +8,8 @@ from PIL import Image
 from src.datasets.annotations import CaptionRow
 from src.errors import USER_ERROR_EXIT_CODE
 from src.tools.contact_sheet import draw_sheet, main, read_answers
+from src.tools.demo.encoding import encode_video
 from src.tools.drawing import CORRECT, TILE
-from src.tools.make_demo_data import encode_video
 
 ROWS = [CaptionRow("a red square grows", "a"), CaptionRow("a red square shrinks", "b")]
 RESULTS = [

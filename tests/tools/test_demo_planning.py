@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -6,13 +7,15 @@ import pytest
 
 from src.datasets.tokenization import load_tokenizer
 from src.errors import InputError
+from src.tools.demo.noise import BACKGROUND_PHRASES
 from src.tools.demo.planning import SPLITS, Pair, describe, plan_dataset
 from src.tools.demo.questions import applicable_questions
 from src.tools.demo.scenes import KINDS
-from src.tools.demo.vocabulary import vocabulary
+from src.tools.demo.stills import plan_stills
+from src.tools.demo.vocabulary import caption_words, vocabulary
 
 ROOT = Path(__file__).parents[2]
-DEFAULTS = {"train": 1500, "val": 25, "test": 50}
+DEFAULTS = {"pretrain": 900, "train": 600, "val": 25, "test": 50}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +32,9 @@ def test_no_scene_is_shared_between_splits(pairs: list[Pair]) -> None:
         split: {clip.scene.key for pair in of_split(pairs, split) for clip in pair.clips}
         for split in SPLITS
     }
-    assert not keys["train"] & keys["test"]
-    assert not keys["train"] & keys["val"]
+    for split in ("pretrain", "train"):
+        assert not keys[split] & keys["test"]
+        assert not keys[split] & keys["val"]
     assert not keys["val"] & keys["test"]
 
 
@@ -54,15 +58,37 @@ def test_an_evaluation_clip_is_its_sibling_played_backwards(pairs: list[Pair], s
         assert pair.clips[1].scene == pair.clips[0].scene.mirrored()
 
 
-def test_training_siblings_show_the_same_things(pairs: list[Pair]) -> None:
-    swapped = [pair for pair in of_split(pairs, "train") if pair.swapped]
+@pytest.mark.parametrize("split", ["pretrain", "train"])
+def test_learnt_siblings_show_the_same_things(pairs: list[Pair], split: str) -> None:
+    swapped = [pair for pair in of_split(pairs, split) if pair.swapped]
     assert swapped
-    assert len(swapped) < DEFAULTS["train"]
+    assert len(swapped) < DEFAULTS[split]
     for pair in swapped:
         first, second = (clip.scene for clip in pair.clips)
         assert second == first.swapped()
     first_frames, second_frames = swapped[0].render()
     assert not np.array_equal(first_frames, second_frames[::-1])
+
+
+def test_learnt_splits_are_not_the_same_clips(pairs: list[Pair]) -> None:
+    first, other = (of_split(pairs, split)[:600] for split in ("pretrain", "train"))
+    scenes = [[pair.clips[0].scene for pair in own] for own in (first, other)]
+    assert sum(a == b for a, b in zip(*scenes, strict=True)) < 10
+
+
+def test_only_pretraining_is_told_as_on_the_web(pairs: list[Pair]) -> None:
+    known = caption_words()
+    said = {
+        split: [c for pair in of_split(pairs, split) for clip in pair.clips for c in clip.captions]
+        for split in SPLITS
+    }
+    for split in ("train", "val", "test"):
+        assert {
+            word for caption in said[split] for word in caption.replace(",", " ").split()
+        } <= known
+    assert len(said["pretrain"]) == 6 * DEFAULTS["pretrain"]
+    nouns = [phrase.split()[-1] for phrase in BACKGROUND_PHRASES.values()]
+    assert all(any(noun in caption for caption in said["pretrain"]) for noun in nouns)
 
 
 def test_every_kind_of_scene_is_in_every_split(pairs: list[Pair]) -> None:
@@ -71,9 +97,15 @@ def test_every_kind_of_scene_is_in_every_split(pairs: list[Pair]) -> None:
 
 
 def test_the_plan_follows_from_the_seed(pairs: list[Pair]) -> None:
-    small = {"train": 5, "val": 25, "test": 50}
+    small = {"pretrain": 5, "train": 5, "val": 25, "test": 50}
     assert of_split(plan_dataset(num_pairs=small, seed=0), "test") == of_split(pairs, "test")
     assert of_split(plan_dataset(num_pairs=small, seed=1), "test") != of_split(pairs, "test")
+
+
+def test_the_test_set_is_the_one_that_figures_were_measured_with(pairs: list[Pair]) -> None:
+    captions = [c for pair in of_split(pairs, "test") for clip in pair.clips for c in clip.captions]
+    digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+    assert digest == "2c8fd7eb6395151bd7665f678f5ce1ad3cc298c6efd3c9e9a9fbdf3e9d894026"
 
 
 def test_a_record_tells_where_things_start_and_end(pairs: list[Pair]) -> None:
@@ -86,7 +118,7 @@ def test_a_record_tells_where_things_start_and_end(pairs: list[Pair]) -> None:
 
 def test_too_many_evaluation_scenes_are_refused() -> None:
     with pytest.raises(InputError, match="--num_test_pairs 1000"):
-        plan_dataset(num_pairs={"train": 1, "val": 1, "test": 1000}, seed=0)
+        plan_dataset(num_pairs={"pretrain": 1, "train": 1, "val": 1, "test": 1000}, seed=0)
 
 
 def test_the_shipped_tokenizer_knows_every_word(pairs: list[Pair]) -> None:
@@ -95,6 +127,7 @@ def test_the_shipped_tokenizer_knows_every_word(pairs: list[Pair]) -> None:
     config = json.loads((ROOT / "config_release/demo_model.json").read_text())
     tokenizer = load_tokenizer(folder, vocab_size=config["vocab_size"])
     captions = {caption for pair in pairs for clip in pair.clips for caption in clip.captions}
+    captions |= {still.caption for still in plan_stills(num_images=500, seed=0)}
     records = [record for pair in pairs for record in describe(pair)]
     questions = {question.text for record in records for question in applicable_questions(record)}
     lengths = []
@@ -102,6 +135,6 @@ def test_the_shipped_tokenizer_knows_every_word(pairs: list[Pair]) -> None:
         words = text.replace(",", " ,").replace("?", " ?").split()
         assert tokenizer.tokenize(text) == words
         lengths.append(len(words) + 2)
-    for name in ("demo_ret", "demo_qa"):
+    for name in ("demo_prompter", "demo_pretrain", "demo_ret", "demo_qa"):
         options = json.loads((ROOT / f"config_release/{name}.json").read_text())
         assert max(lengths) <= options["max_txt_len"]

@@ -161,7 +161,7 @@ def test_a_place_near_a_middle_line_is_not_asked_for(
 
 @pytest.fixture(scope="module")
 def siblings() -> list[list[dict[str, Any]]]:
-    pairs = plan_dataset(num_pairs={"train": 400, "val": 0, "test": 50}, seed=0)
+    pairs = plan_dataset(num_pairs={"pretrain": 0, "train": 400, "val": 0, "test": 50}, seed=0)
     return [describe(pair) for pair in pairs]
 
 

@@ -4,22 +4,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from src.datasets.annotations import read_captions
+from src.datasets.captioned import read_captioned
 from src.datasets.decoding import make_decoder
 from src.datasets.question_answering import group_questions, label_questions
 from src.datasets.questions import read_answer_labels, read_questions
 from src.errors import USER_ERROR_EXIT_CODE
 from src.tools.demo.planning import plan_dataset
 from src.tools.demo.staging import NUM_FRAMES, SIZE
-from src.tools.make_demo_data import NUM_QUESTIONS, main
+from src.tools.demo.texts import NUM_QUESTIONS
+from src.tools.make_demo_data import main
 
 CONFIGS = Path(__file__).parents[2] / "config_release"
-COUNTS = {"train": 3, "val": 1, "test": 2}
+COUNTS = {"pretrain": 4, "train": 3, "val": 1, "test": 2}
+FINETUNING = ("train", "val", "test")
+NUM_IMAGES = 5
 
 
 def arguments(folder: Path, **changes: int) -> list[str]:
-    flags = {f"num_{split}_pairs": count for split, count in COUNTS.items()} | {"n_workers": 1}
+    flags = {f"num_{split}_pairs": count for split, count in COUNTS.items()}
+    flags |= {"num_images": NUM_IMAGES, "n_workers": 1}
     flags |= changes
     texts = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
     return ["--output_dir", str(folder), *texts]
@@ -38,25 +44,48 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_layout(made: Path) -> None:
     videos = {path.stem for path in (made / "videos").iterdir()}
-    for split, num_pairs in COUNTS.items():
+    for split in FINETUNING:
         rows = read_captions(made / "txt" / f"{split}.jsonl")
         names = [row.video_id for row in rows]
-        assert len(set(names)) == 2 * num_pairs
-        assert len(names) == 2 * num_pairs * (3 if split == "train" else 1)
+        assert len(set(names)) == 2 * COUNTS[split]
+        assert len(names) == 2 * COUNTS[split] * (3 if split == "train" else 1)
         assert set(names) <= videos
     scenes = [json.loads(line) for line in (made / "txt/scenes.jsonl").read_text().splitlines()]
     assert {scene["clip_name"] for scene in scenes} == videos
 
 
-def test_a_third_of_the_training_captions_stand_beside_their_siblings(made: Path) -> None:
-    names = [row.video_id for row in read_captions(made / "txt/train.jsonl")]
+def test_pretraining_has_clips_and_images(made: Path) -> None:
+    videos = {path.stem for path in (made / "videos").iterdir()}
+    items = read_captioned(made / "txt/pretrain.jsonl", "video").items
+    assert len(items) == 6 * COUNTS["pretrain"]
+    assert {item.video_id for item in items} == {n for n in videos if n.startswith("pretrain")}
+    told = read_captioned(made / "txt/images.json", "image").items
+    images = {path.name: Image.open(path) for path in (made / "images").iterdir()}
+    assert len(images) == NUM_IMAGES
+    assert {item.video_id for item in told} == set(images)
+    assert {(image.mode, image.size) for image in images.values()} == {("RGB", (SIZE, SIZE))}
+
+
+def test_pretraining_is_validated_on_clean_captions(made: Path) -> None:
+    items = read_captioned(made / "txt/pretrain_val.jsonl", "video").items
+    expected = read_captions(made / "txt/val.jsonl")
+    assert [(item.video_id, *item.captions) for item in items] == [
+        (row.video_id, row.caption) for row in expected
+    ]
+
+
+@pytest.mark.parametrize("split", ["pretrain", "train"])
+def test_a_third_of_the_learnt_captions_stand_beside_their_siblings(made: Path, split: str) -> None:
+    lines = (made / f"txt/{split}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    names = [row.get("video_id") or row["clip_name"] for row in rows]
     blocks = list(zip(names[::2], names[1::2], strict=True))  # what `shuffle_block: 2` keeps
     siblings = [first[:-1] == second[:-1] and first != second for first, second in blocks]
-    assert siblings == [True] * COUNTS["train"] + [False] * 2 * COUNTS["train"]
+    assert siblings == [True] * COUNTS[split] + [False] * 2 * COUNTS[split]
 
 
 def test_questions_stand_clip_by_clip(made: Path) -> None:
-    for split in COUNTS:
+    for split in FINETUNING:
         names = [row.video_id for row in read_questions(made / f"txt/{split}_qa.jsonl")]
         captioned = {row.video_id for row in read_captions(made / f"txt/{split}.jsonl")}
         assert names == sorted(names)
@@ -89,7 +118,7 @@ def test_questions_follow_from_the_seed(made: Path) -> None:
     assert main(arguments(made, seed=1)) == 0
     after = contents(made / "txt")
     assert set(after) == set(before)
-    assert all(after[f"{split}_qa.jsonl"] != before[f"{split}_qa.jsonl"] for split in COUNTS)
+    assert all(after[f"{split}_qa.jsonl"] != before[f"{split}_qa.jsonl"] for split in FINETUNING)
 
 
 def test_a_dataset_without_questions_gets_them(
@@ -124,18 +153,20 @@ def test_a_second_run_makes_nothing(made: Path, capsys: pytest.CaptureFixture[st
 def test_an_interrupted_run_is_completed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(made)
     (made / "videos/test00001b.mp4").unlink()
+    (made / "images/image00002.jpg").unlink()
     (made / "txt/val.jsonl").unlink()
     capsys.readouterr()
     assert main(arguments(made)) == 0
-    assert "2 of 12 clips made" in capsys.readouterr().out
+    assert "20 clips, 5 images; 2 of 15 pairs and images made" in capsys.readouterr().out
     assert contents(made) == before
 
 
 def test_other_parameters_replace_the_dataset(made: Path) -> None:
     before = contents(made)
-    assert main(arguments(made, num_train_pairs=2)) == 0
+    assert main(arguments(made, num_train_pairs=2, num_images=4)) == 0
     after = contents(made)
-    assert set(before) - set(after) == {f"videos/train00002{letter}.mp4" for letter in "ab"}
+    gone = {f"videos/train00002{letter}.mp4" for letter in "ab"} | {"images/image00004.jpg"}
+    assert set(before) - set(after) == gone
     assert main(arguments(made)) == 0
     assert contents(made) == before
 
@@ -146,9 +177,7 @@ def test_processes_do_not_change_the_result(tmp_path: Path) -> None:
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
-def test_a_foreign_folder_is_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_foreign_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     assert main(arguments(tmp_path)) == USER_ERROR_EXIT_CODE
     assert "not empty" in capsys.readouterr().err

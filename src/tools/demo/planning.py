@@ -2,26 +2,32 @@
 
 The two clips of a pair show the same things. In the evaluation splits the second clip is the first
 one played backwards, so a model that ignores time cannot tell them apart, and a reversed clip looks
-exactly like its sibling. In training the order of the two events is sometimes swapped instead.
+exactly like its sibling. In the splits that are learnt from, the order of the two events is
+sometimes swapped instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from src.errors import InputError
 from src.tools.demo.captions import draw_captions
+from src.tools.demo.noise import VIDEO_WRAPPERS, web_captions
 from src.tools.demo.rendering import render
 from src.tools.demo.scenes import KIND_SHARES, KINDS, Deed, Scene, SceneKey, draw_scene
 from src.tools.demo.staging import SIZE, Track, event_spans, stage
 
-SPLITS = ("train", "val", "test")
-NUM_CAPTIONS = {"train": 3, "val": 1, "test": 1}
+SPLITS = ("pretrain", "train", "val", "test")
+LEARNT_SPLITS = ("pretrain", "train")
+STREAMS = {"pretrain": 0, "val": 1, "test": 2, "train": 3}
+"""Split -> what keeps its random numbers apart from those of the others."""
+NOISE_STREAM = 5
+NUM_CAPTIONS = {"pretrain": 3, "train": 3, "val": 1, "test": 1}
 SWAPPED_SHARE = 0.5
-"""Share of the training pairs with two events in a row whose sibling has their order swapped."""
+"""Share of the learnt pairs with two events in a row whose sibling has their order swapped."""
 MAX_DRAWS = 20_000
 """Draws without a usable scene after which a split is declared too large for this world."""
 
@@ -74,13 +80,15 @@ def plan_dataset(*, num_pairs: dict[str, int], seed: int) -> list[Pair]:
     taken = {key for scene in test for key in _pair_keys(scene)}
     val = _draw_evaluation_scenes("val", num_pairs["val"], taken=taken, seed=seed)
     taken |= {key for scene in val for key in _pair_keys(scene)}
-    train = _draw_training_scenes(num_pairs["train"], taken=taken, seed=seed)
-    scenes = {"train": train, "val": val, "test": test}
-    return [
-        _make_pair(split, number, scene, seed=seed)
+    scenes = {"val": val, "test": test}
+    for split in LEARNT_SPLITS:
+        scenes[split] = _draw_learnt_scenes(split, num_pairs[split], taken=taken, seed=seed)
+    pairs = {
+        split: [_make_pair(split, i, scene, seed=seed) for i, scene in enumerate(scenes[split])]
         for split in SPLITS
-        for number, scene in enumerate(scenes[split])
-    ]
+    }
+    pairs["pretrain"] = _told_as_on_the_web(pairs["pretrain"], seed=seed)
+    return [pair for split in SPLITS for pair in pairs[split]]
 
 
 def describe(pair: Pair) -> list[dict[str, Any]]:
@@ -135,7 +143,7 @@ def _draw_evaluation_scenes(
     split: str, num_pairs: int, *, taken: set[SceneKey], seed: int
 ) -> list[Scene]:
     """Draw one scene per pair, such that no caption of the split describes a second clip of it."""
-    rng = np.random.default_rng([seed, SPLITS.index(split)])
+    rng = np.random.default_rng([seed, STREAMS[split]])
     keys = set(taken)
     single_deeds: set[Deed] = set()
     other_deeds: set[Deed] = set()
@@ -159,8 +167,10 @@ def _draw_evaluation_scenes(
     return scenes
 
 
-def _draw_training_scenes(num_pairs: int, *, taken: set[SceneKey], seed: int) -> list[Scene]:
-    rng = np.random.default_rng([seed, SPLITS.index("train")])
+def _draw_learnt_scenes(
+    split: str, num_pairs: int, *, taken: set[SceneKey], seed: int
+) -> list[Scene]:
+    rng = np.random.default_rng([seed, STREAMS[split]])
     scenes: list[Scene] = []
     for kind in _kinds_of(num_pairs):
         for _ in range(MAX_DRAWS):
@@ -169,7 +179,7 @@ def _draw_training_scenes(num_pairs: int, *, taken: set[SceneKey], seed: int) ->
                 break
         else:
             raise InputError(
-                f"no scene of the kind {kind!r} is left for training:"
+                f"no scene of the kind {kind!r} is left for --num_{split}_pairs {num_pairs}:"
                 " choose smaller --num_val_pairs and --num_test_pairs"
             )
         scenes.append(scene)
@@ -177,10 +187,10 @@ def _draw_training_scenes(num_pairs: int, *, taken: set[SceneKey], seed: int) ->
 
 
 def _make_pair(split: str, number: int, scene: Scene, *, seed: int) -> Pair:
-    pair_seed = (seed, SPLITS.index(split), number)
+    pair_seed = (seed, STREAMS[split], number)
     rng = np.random.default_rng([*pair_seed, 0])
     in_a_row = scene.kind in ("then", "turns")
-    swapped = split == "train" and in_a_row and bool(rng.random() < SWAPPED_SHARE)
+    swapped = split in LEARNT_SPLITS and in_a_row and bool(rng.random() < SWAPPED_SHARE)
     sibling = scene.swapped() if swapped else scene.mirrored()
     first, second = (
         Clip(
@@ -191,3 +201,19 @@ def _make_pair(split: str, number: int, scene: Scene, *, seed: int) -> Pair:
         for letter, member in (("a", scene), ("b", sibling))
     )
     return Pair(split, (first, second), swapped, pair_seed)
+
+
+def _told_as_on_the_web(pairs: list[Pair], *, seed: int) -> list[Pair]:
+    """Give the clips of pairs noisy captions."""
+    clips = [clip for pair in pairs for clip in pair.clips]
+    captions = web_captions(
+        [clip.captions for clip in clips],
+        backgrounds=[clip.scene.background for clip in clips],
+        wrappers=VIDEO_WRAPPERS,
+        rng=np.random.default_rng([seed, NOISE_STREAM, len(clips)]),
+    )
+    noisy = [replace(clip, captions=own) for clip, own in zip(clips, captions, strict=True)]
+    return [
+        replace(pair, clips=siblings)
+        for pair, siblings in zip(pairs, zip(noisy[::2], noisy[1::2], strict=True), strict=True)
+    ]

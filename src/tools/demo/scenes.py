@@ -33,6 +33,8 @@ PASSING_SHARE = 0.5
 KINDS = ("single", "then", "turns", "together")
 """One action; two actions of one thing in a row; two things in a row; two things at once."""
 KIND_SHARES = (0.30, 0.40, 0.20, 0.10)
+STILL = "still"
+"""The kind of an image, in which nothing happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,17 @@ def draw_scene(kind: str, *, rng: np.random.Generator) -> Scene:
             return scene
 
 
+def draw_things(num_things: int, *, rng: np.random.Generator) -> tuple[Thing, ...]:
+    """Draw things that differ from each other."""
+    numbers = rng.choice(len(COLORS) * len(SHAPES), size=num_things, replace=False)
+    return tuple(Thing(COLORS[n // len(SHAPES)], SHAPES[n % len(SHAPES)]) for n in numbers)
+
+
 def _draw_any_scene(kind: str, *, rng: np.random.Generator) -> Scene:
     num_things = 1 if kind in ("single", "then") else 2
     num_events = 1 if kind == "single" else 2
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
-    numbers = rng.choice(len(COLORS) * len(SHAPES), size=num_things, replace=False)
-    things = tuple(Thing(COLORS[n // len(SHAPES)], SHAPES[n % len(SHAPES)]) for n in numbers)
+    things = draw_things(num_things, rng=rng)
     # One thing does two different things; two things may do the same.
     chosen = rng.choice(len(ACTIONS), size=num_events, replace=kind != "then")
     actions = [ACTIONS[number] for number in chosen]

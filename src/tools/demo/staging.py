@@ -75,6 +75,11 @@ def stage(scene: Scene, *, rng: np.random.Generator) -> list[Track]:
     return best
 
 
+def are_apart(tracks: list[Track]) -> bool:
+    """Whether no two of at most two things ever overlap."""
+    return _smallest_gap(tracks) > 0
+
+
 def _smallest_gap(tracks: list[Track]) -> float:
     if len(tracks) == 1:
         return np.inf

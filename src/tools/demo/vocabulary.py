@@ -1,4 +1,4 @@
-"""The tokenizer of the embedded dataset: every word of its captions and questions is one token."""
+"""The tokenizer of the embedded dataset: every word of its texts and its prompts is one token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
-from src.tools.demo import questions
+from src.tools.demo import noise, questions, stills
 from src.tools.demo.captions import PASSING_TEMPLATES, PHRASES, TEMPLATES
 from src.tools.demo.scenes import COLORS, SHAPES
 
@@ -19,16 +19,18 @@ def vocabulary() -> list[str]:
     """Return the tokens in order of their ids.
 
     Letters and digits follow the words of the captions, so that a word from outside is spelt, not
-    lost; the words that only questions have come last.
+    lost; the words that only questions have, and those that only pretraining has, come last.
     """
-    told, asked = _caption_words(), _question_words()
+    told, asked, noised = caption_words(), _question_words(), _pretraining_words()
     characters = string.ascii_lowercase + string.digits
     pieces = [*characters, *(f"##{character}" for character in characters)]
     longer = sorted(word for word in told if len(word) > 1)
-    return [*SPECIAL_TOKENS, *",.?", *longer, *pieces, *sorted(asked - told)]
+    last = [*sorted(asked - told), *sorted(noised - asked - told)]
+    return [*SPECIAL_TOKENS, *",.?", *longer, *pieces, *last]
 
 
-def _caption_words() -> set[str]:
+def caption_words() -> set[str]:
+    """Words of the captions of finetuning and evaluation."""
     templates = [*chain(*TEMPLATES.values()), *PASSING_TEMPLATES]
     phrases = [text for p in PHRASES.values() for text in (p.finite, p.gerund)]
     fields = {name: "" for name in ("a", "b", "x", "x_ing", "y", "y_ing")}
@@ -41,6 +43,16 @@ def _question_words() -> set[str]:
     texts = [template.format(**fields) for template in questions.TEMPLATES]
     deeds = [text for deed in questions.DEEDS.values() for text in (deed.do, deed.does)]
     return _words([*texts, *deeds, *questions.WHICH, *questions.ACTS_IN_ORDER])
+
+
+def _pretraining_words() -> set[str]:
+    """Words of noisy captions, of images' captions and of the prompts about entities."""
+    phrases = [*noise.BACKGROUND_PHRASES.values(), *noise.VIDEO_WRAPPERS, *noise.IMAGE_WRAPPERS]
+    templates = [*stills.LONELY_TEMPLATES, *stills.CORNER_TEMPLATES, *stills.RELATION_TEMPLATES]
+    fields = {name: "" for name in ("a", "b", "corner", "relation")}
+    texts = [*(template.format(**fields) for template in templates), *stills.CORNERS]
+    wrapped = [phrase.replace("{}", "") for phrase in phrases]
+    return _words([*texts, *wrapped, *stills.BESIDE, *stills.OVER])
 
 
 def _words(texts: Iterable[str]) -> set[str]:

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Measures on the demo's data what pretraining brings, and what the entity loss brings to it: finetunes for
+# retrieval and for question answering from the pretrained model, from one pretrained without the entity
+# loss, and from random weights, all with the same configs and flags, and prints a table. What is finished
+# is skipped, so an interrupted call can be given again. Further flags go to every training run:
+#   bash run_scripts/compare_pretraining.sh --num_threads 1
+# Two calls with other SEEDS may run side by side; the next one with all of them prints the table.
+# Environment variables:
+#   SEEDS          ("42 1 2")
+#   OUTPUT_DIR     (output/compare_pretraining)
+#   NUM_PROCESSES  (1)
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+readonly OUTPUT_DIR=${OUTPUT_DIR:-output/compare_pretraining}
+NUM_PROCESSES=${NUM_PROCESSES:-1}
+read -ra SEEDS <<<"${SEEDS:-42 1 2}"
+readonly SEEDS
+readonly STARTS=(random without_pem pretrained)
+
+main() {
+    install_and_activate
+    run python -m src.tools.make_demo_data
+    run python -m src.tools.extract_entities --config config_release/demo_pretrain.json --overwrite
+    local seed start
+    for seed in "${SEEDS[@]}"; do
+        pretrain_both "$seed" "$@"
+        for start in "${STARTS[@]}"; do
+            finetune_both "$start" "$seed" "$@"
+        done
+    done
+    run python -m src.tools.compare_runs \
+        --runs "random weights" "${SEEDS[@]/#/$OUTPUT_DIR/random/seed_}" \
+        --runs "pretrained without PEM" "${SEEDS[@]/#/$OUTPUT_DIR/without_pem/seed_}" \
+        --runs "pretrained" "${SEEDS[@]/#/$OUTPUT_DIR/pretrained/seed_}"
+}
+
+# pretrain_both SEED [FLAG...]: trains a prompter, and the model with and without it.
+pretrain_both() {
+    local seed=$1
+    shift
+    once "$OUTPUT_DIR/prompter/seed_$seed" src/pretrain/run_pretrain_contrastive_only.py demo_prompter \
+        --seed "$seed" "$@"
+    once "$(weights_folder pretrained "$seed")" src/pretrain/run_pretrain_sparse.py demo_pretrain \
+        --teacher_weights_path "$OUTPUT_DIR/prompter/seed_$seed/ckpt/model_step_best.pt" \
+        --seed "$seed" "$@"
+    once "$(weights_folder without_pem "$seed")" src/pretrain/run_pretrain_sparse.py demo_pretrain \
+        --use_mpm 0 --seed "$seed" "$@"
+}
+
+# finetune_both START SEED [FLAG...]: finetunes for retrieval and for question answering.
+finetune_both() {
+    local start=$1 seed=$2 weights folder
+    shift 2
+    folder=$OUTPUT_DIR/$start/seed_$seed
+    weights=(--e2e_weights_path "$(weights_folder "$start" "$seed")/ckpt/model_step_best.pt")
+    [ "$start" != random ] || weights=(--e2e_weights_path null --random_init 1)
+    once "$folder/ret" src/tasks/run_video_retrieval.py demo_ret "${weights[@]}" --seed "$seed" "$@"
+    once "$folder/qa" src/tasks/run_video_qa.py demo_qa "${weights[@]}" --seed "$seed" "$@"
+}
+
+weights_folder() { echo "$OUTPUT_DIR/$1/seed_$2/pretraining"; }
+
+# once OUTPUT_DIR SCRIPT CONFIG [FLAG...]: trains, unless the same command has been here and has finished.
+once() {
+    local output_dir=$1 script=$2 config=$3 command
+    shift 3
+    # shellcheck disable=SC2046
+    command=("$script" --config "config_release/$config.json" --output_dir "$output_dir"
+        $(small_model_flags) "$@")
+    if [ "$(cat "$output_dir/finished" 2>/dev/null)" = "${command[*]}" ]; then
+        echo "== $output_dir: finished already"
+        return
+    fi
+    timed "$output_dir" launch "${command[@]}"
+    echo "${command[*]}" >"$output_dir/finished"
+}
+
+main "$@"

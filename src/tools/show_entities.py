@@ -1,0 +1,193 @@
+"""Show what a prompter teaches: ``python -m src.tools.show_entities --output_dir RUN``.
+
+Takes some validation pairs of a pretraining run and writes a page of their masked regions: what the
+prompter recognizes in them, whether it is sure enough to teach that, and what the model makes of
+the same regions. ``--picture`` draws some of them as a PNG, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.configs.loading import Resolved, load_config
+from src.configs.schema import PretrainConfig
+from src.datasets.entities import read_entities
+from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.tools.entity_page import entity_page
+from src.tools.entity_sheet import draw_sheet
+from src.tools.results import positive, save_picture
+from src.tools.shown_clips import ShownClip, best_guesses
+from src.training.output import OutputFolder, read_stored
+
+if TYPE_CHECKING:
+    from src.build.entities import ToldSet
+
+DEFAULT_NUM_CLIPS = 8
+PAGE = "entities.html"
+NUM_IN_PICTURE = 4  # clips, at most
+TITLE = "Entities of masked regions"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    flags, changes = _parser().parse_known_args(arguments)
+    try:
+        show_entities(
+            flags.output_dir,
+            step=flags.step,
+            num_clips=flags.num_clips,
+            page=flags.output_file or flags.output_dir / PAGE,
+            picture=flags.picture,
+            changes=changes,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR_EXIT_CODE
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.tools.show_entities",
+        description="Show what a prompter teaches a model about regions of validation clips.",
+        epilog="Further flags --KEY VALUE change the run's config, for this page: --device cpu, or "
+        "a path that the data has moved to. Relative paths start where the run was started.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--output_dir", type=Path, required=True, help="of a pretraining run with use_mpm 1")
+    add(
+        "--num_clips",
+        type=positive,
+        default=DEFAULT_NUM_CLIPS,
+        help="validation videos and images shown, spread over all validation sets (default:"
+        " %(default)s)",
+    )
+    add("--step", default="best", help="checkpoint: best, last or a number (default: best)")
+    add("--output_file", type=Path, help=f"the page to write, else {PAGE} in output_dir")
+    add("--picture", type=Path, help=f"a PNG to draw, too, of up to {NUM_IN_PICTURE} of them")
+    return parser
+
+
+def show_entities(
+    output_dir: Path,
+    *,
+    step: str,
+    num_clips: int,
+    page: Path,
+    picture: Path | None,
+    changes: Sequence[str],
+) -> None:
+    """Write the page of a run and, if asked, a picture; print where they are.
+
+    Args:
+        output_dir: of the run.
+        step: which checkpoint.
+        num_clips: how many validation pairs.
+        page: the HTML file.
+        picture: the PNG; None for none.
+        changes: flags that change the run's config.
+
+    Raises:
+        InputError: the folder is of no such run, or a file is missing or cannot be written.
+    """
+    resolved = read_run(output_dir, step=step, changes=changes)
+    config = resolved.config
+    entities = read_entities(Path(str(config.entity_file_path)), num_entities=config.num_entities)
+    # A heavy import, after what can be wrong with the run, as in the entry scripts.
+    from src.build.entities import spread, tell_validation_pairs
+
+    sets = tell_validation_pairs(resolved, num_pairs=num_clips)
+    clips = [clip for one in sets for clip in _shown(one, entities)]
+    _tell_unreadable(sets)
+    if not clips:
+        raise InputError(f"{output_dir}: none of the chosen validation clips can be read")
+    threshold = config.entity_threshold
+    note = f"{output_dir}, checkpoint {step}: {_counts(sets)}; {len(entities)} entities."
+    _write(page, entity_page(clips, title=TITLE, note=note, threshold=threshold))
+    print(f"page: {page}")
+    if picture is not None:
+        chosen = spread(min(NUM_IN_PICTURE, len(clips)), size=len(clips))
+        save_picture(draw_sheet([clips[index] for index in chosen], threshold=threshold), picture)
+        print(f"picture: {picture}")
+
+
+def read_run(output_dir: Path, *, step: str, changes: Sequence[str]) -> Resolved[PretrainConfig]:
+    """The config of a pretraining run, with its own checkpoint, text encoder and entities.
+
+    Raises:
+        InputError: if it is of another script, was pretrained without PEM or lacks the checkpoint.
+    """
+    output = OutputFolder(output_dir, rank=0)
+    stored = read_stored(output.args)
+    if not stored:
+        raise InputError(
+            f"--output_dir: {output_dir} is not the folder of a run: {output.args} is not there, "
+            "or damaged"
+        )
+    script = stored.get("script", PretrainConfig.SCRIPT)
+    if script != PretrainConfig.SCRIPT:
+        raise InputError(
+            f"--output_dir: {output_dir} is a run of {script}; name one of {PretrainConfig.SCRIPT}"
+        )
+    if not stored.get("use_mpm"):
+        raise InputError(
+            f"--output_dir: {output_dir} was pretrained without PEM, its model tells no entities; "
+            "name a run with use_mpm 1"
+        )
+    checkpoint = output.checkpoint(step)
+    if not checkpoint.is_file():
+        steps = output.steps()
+        there = f"there is {', '.join(steps)}" if steps else "no checkpoint yet"
+        raise InputError(f"--step: there is no {checkpoint}: {there}")
+    own = {
+        **{"config": output.args, "output_dir": output_dir, "e2e_weights_path": checkpoint},
+        **{"model_config": output.model_config, "entity_file_path": output.entities},
+        **{"random_init": 0, "device": "auto"},
+    }
+    flags = [word for key, value in own.items() for word in (f"--{key}", str(value))]
+    return load_config(PretrainConfig, [*flags, *changes])
+
+
+def _shown(one: ToldSet, entities: Sequence[str]) -> list[ShownClip]:
+    return [
+        ShownClip(
+            video_id=pair.item.video_id,
+            caption=pair.caption,
+            frames=pair.frames,
+            region=pair.region,
+            prompter=best_guesses(pair.prompter, entities),
+            model=best_guesses(pair.model, entities),
+            is_confident=pair.is_confident,
+        )
+        for pair in one.told
+    ]
+
+
+def _counts(sets: Sequence[ToldSet]) -> str:
+    """How many of what are shown, of how many."""
+    return ", ".join(
+        f"{len(one.told)} of {one.num_pairs:,} validation {one.media}s ({one.name})" for one in sets
+    )
+
+
+def _tell_unreadable(sets: Sequence[ToldSet]) -> None:
+    for one in sets:
+        for video in one.unreadable:
+            print(f"left out: {one.name}: {video.video_id}: {video.reason}", file=sys.stderr)
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}; give another --output_file") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.datasets.entities import read_entities
+from src.errors import USER_ERROR_EXIT_CODE
+from src.tools import extract_entities as tool
+from src.tools.extract_entities import main
+from tests.shared_data import shared_data
+
+pytest.importorskip("HanTa")
+
+SHARED = shared_data()
+
+
+def write_rows(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> str:
+    texts = ("a dog runs", "a dog sees a cat", "two dogs in a car")
+    rows = [{"text": text, "video_id": str(number)} for number, text in enumerate(texts)]
+    return write_rows(tmp_path / "videos.jsonl", *rows)
+
+
+def run(tmp_path: Path, config: dict[str, Any], *flags: str) -> int:
+    """Run the tool with this config; the list goes to ``list.txt``."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    output = [] if "entity_file_path" in config else ["--output_file", str(tmp_path / "list.txt")]
+    return main(["--config", str(path), "--n_workers", "1", *output, *flags])
+
+
+def test_a_list_of_videos_and_images_is_written(tmp_path: Path, videos: str) -> None:
+    images = tmp_path / "images.json"
+    images.write_text(
+        json.dumps(
+            [
+                {"image": "1.jpg", "caption": ["a car", "a red car on a road"]},
+                {"image": "2.jpg", "caption": "a road"},
+            ]
+        )
+    )
+    config = {"train_datasets": [{"ann": videos, "txt": None}, {"ann": str(images)}]}
+    assert run(tmp_path, config) == 0
+    assert (tmp_path / "list.txt").read_text() == "car 3\ndog 3\nroad 2\ncat 1\n"
+    assert read_entities(tmp_path / "list.txt", num_entities=4) == ("car", "dog", "road", "cat")
+
+
+def test_the_config_says_where_to_and_how_many(
+    tmp_path: Path, videos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "txt/entities.txt"
+    config = {"train_datasets": [{"txt": videos}], "entity_file_path": str(path)}
+    assert run(tmp_path, {**config, "num_entities": 2}) == 0
+    assert path.read_text() == "dog 3\ncar 1\n"
+    out = capsys.readouterr().out
+    assert "3 captions (3 different)" in out
+    assert "captions per second" in out
+    assert "2 of 3 nouns, from 'dog' (3 times) to 'car' (1 times)" in out
+
+
+def test_questions_are_read_of_a_config_of_question_answering(tmp_path: Path) -> None:
+    row = {"question": "what is the boy eating?", "video_id": "a", "answer": "rice"}
+    txt = {"msvd_qa": write_rows(tmp_path / "questions.jsonl", row), "other": "none.jsonl"}
+    assert run(tmp_path, {"train_datasets": [{"txt": txt}], "task": "msvd_qa"}) == 0
+    assert (tmp_path / "list.txt").read_text() == "boy 1\n"
+
+
+def test_captions_are_read_of_a_config_of_retrieval(tmp_path: Path) -> None:
+    txt = write_rows(tmp_path / "captions.jsonl", {"caption": "a boy eats", "clip_name": "a"})
+    assert run(tmp_path, {"train_datasets": [{"txt": txt, "img": "videos"}]}) == 0
+    assert (tmp_path / "list.txt").read_text() == "boy 1\n"
+
+
+def test_processes_change_nothing(
+    tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool, "CAPTIONS_PER_JOB", 2)
+    config = {"train_datasets": [{"ann": videos}, {"ann": videos}]}
+    assert run(tmp_path, config) == 0
+    alone = (tmp_path / "list.txt").read_text()
+    assert alone == "dog 6\ncar 2\ncat 2\n"
+    assert run(tmp_path, config, "--n_workers", "2", "--overwrite") == 0
+    assert (tmp_path / "list.txt").read_text() == alone
+
+
+def test_rows_that_training_leaves_out_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ({"text": "a dog", "video_id": "1", "txt_len": 2},
+            {"text": "a cat", "video_id": "2", "txt_len": 90})  # fmt: skip
+    ann = write_rows(tmp_path / "videos.jsonl", *rows)
+    assert run(tmp_path, {"train_datasets": [{"ann": ann}]}) == 0
+    assert (tmp_path / "list.txt").read_text() == "dog 1\n"
+    assert "1 rows left out" in capsys.readouterr().out
+
+
+def test_another_list_is_not_replaced(
+    tmp_path: Path, videos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"train_datasets": [{"ann": videos}]}
+    assert run(tmp_path, config) == 0
+    assert run(tmp_path, config) == 0  # it says the same
+    assert run(tmp_path, config, "--num_entities", "1") == USER_ERROR_EXIT_CODE
+    assert "list.txt exists and says something else: add --overwrite" in capsys.readouterr().err
+    assert run(tmp_path, config, "--num_entities", "1", "--overwrite") == 0
+    assert (tmp_path / "list.txt").read_text() == "dog 3\n"
+
+
+@pytest.mark.parametrize("where", ["flag", "config"])
+def test_fewer_nouns_than_asked_for_are_an_error(
+    tmp_path: Path, videos: str, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    config: dict[str, Any] = {"train_datasets": [{"ann": videos}]}
+    flags = ["--num_entities", "4"] if where == "flag" else []
+    config |= {"num_entities": 4} if where == "config" else {}
+    assert run(tmp_path, config, *flags) == USER_ERROR_EXIT_CODE
+    assert "set num_entities to 3 at most" in capsys.readouterr().err
+    assert not (tmp_path / "list.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "train_datasets must be a list"),
+        ({"train_datasets": {}}, "train_datasets must be a list"),
+        ({"train_datasets": ["a"]}, "train_datasets.0 names no annotation file"),
+        ({"train_datasets": [{"txt": {"qa": "a"}}]}, "train_datasets.0 names no annotation file"),
+        ({"train_datasets": [{"ann": "none.jsonl"}]}, "none.jsonl: annotation file not found"),
+        ({"num_entities": "12"}, "num_entities must be a number"),
+        ({"num_entities": 0}, "num_entities must be a number above 0"),
+        ({"entity_file_path": 3}, "entity_file_path must be text"),
+    ],
+)
+def test_mistakes_in_the_config_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any], message: str
+) -> None:
+    assert run(tmp_path, config) == USER_ERROR_EXIT_CODE
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_config_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "none.json"]) == USER_ERROR_EXIT_CODE
+    assert "none.json: there is no such file (named by --config)" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(SHARED is None, reason="needs the shared captions and entity list")
+def test_the_most_frequent_nouns_are_those_of_a_published_list(tmp_path: Path) -> None:
+    assert SHARED is not None
+    annotations = SHARED / "real/annotations"
+    published = read_entities(annotations / "unigrams_msrvtt10k_nltk.txt", num_entities=1000)
+    txt = str(annotations / "msrvtt_ret/test.jsonl")
+    assert run(tmp_path, {"train_datasets": [{"txt": txt}]}, "--num_entities", "100") == 0
+    found = read_entities(tmp_path / "list.txt", num_entities=100)
+    assert len(set(found) & set(published[:100])) >= 60
+    assert len(set(found) & set(published)) >= 95
