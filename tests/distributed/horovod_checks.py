@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +20,10 @@ from unittest import mock
 import torch
 from torch import nn
 
+from src.build.pretraining import VideoLanguageRecipe
+from src.configs.loading import load_config
+from src.configs.schema import PretrainConfig
+from src.datasets.masking import IGNORED
 from src.datasets.retrieval import RetrievalBatch
 from src.datasets.tokenization import Tokenizer
 from src.datasets.transforms import Normalize
@@ -23,6 +31,7 @@ from src.distributed.engine import Engine, SingleProcess
 from src.distributed.launch import launch_engine
 from src.errors import run_script
 from src.evaluation.report import write_answers, write_results
+from src.pretrain import run_pretrain_sparse
 from src.tasks import run_video_retrieval
 from src.tasks.question_answering_task import QuestionAnsweringTask
 from src.tasks.retrieval_task import RetrievalTask
@@ -39,6 +48,12 @@ from tests.factories import (
     make_tokenizer,
     rows_of,
 )
+from tests.pretraining_factories import (
+    given,
+    make_pairs,
+    make_pretraining_model,
+    make_pretraining_task,
+)
 from tests.question_factories import (
     make_answer_evaluator,
     make_answer_model,
@@ -49,6 +64,8 @@ from tests.question_factories import (
 
 PAIRS_PER_PROCESS = 3
 LEARNING_RATE = 0.5
+SCRIPTS = {"retrieval": run_video_retrieval, "pretraining": run_pretrain_sparse}
+DECODER_USERS = ("src.build.data", "src.build.pretraining_data")
 
 
 def gather(engine: Engine) -> dict[str, Any]:
@@ -124,6 +141,37 @@ def questions(engine: Engine, tokenizer: Tokenizer) -> dict[str, Any]:
     return loss_and_gradients(engine, task, make_question_batch(tokenizer, own))
 
 
+def pretraining(engine: Engine, tokenizer: Tokenizer, *losses: str) -> dict[str, Any]:
+    """Loss and gradients of this rank's share of a batch; of the second half no word is asked."""
+    share = 2 * PAIRS_PER_PROCESS // engine.size
+    own = slice(engine.rank * share, (engine.rank + 1) * share)
+    whole = make_pairs(tokenizer, [f"v{number}" for number in range(2 * PAIRS_PER_PROCESS)])
+    labels = given(whole.mlm_labels).clone()
+    labels[PAIRS_PER_PROCESS:] = IGNORED
+    batch = replace(
+        whole,
+        frames=whole.frames[own],
+        text_ids=whole.text_ids[own],
+        text_mask=whole.text_mask[own],
+        masked_ids=given(whole.masked_ids)[own],
+        mlm_labels=labels[own],
+        region=given(whole.region)[own],
+        video_ids=whole.video_ids[own],
+    )
+    task = make_pretraining_task(make_pretraining_model(), *losses, engine=engine)
+    torch.manual_seed(engine.rank)  # of the negatives
+    return loss_and_gradients(engine, task, batch)
+
+
+def mixed(engine: Engine, folder: Path) -> list[tuple[str, list[str]]]:
+    """Kinds and names of this rank's first batches of videos and images."""
+    arguments = json.loads((folder / "mixed.json").read_text())
+    recipe = VideoLanguageRecipe(load_config(PretrainConfig, arguments), engine=engine)
+    with mock.patch("src.build.pretraining_data.make_decoder", return_value=MadeUpDecoder()):
+        batches: Iterator[Any] = recipe.training_data().start(0)
+        return [(batch.media, batch.video_ids) for batch in islice(batches, 12)]
+
+
 def loss_and_gradients(engine: Engine, task: Task, batch: Any) -> dict[str, Any]:
     """Means over the ranks of what a task gives for a batch of each."""
     engine.prepare(task, torch.optim.SGD(task.model.parameters(), lr=0.0))
@@ -177,20 +225,21 @@ def answer(engine: Engine, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    """Run the entry script as the test has written down: flags, and after how many updates to stop.
+    """Run entry scripts as the test has written down: flags, and after how many updates to stop.
 
-    The job must outlive the script's end: Horovod cannot be started a second time.
+    The job must outlive a script's end: Horovod cannot be started a second time.
     """
     from src.distributed.horovod import HorovodEngine
 
-    for arguments, last_step in json.loads((folder / "runs.json").read_text()):
-        with (
-            mock.patch.object(HorovodEngine, "close"),
-            mock.patch("src.build.data.make_decoder", return_value=MadeUpDecoder()),
-            mock.patch("src.build.training.DEBUG_STEPS", last_step),
-            mock.patch("sys.argv", ["run_video_retrieval.py", *arguments]),
-        ):
-            run_script(run_video_retrieval.main)
+    for script, arguments, last_step in json.loads((folder / "runs.json").read_text()):
+        with ExitStack() as patches:
+            patches.enter_context(mock.patch.object(HorovodEngine, "close"))
+            for module in DECODER_USERS:
+                decoder = mock.patch(f"{module}.make_decoder", return_value=MadeUpDecoder())
+                patches.enter_context(decoder)
+            patches.enter_context(mock.patch("src.build.training.DEBUG_STEPS", last_step))
+            patches.enter_context(mock.patch("sys.argv", [f"{script}.py", *arguments]))
+            run_script(SCRIPTS[script].main)
 
 
 def main() -> None:
@@ -209,6 +258,10 @@ def main() -> None:
             "contrastive alone": contrastive(alone, tokenizer),
             "questions": questions(engine, tokenizer),
             "questions alone": questions(alone, tokenizer),
+            "entities": pretraining(engine, tokenizer, "itc", "mpm"),
+            "entities alone": pretraining(alone, tokenizer, "itc", "mpm"),
+            "pretraining": pretraining(engine, tokenizer),
+            "mixed": mixed(engine, folder),
             "validation": evaluate(engine, tokenizer, folder),
             "validation alone": evaluate(alone, tokenizer, folder) if engine.rank == 0 else None,
         }

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.factories import TinyExperiment
+from tests.pretraining_factories import PretrainExperiment
 from tests.training.toys import assert_same_run, metric_lines
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +52,17 @@ def test_two_processes(tmp_path: Path) -> None:
         "num_valid": 4,  # every 2 updates, so that stopping at 2 adds no validation
     }
     runs = [("whole", 3), ("stopped", 2), ("stopped", 3)]
-    arguments = [(experiment.arguments(output=name, **changes), steps) for name, steps in runs]
-    (tmp_path / "runs.json").write_text(json.dumps(arguments))
+    commands = [
+        ("retrieval", experiment.arguments(output=name, **changes), steps) for name, steps in runs
+    ]
+    pretraining = PretrainExperiment(tmp_path / "pretraining", num_val=5)
+    changes |= {"gradient_accumulation_steps": 2, "num_train_epochs": 9, "num_valid": 6}
+    commands += [
+        ("pretraining", pretraining.pretraining(output=name, **changes), steps)
+        for name, steps in runs
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps(commands))
+    (tmp_path / "mixed.json").write_text(json.dumps(pretraining.pretraining(**changes)))
     found = run_checks(tmp_path)
     assert [process["place"] for process in found] == [[r, 2, "HorovodEngine"] for r in (0, 1)]
     for process in found:
@@ -62,9 +72,12 @@ def test_two_processes(tmp_path: Path) -> None:
     check_averaging(found)
     check_loss(found, "contrastive")
     check_loss(found, "questions")
+    check_loss(found, "entities")
+    check_pretraining(found)
     check_evaluation(tmp_path, found)
     check_answers(tmp_path)
     check_training(experiment.root)
+    assert_same_run(pretraining.root / "whole", pretraining.root / "stopped")
 
 
 def check_gathering(found: list[dict[str, Any]]) -> None:
@@ -107,6 +120,22 @@ def check_loss(found: list[dict[str, Any]], name: str) -> None:
                 used += scale > 1e-6
         assert used > 20
     assert found[0][name] == found[1][name]
+
+
+def check_pretraining(found: list[dict[str, Any]]) -> None:
+    """Gradients agree, and in each update all batches of both processes are from one source."""
+    assert found[0]["pretraining"] == found[1]["pretraining"]
+    gradients = found[0]["pretraining"]["gradients"]
+    words = np.array(gradients["text_encoder.cls.predictions.bias"])
+    assert words.any()  # though only one of the processes has any word to predict
+    first, second = (process["mixed"] for process in found)
+    kinds = [kind for kind, _ in first]
+    assert kinds == [kind for kind, _ in second]
+    assert kinds[::2] == kinds[1::2]
+    assert set(kinds) == {"video", "image"}
+    assert all(
+        not set(one) & set(other) for (_, one), (_, other) in zip(first, second, strict=True)
+    )
 
 
 def check_same_files(folder: Path, *names: str) -> None:

@@ -40,16 +40,17 @@ def qa_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QaExperime
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``src/tasks/run_video_retrieval.py`` with some arguments."""
-    return _runner(run_video_retrieval, monkeypatch)
+    return runner(run_video_retrieval, monkeypatch)
 
 
 @pytest.fixture
 def run_qa(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``src/tasks/run_video_qa.py`` with some arguments."""
-    return _runner(run_video_qa, monkeypatch)
+    return runner(run_video_qa, monkeypatch)
 
 
-def _runner(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
+def runner(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs an entry script in this process."""
     # Scripts run from any folder; nothing may depend on this one.
     monkeypatch.chdir("/")
 
@@ -63,16 +64,18 @@ def _runner(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
     """The message with which retrieval refuses some arguments, ended with exit code 2."""
-    return _refusal(run, capsys)
+    return refusal(run, capsys)
 
 
 @pytest.fixture
 def refused_qa(run_qa: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
     """The message with which question answering refuses some arguments."""
-    return _refusal(run_qa, capsys)
+    return refusal(run_qa, capsys)
 
 
-def _refusal(run: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
+def refusal(run: Run, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """Gives the message with which a script refuses some arguments, ended with exit code 2."""
+
     def message_of(arguments: Sequence[str]) -> str:
         with pytest.raises(SystemExit) as end:
             run(arguments)

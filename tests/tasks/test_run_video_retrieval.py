@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from src.datasets.annotations import CaptionRow
-from src.datasets.decoding import FrameSelector, PyAVDecoder
+from src.datasets.decoding import PyAVDecoder
 from tests.factories import (
     NUM_VIDEO_FRAMES,
     MadeUpDecoder,
@@ -22,7 +22,13 @@ from tests.factories import (
     write_videos,
 )
 from tests.tasks.conftest import Run, content
-from tests.training.toys import KilledError, assert_same, assert_same_run, metric_lines
+from tests.training.toys import (
+    DyingDecoder,
+    KilledError,
+    assert_same,
+    assert_same_run,
+    metric_lines,
+)
 
 RESULTS = "results_test/step_best_1_mean"
 
@@ -146,19 +152,6 @@ def test_a_dry_run_writes_nothing(
     run(experiment.arguments("--dry_run", "1"))
     assert "one batch went through, loss" in capsys.readouterr().err
     assert not (experiment.root / "run").exists()
-
-
-class DyingDecoder(MadeUpDecoder):
-    """Dies after some reads."""
-
-    def __init__(self, *, last_read: int) -> None:
-        super().__init__()
-        self.last_read = last_read
-
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        if self.reads.total() == self.last_read:
-            raise KilledError
-        return super().read(path, select, height=height, width=width)
 
 
 def test_all_training_sets_are_used(

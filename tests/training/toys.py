@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.datasets.decoding import FrameSelector
 from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine, SingleProcess
 from src.training.checkpoints import CheckpointWriter
@@ -21,7 +23,7 @@ from src.training.seeding import seed_everything
 from src.training.task import Task
 from src.training.trainer import Trainer, TrainingData, TrainingPlan
 from src.training.unreadable import UnreadableLedger
-from tests.factories import CPU
+from tests.factories import CPU, MadeUpDecoder
 
 TIMINGS = ("clips_per_second", "data_wait")  # differ from run to run
 BATCHES_PER_EPOCH = 3
@@ -29,6 +31,19 @@ BATCHES_PER_EPOCH = 3
 
 class KilledError(Exception):
     """Stands for whatever ends a run early."""
+
+
+class DyingDecoder(MadeUpDecoder):
+    """Dies after some reads."""
+
+    def __init__(self, *, last_read: int) -> None:
+        super().__init__()
+        self.last_read = last_read
+
+    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        if self.reads.total() == self.last_read:
+            raise KilledError
+        return super().read(path, select, height=height, width=width)
 
 
 @dataclass
