@@ -71,11 +71,13 @@ def validate_on_ranks(
 
 
 def test_the_same_numbers_on_every_call(experiment: PretrainExperiment) -> None:
+    more = PretrainExperiment(experiment.root, num_val=7)  # so many to draw negatives from
+    more.values["val_batch_size"] = 7
     model = make_pretraining_model(dropout=0.3).train()
     values = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        values.append(validate(experiment, model))
+        values.append(validate(more, model))
     assert values[0] == values[1]
     assert values[0].keys() == {"loss", *(f"{name}_loss" for name in LOSSES), *SHARES}
     total = sum(values[0][f"{name}_loss"] for name in LOSSES)
@@ -87,7 +89,8 @@ def test_the_same_numbers_on_every_call(experiment: PretrainExperiment) -> None:
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_the_same_numbers_on_any_number_of_ranks(experiment: PretrainExperiment, size: int) -> None:
     # 4 batches of videos and 2 of images: 3 ranks have different numbers of them, some of 5 none.
-    more = PretrainExperiment(experiment.root, num_val=7, num_val_images=3)
+    more = PretrainExperiment(experiment.root, num_val=10, num_val_images=4)
+    more.values["val_batch_size"] = 3
     model = make_pretraining_model()
     alone = validate(more, model)
     assert validate_on_ranks(more, model, size=size) == [alone] * size
