@@ -4,7 +4,8 @@
 # loss, and from random weights, all with the same configs and flags, and prints a table. What is finished
 # is skipped, so an interrupted call can be given again. Further flags go to every training run:
 #   bash run_scripts/compare_pretraining.sh --num_threads 1
-# Two calls with other SEEDS may run side by side; the next one with all of them prints the table.
+# Two calls with other SEEDS may run side by side once the data are there; the next one with all of them
+# prints the table.
 # Environment variables:
 #   SEEDS          ("42 1 2")
 #   OUTPUT_DIR     (output/compare_pretraining)
@@ -34,17 +35,17 @@ main() {
         --runs "pretrained" "${SEEDS[@]/#/$OUTPUT_DIR/pretrained/seed_}"
 }
 
-# pretrain_both SEED [FLAG...]: trains a prompter, and the model with and without it.
+# pretrain_both SEED [FLAG...]: trains a prompter, and from its weights the model with and without PEM.
 pretrain_both() {
-    local seed=$1
+    local seed=$1 prompter
     shift
     once "$OUTPUT_DIR/prompter/seed_$seed" src/pretrain/run_pretrain_contrastive_only.py demo_prompter \
         --seed "$seed" "$@"
+    prompter=$OUTPUT_DIR/prompter/seed_$seed/ckpt/model_step_best.pt
     once "$(weights_folder pretrained "$seed")" src/pretrain/run_pretrain_sparse.py demo_pretrain \
-        --teacher_weights_path "$OUTPUT_DIR/prompter/seed_$seed/ckpt/model_step_best.pt" \
-        --seed "$seed" "$@"
+        --e2e_weights_path "$prompter" --teacher_weights_path "$prompter" --seed "$seed" "$@"
     once "$(weights_folder without_pem "$seed")" src/pretrain/run_pretrain_sparse.py demo_pretrain \
-        --use_mpm 0 --seed "$seed" "$@"
+        --e2e_weights_path "$prompter" --use_mpm 0 --seed "$seed" "$@"
 }
 
 # finetune_both START SEED [FLAG...]: finetunes for retrieval and for question answering.
@@ -60,19 +61,32 @@ finetune_both() {
 
 weights_folder() { echo "$OUTPUT_DIR/$1/seed_$2/pretraining"; }
 
-# once OUTPUT_DIR SCRIPT CONFIG [FLAG...]: trains, unless the same command has been here and has finished.
+# once OUTPUT_DIR SCRIPT CONFIG [FLAG...]: trains, unless the same command has been here and has finished,
+# on the same data and from the same checkpoints.
 once() {
-    local output_dir=$1 script=$2 config=$3 command
+    local output_dir=$1 script=$2 config=$3 command wanted
     shift 3
     # shellcheck disable=SC2046
     command=("$script" --config "config_release/$config.json" --output_dir "$output_dir"
         $(small_model_flags) "$@")
-    if [ "$(cat "$output_dir/finished" 2>/dev/null)" = "${command[*]}" ]; then
+    wanted="${command[*]} $(fingerprint "config_release/$config.json" "$@")"
+    if [ "$(cat "$output_dir/finished" 2>/dev/null)" = "$wanted" ]; then
         echo "== $output_dir: finished already"
         return
     fi
+    [ ! -f "$output_dir/finished" ] || command+=(--overwrite 1)
     timed "$output_dir" launch "${command[@]}"
-    echo "${command[*]}" >"$output_dir/finished"
+    echo "$wanted" >"$output_dir/finished"
+}
+
+# fingerprint CONFIG [FLAG...]: of the data, the config, and the checkpoints that flags name.
+fingerprint() {
+    local argument files=(data/demo/manifest.json)
+    for argument in "$@"; do
+        case $argument in *.json | *.pt) files+=("$argument") ;; esac
+    done
+    # What is missing the run itself reports.
+    { cat "${files[@]}" 2>/dev/null || true; } | sha256sum | cut -c1-16
 }
 
 main "$@"

@@ -33,6 +33,7 @@ main() {
         demo src/pretrain/run_pretrain_contrastive_only.py demo_prompter "$PROMPTER" --overwrite 1 "$@"
     timed "5. Pretraining with the prompter as teacher" \
         demo src/pretrain/run_pretrain_sparse.py demo_pretrain "$PRETRAINED" --overwrite 1 \
+        --e2e_weights_path "$PROMPTER/ckpt/model_step_best.pt" \
         --teacher_weights_path "$PROMPTER/ckpt/model_step_best.pt" "$@"
     timed "6. A page of what the prompter sees" run python -m src.tools.show_entities \
         --output_dir "$PRETRAINED"

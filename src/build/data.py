@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from src.configs.schema import DatasetConfig, DownstreamConfig, ExperimentConfig
+from src.configs.schema import DownstreamConfig, DownstreamDataset, ExperimentConfig
 from src.datasets.augmentation import video_augmentation
 from src.datasets.decoding import make_decoder
 from src.datasets.loading import EpochBatches, JoinedSets, make_loader
+from src.datasets.mixing import MixedBatches
 from src.datasets.storage import VideoFolder
 from src.datasets.videos import (
     EvaluationVideos,
@@ -29,7 +30,7 @@ from src.training.trainer import TrainingData
 
 logger = logging.getLogger(__name__)
 
-DEBUG_ROWS = 10  # rows of an evaluation set that `debug` and `dry_run` keep
+DEBUG_ROWS = 10  # rows or pairs of an evaluation set that `debug` and `dry_run` keep
 NUM_NAMED = 10  # missing videos that a message names
 
 Row = TypeVar("Row", bound=OfVideo)
@@ -50,7 +51,7 @@ class Annotations(Generic[Row]):
 
 def read_annotations(
     config: ExperimentConfig,
-    part: DatasetConfig,
+    part: DownstreamDataset,
     *,
     path: Path,
     read: Callable[[Path], list[Row]],
@@ -123,13 +124,18 @@ def keep_share(rows: list[Kept], *, share: float, seed: int) -> list[Kept]:
     return [rows[index] for index in order[: max(1, int(share * len(rows)))]]
 
 
+def evaluated_rows(config: ExperimentConfig, rows: Sequence[Kept]) -> Sequence[Kept]:
+    """The rows of an evaluation set that are evaluated: all, or a few to try it out."""
+    return rows[:DEBUG_ROWS] if config.debug or config.dry_run else rows
+
+
 def build_training_set(
     config: ExperimentConfig, items: Sequence[Row], *, videos: VideoFolder
 ) -> TrainingVideos[Row]:
     """Items of one training set with the frames of their videos."""
     return TrainingVideos(
         items,
-        _frame_reader(config, videos),
+        frame_reader(config, videos, frame_size=config.crop_img_size),
         seed=config.seed,
         augment=video_augmentation() if config.augmentation == "randaugment" else None,
     )
@@ -137,10 +143,11 @@ def build_training_set(
 
 def build_training_data(
     config: ExperimentConfig,
-    sets: Sequence[TrainingVideos[Any]],
+    dataset: JoinedSets[Any],
     *,
+    order: Callable[..., EpochBatches | MixedBatches],
     collate: Callable[[list[Any]], Any],
-    num_left_out: int,
+    num_left_out: int = 0,
     description: Sequence[str],
     engine: Engine,
 ) -> TrainingData:
@@ -148,16 +155,15 @@ def build_training_data(
 
     Args:
         config: of the experiment.
-        sets: one for each entry of ``train_datasets``.
-        collate: makes a batch of their samples.
+        dataset: what is learnt from.
+        order: makes the order of its batches of what all orders are made of.
+        collate: makes a batch of its samples.
         num_left_out: annotations that nothing can be learnt from.
         description: what the sets hold, in lines for the log.
         engine: the job.
     """
-    dataset = JoinedSets(sets)
     batches = partial(
-        EpochBatches,
-        len(dataset),
+        order,
         batch_size=config.train_batch_size,
         rank=engine.rank,
         size=engine.size,
@@ -198,13 +204,11 @@ def build_evaluation_set(
         num_clips: clips per video.
         engine: the job.
     """
-    rows = annotations.rows
-    if config.debug or config.dry_run:
-        rows = rows[:DEBUG_ROWS]
+    rows = evaluated_rows(config, annotations.rows)
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
     dataset = EvaluationVideos(
         video_ids,
-        _frame_reader(config, annotations.videos),
+        frame_reader(config, annotations.videos, frame_size=config.crop_img_size),
         num_clips=num_clips,
         frame_order=config.frame_order,
         seed=config.seed,
@@ -229,11 +233,12 @@ def build_evaluation_set(
     )
 
 
-def _frame_reader(config: ExperimentConfig, videos: VideoFolder) -> FrameReader:
+def frame_reader(config: ExperimentConfig, videos: VideoFolder, *, frame_size: int) -> FrameReader:
+    """What reads the frames of a folder's videos, at a height and width of ``frame_size``."""
     return FrameReader(
         videos,
         make_decoder(config.video_decoder),
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,
-        frame_size=config.crop_img_size,
+        frame_size=frame_size,
     )

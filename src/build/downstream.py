@@ -18,8 +18,9 @@ from src.build.data import (
 from src.build.inputs import SetFiles, check_training_inputs
 from src.build.model import load_weights
 from src.build.recipe import Recipe
-from src.configs.downstream import DatasetConfig
+from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
+from src.datasets.loading import EpochBatches, JoinedSets
 from src.datasets.videos import OfVideo
 from src.evaluation.running import Progress
 from src.evaluation.sets import EvaluationSet
@@ -80,7 +81,7 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
         return [self.annotation_path(part) for part in parts]
 
-    def annotations(self, part: DatasetConfig) -> Annotations[Row]:
+    def annotations(self, part: DownstreamDataset) -> Annotations[Row]:
         """Read a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
         return read_annotations(
             self.config,
@@ -102,9 +103,11 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
             )
             num_left_out += chosen.num_left_out
             sets.append(build_training_set(self.config, chosen.items, videos=found.videos))
+        dataset = JoinedSets(sets)
         return build_training_data(
             self.config,
-            sets,
+            dataset,
+            order=partial(EpochBatches, len(dataset)),
             collate=self.build_collate(),
             num_left_out=num_left_out,
             description=description,
@@ -115,7 +118,7 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         """The set that a training run is validated on."""
         return self._evaluation_set(self.config.val_datasets[0], num_clips=1, validates=True)
 
-    def evaluation_set(self, part: DatasetConfig, *, num_clips: int = 1) -> EvaluationSet[Row]:
+    def evaluation_set(self, part: DownstreamDataset, *, num_clips: int = 1) -> EvaluationSet[Row]:
         """A set to be tested on, with so many clips per video."""
         return self._evaluation_set(part, num_clips=num_clips, validates=False)
 
@@ -125,7 +128,7 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         return [f"{validation.name} ({validation.annotations}): {size}"]
 
     def _evaluation_set(
-        self, part: DatasetConfig, *, num_clips: int, validates: bool
+        self, part: DownstreamDataset, *, num_clips: int, validates: bool
     ) -> EvaluationSet[Row]:
         found = self.annotations(part)
         self.check_evaluated(found, validates=validates)
@@ -189,7 +192,7 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         return self.task_with(model, evaluator, plan=plan)
 
     @abstractmethod
-    def annotation_path(self, part: DatasetConfig) -> Path:
+    def annotation_path(self, part: DownstreamDataset) -> Path:
         """The annotation file of a set."""
 
     @abstractmethod

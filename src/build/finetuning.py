@@ -14,7 +14,7 @@ from src.build.results import (
     results_folder,
     warn_of_replacement,
 )
-from src.configs.downstream import DatasetConfig
+from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
 from src.evaluation.running import silent_progress
 from src.evaluation.sets import EvaluationSet
@@ -104,9 +104,9 @@ def evaluate_and_write(
     logger.info("%s: %s\nresults: %s", data.annotations, table, folder)
 
 
-def _inference_set(config: DownstreamConfig) -> DatasetConfig:
+def _inference_set(config: DownstreamConfig) -> DownstreamDataset:
     """The set that the inference flags name."""
-    return DatasetConfig(
+    return DownstreamDataset(
         name=config.inference_split or Path(str(config.inference_txt_db)).stem,
         txt=str(config.inference_txt_db),
         img=str(config.inference_img_db),

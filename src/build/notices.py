@@ -7,7 +7,13 @@ import torch
 
 from src.configs.layers import STORED_SOURCE
 from src.configs.loading import Resolved
-from src.configs.schema import DownstreamConfig, ExperimentConfig, QaConfig
+from src.configs.schema import (
+    DownstreamConfig,
+    ExperimentConfig,
+    PretrainConfig,
+    QaConfig,
+    RetrievalConfig,
+)
 from src.distributed.engine import Engine
 from src.training.precision import usable_precision
 
@@ -33,6 +39,19 @@ def _notices(resolved: Resolved[Any], device: torch.device) -> list[str]:
         notices.append(f"val_datasets: only the first, {first}, is validated on")
     if config.random_init and config.e2e_weights_path is not None and not infers:
         notices.append("random_init has no effect: e2e_weights_path is given")
+    if isinstance(config, PretrainConfig) and not config.use_mpm:
+        notices += [
+            f"{key} has no effect: use_mpm is 0"
+            for key in ("teacher_weights_path", "entity_file_path")
+            if getattr(config, key) is not None
+        ]
+    if (
+        isinstance(config, PretrainConfig | RetrievalConfig)
+        and config.itm_start_ratio > 0
+        and not config.use_itm
+        and not infers
+    ):
+        notices.append("itm_start_ratio has no effect: use_itm is 0")
     if isinstance(config, QaConfig) and config.new_classifier:
         stored = resolved.sources["new_classifier"] == STORED_SOURCE  # and was of use in training
         if infers and not stored:

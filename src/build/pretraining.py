@@ -3,13 +3,15 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from torch import Tensor
+
 from src.build.inputs import SetFiles, check_training_inputs
 from src.build.model import build_pretraining_model, build_prompter, load_weights
-from src.build.pretraining_data import build_training_data, build_validation_set, read_set
+from src.build.pretraining_data import build_validation_set, mix_sets, read_set
 from src.build.recipe import Model, Recipe
 from src.configs.pretraining import pretraining_file
 from src.configs.schema import PretrainConfig, PretrainingConfig, PrompterConfig
@@ -20,13 +22,13 @@ from src.errors import InputError
 from src.evaluation.pair_sets import VALIDATION_SEED, PairSet
 from src.evaluation.running import Progress
 from src.modeling.pretraining import PROMPTER_PREFIX, AlproForPretraining
-from src.modeling.prompter import MAX_PROMPT_TOKENS, PROMPT_NAMES, Prompter
-from src.modeling.weight_names import StateDict
+from src.modeling.prompter import MAX_PROMPT_TOKENS, PROMPT_NAMES, Prompter, check_prompts
 from src.pretrain.pretraining_task import Objectives, PretrainingTask
 from src.pretrain.prompter_task import PrompterTask
+from src.training.output import run_of
 from src.training.seeding import seed_everything
 from src.training.trainer import TrainingData, TrainingPlan
-from src.training.weights import check_num_entities, load_teacher, without_prompts
+from src.training.weights import check_num_entities, load_teacher, shapes_in, without_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
         """All training sets of the config."""
         sets = [read_set(self.config, part) for part in self.config.train_datasets]
         collate = self.build_collate(seed=self.config.seed)
-        return build_training_data(self.config, sets, collate=collate, engine=self.engine)
+        return mix_sets(self.config, sets, collate=collate, engine=self.engine)
 
     def validation(self) -> list[PairSet]:
         """All validation sets of the config; their means are over all pairs."""
@@ -140,13 +142,45 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
     """The second stage: VTC + VTM + MLM + PEM."""
 
     def other_inputs(self) -> Mapping[str, Path]:
-        """The entities and their teacher, if PEM is trained with."""
-        if not self.config.use_mpm:
+        """The entities, and the teacher that is made of them, if PEM is trained with."""
+        config = self.config
+        if not config.use_mpm:
             return {}
-        files = {"entity_file_path": self.config.entity_file_path}
-        if self.config.e2e_weights_path is None:  # else it may bring its teacher
-            files[TEACHER_KEY] = self.config.teacher_weights_path
-        return {key: Path(str(path)) for key, path in files.items()}
+        files = {"entity_file_path": Path(str(config.entity_file_path))}
+        if self.makes_teacher and config.teacher_weights_path is not None:
+            files[TEACHER_KEY] = Path(config.teacher_weights_path)
+        return files
+
+    def check_inputs(self) -> None:
+        """Report all that is missing, then what is wrong with the entities or their teacher."""
+        super().check_inputs()
+        config = self.config
+        if not config.use_mpm:
+            return
+        self._check_teacher()
+        self._check_entities()
+        if not self.makes_teacher and config.teacher_weights_path and self.engine.rank == 0:
+            path = config.e2e_weights_path
+            logger.warning("%s has no effect: %s brings its own prompter", TEACHER_KEY, path)
+
+    @cached_property
+    def entities(self) -> tuple[str, ...]:
+        """What the prompter tells apart."""
+        path = Path(str(self.config.entity_file_path))
+        return read_entities(path, num_entities=self.config.num_entities)
+
+    @cached_property
+    def start_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Names and shapes in the checkpoint that the model starts from; of none where none is."""
+        path = self.config.e2e_weights_path
+        return shapes_in(Path(path)) if path is not None and Path(path).is_file() else {}
+
+    @property
+    def makes_teacher(self) -> bool:
+        """Whether PEM needs a teacher, and the model does not start with one."""
+        return self.config.use_mpm and not any(
+            name.startswith(PROMPTER_PREFIX) for name in self.start_shapes
+        )
 
     @property
     def mlm_probability(self) -> float | None:
@@ -171,55 +205,70 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         model = build_pretraining_model(
             self.resolved, use_mlm=config.use_mlm, use_mpm=config.use_mpm
         )
-        has_teacher = False
-
-        def check(state: StateDict) -> StateDict:
-            nonlocal has_teacher
-            has_teacher = any(name.startswith(PROMPTER_PREFIX) for name in state)
-            path = Path(str(config.e2e_weights_path))
-            if has_teacher and config.use_mpm:
-                check_num_entities(state, num_entities=config.num_entities, path=path)
-            elif config.use_mpm and config.teacher_weights_path is None:
-                raise InputError(
-                    f"e2e_weights_path: {path} holds no prompter, the teacher of the entity loss. "
-                    f"Give {TEACHER_KEY} the checkpoint of one, or set use_mpm to 0."
-                )
-            return state
-
         if not resumes:
-            load_weights(
-                model,
-                config,
-                may_be_missing=ENTITY_PARTS if config.teacher_weights_path is not None else (),
-                prepare=check,
-            )
+            if config.use_mpm:
+                self._check_teacher()
+            load_weights(model, config, may_be_missing=ENTITY_PARTS if self.makes_teacher else ())
         model.to(self.engine.device)
-        if model.prompter is not None and not resumes and not has_teacher:
+        if model.prompter is not None and not resumes and self.makes_teacher:
             self._prepare_teacher(model.prompter)
         return model
 
-    def _prepare_teacher(self, prompter: Prompter) -> None:
-        config = self.config
-        path = Path(str(config.entity_file_path))
-        entities = read_entities(path, num_entities=config.num_entities)
-        self._check_known(entities, path=path)
-        load_teacher(prompter, Path(str(config.teacher_weights_path)))
-        prompter.build_prompts(
-            partial(tokenize, self.tokenizer, max_length=MAX_PROMPT_TOKENS + 1), entities
-        )
-        few = ", ".join(entities[:NUM_NAMED]) + (", ..." if len(entities) > NUM_NAMED else "")
-        logger.info("the prompter tells %d entities: %s", len(entities), few)
+    def _check_teacher(self) -> None:
+        """Refuse to start with a teacher of another number of entities, or without any."""
+        config, path = self.config, Path(str(self.config.e2e_weights_path))
+        if not self.makes_teacher:
+            check_num_entities(self.start_shapes, num_entities=config.num_entities, path=path)
+        elif config.teacher_weights_path is None:
+            raise InputError(
+                f"e2e_weights_path: {path} holds no prompter, the teacher of the entity loss. "
+                f"Give {TEACHER_KEY} the checkpoint of one, or set use_mpm to 0."
+            )
 
-    def _check_known(self, entities: Sequence[str], *, path: Path) -> None:
-        """Refuse entities that the tokenizer cannot spell: their prompts would be alike."""
-        ids, _ = self.tokenize(entities)
+    def _check_entities(self) -> None:
+        """Refuse a list of which no teacher can be made, or another than the teacher's own.
+
+        Entities that the tokenizer cannot spell would have prompts that are alike.
+        """
+        path = self.config.entity_file_path
+        ids, _ = self.tokenize(self.entities)
         unknown = (ids == self.tokenizer.unk_token_id).any(dim=1).tolist()
         if any(unknown):
-            named = [name for name, is_unknown in zip(entities, unknown, strict=True) if is_unknown]
+            named = [repr(name) for name, bad in zip(self.entities, unknown, strict=True) if bad]
             raise InputError(
                 f"entity_file_path: {path}: the tokenizer does not know "
-                f"{', '.join(map(repr, named[:NUM_NAMED]))}. Take these entities out of the file."
+                f"{', '.join(named[:NUM_NAMED])}. Take these entities out of the file."
             )
+        check_prompts(self._tokenize_prompts, self.entities)
+        if not self.makes_teacher:
+            self._compare_entities()
+
+    def _compare_entities(self) -> None:
+        """Refuse entities that are not those of the checkpoint, as far as its run tells."""
+        config, checkpoint = self.config, self.config.e2e_weights_path
+        run = run_of(Path(str(checkpoint)))
+        if run is None or not run.entities.is_file():
+            return
+        before = read_entities(run.entities, num_entities=config.num_entities)
+        pairs = zip(before, self.entities, strict=True)
+        changed = [(place, *pair) for place, pair in enumerate(pairs, 1) if pair[0] != pair[1]]
+        if changed:
+            place, there, here = changed[0]
+            raise InputError(
+                f"entity_file_path: {config.entity_file_path} is not the list that {checkpoint} "
+                f"was pretrained with, {run.entities}: entity {place} is {there!r} there, {here!r} "
+                f"here. Give --entity_file_path {run.entities}."
+            )
+
+    def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return tokenize(self.tokenizer, prompts, max_length=MAX_PROMPT_TOKENS + 1)
+
+    def _prepare_teacher(self, prompter: Prompter) -> None:
+        load_teacher(prompter, Path(str(self.config.teacher_weights_path)))
+        prompter.build_prompts(self._tokenize_prompts, self.entities)
+        few = ", ".join(self.entities[:NUM_NAMED])
+        more = ", ..." if len(self.entities) > NUM_NAMED else ""
+        logger.info("the prompter tells %d entities: %s%s", len(self.entities), few, more)
 
     def build_task(
         self, model: AlproForPretraining, *, plan: TrainingPlan, progress: Progress

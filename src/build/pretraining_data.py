@@ -1,25 +1,30 @@
 """Captioned videos and images from a config: what both stages of pretraining read."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src.build.data import check_missing_videos, keep_share
+from src.build.data import (
+    build_training_data,
+    check_missing_videos,
+    evaluated_rows,
+    frame_reader,
+    keep_share,
+)
 from src.configs.pretraining import PretrainingDataset, media_of, pretraining_file
 from src.configs.schema import PretrainingConfig
 from src.datasets.augmentation import image_augmentation, video_augmentation
 from src.datasets.captioned import Captioned, Media, read_captioned
-from src.datasets.decoding import make_decoder
 from src.datasets.frames import CentreCrop, Pipeline, RandomCrop, RandomFlip, RepeatFrames
 from src.datasets.images import ImageReader
 from src.datasets.loading import JoinedSets, make_loader
 from src.datasets.mixing import MixedBatches
 from src.datasets.storage import VideoFolder
 from src.datasets.validation import ValidationPairs
-from src.datasets.videos import FrameAugmentation, FrameReader, FrameSource, TrainingVideos
+from src.datasets.videos import FrameAugmentation, FrameSource, TrainingVideos
 from src.distributed.engine import Engine
 from src.evaluation.encoding import chunks, shard
 from src.evaluation.pair_sets import VALIDATION_SEED, PairSet
@@ -27,7 +32,6 @@ from src.training.trainer import TrainingData
 
 logger = logging.getLogger(__name__)
 
-DEBUG_PAIRS = 10  # pairs of a validation set that `debug` and `dry_run` keep
 FLIP_PROBABILITY = 0.5  # of an image left to right, the original's
 
 Collate = Callable[[list[Any]], Any]
@@ -73,7 +77,7 @@ def read_set(config: PretrainingConfig, part: PretrainingDataset) -> CaptionedSe
     return CaptionedSet(part.name, path, items, num_left_out, media, videos, root, part.weight)
 
 
-def build_training_data(
+def mix_sets(
     config: PretrainingConfig,
     sets: Sequence[CaptionedSet],
     *,
@@ -89,38 +93,21 @@ def build_training_data(
         engine: the job.
     """
     dataset = JoinedSets([_training_set(config, one) for one in sets])
-    batches = partial(
-        MixedBatches,
-        [len(one) for one in dataset.sets],
-        weights=[one.weight for one in sets],
-        window=config.gradient_accumulation_steps,
-        batch_size=config.train_batch_size,
-        rank=engine.rank,
-        size=engine.size,
-        seed=config.seed,
-        block_size=config.shuffle_block,
-    )
-
-    def start(first_batch: int) -> Iterator[Any]:
-        loader = make_loader(
-            dataset,
-            batches=batches(start_batch=first_batch),
-            collate=collate,
-            num_workers=config.n_workers,
-            pin_memory=config.pin_mem and engine.device.type == "cuda",
-        )
-        return iter(loader)
-
-    return TrainingData(
-        start,
-        num_samples=len(dataset),
-        batches_per_epoch=batches().batches_per_epoch,
-        samples_per_epoch=batches().examples_per_epoch,
-        num_left_out=sum(one.num_left_out for one in sets),
+    return build_training_data(
+        config,
+        dataset,
+        order=partial(
+            MixedBatches,
+            [len(one) for one in dataset.sets],
+            weights=[one.weight for one in sets],
+            window=config.gradient_accumulation_steps,
+        ),
+        collate=collate,
         description=[
             one.description(num_used=len(used))
             for one, used in zip(sets, dataset.sets, strict=True)
         ],
+        engine=engine,
     )
 
 
@@ -148,15 +135,15 @@ def build_validation_set(
 
 def validation_pairs(config: PretrainingConfig, data: CaptionedSet) -> ValidationPairs[Captioned]:
     """The pairs of a validation set, as they are read."""
-    few = config.debug or config.dry_run
     source: FrameSource
     if data.videos is None:
         source, adjust = _image_reader(config, data, random_crop=False), _still(config)
     else:
-        source = _frame_reader(config, data.videos).for_evaluation()
+        reader = frame_reader(config, data.videos, frame_size=config.resize_size)
+        source = reader.for_evaluation()
         adjust = CentreCrop(config.crop_img_size)
     return ValidationPairs(
-        data.items[:DEBUG_PAIRS] if few else data.items,
+        evaluated_rows(config, data.items),
         source,
         adjust=adjust,
         seed=VALIDATION_SEED,
@@ -172,7 +159,7 @@ def _training_set(config: PretrainingConfig, data: CaptionedSet) -> TrainingVide
         steps = [RandomFlip(FLIP_PROBABILITY), image_augmentation()] * augments
         steps += [_still(config)]
     else:
-        source = _frame_reader(config, data.videos)
+        source = frame_reader(config, data.videos, frame_size=config.resize_size)
         steps = [RandomCrop(config.crop_img_size)] + [video_augmentation()] * augments
     return TrainingVideos(
         keep_share(data.items, share=config.data_ratio, seed=config.seed),
@@ -191,13 +178,3 @@ def _image_reader(
     config: PretrainingConfig, data: CaptionedSet, *, random_crop: bool
 ) -> ImageReader:
     return ImageReader(data.image_root, frame_size=config.crop_img_size, random_crop=random_crop)
-
-
-def _frame_reader(config: PretrainingConfig, videos: VideoFolder) -> FrameReader:
-    return FrameReader(
-        videos,
-        make_decoder(config.video_decoder),
-        num_frames=config.num_frm,
-        sampling=config.frm_sampling_strategy,
-        frame_size=config.resize_size,
-    )

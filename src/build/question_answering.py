@@ -13,7 +13,7 @@ from src.build.data import Annotations
 from src.build.downstream import DownstreamRecipe, TrainingItems
 from src.build.model import build_question_answering_model
 from src.configs.downstream import annotation_file
-from src.configs.schema import DatasetConfig, QaConfig
+from src.configs.schema import DownstreamDataset, QaConfig
 from src.datasets.annotations import sha256_of
 from src.datasets.question_answering import QaCollate, group_questions, label_questions
 from src.datasets.questions import (
@@ -58,7 +58,7 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
         """The answers' labels."""
         return {"ans2label_path": Path(self.config.ans2label_path)}
 
-    def annotation_path(self, part: DatasetConfig) -> Path:
+    def annotation_path(self, part: DownstreamDataset) -> Path:
         """The questions of a set."""
         return Path(annotation_file(part, self.config.task))
 

@@ -9,7 +9,7 @@ from src.build.data import Annotations
 from src.build.downstream import DownstreamRecipe, TrainingItems
 from src.build.model import build_retrieval_model
 from src.configs.downstream import annotation_file
-from src.configs.schema import DatasetConfig, RetrievalConfig
+from src.configs.schema import DownstreamDataset, RetrievalConfig
 from src.datasets.annotations import CaptionRow, read_captions
 from src.datasets.retrieval import RetrievalCollate
 from src.evaluation.report import metrics_table, write_results
@@ -26,7 +26,7 @@ class RetrievalRecipe(DownstreamRecipe[RetrievalConfig, CaptionRow, AlproForRetr
     ROWS = "captions"
     MAY_BE_MISSING = ("text_encoder.cls.*",)  # kept, but not used; question answering has none
 
-    def annotation_path(self, part: DatasetConfig) -> Path:
+    def annotation_path(self, part: DownstreamDataset) -> Path:
         """The captions of a set."""
         return Path(annotation_file(part, None))
 

@@ -13,7 +13,7 @@ from src.configs.options import DataOptions, VideoOptions
 
 
 @dataclass(kw_only=True)
-class DatasetConfig:
+class DownstreamDataset:
     """One entry of `train_datasets`, `val_datasets` or `test_datasets`."""
 
     name: str = required("name of the dataset", remedy="Any name does.")
@@ -22,7 +22,7 @@ class DatasetConfig:
     ann: str | None = option(None, "annotation file of a pretraining set; not read here")
 
 
-def annotation_file(dataset: DatasetConfig, task: str | None) -> str:
+def annotation_file(dataset: DownstreamDataset, task: str | None) -> str:
     """The annotation file of a set of retrieval (`task` None) or question answering.
 
     That there is one was checked when the config was read.
@@ -45,19 +45,19 @@ class DownstreamDataOptions(DataOptions):
 
     TOPIC: ClassVar[str] = DataOptions.TOPIC
 
-    train_datasets: list[DatasetConfig] = option(
+    train_datasets: list[DownstreamDataset] = option(
         [],
         "training sets; each has name, txt (annotation file) and img (folder of videos)",
         needed="training",
         remedy='Add "train_datasets": [{"name": ..., "txt": ..., "img": ...}].',
     )
-    val_datasets: list[DatasetConfig] = option(
+    val_datasets: list[DownstreamDataset] = option(
         [],
         "validation sets: they choose the best checkpoint",
         needed="training",
         remedy='Add "val_datasets": [{"name": ..., "txt": ..., "img": ...}].',
     )
-    test_datasets: list[DatasetConfig] = option([], "evaluated once, after training, if given")
+    test_datasets: list[DownstreamDataset] = option([], "evaluated once, after training, if given")
     max_n_example_per_group: int = option(
         1, "texts that share a video of a batch, at most; retrieval takes only 1", minimum=1
     )

@@ -96,7 +96,8 @@ class DataOptions:
     )
     max_unreadable_fraction: float = option(
         0.05,
-        "unreadable videos that a process may replace, as a share of its samples of an epoch",
+        "unreadable videos or images that a process may replace, as a share of its samples of an"
+        " epoch",
         minimum=0,
         maximum=1,
         per_run=True,

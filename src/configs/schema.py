@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from src.configs import checks, pretraining_checks
 from src.configs.downstream import (
-    DatasetConfig,
     DownstreamDataOptions,
+    DownstreamDataset,
     DownstreamVideoOptions,
     InferenceOptions,
 )
@@ -29,8 +29,8 @@ from src.configs.pretraining import (
 )
 
 __all__ = [
-    "DatasetConfig",
     "DownstreamConfig",
+    "DownstreamDataset",
     "ExperimentConfig",
     "PretrainConfig",
     "PretrainingConfig",

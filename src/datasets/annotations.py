@@ -44,7 +44,7 @@ class Record:
         return self.values.get(key) is not None
 
     def text(self, key: str, *other_names: str, if_missing: str = "") -> str:
-        """The text under this key, or where that is absent, under one of its other names.
+        """The text under this key, or where the key is absent, under one of its other names.
 
         Args:
             key: where the text is.
@@ -54,13 +54,13 @@ class Record:
         Raises:
             InputError: where no such value is there, or none that says something.
         """
-        name = next((name for name in (key, *other_names) if self.has(name)), key)
+        name = self._name(key, *other_names)
         value = self.values.get(name)
         if value is None:
             found = sorted(key for key in self.values if self.has(key))
             remedy = f"; {if_missing}" if if_missing else ""
             raise InputError(
-                f"{self.where}: field {key!r} is missing (fields found: {found}){remedy}"
+                f"{self.where}: field {name!r} is missing (fields found: {found}){remedy}"
             )
         if not isinstance(value, str):
             remedy = "; put it in quotes" if isinstance(value, int | float) else ""
@@ -78,12 +78,24 @@ class Record:
 
     def identifier(self, key: str, *other_names: str) -> str:
         """The text or whole number under this key or another of its names, as stripped text."""
-        for name in (key, *other_names):
-            if type(value := self.values.get(name)) is int:
-                return str(value)
-            if value is not None:
-                break
-        return self.text(key, *other_names).strip()
+        name = self._name(key, *other_names)
+        value = self.values.get(name)
+        if type(value) is int:
+            return str(value)
+        if isinstance(value, float):  # what tables make of whole numbers where one is missing
+            raise InputError(
+                f"{self.where}: field {name!r} is {value!r}, but ids must be text or whole "
+                "numbers; is one missing?"
+            )
+        return self.text(name).strip()
+
+    def _name(self, key: str, *other_names: str) -> str:
+        """The first of these names that the row has, even where it says nothing there.
+
+        Another column never stands in for an empty one: it may hold something else. All rows of a
+        table have the same names, so that one column is chosen for all of them.
+        """
+        return next((name for name in (key, *other_names) if name in self.values), key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 A pickle is a program: it names functions and says what to call them with. Here each name that the
 pickle of a DataFrame has reason to use stands for an inert record of how it was called, from which
 the columns are then read; any other name is refused. So nothing of a pickle is ever run, and which
-pandas wrote it does not matter: 1.0 to 3.1 have been read, without pandas.
+pandas wrote it does not matter: 1.0 to 3.1 have been read, without pandas. Time and memory are not
+bounded: a file made to that end can still take much of both.
 
 Shapes: ``C`` columns of a block, ``R`` rows.
 """
@@ -11,6 +12,7 @@ Shapes: ``C`` columns of a block, ``R`` rows.
 from __future__ import annotations
 
 import pickle
+import reprlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ Columns = dict[str, list[Any]]
 """Values by the name of their column; a missing value is ``None``."""
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
+_MAX_COLUMNS = 10_000  # tables of annotations have a few
+_MAX_MESSAGE = 200  # characters that a message takes over of a file
 _PLAIN_KINDS = "biuf"  # numpy's letters for truth values and numbers
 # What unpickling and reading records of a damaged file can meet.
 _DAMAGES = (
@@ -51,8 +55,11 @@ class _RecordedPartial(_Recorded):
     """A function with some arguments given, to be called with the others (pandas 1.3)."""
 
     def __call__(self, *arguments: Any) -> _Recorded:
-        """What calling the function records."""
-        return self.arguments[0](*arguments)
+        """What calling the function records; of pandas', it is never itself a partial."""
+        function = self.arguments[0]
+        if function not in _STAND_INS.values() or function is _STAND_INS["partial"]:
+            raise pickle.UnpicklingError(f"a partial of {_shown(function)}")
+        return function(*arguments)
 
 
 _MODULES = {
@@ -103,13 +110,13 @@ class _RecordingUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type[_Recorded]:
         if module not in _MODULES.get(name, ()):
             raise InputError(
-                f"the pickle asks for {module}.{name}, which a DataFrame of plain columns has no "
-                f"need of and which may run anything; {_CONVERT}"
+                f"the pickle asks for {_cut(f'{module}.{name}')}, which a DataFrame of plain "
+                f"columns has no need of and which may run anything; {_CONVERT}"
             )
         return _STAND_INS[name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError(f"persistent id {pid!r}")
+        raise pickle.UnpicklingError(f"persistent id {_shown(pid)}")
 
 
 def read_pickled_table(path: Path, columns: Collection[str] | None = None) -> Columns:
@@ -132,8 +139,8 @@ def read_pickled_table(path: Path, columns: Collection[str] | None = None) -> Co
         raise InputError(f"{path}: {error}") from error
     except _DAMAGES as error:
         raise InputError(
-            f"{path}: not a pickled DataFrame of plain columns ({type(error).__name__}: {error}); "
-            f"write the file anew, or {_CONVERT}"
+            f"{path}: not a pickled DataFrame of plain columns ({_name(error)}: "
+            f"{_cut(str(error))}); write the file anew, or {_CONVERT}"
         ) from error
 
 
@@ -168,6 +175,15 @@ def _name(value: Any) -> str:
     return type(value).__name__
 
 
+def _shown(value: Any) -> str:
+    """A value of the file as a message quotes it: in short, whatever it is."""
+    return _cut(reprlib.repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]} ..."
+
+
 def _read_frame(frame: _Recorded, wanted: Collection[str] | None) -> Columns:
     """The wanted columns, in the table's order; what the others hold is never looked at."""
     manager = frame.state.get("_mgr", frame.state.get("_data"))  # _data before pandas 1.1
@@ -179,14 +195,19 @@ def _read_frame(frame: _Recorded, wanted: Collection[str] | None) -> Columns:
         names, _rows = state["0.14.1"]["axes"]
         pairs = [(block["values"], block["mgr_locs"]) for block in state["0.14.1"]["blocks"]]
     names = _read_labels(names)
+    if len(names) > _MAX_COLUMNS:
+        raise InputError(f"{len(names)} columns, more than {_MAX_COLUMNS}; {_CONVERT}")
     found: dict[int, list[Any]] = {}
     for values, places in pairs:
-        for row, position in enumerate(_read_places(places)):
+        positions = _read_places(places)
+        if len(positions) > len(names):
+            raise InputError(f"a block of more columns than have names ({len(names)}); {_CONVERT}")
+        for row, position in enumerate(positions):
             if wanted is None or names[position] in wanted:
                 found[position] = _read_column(values, row, name=names[position])
     columns = {str(names[position]): found[position] for position in sorted(found)}
     if len(columns) < len(found) or len({len(values) for values in columns.values()}) > 1:
-        raise InputError(f"columns of one name or of several lengths ({names}); {_CONVERT}")
+        raise InputError(f"columns of one name or of several lengths ({_shown(names)}); {_CONVERT}")
     return columns
 
 
@@ -221,7 +242,7 @@ def _read_column(values: Any, row: int, *, name: str) -> list[Any]:
     elif kind.startswith("StringArray"):
         values = values.state["_ndarray"]
     elif kind not in _ARRAYS:
-        raise InputError(f"column {name!r} is of no plain kind ({kind}); {_CONVERT}")
+        raise InputError(f"column {_shown(name)} is of no plain kind ({kind}); {_CONVERT}")
     array = _read_array(values)
     return [None if _is_missing(value) else value for value in np.atleast_2d(array)[row].tolist()]
 
@@ -244,7 +265,7 @@ def _read_array(array: _Recorded) -> np.ndarray:
         return np.fromiter(data, dtype=object, count=len(data)).reshape(shape)
     (letters, *_), byte_order = kind.arguments, kind.state[1]
     if letters[:1] not in _PLAIN_KINDS or not letters[1:].isdigit():
-        raise InputError(f"columns of numpy's kind {letters!r} cannot be read; {_CONVERT}")
+        raise InputError(f"columns of numpy's kind {_shown(letters)} cannot be read; {_CONVERT}")
     plain = np.dtype(letters).newbyteorder(byte_order)
     return np.frombuffer(_read_bytes(data), dtype=plain).reshape(shape, order=order)
 
@@ -255,7 +276,7 @@ def _read_arrow(array: _Recorded) -> list[str | None]:
         return [text for chunk in array.arguments[0] for text in _read_arrow(chunk)]
     ((kind, length, _missing, offset, buffers, *_),) = array.arguments
     if kind.arguments[0] not in ("large_string", "string"):
-        raise InputError(f"columns of Arrow's kind {kind.arguments[0]!r} cannot be read")
+        raise InputError(f"columns of Arrow's kind {_shown(kind.arguments[0])} cannot be read")
     validity, ends, data = (_read_bytes(buffer) for buffer in buffers)
     if not length:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -140,10 +141,18 @@ class _BatchReader(Dataset[Any]):
 
 
 class _BatchLoader(DataLoader[Any]):
-    """Raises the users' mistakes that the workers meet."""
+    """Starts workers that share memory, and raises the users' mistakes that they meet."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # narrower in PyTorch's stubs
-        for batch in super().__iter__():
+        # Workers are forked here. Their garbage collectors would write to every object they look
+        # at, and so copy the memory of long annotation lists into each worker; frozen ones are left
+        # alone. The caller's own collector goes on as before.
+        gc.freeze()
+        try:
+            batches = super().__iter__()
+        finally:
+            gc.unfreeze()
+        for batch in batches:
             if isinstance(batch, _Refusal):
                 raise InputError(batch.message)
             yield batch

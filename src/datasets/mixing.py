@@ -9,8 +9,11 @@ import numpy as np
 
 from src.datasets.loading import EpochBatches
 
+# Tells the generators of the sources drawn, [seed, block, stream], from those of the orders,
+# [seed, epoch]: numpy extends short seeds by zeros, and this is not 0. Not from all others: that of
+# block b is the one that samples the frames of example 65536 in epoch b. This does no harm, as what
+# the two numbers decide has nothing to do with each other.
 _MIXING_STREAM = 1 << 16
-"""Tells the generators of the sources drawn from those of the orders, numbered by epoch."""
 _DRAWS = 4096  # that one generator gives: a run that is resumed skips as many at a time
 
 

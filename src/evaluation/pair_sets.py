@@ -37,8 +37,8 @@ class Measured:
     rates: Mapping[str, Rate]
 
     def values(self, name: str) -> dict[str, Tensor]:
-        """``<name>_loss`` and the shares in percent, each a scalar."""
-        shares = {key: _percent(*rate) for key, rate in self.rates.items()}
+        """``<name>_loss`` and the shares in percent, each a scalar; not those of nothing."""
+        shares = {key: 100.0 * rate.hits / rate.of for key, rate in self.rates.items() if rate.of}
         return {f"{name}_loss": self.loss, **shares}
 
 
@@ -132,7 +132,3 @@ def _means(totals: Mapping[str, float]) -> dict[str, float]:
     }
     loss = sum(value for name, value in means.items() if name.endswith("_loss"))
     return {"loss": loss, **means}
-
-
-def _percent(hits: Tensor, of: Tensor | int) -> Tensor:
-    return 100.0 * hits / max(of, 1) if isinstance(of, int) else 100.0 * hits / of.clamp(min=1)

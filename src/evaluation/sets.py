@@ -62,9 +62,7 @@ class Named(Protocol):
         ...
 
 
-def check_unreadable(
-    data: Named, unreadable: Sequence[UnreadableVideo], *, allowed: bool
-) -> None:
+def check_unreadable(data: Named, unreadable: Sequence[UnreadableVideo], *, allowed: bool) -> None:
     """Log which videos of a set could not be read, on all ranks together.
 
     Raises:
@@ -75,12 +73,15 @@ def check_unreadable(
     names = "\n".join(f"  {video.video_id}: {video.reason}" for video in unreadable)
     if not allowed:
         raise InputError(
-            f"{data.name}: {len(unreadable)} of {len(data.video_ids)} videos named in "
-            f"{data.annotations} cannot be read:\n{names}\n"
+            f"{data.name}: {len(unreadable)} of {len(data.video_ids)} videos or images named "
+            f"in {data.annotations} cannot be read:\n{names}\n"
             "Repair them, or set allow_missing_videos to 1 to evaluate without them."
         )
     logger.warning(
-        "%s: evaluated without %d unreadable videos:\n%s", data.name, len(unreadable), names
+        "%s: evaluated without %d unreadable videos or images:\n%s",
+        data.name,
+        len(unreadable),
+        names,
     )
 
 

@@ -5,6 +5,8 @@ B: pairs of this process, G: pairs of all processes in rank order, E: width of t
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,6 +27,51 @@ def similarity(queries: Tensor, keys: Tensor, *, temperature: Tensor | float) ->
         return queries.float() @ keys.float().t() / temperature
 
 
+class Contrast(NamedTuple):
+    """Scaled similarities (B, G) of this process's videos to all texts, of its texts to all videos.
+
+    They are -inf where a pair must not count.
+    """
+
+    video_to_text: Tensor
+    text_to_video: Tensor
+
+
+def contrast(
+    video: Tensor,
+    text: Tensor,
+    *,
+    all_video: Tensor,
+    all_text: Tensor,
+    temperature: Tensor | float,
+    exclude: Tensor | None = None,
+) -> Contrast:
+    """Similarities of B pairs to all G; see `contrastive_loss` for the arguments."""
+    video_to_text = similarity(video, all_text, temperature=temperature)  # (B, G)
+    text_to_video = similarity(text, all_video, temperature=temperature)  # (B, G)
+    if exclude is not None:
+        video_to_text = video_to_text.masked_fill(exclude, -torch.inf)
+        text_to_video = text_to_video.masked_fill(exclude, -torch.inf)
+    return Contrast(video_to_text, text_to_video)
+
+
+def loss_of_contrast(scores: Contrast, *, offset: int = 0) -> Tensor:
+    """Mean of both directions' cross-entropy of finding the own partner among all pairs.
+
+    Args:
+        scores: From `contrast`.
+        offset: Place of this process's first pair among all.
+
+    Returns:
+        Scalar, float32.
+    """
+    video_to_text, text_to_video = scores
+    own = torch.arange(offset, offset + len(video_to_text), device=video_to_text.device)  # (B,)
+    loss_of_videos = functional.cross_entropy(video_to_text, own)
+    loss_of_texts = functional.cross_entropy(text_to_video, own)
+    return (loss_of_videos + loss_of_texts) / 2
+
+
 def contrastive_loss(
     video: Tensor,
     text: Tensor,
@@ -35,7 +82,7 @@ def contrastive_loss(
     offset: int = 0,
     exclude: Tensor | None = None,
 ) -> Tensor:
-    """Mean of both directions' cross-entropy of finding the own partner among all pairs.
+    """The loss of similarities that are not asked for otherwise.
 
     Args:
         video: (B, E) unit vectors of this process.
@@ -43,19 +90,19 @@ def contrastive_loss(
         all_video: (G, E), in which rows `offset` ... `offset + B - 1` are `video`.
         all_text: (G, E), the same for `text`.
         temperature: Divisor of the similarities, a scalar; learnt if it is a parameter.
-        offset: Place of this process's first pair among all.
+        offset: See `loss_of_contrast`.
         exclude: (B, G) bool, True where a pair must not count as a negative, as another caption of
             the same video; None means that all others are negatives.
 
     Returns:
         Scalar, float32.
     """
-    targets = torch.arange(offset, offset + len(video), device=video.device)  # (B,)
-    video_to_text = similarity(video, all_text, temperature=temperature)  # (B, G)
-    text_to_video = similarity(text, all_video, temperature=temperature)  # (B, G)
-    if exclude is not None:
-        video_to_text = video_to_text.masked_fill(exclude, -torch.inf)
-        text_to_video = text_to_video.masked_fill(exclude, -torch.inf)
-    loss_of_videos = functional.cross_entropy(video_to_text, targets)
-    loss_of_texts = functional.cross_entropy(text_to_video, targets)
-    return (loss_of_videos + loss_of_texts) / 2
+    scores = contrast(
+        video,
+        text,
+        all_video=all_video,
+        all_text=all_text,
+        temperature=temperature,
+        exclude=exclude,
+    )
+    return loss_of_contrast(scores, offset=offset)

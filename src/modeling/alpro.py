@@ -1,6 +1,7 @@
 """ALPRO (Li et al., CVPR 2022): a video encoder, a text encoder, and a fusion of both.
 
-B: batch, T: frames, N: patches per frame, L: text tokens, D: width, E: width of the embeddings.
+B: batch, T: frames, N: patches per frame, P: patches per side, L: text tokens, D: width, E: width
+of the embeddings.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class TextFeatures(NamedTuple):
         """The texts `rows` (K,), in that order, repeated where an index repeats."""
         return TextFeatures(self.tokens[rows], self.mask[rows], self.embedding[rows])
 
+    def split(self, size: int) -> list[TextFeatures]:
+        """The texts in parts of `size`, in order; views, no copies."""
+        return [TextFeatures(*parts) for parts in zip(*(x.split(size) for x in self), strict=True)]
+
 
 def concatenated(texts: Sequence[TextFeatures]) -> TextFeatures:
     """Texts of the same length L, one after the other."""
@@ -83,10 +88,22 @@ class AlproModel(nn.Module):
         self.text_proj = nn.Linear(text_encoder.width, embed_dim)
         self.temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
 
-    def encode_video(self, frames: Tensor) -> VideoFeatures:
-        """(B, T, 3, S, S) normalised frames to tokens (B, 1+N, D) and unit vectors (B, E)."""
+    def encode_video(self, frames: Tensor, *, region: Tensor | None = None) -> VideoFeatures:
+        """Frames to tokens (B, 1+N, D) and unit vectors (B, E).
+
+        Args:
+            frames: (B, T, 3, S, S) normalised.
+            region: (B, P, P) bool, true where there is something to see, P * P = N; None for
+                everywhere. The mean of the patch tokens is then that of the region's; the class
+                token stands for the whole, as in the original.
+        """
         tokens = self.visual_encoder(frames)  # (B, 1+N, D)
-        pooled = tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(dim=1)  # (B, D)
+        if self.pooling == "cls":
+            pooled = tokens[:, 0]  # (B, D)
+        elif region is None:
+            pooled = tokens[:, 1:].mean(dim=1)
+        else:
+            pooled = mean_inside(tokens[:, 1:], region)
         return VideoFeatures(tokens, _unit(self.vision_proj(pooled)))
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
@@ -125,6 +142,13 @@ class AlproForRetrieval(AlproModel):
     def match(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
         """Pair row i of `text` with row i of `video`: logits (B, 2); see `MATCH`."""
         return self.itm_head(self.fuse_first(text, video))
+
+
+def mean_inside(patches: Tensor, region: Tensor) -> Tensor:
+    """The mean (B, D) of the patch tokens (B, N, D) inside a region (B, P, P) bool, N = P * P."""
+    inside = region.flatten(1).unsqueeze(-1)  # (B, N, 1)
+    mean = (patches * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+    return mean.to(patches.dtype)
 
 
 def _unit(x: Tensor) -> Tensor:

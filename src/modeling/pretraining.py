@@ -10,7 +10,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from src.modeling.alpro import AlproForRetrieval, Pooling
+from src.modeling.alpro import AlproForRetrieval, Pooling, mean_inside
 from src.modeling.encoders import VideoEncoder
 from src.modeling.prompter import Prompter
 from src.modeling.text import SplitBert
@@ -92,6 +92,4 @@ class AlproForPretraining(AlproForRetrieval):
         """
         assert self.mpm_head is not None, "a model without a prompter has no entity head"
         patches = fused[:, num_text_tokens + 1 :]  # (B, N, D), the class token skipped
-        inside = region.flatten(1).unsqueeze(-1)  # (B, N, 1)
-        mean = (patches * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)  # (B, D)
-        return self.mpm_head(mean.to(patches.dtype))
+        return self.mpm_head(mean_inside(patches, region))

@@ -78,6 +78,34 @@ def ensemble(embeddings: Tensor, *, num_entities: int) -> Tensor:
     return embeddings.unflatten(0, (-1, num_entities)).mean(dim=0)
 
 
+def check_prompts(tokenize: Tokenize, entities: Sequence[str]) -> None:
+    """Check that the prompts of entities are short enough.
+
+    Args:
+        tokenize: May cut texts, but not below `MAX_PROMPT_TOKENS` + 1 tokens.
+        entities: Any number.
+
+    Raises:
+        InputError: an entity's prompt has more than `MAX_PROMPT_TOKENS` tokens.
+    """
+    for media in TEMPLATES:
+        prompts = prompts_of(entities, media)
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            _tokenized(tokenize, prompts[start : start + PROMPTS_AT_ONCE])
+
+
+def _tokenized(tokenize: Tokenize, prompts: list[str]) -> tuple[Tensor, Tensor]:
+    """Ids and mask (len(prompts), L), if all are short enough."""
+    ids, mask = tokenize(prompts)
+    too_long = (mask.sum(dim=1) > MAX_PROMPT_TOKENS).nonzero().flatten().tolist()
+    if too_long:
+        raise InputError(
+            f"entity_file_path: the prompt {prompts[too_long[0]]!r} has more than "
+            f"{MAX_PROMPT_TOKENS} tokens. Shorten that entity, or take it out of the file."
+        )
+    return ids, mask
+
+
 class Prompter(AlproModel):
     """Two encoders in one space, and the embeddings of the entities' prompts.
 
@@ -148,17 +176,20 @@ class Prompter(AlproModel):
         self.train(was_training)
 
     @torch.no_grad()
-    def entity_probabilities(self, frames: Tensor, media: Media) -> Tensor:
+    def entity_probabilities(
+        self, frames: Tensor, media: Media, *, region: Tensor | None = None
+    ) -> Tensor:
         """How probably each entity is what a region shows.
 
         Args:
             frames: (B, T, 3, S, S) normalised, erased outside the region.
             media: Which prompts to compare with.
+            region: (B, P, P) bool, true inside, see `encode_video`; None for everywhere.
 
         Returns:
             (B, K) float32, each row of sum 1.
         """
-        embedding = self.encode_video(frames).embedding  # (B, E)
+        embedding = self.encode_video(frames, region=region).embedding  # (B, E)
         with torch.autocast(frames.device.type, enabled=False):
             prompts = self.prompt_embeddings(media).float()
             scores = functional.linear(embedding.float(), prompts) / self.temp.float()
@@ -166,12 +197,6 @@ class Prompter(AlproModel):
 
     def _encode_prompts(self, tokenize: Tokenize, prompts: list[str]) -> Tensor:
         """Unit vectors (len(prompts), E)."""
-        ids, mask = tokenize(prompts)
-        too_long = (mask.sum(dim=1) > MAX_PROMPT_TOKENS).nonzero().flatten().tolist()
-        if too_long:
-            raise InputError(
-                f"entity_file_path: the prompt {prompts[too_long[0]]!r} has more than "
-                f"{MAX_PROMPT_TOKENS} tokens. Shorten that entity, or take it out of the file."
-            )
+        ids, mask = _tokenized(tokenize, prompts)
         device = self.video_prompt_feat.device
         return self.encode_text(ids.to(device), mask.to(device)).embedding

@@ -9,12 +9,11 @@ from torch import Tensor
 from src.datasets.masking import IGNORED
 from src.distributed.engine import Engine
 from src.evaluation.pair_sets import Measured, Rate
-from src.losses.contrastive import similarity
 from src.losses.masked_language import masked_language_loss
 from src.losses.matching import matching_labels, matching_loss
 from src.losses.prompted_entity import confident, prompted_entity_loss
 from src.modeling.alpro import TextFeatures, VideoFeatures
-from src.tasks.pair_losses import contrast, gather_embeddings, own_columns
+from src.tasks.pair_losses import contrast_loss, contrast_with_all, own_columns
 
 
 def measure_contrast(
@@ -30,22 +29,19 @@ def measure_contrast(
     Args:
         video: of B pairs.
         text: of the same pairs.
-        temperature: divides the similarities.
+        temperature: see :class:`src.tasks.pair_losses.Among`, as the others.
         engine: the job.
-        exclude: (B, G), pairs that are no negatives; None for none.
+        exclude: pairs that are no negatives.
     """
-    everyone = gather_embeddings(video, text, engine=engine)
-    loss = contrast(video, text, everyone, temperature=temperature, engine=engine, exclude=exclude)
-    num_pairs = len(video.embedding)
+    scores = contrast_with_all(video, text, temperature=temperature, engine=engine, exclude=exclude)
+    num_pairs = len(scores.video_to_text)
     own = own_columns(num_pairs, engine=engine)
-    right = torch.arange(own.start, own.stop, device=loss.device)  # (B,)
-    with torch.no_grad():
-        v2t = similarity(video.embedding, everyone.text, temperature=temperature)  # (B, G)
-        t2v = similarity(text.embedding, everyone.video, temperature=temperature)  # (B, G)
-        if exclude is not None:
-            v2t, t2v = (scores.masked_fill(exclude, -torch.inf) for scores in (v2t, t2v))
-    rates = {"i2t_acc": _rate(v2t, right), "t2i_acc": _rate(t2v, right)}
-    return Measured(loss, num_pairs, rates)
+    right = torch.arange(own.start, own.stop, device=scores.video_to_text.device)  # (B,)
+    rates = {
+        "i2t_acc": _rate(scores.video_to_text, right),
+        "t2i_acc": _rate(scores.text_to_video, right),
+    }
+    return Measured(contrast_loss(scores, engine=engine), num_pairs, rates)
 
 
 def measure_matching(logits: Tensor, num_positive: int) -> Measured:

@@ -4,9 +4,10 @@ Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, L text tok
 D width, K entities, P patches per side.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from src.datasets.masking import IGNORED
 from src.datasets.pretraining import PretrainBatch
 from src.datasets.transforms import erase_outside
-from src.distributed.engine import Engine, SingleProcess
-from src.evaluation.pair_sets import Measured, PairSet, mean_losses
-from src.evaluation.running import Progress, evaluation_mode
+from src.distributed.engine import Engine
+from src.evaluation.pair_sets import Measured, PairSet
+from src.evaluation.running import Progress
 from src.losses.matching import Pairs, with_positives
 from src.modeling.alpro import TextFeatures, VideoFeatures, concatenated
 from src.modeling.pretraining import AlproForPretraining
@@ -26,8 +27,10 @@ from src.pretrain.measures import (
     measure_matching,
     measure_words,
 )
-from src.tasks.pair_losses import hard_negatives, same_video
-from src.training.task import Task
+from src.pretrain.pair_task import PairTask
+from src.tasks.pair_losses import hard_negatives
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class Objectives:
         return self.itc or self.itm or self.mpm
 
 
-class PretrainingTask(Task):
+class PretrainingTask(PairTask):
     """ALPRO's pretraining (section 3). The encoders run once per batch, for all losses."""
 
     model: AlproForPretraining
@@ -78,18 +81,20 @@ class PretrainingTask(Task):
             allow_missing_videos: validate without what cannot be read.
             progress: shows validation's batches.
         """
-        super().__init__()
-        self.model = model
-        self._engine = engine
-        self._normalize = normalize
+        super().__init__(
+            model,
+            engine=engine,
+            normalize=normalize,
+            mask_same_video=mask_same_video,
+            precision=precision,
+            allow_missing_videos=allow_missing_videos,
+            progress=progress,
+        )
         self._objectives = objectives
         self._itm_start_step = itm_start_step
-        self._mask_same_video = mask_same_video
         self._entity_threshold = entity_threshold
-        self._precision = precision
-        self._allow_missing_videos = allow_missing_videos
-        self._progress = progress
         self._matches_now = objectives.itm
+        self._has_warned = engine.rank != 0
 
     def begin_update(self, step: int) -> None:
         """Switch VTM on when its time has come."""
@@ -104,24 +109,26 @@ class PretrainingTask(Task):
         }
         return {"loss": torch.stack([one.loss for one in found.values()]).sum(), **values}
 
+    def measure_all(
+        self, batch: PretrainBatch, *, engine: Engine, generator: torch.Generator
+    ) -> Mapping[str, Measured]:
+        """The losses of B pairs among those of an engine's ranks, VTM whether it is on or not."""
+        return self._measure(
+            batch, engine=engine, with_matching=self._objectives.itm, generator=generator
+        )
+
     def evaluate(self, data: Sequence[PairSet]) -> dict[str, float]:
         """Mean losses and accuracies; negatives are those of the same validation batch."""
-        alone = SingleProcess(self._engine.device, scale_loss=False)
-
-        def measure(batch: PretrainBatch, generator: torch.Generator) -> Mapping[str, Measured]:
-            return self._measure(
-                batch, engine=alone, with_matching=self._objectives.itm, generator=generator
+        metrics = super().evaluate(data)
+        if metrics.get("mpm_confident") == 0.0 and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "mpm_confident is 0: the prompter reaches entity_threshold %g for none of the "
+                "validation pairs, so PEM teaches nothing; lower entity_threshold, or train the "
+                "prompter longer",
+                self._entity_threshold,
             )
-
-        with evaluation_mode(self.model):
-            return mean_losses(
-                data,
-                measure,
-                engine=self._engine,
-                precision=self._precision,
-                allow_missing=self._allow_missing_videos,
-                progress=self._progress,
-            )
+        return metrics
 
     def _measure(
         self,
@@ -136,13 +143,14 @@ class PretrainingTask(Task):
         video = model.encode_video(self._normalize(batch.frames))
         plain, masked = self._encode_texts(batch)
         fused, fused_masked = self._fuse_whole(plain, masked, video)  # (B, L+1+N, D) each
-        exclude = same_video(batch.video_ids, engine=engine) if self._mask_same_video else None
-        about: dict[str, Any] = {"temperature": model.temp, "engine": engine, "exclude": exclude}
+        among = self._among(batch, engine=engine)
         found = {}
         if objectives.itc:
-            found["itc"] = measure_contrast(video, plain, **about)
+            assert plain is not None
+            found["itc"] = measure_contrast(video, plain, **among)
         if with_matching:
-            negatives = hard_negatives(video, plain, **about, generator=generator)
+            assert plain is not None
+            negatives = hard_negatives(video, plain, **among, generator=generator)
             logits = self._match(plain, video, fused, negatives)
             found["itm"] = measure_matching(logits, len(batch.video_ids))
         if objectives.mlm:
@@ -155,30 +163,36 @@ class PretrainingTask(Task):
             found["mpm"] = self._measure_entities(batch, fused)
         return found
 
-    def _encode_texts(self, batch: PretrainBatch) -> tuple[TextFeatures, TextFeatures]:
+    def _encode_texts(
+        self, batch: PretrainBatch
+    ) -> tuple[TextFeatures | None, TextFeatures | None]:
         """The B captions as they are and with hidden words, in one pass.
 
-        What no loss needs is left out; the other stands in its place.
+        What no loss needs is left out.
         """
         ids = [batch.text_ids] * self._objectives.plain_text
         if self._objectives.mlm:
             assert batch.masked_ids is not None
             ids.append(batch.masked_ids)
         texts = self.model.encode_text(torch.cat(ids), torch.cat([batch.text_mask] * len(ids)))
-        own = torch.arange(len(batch.text_ids), device=texts.mask.device)
-        return texts.select(own), texts.select(own + (len(ids) - 1) * len(own))
+        parts = texts.split(len(batch.text_ids))
+        return (
+            parts[0] if self._objectives.plain_text else None,
+            parts[-1] if self._objectives.mlm else None,
+        )
 
     def _fuse_whole(
-        self, plain: TextFeatures, masked: TextFeatures, video: VideoFeatures
+        self, plain: TextFeatures | None, masked: TextFeatures | None, video: VideoFeatures
     ) -> tuple[Tensor | None, Tensor | None]:
         """Pairs fused for more than their first position, in one pass: (B, L+1+N, D) each.
 
         Args:
             plain: the captions as they are; fused if PEM is on.
-            masked: the captions with hidden words; fused if MLM is on.
+            masked: the captions with hidden words; fused if there are any.
             video: of the same pairs.
         """
-        texts = [plain] * self._objectives.mpm + [masked] * self._objectives.mlm
+        wanted = (plain if self._objectives.mpm else None, masked)
+        texts = [text for text in wanted if text is not None]
         if not texts:
             return None, None
         own = torch.arange(len(video.tokens), device=video.tokens.device)
@@ -194,9 +208,12 @@ class PretrainingTask(Task):
     ) -> Tensor:
         """Matching logits (B+M, 2), the B positives first; those that are fused are not again."""
         model = self.model
-        pairs = negatives if fused is not None else with_positives(negatives, len(video.tokens))
+        own = None if fused is None else model.itm_head(fused[:, 0])  # (B, 2)
+        if own is not None and len(negatives.texts) == 0:
+            return own
+        pairs = negatives if own is not None else with_positives(negatives, len(video.tokens))
         logits = model.match(plain.select(pairs.texts), video.select(pairs.videos))
-        return logits if fused is None else torch.cat([model.itm_head(fused[:, 0]), logits])
+        return logits if own is None else torch.cat([own, logits])
 
     def _measure_entities(self, batch: PretrainBatch, fused: Tensor) -> Measured:
         """PEM: what the prompter sees in each region, told from the region's fused tokens."""
@@ -229,7 +246,7 @@ def tell_entities(
     assert model.prompter is not None
     assert batch.region is not None
     erased = normalize(erase_outside(batch.frames, batch.region))
-    targets = model.prompter.entity_probabilities(erased, batch.media)
+    targets = model.prompter.entity_probabilities(erased, batch.media, region=batch.region)
     num_text_tokens = batch.text_ids.shape[1]
     logits = model.predict_entities(fused, num_text_tokens=num_text_tokens, region=batch.region)
     return ToldEntities(logits, targets)

@@ -1,17 +1,17 @@
 """What all objectives over matching pairs share: VTC over all ranks, and the pairs of VTM.
 
-Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, E width of the embeddings.
+Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks.
 """
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from src.distributed.engine import Engine
-from src.losses.contrastive import contrastive_loss, similarity
+from src.losses.contrastive import Contrast, contrast, loss_of_contrast, similarity
 from src.losses.matching import Pairs, negative_pairs, sample_hard_negatives
 from src.modeling.alpro import TextFeatures, VideoFeatures
 
@@ -29,46 +29,48 @@ def own_columns(num_pairs: int, *, engine: Engine) -> slice:
     return slice(engine.rank * num_pairs, (engine.rank + 1) * num_pairs)
 
 
-class Embeddings(NamedTuple):
-    """Unit vectors (G, E) of the pairs of all ranks, in rank order."""
+class Among(TypedDict):
+    """What pairs are compared among, as keyword arguments."""
 
-    video: Tensor
-    text: Tensor
+    temperature: Tensor
+    """Divides the similarities."""
+    engine: Engine
+    """The job."""
+    exclude: Tensor | None
+    """(B, G) from :func:`same_video`, pairs that are no negatives; None for none."""
 
 
-def gather_embeddings(video: VideoFeatures, text: TextFeatures, *, engine: Engine) -> Embeddings:
-    """The embeddings of all ranks' pairs, with the gradient that reaches each from any rank."""
-    return Embeddings(engine.all_gather(video.embedding), engine.all_gather(text.embedding))
-
-
-def contrast(
+def contrast_with_all(
     video: VideoFeatures,
     text: TextFeatures,
-    everyone: Embeddings,
     *,
     temperature: Tensor,
     engine: Engine,
     exclude: Tensor | None,
-) -> Tensor:
-    """VTC of this rank's pairs against those of all ranks.
+) -> Contrast:
+    """This rank's B pairs against those of all ranks, with the gradient that reaches each from any.
 
     Args:
         video: of B pairs.
         text: of the same pairs.
-        everyone: all pairs.
-        temperature: divides the similarities.
+        temperature: see :class:`Among`, as the others.
         engine: the job.
-        exclude: (B, G) from :func:`same_video`, pairs that are no negatives; None for none.
+        exclude: pairs that are no negatives.
     """
-    return contrastive_loss(
+    return contrast(
         video.embedding,
         text.embedding,
-        all_video=everyone.video,
-        all_text=everyone.text,
+        all_video=engine.all_gather(video.embedding),
+        all_text=engine.all_gather(text.embedding),
         temperature=temperature,
-        offset=own_columns(len(video.embedding), engine=engine).start,
         exclude=exclude,
     )
+
+
+def contrast_loss(scores: Contrast, *, engine: Engine) -> Tensor:
+    """VTC of this rank's pairs, from :func:`contrast_with_all`."""
+    num_pairs = len(scores.video_to_text)
+    return loss_of_contrast(scores, offset=own_columns(num_pairs, engine=engine).start)
 
 
 def hard_negatives(
@@ -85,9 +87,9 @@ def hard_negatives(
     Args:
         video: of B pairs.
         text: of the same pairs.
-        temperature: divides the similarities.
+        temperature: see :class:`Among`, as the next two.
         engine: the job.
-        exclude: (B, G) from :func:`same_video`, pairs that are no negatives; None for none.
+        exclude: pairs that are no negatives.
         generator: on the model's device; None takes PyTorch's own.
     """
     v2t = similarity(video.embedding, text.embedding, temperature=temperature)  # (B, B)

@@ -4,7 +4,6 @@ Shapes: B pairs on this rank, G pairs on all ranks.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,13 @@ from src.evaluation.running import evaluation_mode
 from src.evaluation.sets import EvaluationSet
 from src.losses.matching import matching_loss, with_positives
 from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
-from src.tasks.pair_losses import contrast, gather_embeddings, hard_negatives, same_video
+from src.tasks.pair_losses import (
+    Among,
+    contrast_loss,
+    contrast_with_all,
+    hard_negatives,
+    same_video,
+)
 from src.training.task import Task
 
 VALIDATION_SEED = 0  # of the negatives in the validation loss, which is thus the same on every run
@@ -93,14 +98,14 @@ class RetrievalTask(Task):
     ) -> dict[str, Tensor]:
         """The losses of B pairs among the G pairs of an engine's ranks."""
         exclude = same_video(video_ids, engine=engine) if self._mask_same_video else None  # (B, G)
-        about: dict[str, Any] = {"temperature": self.model.temp, "engine": engine}
-        about["exclude"] = exclude
+        among: Among = {"temperature": self.model.temp, "engine": engine, "exclude": exclude}
         losses = {}
         if self._use_itc:
-            everyone = gather_embeddings(video, text, engine=engine)
-            losses["itc_loss"] = contrast(video, text, everyone, **about)
+            losses["itc_loss"] = contrast_loss(
+                contrast_with_all(video, text, **among), engine=engine
+            )
         if with_matching:
-            negatives = hard_negatives(video, text, **about, generator=generator)
+            negatives = hard_negatives(video, text, **among, generator=generator)
             pairs = with_positives(negatives, len(video_ids))
             logits = self.model.match(text.select(pairs.texts), video.select(pairs.videos))
             losses["itm_loss"] = matching_loss(logits, len(video_ids))

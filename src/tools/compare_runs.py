@@ -98,24 +98,35 @@ def measured(folder: Path) -> dict[str, float]:
     """What the evaluations in and below a folder measured: measure -> percent.
 
     Raises:
-        InputError: there are none, or two of the same task.
+        InputError: there are none, two of the same task, or a file is not what it should be.
     """
     found: dict[str, float] = {}
     seen: dict[str, Path] = {}
     for path in sorted(folder.glob("**/results_*/*/scores.json")):
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        measures = ANSWERING_MEASURES if "overall_acc" in scores else RETRIEVAL_MEASURES
-        for name, measure in measures.items():
+        for name, value in _read_scores(path).items():
             if name in seen:
                 raise InputError(
                     f"{folder} has two results of the same task, {seen[name]} and {path}: name"
                     " folders with one of each"
                 )
             seen[name] = path
-            found[name] = measure(scores)
+            found[name] = value
     if not found:
         raise InputError(f"no scores.json in {folder}/**/results_*/: evaluate the runs first")
     return found
+
+
+def _read_scores(path: Path) -> dict[str, float]:
+    """What one evaluation measured: measure -> percent."""
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        measures = ANSWERING_MEASURES if "overall_acc" in scores else RETRIEVAL_MEASURES
+        return {name: float(measure(scores)) for name, measure in measures.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate"
+            " the run anew"
+        ) from error
 
 
 def _check_numbers(folders: Mapping[str, Sequence[Path]]) -> None:

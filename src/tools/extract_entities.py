@@ -19,14 +19,27 @@ from typing import Any
 
 from tqdm import tqdm
 
+from src.configs.downstream import annotation_in
+from src.configs.fields import options_of
 from src.configs.layers import read_json_object
-from src.configs.pretraining import told_media
+from src.configs.pretraining import media_of
 from src.configs.problems import ConfigError, Problem
+from src.configs.reading import read_values
+from src.configs.schema import (
+    DownstreamDataset,
+    ExperimentConfig,
+    PretrainConfig,
+    PretrainingDataset,
+    QaConfig,
+    RetrievalConfig,
+)
+from src.datasets.annotations import read_captions
 from src.datasets.captioned import read_captioned
 from src.datasets.questions import read_questions
 from src.errors import USER_ERROR_EXIT_CODE, InputError
 from src.tools.nouns import TagCounts, count_tags, entities_of, load_tagger
 from src.tools.results import positive
+from src.training.output import write_atomically
 
 DEFAULT_FILE = Path("data/unigrams.txt")
 DEFAULT_NUM_ENTITIES = 1000
@@ -34,6 +47,7 @@ CAPTIONS_PER_JOB = 2000
 LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 QUESTION_KEYS = ("ans2label_path", "task")
 """Keys that only configs of question answering have."""
+READ_KEYS = ("train_datasets", "task", "entity_file_path", "num_entities")
 
 Job = list[tuple[str, int]]
 """Captions with how often each of them occurs."""
@@ -102,11 +116,11 @@ def extract_entities(
         InputError: the config or an annotation file is wrong, there are too few nouns, or another
             list would be replaced.
     """
-    config = _read_config(config_file)
+    kind, config = _read_config(config_file)
     path = output_file or Path(config.get("entity_file_path") or DEFAULT_FILE)
-    asked = num_entities or config.get("num_entities")
+    asked = num_entities or config["num_entities"]
     start = time.perf_counter()
-    captions = Counter(_training_texts(config, config_file))
+    captions = Counter(_training_texts(kind, config, config_file=config_file))
     nouns = entities_of(_count_in_parallel(captions, num_workers=num_workers))
     seconds = time.perf_counter() - start
     print(
@@ -127,51 +141,68 @@ def extract_entities(
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> tuple[type[ExperimentConfig], dict[str, Any]]:
+    """The kind of a config, and what matters here of its values; ``num_entities`` may be None."""
     problems: list[Problem] = []
-    config = read_json_object(path, named_by="--config", problems=problems)
-    for key in ("entity_file_path", "task"):
-        if not isinstance(config.get(key), str | None):
-            problems.append(Problem(str(path), f"{key} must be text."))
-    num_entities = config.get("num_entities", DEFAULT_NUM_ENTITIES)
-    if not isinstance(num_entities, int) or num_entities < 1:
-        problems.append(Problem(str(path), "num_entities must be a number above 0."))
+    raw = read_json_object(path, named_by="--config", problems=problems)
+    kind = _kind_of(raw)
+    read = {key: raw[key] for key in READ_KEYS if key in raw}
+    values = read_values(kind, read, locate=lambda key: (str(path), key), problems=problems)
     if problems:
         raise ConfigError(problems)
-    return config
+    if "num_entities" not in raw:
+        values["num_entities"] = None  # the default of training is none here: as many as there are
+    return kind, values
 
 
-def _training_texts(config: Mapping[str, Any], config_file: Path) -> Iterator[str]:
+def _kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
+    """What a config is of, by keys and parts of sets that only one kind has."""
+    if any(raw.get(key) for key in QUESTION_KEYS):
+        return QaConfig
+    of_retrieval = options_of(RetrievalConfig).keys() | RetrievalConfig.INERT
+    sets = raw.get("train_datasets")
+    if raw.keys() & (options_of(PretrainConfig).keys() - of_retrieval) or (
+        isinstance(sets, list) and any(isinstance(one, dict) and not one.get("txt") for one in sets)
+    ):
+        return PretrainConfig
+    return RetrievalConfig
+
+
+def _training_texts(
+    kind: type[ExperimentConfig], config: Mapping[str, Any], *, config_file: Path
+) -> Iterator[str]:
     """All captions or questions of the training sets, repetitions included."""
-    datasets = config.get("train_datasets")
-    if not datasets or not isinstance(datasets, list):
+    if not config["train_datasets"]:
         raise InputError(
             f"{config_file}: train_datasets must be a list of objects, of one at least"
         )
-    is_questions = any(config.get(key) for key in QUESTION_KEYS)
-    for number, dataset in enumerate(datasets):
+    for number, dataset in enumerate(config["train_datasets"]):
         path = _annotation_file(dataset, config.get("task"))
         if path is None:
+            keys = '"ann" or "txt"' if kind is PretrainConfig else '"txt"'
             raise InputError(
-                f'{config_file}: train_datasets.{number} names no annotation file: give it "ann" '
-                'or "txt"'
+                f"{config_file}: train_datasets.{number} names no annotation file: give it {keys}"
             )
-        if is_questions:
+        if kind is QaConfig:
             yield from (row.question for row in read_questions(path))
+        elif kind is RetrievalConfig:
+            yield from (row.caption for row in read_captions(path))
         else:
-            media = told_media(dataset.get("media", "auto"), str(path))
-            items, num_left_out = read_captioned(path, media)
+            items, num_left_out = read_captioned(path, media_of(dataset))
             if num_left_out:
                 print(f"{path}: {num_left_out:,} rows left out, as in training (txt_len)")
             yield from (caption for item in items for caption in item.captions)
 
 
-def _annotation_file(dataset: Any, task: str | None) -> Path | None:
-    """What `ann` or `txt` names: a path, or a map of tasks to paths."""
-    named = (dataset.get("ann") or dataset.get("txt")) if isinstance(dataset, dict) else None
-    if isinstance(named, dict):
-        named = named.get(task)
-    return Path(named) if isinstance(named, str) else None
+def _annotation_file(
+    dataset: PretrainingDataset | DownstreamDataset, task: str | None
+) -> Path | None:
+    """The file that training reads: other tasks than pretraining do not look at `ann`."""
+    if isinstance(dataset, PretrainingDataset):
+        named = dataset.ann or dataset.txt
+    else:
+        named = annotation_in(dataset.txt, task)
+    return None if named is None else Path(named)
 
 
 def _count_in_parallel(captions: Mapping[str, int], *, num_workers: int) -> TagCounts:
@@ -206,14 +237,16 @@ def _counted(jobs: list[Job], *, num_workers: int) -> Iterator[tuple[Job, TagCou
 def _write(path: Path, entities: Sequence[tuple[str, int]], *, overwrite: bool) -> None:
     text = "".join(f"{entity} {count}\n" for entity, count in entities)
     try:
-        if path.exists() and not overwrite and path.read_text(encoding="utf-8") != text:
-            raise InputError(
-                f"{path} exists and says something else: add --overwrite, or give another "
-                "--output_file"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        if path.exists():
+            if path.read_text(encoding="utf-8", errors="replace") == text:
+                return
+            if not overwrite:
+                raise InputError(
+                    f"{path} exists and says something else: add --overwrite, or give another "
+                    "--output_file"
+                )
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    except OSError as error:
         raise InputError(f"cannot write {path}: {error}; give another --output_file") from error
 
 

@@ -36,11 +36,11 @@ from src.tools.demo.stills import plan_stills
 from src.tools.demo.texts import annotation_files, as_json, image_rows
 from src.tools.demo.vocabulary import write_tokenizer
 
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 """Raised when the frames of an equal plan would look different."""
 LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
-NUM_PAIRS = {"pretrain": 3000, "train": 500, "val": 50, "test": 50}
-NUM_IMAGES = 2000
+NUM_PAIRS = {"pretrain": 3000, "train": 2000, "val": 50, "test": 50}
+NUM_IMAGES = 6000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

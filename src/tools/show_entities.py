@@ -24,7 +24,7 @@ from src.tools.shown_clips import ShownClip, best_guesses
 from src.training.output import OutputFolder, read_stored
 
 if TYPE_CHECKING:
-    from src.build.entities import ToldSet
+    from src.build.told_entities import ToldSet
 
 DEFAULT_NUM_CLIPS = 8
 PAGE = "entities.html"
@@ -99,7 +99,7 @@ def show_entities(
     config = resolved.config
     entities = read_entities(Path(str(config.entity_file_path)), num_entities=config.num_entities)
     # A heavy import, after what can be wrong with the run, as in the entry scripts.
-    from src.build.entities import spread, tell_validation_pairs
+    from src.build.told_entities import spread, tell_validation_pairs
 
     sets = tell_validation_pairs(resolved, num_pairs=num_clips)
     clips = [clip for one in sets for clip in _shown(one, entities)]

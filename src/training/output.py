@@ -2,7 +2,8 @@
 
 Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, for pretraining
 entities.txt, log.txt, metrics.jsonl, TensorBoard events, unreadable_videos.jsonl),
-``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its predecessor, ``results_*/``.
+``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its predecessor, ``results_*/``, and what
+tools show of a run: entities.html.
 """
 
 import json
@@ -25,12 +26,13 @@ RESULT_FILES = (
     *("results.json", "results_all.json", "scores.json"),
     *("raw_args.json", "merged_args.json"),
 )
-WRITTEN = (  # what runs write, as patterns below the output folder
+WRITTEN = (  # what runs write, or tools about them, as patterns below the output folder
     *("log/args.json", "log/model_config.json", "log/ans2label.json"),
     *("log/entities.txt", "log/log.txt", "log/metrics.jsonl"),
     *("log/unreadable_videos.jsonl", "log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
     *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
     *(f"results_*/step_*/{name}" for name in RESULT_FILES),
+    "entities.html",  # by the tool show_entities, of the run's checkpoints
 )
 
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,9 +24,7 @@ from src.training.unreadable import UnreadableLedger
 logger = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ("loss", "medianR", "meanR")  # endings of metric names
-HOW_TO_CONTINUE = (
-    "the same command (without --overwrite 1) continues from the last restore file"
-)
+HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues from the last restore file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +192,7 @@ class Trainer:
             losses.append(self._forward_backward(batch, last=last))
         norm = self._engine.step(self._optimizer, max_grad_norm=self._plan.max_grad_norm)
         self._step = step
-        values = {name: _mean(losses, name) for name in losses[0]}
+        values = {name: _mean(losses, name) for name in dict.fromkeys(chain(*losses))}
         return {**values, "lr": rate, "grad_norm": norm}
 
     def _next(self, batches: Iterator[Batch], *, number: int) -> Batch:
@@ -212,7 +211,7 @@ class Trainer:
         if not math.isfinite(float(loss.detach())):
             raise RuntimeError(
                 f"the loss of update {self._step + 1} on rank {self._engine.rank} is "
-                f"{float(loss.detach())}; videos of the batch: {', '.join(batch.video_ids)}"
+                f"{float(loss.detach())}; the batch is of {', '.join(batch.video_ids)}"
             )
         if self._plan.mean_accumulation:
             loss = loss / self._plan.accumulation_steps
@@ -292,7 +291,8 @@ class Trainer:
 
 
 def _mean(losses: list[dict[str, torch.Tensor]], name: str) -> float:
-    return float(torch.stack([values[name].float() for values in losses]).mean())
+    """Over the micro-steps that have it: a batch in which nothing is asked has no accuracy."""
+    return float(torch.stack([one[name].float() for one in losses if name in one]).mean())
 
 
 def _processes(count: int) -> str:
@@ -300,4 +300,7 @@ def _processes(count: int) -> str:
 
 
 def _is_better(value: float, than: float, *, name: str) -> bool:
+    """Whether a metric has improved; any number is better than one that is not finite."""
+    if not (math.isfinite(value) and math.isfinite(than)):
+        return math.isfinite(value)
     return value < than if name.endswith(LOWER_IS_BETTER) else value > than

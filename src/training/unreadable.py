@@ -1,4 +1,4 @@
-"""Accounting of training videos that could not be read."""
+"""Accounting of training videos and images that could not be read."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ class UnreadableLedger:
         self._unwritten += videos
         self.total += len(videos)
         for video in videos:
-            logger.warning("replaced an unreadable video: %s: %s", video.video_id, video.reason)
+            logger.warning("unreadable, thus replaced: %s: %s", video.video_id, video.reason)
         if self._num_in_epoch > self._limit:
             named = "\n".join(f"  {v.video_id}: {v.reason}" for v in self._unwritten[-NUM_NAMED:])
             self._append(self._unwritten)  # there is no next save; each rank for itself
@@ -59,7 +59,7 @@ class UnreadableLedger:
                 f"{self._num_in_epoch} of the {self._samples_per_epoch} training samples of epoch "
                 f"{epoch + 1} could not be read, more than max_unreadable_fraction "
                 f"{self._max_fraction} allows; the last of them:\n{named}\n"
-                "Repair or remove these videos, or raise max_unreadable_fraction."
+                "Repair or remove them, or raise max_unreadable_fraction."
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -65,13 +65,7 @@ def load_checkpoint(
     Raises:
         InputError: if the file is of another architecture, naming keys and shapes, or none at all.
     """
-    content = read_weights(path)
-    if is_restore_state(content):
-        raise InputError(
-            f"{path}: this is a restore file, with which a run continues itself. Name one of the "
-            f"run's checkpoints, such as {path.parent / 'ckpt' / 'model_step_best.pt'}."
-        )
-    state = unwrap(content)
+    state = read_checkpoint(path)
     if prepare is not None:
         state = prepare(state)
     expected = model.state_dict()
@@ -88,6 +82,31 @@ def load_checkpoint(
         logger.info("%s: it lacks %d tensors %s, which start as new ones", path, count, pattern)
     num_loaded = len(expected) - len(new)
     logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))
+
+
+def read_checkpoint(path: Path) -> StateDict:
+    """The tensors of a checkpoint, by their names there.
+
+    Raises:
+        InputError: if the file is none.
+    """
+    content = read_weights(path)
+    if is_restore_state(content):
+        raise InputError(
+            f"{path}: this is a restore file, with which a run continues itself. Name one of the "
+            f"run's checkpoints, such as {path.parent / 'ckpt' / 'model_step_best.pt'}."
+        )
+    return unwrap(content)
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of a checkpoint.
+
+    Raises:
+        InputError: if the file is none.
+    """
+    state = read_checkpoint(path)
+    return {name: tuple(x.shape) for name, x in state.items() if isinstance(x, Tensor)}
 
 
 def load_teacher(prompter: Prompter, path: Path) -> None:
@@ -119,11 +138,13 @@ def without_prompts(state: StateDict) -> StateDict:
     return {name: value for name, value in state.items() if name not in PROMPT_NAMES}
 
 
-def check_num_entities(state: StateDict, *, num_entities: int, path: Path) -> StateDict:
-    """The pretraining checkpoint as it is, if it knows as many entities as the model.
+def check_num_entities(
+    shapes: Mapping[str, Sequence[int]], *, num_entities: int, path: Path
+) -> None:
+    """Check that a pretraining checkpoint knows as many entities as the model.
 
     Args:
-        state: its tensors.
+        shapes: of its tensors, from :func:`shapes_in`.
         num_entities: of the model.
         path: of the checkpoint, for the error.
 
@@ -131,14 +152,13 @@ def check_num_entities(state: StateDict, *, num_entities: int, path: Path) -> St
         InputError: if it knows another number.
     """
     for name in (ENTITY_HEAD_OUTPUT, *(PROMPTER_PREFIX + name for name in PROMPT_NAMES)):
-        if name in state and len(state[name]) != num_entities:
-            there = len(state[name])
+        if name in shapes and shapes[name][0] != num_entities:
+            there = shapes[name][0]
             raise InputError(
                 f"e2e_weights_path: {path} was pretrained with {there} entities, num_entities is "
                 f"{num_entities}. Set num_entities to {there}, with the list of entities that it "
                 "was trained with as entity_file_path."
             )
-    return state
 
 
 def load_vit(model: nn.Module, path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from src.configs.schema import DatasetConfig
+from src.configs.schema import DownstreamDataset
 
 
 def test_defaults_are_the_originals(load: Any) -> None:
@@ -58,8 +58,8 @@ def test_parts_of_datasets_are_flags(load: Any) -> None:
         *("--train_datasets.1.txt", "more.csv"),
     )
     assert resolved.config.train_datasets == [
-        DatasetConfig(name="pets", txt="pets/train.jsonl", img="elsewhere"),
-        DatasetConfig(name="more", txt="more.csv", img="dir"),
+        DownstreamDataset(name="pets", txt="pets/train.jsonl", img="elsewhere"),
+        DownstreamDataset(name="more", txt="more.csv", img="dir"),
     ]
     assert resolved.sources["train_datasets.0.img"] == "flag"
     assert resolved.sources["train_datasets.0.txt"].endswith("experiment.json")

@@ -1,15 +1,18 @@
 """The keys of both stages of pretraining, and what a set of theirs is."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from src.configs import pretraining
 from src.configs.fields import options_of
 from src.configs.loading import load_config
 from src.configs.pretraining import media_of, pretraining_file
 from src.configs.schema import PretrainConfig, PretrainingDataset, PrompterConfig, RetrievalConfig
+from src.datasets import captioned
 from src.errors import InputError
+from src.modeling import prompter
 
 BOTH = ("load_prompter", "load_pretraining")
 IMAGES = {"name": "pictures", "ann": "pictures.json"}
@@ -234,6 +237,12 @@ def test_the_stored_config_loads_again_to_the_same_config(load_either: Any) -> N
     resolved = load_either({"train_datasets": [IMAGES], "repeat_images": 0})
     load_either.experiment = json.loads(json.dumps(resolved.to_json()))
     assert load_either().config == resolved.config
+
+
+def test_media_are_the_same_in_packages_that_do_not_import_each_other() -> None:
+    known = get_args(pretraining.Media)
+    assert known == get_args(captioned.Media) == get_args(prompter.Media)
+    assert set(known) == prompter.TEMPLATES.keys()
 
 
 @pytest.mark.parametrize("config_class", [PrompterConfig, PretrainConfig])

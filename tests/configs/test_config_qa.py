@@ -8,7 +8,7 @@ import pytest
 from src.configs.downstream import annotation_file
 from src.configs.fields import options_of
 from src.configs.options import VideoOptions
-from src.configs.schema import DatasetConfig, QaConfig, RetrievalConfig
+from src.configs.schema import DownstreamDataset, QaConfig, RetrievalConfig
 
 MAP = {"pets_qa": "pets/train.jsonl", "other_qa": "pets/other.jsonl"}
 
@@ -63,7 +63,7 @@ def test_annotations_are_a_path_or_the_entry_of_the_task(load_qa: Any) -> None:
     config = load_qa({"train_datasets": sets("a.csv", MAP), "task": "pets_qa"}).config
     paths = [annotation_file(part, config.task) for part in config.train_datasets]
     assert paths == ["a.csv", "pets/train.jsonl"]
-    plain = DatasetConfig(name="pets", txt="b.jsonl", img="videos")
+    plain = DownstreamDataset(name="pets", txt="b.jsonl", img="videos")
     assert annotation_file(plain, None) == "b.jsonl"
 
 

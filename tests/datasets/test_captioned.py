@@ -77,7 +77,40 @@ def test_the_first_name_goes_before_the_others(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".pkl"])
+@pytest.mark.parametrize("suffix", _FORMATS)
+@pytest.mark.parametrize(("column", "other"), [("text", "name"), ("video_id", "videoid")])
+def test_another_column_does_not_fill_in(
+    tmp_path: Path, suffix: str, column: str, other: str
+) -> None:
+    full = {"video_id": "v", "text": "a dog", other: "file_0001.mov"}
+    path = _table(tmp_path / f"a{suffix}", [full, {**full, column: None}])
+    place = {".csv": ":3", ".jsonl": ":2"}.get(suffix, ": row 2")
+    with pytest.raises(
+        InputError, match=rf"a\{suffix}{place}: field '{column}' is (missing|empty)"
+    ):
+        read_captioned_videos(path)
+
+
+def test_rows_of_json_lines_may_differ_in_their_names(tmp_path: Path) -> None:
+    rows = {"text": "a", "video_id": "1"}, {"caption": "b", "videoid": 2}
+    assert read_captioned_videos(_lines(tmp_path / "a.jsonl", *rows)).items == [
+        Captioned("1", ("a",), "video"),
+        Captioned("2", ("b",), "video"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".pkl"])
+def test_numbers_as_ids_of_which_one_is_missing(tmp_path: Path, suffix: str) -> None:
+    rows: list[dict[str, Any]] = [{"video_id": 1, "text": "x"}, {"video_id": None, "text": "y"}]
+    path = _table(tmp_path / f"a{suffix}", rows)
+    expected = (
+        r"row 1: field 'video_id' is 1\.0, but ids must be .* whole numbers; is one missing\?"
+    )
+    with pytest.raises(InputError, match=expected):
+        read_captioned_videos(path)
+
+
+@pytest.mark.parametrize("suffix", _FORMATS)
 @pytest.mark.parametrize("text", [None, "  "])
 def test_a_row_without_text_is_named(tmp_path: Path, suffix: str, text: str | None) -> None:
     rows: list[dict[str, Any]] = [{"video_id": 1, "text": "a dog"}, {"video_id": 2, "text": text}]
@@ -97,7 +130,9 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, suffix: s
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({"video_id": 1.5, "text": "x"}, "'video_id' must be text, not float"),
+        ({"video_id": 1.5, "text": "x"}, "'video_id' is 1.5, but ids must be text or whole"),
+        ({"text": None, "video_id": "v", "name": "1.mov"}, "'text' is missing"),
+        ({"text": "x", "video_id": None, "videoid": "v"}, "'video_id' is missing"),
         ({"video_id": True, "text": "x"}, "'video_id' must be text, not bool"),
         ({"text": "x"}, "'video_id' is missing"),
         ({"video_id": "v", "text": 3}, "'text' must be text, not int"),

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
+import copyreg
 import os
 import pickle
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from src.datasets.dataframes import read_pickled_table
+from src.datasets.dataframes import _STAND_INS, read_pickled_table
 from src.errors import InputError
 
 pandas = pytest.importorskip("pandas")
@@ -152,6 +151,70 @@ def test_known_names_do_nothing_when_called(tmp_path: Path) -> None:
         read_pickled_table(tmp_path / "a.pkl")
 
 
+_FRAME = b"cpandas\nDataFrame\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _FRAME + b"}S'state'\nI1\nsb.",  # BUILD on a class
+        _FRAME + b"(I1\n}tb.",  # BUILD with attributes of the class
+        _FRAME + b"I1\na.",  # APPEND on a class
+        _FRAME + b"(I1\nI2\ne.",  # APPENDS
+        _FRAME + b"S'state'\nI1\ns.",  # SETITEM
+        b"\x80\x02\x82\x01.",  # an extension code that nobody has registered
+    ],
+)
+def test_classes_stay_as_they_are(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.pkl").write_bytes(text)
+    before = dict(vars(_STAND_INS["DataFrame"]))
+    with pytest.raises(InputError, match=r"a\.pkl: not a pickled DataFrame of plain columns"):
+        read_pickled_table(tmp_path / "a.pkl")
+    assert dict(vars(_STAND_INS["DataFrame"])) == before
+
+
+def test_extension_codes_are_names(tmp_path: Path) -> None:
+    copyreg.add_extension("os", "system", 240)
+    try:
+        (tmp_path / "a.pkl").write_bytes(b"\x80\x02\x82\xf0(S'exit 1'\ntR.")
+        with pytest.raises(InputError, match=r"the pickle asks for os\.system"):
+            read_pickled_table(tmp_path / "a.pkl")
+    finally:
+        copyreg.remove_extension("os", "system", 240)
+
+
+_PARTIAL = b"cfunctools\npartial\n"
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (_PARTIAL + b"(" + _FRAME + b"tR", "a partial of "),  # of a partial
+        (_PARTIAL, "a partial of "),  # of the class of partials
+        (b"I1\n", "a partial of 1"),
+        (_FRAME + b"(tR", "a partial of "),  # of what a call has made
+    ],
+)
+def test_a_partial_is_of_a_known_name(tmp_path: Path, function: bytes, told: str) -> None:
+    (tmp_path / "a.pkl").write_bytes(_PARTIAL + b"(" + function + b"tR(I1\ntR.")
+    with pytest.raises(InputError, match=rf"\(UnpicklingError: {told}"):
+        read_pickled_table(tmp_path / "a.pkl")
+
+
+def test_messages_stay_short(tmp_path: Path) -> None:
+    long = "x" * 100_000
+    twice = pandas.DataFrame([[1, 2]], columns=[long, long])
+    for content in (
+        f"cos\n{long}\n.".encode(),
+        f"P{long}\n.".encode(),
+        pickle.dumps(twice, protocol=4),
+    ):
+        (tmp_path / "a.pkl").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            read_pickled_table(tmp_path / "a.pkl")
+        assert len(str(caught.value)) < 800
+
+
 @pytest.mark.parametrize("value", [[1, 2], {"video_id": [1]}, "text", pandas.Index([1])])
 def test_something_else_than_a_frame(tmp_path: Path, value: Any) -> None:
     with pytest.raises(InputError, match=r"a\.pkl: a DataFrame is expected, not "):
@@ -173,88 +236,3 @@ def test_damaged_files_are_input_errors(tmp_path: Path) -> None:
             assert str(error).startswith(f"{path}: ")  # noqa: PT017  # it need not be raised
         else:
             assert {len(values) for values in columns.values()} == {3}
-
-
-# Pandas 1.0 to 1.3 wrote frames in other ways; their pickles are imitated here.
-
-
-class _Imitated:
-    """Pickles as an instance of a class that is not there, made by a call or given a state."""
-
-    def __init__(self, *arguments: Any, state: Any = None, ndim: int = 2) -> None:
-        assert ndim == 2
-        self.arguments, self.state = arguments, state
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.arguments, self.state
-
-
-@pytest.fixture
-def imitate(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], type[_Imitated]]:
-    def make(module: str, name: str) -> type[_Imitated]:
-        made = type(name, (_Imitated,), {"__module__": module})
-        holder = ModuleType(module)
-        holder.__dict__.update({**vars(sys.modules.get(module, holder)), name: made})
-        monkeypatch.setitem(sys.modules, module, holder)
-        return made
-
-    return make
-
-
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
-@pytest.mark.parametrize("manager_key", ["_mgr", "_data"])
-def test_frames_of_pandas_before_1_3(
-    tmp_path: Path,
-    imitate: Callable[[str, str], type[_Imitated]],
-    protocol: int,
-    manager_key: str,
-) -> None:
-    frame = imitate("pandas.core.frame", "DataFrame")
-    manager = imitate("pandas.core.internals.managers", "BlockManager")
-    new_index = imitate("pandas.core.indexes.base", "_new_Index")
-    index = imitate("pandas.core.indexes.base", "Index")
-    numbers = imitate("pandas.core.indexes.numeric", "Int64Index")
-    names = new_index(index, {"data": np.array(["video_id", "text"], object), "name": None})
-    rows = new_index(numbers, {"data": np.array([4, 9]), "name": None})
-    values = [np.array([[17, 18]]), np.array([["a dog", "a cat"]], dtype=object)]
-    blocks = [
-        {"values": values[0], "mgr_locs": slice(0, 1, 1)},
-        {"values": values[1], "mgr_locs": np.array([1])},
-    ]
-    state = (
-        [names, rows],
-        values,
-        [names, names],
-        {"0.14.1": {"axes": [names, rows], "blocks": blocks}},
-    )
-    value = frame(state={manager_key: manager(state=state), "_typ": "dataframe"})
-    assert read_pickled_table(_written(tmp_path / "a.pkl", value, protocol)) == {
-        "video_id": [17, 18],
-        "text": ["a dog", "a cat"],
-    }
-
-
-@pytest.mark.parametrize("protocol", _PROTOCOLS)
-def test_frames_of_pandas_1_3(
-    tmp_path: Path, imitate: Callable[[str, str], type[_Imitated]], protocol: int
-) -> None:
-    frame = imitate("pandas.core.frame", "DataFrame")
-    manager = imitate("pandas.core.internals.managers", "BlockManager")
-    new_block = imitate("pandas.core.internals.blocks", "new_block")
-    new_index = imitate("pandas.core.indexes.base", "_new_Index")
-    index = imitate("pandas.core.indexes.base", "Index")
-    range_index = imitate("pandas.core.indexes.range", "RangeIndex")
-
-    class Block:
-        """Pickles as pandas 1.3.0's do: a call of new_block with ndim given beforehand."""
-
-        def __reduce__(self) -> tuple[Any, ...]:
-            from functools import partial
-
-            return partial(new_block, ndim=2), (np.array([["a"]], dtype=object), slice(0, 1, 1))
-
-    names = new_index(index, {"data": np.array(["text"], object), "name": None})
-    rows = new_index(range_index, {"name": None, "start": 0, "stop": 1, "step": 1})
-    value = frame(state={"_mgr": manager((Block(),), [names, rows])})
-    path = _written(tmp_path / "a.pkl", value, protocol)
-    assert read_pickled_table(path) == {"text": ["a"]}

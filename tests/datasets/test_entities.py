@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,30 @@ def test_too_few_are_an_error(path: Path) -> None:
     assert "extract_entities" in str(at.value)
 
 
-def test_one_that_is_there_twice_is_an_error(path: Path) -> None:
+def test_one_that_is_there_twice_is_taken_twice_and_warned_of(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path.write_text("man 3\nwoman 2\n\nman 1\n")
-    with pytest.raises(InputError, match=r"'man' stands in line 1 and in line 4"):
-        read_entities(path, num_entities=3)
-    assert read_entities(path, num_entities=2) == ("man", "woman")
+    with caplog.at_level(logging.WARNING):
+        assert read_entities(path, num_entities=2) == ("man", "woman")
+        assert caplog.text == ""
+        assert read_entities(path, num_entities=3) == ("man", "woman", "man")
+    (message,) = caplog.messages
+    assert message.startswith(f"entity_file_path: {path}: entities listed more than once (1) share")
+    assert message.endswith(": 'man' (lines 1, 4)")
+
+
+def test_a_warning_names_a_few(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text("".join(f"{word}\n" for word in "abcdefg") * 2)
+    with caplog.at_level(logging.WARNING):
+        assert read_entities(path, num_entities=14) == tuple("abcdefg" * 2)
+    assert "more than once (7)" in caplog.text
+    assert "'e' (lines 5, 12), ..." in caplog.text
+
+
+def test_only_spaces_and_tabs_end_a_word(path: Path) -> None:
+    path.write_text("ice\u00a0cream 3\ncar\t2\n", encoding="utf-8")
+    assert read_entities(path, num_entities=2) == ("ice\u00a0cream", "car")
 
 
 def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:

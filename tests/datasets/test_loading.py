@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from itertools import islice
 from typing import Any
 
@@ -209,3 +210,20 @@ def test_fixed_lists_of_indices_make_an_evaluation_loader() -> None:
         range(5), batches=[[0, 1], [4], [2, 3]], collate=sum, num_workers=0, pin_memory=False
     )
     assert list(loader) == [1, 4, 5]
+
+
+def _frozen(_epoch_and_index: list[Any]) -> int:
+    return gc.get_freeze_count()
+
+
+def test_workers_share_memory_that_their_garbage_collectors_leave_alone() -> None:
+    loader = make_loader(
+        Echo("a", 4),
+        batches=_batches(4, batch_size=2),
+        collate=_frozen,
+        num_workers=1,
+        pin_memory=False,
+    )
+    before = gc.get_freeze_count()
+    assert next(iter(loader)) > 1000
+    assert gc.get_freeze_count() == before

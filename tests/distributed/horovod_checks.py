@@ -65,7 +65,6 @@ from tests.question_factories import (
 PAIRS_PER_PROCESS = 3
 LEARNING_RATE = 0.5
 SCRIPTS = {"retrieval": run_video_retrieval, "pretraining": run_pretrain_sparse}
-DECODER_USERS = ("src.build.data", "src.build.pretraining_data")
 
 
 def gather(engine: Engine) -> dict[str, Any]:
@@ -167,7 +166,7 @@ def mixed(engine: Engine, folder: Path) -> list[tuple[str, list[str]]]:
     """Kinds and names of this rank's first batches of videos and images."""
     arguments = json.loads((folder / "mixed.json").read_text())
     recipe = VideoLanguageRecipe(load_config(PretrainConfig, arguments), engine=engine)
-    with mock.patch("src.build.pretraining_data.make_decoder", return_value=MadeUpDecoder()):
+    with mock.patch("src.build.data.make_decoder", return_value=MadeUpDecoder()):
         batches: Iterator[Any] = recipe.training_data().start(0)
         return [(batch.media, batch.video_ids) for batch in islice(batches, 12)]
 
@@ -234,9 +233,8 @@ def train(folder: Path) -> None:
     for script, arguments, last_step in json.loads((folder / "runs.json").read_text()):
         with ExitStack() as patches:
             patches.enter_context(mock.patch.object(HorovodEngine, "close"))
-            for module in DECODER_USERS:
-                decoder = mock.patch(f"{module}.make_decoder", return_value=MadeUpDecoder())
-                patches.enter_context(decoder)
+            decoder = mock.patch("src.build.data.make_decoder", return_value=MadeUpDecoder())
+            patches.enter_context(decoder)
             patches.enter_context(mock.patch("src.build.training.DEBUG_STEPS", last_step))
             patches.enter_context(mock.patch("sys.argv", [f"{script}.py", *arguments]))
             run_script(SCRIPTS[script].main)

@@ -209,7 +209,7 @@ def test_unreadable_videos_are_an_error_that_lists_all(
     with pytest.raises(InputError) as caught:
         make_answer_evaluator(model, tokenizer).run(data)
     message = str(caught.value)
-    assert "tiny: 2 of 5 videos named in" in message
+    assert "tiny: 2 of 5 videos or images named in" in message
     assert all(f"{name}: made to be unreadable" in message for name in ("v1", "v4"))
     assert "allow_missing_videos to 1" in message
 

@@ -206,7 +206,7 @@ def test_unreadable_videos_are_an_error_that_lists_all(
     with pytest.raises(InputError) as caught:
         make_evaluator(model, tokenizer).run(data)
     message = str(caught.value)
-    assert "tiny: 3 of 5 videos named in" in message
+    assert "tiny: 3 of 5 videos or images named in" in message
     assert str(data.annotations) in message
     assert all(f"{name}: made to be unreadable" in message for name in ("v1", "v2", "v4"))
     assert "allow_missing_videos to 1" in message

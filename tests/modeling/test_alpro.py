@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from src.losses.contrastive import contrastive_loss
 from src.losses.matching import matching_loss
@@ -32,6 +33,24 @@ def test_shapes_and_unit_embeddings() -> None:
     logits = model.match(text, video)
     torch.testing.assert_close(logits, model.itm_head(fused[:, 0]))
     assert video.embedding.shape == text.embedding.shape == (2, model.embed_dim)
+
+
+@torch.no_grad()
+def test_a_region_is_the_mean_of_its_patches() -> None:
+    model, frames = small_model().eval(), random_frames()
+    side = int(NUM_PATCHES**0.5)
+    region = torch.zeros(2, side, side, dtype=torch.bool)
+    region[0, 0, 1] = region[1, 1, 0] = region[1, 1, 1] = True
+    by_class_token = model.encode_video(frames).embedding
+    assert torch.equal(model.encode_video(frames, region=region).embedding, by_class_token)
+    model.pooling = "mean"
+    seen = model.encode_video(frames, region=region)
+    patches = seen.tokens[:, 1:]
+    means = torch.stack([patches[0, 1], patches[1, side : side + 2].mean(dim=0)])
+    expected = functional.normalize(model.vision_proj(means), dim=-1)
+    torch.testing.assert_close(seen.embedding, expected)
+    everywhere = model.encode_video(frames, region=torch.ones_like(region)).embedding
+    torch.testing.assert_close(everywhere, model.encode_video(frames).embedding)
 
 
 @torch.no_grad()

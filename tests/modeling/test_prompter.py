@@ -8,7 +8,14 @@ from torch.nn import functional
 import src.modeling.prompter as module
 from src.errors import InputError
 from src.losses.contrastive import contrastive_loss
-from src.modeling.prompter import MAX_PROMPT_TOKENS, TEMPLATES, Prompter, ensemble, prompts_of
+from src.modeling.prompter import (
+    MAX_PROMPT_TOKENS,
+    TEMPLATES,
+    Prompter,
+    check_prompts,
+    ensemble,
+    prompts_of,
+)
 from src.modeling.text import SplitBert
 from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
 from tests.modeling.models import (
@@ -78,13 +85,14 @@ def test_an_entity_of_too_many_tokens_is_named(cut_at: int) -> None:
         return ids[:, :cut_at], mask[:, :cut_at]
 
     seven = "a b c d e f g"  # in the longest templates, "A good photo of the ...", 15 tokens
-    model.build_prompts(with_marks, ("dog", seven))
-    with pytest.raises(InputError) as caught:
-        model.build_prompts(with_marks, ("dog", f"{seven} h i j"))
-    assert str(caught.value) == (
-        "entity_file_path: the prompt 'A footage of a a b c d e f g h i j.' has more than 15 "
-        "tokens. Shorten that entity, or take it out of the file."
-    )
+    for use in (model.build_prompts, check_prompts):
+        use(with_marks, ("dog", seven))
+        with pytest.raises(InputError) as caught:
+            use(with_marks, ("dog", f"{seven} h i j"))
+        assert str(caught.value) == (
+            "entity_file_path: the prompt 'A footage of a a b c d e f g h i j.' has more than 15 "
+            "tokens. Shorten that entity, or take it out of the file."
+        )
 
 
 def test_one_entity_list_per_prompter() -> None:

@@ -20,8 +20,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainExperiment:
-    for module in ("src.build.pretraining_data", "src.build.data"):
-        monkeypatch.setattr(f"{module}.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: MadeUpDecoder())
     return PretrainExperiment(tmp_path)
 
 

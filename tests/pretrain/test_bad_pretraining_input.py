@@ -52,12 +52,65 @@ def test_a_teacher_that_is_none(experiment: PretrainExperiment, refused: Refuse)
     assert "the checkpoint lacks: vision_proj.weight" in message
 
 
+@pytest.fixture
+def reads_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mistake is told before millions of rows are read."""
+    monkeypatch.delattr("src.build.pretraining.read_set")
+
+
+@pytest.mark.usefixtures("reads_no_rows")
 def test_too_few_entities(experiment: PretrainExperiment, refused: Refuse) -> None:
     message = refused(experiment.pretraining("--num_entities", "6"))
     assert f"{experiment.root / 'entities.txt'}: 5 entities, but num_entities is 6" in message
     assert not (experiment.root / "run").exists()
 
 
+@pytest.mark.usefixtures("reads_no_rows")
+def test_too_few_entities_for_a_model_that_brings_its_teacher(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
+    path = experiment.root / "pretrained.pt"
+    torch.save(make_pretraining_model(num_entities=6).state_dict(), path)
+    message = refused(experiment.pretraining("--num_entities", "6", e2e_weights_path=str(path)))
+    assert f"{experiment.root / 'entities.txt'}: 5 entities, but num_entities is 6" in message
+
+
+def test_other_entities_than_those_of_the_model_that_is_trained_on(
+    experiment: PretrainExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.pretraining(num_train_epochs=1))
+    path = experiment.root / "entities.txt"
+    path.write_text("ball 9\nbox\ngreen\nred\nblue\nred\n")
+    start = experiment.root / "run/ckpt/model_step_best.pt"
+    message = refused(experiment.pretraining(e2e_weights_path=str(start), output="next"))
+    copy = experiment.root / "run/log/entities.txt"
+    assert message == (
+        f"entity_file_path: {path} is not the list that {start} was pretrained with, {copy}: "
+        f"entity 3 is 'red' there, 'green' here. Give --entity_file_path {copy}.\n"
+    )
+    flags = ("--entity_file_path", str(copy), "--dry_run", "1")
+    run(experiment.pretraining(*flags, e2e_weights_path=str(start), output="next"))
+
+
+def test_a_teacher_that_is_missing_for_a_model_that_brings_none(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
+    path = experiment.root / "pretrained.pt"
+    torch.save(make_pretraining_model(num_entities=None).state_dict(), path)
+    experiment.teacher.unlink()
+    message = refused(experiment.pretraining(e2e_weights_path=str(path)))
+    assert f"teacher_weights_path: there is no file {experiment.teacher}" in message
+
+
+@pytest.mark.usefixtures("reads_no_rows")
+def test_an_entity_that_is_too_long(experiment: PretrainExperiment, refused: Refuse) -> None:
+    path = experiment.root / "entities.txt"
+    path.write_text("\n".join([*ENTITIES[:4], "[SEP]" * 20]))
+    message = refused(experiment.pretraining())
+    assert "entity_file_path: the prompt 'A footage of a [SEP][SEP]" in message
+
+
+@pytest.mark.usefixtures("reads_no_rows")
 def test_entities_that_the_tokenizer_does_not_know(
     experiment: PretrainExperiment, refused: Refuse
 ) -> None:
@@ -68,6 +121,7 @@ def test_entities_that_the_tokenizer_does_not_know(
     assert "Take these entities out of the file" in message
 
 
+@pytest.mark.usefixtures("reads_no_rows")
 def test_another_number_of_entities(experiment: PretrainExperiment, refused: Refuse) -> None:
     path = experiment.root / "pretrained.pt"
     torch.save(make_pretraining_model(num_entities=7).state_dict(), path)
@@ -75,6 +129,7 @@ def test_another_number_of_entities(experiment: PretrainExperiment, refused: Ref
     assert f"e2e_weights_path: {path} was pretrained with 7 entities, num_entities is 5" in message
 
 
+@pytest.mark.usefixtures("reads_no_rows")
 def test_a_checkpoint_without_a_teacher_and_no_other_teacher(
     experiment: PretrainExperiment, refused: Refuse
 ) -> None:

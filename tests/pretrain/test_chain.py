@@ -97,18 +97,29 @@ def continued(experiment: PretrainExperiment, *flags: str, **changes: Any) -> li
     return experiment.pretraining("--e2e_weights_path", path, *flags, output="next", **changes)
 
 
+def hashed(root: Path) -> set[str]:
+    """Names of the files beside annotations by which a run is known."""
+    names = {Path(path).name for path in content(root / "log/args.json")["annotations_sha256"]}
+    return {name for name in names if name.endswith((".txt", ".pt"))}
+
+
 def test_pretraining_goes_on_with_the_teacher_that_it_had(
-    experiment: PretrainExperiment, run: Run
+    experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(experiment.pretraining(num_train_epochs=1))
     torch.save(make_prompter(seed=8).state_dict(), experiment.teacher)  # is not read
+    capsys.readouterr()
     run(continued(experiment, num_train_epochs=1, **KEEP))
+    notice = "teacher_weights_path has no effect: "
+    assert capsys.readouterr().err.count(notice) == 1
+    assert hashed(experiment.root / "next") == {"entities.txt"}
     before = weights(checkpoint(experiment.root / "run"))
     after = weights(checkpoint(experiment.root / "next", "last"))
     assert_same(kept(after), kept(before))
     assert_same(teacher_in(after), teacher_in(before))
     del experiment.values["teacher_weights_path"]
     run(continued(experiment, "--dry_run", "1"))
+    assert notice not in capsys.readouterr().err
 
 
 def test_the_entity_loss_can_be_added_later(
@@ -117,6 +128,7 @@ def test_the_entity_loss_can_be_added_later(
     run(experiment.pretraining("--use_mpm", "0", num_train_epochs=1))
     before = weights(checkpoint(experiment.root / "run"))
     run(continued(experiment, num_train_epochs=1, **KEEP))
+    assert hashed(experiment.root / "next") == {"entities.txt", "prompter.pt"}
     after = weights(checkpoint(experiment.root / "next", "last"))
     check_teacher(after, experiment.teacher, tokenizer)
     assert_same(kept(after), kept(before))

@@ -79,7 +79,7 @@ def test_words() -> None:
 def test_no_words() -> None:
     found = measure_words(torch.zeros(0, 4), torch.full((2, 3), IGNORED))
     assert found.count == 0
-    assert found.values("mlm") == {"mlm_loss": torch.tensor(0.0), "mlm_acc": torch.tensor(0.0)}
+    assert found.values("mlm") == {"mlm_loss": torch.tensor(0.0)}
 
 
 def test_entities() -> None:
@@ -96,4 +96,4 @@ def test_entities() -> None:
 def test_no_entity_that_the_prompter_is_sure_of() -> None:
     found = measure_entities(torch.zeros(2, 2), torch.full((2, 2), 0.5), threshold=0.6)
     assert int(found.count) == 0
-    assert shares(found) == {"mpm_acc": 0.0, "mpm_confident": 0.0}
+    assert shares(found) == {"mpm_confident": 0.0}

@@ -124,7 +124,7 @@ def test_a_killed_run_continues_bit_for_bit(
     run(experiment.pretraining(output="whole", **RESUMED))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "src.build.pretraining_data.make_decoder",
+            "src.build.data.make_decoder",
             lambda *_, **__: DyingDecoder(last_read=reads),
         )
         with pytest.raises(KilledError):
@@ -141,9 +141,7 @@ def test_a_killed_prompter_continues_bit_for_bit(
 ) -> None:
     run_prompter(experiment.prompting(output="whole"))
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "src.build.pretraining_data.make_decoder", lambda *_, **__: DyingDecoder(last_read=12)
-        )
+        patch.setattr("src.build.data.make_decoder", lambda *_, **__: DyingDecoder(last_read=12))
         with pytest.raises(KilledError):
             run_prompter(experiment.prompting())
     run_prompter(experiment.prompting())

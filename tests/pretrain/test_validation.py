@@ -174,7 +174,7 @@ def test_what_cannot_be_read_is_listed(experiment: PretrainExperiment, size: int
     with pytest.raises(InputError) as caught:
         validate_on_ranks(experiment, make_pretraining_model(), size=size)
     told = str(caught.value)
-    assert told.startswith("tiny val: 2 of 3 videos named in ")
+    assert told.startswith("tiny val: 2 of 3 videos or images named in ")
     assert "  val0: made to be unreadable\n  val2: made to be unreadable\n" in told
     assert "allow_missing_videos" in told
 

@@ -182,6 +182,19 @@ def test_the_comparison_skips_what_is_finished(stand_ins: Stubs, tmp_path: Path)
     assert {values_of(words)["--seed"] for words in more} == {"8"}
 
 
+def test_the_comparison_repeats_what_started_from_another_checkpoint(
+    stand_ins: Stubs, tmp_path: Path
+) -> None:
+    comparison_calls(stand_ins, tmp_path, SEEDS="7")
+    changed = tmp_path / "compared/without_pem/seed_7/pretraining/ckpt/model_step_best.pt"
+    changed.parent.mkdir()
+    changed.write_text("of another training")
+    calls = trainings(comparison_calls(stand_ins, tmp_path, SEEDS="7"))
+    again = [values_of(words) for words in calls]
+    assert [flags["--e2e_weights_path"] for flags in again] == [str(changed)] * 2
+    assert all(flags["--overwrite"] == "1" for flags in again)
+
+
 def test_the_comparison_goes_on_where_it_broke_off(stand_ins: Stubs, tmp_path: Path) -> None:
     stand_ins.add("python", then=f'[[ "$*" != */qa\\ * ]] || exit 3\n{MAKE_FOLDER}')
     broken = stand_ins.run(

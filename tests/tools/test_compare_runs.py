@@ -82,4 +82,17 @@ def test_what_cannot_be_compared_is_said(
     assert "the same name" in complaint(("a", [one]), ("a", [both]))
     assert "only one has results of accuracy" in complaint(("a", [one]), ("b", [both]))
     assert "two results of the same task" in complaint(("a", [tmp_path]))
+    for name, content in [
+        ("cut", b'{"text2video": {"r1": 3'),
+        ("list", b"[1]"),
+        ("no_vtc", b'{"text2video": {"r1": 3, "r5": 4}}'),
+        ("text", b'{"overall_acc": "high"}'),
+        ("bytes", b"\xff\xfe"),
+    ]:
+        write(tmp_path / "damaged" / name, {})
+        (path,) = (tmp_path / "damaged" / name).glob("**/scores.json")
+        path.write_bytes(content)
+        told = complaint(("a", [tmp_path / "damaged" / name]))
+        assert told.startswith(f"error: {path}: damaged, or not all scores")
+        assert ("'text2video_vtc'" in told) == (name == "no_vtc")
     assert "evaluate the runs first" in complaint(("a", [tmp_path / "nowhere"]))

@@ -52,7 +52,7 @@ def test_backgrounds_are_named_by_one_noun_each(noisy: list[str]) -> None:
     assert set(BACKGROUND_PHRASES) == set(BACKGROUNDS)
     nouns = [phrase.split()[-1] for phrase in BACKGROUND_PHRASES.values()]
     assert len(set(nouns)) == len(nouns)
-    share = np.mean(["dots" in caption.split() for caption in noisy])
+    share = np.mean(["grass" in caption.split() for caption in noisy])
     assert share == pytest.approx(BACKGROUND_SHARE * (1 - DROPPED_SHARE), abs=0.03)
 
 

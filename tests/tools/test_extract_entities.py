@@ -15,6 +15,8 @@ from tests.shared_data import shared_data
 pytest.importorskip("HanTa")
 
 SHARED = shared_data()
+SET = {"name": "any", "img": "videos"}
+QA = {"task": "msvd_qa", "ans2label_path": "labels.json"}
 
 
 def write_rows(path: Path, *rows: dict[str, Any]) -> str:
@@ -47,7 +49,7 @@ def test_a_list_of_videos_and_images_is_written(tmp_path: Path, videos: str) -> 
             ]
         )
     )
-    config = {"train_datasets": [{"ann": videos, "txt": None}, {"ann": str(images)}]}
+    config = {"train_datasets": [{**SET, "ann": videos, "txt": None}, {**SET, "ann": str(images)}]}
     assert run(tmp_path, config) == 0
     assert (tmp_path / "list.txt").read_text() == "car 3\ndog 3\nroad 2\ncat 1\n"
     assert read_entities(tmp_path / "list.txt", num_entities=4) == ("car", "dog", "road", "cat")
@@ -57,7 +59,7 @@ def test_the_config_says_where_to_and_how_many(
     tmp_path: Path, videos: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "txt/entities.txt"
-    config = {"train_datasets": [{"txt": videos}], "entity_file_path": str(path)}
+    config = {"train_datasets": [{**SET, "txt": videos}], "entity_file_path": str(path)}
     assert run(tmp_path, {**config, "num_entities": 2}) == 0
     assert path.read_text() == "dog 3\ncar 1\n"
     out = capsys.readouterr().out
@@ -69,13 +71,13 @@ def test_the_config_says_where_to_and_how_many(
 def test_questions_are_read_of_a_config_of_question_answering(tmp_path: Path) -> None:
     row = {"question": "what is the boy eating?", "video_id": "a", "answer": "rice"}
     txt = {"msvd_qa": write_rows(tmp_path / "questions.jsonl", row), "other": "none.jsonl"}
-    assert run(tmp_path, {"train_datasets": [{"txt": txt}], "task": "msvd_qa"}) == 0
+    assert run(tmp_path, {"train_datasets": [{**SET, "txt": txt}], **QA}) == 0
     assert (tmp_path / "list.txt").read_text() == "boy 1\n"
 
 
 def test_captions_are_read_of_a_config_of_retrieval(tmp_path: Path) -> None:
     txt = write_rows(tmp_path / "captions.jsonl", {"caption": "a boy eats", "clip_name": "a"})
-    assert run(tmp_path, {"train_datasets": [{"txt": txt, "img": "videos"}]}) == 0
+    assert run(tmp_path, {"train_datasets": [{**SET, "txt": txt, "ann": "none.jsonl"}]}) == 0
     assert (tmp_path / "list.txt").read_text() == "boy 1\n"
 
 
@@ -83,7 +85,7 @@ def test_processes_change_nothing(
     tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tool, "CAPTIONS_PER_JOB", 2)
-    config = {"train_datasets": [{"ann": videos}, {"ann": videos}]}
+    config = {"train_datasets": [{**SET, "ann": videos}] * 2}
     assert run(tmp_path, config) == 0
     alone = (tmp_path / "list.txt").read_text()
     assert alone == "dog 6\ncar 2\ncat 2\n"
@@ -97,7 +99,7 @@ def test_rows_that_training_leaves_out_are_left_out(
     rows = ({"text": "a dog", "video_id": "1", "txt_len": 2},
             {"text": "a cat", "video_id": "2", "txt_len": 90})  # fmt: skip
     ann = write_rows(tmp_path / "videos.jsonl", *rows)
-    assert run(tmp_path, {"train_datasets": [{"ann": ann}]}) == 0
+    assert run(tmp_path, {"train_datasets": [{**SET, "ann": ann}]}) == 0
     assert (tmp_path / "list.txt").read_text() == "dog 1\n"
     assert "1 rows left out" in capsys.readouterr().out
 
@@ -105,7 +107,7 @@ def test_rows_that_training_leaves_out_are_left_out(
 def test_another_list_is_not_replaced(
     tmp_path: Path, videos: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = {"train_datasets": [{"ann": videos}]}
+    config = {"train_datasets": [{**SET, "ann": videos}]}
     assert run(tmp_path, config) == 0
     assert run(tmp_path, config) == 0  # it says the same
     assert run(tmp_path, config, "--num_entities", "1") == USER_ERROR_EXIT_CODE
@@ -114,11 +116,30 @@ def test_another_list_is_not_replaced(
     assert (tmp_path / "list.txt").read_text() == "dog 3\n"
 
 
+def test_a_list_that_says_the_same_is_left_alone_and_another_replaced_at_once(
+    tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"train_datasets": [{**SET, "ann": videos}]}
+    assert run(tmp_path, config) == 0
+    written: list[Path] = []
+
+    def stop(path: Path, _write: object) -> None:
+        written.append(path)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tool, "write_atomically", stop)
+    assert run(tmp_path, config, "--overwrite") == 0
+    assert written == []
+    assert run(tmp_path, config, "--overwrite", "--num_entities", "1") == USER_ERROR_EXIT_CODE
+    assert written == [tmp_path / "list.txt"]
+    assert (tmp_path / "list.txt").read_text() == "dog 3\ncar 1\ncat 1\n"
+
+
 @pytest.mark.parametrize("where", ["flag", "config"])
 def test_fewer_nouns_than_asked_for_are_an_error(
     tmp_path: Path, videos: str, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
-    config: dict[str, Any] = {"train_datasets": [{"ann": videos}]}
+    config: dict[str, Any] = {"train_datasets": [{**SET, "ann": videos}]}
     flags = ["--num_entities", "4"] if where == "flag" else []
     config |= {"num_entities": 4} if where == "config" else {}
     assert run(tmp_path, config, *flags) == USER_ERROR_EXIT_CODE
@@ -130,13 +151,27 @@ def test_fewer_nouns_than_asked_for_are_an_error(
     ("config", "message"),
     [
         ({}, "train_datasets must be a list"),
-        ({"train_datasets": {}}, "train_datasets must be a list"),
-        ({"train_datasets": ["a"]}, "train_datasets.0 names no annotation file"),
-        ({"train_datasets": [{"txt": {"qa": "a"}}]}, "train_datasets.0 names no annotation file"),
-        ({"train_datasets": [{"ann": "none.jsonl"}]}, "none.jsonl: annotation file not found"),
-        ({"num_entities": "12"}, "num_entities must be a number"),
-        ({"num_entities": 0}, "num_entities must be a number above 0"),
-        ({"entity_file_path": 3}, "entity_file_path must be text"),
+        ({"train_datasets": []}, "train_datasets must be a list"),
+        ({"train_datasets": {}}, "train_datasets is {}; expected a list of objects"),
+        ({"train_datasets": ["a"]}, "expected a list of objects"),
+        ({"train_datasets": [{"ann": "a.csv"}]}, "train_datasets.0.name is missing"),
+        ({"train_datasets": [SET]}, 'train_datasets.0 names no annotation file: give it "ann" or'),
+        (
+            {"train_datasets": [{**SET, "txt": {"other": "a"}}], **QA},
+            'train_datasets.0 names no annotation file: give it "txt"',
+        ),
+        (
+            {"train_datasets": [{**SET, "ann": "none.jsonl"}]},
+            "none.jsonl: annotation file not found",
+        ),
+        (
+            {"train_datasets": [{**SET, "ann": "a.csv", "media": "images"}]},
+            'train_datasets.0.media is "images"; expected one of auto, video, image',
+        ),
+        ({"num_entities": "12"}, 'num_entities is "12"; expected a whole number, at least 1'),
+        ({"num_entities": 0}, "num_entities is 0; expected a whole number, at least 1"),
+        ({"num_entities": True}, "num_entities is true; expected a whole number"),
+        ({"entity_file_path": 3}, "entity_file_path is 3; expected text"),
     ],
 )
 def test_mistakes_in_the_config_are_named(
@@ -157,7 +192,7 @@ def test_the_most_frequent_nouns_are_those_of_a_published_list(tmp_path: Path) -
     annotations = SHARED / "real/annotations"
     published = read_entities(annotations / "unigrams_msrvtt10k_nltk.txt", num_entities=1000)
     txt = str(annotations / "msrvtt_ret/test.jsonl")
-    assert run(tmp_path, {"train_datasets": [{"txt": txt}]}, "--num_entities", "100") == 0
+    assert run(tmp_path, {"train_datasets": [{**SET, "txt": txt}]}, "--num_entities", "100") == 0
     found = read_entities(tmp_path / "list.txt", num_entities=100)
     assert len(set(found) & set(published[:100])) >= 60
     assert len(set(found) & set(published)) >= 95

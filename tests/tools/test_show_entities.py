@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src.build.entities import ToldPair, shared_out, spread, tell_validation_pairs
 from src.build.pretraining import VideoLanguageRecipe
+from src.build.told_entities import ToldPair, shared_out, spread, tell_validation_pairs
 from src.configs.loading import Resolved, load_config
 from src.configs.schema import PretrainConfig, PrompterConfig
 from src.distributed.engine import SingleProcess
@@ -31,7 +31,7 @@ NUM_VIDEOS, NUM_IMAGES = 5, 4
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch) -> MadeUpDecoder:
     decoder = MadeUpDecoder()
-    monkeypatch.setattr("src.build.pretraining_data.make_decoder", lambda *_, **__: decoder)
+    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: decoder)
     return decoder
 
 

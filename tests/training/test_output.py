@@ -229,7 +229,7 @@ def test_overwriting_deletes_what_the_run_wrote_and_nothing_else(
     logs = ("metrics.jsonl", "log.txt", "unreadable_videos.jsonl", "events.out.tfevents.1.host.2")
     mine = (
         *("log/ans2label.json", "log/entities.txt", *(f"log/{name}" for name in logs)),
-        *("ckpt/model_step_1.pt", "ckpt/model_step_best.pt"),
+        *("ckpt/model_step_1.pt", "ckpt/model_step_best.pt", "entities.html"),
         *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
         *(f"results_test/step_best_1_mean/{name}.json" for name in ("scores", "results")),
         *(f"results_test/step_best_1_mean/{name}_args.json" for name in ("raw", "merged")),

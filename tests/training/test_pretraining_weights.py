@@ -18,6 +18,7 @@ from src.training.weights import (
     load_checkpoint,
     load_starting_weights,
     load_teacher,
+    shapes_in,
     without_prompts,
 )
 from tests.modeling.models import (
@@ -122,9 +123,8 @@ def test_pretraining_continues_with_its_own_prompter(tmp_path: Path) -> None:
     path = tmp_path / "alpro.pt"
     state = save(path, small_pretraining_model())
     model = small_pretraining_model()
-    load_checkpoint(
-        model, path, prepare=partial(check_num_entities, num_entities=NUM_ENTITIES, path=path)
-    )
+    check_num_entities(shapes_in(path), num_entities=NUM_ENTITIES, path=path)
+    load_checkpoint(model, path)
     assert_same(dict(model.state_dict()), state)
 
 
@@ -148,11 +148,7 @@ def test_another_number_of_entities_is_named(tmp_path: Path, part: str) -> None:
     state = small_pretraining_model(num_entities=9).state_dict()
     torch.save({name: value for name, value in state.items() if part in name}, path)
     with pytest.raises(InputError) as caught:
-        load_checkpoint(
-            small_pretraining_model(),
-            path,
-            prepare=partial(check_num_entities, num_entities=NUM_ENTITIES, path=path),
-        )
+        check_num_entities(shapes_in(path), num_entities=NUM_ENTITIES, path=path)
     assert str(caught.value) == (
         f"e2e_weights_path: {path} was pretrained with 9 entities, num_entities is 5. Set "
         "num_entities to 9, with the list of entities that it was trained with as "

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.tools.demo.scenes import SHAPES
-
 BACKGROUND_PHRASES = {
     "plain": "on a wall",
-    "shaded": "on a gradient",
+    "shaded": "in the sky",
     "grainy": "on sand",
-    "striped": "on stripes",
-    "checked": "on a checkerboard",
-    "dotted": "on dots",
+    "striped": "on water",
+    "checked": "on a carpet",
+    "dotted": "on grass",
 }
 """Background -> where something is; one noun each, that can be seen in every frame."""
 VIDEO_WRAPPERS = (
@@ -34,8 +32,6 @@ BACKGROUND_SHARE = 0.5
 """Share of the captions that name the background."""
 MISTAKEN_SHARE = 0.05
 """Share of the captions that tell of something else."""
-TITLE_SHARE = 0.15
-"""Share of the captions that only name the first thing, as titles do."""
 DROPPED_SHARE = 0.1
 """Share of the words that are missing."""
 WRAPPED_SHARE = 0.25
@@ -71,8 +67,6 @@ def web_captions(
             text = caption
             if len(full) > 1 and rng.random() < MISTAKEN_SHARE:
                 text = _caption_of_another(full, number, rng=rng)
-            if rng.random() < TITLE_SHARE:
-                text = _title(text)
             text = _without_some_words(text, rng=rng)
             if rng.random() < WRAPPED_SHARE:
                 text = wrappers[int(rng.integers(len(wrappers)))].format(text)
@@ -92,14 +86,6 @@ def _caption_of_another(
     """Draw a caption of any but the one with this number."""
     other = captions[(number + 1 + int(rng.integers(len(captions) - 1))) % len(captions)]
     return other[int(rng.integers(len(other)))]
-
-
-def _title(caption: str) -> str:
-    """What is seen first, and on what: "a red square on dots"."""
-    words = caption.split()
-    thing = next(number for number, word in enumerate(words) if word in SHAPES)
-    where = words[words.index("on") :] if "on" in words else []
-    return " ".join(["a", *words[thing - 1 : thing + 1], *where])
 
 
 def _without_some_words(caption: str, *, rng: np.random.Generator) -> str:

@@ -22,6 +22,8 @@ NUM_QUESTIONS = {"train": 5, "val": None, "test": None}
 QUESTION_STREAM = 3
 """Keeps the random numbers of the questions apart from those of the plan."""
 IMAGE_SUFFIX = ".jpg"
+NUM_VAL_IMAGES = 60
+"""Images to validate on, at most a tenth of all."""
 
 
 def annotation_files(
@@ -35,11 +37,13 @@ def annotation_files(
         seed: the choice of the questions follows from it.
     """
     own = {split: [record for record in records if record["split"] == split] for split in SPLITS}
+    num_val_images = min(NUM_VAL_IMAGES, len(stills) // 10)
     texts = {
         "scenes.jsonl": as_lines(records),
         "pretrain.jsonl": as_lines(_pretraining_rows(own["pretrain"])),
         "pretrain_val.jsonl": as_lines(_pretraining_rows(own["val"])),
-        "images.json": as_json(image_rows(stills)),
+        "images.json": as_json(image_rows(stills[num_val_images:])),
+        "images_val.json": as_json(image_rows(stills[:num_val_images])),
     }
     for split in FINETUNING_SPLITS:
         questions = list(_question_rows(own[split], split=split, seed=seed))

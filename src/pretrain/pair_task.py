@@ -1,0 +1,88 @@
+"""What both stages of pretraining share: how losses over matching pairs are validated.
+
+Shapes: B pairs on this rank, G pairs on all ranks.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from src.datasets.pretraining import PretrainBatch
+from src.distributed.engine import Engine, SingleProcess
+from src.evaluation.pair_sets import Measured, PairSet, mean_losses
+from src.evaluation.running import Progress, evaluation_mode
+from src.modeling.alpro import AlproModel
+from src.tasks.pair_losses import Among, same_video
+from src.training.task import Task
+
+
+class PairTask(Task):
+    """Losses over matching pairs of a caption and a video or an image."""
+
+    model: AlproModel
+
+    def __init__(
+        self,
+        model: AlproModel,
+        *,
+        engine: Engine,
+        normalize: nn.Module,
+        mask_same_video: bool,
+        precision: str,
+        allow_missing_videos: bool,
+        progress: Progress,
+    ) -> None:
+        """Collect what any of the losses needs.
+
+        Args:
+            model: what is trained.
+            engine: the job, for the gathered contrastive loss.
+            normalize: uint8 frames to what the model expects.
+            mask_same_video: captions of one video are not each other's negatives.
+            precision: of validation's forward passes.
+            allow_missing_videos: validate without what cannot be read.
+            progress: shows validation's batches.
+        """
+        super().__init__()
+        self.model = model
+        self._engine = engine
+        self._normalize = normalize
+        self._mask_same_video = mask_same_video
+        self._precision = precision
+        self._allow_missing_videos = allow_missing_videos
+        self._progress = progress
+
+    def measure_all(
+        self, batch: PretrainBatch, *, engine: Engine, generator: torch.Generator
+    ) -> Mapping[str, Measured]:
+        """The losses of B pairs among those of an engine's ranks, by name.
+
+        Args:
+            batch: the pairs.
+            engine: may be another one than the job's.
+            generator: on the model's device, draws what is random.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, data: Sequence[PairSet]) -> dict[str, float]:
+        """Mean losses and accuracies; each pair is compared with those of its validation batch."""
+        alone = SingleProcess(self._engine.device, scale_loss=False)
+
+        def measure(batch: PretrainBatch, generator: torch.Generator) -> Mapping[str, Measured]:
+            return self.measure_all(batch, engine=alone, generator=generator)
+
+        with evaluation_mode(self.model):
+            return mean_losses(
+                data,
+                measure,
+                engine=self._engine,
+                precision=self._precision,
+                allow_missing=self._allow_missing_videos,
+                progress=self._progress,
+            )
+
+    def _among(self, batch: PretrainBatch, *, engine: Engine) -> Among:
+        """What the pairs of a batch are compared among."""
+        exclude = same_video(batch.video_ids, engine=engine) if self._mask_same_video else None
+        return {"temperature": self.model.temp, "engine": engine, "exclude": exclude}
