@@ -53,7 +53,7 @@ main() {
     timed "13. A picture of some questions" run python -m src.tools.answer_sheet \
         --output_dir "$ANSWERING" --results_dir "$ANSWERING/results_test_qa/step_best_1_mean"
 
-    echo "== Done in $((SECONDS - started)) s after the installation. 100 captions, 100 clips; chance is R@1 1."
+    echo "== Done in $((SECONDS - started)) s after the installation. 100 captions, 100 clips: by chance R@1 would be 1."
     python -m src.tools.show_results --output_dir "$RETRIEVAL"
     echo
     python -m src.tools.show_results --output_dir "$ANSWERING"
