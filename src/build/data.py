@@ -14,7 +14,7 @@ from src.datasets.augmentation import video_augmentation
 from src.datasets.decoding import make_decoder
 from src.datasets.loading import EpochBatches, JoinedSets, make_loader
 from src.datasets.mixing import MixedBatches
-from src.datasets.storage import VideoFolder
+from src.datasets.storage import VideoFolder, lost_zeros
 from src.datasets.videos import (
     EvaluationVideos,
     FrameReader,
@@ -31,7 +31,7 @@ from src.training.trainer import TrainingData
 logger = logging.getLogger(__name__)
 
 DEBUG_ROWS = 10  # rows or pairs of an evaluation set that `debug` and `dry_run` keep
-NUM_NAMED = 10  # missing videos that a message names
+NUM_NAMED = 10  # missing videos or images that a message names
 
 Row = TypeVar("Row", bound=OfVideo)
 Kept = TypeVar("Kept")
@@ -88,23 +88,55 @@ def check_missing_videos(
     missing = videos.missing([row.video_id for row in rows])
     if not missing:
         return set()
-    named = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
     num_videos = len({row.video_id for row in rows})
-    if len(missing) == num_videos:
-        raise InputError(
-            f"{name}: none of the {num_videos} videos named in {path} is in {videos.root}: {named}"
-            "\nName the right folder, or add them."
-        )
-    found = (
-        f"{name}: {len(missing)} of the {num_videos} videos named in {path} are not in "
-        f"{videos.root}: {named}"
+    report_missing(
+        missing,
+        name=name,
+        named_in=f"{num_videos} videos named in {path}",
+        place=str(videos.root),
+        are_all=len(missing) == num_videos,
+        hint=lost_zeros(missing, videos.listed_names()),
+        allowed=allowed,
     )
+    return set(missing)
+
+
+def report_missing(
+    missing: Sequence[str],
+    *,
+    name: str,
+    named_in: str,
+    place: str,
+    are_all: bool,
+    hint: str | None,
+    allowed: bool,
+) -> None:
+    """Stop, or warn where that is allowed, if the files of some ids or paths are missing.
+
+    Args:
+        missing: those without a file, at least one.
+        name: of the set.
+        named_in: how many of what the set names, and where: "8 videos named in train.csv".
+        place: where they are looked for.
+        are_all: not one of them is there.
+        hint: what may be the reason.
+        allowed: going on without some of them is.
+
+    Raises:
+        InputError: if that is not allowed, or if all are missing.
+    """
+    few = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
+    told = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
+    if are_all:
+        raise InputError(
+            f"{name}: none of the {named_in} is in {told}\nName the right folder, or add them."
+        )
+    found = f"{name}: {len(missing)} of the {named_in} are not in {told}"
     if not allowed:
         raise InputError(
             f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without them."
         )
     logger.warning(found)
-    return set(missing)
 
 
 def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> list[Row]:

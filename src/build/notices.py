@@ -39,12 +39,8 @@ def _notices(resolved: Resolved[Any], device: torch.device) -> list[str]:
         notices.append(f"val_datasets: only the first, {first}, is validated on")
     if config.random_init and config.e2e_weights_path is not None and not infers:
         notices.append("random_init has no effect: e2e_weights_path is given")
-    if isinstance(config, PretrainConfig) and not config.use_mpm:
-        notices += [
-            f"{key} has no effect: use_mpm is 0"
-            for key in ("teacher_weights_path", "entity_file_path")
-            if getattr(config, key) is not None
-        ]
+    if isinstance(config, PretrainConfig):
+        notices += _entity_notices(config)
     if (
         isinstance(config, PretrainConfig | RetrievalConfig)
         and config.itm_start_ratio > 0
@@ -59,3 +55,20 @@ def _notices(resolved: Resolved[Any], device: torch.device) -> list[str]:
         if not infers and config.e2e_weights_path is None:
             notices.append("new_classifier has no effect: e2e_weights_path is not given")
     return notices
+
+
+def _entity_notices(config: PretrainConfig) -> list[str]:
+    """What the user should know about the entity loss."""
+    if not config.use_mpm:
+        return [
+            f"{key} has no effect: use_mpm is 0"
+            for key in ("teacher_weights_path", "entity_file_path")
+            if getattr(config, key) is not None
+        ]
+    chance = 1 / config.num_entities
+    if config.entity_threshold > chance:
+        return []
+    return [
+        f"entity_threshold {config.entity_threshold:g} is not above chance, 1/num_entities = "
+        f"{chance:.3g}: a mere guess of the prompter counts as confident"
+    ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.build.inputs import SetFiles, check_training_inputs
 from src.build.model import build_pretraining_model, build_prompter, load_weights
-from src.build.pretraining_data import build_validation_set, mix_sets, read_set
+from src.build.pretraining_data import CaptionedSet, build_validation_set, mix_sets, read_set
 from src.build.recipe import Model, Recipe
 from src.configs.pretraining import pretraining_file
 from src.configs.schema import PretrainConfig, PretrainingConfig, PrompterConfig
@@ -63,6 +63,11 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
             for index, part in enumerate(getattr(self.config, key))
         ]
 
+    def read_sets(self, key: str) -> list[CaptionedSet]:
+        """The sets that a key of the config lists."""
+        parts = enumerate(getattr(self.config, key))
+        return [read_set(self.config, part, key=f"{key}.{index}") for index, part in parts]
+
     def annotation_files(self) -> list[Path]:
         """Those of all sets that a training run reads."""
         parts = (*self.config.train_datasets, *self.config.val_datasets)
@@ -70,17 +75,16 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
 
     def training_data(self) -> TrainingData:
         """All training sets of the config."""
-        sets = [read_set(self.config, part) for part in self.config.train_datasets]
+        sets = self.read_sets("train_datasets")
         collate = self.build_collate(seed=self.config.seed)
         return mix_sets(self.config, sets, collate=collate, engine=self.engine)
 
     def validation(self) -> list[PairSet]:
         """All validation sets of the config; their means are over all pairs."""
         collate = self.build_collate(seed=VALIDATION_SEED)
-        sets = [read_set(self.config, part) for part in self.config.val_datasets]
         return [
             build_validation_set(self.config, one, collate=collate, engine=self.engine)
-            for one in sets
+            for one in self.read_sets("val_datasets")
         ]
 
     def describe(self, validation: list[PairSet]) -> list[str]:

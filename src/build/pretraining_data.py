@@ -13,7 +13,9 @@ from src.build.data import (
     evaluated_rows,
     frame_reader,
     keep_share,
+    report_missing,
 )
+from src.build.training import will_resume
 from src.configs.pretraining import PretrainingDataset, media_of, pretraining_file
 from src.configs.schema import PretrainingConfig
 from src.datasets.augmentation import image_augmentation, video_augmentation
@@ -32,6 +34,7 @@ from src.training.trainer import TrainingData
 
 logger = logging.getLogger(__name__)
 
+MAX_IMAGES_CHECKED = 100_000  # of a set: each costs a look at the disk, minutes for millions
 FLIP_PROBABILITY = 0.5  # of an image left to right, the original's
 
 Collate = Callable[[list[Any]], Any]
@@ -58,11 +61,19 @@ class CaptionedSet:
         return f"{self.name}: {num_used} captioned {self.media}s{left_out}"
 
 
-def read_set(config: PretrainingConfig, part: PretrainingDataset) -> CaptionedSet:
+def read_set(config: PretrainingConfig, part: PretrainingDataset, *, key: str) -> CaptionedSet:
     """Read one set.
 
+    Missing videos are left out where that is allowed; missing images stay, and are treated like
+    unreadable ones when their turn comes.
+
+    Args:
+        config: of the experiment.
+        part: the set.
+        key: of the set in the config: ``train_datasets.0``.
+
     Raises:
-        InputError: if videos are missing and that is not allowed.
+        InputError: if videos or images are missing and that is not allowed.
     """
     path, media = Path(pretraining_file(part)), media_of(part)
     items, num_left_out = read_captioned(path, media)
@@ -74,7 +85,32 @@ def read_set(config: PretrainingConfig, part: PretrainingDataset) -> CaptionedSe
         if missing:
             items = [item for item in items if item.video_id not in missing]
     root = Path(part.img) if part.img is not None and media == "image" else None
+    if media == "image" and not will_resume(config):
+        _check_missing_images(
+            path, items, root, name=f"{key}.img ({part.name})", allowed=config.allow_missing_videos
+        )
     return CaptionedSet(part.name, path, items, num_left_out, media, videos, root, part.weight)
+
+
+def _check_missing_images(
+    path: Path, items: Sequence[Captioned], root: Path | None, *, name: str, allowed: bool
+) -> None:
+    """Report images that are not there, unless there are so many that looking takes long."""
+    image_ids = dict.fromkeys(item.video_id for item in items)
+    if len(image_ids) > MAX_IMAGES_CHECKED:
+        return
+    missing = [image for image in image_ids if not (root or Path()).joinpath(image).is_file()]
+    if missing:
+        here = "the current folder, where paths start as img is null"
+        report_missing(
+            missing,
+            name=name,
+            named_in=f"{len(image_ids)} images named in {path}",
+            place=here if root is None else str(root),
+            are_all=len(missing) == len(image_ids),
+            hint=None,
+            allowed=allowed,
+        )
 
 
 def mix_sets(

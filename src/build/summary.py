@@ -12,6 +12,8 @@ from src.training.trainer import TrainingPlan
 
 logger = logging.getLogger(__name__)
 
+FEW_UPDATES = 10  # a run of fewer teaches next to nothing, and is hardly meant
+
 
 def log_summary(
     config: ExperimentConfig,
@@ -49,6 +51,13 @@ def log_summary(
         plan.valid_steps,
         plan.save_steps,
     )
+    if plan.num_train_steps < FEW_UPDATES and not config.debug and engine.rank == 0:
+        logger.warning(
+            "only %d update%s: lower train_batch_size or gradient_accumulation_steps, or raise "
+            "num_train_epochs",
+            plan.num_train_steps,
+            "" if plan.num_train_steps == 1 else "s",
+        )
 
 
 def _device_name(device: torch.device) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from src.build.inputs import check_validation_inputs
 from src.build.pretraining import VideoLanguageRecipe
-from src.build.pretraining_data import CaptionedSet, read_set, validation_pairs
+from src.build.pretraining_data import CaptionedSet, validation_pairs
 from src.configs.loading import Resolved
 from src.configs.schema import PretrainConfig
 from src.datasets.captioned import Captioned, Media
@@ -72,7 +72,7 @@ def tell_validation_pairs(resolved: Resolved[PretrainConfig], *, num_pairs: int)
     with launch_engine("single", device=config.device, precision=config.precision) as engine:
         recipe = VideoLanguageRecipe(resolved, engine=engine)
         check_validation_inputs(resolved, sets=recipe.set_files("val_datasets"))
-        sets = [read_set(config, part) for part in config.val_datasets]
+        sets = recipe.read_sets("val_datasets")
         pairs_of = [validation_pairs(config, one) for one in sets]
         shares = shared_out(num_pairs, sizes=[len(pairs) for pairs in pairs_of])
         model = recipe.start_model().eval()

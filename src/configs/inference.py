@@ -23,6 +23,8 @@ from src.configs.layers import (
 from src.configs.problems import Problem
 from src.errors import InputError
 
+PRETRAINING_SCRIPTS = "src/pretrain/"  # they know no inference
+
 
 def inference_layers(
     config_class: Any,
@@ -76,9 +78,13 @@ def _stored_layer(config_class: Any, path: Path, problems: list[Problem]) -> Lay
     layer = Layer(STORED_SOURCE, str(path), values)
     script = values.get("script", config_class.SCRIPT)
     if script != config_class.SCRIPT:
-        raise InputError(
-            f"{path.parents[1]} is a run of {script}; use that script, or name another folder"
-        )
+        run = path.parents[1]
+        if str(script).startswith(PRETRAINING_SCRIPTS):
+            raise InputError(
+                f"{run} is a run of {script}, and results have a folder of their own: give another "
+                f"--output_dir, and --e2e_weights_path {run / 'ckpt' / 'model_step_best.pt'}"
+            )
+        raise InputError(f"{run} is a run of {script}; use that script, or name another folder")
     apply_aliases(layer, config_class.ALIASES)
     options = options_of(config_class)
     layer.values = {

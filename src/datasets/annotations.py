@@ -2,8 +2,8 @@
 
 Two formats for all: JSON lines with one object per row, as the original's, and CSV whose header
 names the columns. Some kinds of rows may also come as one JSON list of objects, or as tables.
-Captions, for retrieval, have the keys ``caption`` and ``clip_name`` (or ``video_id``). Further keys
-and columns are ignored.
+Captions, for retrieval, have the keys ``caption`` (or ``text``) and ``clip_name`` (or
+``video_id``). Further keys and columns are ignored.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Record:
 
     where: str
     values: dict[str, Any]
+    columns: tuple[tuple[str, ...], ...] = ()
+    """What a row must have, as of its `RowKind`: a message tells all that is missing at once."""
 
     def has(self, key: str) -> bool:
         """Whether there is a value under this key."""
@@ -57,11 +59,7 @@ class Record:
         name = self._name(key, *other_names)
         value = self.values.get(name)
         if value is None:
-            found = sorted(key for key in self.values if self.has(key))
-            remedy = f"; {if_missing}" if if_missing else ""
-            raise InputError(
-                f"{self.where}: field {name!r} is missing (fields found: {found}){remedy}"
-            )
+            raise InputError(self._missing(key, *other_names) + (if_missing and f"; {if_missing}"))
         if not isinstance(value, str):
             remedy = "; put it in quotes" if isinstance(value, int | float) else ""
             if isinstance(value, list):
@@ -76,7 +74,7 @@ class Record:
             )
         return value
 
-    def identifier(self, key: str, *other_names: str) -> str:
+    def identifier(self, key: str, *other_names: str, if_missing: str = "") -> str:
         """The text or whole number under this key or another of its names, as stripped text."""
         name = self._name(key, *other_names)
         value = self.values.get(name)
@@ -87,7 +85,21 @@ class Record:
                 f"{self.where}: field {name!r} is {value!r}, but ids must be text or whole "
                 "numbers; is one missing?"
             )
-        return self.text(name).strip()
+        return self.text(key, *other_names, if_missing=if_missing).strip()
+
+    def _missing(self, *asked: str) -> str:
+        """Says that a value is missing, and which else of the columns are."""
+        columns = self.columns if asked in self.columns else (asked, *self.columns)
+        missing = []
+        for names in columns:
+            name = self._name(*names)
+            if name not in self.values:
+                missing.append(_with_other_names(repr(name), *names[1:]))
+            elif not self.has(name):  # no other column stands in for it
+                missing.append(repr(name))
+        fields = f"field {missing[0]} is" if len(missing) == 1 else f"fields {_all(missing)} are"
+        found = sorted(key for key in self.values if self.has(key))
+        return f"{self.where}: {fields} missing (fields found: {found})"
 
     def _name(self, key: str, *other_names: str) -> str:
         """The first of these names that the row has, even where it says nothing there.
@@ -174,7 +186,7 @@ def _jsonl_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
                     f"{where}: a JSON object is expected, not {type(values).__name__}; write one "
                     f"object per line, such as {kind.example}"
                 )
-            yield Record(where, values)
+            yield Record(where, values, kind.columns)
 
 
 def _json_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
@@ -197,7 +209,7 @@ def _json_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
                 f"{where}: a JSON object is expected, not {type(values).__name__}, such as "
                 f"{kind.example}"
             )
-        yield Record(where, values)
+        yield Record(where, values, kind.columns)
 
 
 def _parquet_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
@@ -257,6 +269,10 @@ def _with_other_names(name: str, *other_names: str) -> str:
     return f"{name} (or {' or '.join(other_names)})" if other_names else name
 
 
+def _all(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]])
+
+
 def _check_width(fields: list[str], *, header: list[str], kind: RowKind[Any], where: str) -> None:
     """Refuse a row that is not as wide as the header: a comma would cut its text in two."""
     count = len(fields)
@@ -271,13 +287,13 @@ def _check_width(fields: list[str], *, header: list[str], kind: RowKind[Any], wh
 
 
 def _caption_row(record: Record) -> CaptionRow:
-    caption = record.text("caption")
+    caption = record.text("caption", "text")
     return CaptionRow(caption, record.text("clip_name", "video_id").strip())
 
 
 _CAPTIONS = RowKind(
     noun="caption",
-    columns=(("caption",), ("clip_name", "video_id")),
+    columns=(("caption", "text"), ("clip_name", "video_id")),
     example='{"caption": "a dog runs", "clip_name": "video7"}',
     parse=_caption_row,
 )

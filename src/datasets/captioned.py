@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from src.datasets.annotations import Record, RowKind, read_rows
 from src.errors import InputError
@@ -54,6 +54,7 @@ def read_captioned_videos(path: Path) -> CaptionTable:
     Raises:
         InputError: naming file and row, for anything else, a row without text among it.
     """
+    _check_suffix(path, "video")
     rows = read_rows(path, _VIDEOS)
     items = [row for row in rows if row is not None]
     if not items:
@@ -70,15 +71,33 @@ def read_captioned_images(path: Path) -> CaptionTable:
     Raises:
         InputError: naming file and entry, for anything else, an entry without caption among it.
     """
+    _check_suffix(path, "image")
     return CaptionTable(read_rows(path, _IMAGES), 0)
+
+
+def _check_suffix(path: Path, media: Media) -> None:
+    """Tell of a file that only the other media come in, that `media` may be wrong."""
+    kinds: dict[Media, RowKind[Any]] = {"video": _VIDEOS, "image": _IMAGES}
+    other: Media = "image" if media == "video" else "video"
+    suffix = path.suffix.lower()
+    if suffix not in kinds[media].suffixes and suffix in kinds[other].suffixes:
+        known = ", ".join(kinds[media].suffixes)
+        raise InputError(
+            f"{path}: annotations of {media}s end in {known}, not in {suffix!r}; " + _meant(other)
+        )
+
+
+def _meant(media: Media) -> str:
+    return f"if this is a set of {media}s, set its media to {media}"
 
 
 def _video(record: Record) -> Captioned | None:
     """The row's video; None where its text is too long."""
     if record.has("txt_len") and _number(record, "txt_len") > MAX_TEXT_LENGTH:
         return None
-    text = record.text(*_TEXT_NAMES).strip()
-    return Captioned(record.identifier(*_ID_NAMES), (text,), "video")
+    hint = _meant("image") if "image" in record.values else ""
+    text = record.text(*_TEXT_NAMES, if_missing=hint).strip()
+    return Captioned(record.identifier(*_ID_NAMES, if_missing=hint), (text,), "video")
 
 
 def _number(record: Record, key: str) -> float:
@@ -91,13 +110,14 @@ def _number(record: Record, key: str) -> float:
 
 def _image(record: Record) -> Captioned:
     captions = record.values.get("caption")
-    texts = captions if isinstance(captions, list) else [record.text("caption")]
+    hint = _meant("video") if any(name in record.values for name in _ID_NAMES) else ""
+    texts = captions if isinstance(captions, list) else [record.text("caption", if_missing=hint)]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise InputError(
             f"{record.where}: field 'caption' must be text, or a list of texts none of which is "
             f"empty, not {captions!r}"
         )
-    image = record.text("image").strip()
+    image = record.text("image", if_missing=hint).strip()
     return Captioned(image, tuple(text.strip() for text in texts), "image")
 
 

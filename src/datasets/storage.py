@@ -52,6 +52,14 @@ class VideoFolder:
         """The ids without a file, once each, in order of first appearance."""
         return [name for name in dict.fromkeys(video_ids) if self._listed_name(name) is None]
 
+    def listed_names(self) -> list[str]:
+        """The files' names, from ``root``, in all folders that ids have been looked up in."""
+        return [
+            str(folder / name)
+            for folder, listing in self._listings.items()
+            for name in listing.values()
+        ]
+
     def _listed_name(self, video_id: str) -> str | None:
         """The name of a video's file.
 
@@ -70,6 +78,37 @@ class VideoFolder:
             yield _with_small_extension(name)
         for extension in VIDEO_EXTENSIONS:
             yield name + extension
+
+
+def lost_zeros(missing: Iterable[str], names: Iterable[str]) -> str | None:
+    """A hint, where files are named as missing ids are, but with more zeros in front.
+
+    Spreadsheets and tables of numbers make 1 of 0001.
+
+    Args:
+        missing: ids without a file.
+        names: of the files that are there, as `VideoFolder.listed_names` gives them.
+    """
+    padded: dict[tuple[PurePath, str], tuple[int, str]] = {}
+    for name in names:
+        path = _without_extension(name)
+        if path.name.startswith("0") and path.name.isdecimal():
+            padded.setdefault((path.parent, _without_zeros(path.name)), (len(path.name), name))
+    for video_id in missing:
+        path = _without_extension(video_id)
+        key = path.parent, _without_zeros(path.name)
+        if path.name.isdecimal() and padded.get(key, (0, ""))[0] > len(path.name):
+            return f"the folder has {padded[key][1]}; have the ids lost leading zeros?"
+    return None
+
+
+def _without_extension(name: str) -> PurePath:
+    path = PurePath(name)
+    return path.with_suffix("") if path.suffix.lower() in VIDEO_EXTENSIONS else path
+
+
+def _without_zeros(digits: str) -> str:
+    return digits.lstrip("0") or "0"
 
 
 def _files_in(folder: Path) -> dict[str, str]:

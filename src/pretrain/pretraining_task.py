@@ -117,18 +117,29 @@ class PretrainingTask(PairTask):
             batch, engine=engine, with_matching=self._objectives.itm, generator=generator
         )
 
+    def judge(self, losses: Mapping[str, float]) -> None:
+        """Warn of a prompter that is sure of nothing in the batch."""
+        self._warn_of_doubt(losses, where="batch's")
+
     def evaluate(self, data: Sequence[PairSet]) -> dict[str, float]:
         """Mean losses and accuracies; negatives are those of the same validation batch."""
         metrics = super().evaluate(data)
-        if metrics.get("mpm_confident") == 0.0 and not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "mpm_confident is 0: the prompter reaches entity_threshold %g for none of the "
-                "validation pairs, so PEM teaches nothing; lower entity_threshold, or train the "
-                "prompter longer",
-                self._entity_threshold,
-            )
+        self._warn_of_doubt(metrics, where="validation")
         return metrics
+
+    def _warn_of_doubt(self, metrics: Mapping[str, float], *, where: str) -> None:
+        """Warn once if the prompter teaches nothing."""
+        if metrics.get("mpm_confident") != 0.0 or self._has_warned:
+            return
+        self._has_warned = True
+        assert self.model.prompter is not None
+        num_entities = len(self.model.prompter.video_prompt_feat)
+        logger.warning(
+            "mpm_confident is 0: the prompter reaches entity_threshold %g for none of the %s "
+            "pairs, so PEM teaches nothing; lower entity_threshold (chance is 1/num_entities = "
+            "%.3g), or train the prompter longer",
+            *(self._entity_threshold, where, 1 / num_entities),
+        )
 
     def _measure(
         self,

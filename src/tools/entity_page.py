@@ -9,6 +9,7 @@ from html import escape
 
 from PIL import Image
 
+from src.tools.results import counted
 from src.tools.shown_clips import Guess, ShownClip, erased_frames, outlined_frames
 
 STORED_SIDE = 210  # pixels; shown smaller, so that it is sharp on dense screens
@@ -39,6 +40,10 @@ h2 { flex: 1; }
 h2 { margin: 0; font-size: 18px; font-weight: 600; }
 .chip { padding: 1px 10px; border-radius: 99px; border: 1px solid currentColor; font-size: 13px;
   white-space: nowrap; }
+header > span { max-width: 50%; overflow-wrap: anywhere; text-align: right; }
+@media (max-width: 600px) { header { display: block; }
+  header > span { display: block; max-width: none; margin-top: 6px; text-align: left; }
+  .chip { margin-left: 0; } }
 .columns { display: grid; gap: 18px 32px; margin-top: 12px;
   grid-template-columns: minmax(0, 1fr) minmax(280px, 360px); }
 @media (max-width: 1060px) { .columns { grid-template-columns: minmax(0, 1fr); } }
@@ -99,10 +104,10 @@ caption.</p>
 def _summary(clips: Sequence[ShownClip]) -> str:
     sure = [clip for clip in clips if clip.is_confident]
     if not sure:
-        return f"The prompter is confident on none of {_counted(len(clips), 'clip')}."
+        return f"The prompter is confident on none of {counted(len(clips), 'clip')}."
     agreed = sum(clip.agrees for clip in sure)
     return (
-        f"Of {_counted(len(clips), 'clip')} the prompter is confident on {len(sure)}; on {agreed} "
+        f"Of {counted(len(clips), 'clip')} the prompter is confident on {len(sure)}; on {agreed} "
         "of these the model's first guess is the prompter's."
     )
 
@@ -117,8 +122,8 @@ def _card(clip: ShownClip, *, threshold: float) -> str:
 </header>
 <div class="columns">
 <div>
-{_figure("What the model sees, and the region it is asked about", whole)}
 {_figure("What the prompter sees", erased)}
+{_figure("What the model sees, and the region it is asked about", whole)}
 </div>
 <div>
 {_guesses(clip, clip.prompter, name="prompter", title="The prompter on the region", mark=mark)}
@@ -171,7 +176,3 @@ def _guesses(
 
 def _percent(share: float) -> str:
     return f"{100 * min(max(share, 0.0), 1.0):.1f}%"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

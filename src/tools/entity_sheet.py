@@ -16,6 +16,7 @@ from src.tools.drawing import (
     PALE,
     PANEL_WIDTH,
     PAPER,
+    TEXT_GAP,
     TILE_GAP,
     TITLE_SIZE,
     draw_bar,
@@ -37,10 +38,13 @@ LABEL_HEIGHT = 26
 PANEL_GAP = 26
 HALF_GAP = 6
 CLIP_GAP = 24
+LEGEND_HEIGHT = 40
 MIN_FRAMES_WIDTH = 404  # room for what stands above
 
 HALF_HEIGHT = LABEL_HEIGHT + max(FRAME_SIDE, NUM_GUESSES * (BAR_HEIGHT + BAR_GAP)) + HALF_GAP
 CLIP_HEIGHT = TITLE_HEIGHT + 2 * HALF_HEIGHT + CLIP_GAP
+LEGEND = "Green entities stand in the caption. Confident: the prompter's best entity reaches {:g}."
+ID_SHARE = 0.3  # of the room for id and caption that the id may take
 LABEL_OF_PROMPTER = "The prompter sees the region alone"
 LABEL_OF_MODEL = "The model sees frames and caption, and is asked the same"
 PROMPTER, MODEL = (59, 120, 216), (138, 92, 201)
@@ -58,7 +62,7 @@ def draw_sheet(clips: Sequence[ShownClip], *, threshold: float) -> Image.Image:
     num_frames = max(len(clip.frames) for clip in clips)
     frames_width = max(num_frames * (FRAME_SIDE + TILE_GAP) - TILE_GAP, MIN_FRAMES_WIDTH)
     panel = MARGIN + frames_width + PANEL_GAP
-    height = 2 * MARGIN + len(clips) * CLIP_HEIGHT - CLIP_GAP
+    height = 2 * MARGIN + len(clips) * CLIP_HEIGHT - CLIP_GAP + LEGEND_HEIGHT
     sheet = Image.new("RGB", (panel + PANEL_WIDTH + MARGIN, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, clip in enumerate(clips):
@@ -75,6 +79,8 @@ def draw_sheet(clips: Sequence[ShownClip], *, threshold: float) -> Image.Image:
         frames = outlined_frames(clip, side=FRAME_SIDE)
         paste_frames(sheet, frames, left=MARGIN, top=top + LABEL_HEIGHT)
         _draw_guesses(draw, clip, clip.model, left=panel, top=top + LABEL_HEIGHT, color=MODEL)
+    bottom = sheet.height - MARGIN - LABEL_HEIGHT
+    _draw_label(draw, LEGEND.format(threshold), left=MARGIN, top=bottom)
     return sheet
 
 
@@ -88,8 +94,12 @@ def _draw_title(
         note, ink = "prompter confident", CORRECT
     draw.text((width - MARGIN, middle), note, fill=ink, font=note_font, anchor="rm")
     room = width - 2 * MARGIN - draw.textlength(note, font=note_font) - PANEL_GAP
+    name = shortened(clip.video_id, draw=draw, font=note_font, room=ID_SHARE * room)
+    room -= draw.textlength(name, font=note_font) + TEXT_GAP
     title = shortened(f"“{clip.caption}”", draw=draw, font=font, room=room, end="…”")
     draw.text((MARGIN, middle), title, fill=INK, font=font, anchor="lm")
+    left = MARGIN + draw.textlength(title, font=font) + TEXT_GAP
+    draw.text((left, middle), name, fill=PALE, font=note_font, anchor="lm")
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, text: str, *, left: int, top: int) -> None:

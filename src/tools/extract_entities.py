@@ -38,7 +38,7 @@ from src.datasets.captioned import read_captioned
 from src.datasets.questions import read_questions
 from src.errors import USER_ERROR_EXIT_CODE, InputError
 from src.tools.nouns import TagCounts, count_tags, entities_of, load_tagger
-from src.tools.results import positive
+from src.tools.results import counted, not_negative, positive
 from src.training.output import write_atomically
 
 DEFAULT_FILE = Path("data/unigrams.txt")
@@ -86,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--num_entities",
-        type=positive,
-        help="an error if there are fewer (default: the config's num_entities,"
-        f" else {DEFAULT_NUM_ENTITIES} or as many as there are)",
+        type=not_negative,
+        help="an error if there are fewer; 0 for as many as there are (default: the config's"
+        f" num_entities, else {DEFAULT_NUM_ENTITIES} or as many as there are)",
     )
     add("--n_workers", type=positive, help="processes (default: one per core)")
     add("--overwrite", action="store_true", help="replace a file that says something else")
@@ -108,7 +108,7 @@ def extract_entities(
     Args:
         config_file: JSON file of pretraining or of any task.
         output_file: where the list goes; None: where the config expects it.
-        num_entities: how many; None: what the config asks for.
+        num_entities: how many; 0: as many as there are; None: what the config asks for.
         num_workers: processes that find nouns.
         overwrite: whether another list may be replaced.
 
@@ -118,26 +118,33 @@ def extract_entities(
     """
     kind, config = _read_config(config_file)
     path = output_file or Path(config.get("entity_file_path") or DEFAULT_FILE)
-    asked = num_entities or config["num_entities"]
+    asked = config["num_entities"] if num_entities is None else num_entities
     start = time.perf_counter()
     captions = Counter(_training_texts(kind, config, config_file=config_file))
     nouns = entities_of(_count_in_parallel(captions, num_workers=num_workers))
     seconds = time.perf_counter() - start
+    processes = counted(num_workers, "process", "processes")
     print(
-        f"{captions.total():,} captions ({len(captions):,} different) in {seconds:.1f} s: "
-        f"{captions.total() / seconds:,.0f} captions per second, {num_workers} processes"
+        f"{counted(captions.total(), 'caption')} ({len(captions):,} different) in {seconds:.1f} s: "
+        f"{captions.total() / seconds:,.0f} captions per second, {processes}"
     )
-    if len(nouns) < (asked or 1):
+    if not nouns:
+        raise InputError(f"{config_file}: the training captions have no nouns")
+    if asked is not None and len(nouns) < asked:
+        by_flag = num_entities is not None
+        where = "--num_entities" if by_flag else str(config_file)
+        remedy = "give" if by_flag else "set num_entities to"
         raise InputError(
-            f"{config_file}: the training captions have {len(nouns)} nouns, {asked or 1} entities "
-            f"are asked for: set num_entities to {len(nouns)} at most"
+            f"{where}: the training captions have {counted(len(nouns), 'noun')}, "
+            f"{counted(asked, 'entity', 'entities')} asked for: {remedy} {len(nouns)} at most, or "
+            "--num_entities 0 for as many as there are"
         )
-    chosen = nouns[: asked or DEFAULT_NUM_ENTITIES]
+    chosen = nouns[: DEFAULT_NUM_ENTITIES if asked is None else asked or len(nouns)]
     _write(path, chosen, overwrite=overwrite)
     (first, most), (last, least) = chosen[0], chosen[-1]
     print(
-        f"{path}: {len(chosen)} of {len(nouns):,} nouns, from {first!r} ({most:,} times) to "
-        f"{last!r} ({least:,} times)"
+        f"{path}: {len(chosen)} of {counted(len(nouns), 'noun')}, from {first!r} "
+        f"({counted(most, 'time')}) to {last!r} ({counted(least, 'time')})"
     )
 
 
@@ -190,7 +197,7 @@ def _training_texts(
         else:
             items, num_left_out = read_captioned(path, media_of(dataset))
             if num_left_out:
-                print(f"{path}: {num_left_out:,} rows left out, as in training (txt_len)")
+                print(f"{path}: {counted(num_left_out, 'row')} left out, as in training (txt_len)")
             yield from (caption for item in items for caption in item.captions)
 
 

@@ -40,6 +40,19 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """A flag's value: a number, 0 or above."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number of things: ``1 row``, ``2,000 rows``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def run_picture_tool(
     flags: argparse.Namespace, *, draw: Callable[[argparse.Namespace], Image.Image], picture: str
 ) -> int:

@@ -19,7 +19,7 @@ from src.datasets.entities import read_entities
 from src.errors import USER_ERROR_EXIT_CODE, InputError
 from src.tools.entity_page import entity_page
 from src.tools.entity_sheet import draw_sheet
-from src.tools.results import positive, save_picture
+from src.tools.results import counted, positive, save_picture
 from src.tools.shown_clips import ShownClip, best_guesses
 from src.training.output import OutputFolder, read_stored
 
@@ -107,7 +107,8 @@ def show_entities(
     if not clips:
         raise InputError(f"{output_dir}: none of the chosen validation clips can be read")
     threshold = config.entity_threshold
-    note = f"{output_dir}, checkpoint {step}: {_counts(sets)}; {len(entities)} entities."
+    told = counted(len(entities), "entity", "entities")
+    note = f"{output_dir}, checkpoint {step}: {_counts(sets)}; {told}."
     _write(page, entity_page(clips, title=TITLE, note=note, threshold=threshold))
     print(f"page: {page}")
     if picture is not None:
@@ -171,7 +172,8 @@ def _shown(one: ToldSet, entities: Sequence[str]) -> list[ShownClip]:
 def _counts(sets: Sequence[ToldSet]) -> str:
     """How many of what are shown, of how many."""
     return ", ".join(
-        f"{len(one.told)} of {one.num_pairs:,} validation {one.media}s ({one.name})" for one in sets
+        f"{len(one.told)} of {counted(one.num_pairs, f'validation {one.media}')} ({one.name})"
+        for one in sets
     )
 
 

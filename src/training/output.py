@@ -163,7 +163,7 @@ class OutputFolder:
         changed = [key for key in keys if before.get(key) != now.get(key)]
         if changed:
             lines = "\n".join(
-                f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in changed
+                f"  {key}: {_shown(before, key)} there, {_shown(now, key)} now" for key in changed
             )
             raise InputError(
                 f"output_dir: {self.root} holds the output of another run, whose config differs:\n"
@@ -222,13 +222,30 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _leaves(
     arguments: Mapping[str, Any], *, without: Collection[str], text_encoder: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What makes a run that run, under dotted names: ``visual_model.depth``."""
+    """What makes a run that run, under dotted names: ``train_datasets.1.img``."""
     leaves = {f"model_config.{key}": value for key, value in text_encoder.items()}
     for key, value in arguments.items():
-        if key in without:
-            continue
-        if isinstance(value, dict):
-            leaves |= {f"{key}.{part}": part_value for part, part_value in value.items()}
-        else:
-            leaves[key] = value
+        if key not in without:
+            leaves |= _parts(key, value)
     return leaves
+
+
+def _parts(key: str, value: Any) -> dict[str, Any]:
+    """A value under its name, or what it consists of under dotted ones."""
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {key: value}
+    return {
+        name: leaf
+        for part, part_value in value.items()
+        for name, leaf in _parts(f"{key}.{part}", part_value).items()
+    }
+
+
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
+    """A value as a config has it."""
+    if key not in leaves:
+        return "nothing"
+    value = leaves[key]
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

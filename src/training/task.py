@@ -1,6 +1,6 @@
 """The contract between the training loop and an objective."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +39,9 @@ class Task(nn.Module):
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Losses of a batch: ``{"loss": (), ...}``; the loop descends on ``loss``, logs all."""
         raise NotImplementedError
+
+    def judge(self, losses: Mapping[str, float]) -> None:
+        """Warn of what :meth:`forward` has told of the one batch of a dry run."""
 
     def evaluate(self, data: Any) -> dict[str, float]:
         """Metrics on a validation set, the same on every rank."""

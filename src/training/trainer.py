@@ -173,9 +173,11 @@ class Trainer:
         """Run one batch forward and backward and say what came out; nothing is written."""
         self._engine.prepare(self._task, self._optimizer)
         self._task.train()
-        losses = self._forward_backward(self._next(self._data.start(0), number=0), last=True)
-        shown = ", ".join(f"{name} {float(value):.4f}" for name, value in losses.items())
+        found = self._forward_backward(self._next(self._data.start(0), number=0), last=True)
+        losses = {name: float(value) for name, value in found.items()}
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
         logger.info("dry run: one batch went through, %s", shown)
+        self._task.judge(losses)
 
     def _update(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One update over ``accumulation_steps`` batches; returns what to report of it."""

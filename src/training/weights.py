@@ -48,6 +48,7 @@ def load_checkpoint(
     path: Path,
     *,
     may_be_missing: Sequence[str] = (),
+    made_anew: Sequence[str] = (),
     prepare: Prepare | None = None,
 ) -> None:
     """Fill a model from a checkpoint in ALPRO's names.
@@ -60,6 +61,7 @@ def load_checkpoint(
         path: of the checkpoint.
         may_be_missing: patterns such as ``classifier.*``. Where the checkpoint has no tensor at all
             of a pattern, those of the model stay as initialised. All others must be there.
+        made_anew: what may be missing, too, and is not told of: the caller does.
         prepare: applied to the checkpoint's tensors before they are fitted to the model.
 
     Raises:
@@ -74,12 +76,16 @@ def load_checkpoint(
     adapted = adapt_state_dict(state, expected)
     # Position ids tell nothing: they are filled in where a checkpoint lacks them.
     told = [name for name in adapted if not name.endswith(POSITION_IDS)]
-    absent = [pattern for pattern in may_be_missing if not names_like(told, pattern)]
+    patterns = (*may_be_missing, *made_anew)
+    absent = [pattern for pattern in patterns if not names_like(told, pattern)]
     _fill(model, adapted, path=path, may_be_missing=absent)
     new = compare(adapted, model).missing
-    for pattern in absent:
-        count = len(names_like(new, pattern))
-        logger.info("%s: it lacks %d tensors %s, which start as new ones", path, count, pattern)
+    for pattern in may_be_missing:
+        if pattern in absent:
+            count = len(names_like(new, pattern))
+            some = f"1 tensor {pattern}, which starts as a new one"
+            many = f"{count} tensors {pattern}, which start as new ones"
+            logger.info("%s: it lacks %s", path, some if count == 1 else many)
     num_loaded = len(expected) - len(new)
     logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))
 
@@ -126,11 +132,13 @@ def load_teacher(prompter: Prompter, path: Path) -> None:
         load_checkpoint(
             prompter,
             path,
-            may_be_missing=(*PROMPT_NAMES, *UNUSED_BY_PROMPTER),
+            may_be_missing=UNUSED_BY_PROMPTER,
+            made_anew=PROMPT_NAMES,
             prepare=without_prompts,
         )
     except InputError as error:
         raise InputError(f"teacher_weights_path: {error}") from error
+    logger.info("%s: its prompts are made anew from the list of entities", path)
 
 
 def without_prompts(state: StateDict) -> StateDict:

@@ -251,8 +251,13 @@ def test_a_task_does_not_infer_with_a_run_of_pretraining(
 ) -> None:
     path = write("run/log/args.json", {**pretraining, "script": config_class.SCRIPT})
     flags = ("--do_inference", "1", "--inference_txt_db", "t.jsonl", "--inference_img_db", "v")
-    with pytest.raises(InputError, match=f"is a run of {config_class.SCRIPT}; use that script"):
-        load({"output_dir": str(path.parents[1])}, *flags)
+    run = path.parents[1]
+    with pytest.raises(InputError) as caught:
+        load({"output_dir": str(run)}, *flags)
+    assert str(caught.value) == (
+        f"{run} is a run of {config_class.SCRIPT}, and results have a folder of their own: give "
+        f"another --output_dir, and --e2e_weights_path {run}/ckpt/model_step_best.pt"
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,17 +53,25 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             '{"caption": "x", "clip_name": "v"}\n{"caption": \n',
             ["a.jsonl:2", "not JSON"],
         ),
-        ("a.jsonl", '{"caption": "x"}\n', ["a.jsonl:1", "'clip_name' is missing", "caption"]),
+        ("a.jsonl", '{"caption": "x"}\n', ["a.jsonl:1", "'clip_name' (or video_id) is missing"]),
         ("a.jsonl", '{"caption": 3, "clip_name": "v"}\n', ["a.jsonl:1", "'caption'", "int", "3"]),
         ("a.jsonl", '{"caption": "x", "clip_name": " "}\n', ["a.jsonl:1", "'clip_name' is empty"]),
         ("a.jsonl", '["x", "v"]\n', ["a.jsonl:1", "object", "list"]),
         ("a.jsonl", "\n\n", ["a.jsonl", "no caption"]),
         ("a.csv", "", ["a.csv:1", "caption"]),
-        ("a.csv", "text,clip_name\nx,v\n", ["a.csv:1", "'caption'", "text"]),
+        ("a.csv", "title,clip_name\nx,v\n", ["a.csv:1", "'caption'", "title"]),
+        (
+            "a.jsonl",
+            '{"title": "x"}\n',
+            ["fields 'caption' (or text) and 'clip_name' (or video_id) are missing (fields found"],
+        ),
         (
             "a.csv",
             "caption,video\nx,v\n",
-            ["a.csv:1: no column 'clip_name'", "among them caption, clip_name (or video_id)"],
+            [
+                "a.csv:1: no column 'clip_name'",
+                "among them caption (or text), clip_name (or video_id)",
+            ],
         ),
         ("a.csv", "caption,video_id\nx, \n", ["a.csv:2", "'video_id' is empty"]),
         ("a.jsonl", '{"caption": " ", "clip_name": "v"}\n', ["a.jsonl:1", "'caption' is empty"]),
@@ -91,6 +99,14 @@ def test_bad_files_are_named_with_their_line(
         read_captions(path)
     for part in expected:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", "video_id,text\nv,x\n"), ("a.jsonl", '{"video_id": "v", "text": "x"}\n')],
+)
+def test_annotations_of_pretraining_are_captions_too(tmp_path: Path, name: str, text: str) -> None:
+    assert read_captions(_write(tmp_path / name, text)) == [CaptionRow("x", "v")]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

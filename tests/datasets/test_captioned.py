@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -134,7 +134,7 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, suffix: s
         ({"text": None, "video_id": "v", "name": "1.mov"}, "'text' is missing"),
         ({"text": "x", "video_id": None, "videoid": "v"}, "'video_id' is missing"),
         ({"video_id": True, "text": "x"}, "'video_id' must be text, not bool"),
-        ({"text": "x"}, "'video_id' is missing"),
+        ({"text": "x"}, r"'video_id' \(or clip_name or videoid\) is missing"),
         ({"video_id": "v", "text": 3}, "'text' must be text, not int"),
         ({"video_id": "v", "text": "x", "txt_len": "ten"}, "'txt_len' must be a number, not 'ten'"),
     ],
@@ -229,3 +229,23 @@ def test_files_that_are_no_list_of_images(tmp_path: Path, text: str, expected: s
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=rf"a\.json: {expected}"):
         read_captioned_images(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("media", "name", "text", "expected"),
+    [
+        ("image", "a.csv", "", r"of images end in \.json, \.jsonl, not in '\.csv'.*media to video"),
+        ("video", "a.json", "", r"of videos end in \.csv, .*, not in '\.json'.*media to image"),
+        ("video", "a.jsonl", '{"image": "1.jpg", "caption": "x"}', "set of images, set its media"),
+        ("video", "a.jsonl", '{"image": "1.jpg"}', r"fields 'text' \(or .* and .*media to image"),
+        ("image", "a.jsonl", '{"video_id": "1", "text": "x"}', "set of videos, set its media"),
+        ("image", "a.jsonl", '{"video_id": "1", "caption": "x"}', "'image' is.*media to video"),
+    ],
+)
+def test_files_of_the_other_media_are_told(
+    tmp_path: Path, media: Literal["video", "image"], name: str, text: str, expected: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(InputError, match=expected):
+        read_captioned(path, media)

@@ -78,7 +78,11 @@ def test_an_empty_cell_of_csv_names_no_answer_type(tmp_path: Path) -> None:
         ("a.jsonl", _ROW.replace("what rolls?", ""), ["a.jsonl:1", "'question' is empty"]),
         ("a.jsonl", _ROW.replace('"what"', "[]"), ["a.jsonl:1", "'answer_type'", "not list ([])"]),
         ("a.jsonl", _ROW.replace('"what"', '""'), ["a.jsonl:1", "'answer_type' is empty"]),
-        ("a.jsonl", '{"caption": "x", "clip_name": "v"}\n', ["'question' is missing", "caption"]),
+        (
+            "a.jsonl",
+            '{"caption": "x", "clip_name": "v"}\n',
+            ["fields 'question', 'video_id' and 'answer' are missing"],
+        ),
         ("a.jsonl", "\n", ["a.jsonl: no question in this file"]),
         (
             "a.csv",

@@ -175,15 +175,56 @@ def test_missing_videos_are_counted(
     assert f"tiny val ({path}): 2 pairs" in log
 
 
+def test_ids_that_lost_their_zeros(experiment: PretrainExperiment, refused: Refuse) -> None:
+    write_videos(experiment.root / "videos", ["0007"])
+    rows = [CaptionRow("a ball", name) for name in ("7", "val0")]
+    write_captions(experiment.root / "txt/val.jsonl", rows)
+    message = refused(experiment.pretraining())
+    assert "are not in" in message
+    assert "\nThe folder has 0007.mp4; have the ids lost leading zeros?\nAdd them, or" in message
+
+
 def images_only(experiment: PretrainExperiment) -> dict[str, Any]:
     return {"train_datasets": [experiment.images("train")]}
+
+
+def test_missing_images_are_counted_before_training(
+    experiment: PretrainExperiment,
+    refused: Refuse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (experiment.root / "images/train1.png").unlink()
+    sets: dict[str, Any] = {
+        "train_datasets": [experiment.dataset("train"), experiment.images("train")]
+    }
+    message = refused(experiment.pretraining("--dry_run", "1", **sets))
+    path, folder = experiment.root / "txt/train_images.json", experiment.root / "images"
+    assert message == (
+        f"train_datasets.1.img (tiny train images): 1 of the 4 images named in {path} are not in "
+        f"{folder}: train1.png\n"
+        "Add them, or set allow_missing_videos to 1 to go on without them.\n"
+    )
+    monkeypatch.chdir(experiment.root)
+    message = refused(experiment.pretraining("--train_datasets.1.img", "null", **sets))
+    assert "train_datasets.1.img (tiny train images): none of the 4 images named in" in message
+    assert "is in the current folder, where paths start as img is null: train0.png" in message
+
+
+def test_missing_images_of_large_sets_are_found_when_read(
+    experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (experiment.root / "images/train1.png").unlink()
+    monkeypatch.setattr("src.build.pretraining_data.MAX_IMAGES_CHECKED", 3)
+    flags = ("--max_unreadable_fraction", "1")
+    run(experiment.pretraining(*flags, **images_only(experiment), num_train_epochs=1))
 
 
 def test_missing_images_count_as_unreadable(
     experiment: PretrainExperiment, refused: Refuse
 ) -> None:
     (experiment.root / "images/train1.png").unlink()
-    message = refused(experiment.pretraining(**images_only(experiment)))
+    flags = ("--allow_missing_videos", "1")
+    message = refused(experiment.pretraining(*flags, **images_only(experiment)))
     assert "of the 4 training samples of epoch 1 could not be read" in message
     assert f"  train1.png: no file {experiment.root / 'images/train1.png'}" in message
     assert "raise max_unreadable_fraction" in message
@@ -194,9 +235,11 @@ def test_a_folder_without_any_of_the_images(
 ) -> None:
     for index in range(4):
         (experiment.root / f"images/train{index}.png").unlink()
-    flags = ("--max_unreadable_fraction", "1")
+    flags = ("--allow_missing_videos", "1")
     message = refused(experiment.pretraining(*flags, **images_only(experiment)))
-    assert message.startswith(f"{experiment.root / 'images'}: 5 videos drawn one after the other")
+    assert "train_datasets.0.img (tiny train images): none of the 4 images named in" in message
+    assert f"is in {experiment.root / 'images'}: train0.png, train1.png" in message
+    assert "Name the right folder" in message
 
 
 def test_unreadable_validation_videos_are_all_listed(

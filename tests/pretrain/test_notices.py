@@ -39,4 +39,29 @@ def test_a_prompter_that_is_never_sure_is_warned_of_once(
     said = said_by(run, experiment.pretraining(*flags, num_train_epochs=1), capsys)
     assert said.count(UNSURE) == 1
     assert said.index(UNSURE) < said.index("update 0: ")
+    assert "(chance is 1/num_entities = 0.2)" in said
+    assert "none of the batch's pairs" in said_by(
+        run, experiment.pretraining(*flags, "--dry_run", "1"), capsys
+    )
     assert "mpm_confident is 0" not in said_by(run, experiment.pretraining(output="sure"), capsys)
+
+
+def test_a_threshold_that_chance_reaches(
+    experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "entity_threshold 0.2 is not above chance, 1/num_entities = 0.2: a mere guess"
+    for threshold, is_told in (("0.2", True), ("0.21", False)):
+        arguments = experiment.pretraining("--dry_run", "1", "--entity_threshold", threshold)
+        assert (told in said_by(run, arguments, capsys)) == is_told
+
+
+def test_a_run_of_very_few_updates(
+    experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "only 1 update: lower train_batch_size or gradient_accumulation_steps, or raise"
+    few: dict[str, Any] = {"gradient_accumulation_steps": 1000}
+    assert told in said_by(run, experiment.pretraining("--dry_run", "1", **few), capsys)
+    flags = ("--dry_run", "1", "--debug", "1")
+    assert "lower train_batch_size" not in said_by(
+        run, experiment.pretraining(*flags, **few), capsys
+    )

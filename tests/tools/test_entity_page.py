@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.tools.drawing import BAR_WIDTH, CORRECT, PANEL_WIDTH
+from src.tools.drawing import BAR_WIDTH, CORRECT, MARGIN, PANEL_WIDTH
 from src.tools.entity_page import STORED_SIDE, entity_page
-from src.tools.entity_sheet import MODEL, PROMPTER, draw_sheet
+from src.tools.entity_sheet import LEGEND_HEIGHT, MODEL, PROMPTER, TITLE_HEIGHT, draw_sheet
 from src.tools.shown_clips import (
     REGION,
     Guess,
@@ -130,6 +130,7 @@ def test_texts_are_no_markup(clip: ShownClip) -> None:
 
 def test_bars_are_as_long_as_probable_and_what_the_caption_says_is_green(clip: ShownClip) -> None:
     page = page_of(clip)
+    assert page.index("What the prompter sees") < page.index("What the model sees")
     assert re.findall(r'class="bar" style="width: ([\d.]+)%"', page) == ["75.0", "25.0", "50.0"] + [
         "50.0"
     ]
@@ -163,8 +164,20 @@ def test_a_picture_shows_bars_and_region(clip: ShownClip) -> None:
     assert (pixels == np.array(CORRECT)).all(axis=-1).any()
 
 
+def test_a_picture_names_its_clips_and_explains_itself(clip: ShownClip) -> None:
+    sheets = [
+        np.asarray(draw_sheet([one], threshold=threshold))
+        for one, threshold in ((clip, 0.2), (replace(clip, video_id="other"), 0.2), (clip, 0.5))
+    ]
+    rows_of_id, rows_of_legend = (
+        (sheets[0] != sheet).any(axis=(1, 2)).nonzero()[0] for sheet in sheets[1:]
+    )
+    assert rows_of_id.max() < TITLE_HEIGHT + MARGIN
+    assert rows_of_legend.min() > len(sheets[0]) - MARGIN - LEGEND_HEIGHT
+
+
 def test_a_picture_grows_with_clips_and_frames(clip: ShownClip) -> None:
     one, two = (draw_sheet([clip] * count, threshold=0.2) for count in (1, 2))
-    assert two.height > 1.8 * one.height
+    assert two.height > 1.7 * one.height
     long = replace(clip, frames=clip.frames.repeat(5, axis=0))
     assert draw_sheet([long], threshold=0.2).width > one.width

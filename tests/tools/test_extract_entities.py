@@ -65,7 +65,7 @@ def test_the_config_says_where_to_and_how_many(
     out = capsys.readouterr().out
     assert "3 captions (3 different)" in out
     assert "captions per second" in out
-    assert "2 of 3 nouns, from 'dog' (3 times) to 'car' (1 times)" in out
+    assert "2 of 3 nouns, from 'dog' (3 times) to 'car' (1 time)" in out
 
 
 def test_questions_are_read_of_a_config_of_question_answering(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_rows_that_training_leaves_out_are_left_out(
     ann = write_rows(tmp_path / "videos.jsonl", *rows)
     assert run(tmp_path, {"train_datasets": [{**SET, "ann": ann}]}) == 0
     assert (tmp_path / "list.txt").read_text() == "dog 1\n"
-    assert "1 rows left out" in capsys.readouterr().out
+    assert "1 row left out" in capsys.readouterr().out
 
 
 def test_another_list_is_not_replaced(
@@ -143,8 +143,21 @@ def test_fewer_nouns_than_asked_for_are_an_error(
     flags = ["--num_entities", "4"] if where == "flag" else []
     config |= {"num_entities": 4} if where == "config" else {}
     assert run(tmp_path, config, *flags) == USER_ERROR_EXIT_CODE
-    assert "set num_entities to 3 at most" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    remedy = "--num_entities: the" if where == "flag" else "set num_entities to 3 at most"
+    assert remedy in error
+    assert ("config.json" in error) == (where == "config")
+    assert "3 at most, or --num_entities 0 for as many as there are" in error
     assert not (tmp_path / "list.txt").exists()
+
+
+def test_zero_takes_as_many_as_there_are(
+    tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool, "DEFAULT_NUM_ENTITIES", 1)
+    config = {"train_datasets": [{**SET, "ann": videos}], "num_entities": 600}
+    assert run(tmp_path, config, "--num_entities", "0") == 0
+    assert (tmp_path / "list.txt").read_text() == "dog 3\ncar 1\ncat 1\n"
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,8 @@ def test_another_runs_folder_is_refused_with_all_differences(
     message = str(caught.value)
     assert f"output_dir: {tmp_path / 'run'} holds the output of another run" in message
     assert "  learning_rate: 0.1 there, 0.2 now\n" in message
-    assert "  betas: [0.9, 0.98] there, None now\n" in message
-    assert "  seed: None there, 4 now\n" in message
+    assert "  betas: [0.9, 0.98] there, nothing now\n" in message
+    assert "  seed: nothing there, 4 now\n" in message
     assert "n_workers" not in message
     assert "--overwrite 1" in message
 
@@ -163,13 +163,16 @@ def test_another_runs_folder_is_refused_with_all_differences(
         ({"save_steps": 5}, "save_steps: 2 there, 5 now"),
         (
             {"annotations_sha256": {"train.jsonl": "new", "val.jsonl": "two"}},
-            "annotations_sha256.train.jsonl: 'one' there, 'new' now",
+            "annotations_sha256.train.jsonl: one there, new now",
         ),
         (
             {"visual_model": {"depth": 12, "drop_path_rate": 0.2}},
             "visual_model.drop_path_rate: 0.1 there, 0.2 now",
         ),
-        ({"n_gpu": 2, "annotations_sha256": {}}, "annotations_sha256.val.jsonl: 'two' there, None"),
+        (
+            {"n_gpu": 2, "annotations_sha256": {}},
+            "annotations_sha256.val.jsonl: two there, nothing",
+        ),
     ],
 )
 def test_changed_data_schedule_or_model_is_another_run(
@@ -292,3 +295,15 @@ def test_json_is_written_readable(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"caption": "größer", "list": [1]}
     assert "größer" in text
+
+
+def test_a_set_that_was_changed_is_told_by_what_differs_in_it(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    sets = [{"name": "a", "img": "videos"}, {"name": "b", "img": None}]
+    claim(tmp_path / "run", {**arguments, "train_datasets": sets})
+    now = [sets[0], {"name": "b", "img": "data/my_data/images"}]
+    with pytest.raises(InputError) as caught:
+        claim(tmp_path / "run", {**arguments, "train_datasets": now})
+    lines = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
+    assert lines == ["  train_datasets.1.img: null there, data/my_data/images now"]

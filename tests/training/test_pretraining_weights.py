@@ -90,7 +90,8 @@ def test_a_finetuned_model_can_be_the_teacher(
             assert torch.equal(value, state[name if name in state else headless]), name
         else:
             assert name.startswith("text_encoder.cls."), name
-    assert "it lacks 1 tensors video_prompt_feat, which start as new ones" in caplog.text
+    assert f"{path}: its prompts are made anew from the list of entities" in caplog.text
+    assert "prompt_feat" not in caplog.text
 
 
 def test_a_teacher_of_fewer_frames_is_resized(tmp_path: Path) -> None:
