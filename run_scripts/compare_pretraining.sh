@@ -17,6 +17,8 @@ NUM_PROCESSES=${NUM_PROCESSES:-1}
 read -ra SEEDS <<<"${SEEDS:-42 1 2}"
 readonly SEEDS
 readonly STARTS=(random without_pem pretrained)
+# Shorter than in the demo, as where little is annotated.
+readonly SHORT_RETRIEVAL=(--num_train_epochs 1) SHORT_ANSWERING=(--num_train_epochs 3)
 
 main() {
     install_and_activate
@@ -55,8 +57,10 @@ finetune_both() {
     folder=$OUTPUT_DIR/$start/seed_$seed
     weights=(--e2e_weights_path "$(weights_folder "$start" "$seed")/ckpt/model_step_best.pt")
     [ "$start" != random ] || weights=(--e2e_weights_path null --random_init 1)
-    once "$folder/ret" src/tasks/run_video_retrieval.py demo_ret "${weights[@]}" --seed "$seed" "$@"
-    once "$folder/qa" src/tasks/run_video_qa.py demo_qa "${weights[@]}" --seed "$seed" "$@"
+    once "$folder/ret" src/tasks/run_video_retrieval.py demo_ret "${weights[@]}" --seed "$seed" \
+        "${SHORT_RETRIEVAL[@]}" "$@"
+    once "$folder/qa" src/tasks/run_video_qa.py demo_qa "${weights[@]}" --seed "$seed" \
+        "${SHORT_ANSWERING[@]}" "$@"
 }
 
 weights_folder() { echo "$OUTPUT_DIR/$1/seed_$2/pretraining"; }
