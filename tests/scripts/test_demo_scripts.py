@@ -79,12 +79,14 @@ def test_the_demo_is_a_chain_of_checkpoints(stand_ins: Stubs, tmp_path: Path) ->
     assert all(words[-2:] == ["--num_frm", "3"] for words in runs)
     prompter, pretraining, retrieval, answering = runs
     teacher = values_of(pretraining)["--teacher_weights_path"]
-    weights = {values_of(words)["--e2e_weights_path"] for words in (retrieval, answering)}
     assert teacher == best_of(prompter)
-    assert weights == {best_of(pretraining)}
+    starts = [values_of(words)["--e2e_weights_path"] for words in runs[1:]]
+    assert starts == [best_of(words) for words in (prompter, pretraining, retrieval)]
     configs = {name: demo_config(name) for name in ("demo_pretrain", "demo_ret", "demo_qa")}
     assert configs["demo_pretrain"]["teacher_weights_path"] == teacher
-    assert {configs[name]["e2e_weights_path"] for name in ("demo_ret", "demo_qa")} == weights
+    assert configs["demo_pretrain"]["e2e_weights_path"] == teacher
+    pretrained = best_of(pretraining)
+    assert {configs[name]["e2e_weights_path"] for name in ("demo_ret", "demo_qa")} == {pretrained}
 
 
 def demo_config(name: str) -> dict[str, str]:
