@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from src.errors import InputError
 from src.evaluation.answers import NUM_BEST
+from src.tools.command import positive
 from src.tools.drawing import (
     BAR_GAP,
     BAR_HEIGHT,
@@ -45,7 +46,6 @@ from src.tools.drawing import (
 from src.tools.results import (
     add_result_flags,
     chosen_results,
-    positive,
     read_records,
     recorded_path,
     run_picture_tool,

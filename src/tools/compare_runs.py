@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
+from src.tools.command import exit_code_of
 from src.tools.results import markdown_table
 
 Scores = dict[str, Any]
@@ -48,12 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a kind of runs: its name in the table, then one folder for each seed, in the same"
         " order for each kind; what the others have more than the first kind is told, too",
     )
-    try:
-        print(compare_runs(_kinds(parser.parse_args(arguments).runs)))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    return 0
+    flags = parser.parse_args(arguments)
+    return exit_code_of(lambda: print(compare_runs(_kinds(flags.runs))))
 
 
 def _kinds(runs: Sequence[Sequence[str]]) -> dict[str, list[Path]]:

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from src.datasets.annotations import CaptionRow, read_captions
 from src.errors import InputError
+from src.tools.command import positive
 from src.tools.drawing import (
     CORRECT,
     FRAME_WIDTH,
@@ -40,7 +41,6 @@ from src.tools.drawing import (
 from src.tools.results import (
     add_result_flags,
     chosen_results,
-    positive,
     read_records,
     recorded_path,
     run_picture_tool,

@@ -9,7 +9,7 @@ from html import escape
 
 from PIL import Image
 
-from src.tools.results import counted
+from src.tools.command import counted
 from src.tools.shown_clips import Guess, ShownClip, erased_frames, outlined_frames
 
 STORED_SIDE = 210  # pixels; shown smaller, so that it is sharp on dense screens

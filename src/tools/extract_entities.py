@@ -36,9 +36,9 @@ from src.configs.schema import (
 from src.datasets.annotations import read_captions
 from src.datasets.captioned import read_captioned
 from src.datasets.questions import read_questions
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
+from src.tools.command import counted, exit_code_of, not_negative, positive
 from src.tools.nouns import TagCounts, count_tags, entities_of, load_tagger
-from src.tools.results import counted, not_negative, positive
 from src.training.output import write_atomically
 
 DEFAULT_FILE = Path("data/unigrams.txt")
@@ -56,7 +56,8 @@ Job = list[tuple[str, int]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     flags = _parser().parse_args(arguments)
-    try:
+
+    def work() -> None:
         load_tagger()  # whether it is there is told before captions are read
         extract_entities(
             flags.config,
@@ -65,10 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_workers=flags.n_workers or os.cpu_count() or 1,
             overwrite=flags.overwrite,
         )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    return 0
+
+    return exit_code_of(work)
 
 
 def _parser() -> argparse.ArgumentParser:

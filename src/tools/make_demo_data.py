@@ -28,7 +28,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
+from src.tools.command import exit_code_of, not_negative
 from src.tools.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
 from src.tools.demo.planning import SPLITS, describe, plan_dataset
 from src.tools.demo.staging import FPS, NUM_FRAMES, SIZE
@@ -49,18 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if flags.write_tokenizer:
         write_tokenizer(flags.write_tokenizer)
         return 0
-    try:
-        make_demo_data(
+    return exit_code_of(
+        lambda: make_demo_data(
             flags.output_dir,
             num_pairs={split: getattr(flags, f"num_{split}_pairs") for split in SPLITS},
             num_images=flags.num_images,
             seed=flags.seed,
             num_workers=flags.n_workers or os.cpu_count() or 1,
         )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    return 0
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,24 +71,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, default=Path("data/demo"))
     for split in SPLITS:
         parser.add_argument(
-            f"--num_{split}_pairs", type=_count, default=NUM_PAIRS[split], help="two clips each"
+            f"--num_{split}_pairs",
+            type=not_negative,
+            default=NUM_PAIRS[split],
+            help="two clips each",
         )
     parser.add_argument(
-        "--num_images", type=_count, default=NUM_IMAGES, help="still images for pretraining"
+        "--num_images", type=not_negative, default=NUM_IMAGES, help="still images for pretraining"
     )
-    parser.add_argument("--seed", type=_count, default=0)
-    parser.add_argument("--n_workers", type=_count, default=0, help="processes; 0: one per core")
+    parser.add_argument("--seed", type=not_negative, default=0)
+    parser.add_argument(
+        "--n_workers", type=not_negative, default=0, help="processes; 0: one per core"
+    )
     parser.add_argument(
         "--write_tokenizer", type=Path, metavar="DIR", help="write the tokenizer, no clips"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
 
 
 def make_demo_data(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
+from src.tools.command import exit_code_of, positive
 
 Record = TypeVar("Record")
 
@@ -32,27 +32,6 @@ def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, pictu
     add("--picture", type=Path, help=f"the PNG to write, else {picture} in output_dir")
 
 
-def positive(text: str) -> int:
-    """A flag's value: a number above 0."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
-
-
-def not_negative(text: str) -> int:
-    """A flag's value: a number, 0 or above."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
-
-
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """A number of things: ``1 row``, ``2,000 rows``."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
 def run_picture_tool(
     flags: argparse.Namespace, *, draw: Callable[[argparse.Namespace], Image.Image], picture: str
 ) -> int:
@@ -64,13 +43,12 @@ def run_picture_tool(
         picture: its name, where the flags give none.
     """
     path = flags.picture or flags.output_dir / picture
-    try:
+
+    def work() -> None:
         save_picture(draw(flags), path)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    print(f"picture: {path}")
-    return 0
+        print(f"picture: {path}")
+
+    return exit_code_of(work)
 
 
 def save_picture(image: Image.Image, path: Path) -> None:

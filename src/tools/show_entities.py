@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from src.configs.loading import Resolved, load_config
 from src.configs.schema import PretrainConfig
 from src.datasets.entities import read_entities
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
+from src.tools.command import counted, exit_code_of, positive
 from src.tools.entity_page import entity_page
 from src.tools.entity_sheet import draw_sheet
-from src.tools.results import counted, positive, save_picture
+from src.tools.results import save_picture
 from src.tools.shown_clips import ShownClip, best_guesses
 from src.training.output import OutputFolder, read_stored
 
@@ -35,8 +36,8 @@ TITLE = "Entities of masked regions"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     flags, changes = _parser().parse_known_args(arguments)
-    try:
-        show_entities(
+    return exit_code_of(
+        lambda: show_entities(
             flags.output_dir,
             step=flags.step,
             num_clips=flags.num_clips,
@@ -44,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             picture=flags.picture,
             changes=changes,
         )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    return 0
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

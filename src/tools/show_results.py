@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import InputError
+from src.tools.command import exit_code_of
 from src.tools.results import markdown_table
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
@@ -45,12 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         help="of a run with results; several are shown side by side",
     )
-    try:
-        print(results_tables(parser.parse_args(arguments).output_dir))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    return 0
+    flags = parser.parse_args(arguments)
+    return exit_code_of(lambda: print(results_tables(flags.output_dir)))
 
 
 def results_tables(output_dirs: Sequence[Path]) -> str:
