@@ -44,30 +44,109 @@ small_model_flags() {
     fi
 }
 
-# Runs a Python script in NUM_PROCESSES processes: under horovodrun, or by itself if that is 1.
+# launch SCRIPT [FLAG...]: runs a Python script (or a module: launch -m MODULE) in NUM_PROCESSES processes:
+# under a launcher, or by itself if that is 1. Reads these environment variables:
+#   NUM_PROCESSES
+#   LAUNCHER      (horovodrun where there is one, else torchrun)
+#   HOSTS                          where, and how many on each: a:4,b:4. torchrun is to be started on each of
+#                                  them, with the same variables; horovodrun on one, and reaches the others by ssh
+#   PORT          (29500)          torchrun with HOSTS: of the first host, where all meet
+#   MAX_RESTARTS  (0)              torchrun: how often to begin again, from the last restore file, after a failure
 launch() {
-    local launcher=()
     activate_environment "$root"
-    if [ "$NUM_PROCESSES" != 1 ]; then
-        if ! command -v horovodrun >/dev/null; then
-            echo "horovodrun not found: run env/install_pkg.sh, or set NUM_PROCESSES=1" >&2
-            exit 1
-        fi
-        launcher=(horovodrun -np "$NUM_PROCESSES")
-        [ -z "${HOSTS:-}" ] || launcher+=(-H "$HOSTS")
+    if [ "$NUM_PROCESSES" = 1 ] && [ "${MAX_RESTARTS:-0}" = 0 ]; then
+        run python "$@"
+        return
     fi
-    run "${launcher[@]}" python "$@"
+    case $(launcher) in
+        horovodrun) launch_with_horovodrun "$@" ;;
+        torchrun) launch_with_torchrun "$@" ;;
+        *) refuse "LAUNCHER is '$LAUNCHER': set it to horovodrun or torchrun" ;;
+    esac
+}
+
+launch_with_horovodrun() {
+    local words=(horovodrun -np "$NUM_PROCESSES")
+    need horovodrun
+    [ "${MAX_RESTARTS:-0}" = 0 ] || refuse "MAX_RESTARTS is for torchrun: set LAUNCHER=torchrun"
+    [ -z "${HOSTS:-}" ] || words+=(-H "$HOSTS")
+    run "${words[@]}" python "$@"
+}
+
+launch_with_torchrun() {
+    local words=(torchrun) counts
+    need torchrun
+    if [ -z "${HOSTS:-}" ]; then
+        words+=(--standalone --nproc_per_node "$NUM_PROCESSES")
+    else
+        counts=$(processes_of_hosts) || exit 1
+        read -ra counts <<<"${counts//$'\n'/ }"
+        [ "$(printf '%s\n' "${counts[@]}" | sort -u | wc -l)" = 1 ] ||
+            refuse "HOSTS is '$HOSTS': torchrun needs the same number of processes on every host"
+        [ $((${#counts[@]} * counts[0])) = "$NUM_PROCESSES" ] ||
+            refuse "NUM_PROCESSES is $NUM_PROCESSES, but HOSTS is '$HOSTS': leave NUM_PROCESSES out"
+        words+=(--nnodes "${#counts[@]}" --nproc_per_node "${counts[0]}")
+        words+=(--rdzv_backend c10d --rdzv_endpoint "${HOSTS%%:*}:${PORT:-29500}")
+    fi
+    [ "${MAX_RESTARTS:-0}" = 0 ] || words+=(--max_restarts "$MAX_RESTARTS")
+    run "${words[@]}" "$@"
+}
+
+# Prints LAUNCHER, or the launcher that is installed.
+launcher() {
+    activate_environment "$root"
+    if [ -n "${LAUNCHER:-}" ]; then
+        echo "$LAUNCHER"
+    elif ! command -v horovodrun >/dev/null && command -v torchrun >/dev/null; then
+        echo torchrun
+    else
+        echo horovodrun
+    fi
+}
+
+# need LAUNCHER: fails unless it is there.
+need() {
+    command -v "$1" >/dev/null || refuse "$1 not found: run env/install_pkg.sh, or set NUM_PROCESSES=1"
+}
+
+# number_of_processes DEFAULT: prints NUM_PROCESSES, or how many HOSTS has together, or the default.
+number_of_processes() {
+    local counts
+    if [ -n "${NUM_PROCESSES:-}" ] || [ -z "${HOSTS:-}" ]; then
+        echo "${NUM_PROCESSES:-$1}"
+    else
+        counts=$(processes_of_hosts) || exit 1
+        echo $((${counts//$'\n'/ + }))
+    fi
+}
+
+# Prints the numbers in HOSTS, one in each line.
+processes_of_hosts() {
+    local host
+    for host in ${HOSTS//,/ }; do
+        [[ $host =~ ^[^:]+:([1-9][0-9]*)$ ]] || refuse "HOSTS is '$HOSTS': it must look like a:4,b:4"
+        echo "${BASH_REMATCH[1]}"
+    done
+}
+
+# refuse MESSAGE
+refuse() {
+    echo "$1" >&2
+    exit 1
 }
 
 # train CONFIG OUTPUT_DIR SCRIPT [FLAG...]: trains with these defaults. Reads these environment variables:
 #   NUM_PROCESSES                  processes, one per GPU
-#   HOSTS                          where, as horovodrun -H takes it: a:4,b:4
+#   LAUNCHER, HOSTS, PORT, MAX_RESTARTS    as launch
 #   CONFIG
 #   OUTPUT_DIR                     give an earlier one to continue it
 #   BATCH_SIZE    (the config's)   per process, for training
 train() {
     local config=$1 output_dir=$2 script=$3 flags
     shift 3
+    if [ -z "${OUTPUT_DIR:-}" ] && [ -n "${HOSTS:-}" ] && [ "$(launcher)" = torchrun ]; then
+        refuse "OUTPUT_DIR is not set: the default has the time in it, which differs from host to host"
+    fi
     flags=(--config "${CONFIG:-$config}" --output_dir "${OUTPUT_DIR:-$output_dir}")
     [ -z "${BATCH_SIZE:-}" ] || flags+=(--train_batch_size "$BATCH_SIZE")
     launch "$script" "${flags[@]}" "$@"
@@ -85,20 +164,20 @@ pretrain() {
 
 # finetune SET SCRIPT [FLAG...]: finetunes on one data set. Reads the environment variables of train, by
 # default:
-#   NUM_PROCESSES (8)
+#   NUM_PROCESSES (8, or as many as HOSTS has)
 #   CONFIG        (config_release/SET.json)
 #   OUTPUT_DIR    (output/finetune/SET/<time stamp>)
 finetune() {
     local set=$1
     shift
-    NUM_PROCESSES=${NUM_PROCESSES:-8}
+    NUM_PROCESSES=$(number_of_processes 8)
     train "config_release/$set.json" "output/finetune/$set/$(time_stamp)" "$@"
 }
 
 time_stamp() { date '+%Y%m%d%H%M%S'; }
 
-# infer SET SCRIPT [FLAG...]: evaluates a finetuned checkpoint. Reads NUM_PROCESSES, HOSTS and CONFIG
-# as above, and:
+# infer SET SCRIPT [FLAG...]: evaluates a finetuned checkpoint. Reads NUM_PROCESSES, CONFIG and the
+# variables of launch as above, and:
 #   OUTPUT_DIR    (output/downstreams/SET/public)    holds ckpt/ and log/, receives the results
 #   STEP          (best)                             which ckpt/model_step_<STEP>.pt
 #   TXT_DB        (data/SET/txt/test.jsonl)          annotations
@@ -107,7 +186,7 @@ time_stamp() { date '+%Y%m%d%H%M%S'; }
 infer() {
     local set=$1 script=$2
     shift 2
-    NUM_PROCESSES=${NUM_PROCESSES:-8}
+    NUM_PROCESSES=$(number_of_processes 8)
     launch "$script" \
         --do_inference 1 \
         --inference_split test \

@@ -13,7 +13,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 readonly OUTPUT_DIR=${OUTPUT_DIR:-output/compare_pretraining}
-NUM_PROCESSES=${NUM_PROCESSES:-1}
+NUM_PROCESSES=$(number_of_processes 1)
 read -ra SEEDS <<<"${SEEDS:-42 1 2}"
 readonly SEEDS
 readonly STARTS=(random without_pem pretrained)

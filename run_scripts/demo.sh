@@ -10,7 +10,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 readonly OUTPUT_DIR=${OUTPUT_DIR:-output}
-NUM_PROCESSES=${NUM_PROCESSES:-1}
+NUM_PROCESSES=$(number_of_processes 1)
 readonly TXT=data/demo/txt VIDEOS=data/demo/videos
 readonly PROMPTER=$OUTPUT_DIR/demo_prompter PRETRAINED=$OUTPUT_DIR/demo_pretrain
 readonly RETRIEVAL=$OUTPUT_DIR/demo_ret ANSWERING=$OUTPUT_DIR/demo_qa

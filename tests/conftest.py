@@ -13,7 +13,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # What launchers tell their processes; a test must not depend on how the tests were started.
-LAUNCHER_VARIABLES = ("WORLD_SIZE", "HOROVOD_RANK", "HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE")
+LAUNCHER_VARIABLES = (
+    *("HOROVOD_RANK", "HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE"),
+    *("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,6 +27,7 @@ from src.modeling.pretraining import AlproForPretraining
 from src.modeling.prompter import Prompter
 from src.modeling.text import SplitBert
 from src.pretrain.pretraining_task import Objectives, PretrainingTask
+from src.pretrain.prompter_task import PrompterTask
 from tests.factories import (
     CPU,
     EMBED_DIM,
@@ -133,6 +134,18 @@ def make_pretraining_task(
     )
     task.begin_update(1)
     return task.train()
+
+
+def make_prompter_task(
+    model: Prompter, *, engine: Engine | None = None, **changes: Any
+) -> PrompterTask:
+    """The task of the first stage; ``changes`` are further arguments of its class."""
+    arguments: dict[str, Any] = {
+        **{"mask_same_video": False, "precision": "fp32", "allow_missing_videos": False},
+        **{"progress": silent_progress, **changes},
+    }
+    engine = engine or SingleProcess(CPU, scale_loss=False)
+    return PrompterTask(model, engine=engine, normalize=Normalize(MEAN, STD), **arguments).train()
 
 
 @dataclass

@@ -186,7 +186,10 @@ def test_commands_can_be_typed(page: str, command: str) -> None:
         del words[0]
     if words[0] == "horovodrun":
         assert words[1] == "-np"
-        del words[:3]
+        del words[: words.index("python")]
+    if words[0] == "torchrun":
+        first = next(i for i, word in enumerate(words) if word.endswith(".py"))
+        words[:first] = ["python"]
     program, *arguments = words
     if program == "bash":
         check_script(*arguments)

@@ -1,12 +1,50 @@
 from __future__ import annotations
 
+import errno
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from src.errors import InputError, run_script
+from src import errors
+from src.errors import InputError, PeerLostError, RunError, TerminatedError, run_script
+
+HOROVOD = {"HOROVOD_RANK": "3", "HOROVOD_SIZE": "4"}
+TORCH = {"RANK": "3", "WORLD_SIZE": "4"}
+
+Fail = Callable[[Exception | KeyboardInterrupt], int]
 
 
-def fail() -> None:
-    raise InputError("num_frm: many is no number.")
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which ``torchrun`` looks for what its first failed process has said."""
+    path = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    return path
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
+    """Exit code of a script that fails, without a grace."""
+    monkeypatch.setattr(errors, "GRACE_SECONDS", 0.0)
+
+    def exit_code_of(error: Exception | KeyboardInterrupt) -> int:
+        def main() -> None:
+            raise error
+
+        with pytest.raises(SystemExit) as end:
+            run_script(main)
+        assert isinstance(end.value.code, int)
+        return end.value.code
+
+    return exit_code_of
+
+
+def start_as(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize(
@@ -17,34 +55,141 @@ def fail() -> None:
     ],
 )
 def test_an_interruption_ends_with_one_line(
-    interrupt: KeyboardInterrupt, line: str, capsys: pytest.CaptureFixture[str]
+    interrupt: KeyboardInterrupt, line: str, fail: Fail, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def main() -> None:
-        raise interrupt
-
-    with pytest.raises(SystemExit) as end:
-        run_script(main)
-    assert end.value.code == 130
+    assert fail(interrupt) == 130
     assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize(
-    ("environment", "beginning"),
+    ("environment", "place"),
     [
-        ({}, "error: "),
-        ({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "1"}, "error: "),
-        ({"HOROVOD_RANK": "3", "HOROVOD_SIZE": "4"}, "error (rank 3): "),
+        ({}, ""),
+        ({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "1"}, ""),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, ""),
+        ({"WORLD_SIZE": "2"}, " (rank unknown)"),
+        (HOROVOD, " (rank 3)"),
+        (TORCH, " (rank 3)"),
     ],
 )
-def test_a_mistake_ends_with_one_message_that_names_the_process(
+@pytest.mark.parametrize(("kind", "code"), [(InputError, 2), (RunError, 1)])
+def test_what_the_user_must_know_is_one_message_that_names_the_process(
     environment: dict[str, str],
-    beginning: str,
+    place: str,
+    kind: type[Exception],
+    code: int,
+    fail: Fail,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as end:
-        run_script(fail)
-    assert end.value.code == 2
-    assert capsys.readouterr().err == f"{beginning}num_frm: many is no number.\n"
+    start_as(environment, monkeypatch)
+    assert fail(kind("num_frm: many is no number.")) == code
+    assert capsys.readouterr().err == f"error{place}: num_frm: many is no number.\n"
+
+
+@pytest.mark.parametrize("error", [InputError("no such file"), RunError("the disk is full")])
+def test_torchrun_is_told(
+    error: Exception, told: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_as(TORCH, monkeypatch)
+    fail(error)
+    report = json.loads(told.read_text())["message"]
+    assert report["message"].startswith(f"error (rank 3): {error}")
+    assert int(report["extraInfo"]["timestamp"]) > 0
+
+
+def test_torchrun_reads_the_report(
+    told: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its agent does, for the summary that it ends with."""
+    elastic = pytest.importorskip("torch.distributed.elastic.multiprocessing.errors")
+    start_as(TORCH, monkeypatch)
+    fail(RunError("the disk is full"))
+    failure = elastic.ProcessFailure(local_rank=1, pid=9, exitcode=1, error_file=str(told))
+    assert "the disk is full" in failure.message["message"]
+    assert failure.timestamp > 0
+
+
+def test_a_program_error_keeps_its_traceback_and_names_the_process(
+    told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_as(TORCH, monkeypatch)
+
+    def main() -> None:
+        raise ZeroDivisionError("made so")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_script(main)
+    assert caught.value.__notes__ == ["(rank 3)"]
+    assert "ZeroDivisionError: made so" in json.loads(told.read_text())["message"]["message"]
+
+
+def test_a_program_error_of_one_process_stays_as_it_is() -> None:
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_script(main)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_who_lost_a_peer_lets_that_one_speak_first(
+    told: Path,
+    fail: Fail,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start_as(TORCH, monkeypatch)
+    said_before: list[str] = []
+    monkeypatch.setattr(errors, "GRACE_SECONDS", 12.0)
+    monkeypatch.setattr(
+        errors.time, "sleep", lambda seconds: said_before.append(f"{seconds}{told.exists()}")
+    )
+    assert fail(PeerLostError("connection closed")) == 1
+    assert said_before == ["12.0False"]
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "PeerLostError: connection closed" in said
+    assert "(rank 3)" in said
+
+
+@pytest.mark.parametrize(
+    ("environment", "beginning"), [({}, "stopped: "), (HOROVOD, "stopped (rank 3): ")]
+)
+def test_sigterm_ends_a_run_well(
+    environment: dict[str, str],
+    beginning: str,
+    told: Path,
+    fail: Fail,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start_as(environment, monkeypatch)
+    assert fail(TerminatedError("update 3 is saved")) == 0
+    assert capsys.readouterr().err == f"{beginning}update 3 is saved\n"
+    assert not told.exists()
+
+
+def test_sigterm_is_told_by_one_process(fail: Fail, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail(TerminatedError()) == 0
+    assert capsys.readouterr().err == ""
+
+
+class FullDisk(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_exit_code_survives_a_full_disk(
+    tmp_path: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard error and the report for ``torchrun`` may be files on it."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path))  # a folder cannot be written to
+    monkeypatch.setattr("sys.stderr", FullDisk())
+    assert fail(RunError("the disk is full")) == 1
+
+
+def test_a_script_that_ends_says_nothing(capsys: pytest.CaptureFixture[str], told: Path) -> None:
+    run_script(lambda: None)
+    assert capsys.readouterr() == ("", "")
+    assert not told.exists()

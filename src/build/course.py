@@ -13,8 +13,8 @@ from src.build.training import (
     build_plan,
     build_reporter,
     build_trainer,
-    will_resume,
 )
+from src.evaluation.running import lively
 from src.training.output import OutputFolder, check_output_folder
 from src.training.seeding import seed_everything
 
@@ -46,19 +46,21 @@ def train(
     config, engine = recipe.config, recipe.engine
     data = recipe.training_data()
     validation = recipe.validation()
-    model = recipe.start_model(resumes=will_resume(config))
+    model = recipe.start_model(resumes=recipe.beginning.resumes)
     plan = build_plan(
         config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
     )
     output = build_output(
         recipe.resolved,
         plan=plan,
+        beginning=recipe.beginning,
         inputs=[*recipe.annotation_files(), *recipe.other_inputs().values()],
         derived=recipe.derived(data),
         engine=engine,
     )
     with build_reporter(config, plan=plan, output=output) as reporter:
-        task = recipe.build_task(model, plan=plan, progress=reporter.progress)
+        progress = lively(reporter.progress, engine=engine)
+        task = recipe.build_task(model, plan=plan, progress=progress)
         seed_everything(config.seed, rank=engine.rank)
         trainer = build_trainer(
             config, task, data=data, validation=validation, plan=plan, output=output,

@@ -12,8 +12,9 @@ import numpy as np
 from src.configs.schema import DownstreamConfig, DownstreamDataset, ExperimentConfig
 from src.datasets.augmentation import video_augmentation
 from src.datasets.decoding import make_decoder
-from src.datasets.loading import EpochBatches, JoinedSets, make_loader
+from src.datasets.loading import JoinedSets, make_loader
 from src.datasets.mixing import MixedBatches
+from src.datasets.ordering import EpochBatches, Stretch
 from src.datasets.storage import VideoFolder, lost_zeros
 from src.datasets.videos import (
     EvaluationVideos,
@@ -26,7 +27,7 @@ from src.distributed.engine import Engine
 from src.errors import InputError
 from src.evaluation.encoding import chunks, shard
 from src.evaluation.sets import EvaluationSet
-from src.training.trainer import TrainingData
+from src.training.plan import TrainingData
 
 logger = logging.getLogger(__name__)
 
@@ -203,10 +204,10 @@ def build_training_data(
         block_size=config.shuffle_block,
     )
 
-    def start(first_batch: int) -> Iterator[Any]:
+    def start(done: Sequence[Stretch]) -> Iterator[Any]:
         loader = make_loader(
             dataset,
-            batches=batches(start_batch=first_batch),
+            batches=batches(done=done),
             collate=collate,
             num_workers=config.n_workers,
             pin_memory=config.pin_mem and engine.device.type == "cuda",

@@ -20,15 +20,16 @@ from src.build.model import load_weights
 from src.build.recipe import Recipe
 from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
-from src.datasets.loading import EpochBatches, JoinedSets
+from src.datasets.loading import JoinedSets
+from src.datasets.ordering import EpochBatches
 from src.datasets.videos import OfVideo
 from src.evaluation.running import Progress
 from src.evaluation.sets import EvaluationSet
 from src.modeling.alpro import AlproModel
 from src.modeling.weight_names import StateDict
+from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
 from src.training.task import Task
-from src.training.trainer import TrainingData, TrainingPlan
 
 Config = TypeVar("Config", bound=DownstreamConfig)
 Model = TypeVar("Model", bound=AlproModel)

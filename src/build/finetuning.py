@@ -16,11 +16,12 @@ from src.build.results import (
 )
 from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
-from src.evaluation.running import silent_progress
+from src.evaluation.running import lively, silent_progress
 from src.evaluation.sets import EvaluationSet
-from src.training.output import OutputFolder, check_output_folder, write_json
+from src.training.output import SIZE_KEY, OutputFolder, check_output_folder
 from src.training.reporting import console_progress
 from src.training.weights import load_checkpoint
+from src.training.writing import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def evaluate_test_sets(
 
 def _evaluator_of(recipe: DownstreamRecipe[Any, Any, Any], model: Any) -> Evaluator:
     progress = console_progress if recipe.engine.rank == 0 else silent_progress
-    return recipe.build_evaluator(model, progress=progress)
+    return recipe.build_evaluator(model, progress=lively(progress, engine=recipe.engine))
 
 
 def evaluate_and_write(
@@ -99,7 +100,8 @@ def evaluate_and_write(
     }
     warn_of_replacement(folder, protocol=protocol)
     write_json(folder / "raw_args.json", given_arguments(recipe.resolved))
-    write_json(folder / "merged_args.json", recipe.resolved.to_json())
+    # The number of processes changes no number, so it is no part of the protocol.
+    write_json(folder / "merged_args.json", {**recipe.resolved.to_json(), SIZE_KEY: engine.size})
     table = recipe.write_results(folder, outcome, protocol=protocol)
     logger.info("%s: %s\nresults: %s", data.annotations, table, folder)
 

@@ -20,6 +20,7 @@ def launched(resolved: Resolved[Any]) -> Iterator[Engine]:
         device=config.device,
         precision=config.precision,
         num_threads=config.num_threads,
+        hang_timeout=config.hang_timeout,
     ) as engine:
         start_logging(rank=engine.rank)
         log_notices(resolved, engine=engine)

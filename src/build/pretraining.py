@@ -14,7 +14,7 @@ from src.build.model import build_pretraining_model, build_prompter, load_weight
 from src.build.pretraining_data import CaptionedSet, build_validation_set, mix_sets, read_set
 from src.build.recipe import Model, Recipe
 from src.configs.pretraining import pretraining_file
-from src.configs.schema import PretrainConfig, PretrainingConfig, PrompterConfig
+from src.configs.schema import ALL_RANKS, PretrainConfig, PretrainingConfig, PrompterConfig
 from src.datasets.entities import read_entities
 from src.datasets.pretraining import PretrainCollate
 from src.datasets.tokenization import tokenize
@@ -25,9 +25,9 @@ from src.modeling.pretraining import PROMPTER_PREFIX, AlproForPretraining
 from src.modeling.prompter import MAX_PROMPT_TOKENS, PROMPT_NAMES, Prompter, check_prompts
 from src.pretrain.pretraining_task import Objectives, PretrainingTask
 from src.pretrain.prompter_task import PrompterTask
-from src.training.output import run_of
+from src.training.output import OutputFolder, run_of
+from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
-from src.training.trainer import TrainingData, TrainingPlan
 from src.training.weights import check_num_entities, load_teacher, shapes_in, without_prompts
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,14 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
 
     def read_sets(self, key: str) -> list[CaptionedSet]:
         """The sets that a key of the config lists."""
-        parts = enumerate(getattr(self.config, key))
-        return [read_set(self.config, part, key=f"{key}.{index}") for index, part in parts]
+        config = self.config
+        output = OutputFolder(Path(config.output_dir), rank=self.engine.rank)
+        looks = config.overwrite or config.dry_run or not output.restore_files()
+        parts = enumerate(getattr(config, key))
+        return [
+            read_set(config, part, key=f"{key}.{index}", looks_for_images=looks)
+            for index, part in parts
+        ]
 
     def annotation_files(self) -> list[Path]:
         """Those of all sets that a training run reads."""
@@ -139,6 +145,7 @@ class PrompterRecipe(PretrainingRecipe[PrompterConfig, Prompter]):
             precision=self.precision,
             allow_missing_videos=self.config.allow_missing_videos,
             progress=progress,
+            grad_cache_size=self.config.grad_cache_size,
         )
 
 
@@ -292,4 +299,6 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
             precision=self.precision,
             allow_missing_videos=config.allow_missing_videos,
             progress=progress,
+            negatives_of_all_ranks=config.itm_negatives == ALL_RANKS,
+            grad_cache_size=config.grad_cache_size,
         )

@@ -15,7 +15,6 @@ from src.build.data import (
     keep_share,
     report_missing,
 )
-from src.build.training import will_resume
 from src.configs.pretraining import PretrainingDataset, media_of, pretraining_file
 from src.configs.schema import PretrainingConfig
 from src.datasets.augmentation import image_augmentation, video_augmentation
@@ -30,7 +29,7 @@ from src.datasets.videos import FrameAugmentation, FrameSource, TrainingVideos
 from src.distributed.engine import Engine
 from src.evaluation.encoding import chunks, shard
 from src.evaluation.pair_sets import VALIDATION_SEED, PairSet
-from src.training.trainer import TrainingData
+from src.training.plan import TrainingData
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,13 @@ class CaptionedSet:
         return f"{self.name}: {num_used} captioned {self.media}s{left_out}"
 
 
-def read_set(config: PretrainingConfig, part: PretrainingDataset, *, key: str) -> CaptionedSet:
+def read_set(
+    config: PretrainingConfig,
+    part: PretrainingDataset,
+    *,
+    key: str,
+    looks_for_images: bool = True,
+) -> CaptionedSet:
     """Read one set.
 
     Missing videos are left out where that is allowed; missing images stay, and are treated like
@@ -71,6 +76,7 @@ def read_set(config: PretrainingConfig, part: PretrainingDataset, *, key: str) -
         config: of the experiment.
         part: the set.
         key: of the set in the config: ``train_datasets.0``.
+        looks_for_images: missing images are reported at once; a run that goes on has done that.
 
     Raises:
         InputError: if videos or images are missing and that is not allowed.
@@ -85,7 +91,7 @@ def read_set(config: PretrainingConfig, part: PretrainingDataset, *, key: str) -
         if missing:
             items = [item for item in items if item.video_id not in missing]
     root = Path(part.img) if part.img is not None and media == "image" else None
-    if media == "image" and not will_resume(config):
+    if media == "image" and looks_for_images:
         _check_missing_images(
             path, items, root, name=f"{key}.img ({part.name})", allowed=config.allow_missing_videos
         )

@@ -36,7 +36,7 @@ from src.modeling.question_answering import (
 from src.modeling.weight_names import StateDict
 from src.tasks.question_answering_task import QuestionAnsweringTask
 from src.training.output import run_of
-from src.training.trainer import TrainingData, TrainingPlan
+from src.training.plan import TrainingData, TrainingPlan
 
 logger = logging.getLogger(__name__)
 

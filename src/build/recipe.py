@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from src.build.beginning import Beginning, agree_on_beginning
 from src.build.model import build_tokenizer
 from src.configs.loading import Resolved
 from src.configs.schema import ExperimentConfig
@@ -15,9 +16,9 @@ from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.transforms import Normalize
 from src.distributed.engine import Engine
 from src.evaluation.running import Progress
+from src.training.plan import TrainingData, TrainingPlan
 from src.training.precision import usable_precision
 from src.training.task import Task
-from src.training.trainer import TrainingData, TrainingPlan
 
 Config = TypeVar("Config", bound=ExperimentConfig)
 Model = TypeVar("Model", bound=nn.Module)
@@ -30,6 +31,11 @@ class Recipe(ABC, Generic[Config, Model]):
         self.resolved = resolved
         self.config = resolved.config
         self.engine = engine
+
+    @cached_property
+    def beginning(self) -> Beginning:
+        """How a training run begins; the ranks agree on it, so all ask at the same place."""
+        return agree_on_beginning(self.config, engine=self.engine)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -18,7 +18,7 @@ from src.training.precision import usable_precision
 
 logger = logging.getLogger(__name__)
 
-_SAME_NUMBERS = ("version", "num_processes")  # of the protocol: others are no other evaluation
+_SAME_NUMBERS = ("version",)  # of the protocol: another one is no other evaluation
 _NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
 
 
@@ -77,7 +77,6 @@ def protocol_of(
         "max_txt_len": config.max_txt_len,
         "precision": usable_precision(config.precision, engine.device),
         "seed": config.seed,
-        "num_processes": engine.size,
         "version": __version__,
     }
 

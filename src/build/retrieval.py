@@ -9,7 +9,7 @@ from src.build.data import Annotations
 from src.build.downstream import DownstreamRecipe, TrainingItems
 from src.build.model import build_retrieval_model
 from src.configs.downstream import annotation_file
-from src.configs.schema import DownstreamDataset, RetrievalConfig
+from src.configs.schema import ALL_RANKS, DownstreamDataset, RetrievalConfig
 from src.datasets.annotations import CaptionRow, read_captions
 from src.datasets.retrieval import RetrievalCollate
 from src.evaluation.report import metrics_table, write_results
@@ -17,7 +17,7 @@ from src.evaluation.retrieval import RetrievalEvaluator, RetrievalOutcome
 from src.evaluation.running import Progress
 from src.modeling.alpro import AlproForRetrieval
 from src.tasks.retrieval_task import RetrievalTask
-from src.training.trainer import TrainingPlan
+from src.training.plan import TrainingPlan
 
 
 class RetrievalRecipe(DownstreamRecipe[RetrievalConfig, CaptionRow, AlproForRetrieval]):
@@ -84,6 +84,8 @@ class RetrievalRecipe(DownstreamRecipe[RetrievalConfig, CaptionRow, AlproForRetr
             itm_start_step=1 + math.floor(config.itm_start_ratio * plan.num_train_steps),
             mask_same_video=config.mask_same_video,
             validation_batch=config.val_batch_size,
+            negatives_of_all_ranks=config.itm_negatives == ALL_RANKS,
+            grad_cache_size=config.grad_cache_size,
         )
 
     def results_suffix(self) -> str:

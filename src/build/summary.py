@@ -8,7 +8,7 @@ from torch import nn
 
 from src.configs.schema import ExperimentConfig
 from src.distributed.engine import Engine
-from src.training.trainer import TrainingPlan
+from src.training.plan import TrainingPlan
 
 logger = logging.getLogger(__name__)
 

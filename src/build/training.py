@@ -3,29 +3,37 @@
 import dataclasses
 import logging
 import math
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from src.build.beginning import Beginning
 from src.configs.fields import per_run_keys
 from src.configs.loading import Resolved
 from src.configs.schema import ExperimentConfig
 from src.datasets.annotations import sha256_of
 from src.distributed.engine import Engine
+from src.errors import InputError
 from src.optimization.optimizer import build_optimizer, freeze_parameters
 from src.optimization.schedules import learning_rate_at
 from src.training.checkpoints import CheckpointWriter
+from src.training.nonfinite import NonfiniteGuard
 from src.training.output import OutputFolder
+from src.training.plan import TrainingData, TrainingPlan
 from src.training.precision import usable_precision
 from src.training.reporting import Reporter, log_to_file
 from src.training.task import Task
-from src.training.trainer import Trainer, TrainingData, TrainingPlan
+from src.training.trainer import Trainer
 from src.training.unreadable import UnreadableLedger
+from src.training.writing import write_json
 
 logger = logging.getLogger(__name__)
 
 DEBUG_STEPS = 3  # updates of a `debug` run
+_SECONDS_TO_APPEAR = 60.0  # of a file on other machines
+_PAUSE = 0.5  # seconds between two looks
 
 
 def build_plan(
@@ -111,6 +119,7 @@ def build_trainer(
             max_fraction=config.max_unreadable_fraction,
             samples_per_epoch=data.samples_per_epoch,
         ),
+        guard=NonfiniteGuard(output, policy=config.on_nonfinite),
         reporter=reporter,
     )
 
@@ -119,6 +128,7 @@ def build_output(
     resolved: Resolved[Any],
     *,
     plan: TrainingPlan,
+    beginning: Beginning,
     inputs: Iterable[Path],
     derived: Mapping[str, Any],
     engine: Engine,
@@ -128,12 +138,13 @@ def build_output(
     Args:
         resolved: the config.
         plan: lengths and intervals.
+        beginning: what the ranks have agreed on.
         inputs: files that the run learns from; a run whose files have changed is another one.
         derived: what is stored beside the config, in the names of ``ExperimentConfig.DERIVED``.
         engine: the job.
 
     Raises:
-        InputError: if another run's output is there.
+        InputError: if another run's output is there, or if other ranks cannot see the folder.
     """
     config: ExperimentConfig = resolved.config
     output = OutputFolder(Path(config.output_dir), rank=engine.rank)
@@ -150,17 +161,28 @@ def build_output(
         "annotations_sha256": {str(path): sha256_of(path) for path in dict.fromkeys(inputs)},
         **derived,
     }
-    output.claim(arguments, may_differ=per_run_keys(type(config)), overwrite=config.overwrite)
+    may_differ = per_run_keys(type(config))
+    output.claim(arguments, may_differ=may_differ, overwrite=beginning.overwrites)
+    if beginning.launchers and output.is_writer:
+        write_json(output.launchers, {"launchers": beginning.launchers})
     engine.gather_objects(None)  # nobody goes on before rank 0 has cleared the folder
+    _check_shared(output, engine=engine)
     log_to_file(output.log / "log.txt", rank=engine.rank)
     return output
 
 
-def will_resume(config: ExperimentConfig) -> bool:
-    """Whether a training run continues from a restore file of its output folder."""
-    if config.overwrite or config.dry_run:
-        return False
-    return bool(OutputFolder(Path(config.output_dir), rank=0).restore_files())
+def _check_shared(output: OutputFolder, *, engine: Engine) -> None:
+    """Check that all ranks see what rank 0 writes; a network file system may take its time."""
+    deadline = time.monotonic() + _SECONDS_TO_APPEAR
+    while not output.args.exists() and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    sees = engine.gather_objects(output.args.exists())
+    blind = [rank for rank, one in enumerate(sees) if not one]
+    if blind:
+        raise InputError(
+            f"output_dir: rank 0 has written {output.args}, but the ranks {blind} do not see it. "
+            "Name a folder that all machines share."
+        )
 
 
 def build_reporter(

@@ -52,8 +52,22 @@ class RunOptions:
     )
     engine: str = option(
         "auto",
-        "auto takes Horovod under horovodrun, else one process",
-        choices=("auto", "single", "horovod"),
+        "auto takes Horovod under horovodrun, torch.distributed under torchrun, else one process",
+        choices=("auto", "single", "horovod", "torch"),
+        per_run=True,
+    )
+    hang_timeout: float = option(
+        1800.0,
+        "seconds without progress after which all processes print where they stand, and end"
+        " (0: never)",
+        minimum=0,
+        per_run=True,
+    )
+    on_nonfinite: str = option(
+        "stop",
+        "what to do about a loss or gradient norm that is not finite: stop and save the batch, or"
+        " skip the update and count it",
+        choices=("stop", "skip"),
         per_run=True,
     )
     num_threads: int = option(

@@ -29,6 +29,8 @@ from src.configs.pretraining import (
 )
 
 __all__ = [
+    "ALL_RANKS",
+    "OWN_RANK",
     "DownstreamConfig",
     "DownstreamDataset",
     "ExperimentConfig",
@@ -39,6 +41,8 @@ __all__ = [
     "QaConfig",
     "RetrievalConfig",
 ]
+
+OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
 
 _RETRIEVAL_METRICS = tuple(
     f"{direction}_{metric}"
@@ -104,6 +108,18 @@ class RetrievalConfig(DownstreamConfig):
     )
     mask_same_video: bool = option(
         False, "captions of the same video are not negatives (original: they are)"
+    )
+    itm_negatives: str = option(
+        OWN_RANK,
+        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
+        " those of all processes",
+        choices=(OWN_RANK, ALL_RANKS),
+    )
+    grad_cache_size: int = option(
+        0,
+        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
+        " compares the whole batch (0: all at once): less memory, more time",
+        minimum=0,
     )
     best_metric: str = option(
         "text2video_r1",
@@ -212,6 +228,12 @@ class PretrainConfig(PretrainingConfig):
     use_mpm: bool = option(False, "train with the entity loss (PEM)")
     itm_start_ratio: float = option(
         0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
+    )
+    itm_negatives: str = option(
+        OWN_RANK,
+        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
+        " those of all processes",
+        choices=(OWN_RANK, ALL_RANKS),
     )
     mlm_probability: float = option(
         0.15, "share of the word pieces that MLM asks for", above=0, maximum=1

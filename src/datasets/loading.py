@@ -1,16 +1,20 @@
-"""The order in which examples are read, and the loader that reads them ahead of time."""
+"""Several sets as one, and the loader that reads batches ahead of time."""
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import gc
+import multiprocessing
 import os
+import signal
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,6 +24,7 @@ Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)
 
 _PREFETCHED_BATCHES_PER_WORKER = 4
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
 
 
 class EpochSet(Protocol[Sample_co]):
@@ -28,74 +33,6 @@ class EpochSet(Protocol[Sample_co]):
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: tuple[int, int]) -> Sample_co: ...
-
-
-class EpochBatches:
-    """Endless batches of ``(epoch, index)`` for one of ``size`` processes.
-
-    Each epoch is a permutation of its own, the same in all processes, padded by repetition to a
-    multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. Iteration
-    begins at batch ``start_batch`` counted from the start of training, so that a resumed run reads
-    what the interrupted one would have read.
-
-    With a ``block_size`` above 1, blocks of that many consecutive examples are shuffled and dealt
-    out instead of single ones: examples that stand together in the annotations, because they are
-    easily mistaken for each other, meet in a batch and become each other's negatives.
-    """
-
-    def __init__(
-        self,
-        num_examples: int,
-        *,
-        batch_size: int,
-        rank: int,
-        size: int,
-        seed: int,
-        start_batch: int = 0,
-        block_size: int = 1,
-    ) -> None:
-        if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
-            raise ValueError(
-                f"no batches of {batch_size} out of {num_examples} examples for process {rank} "
-                f"of {size}"
-            )
-        self.num_examples = num_examples
-        self.batch_size = batch_size
-        self.rank = rank
-        self.size = size
-        self.seed = seed
-        self.start_batch = start_batch
-        self.block_size = block_size
-
-    @property
-    def examples_per_epoch(self) -> int:
-        """Examples that each process gets in an epoch."""
-        blocks = -(-self.num_examples // self.block_size)
-        return -(-blocks // self.size) * self.block_size
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches that each process gets in an epoch."""
-        return -(-self.examples_per_epoch // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.starting_at(self.start_batch)
-
-    def starting_at(self, batch: int) -> Iterator[list[tuple[int, int]]]:
-        """The batches from this one on, counted from the start of training."""
-        epoch, first = divmod(batch, self.batches_per_epoch)
-        while True:
-            own = self._own_examples(epoch)
-            for start in range(first * self.batch_size, len(own), self.batch_size):
-                yield [(epoch, index) for index in own[start : start + self.batch_size].tolist()]
-            epoch, first = epoch + 1, 0
-
-    def _own_examples(self, epoch: int) -> np.ndarray:
-        num_blocks = -(-self.num_examples // self.block_size)
-        blocks = np.random.default_rng([self.seed, epoch]).permutation(num_blocks)
-        padded = np.resize(blocks, -(-num_blocks // self.size) * self.size)  # wraps around
-        own = padded[self.rank :: self.size, None] * self.block_size + np.arange(self.block_size)
-        return (own % self.num_examples).ravel()
 
 
 class JoinedSets(Dataset[Sample]):
@@ -152,6 +89,8 @@ class _BatchLoader(DataLoader[Any]):
             batches = super().__iter__()
         finally:
             gc.unfreeze()
+        atexit.unregister(_end_workers)  # once for all loaders
+        atexit.register(_end_workers)
         for batch in batches:
             if isinstance(batch, _Refusal):
                 raise InputError(batch.message)
@@ -191,6 +130,26 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _prepare_worker(_worker: int) -> None:
-    """One thread per worker: more would fight over the cores the training itself needs."""
+    """One thread per worker: more would fight over the cores the training itself needs.
+
+    SIGTERM is for the process that reads the batches, which ends when it has finished with them;
+    launchers send it to the whole process group. A worker ends when that process does, and at once:
+    it holds that process's connections open, and other ranks wait until they are closed.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _end_workers() -> None:
+    """End the workers of loaders that are still there at exit.
+
+    Python would send them SIGTERM, to which they are deaf, and wait for them.
+    """
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where PyTorch would raise at their end
+    for worker in workers:
+        worker.kill()

@@ -7,7 +7,7 @@ from itertools import accumulate, count, islice
 
 import numpy as np
 
-from src.datasets.loading import EpochBatches
+from src.datasets.ordering import EpochBatches, Stretch, merged
 
 # Tells the generators of the sources drawn, [seed, block, stream], from those of the orders,
 # [seed, epoch]: numpy extends short seeds by zeros, and this is not 0. Not from all others: that of
@@ -23,7 +23,8 @@ class MixedBatches:
     An index counts through the sources one after the other, as `JoinedSets` does; an epoch counts
     how often its source has been read. A source is drawn for each window of consecutive batches,
     the same in all processes; its batches are those of `EpochBatches`, from where its last window
-    ended. Iteration begins at batch ``start_batch`` counted from the start of training.
+    ended. Iteration begins after the windows that the stretches in ``done`` have read; the draws go
+    on over all stretches, whatever their numbers of processes.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class MixedBatches:
         rank: int,
         size: int,
         seed: int,
-        start_batch: int = 0,
+        done: Sequence[Stretch] = (),
         block_size: int = 1,
     ) -> None:
         """Lay out the sources.
@@ -50,7 +51,7 @@ class MixedBatches:
             rank: This process.
             size: Number of processes.
             seed: Of everything drawn.
-            start_batch: Number of the first batch.
+            done: What has been read before; each stretch ends with a window.
             block_size: See `EpochBatches`.
         """
         weights = [1.0] * len(sizes) if weights is None else weights
@@ -59,12 +60,15 @@ class MixedBatches:
                 f"no windows of {window} batches from {len(sizes)} sources with the weights "
                 f"{list(weights)}"
             )
+        if any(stretch.num_batches % window for stretch in done):
+            raise ValueError(f"not all of {list(done)} end with a window of {window} batches")
         self._window = window
         self._seed = seed
-        self._start_batch = start_batch
         shares = np.cumsum(weights)
         self._shares = shares / shares[-1]  # the last is 1 exactly, above all draws
         self._begins = [0, *accumulate(sizes)][:-1]
+        self._num_sources = len(sizes)
+        self._first_window = sum(stretch.num_batches for stretch in done) // window
         self._sources = [
             EpochBatches(
                 num_examples,
@@ -72,9 +76,10 @@ class MixedBatches:
                 rank=rank,
                 size=size,
                 seed=seed,
+                done=read,
                 block_size=block_size,
             )
-            for num_examples in sizes
+            for num_examples, read in zip(sizes, self._done_by_source(done), strict=True)
         ]
 
     @property
@@ -88,32 +93,35 @@ class MixedBatches:
         return sum(source.batches_per_epoch for source in self._sources)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        window, skipped = divmod(self._start_batch, self._window)
-        taken = self._windows_before(window) * self._window
-        draws = self._draws_from(window)
-        current = next(draws)
-        taken[current] += skipped
-        batches = [
-            source.starting_at(start)
-            for source, start in zip(self._sources, taken.tolist(), strict=True)
-        ]
-        remaining = self._window - skipped
-        while True:
+        batches = [iter(source) for source in self._sources]
+        for current in self._draws_from(self._first_window):
             begin = self._begins[current]
-            for keys in islice(batches[current], remaining):
+            for keys in islice(batches[current], self._window):
                 yield [(epoch, begin + index) for epoch, index in keys]
-            current, remaining = next(draws), self._window
+
+    def _done_by_source(self, done: Sequence[Stretch]) -> list[list[Stretch]]:
+        """What has been read of each source."""
+        stretches = merged(done)
+        ends = [0, *accumulate(stretch.num_batches // self._window for stretch in stretches)]
+        num_windows = np.diff([self._windows_before(end) for end in ends], axis=0)
+        return [
+            [
+                Stretch(stretch.num_processes, num * self._window)
+                for stretch, num in zip(stretches, of_source, strict=True)
+            ]
+            for of_source in num_windows.T.tolist()
+        ]
 
     def _windows_before(self, window: int) -> np.ndarray:
         """How many of the windows before this one each source has got."""
-        counts = np.zeros(len(self._sources), dtype=np.int64)
+        counts = np.zeros(self._num_sources, dtype=np.int64)
         block, within = divmod(window, _DRAWS)
         for earlier in range(block):
             counts += self._count(self._draws(earlier))
         return counts + self._count(self._draws(block)[:within])
 
     def _count(self, draws: np.ndarray) -> np.ndarray:
-        return np.bincount(draws, minlength=len(self._sources))
+        return np.bincount(draws, minlength=self._num_sources)
 
     def _draws_from(self, window: int) -> Iterator[int]:
         """The sources of this window and all later ones."""

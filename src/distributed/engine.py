@@ -1,16 +1,22 @@
-"""What the rest of the project may ask of a communication backend.
+"""What the rest of the project may ask of a job of one or many processes.
 
 Shapes: B rows on this rank, G rows on all ranks together.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from src.distributed.watchdog import Watchdog
+
 T = TypeVar("T")
+
+Votes = Callable[[], Mapping[str, float]]
+SMALLEST_LOSS_SCALE = 1.0  # below it, what overflows in fp16 is not for a scale too large
 
 
 class Engine(Protocol):
@@ -19,12 +25,34 @@ class Engine(Protocol):
     rank: int
     size: int
     device: torch.device
+    communication: float
+    """Seconds spent so far in exchanges with other ranks, waiting for them included."""
 
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
         """Give every rank rank 0's parameters, buffers and optimizer state."""
 
-    def backward(self, loss: Tensor, *, last_micro_step: bool) -> None:
-        """Accumulate gradients of ``loss``; the last micro-step averages them over the ranks."""
+    def backward(
+        self, loss: Tensor, *, last_micro_step: bool, votes: Votes = dict
+    ) -> dict[str, float]:
+        """Accumulate gradients of ``loss``; the last micro-step averages them over the ranks.
+
+        Args:
+            loss: of this rank's batch.
+            last_micro_step: of an update.
+            votes: called once the gradients are there, for numbers that travel in the same message;
+                every rank brings the same names.
+
+        Returns:
+            The votes' sums over the ranks; of other micro-steps nothing.
+        """
+
+    @property
+    def own_gradients_finite(self) -> bool:
+        """Whether this rank's gradients of the last update were, before they were averaged."""
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a gradient norm that is not finite is what fp16's loss scaling is made for."""
 
     def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
         """Unscale, clip, update and clear the gradients.
@@ -34,18 +62,27 @@ class Engine(Protocol):
             max_grad_norm: largest global norm, not positive for no clipping.
 
         Returns:
-            The global gradient norm before clipping. It is not finite where fp16 overflowed, and
-            then the update has been skipped.
+            The global gradient norm before clipping. Where it is not finite, nothing has been
+            updated.
         """
 
+    def skip(self, optimizer: Optimizer) -> None:
+        """Clear the gradients without an update."""
+
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """(B, ...) of each rank to (G, ...) in rank order; its backward sums over the ranks."""
+        """(B, ...) of each rank to (G, ...) in rank order; its backward sums over the ranks.
+
+        B may differ between ranks.
+        """
 
     def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
         """Sums over the ranks of named numbers; every rank must bring the same names."""
 
     def gather_objects(self, value: T) -> list[T]:
         """Every rank's value in rank order, on every rank."""
+
+    def alive(self) -> None:
+        """Tell the watchdog that this process is getting on; exchanges tell it, too."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of the engine: the fp16 loss scale."""
@@ -58,34 +95,61 @@ class Engine(Protocol):
 
 
 class GradientEngine:
-    """Backward and update, as every backend does them; a backend adds how gradients are reduced."""
+    """Backward and update, as one process does them; many processes add how they reduce."""
 
-    def __init__(self, device: torch.device, *, scale_loss: bool) -> None:
+    def __init__(
+        self, device: torch.device, *, scale_loss: bool, watchdog: Watchdog | None = None
+    ) -> None:
         self.device = device
+        self.communication = 0.0
         self._scaler = torch.amp.GradScaler(device.type, enabled=scale_loss)
+        self._watchdog = watchdog
         self._parameters: list[nn.Parameter] = []
+        self._own_gradients_finite = True
 
     def _take_parameters(self, optimizer: Optimizer) -> None:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def _reduce_gradients(self) -> None:
-        """Average the gradients over the ranks; nothing to do for one rank."""
+    def _reduce(self, votes: Mapping[str, float]) -> dict[str, float]:
+        """Average the gradients over the ranks, sum the votes; nothing to do for one rank."""
+        return dict(votes)
 
-    def backward(self, loss: Tensor, *, last_micro_step: bool) -> None:
+    def backward(
+        self, loss: Tensor, *, last_micro_step: bool, votes: Votes = dict
+    ) -> dict[str, float]:
         """See :meth:`Engine.backward`."""
         self._scaler.scale(loss).backward()
-        if last_micro_step:
-            self._reduce_gradients()
+        return self._reduce(votes()) if last_micro_step else {}
+
+    @property
+    def own_gradients_finite(self) -> bool:
+        """See :attr:`Engine.own_gradients_finite`."""
+        return self._own_gradients_finite
+
+    @property
+    def may_overflow(self) -> bool:
+        """See :attr:`Engine.may_overflow`."""
+        return self._scaler.is_enabled() and self._scaler.get_scale() >= SMALLEST_LOSS_SCALE
 
     def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
         """See :meth:`Engine.step`."""
         self._scaler.unscale_(optimizer)
         limit = max_grad_norm if max_grad_norm > 0 else float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
-        self._scaler.step(optimizer)
-        self._scaler.update()
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
+        if self._scaler.is_enabled() or math.isfinite(norm):
+            self._scaler.step(optimizer)
+            self._scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
+
+    def skip(self, optimizer: Optimizer) -> None:
+        """See :meth:`Engine.skip`."""
+        optimizer.zero_grad(set_to_none=True)
+
+    def alive(self) -> None:
+        """See :meth:`Engine.alive`."""
+        if self._watchdog is not None:
+            self._watchdog.alive()
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Engine.state_dict`."""
@@ -95,6 +159,11 @@ class GradientEngine:
         """See :meth:`Engine.load_state_dict`."""
         if state:
             self._scaler.load_state_dict(dict(state))
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        if self._watchdog is not None:
+            self._watchdog.close()
 
 
 class SingleProcess(GradientEngine):
@@ -107,6 +176,12 @@ class SingleProcess(GradientEngine):
         """See :meth:`Engine.prepare`."""
         self._take_parameters(optimizer)
 
+    def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
+        """See :meth:`Engine.step`."""
+        norm = super().step(optimizer, max_grad_norm=max_grad_norm)
+        self._own_gradients_finite = math.isfinite(norm)
+        return norm
+
     def all_gather(self, tensor: Tensor) -> Tensor:
         """See :meth:`Engine.all_gather`."""
         return tensor
@@ -118,6 +193,3 @@ class SingleProcess(GradientEngine):
     def gather_objects(self, value: T) -> list[T]:
         """See :meth:`Engine.gather_objects`."""
         return [value]
-
-    def close(self) -> None:
-        """See :meth:`Engine.close`."""

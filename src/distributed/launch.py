@@ -1,65 +1,141 @@
 """Choosing and starting the engine from the launcher's environment and the user's wishes."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from src.distributed.engine import Engine, SingleProcess
-from src.errors import InputError
+from src.distributed.many import ManyProcesses
+from src.distributed.watchdog import Watchdog
+from src.errors import InputError, TerminatedError
+
+if TYPE_CHECKING:
+    from src.distributed.horovod import HorovodCommunicator
+    from src.distributed.torch_distributed import TorchCommunicator
 
 # Number of processes of a job, as launchers tell their processes -> launcher.
 _LAUNCHERS = {
-    "WORLD_SIZE": "torchrun",
     "HOROVOD_SIZE": "horovodrun",
+    "WORLD_SIZE": "torchrun",
     "OMPI_COMM_WORLD_SIZE": "mpirun",
 }
+_START_TIME = 19  # field of /proc/<pid>/stat, counted after the name (proc(5) has it as number 22)
+# Engine -> variable of its launcher, which tells it from others.
+_ENGINES = {"horovod": "HOROVOD_RANK", "torch": "TORCHELASTIC_RUN_ID"}
 
 
 @contextmanager
 def launch_engine(
-    name: str, *, device: str, precision: str, num_threads: int = 0
+    name: str, *, device: str, precision: str, num_threads: int = 0, hang_timeout: float = 0
 ) -> Iterator[Engine]:
     """Start the engine, and leave the job in order at the end.
 
+    After an error it is left as it is: a rank that others wait for must end at once, and those that
+    it cannot talk to any more cannot say good-bye.
+
     Args:
-        name: ``auto`` (Horovod under ``horovodrun``, else one process), ``single`` or ``horovod``.
+        name: ``auto`` (that of the launcher, else one process), ``single``, ``horovod`` or
+            ``torch``.
         device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
         precision: ``fp16`` scales the loss on a GPU.
         num_threads: CPU threads of each process, 0 to share the cores among a machine's processes.
+        hang_timeout: seconds without progress after which a process ends; 0 for never.
 
     Raises:
         InputError: if what is asked for is not there.
     """
     # Gradients of near-certain matches become denormals, which CPUs compute up to 100 times slower.
     torch.set_flush_denormal(True)
-    engine = _start(name, device=device, precision=precision, num_threads=num_threads)
+    watchdog = Watchdog(hang_timeout) if hang_timeout else None
     try:
-        yield engine
-    finally:
+        engine = _start(
+            name, device=device, precision=precision, num_threads=num_threads, watchdog=watchdog
+        )
+        try:
+            yield engine
+        except TerminatedError:
+            engine.close()
+            raise
         engine.close()
+    finally:
+        if watchdog is not None:
+            watchdog.close()
 
 
-def _start(name: str, *, device: str, precision: str, num_threads: int) -> Engine:
+def launcher_on_this_machine() -> str | None:
+    """A name for the ``torchrun`` that has started this process; it may do so several times.
+
+    None under other launchers, and without one: they start processes once.
+    """
+    if _ENGINES["torch"] not in os.environ:
+        return None
+    parent = os.getppid()
+    status = Path(f"/proc/{parent}/stat")  # Linux has it
+    text = status.read_text(encoding="utf-8") if status.exists() else ""
+    started = text.rpartition(")")[2].split()[_START_TIME : _START_TIME + 1]
+    return " ".join([socket.gethostname(), str(parent), *started])
+
+
+def _start(
+    name: str, *, device: str, precision: str, num_threads: int, watchdog: Watchdog | None
+) -> Engine:
     if name == "auto":
-        name = "horovod" if "HOROVOD_RANK" in os.environ else "single"
+        name = _engine_of_launcher()
     if name == "single":
         _refuse_other_launchers()
         chosen = _choose_device(device, index=0)
         _set_threads(num_threads, processes=1)
-        return SingleProcess(chosen, scale_loss=_scales_loss(precision, chosen))
+        return SingleProcess(
+            chosen, scale_loss=_scales_loss(precision, chosen), watchdog=watchdog
+        )
+    communicator = _horovod() if name == "horovod" else _torch()
+    chosen = _choose_device(device, index=communicator.local_rank)
+    _set_threads(num_threads, processes=communicator.local_size)
+    communicator.connect(chosen)
+    return ManyProcesses(
+        communicator, chosen, scale_loss=_scales_loss(precision, chosen), watchdog=watchdog
+    )
+
+
+def _engine_of_launcher() -> str:
+    """The engine that fits the environment; WORLD_SIZE is also what others than torchrun set."""
+    for engine, variable in _ENGINES.items():
+        if variable in os.environ:
+            return engine
+    return "torch" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "single"
+
+
+def _horovod() -> "HorovodCommunicator":
+    _refuse_launcher_of("torch", engine="horovod")
     try:
-        from src.distributed import horovod
+        from src.distributed.horovod import HorovodCommunicator
     except ImportError as error:
         raise InputError(
-            f"engine: Horovod cannot be imported ({error}). Install it with env/install_pkg.sh, or "
-            "run one process without horovodrun."
+            f"engine: Horovod cannot be imported ({error}). Install it with env/install_pkg.sh, "
+            "start the run with torchrun, or run one process."
         ) from error
-    horovod.start()
-    chosen = _choose_device(device, index=horovod.local_rank())
-    _set_threads(num_threads, processes=horovod.local_size())
-    return horovod.HorovodEngine(chosen, scale_loss=_scales_loss(precision, chosen))
+    return HorovodCommunicator()
+
+
+def _torch() -> "TorchCommunicator":
+    _refuse_launcher_of("horovod", engine="torch")
+    from src.distributed.torch_distributed import TorchCommunicator
+
+    return TorchCommunicator()
+
+
+def _refuse_launcher_of(other: str, *, engine: str) -> None:
+    if _ENGINES[other] in os.environ and _ENGINES[engine] not in os.environ:
+        launchers = {"horovod": "horovodrun", "torch": "torchrun"}
+        raise InputError(
+            f"engine: {engine} was asked for, but this process was started by {launchers[other]}. "
+            f"Start the run with {launchers[engine]}, or leave engine at auto."
+        )
 
 
 def _refuse_other_launchers() -> None:
@@ -68,8 +144,8 @@ def _refuse_other_launchers() -> None:
         if int(os.environ.get(variable, "1")) > 1:
             raise InputError(
                 "engine: the environment says that this is one of several processes of "
-                f"{launcher} ({variable} is {os.environ[variable]}), which a run with engine "
-                "auto or single cannot be. Use horovodrun -np N, with engine auto or horovod."
+                f"{launcher} ({variable} is {os.environ[variable]}), which a run of one process "
+                "cannot be. Use horovodrun -np N or torchrun --nproc_per_node N, with engine auto."
             )
 
 

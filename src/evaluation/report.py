@@ -6,7 +6,7 @@ from typing import Any
 
 from src.evaluation.answers import QaOutcome
 from src.evaluation.retrieval import RetrievalOutcome
-from src.training.output import write_atomically, write_json
+from src.training.writing import write_atomically, write_json
 
 COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank", "meanR": "mean rank"}
 ROWS = {

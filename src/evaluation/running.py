@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from src.distributed.engine import Engine
+
 Progress = Callable[[Iterable[Any], str, str], Iterator[Any]]  # items, description, unit
 
 
@@ -16,6 +18,17 @@ def silent_progress(
 ) -> Iterator[Any]:
     """The progress display that shows nothing."""
     return iter(items)
+
+
+def lively(progress: Progress, *, engine: Engine) -> Progress:
+    """A progress display that tells the watchdog of each item, too."""
+
+    def shown(items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
+        for item in progress(items, description, unit):
+            engine.alive()
+            yield item
+
+    return shown
 
 
 @contextmanager

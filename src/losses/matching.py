@@ -1,6 +1,7 @@
 """Video-text matching loss with hard negatives (VTM; "itm" in ALPRO's configs and checkpoints).
 
-B: positive pairs, M: negative pairs, at most 2B.
+B: positive pairs of this process, M: negative pairs, at most 2B, G: pairs that negatives are drawn
+from, which hold the B as rows `offset` ... `offset + B - 1`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ NO_NEGATIVE = -1  # stands for "none" among indices of negatives
 
 
 class Pairs(NamedTuple):
-    """Pairs of one text and one video each, by their rows (K,) in a batch."""
+    """Pairs of one text and one video each, by their rows (K,) among the G."""
 
     texts: Tensor
     videos: Tensor
@@ -25,33 +26,38 @@ def sample_hard_negatives(
     sim_v2t: Tensor,
     sim_t2v: Tensor,
     *,
+    offset: int = 0,
     generator: torch.Generator | None = None,
     exclude: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw one negative video per text and one negative text per video, the similar ones likelier.
 
-    Row i of a similarity gives the probabilities of its negatives by a softmax from which the
-    diagonal and what is excluded are left out. All videos are drawn first, then all texts.
+    Row i of a similarity gives the probabilities of its negatives by a softmax from which its own
+    partner, column `offset + i`, and what is excluded are left out. All videos are drawn first,
+    then all texts.
 
     Args:
-        sim_v2t: (B, B), video i against text j, divided by the temperature.
-        sim_t2v: (B, B), text i against video j.
+        sim_v2t: (B, G), video i against text j, divided by the temperature.
+        sim_t2v: (B, G), text i against video j.
+        offset: Place of the first of the B pairs among the G.
         generator: On the device of the similarities; None takes PyTorch's own.
-        exclude: (B, B) bool, symmetric, True where a pair must not be a negative.
+        exclude: (B, G) bool, symmetric, True where a pair must not be a negative.
 
     Returns:
         Video for each text and text for each video, int64 (B,) each, holding `NO_NEGATIVE` where
         nothing can be drawn (a batch of one pair; everything excluded). See `negative_pairs`.
     """
-    own = torch.eye(len(sim_v2t), dtype=torch.bool, device=sim_v2t.device)
-    forbidden = own if exclude is None else own | exclude
+    forbidden = torch.zeros_like(sim_v2t, dtype=torch.bool)  # (B, G)
+    forbidden[:, offset : offset + len(sim_v2t)].fill_diagonal_(True)
+    if exclude is not None:
+        forbidden |= exclude
     video_for_text = _draw(sim_t2v, forbidden, generator)
     text_for_video = _draw(sim_v2t, forbidden, generator)
     return video_for_text, text_for_video
 
 
 def _draw(similarity: Tensor, forbidden: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One column (B,) per row of a (B, B) similarity."""
+    """One column (B,) per row of a (B, G) similarity."""
     impossible = forbidden.all(dim=1)  # (B,)
     scores = similarity.detach().float().masked_fill(forbidden, -torch.inf)
     # An impossible row has no softmax; it draws something that is then thrown away.
@@ -60,27 +66,33 @@ def _draw(similarity: Tensor, forbidden: Tensor, generator: torch.Generator | No
     return drawn.masked_fill(impossible, NO_NEGATIVE)
 
 
-def negative_pairs(video_for_text: Tensor, text_for_video: Tensor) -> Pairs:
+def negative_pairs(video_for_text: Tensor, text_for_video: Tensor, *, offset: int = 0) -> Pairs:
     """The negatives that exist, as pairs.
 
     Args:
         video_for_text: (B,) from `sample_hard_negatives`.
         text_for_video: (B,) from `sample_hard_negatives`.
+        offset: See `sample_hard_negatives`.
 
     Returns:
-        M <= 2B pairs: (text i, its negative video) for all i, then (its negative text, video i).
+        M <= 2B pairs: (text i, its negative video) for all B, then (its negative text, video i).
     """
-    own = torch.arange(len(video_for_text), device=video_for_text.device)
+    own = _own_rows(len(video_for_text), offset=offset, device=video_for_text.device)
     texts = torch.cat([own, text_for_video])  # (2B,)
     videos = torch.cat([video_for_text, own])  # (2B,)
     exists = (texts != NO_NEGATIVE) & (videos != NO_NEGATIVE)
     return Pairs(texts[exists], videos[exists])
 
 
-def with_positives(negatives: Pairs, num_positive: int) -> Pairs:
-    """The pairs (i, i) for i < `num_positive`, then the negatives: (B+M,) rows."""
-    own = torch.arange(num_positive, device=negatives.texts.device)
+def with_positives(negatives: Pairs, num_positive: int, *, offset: int = 0) -> Pairs:
+    """The pairs (i, i) for the `num_positive` rows from `offset` on, then the negatives: (B+M,)."""
+    own = _own_rows(num_positive, offset=offset, device=negatives.texts.device)
     return Pairs(torch.cat([own, negatives.texts]), torch.cat([own, negatives.videos]))
+
+
+def _own_rows(num_pairs: int, *, offset: int, device: torch.device) -> Tensor:
+    """Rows (B,) of this process's pairs among the G."""
+    return torch.arange(offset, offset + num_pairs, device=device)
 
 
 def matching_labels(num_pairs: int, num_positive: int, *, device: torch.device) -> Tensor:

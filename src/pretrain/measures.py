@@ -10,45 +10,36 @@ from src.datasets.masking import IGNORED
 from src.distributed.engine import Engine
 from src.evaluation.pair_sets import Measured, Rate
 from src.losses.masked_language import masked_language_loss
-from src.losses.matching import matching_labels, matching_loss
+from src.losses.matching import matching_labels
 from src.losses.prompted_entity import confident, prompted_entity_loss
 from src.modeling.alpro import TextFeatures, VideoFeatures
-from src.tasks.pair_losses import contrast_loss, contrast_with_all, own_columns
+from src.tasks.pair_losses import Among, contrast_loss, contrast_with_all, match_loss
 
 
-def measure_contrast(
-    video: VideoFeatures,
-    text: TextFeatures,
-    *,
-    temperature: Tensor,
-    engine: Engine,
-    exclude: Tensor | None,
-) -> Measured:
+def measure_contrast(video: VideoFeatures, text: TextFeatures, *, among: Among) -> Measured:
     """VTC; ``i2t_acc``: videos and images whose own caption is the nearest, ``t2i_acc``: captions.
 
     Args:
         video: of B pairs.
         text: of the same pairs.
-        temperature: see :class:`src.tasks.pair_losses.Among`, as the others.
-        engine: the job.
-        exclude: pairs that are no negatives.
+        among: the pairs of all ranks.
     """
-    scores = contrast_with_all(video, text, temperature=temperature, engine=engine, exclude=exclude)
+    scores = contrast_with_all(video, text, among=among)
     num_pairs = len(scores.video_to_text)
-    own = own_columns(num_pairs, engine=engine)
+    own = among.own
     right = torch.arange(own.start, own.stop, device=scores.video_to_text.device)  # (B,)
     rates = {
         "i2t_acc": _rate(scores.video_to_text, right),
         "t2i_acc": _rate(scores.text_to_video, right),
     }
-    return Measured(contrast_loss(scores, engine=engine), num_pairs, rates)
+    return Measured(contrast_loss(scores, among=among), num_pairs, rates)
 
 
-def measure_matching(logits: Tensor, num_positive: int) -> Measured:
+def measure_matching(logits: Tensor, num_positive: int, *, engine: Engine) -> Measured:
     """VTM over (B+M, 2) logits, the B positives first."""
     labels = matching_labels(len(logits), num_positive, device=logits.device)
     rates = {"itm_acc": _rate(logits, labels)}
-    return Measured(matching_loss(logits, num_positive), len(logits), rates)
+    return Measured(match_loss(logits, num_positive, engine=engine), len(logits), rates)
 
 
 def measure_words(logits: Tensor, labels: Tensor) -> Measured:

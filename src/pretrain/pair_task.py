@@ -6,14 +6,15 @@ Shapes: B pairs on this rank, G pairs on all ranks.
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.datasets.pretraining import PretrainBatch
 from src.distributed.engine import Engine, SingleProcess
 from src.evaluation.pair_sets import Measured, PairSet, mean_losses
 from src.evaluation.running import Progress, evaluation_mode
-from src.modeling.alpro import AlproModel
-from src.tasks.pair_losses import Among, same_video
+from src.modeling.alpro import AlproModel, TextFeatures, VideoFeatures
+from src.modeling.chunking import in_chunks
+from src.tasks.pair_losses import Among, among_all
 from src.training.task import Task
 
 
@@ -32,6 +33,7 @@ class PairTask(Task):
         precision: str,
         allow_missing_videos: bool,
         progress: Progress,
+        grad_cache_size: int = 0,
     ) -> None:
         """Collect what any of the losses needs.
 
@@ -43,6 +45,8 @@ class PairTask(Task):
             precision: of validation's forward passes.
             allow_missing_videos: validate without what cannot be read.
             progress: shows validation's batches.
+            grad_cache_size: videos, texts or pairs that go through the model at a time in training,
+                0 for all at once.
         """
         super().__init__()
         self.model = model
@@ -52,6 +56,7 @@ class PairTask(Task):
         self._precision = precision
         self._allow_missing_videos = allow_missing_videos
         self._progress = progress
+        self._grad_cache_size = grad_cache_size
 
     def measure_all(
         self, batch: PretrainBatch, *, engine: Engine, generator: torch.Generator
@@ -82,7 +87,24 @@ class PairTask(Task):
                 progress=self._progress,
             )
 
+    def _encode_videos(self, frames: Tensor) -> VideoFeatures:
+        """Of (B, T, 3, S, S) uint8 frames."""
+
+        def encode(some: Tensor) -> VideoFeatures:
+            return self.model.encode_video(self._normalize(some))
+
+        return in_chunks(encode, frames, size=self._grad_cache_size)
+
+    def _encode_texts(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Of (B, L) ids and their mask."""
+        return in_chunks(self.model.encode_text, ids, mask, size=self._grad_cache_size)
+
     def _among(self, batch: PretrainBatch, *, engine: Engine) -> Among:
         """What the pairs of a batch are compared among."""
-        exclude = same_video(batch.video_ids, engine=engine) if self._mask_same_video else None
-        return {"temperature": self.model.temp, "engine": engine, "exclude": exclude}
+        return among_all(
+            batch.video_ids,
+            num_tokens=batch.text_ids.shape[1],
+            temperature=self.model.temp,
+            engine=engine,
+            mask_same_video=self._mask_same_video,
+        )

@@ -18,8 +18,9 @@ from src.datasets.transforms import erase_outside
 from src.distributed.engine import Engine
 from src.evaluation.pair_sets import Measured, PairSet
 from src.evaluation.running import Progress
-from src.losses.matching import Pairs, with_positives
+from src.losses.matching import Pairs
 from src.modeling.alpro import TextFeatures, VideoFeatures, concatenated
+from src.modeling.chunking import in_chunks
 from src.modeling.pretraining import AlproForPretraining
 from src.pretrain.measures import (
     measure_contrast,
@@ -28,7 +29,14 @@ from src.pretrain.measures import (
     measure_words,
 )
 from src.pretrain.pair_task import PairTask
-from src.tasks.pair_losses import hard_negatives
+from src.tasks.pair_losses import (
+    Pool,
+    common_pool,
+    hard_negatives,
+    match_pairs,
+    own_pool,
+    positives_and,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +74,8 @@ class PretrainingTask(PairTask):
         precision: str,
         allow_missing_videos: bool,
         progress: Progress,
+        negatives_of_all_ranks: bool = False,
+        grad_cache_size: int = 0,
     ) -> None:
         """Assemble the objective.
 
@@ -80,6 +90,8 @@ class PretrainingTask(PairTask):
             precision: of validation's forward passes.
             allow_missing_videos: validate without what cannot be read.
             progress: shows validation's batches.
+            negatives_of_all_ranks: VTM takes its negatives from all G pairs, not from this rank's.
+            grad_cache_size: see :class:`PairTask`.
         """
         super().__init__(
             model,
@@ -89,7 +101,9 @@ class PretrainingTask(PairTask):
             precision=precision,
             allow_missing_videos=allow_missing_videos,
             progress=progress,
+            grad_cache_size=grad_cache_size,
         )
+        self._pool = common_pool if negatives_of_all_ranks else own_pool
         self._objectives = objectives
         self._itm_start_step = itm_start_step
         self._entity_threshold = entity_threshold
@@ -151,19 +165,20 @@ class PretrainingTask(PairTask):
     ) -> dict[str, Measured]:
         """The losses of B pairs among the G pairs of an engine's ranks."""
         model, objectives = self.model, self._objectives
-        video = model.encode_video(self._normalize(batch.frames))
-        plain, masked = self._encode_texts(batch)
+        video = self._encode_videos(batch.frames)
+        plain, masked = self._encode_captions(batch)
         fused, fused_masked = self._fuse_whole(plain, masked, video)  # (B, L+1+N, D) each
         among = self._among(batch, engine=engine)
         found = {}
         if objectives.itc:
             assert plain is not None
-            found["itc"] = measure_contrast(video, plain, **among)
+            found["itc"] = measure_contrast(video, plain, among=among)
         if with_matching:
             assert plain is not None
-            negatives = hard_negatives(video, plain, **among, generator=generator)
-            logits = self._match(plain, video, fused, negatives)
-            found["itm"] = measure_matching(logits, len(batch.video_ids))
+            pool = self._pool(video, plain, among=among)
+            negatives = hard_negatives(pool, generator=generator)
+            logits = self._match(pool, fused, negatives)
+            found["itm"] = measure_matching(logits, len(batch.video_ids), engine=engine)
         if objectives.mlm:
             assert fused_masked is not None
             assert batch.mlm_labels is not None
@@ -174,7 +189,7 @@ class PretrainingTask(PairTask):
             found["mpm"] = self._measure_entities(batch, fused)
         return found
 
-    def _encode_texts(
+    def _encode_captions(
         self, batch: PretrainBatch
     ) -> tuple[TextFeatures | None, TextFeatures | None]:
         """The B captions as they are and with hidden words, in one pass.
@@ -185,7 +200,7 @@ class PretrainingTask(PairTask):
         if self._objectives.mlm:
             assert batch.masked_ids is not None
             ids.append(batch.masked_ids)
-        texts = self.model.encode_text(torch.cat(ids), torch.cat([batch.text_mask] * len(ids)))
+        texts = self._encode_texts(torch.cat(ids), torch.cat([batch.text_mask] * len(ids)))
         parts = texts.split(len(batch.text_ids))
         return (
             parts[0] if self._objectives.plain_text else None,
@@ -207,28 +222,36 @@ class PretrainingTask(PairTask):
         if not texts:
             return None, None
         own = torch.arange(len(video.tokens), device=video.tokens.device)
-        fused = self.model.fuse(concatenated(texts), video.select(own.repeat(len(texts))))
+
+        def fuse(videos: Tensor, *text: Tensor) -> Tensor:
+            return self.model.fuse(TextFeatures(*text), video.select(videos))
+
+        rows = own.repeat(len(texts))
+        fused = in_chunks(fuse, rows, *concatenated(texts), size=self._grad_cache_size)
         parts = list(fused.split(len(own)))
         return (
             parts[0] if self._objectives.mpm else None,
             parts[-1] if self._objectives.mlm else None,
         )
 
-    def _match(
-        self, plain: TextFeatures, video: VideoFeatures, fused: Tensor | None, negatives: Pairs
-    ) -> Tensor:
+    def _match(self, pool: Pool, fused: Tensor | None, negatives: Pairs) -> Tensor:
         """Matching logits (B+M, 2), the B positives first; those that are fused are not again."""
-        model = self.model
-        own = None if fused is None else model.itm_head(fused[:, 0])  # (B, 2)
+        own = None if fused is None else self.model.itm_head(fused[:, 0])  # (B, 2)
         if own is not None and len(negatives.texts) == 0:
             return own
-        pairs = negatives if own is not None else with_positives(negatives, len(video.tokens))
-        logits = model.match(plain.select(pairs.texts), video.select(pairs.videos))
+        pairs = negatives if own is not None else positives_and(negatives, pool=pool)
+        logits = match_pairs(self.model, pool, pairs, grad_cache_size=self._grad_cache_size)
         return logits if own is None else torch.cat([own, logits])
 
     def _measure_entities(self, batch: PretrainBatch, fused: Tensor) -> Measured:
         """PEM: what the prompter sees in each region, told from the region's fused tokens."""
-        told = tell_entities(self.model, batch, fused, normalize=self._normalize)
+        told = tell_entities(
+            self.model,
+            batch,
+            fused,
+            normalize=self._normalize,
+            grad_cache_size=self._grad_cache_size,
+        )
         return measure_entities(told.logits, told.targets, threshold=self._entity_threshold)
 
 
@@ -245,6 +268,7 @@ def tell_entities(
     fused: Tensor,
     *,
     normalize: Callable[[Tensor], Tensor],
+    grad_cache_size: int = 0,
 ) -> ToldEntities:
     """Ask the prompter and the model what each region shows.
 
@@ -253,11 +277,17 @@ def tell_entities(
         batch: pairs with regions.
         fused: (B, L+1+N, D), the batch's plain captions fused with its frames.
         normalize: uint8 frames to what the model expects.
+        grad_cache_size: regions that the prompter is asked about at a time, 0 for all at once.
     """
-    assert model.prompter is not None
+    prompter = model.prompter
+    assert prompter is not None
     assert batch.region is not None
-    erased = normalize(erase_outside(batch.frames, batch.region))
-    targets = model.prompter.entity_probabilities(erased, batch.media, region=batch.region)
+
+    def ask(frames: Tensor, region: Tensor) -> Tensor:
+        erased = normalize(erase_outside(frames, region))
+        return prompter.entity_probabilities(erased, batch.media, region=region)
+
+    targets = in_chunks(ask, batch.frames, batch.region, size=grad_cache_size)
     num_text_tokens = batch.text_ids.shape[1]
     logits = model.predict_entities(fused, num_text_tokens=num_text_tokens, region=batch.region)
     return ToldEntities(logits, targets)

@@ -35,6 +35,6 @@ class PrompterTask(PairTask):
         return {"itc": self._measure(batch, engine=engine)}
 
     def _measure(self, batch: PretrainBatch, *, engine: Engine) -> Measured:
-        video = self.model.encode_video(self._normalize(batch.frames))
-        text = self.model.encode_text(batch.text_ids, batch.text_mask)
-        return measure_contrast(video, text, **self._among(batch, engine=engine))
+        video = self._encode_videos(batch.frames)
+        text = self._encode_texts(batch.text_ids, batch.text_mask)
+        return measure_contrast(video, text, among=self._among(batch, engine=engine))

@@ -1,104 +1,199 @@
 """What all objectives over matching pairs share: VTC over all ranks, and the pairs of VTM.
 
-Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks.
+Every rank's loss is weighed so that the mean of the ranks' losses, and of their gradients, is the
+mean over all pairs, also where ranks have different numbers of pairs.
+
+Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, L text tokens, N patches,
+D width.
 """
 
-import hashlib
 from collections.abc import Sequence
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from src.distributed.engine import Engine
 from src.losses.contrastive import Contrast, contrast, loss_of_contrast, similarity
-from src.losses.matching import Pairs, negative_pairs, sample_hard_negatives
-from src.modeling.alpro import TextFeatures, VideoFeatures
+from src.losses.matching import (
+    Pairs,
+    matching_loss,
+    negative_pairs,
+    sample_hard_negatives,
+    with_positives,
+)
+from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
+from src.modeling.chunking import in_chunks
 
 
-def same_video(video_ids: Sequence[str], *, engine: Engine) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Among:
+    """What this rank's B pairs are compared among: the G pairs of all ranks."""
+
+    engine: Engine
+    temperature: Tensor
+    """Divides the similarities."""
+    counts: Sequence[int]
+    """Pairs of each rank, in rank order."""
+    num_tokens: int
+    """L of the rank with the longest text."""
+    exclude: Tensor | None
+    """(B, G) bool, pairs that are no negatives; None for none."""
+
+    @property
+    def own(self) -> slice:
+        """Where this rank's pairs stand among those of all ranks."""
+        first = sum(self.counts[: self.engine.rank])
+        return slice(first, first + self.counts[self.engine.rank])
+
+
+def among_all(
+    video_ids: Sequence[str],
+    *,
+    num_tokens: int,
+    temperature: Tensor,
+    engine: Engine,
+    mask_same_video: bool,
+) -> Among:
+    """Ask the other ranks for their pairs.
+
+    Args:
+        video_ids: of this rank's B pairs.
+        num_tokens: L of this rank's texts.
+        temperature: divides the similarities.
+        engine: the job.
+        mask_same_video: pairs of one video are not each other's negatives.
+    """
+    gathered = engine.gather_objects((list(video_ids), num_tokens))
+    ids = [names for names, _ in gathered]
+    exclude = same_video(ids, engine=engine) if mask_same_video else None
+    return Among(
+        engine=engine,
+        temperature=temperature,
+        counts=[len(names) for names in ids],
+        num_tokens=max(length for _, length in gathered),
+        exclude=exclude,
+    )
+
+
+def same_video(ids_of_ranks: Sequence[Sequence[str]], *, engine: Engine) -> Tensor:
     """(B, G) bool, true where another pair shows the same video as one of this rank's."""
-    hashes = torch.tensor([_id_hash(name) for name in video_ids], device=engine.device)  # (B,)
-    same = hashes[:, None] == engine.all_gather(hashes)[None, :]  # (B, G)
-    same[:, own_columns(len(video_ids), engine=engine)].fill_diagonal_(False)
+    ids = [name for names in ids_of_ranks for name in names]
+    number_of = {name: number for number, name in enumerate(ids)}
+    numbers = torch.tensor([number_of[name] for name in ids], device=engine.device)  # (G,)
+    parts = numbers.split([len(names) for names in ids_of_ranks])
+    same = parts[engine.rank][:, None] == numbers[None, :]  # (B, G)
+    first = sum(map(len, ids_of_ranks[: engine.rank]))
+    same[:, first : first + len(same)].fill_diagonal_(False)
     return same
 
 
-def own_columns(num_pairs: int, *, engine: Engine) -> slice:
-    """Where this rank's pairs stand among those of all ranks."""
-    return slice(engine.rank * num_pairs, (engine.rank + 1) * num_pairs)
-
-
-class Among(TypedDict):
-    """What pairs are compared among, as keyword arguments."""
-
-    temperature: Tensor
-    """Divides the similarities."""
-    engine: Engine
-    """The job."""
-    exclude: Tensor | None
-    """(B, G) from :func:`same_video`, pairs that are no negatives; None for none."""
-
-
-def contrast_with_all(
-    video: VideoFeatures,
-    text: TextFeatures,
-    *,
-    temperature: Tensor,
-    engine: Engine,
-    exclude: Tensor | None,
-) -> Contrast:
+def contrast_with_all(video: VideoFeatures, text: TextFeatures, *, among: Among) -> Contrast:
     """This rank's B pairs against those of all ranks, with the gradient that reaches each from any.
 
     Args:
         video: of B pairs.
         text: of the same pairs.
-        temperature: see :class:`Among`, as the others.
-        engine: the job.
-        exclude: pairs that are no negatives.
+        among: the pairs of all ranks.
     """
     return contrast(
         video.embedding,
         text.embedding,
-        all_video=engine.all_gather(video.embedding),
-        all_text=engine.all_gather(text.embedding),
-        temperature=temperature,
-        exclude=exclude,
+        all_video=among.engine.all_gather(video.embedding),
+        all_text=among.engine.all_gather(text.embedding),
+        temperature=among.temperature,
+        exclude=among.exclude,
     )
 
 
-def contrast_loss(scores: Contrast, *, engine: Engine) -> Tensor:
-    """VTC of this rank's pairs, from :func:`contrast_with_all`."""
-    num_pairs = len(scores.video_to_text)
-    return loss_of_contrast(scores, offset=own_columns(num_pairs, engine=engine).start)
+def contrast_loss(scores: Contrast, *, among: Among) -> Tensor:
+    """VTC of this rank's pairs, from :func:`contrast_with_all`, as its share of the ranks' mean."""
+    mean = loss_of_contrast(scores, offset=among.own.start)
+    return mean * _weight(len(scores.video_to_text), total=sum(among.counts), engine=among.engine)
 
 
-def hard_negatives(
-    video: VideoFeatures,
-    text: TextFeatures,
-    *,
-    temperature: Tensor,
-    engine: Engine,
-    exclude: Tensor | None,
-    generator: torch.Generator | None,
-) -> Pairs:
-    """M <= 2B pairs of this rank that do not belong together, similar ones likelier.
+def match_loss(logits: Tensor, num_positive: int, *, engine: Engine) -> Tensor:
+    """VTM over (B+M, 2) logits, the B positives first, as this rank's share of the ranks' mean."""
+    total = engine.sum({"matched": len(logits)})["matched"]
+    return matching_loss(logits, num_positive) * _weight(len(logits), total=total, engine=engine)
+
+
+def _weight(count: int, *, total: float, engine: Engine) -> float:
+    """By which a rank's mean over `count` of `total` items enters the mean of the ranks' losses."""
+    return count * engine.size / total
+
+
+class Pool(NamedTuple):
+    """What the pairs of VTM are made of."""
+
+    video: VideoFeatures
+    text: TextFeatures
+    similarities: Contrast
+    """Of this rank's B pairs to all of the pool."""
+    exclude: Tensor | None
+    """Pairs that are no negatives, as similarities."""
+    offset: int
+    """Place of this rank's first pair."""
+
+
+def own_pool(video: VideoFeatures, text: TextFeatures, *, among: Among) -> Pool:
+    """This rank's B pairs, to draw negatives from."""
+    v2t = similarity(video.embedding, text.embedding, temperature=among.temperature)  # (B, B)
+    exclude = None if among.exclude is None else among.exclude[:, among.own]
+    return Pool(video, text, Contrast(v2t, v2t.t()), exclude, offset=0)
+
+
+def common_pool(video: VideoFeatures, text: TextFeatures, *, among: Among) -> Pool:
+    """The G pairs of all ranks; gradients find their way back to the rank that encoded a pair."""
+    gather = among.engine.all_gather
+    padding = among.num_tokens - text.mask.shape[1]
+    tokens = functional.pad(text.tokens, (0, 0, 0, padding))  # (B, longest L, D)
+    mask = functional.pad(text.mask, (0, padding))
+    all_video = VideoFeatures(gather(video.tokens), gather(video.embedding))
+    all_text = TextFeatures(gather(tokens), gather(mask), gather(text.embedding))
+    similarities = contrast(
+        video.embedding,
+        text.embedding,
+        all_video=all_video.embedding,
+        all_text=all_text.embedding,
+        temperature=among.temperature,
+    )
+    return Pool(all_video, all_text, similarities, among.exclude, offset=among.own.start)
+
+
+def hard_negatives(pool: Pool, *, generator: torch.Generator | None) -> Pairs:
+    """M <= 2B pairs that do not belong together, similar ones likelier; one of each is this rank's.
 
     Args:
-        video: of B pairs.
-        text: of the same pairs.
-        temperature: see :class:`Among`, as the next two.
-        engine: the job.
-        exclude: pairs that are no negatives.
+        pool: what they are drawn from; the pairs are rows of it.
         generator: on the model's device; None takes PyTorch's own.
     """
-    v2t = similarity(video.embedding, text.embedding, temperature=temperature)  # (B, B)
-    own = None if exclude is None else exclude[:, own_columns(len(v2t), engine=engine)]
-    drawn = sample_hard_negatives(v2t, v2t.t(), exclude=own, generator=generator)
-    return negative_pairs(*drawn)
+    drawn = sample_hard_negatives(
+        *pool.similarities, offset=pool.offset, exclude=pool.exclude, generator=generator
+    )
+    return negative_pairs(*drawn, offset=pool.offset)
 
 
-def _id_hash(video_id: str) -> int:
-    """A signed 64-bit number for a video id, the same in every process."""
-    digest = hashlib.blake2b(video_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+def positives_and(negatives: Pairs, *, pool: Pool) -> Pairs:
+    """This rank's B pairs, then the negatives: (B+M,) rows of the pool."""
+    return with_positives(negatives, len(pool.similarities.video_to_text), offset=pool.offset)
+
+
+def match_pairs(
+    model: AlproForRetrieval, pool: Pool, pairs: Pairs, *, grad_cache_size: int
+) -> Tensor:
+    """Matching logits (K, 2) of pairs of a pool.
+
+    Args:
+        model: what is trained.
+        pool: videos and texts.
+        pairs: K rows of it.
+        grad_cache_size: pairs that go through the model at a time, 0 for all at once.
+    """
+
+    def match(texts: Tensor, videos: Tensor) -> Tensor:
+        return model.match(pool.text.select(texts), pool.video.select(videos))
+
+    return in_chunks(match, *pairs, size=grad_cache_size)

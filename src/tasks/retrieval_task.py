@@ -16,14 +16,18 @@ from src.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
 from src.evaluation.retrieval import RetrievalEvaluator
 from src.evaluation.running import evaluation_mode
 from src.evaluation.sets import EvaluationSet
-from src.losses.matching import matching_loss, with_positives
 from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
+from src.modeling.chunking import in_chunks
 from src.tasks.pair_losses import (
-    Among,
+    among_all,
+    common_pool,
     contrast_loss,
     contrast_with_all,
     hard_negatives,
-    same_video,
+    match_loss,
+    match_pairs,
+    own_pool,
+    positives_and,
 )
 from src.training.task import Task
 
@@ -47,6 +51,8 @@ class RetrievalTask(Task):
         itm_start_step: int,
         mask_same_video: bool,
         validation_batch: int,
+        negatives_of_all_ranks: bool = False,
+        grad_cache_size: int = 0,
     ) -> None:
         """Assemble the objective.
 
@@ -60,6 +66,9 @@ class RetrievalTask(Task):
             itm_start_step: first update with VTM; its negatives tell nothing before VTC does.
             mask_same_video: captions of one video are not each other's negatives.
             validation_batch: pairs per batch of the validation loss.
+            negatives_of_all_ranks: VTM takes its negatives from all G pairs, not from this rank's.
+            grad_cache_size: videos, texts or pairs that go through the model at a time in training,
+                0 for all at once.
         """
         super().__init__()
         self.model = model
@@ -71,6 +80,8 @@ class RetrievalTask(Task):
         self._itm_start_step = itm_start_step
         self._mask_same_video = mask_same_video
         self._validation_batch = validation_batch
+        self._pool = common_pool if negatives_of_all_ranks else own_pool
+        self._grad_cache_size = grad_cache_size
         self._matches_now = use_itm
 
     def begin_update(self, step: int) -> None:
@@ -79,12 +90,17 @@ class RetrievalTask(Task):
 
     def forward(self, batch: RetrievalBatch) -> dict[str, Tensor]:
         """Losses of a batch: ``loss`` and those of its parts that are on, each a scalar."""
-        self.model.clamp_temperature()
-        video = self.model.encode_video(self._normalize(batch.frames))
-        text = self.model.encode_text(batch.text_ids, batch.text_mask)
+        model, size = self.model, self._grad_cache_size
+        model.clamp_temperature()
+        video = in_chunks(self._encode_video, batch.frames, size=size)
+        text = in_chunks(model.encode_text, batch.text_ids, batch.text_mask, size=size)
         return self._losses(
             video, text, batch.video_ids, engine=self._engine, with_matching=self._matches_now
         )
+
+    def _encode_video(self, frames: Tensor) -> VideoFeatures:
+        """Of uint8 frames."""
+        return self.model.encode_video(self._normalize(frames))
 
     def _losses(
         self,
@@ -97,18 +113,23 @@ class RetrievalTask(Task):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The losses of B pairs among the G pairs of an engine's ranks."""
-        exclude = same_video(video_ids, engine=engine) if self._mask_same_video else None  # (B, G)
-        among: Among = {"temperature": self.model.temp, "engine": engine, "exclude": exclude}
+        among = among_all(
+            video_ids,
+            num_tokens=text.mask.shape[1],
+            temperature=self.model.temp,
+            engine=engine,
+            mask_same_video=self._mask_same_video,
+        )
         losses = {}
         if self._use_itc:
             losses["itc_loss"] = contrast_loss(
-                contrast_with_all(video, text, **among), engine=engine
+                contrast_with_all(video, text, among=among), among=among
             )
         if with_matching:
-            negatives = hard_negatives(video, text, **among, generator=generator)
-            pairs = with_positives(negatives, len(video_ids))
-            logits = self.model.match(text.select(pairs.texts), video.select(pairs.videos))
-            losses["itm_loss"] = matching_loss(logits, len(video_ids))
+            pool = self._pool(video, text, among=among)
+            pairs = positives_and(hard_negatives(pool, generator=generator), pool=pool)
+            logits = match_pairs(self.model, pool, pairs, grad_cache_size=self._grad_cache_size)
+            losses["itm_loss"] = match_loss(logits, len(video_ids), engine=engine)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def evaluate(self, data: EvaluationSet[CaptionRow]) -> dict[str, float]:

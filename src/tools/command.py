@@ -6,16 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from src.errors import USER_ERROR_EXIT_CODE, InputError
+from src.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE, InputError, RunError
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
-    """Do a command's work, or say what is wrong with the input; returns the exit code."""
+    """Do a command's work, or say what is wrong; returns the exit code."""
     try:
         work()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILURE_EXIT_CODE
     return 0
 
 

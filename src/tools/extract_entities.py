@@ -39,7 +39,7 @@ from src.datasets.questions import read_questions
 from src.errors import InputError
 from src.tools.command import counted, exit_code_of, not_negative, positive
 from src.tools.nouns import TagCounts, count_tags, entities_of, load_tagger
-from src.training.output import write_atomically
+from src.training.writing import write_atomically
 
 DEFAULT_FILE = Path("data/unigrams.txt")
 DEFAULT_NUM_ENTITIES = 1000

@@ -4,22 +4,29 @@ import logging
 import os
 import pickle
 import shutil
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.errors import InputError
-from src.training.output import OutputFolder, write_atomically
+from src.training.output import OutputFolder
+from src.training.writing import link_atomically, write_atomically
 
 logger = logging.getLogger(__name__)
 
 # What torch.load and safetensors raise for damaged files and for files that are something else.
 _UNREADABLE = (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, KeyError)
+_DAMAGED = (*_UNREADABLE, zipfile.BadZipFile, zlib.error)
 _ARCHIVE_MAGIC = b"PK"  # what torch.save writes is a ZIP archive
-RESTORE_FORMAT = 1  # raised when the content changes in a way that older code cannot read
+_NO_MEMORY = "allocate memory"  # of what torch.load says where there is too little
+_PROBE_BYTES = 1 << 20
+RESTORE_FORMAT = 2  # raised when the content changes in a way that older code cannot read
 
 
 class CheckpointWriter:
@@ -41,7 +48,7 @@ class CheckpointWriter:
             return
         path = self._output.checkpoint(step)
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        write_tensors(path, state)
         for name in ("last", "best") if best else ("last",):
             _link(path, self._output.checkpoint(name))
         self._forget_old()
@@ -50,52 +57,85 @@ class CheckpointWriter:
         if not self._keep:
             return
         folder = self._output.checkpoint(0).parent
-        numbered = [p for p in folder.glob("model_step_*.pt") if p.stem.rsplit("_", 1)[1].isdigit()]
-        for path in sorted(numbered, key=lambda p: int(p.stem.rsplit("_", 1)[1]))[: -self._keep]:
+        numbers = {path: path.stem.rsplit("_", 1)[1] for path in folder.glob("model_step_*.pt")}
+        # By age: with another number of processes the updates are counted otherwise.
+        ages = [(p.stat().st_mtime_ns, int(n), p) for p, n in numbers.items() if n.isdigit()]
+        for *_, path in sorted(ages)[: -self._keep]:
             path.unlink()
 
 
 def _link(source: Path, name: Path) -> None:
     """Give a file a second name, without a second copy if possible, replacing what had it."""
-    temporary = name.with_name(f".{name.name}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
-        os.link(source, temporary)
+        link_atomically(source, name)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, temporary)
-    temporary.replace(name)
+        write_atomically(name, partial(shutil.copyfile, source), num_bytes=source.stat().st_size)
 
 
 def save_restore(output: OutputFolder, state: Mapping[str, Any]) -> None:
-    """Write the restore file; the previous one becomes the backup."""
-    if not output.is_writer:
-        return
-    write_atomically(
-        output.restore,
-        lambda temporary: torch.save({"format": RESTORE_FORMAT, **state}, temporary),
-        backup=output.restore_backup,
-    )
+    """Write the restore file; the previous one becomes the backup.
+
+    Raises:
+        RunError: if the disk is full; the previous ones are there as they were.
+    """
+    if output.is_writer:
+        content = {"format": RESTORE_FORMAT, **state}
+        write_tensors(output.restore, content, backup=output.restore_backup)
+
+
+def write_tensors(path: Path, content: Mapping[str, Any], *, backup: Path | None = None) -> None:
+    """``torch.save``, atomically.
+
+    Args:
+        path: where the file shall be.
+        content: tensors on the CPU or elsewhere, and plain values, however nested.
+        backup: name that the file's former version keeps.
+
+    Raises:
+        RunError: if the disk is full.
+    """
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError:
+            # PyTorch does not tell why it cannot write; going on where it has stopped does.
+            with temporary.open("ab") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            raise
+
+    write_atomically(path, write, backup=backup, num_bytes=_tensor_bytes(content))
+
+
+def _tensor_bytes(content: Any) -> int:
+    """What the tensors in nested dicts and sequences take."""
+    if isinstance(content, Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, Sequence) and not isinstance(content, str | bytes):
+        return sum(map(_tensor_bytes, content))
+    return 0
 
 
 def load_restore(output: OutputFolder) -> dict[str, Any] | None:
-    """The newest readable restore file's content, or None where there is none.
+    """The newest undamaged restore file's content, or None where there is none.
 
     Raises:
-        InputError: if there are restore files and none can be read.
+        InputError: if there are restore files and all are damaged, or if one is something else.
     """
     problems: dict[Path, str] = {}
     for path in output.restore_files():
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
+            state = _read_whole(path)
+        except _DAMAGED as error:
+            if _NO_MEMORY in str(error):
+                raise
             problems[path] = _problem(path, error)
             continue
-        if state.get("format") != RESTORE_FORMAT:
-            raise InputError(
-                f"{path}: written in format {state.get('format')}, this version reads "
-                f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start afresh with "
-                "--overwrite 1."
-            )
+        _check_restore_state(path, state)
         for damaged, problem in problems.items():
             logger.warning("%s: %s; continuing from %s", damaged, problem, path)
             if output.is_writer:  # lest the next save makes it the backup
@@ -107,6 +147,31 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
             f"output_dir: no restore file can be read:\n{listed}\nStart afresh with --overwrite 1."
         )
     return None
+
+
+def _read_whole(path: Path) -> Any:
+    """What a restore file holds, if each byte is as it was written.
+
+    ``torch.load`` does not compare the checksums of the archive: it would take other numbers.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_restore_state(path: Path, content: Any) -> None:
+    if not (isinstance(content, dict) and "format" in content):
+        raise InputError(
+            f"{path}: this is no restore file. Put it elsewhere; the run then continues from its "
+            "other restore file, if there is one, and starts anew otherwise."
+        )
+    if content["format"] != RESTORE_FORMAT:
+        raise InputError(
+            f"{path}: written in format {content['format']}, this version reads "
+            f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start afresh with "
+            "--overwrite 1."
+        )
 
 
 def is_restore_state(content: Mapping[str, Any]) -> bool:

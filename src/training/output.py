@@ -1,4 +1,4 @@
-"""The output folder of a run: its files, whose run it is, and atomic writing.
+"""The output folder of a run: its files, and whose run it is.
 
 Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, for pretraining
 entities.txt, log.txt, metrics.jsonl, TensorBoard events, unreadable_videos.jsonl),
@@ -9,12 +9,13 @@ tools show of a run: entities.html.
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.training.writing import temporary_of, write_atomically, write_json
 
 # The restore file says best what is wrong with another number of processes.
 SIZE_KEY = "n_gpu"
@@ -28,38 +29,13 @@ RESULT_FILES = (
 )
 WRITTEN = (  # what runs write, or tools about them, as patterns below the output folder
     *("log/args.json", "log/model_config.json", "log/ans2label.json"),
-    *("log/entities.txt", "log/log.txt", "log/metrics.jsonl"),
+    *("log/launchers.json", "log/entities.txt", "log/log.txt", "log/metrics.jsonl"),
     *("log/unreadable_videos.jsonl", "log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
+    *("nonfinite/step_*_rank_*.pt", "nonfinite/step_*_model.pt"),
     *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
     *(f"results_*/step_*/{name}" for name in RESULT_FILES),
     "entities.html",  # by the tool show_entities, of the run's checkpoints
 )
-
-
-def write_atomically(
-    path: Path, write: Callable[[Path], object], *, backup: Path | None = None
-) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops.
-
-    Args:
-        path: where the file shall be.
-        write: writes the file under the temporary name it is given.
-        backup: name that the file's former version keeps.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    with temporary.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    if backup is not None and path.exists():
-        path.replace(backup)
-    temporary.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, indented, atomically."""
-    text = json.dumps(value, indent=4, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def check_output_folder(root: Path) -> None:
@@ -95,8 +71,12 @@ class OutputFolder:
             "entity_file_path": self.entities,
         }
         """Config key -> copy of the file that it names."""
+        self.launchers = self.log / "launchers.json"
+        """Names of the launchers that have started the run's processes."""
         self.metrics = self.log / "metrics.jsonl"
         self.unreadable = self.log / "unreadable_videos.jsonl"
+        self.nonfinite = root / "nonfinite"
+        """What an update that stopped the run can be repeated with."""
         self.restore = root / "restore.pt"
         self.restore_backup = root / "restore_backup.pt"
 
@@ -108,6 +88,8 @@ class OutputFolder:
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str], overwrite: bool
     ) -> None:
         """Make the folder this run's: fresh, or continued if the same run has written here.
+
+        What a killed run has left unfinished is removed.
 
         Args:
             arguments: the resolved config with derived values, for ``log/args.json``.
@@ -128,6 +110,8 @@ class OutputFolder:
                 "log/args.json that tells what run they are of.\n"
                 "Use another output_dir, or --overwrite 1 to delete them and start afresh."
             )
+        if self.is_writer:
+            self._tidy()
         if self.is_writer and not self.restore_files():
             for key, copy in self.copies.items():
                 source = Path(arguments.get(key) or "")
@@ -170,6 +154,14 @@ class OutputFolder:
                 f"{lines}\n"
                 "Use another output_dir, or --overwrite 1 to delete that run and start afresh."
             )
+
+    def _tidy(self) -> None:
+        """Remove what no run goes on from: files cut short, the list of one that starts anew."""
+        for pattern in WRITTEN:
+            for file in self.root.glob(str(temporary_of(Path(pattern)))):
+                file.unlink()
+        if not self.restore_files():
+            self.unreadable.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         for pattern in WRITTEN:

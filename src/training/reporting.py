@@ -8,17 +8,17 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
+from src.training.curves import TensorBoard
 from src.training.output import OutputFolder
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from src.training.writing import append_lines, full_disk_ends_run, keep_lines, sync_file
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,39 @@ class _Console(logging.Handler):
     """Writes records to standard error, above progress bars that are there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, FILE_ONLY, False):
+        if getattr(record, FILE_ONLY, False):
+            return
+        with suppress(OSError):  # a file on a full disk, a pipe nobody reads: no reason to end
             tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _LogFile(logging.FileHandler):
+    """Appends records to a file; where it cannot, says so once and leaves records out."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # it has tried to open the file again
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        if self.stream is not None:
+            with suppress(OSError):  # closed nevertheless; the next record opens it
+                self.stream.close()
+        self.stream = None
+        if not self._told:
+            self._told = True
+            problem = error.strerror or type(error).__name__
+            message = "%s: cannot be written (%s); lines will be missing there"
+            logger.warning(message, self.baseFilename, problem)
 
 
 def start_logging(*, rank: int) -> None:
@@ -54,8 +85,9 @@ def log_to_file(path: Path, *, rank: int) -> None:
     """Append what rank 0 logs from now on, and what it has logged before, to a file."""
     if rank != 0:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8")
+    with full_disk_ends_run(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _LogFile(path)
     _add_handler(file)
     root = logging.getLogger()
     for handler in list(root.handlers):
@@ -70,20 +102,16 @@ def _add_handler(handler: logging.Handler) -> None:
     logging.getLogger().addHandler(handler)
 
 
-def _open_tensorboard(folder: Path, *, purge_step: int) -> "SummaryWriter | None":
-    """A TensorBoard writer, or none, with a warning, where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        logger.warning("no TensorBoard file is written (%s); metrics.jsonl has all numbers", error)
-        return None
-    return SummaryWriter(str(folder), purge_step=purge_step)
-
-
 class Throughput:
-    """Clips per second and the share of time spent waiting for data, since the last restart."""
+    """Clips per second, and shares of time that training waited, since the last restart."""
 
-    def __init__(self) -> None:
+    def __init__(self, communication: Callable[[], float] | None = None) -> None:
+        """Begin to measure.
+
+        Args:
+            communication: seconds spent so far in exchanges with other processes, if there are any.
+        """
+        self._communication = communication
         self.restart()
 
     def restart(self) -> None:
@@ -91,6 +119,7 @@ class Throughput:
         self._started = time.perf_counter()
         self._clips = 0
         self._waited = 0.0
+        self._exchanged_before = self._communication() if self._communication else 0.0
 
     def add(self, *, clips: int, waited: float) -> None:
         """Count a batch: its clips, on all ranks, and the seconds this rank waited for it."""
@@ -98,9 +127,15 @@ class Throughput:
         self._waited += waited
 
     def read(self) -> dict[str, float]:
-        """``clips_per_second`` and ``data_wait`` (0 to 1)."""
+        """``clips_per_second``, ``data_wait`` and, of several processes, ``communication``.
+
+        The last two are shares of the time, from 0 to 1.
+        """
         elapsed = max(time.perf_counter() - self._started, 1e-9)
-        return {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
+        found = {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
+        if self._communication:
+            found["communication"] = (self._communication() - self._exchanged_before) / elapsed
+        return found
 
 
 class Reporter:
@@ -120,30 +155,41 @@ class Reporter:
         self._output = output
         self._total = total_steps
         self._interval = log_interval
+        self.num_lines = 0
+        """Of the metrics file, on rank 0."""
 
-    def start(self, *, step: int) -> None:
-        """Begin after an update; what a killed run's metrics file holds beyond it is dropped.
+    def start(self, *, step: int, num_lines: int = 0, last_step_before: int | None = None) -> None:
+        """Begin after an update; what a killed run has reported beyond it is dropped.
 
-        A run that begins at 0 has no restore file and makes everything anew.
+        Args:
+            step: number of the update; 0 for a run that makes everything anew.
+            num_lines: of the metrics file, when that update was saved.
+            last_step_before: its number in the run that is continued, if that has counted updates
+                otherwise.
         """
         if not self._output.is_writer:
             return
-        beyond = step + 1 if step else 0
-        self._drop_metrics_from(beyond)
-        self._writer = _open_tensorboard(self._output.log, purge_step=beyond)
-        self._metrics = self._output.metrics.open("a", encoding="utf-8")
+        self.num_lines = keep_lines(self._output.metrics, num_lines)
+        append_lines(self._output.metrics, [])  # the file is there, even if nothing comes
+        last = step if last_step_before is None else last_step_before
+        purge_step = min(step, last) + 1 if last else 0
+        self._tensorboard = TensorBoard(self._output.log, purge_step=purge_step)
         self._on_terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=self._total, initial=step, unit="update", dynamic_ncols=True, desc="training",
             mininterval=MIN_REDRAW_SECONDS, disable=not self._on_terminal,
         )  # fmt: skip
 
-    def _drop_metrics_from(self, step: int) -> None:
-        if not self._output.metrics.exists():
+    def flush(self) -> None:
+        """Bring all that was told to the disk, before a restore file relies on it.
+
+        Raises:
+            RunError: if the disk is full.
+        """
+        if not self._output.is_writer:
             return
-        lines = self._output.metrics.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step_of(line) < step]
-        self._output.metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._tensorboard.flush()
+        sync_file(self._output.metrics)
 
     def line_is_due(self, step: int) -> bool:
         """Whether an update is one of those reported as lines; the same on every rank."""
@@ -163,14 +209,16 @@ class Reporter:
         shown_speed = (
             f"{speed['clips_per_second']:.1f} clips/s, data wait {speed['data_wait']:.0%}"
         )
+        if "communication" in speed:
+            shown_speed += f", communication {speed['communication']:.0%}"
         self._bar.set_postfix_str(
             f"loss {values['loss']:.3f}, lr {values['lr']:.1e}, {shown_speed}", refresh=False
         )
         self._bar.update(1)
-        self._to_tensorboard("train", values, step)
+        self._tensorboard.add("train", values, step=step)
         if self.line_is_due(step):
             throughput.restart()
-            self._to_tensorboard("train", speed, step)
+            self._tensorboard.add("train", speed, step=step)
             self._write_line(step, "train", {**values, **speed})
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             line = f"update {step} of {self._total}: {numbers}, {shown_speed}"
@@ -180,20 +228,15 @@ class Reporter:
         """Report metrics on a set that is not trained on."""
         if not self._output.is_writer:
             return
-        self._to_tensorboard(split, metrics, step)
+        self._tensorboard.add(split, metrics, step=step)
         self._write_line(step, split, metrics)
-
-    def _to_tensorboard(self, split: str, values: Mapping[str, float], step: int) -> None:
-        if self._writer is None:
-            return
-        for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
 
     def _write_line(self, step: int, split: str, values: Mapping[str, float]) -> None:
         # A skipped update of fp16 has no finite gradient norm, and JSON has no infinity.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
-        self._metrics.flush()
+        line = json.dumps({"step": step, "split": split, **finite})
+        append_lines(self._output.metrics, [line])
+        self.num_lines += 1
 
     def progress(self, items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
         """Show a progress bar over an iterable, on rank 0, gone when it ends."""
@@ -205,9 +248,7 @@ class Reporter:
         """Finish the bar and the files."""
         if self._output.is_writer and hasattr(self, "_bar"):
             self._bar.close()
-            if self._writer is not None:
-                self._writer.close()
-            self._metrics.close()
+            self._tensorboard.close()
 
     def __enter__(self) -> "Reporter":
         return self
@@ -226,11 +267,3 @@ def console_progress(items: Iterable[Any], description: str, unit: str) -> Itera
     """
     hidden = not sys.stderr.isatty()
     return iter(tqdm(items, desc=description, unit=unit, leave=False, disable=hidden))
-
-
-def _step_of(line: str) -> int:
-    """Update number of a line of the metrics file; one cut short by a kill is beyond any."""
-    try:
-        return int(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
-        return sys.maxsize

@@ -10,7 +10,7 @@ from src.datasets.unreadable import UnreadableVideo
 
 
 class Batch(Protocol):
-    """What the loop needs of a batch; the rest is between data and task."""
+    """What the loop needs of a batch, a dataclass; the rest is between data and task."""
 
     @property
     def video_ids(self) -> Sequence[str]:

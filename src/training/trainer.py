@@ -2,9 +2,9 @@
 
 import logging
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -12,75 +12,23 @@ import torch
 from torch.optim import Optimizer
 
 from src.distributed.engine import Engine
-from src.errors import InputError
+from src.errors import FAILURE_EXIT_CODE, InputError, PeerLostError, TerminatedError
 from src.training.checkpoints import CheckpointWriter, load_restore, save_restore
+from src.training.nonfinite import Attempt, NonfiniteGuard
 from src.training.output import OutputFolder
+from src.training.plan import TrainingData, TrainingPlan
+from src.training.position import Position, own_state, position_from, told_of_change
 from src.training.precision import autocast
 from src.training.reporting import Reporter, Throughput
 from src.training.seeding import random_state, set_random_state
 from src.training.task import Batch, Task
+from src.training.termination import TerminationNotice, noticing_termination
 from src.training.unreadable import UnreadableLedger
 
 logger = logging.getLogger(__name__)
 
-LOWER_IS_BETTER = ("loss", "medianR", "meanR")  # endings of metric names
 HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues from the last restore file"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPlan:
-    """How long to train, and how often to do what; counted in updates unless said otherwise."""
-
-    num_train_steps: int
-    accumulation_steps: int
-    """Micro-steps (batches) of one update."""
-    mean_accumulation: bool
-    """Average the losses of an update's micro-steps; the original sums them."""
-    valid_steps: int
-    save_steps: int
-    """Updates between two restore files."""
-    max_grad_norm: float
-    """Largest global gradient norm, not positive for no clipping."""
-    best_metric: str
-    precision: str
-    stop_after: int | None = None
-    """Stop early after so many updates, on the schedule of the whole run (``debug``)."""
-
-    @property
-    def last_step(self) -> int:
-        """Number of the run's last update."""
-        return min(self.num_train_steps, self.stop_after or self.num_train_steps)
-
-
-class TrainingData:
-    """What the loop needs of a training set: batches from any position on."""
-
-    def __init__(
-        self,
-        start: Callable[[int], Iterator[Batch]],
-        *,
-        num_samples: int,
-        batches_per_epoch: int,
-        samples_per_epoch: int,
-        num_left_out: int = 0,
-        description: Sequence[str] = (),
-    ) -> None:
-        """Wrap a way of starting.
-
-        Args:
-            start: endless batches of this rank, beginning at a batch number counted from 0.
-            num_samples: videos read in one epoch, over all ranks.
-            batches_per_epoch: batches of this rank in one epoch.
-            samples_per_epoch: samples of this rank in one epoch.
-            num_left_out: annotations that nothing can be learnt from.
-            description: what the sets hold, in lines for the log.
-        """
-        self.start = start
-        self.num_samples = num_samples
-        self.batches_per_epoch = batches_per_epoch
-        self.samples_per_epoch = samples_per_epoch
-        self.num_left_out = num_left_out
-        self.description = description
+_SENT_OTHERWISE = ("model", "optimizer")  # parts of the restore file that `Engine.prepare` sends
 
 
 class Trainer:
@@ -99,6 +47,7 @@ class Trainer:
         output: OutputFolder,
         checkpoints: CheckpointWriter,
         ledger: UnreadableLedger,
+        guard: NonfiniteGuard,
         reporter: Reporter,
     ) -> None:
         """Take the parts; nothing runs before :meth:`fit`.
@@ -114,6 +63,7 @@ class Trainer:
             output: the run's folder.
             checkpoints: writes the model.
             ledger: counts unreadable videos.
+            guard: deals with losses and gradients that are not finite.
             reporter: shows and records numbers.
         """
         self._task = task
@@ -126,124 +76,187 @@ class Trainer:
         self._output = output
         self._checkpoints = checkpoints
         self._ledger = ledger
+        self._guard = guard
         self._reporter = reporter
-        self._step = 0
-        self._best: float | None = None
-        self._throughput = Throughput()
+        self._at = Position(num_steps=plan.num_train_steps)
+        self._termination = TerminationNotice()
+        exchanged = (lambda: engine.communication) if engine.size > 1 else None
+        self._throughput = Throughput(exchanged)
 
     def fit(self) -> None:
         """Train to the end, from the restore file if there is one.
 
         Raises:
+            TerminatedError: after SIGTERM, on all ranks after the same update, which is saved.
             KeyboardInterrupt: saying how to go on.
         """
         try:
-            self._fit()
+            with noticing_termination() as self._termination:
+                self._fit()
+                stops = self._engine.sum({"stop": self._termination.has_come})["stop"]
+            if stops:
+                raise TerminatedError("SIGTERM came, the training is finished and saved")
+        except PeerLostError:
+            if self._termination.has_come:  # another rank has failed, and the launcher ends all
+                sys.exit(FAILURE_EXIT_CODE)
+            raise
         except KeyboardInterrupt:
             if not self._output.restore_files():
                 raise
             raise KeyboardInterrupt(HOW_TO_CONTINUE) from None
 
     def _fit(self) -> None:
-        self._engine.prepare(self._task, self._optimizer)
         resumed = self._resume()
-        self._reporter.start(step=self._step)
         if not resumed:
             value = self._validated()
             logger.info("update 0: %s %.4g, before training", self._plan.best_metric, value)
-        elif self._step >= self._plan.last_step:
-            logger.info(
-                "already finished (%d of %d updates); the best checkpoint is %s",
-                self._step,
-                self._plan.last_step,
-                self._output.checkpoint("best"),
-            )
+        elif not self._at.is_complete:
+            self._after_update()
+        elif self._at.step >= self._plan.last_step:
+            done = f"{self._at.step} of {self._plan.last_step} updates"
+            best = self._output.checkpoint("best")
+            logger.info("already finished (%s); the best checkpoint is %s", done, best)
             return
-        batches = self._data.start(self._step * self._plan.accumulation_steps)
+        batches = self._data.start(self._at.read)
         self._task.train()
         self._throughput.restart()
-        while self._step < self._plan.last_step:
-            values = self._update(batches)
-            if self._reporter.line_is_due(self._step):
+        while self._at.step < self._plan.last_step:
+            values, stops = self._update(batches)
+            if self._reporter.line_is_due(self._at.step):
                 values["unreadable_videos"] = self._ledger.num_on_all_ranks(self._engine)
-            self._reporter.update(self._step, values, throughput=self._throughput)
+            self._reporter.update(self._at.step, values, throughput=self._throughput)
+            if stops:
+                self._stop()
             self._after_update()
 
     def try_one_batch(self) -> None:
         """Run one batch forward and backward and say what came out; nothing is written."""
         self._engine.prepare(self._task, self._optimizer)
         self._task.train()
-        found = self._forward_backward(self._next(self._data.start(0), number=0), last=True)
+        batch = self._next(self._data.start([]), number=0)
+        found, _ = self._forward_backward(batch, last=True, attempt=self._attempt(1))
         losses = {name: float(value) for name, value in found.items()}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
         logger.info("dry run: one batch went through, %s", shown)
         self._task.judge(losses)
 
-    def _update(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """One update over ``accumulation_steps`` batches; returns what to report of it."""
-        step = self._step + 1
+    def _update(self, batches: Iterator[Batch]) -> tuple[dict[str, float], bool]:
+        """One update over ``accumulation_steps`` batches.
+
+        Returns:
+            What to report of it, and whether SIGTERM has come to any rank.
+        """
+        step = self._at.step + 1
+        num_batches = self._plan.accumulation_steps
         rate = self._learning_rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._task.begin_update(step)
+        attempt = self._attempt(step)
         losses: list[dict[str, torch.Tensor]] = []
-        first_batch = self._step * self._plan.accumulation_steps
-        for micro_step in range(self._plan.accumulation_steps):
-            batch = self._next(batches, number=first_batch + micro_step)
-            last = micro_step == self._plan.accumulation_steps - 1
-            losses.append(self._forward_backward(batch, last=last))
-        norm = self._engine.step(self._optimizer, max_grad_norm=self._plan.max_grad_norm)
-        self._step = step
+        votes: dict[str, float] = {}
+        for micro_step in range(num_batches):
+            batch = self._next(batches, number=self._at.step * num_batches + micro_step)
+            last = micro_step == num_batches - 1
+            found, votes = self._forward_backward(batch, last=last, attempt=attempt)
+            losses.append(found)
+        norm = self._step(attempt, losses_are_finite=votes["nonfinite"] == 0)
+        self._at.advance(num_processes=self._engine.size, num_batches=num_batches)
         values = {name: _mean(losses, name) for name in dict.fromkeys(chain(*losses))}
-        return {**values, "lr": rate, "grad_norm": norm}
+        values |= {"lr": rate, "grad_norm": norm}
+        if self._at.num_skipped:
+            values["skipped_updates"] = self._at.num_skipped
+        return values, votes["stop"] > 0
+
+    def _attempt(self, step: int) -> Attempt:
+        return Attempt(step, random_state(self._engine.device))
+
+    def _step(self, attempt: Attempt, *, losses_are_finite: bool) -> float:
+        """Change the weights, unless something is not finite; returns the gradient norm."""
+        if losses_are_finite:
+            norm = self._engine.step(self._optimizer, max_grad_norm=self._plan.max_grad_norm)
+        else:
+            self._engine.skip(self._optimizer)
+            norm = math.nan
+        if losses_are_finite and (math.isfinite(norm) or self._engine.may_overflow):
+            self._guard.passed()
+        else:
+            what = "gradient" if losses_are_finite else "loss"
+            self._guard.judge(attempt, self._task, engine=self._engine, what=what)
+            self._at.num_skipped += 1
+        return norm
 
     def _next(self, batches: Iterator[Batch], *, number: int) -> Batch:
         """The next batch on the device; waiting for it is measured, its bad videos are counted."""
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - started
+        self._engine.alive()
         self._throughput.add(clips=len(batch.video_ids) * self._engine.size, waited=waited)
         self._ledger.record(batch.unreadable, epoch=number // self._data.batches_per_epoch)
         return batch.to(self._engine.device)
 
-    def _forward_backward(self, batch: Batch, *, last: bool) -> dict[str, torch.Tensor]:
+    def _forward_backward(
+        self, batch: Batch, *, last: bool, attempt: Attempt
+    ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        """Gradients of a batch; with the last of an update, what the ranks have agreed on."""
         with autocast(self._plan.precision, self._engine.device):
             losses = self._task(batch)
         loss = losses["loss"]
-        if not math.isfinite(float(loss.detach())):
-            raise RuntimeError(
-                f"the loss of update {self._step + 1} on rank {self._engine.rank} is "
-                f"{float(loss.detach())}; the batch is of {', '.join(batch.video_ids)}"
-            )
+        attempt.batches.append(batch)
+        attempt.losses.append(float(loss.detach()))
         if self._plan.mean_accumulation:
             loss = loss / self._plan.accumulation_steps
-        self._engine.backward(loss, last_micro_step=last)
-        return {name: value.detach() for name, value in losses.items()}
+        votes = self._engine.backward(
+            loss,
+            last_micro_step=last,
+            votes=lambda: {
+                "nonfinite": not attempt.is_finite,
+                "stop": self._termination.has_come,
+            },
+        )
+        return {name: value.detach() for name, value in losses.items()}, votes
+
+    @property
+    def _is_finished(self) -> bool:
+        return self._at.step == self._plan.last_step
+
+    @property
+    def _validation_is_due(self) -> bool:
+        return self._is_finished or self._at.step % self._plan.valid_steps == 0
 
     def _after_update(self) -> None:
         """Validate and save where due; saving last, so that a kill in between repeats both."""
-        finished = self._step == self._plan.last_step
-        if finished or self._step % self._plan.valid_steps == 0:
+        if self._validation_is_due:
             self._validate_and_checkpoint()
-        if finished or self._step % self._plan.save_steps == 0:
+            self._at.is_complete = True
+        if self._is_finished or self._at.step % self._plan.save_steps == 0:
             self._save()
             self._throughput.restart()
 
+    def _stop(self) -> None:
+        """Save before anything that takes long: a launcher waits for seconds only."""
+        self._at.is_complete = not self._validation_is_due
+        self._save()
+        step, total = self._at.step, self._plan.last_step
+        logger.info("SIGTERM came: saved after update %d of %d", step, total)
+        if self._engine.rank == 0:
+            raise TerminatedError(f"SIGTERM came, update {step} is saved; {HOW_TO_CONTINUE}")
+        raise TerminatedError
+
     def _validate_and_checkpoint(self) -> None:
         value = self._validated()
-        best = self._best is None or _is_better(value, self._best, name=self._plan.best_metric)
-        if best:
-            self._best = value
+        best = self._at.takes_as_best(value, name=self._plan.best_metric)
         remark = ", best so far" if best else ""
-        logger.info("update %d: %s %.4g%s", self._step, self._plan.best_metric, value, remark)
-        self._checkpoints.save(self._task.model, step=self._step, best=best)
+        logger.info("update %d: %s %.4g%s", self._at.step, self._plan.best_metric, value, remark)
+        self._checkpoints.save(self._task.model, step=self._at.step, best=best)
         self._task.train()
         self._throughput.restart()
 
     def _validated(self) -> float:
         """Validate and report it; returns the metric that chooses the best checkpoint."""
         metrics = self._validate()
-        self._reporter.validation(self._step, metrics)
+        self._reporter.validation(self._at.step, metrics)
         name = self._plan.best_metric
         if name not in metrics:
             raise InputError(
@@ -254,11 +267,11 @@ class Trainer:
 
     def _save(self) -> None:
         self._ledger.write(self._engine)
+        self._reporter.flush()
         own = {"random": random_state(self._engine.device), "ledger": self._ledger.state_dict()}
         state = {
-            "step": self._step,
-            "best": self._best,
-            "size": self._engine.size,
+            "position": self._at.state_dict(),
+            "num_lines": self._reporter.num_lines,
             "model": self._task.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "engine": self._engine.state_dict(),
@@ -267,42 +280,41 @@ class Trainer:
         save_restore(self._output, state)
 
     def _resume(self) -> bool:
-        """Take up the restore file's state; returns whether there was one."""
-        state = load_restore(self._output)
-        if state is None:
+        """Take up the restore file's state; returns whether there was one.
+
+        Rank 0 alone reads it, so that all ranks go on from the same, wherever they run.
+        """
+        state = load_restore(self._output) if self._output.is_writer else None
+        if state is not None:
+            self._task.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        self._engine.prepare(self._task, self._optimizer)
+        told = state and {key: part for key, part in state.items() if key not in _SENT_OTHERWISE}
+        told = self._engine.gather_objects(told)[0]
+        if told is None:
+            self._reporter.start(step=0)
             return False
-        if state["size"] != self._engine.size:
-            raise InputError(
-                f"{self._output.restore} was written by {_processes(state['size'])}, this job has "
-                f"{self._engine.size}. Continue with {_processes(state['size'])}, or start afresh "
-                "with --overwrite 1."
-            )
-        self._restore(state)
-        logger.info("continuing %s after update %d", self._output.root, self._step)
+        self._restore(told)
+        self._reporter.start(
+            step=self._at.step,
+            num_lines=told["num_lines"],
+            last_step_before=told["position"]["step"],
+        )
         return True
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self._task.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        size, stored = self._engine.size, state["position"]
+        self._at = position_from(stored, num_steps=self._plan.num_train_steps)
         self._engine.load_state_dict(state["engine"])
-        own = state["ranks"][self._engine.rank]
-        set_random_state(own["random"], self._engine.device)
-        self._ledger.load_state_dict(own["ledger"])
-        self._step = state["step"]
-        self._best = state["best"]
+        own = own_state(state["ranks"], rank=self._engine.rank, size=size)
+        if own is not None:
+            set_random_state(own["random"], self._engine.device)
+            self._ledger.load_state_dict(own["ledger"])
+        logger.info("continuing %s after update %d", self._output.root, self._at.step)
+        if len(state["ranks"]) != size:
+            logger.warning(told_of_change(stored, self._at, before=len(state["ranks"]), now=size))
 
 
 def _mean(losses: list[dict[str, torch.Tensor]], name: str) -> float:
     """Over the micro-steps that have it: a batch in which nothing is asked has no accuracy."""
     return float(torch.stack([one[name].float() for one in losses if name in one]).mean())
-
-
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
-
-
-def _is_better(value: float, than: float, *, name: str) -> bool:
-    """Whether a metric has improved; any number is better than one that is not finite."""
-    if not (math.isfinite(value) and math.isfinite(than)):
-        return math.isfinite(value)
-    return value < than if name.endswith(LOWER_IS_BETTER) else value > than

@@ -8,6 +8,7 @@ from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine
 from src.errors import InputError
 from src.training.output import OutputFolder
+from src.training.writing import append_lines, keep_lines, sync_file
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class UnreadableLedger:
         self._epoch = 0
         self._num_in_epoch = 0
         self._unwritten: list[UnreadableVideo] = []
+        self._num_listed = 0
         self.total = 0
         """Videos that this rank could not read since the run began, counted at each attempt."""
 
@@ -63,18 +65,33 @@ class UnreadableLedger:
             )
 
     def state_dict(self) -> dict[str, int]:
-        """What a resumed run needs to go on counting."""
-        return {"epoch": self._epoch, "num_in_epoch": self._num_in_epoch, "total": self.total}
+        """What a resumed run needs to go on counting, and listing."""
+        return {
+            "epoch": self._epoch,
+            "num_in_epoch": self._num_in_epoch,
+            "total": self.total,
+            "num_listed": self._num_listed,
+        }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take up a state made by :meth:`state_dict`."""
+        """Take up a state made by :meth:`state_dict`.
+
+        What a killed run has listed since leaves the list: it will be met again.
+        """
         self._epoch, self._num_in_epoch = state["epoch"], state["num_in_epoch"]
-        self.total = state["total"]
+        self.total, self._num_listed = state["total"], state["num_listed"]
+        if self._output.is_writer:
+            keep_lines(self._output.unreadable, self._num_listed)
 
     def write(self, engine: Engine) -> None:
-        """Append what all ranks have met since the last time; every rank must call this."""
+        """Append what all ranks have met since the last time; every rank must call this.
+
+        Raises:
+            RunError: if the disk is full.
+        """
         new = [video for part in engine.gather_objects(self._unwritten) for video in part]
         self._unwritten = []
+        self._num_listed += len(new)
         if new and self._output.is_writer:
             self._append(new)
 
@@ -83,8 +100,7 @@ class UnreadableLedger:
         return engine.sum({"unreadable_videos": self.total})["unreadable_videos"]
 
     def _append(self, videos: Sequence[UnreadableVideo]) -> None:
-        self._output.unreadable.parent.mkdir(parents=True, exist_ok=True)
-        with self._output.unreadable.open("a", encoding="utf-8") as file:
-            for video in videos:
-                record = {"video_id": video.video_id, "reason": video.reason}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        records = [{"video_id": video.video_id, "reason": video.reason} for video in videos]
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        append_lines(self._output.unreadable, lines)
+        sync_file(self._output.unreadable)  # restore files count on it

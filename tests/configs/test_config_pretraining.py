@@ -31,6 +31,7 @@ def test_defaults(load_either: Any) -> None:
     assert (config.resize_size, config.repeat_images, config.num_entities) == (288, True, 1000)
     assert (config.augmentation, config.mask_same_video) == ("randaugment", False)
     assert (config.best_metric, config.model_type) == ("loss", "pretrain")
+    assert config.grad_cache_size == 0
 
 
 def test_the_original_trains_with_no_loss_unless_told(load_pretraining: Any) -> None:
@@ -39,7 +40,7 @@ def test_the_original_trains_with_no_loss_unless_told(load_pretraining: Any) -> 
     assert used == (True, False, True, False)
     assert (config.itm_start_ratio, config.mlm_probability) == (0.0, 0.15)
     assert (config.teacher_weights_path, config.entity_file_path) == (None, None)
-    assert config.entity_threshold == 0.2
+    assert (config.entity_threshold, config.itm_negatives) == (0.2, "own_rank")
 
 
 def test_the_prompter_needs_no_teacher(load_prompter: Any) -> None:

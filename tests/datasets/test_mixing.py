@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.datasets.loading import EpochBatches
 from src.datasets.mixing import MixedBatches
+from src.datasets.ordering import EpochBatches, Stretch
 
 Keys = list[tuple[int, int]]
 
@@ -29,15 +29,15 @@ def sources_of(batches: MixedBatches, sizes: Sequence[int], *, count: int) -> li
     return [source_of(keys, sizes) for keys in islice(batches, count)]
 
 
-@pytest.mark.parametrize("start_batch", [0, 3, 17])
+@pytest.mark.parametrize("done", [[], [Stretch(2, 4)], [Stretch(3, 8), Stretch(2, 12)]])
 @pytest.mark.parametrize("window", [1, 4])
-def test_one_source_alone_is_read_as_ever(start_batch: int, window: int) -> None:
+def test_one_source_alone_is_read_as_ever(done: list[Stretch], window: int) -> None:
     options: dict[str, Any] = {
         "batch_size": 3,
         "rank": 1,
         "size": 2,
         "seed": 5,
-        "start_batch": start_batch,
+        "done": done,
         "block_size": 2,
     }
     alone, one = EpochBatches(23, **options), MixedBatches([23], window=window, **options)
@@ -98,19 +98,46 @@ def test_seeds_draw_differently() -> None:
     assert first != other
 
 
-@pytest.mark.parametrize("start", [0, 1, 2, 3, 8, 100, 4095 * 3 - 1, 4096 * 3, 9000 * 3 + 2])
-def test_a_resumed_run_reads_what_the_interrupted_one_would_have(start: int) -> None:
-    sizes = (10, 4, 7)
+@pytest.mark.parametrize("windows", [0, 1, 2, 33, 4095, 4096, 9000])
+def test_a_resumed_run_reads_what_the_interrupted_one_would_have(windows: int) -> None:
+    sizes, start = (10, 4, 7), 3 * windows
     options: dict[str, Any] = {"window": 3, "weights": [3.0, 1.0, 2.0], "rank": 1, "size": 2}
     whole = islice(mixed(sizes, **options), start, start + 20)
-    resumed = mixed(sizes, **options, start_batch=start)
+    resumed = mixed(sizes, **options, done=[Stretch(2, start)])
     assert list(islice(resumed, 20)) == list(whole)
 
 
 def test_a_run_is_resumed_after_a_million_windows() -> None:
-    late = mixed((1000, 1000), window=2, start_batch=2_000_000, batch_size=4)
+    late = mixed((1000, 1000), window=2, done=[Stretch(1, 2_000_000)], batch_size=4)
     (epoch, _), *_ = next(iter(late))
     assert epoch == pytest.approx(2_000_000 / 500, rel=0.01)
+
+
+@pytest.mark.parametrize("rank", range(3))
+def test_with_another_number_of_processes_each_source_goes_on_where_it_was(rank: int) -> None:
+    """The draws are those of a run that never changed; 5 windows, 1, 6, then those compared."""
+    sizes, done = (40, 9, 21), [Stretch(2, 10), Stretch(1, 2), Stretch(4, 12)]
+    drawn = sources_of(mixed(sizes, window=2), sizes, count=24 + 200)
+    found = list(islice(mixed(sizes, window=2, rank=rank, size=3, done=done), 200))
+    assert [source_of(keys, sizes) for keys in found] == drawn[24:]
+    parts = (drawn[:10], drawn[10:12], drawn[12:24])
+    for source, begin in enumerate((0, 40, 49)):
+        read = [
+            Stretch(num_processes, part.count(source))
+            for (num_processes, _), part in zip(done, parts, strict=True)
+        ]
+        options: dict[str, Any] = {"batch_size": 3, "rank": rank, "size": 3, "seed": 5}
+        own = [keys for keys in found if source_of(keys, sizes) == source]
+        assert len(own) > 20
+        assert own == [
+            [(epoch, begin + index) for epoch, index in keys]
+            for keys in islice(EpochBatches(sizes[source], done=read, **options), len(own))
+        ]
+
+
+def test_the_number_of_processes_changes_between_windows() -> None:
+    with pytest.raises(ValueError, match="end with a window of 3 batches"):
+        mixed((10, 4), window=3, done=[Stretch(2, 3), Stretch(1, 4), Stretch(1, 2)])
 
 
 def test_an_epoch_is_that_of_all_sources() -> None:

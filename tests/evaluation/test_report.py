@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.evaluation.report import write_records
-from src.training.output import write_json
+from src.training.writing import write_json
 
 NUMBERS = (0.0, -0.0, 1.0, 1 / 3, 0.9999999999999999, 1e-5, 5e-324, 1.7e308, 1e16, 1e22, -12.5)
 

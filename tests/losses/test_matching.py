@@ -34,6 +34,26 @@ def test_rows_of_the_negatives_are_in_the_original_order() -> None:
     assert pairs.videos.tolist() == [0, 1, 2, 2, 0, 1, 0, 1, 2]
 
 
+def test_rows_of_a_later_process_begin_at_its_place() -> None:
+    negatives = negative_pairs(torch.tensor([0, 2]), torch.tensor([4, 1]), offset=3)
+    assert negatives.texts.tolist() == [3, 4, 4, 1]
+    assert negatives.videos.tolist() == [0, 2, 3, 4]
+    pairs = with_positives(negatives, 2, offset=3)
+    assert pairs.texts.tolist() == [3, 4, 3, 4, 4, 1]
+    assert pairs.videos.tolist() == [3, 4, 0, 2, 3, 4]
+
+
+def test_a_later_process_draws_from_all_but_its_own_pair() -> None:
+    scores = torch.zeros(2, 5)
+    scores[0, 3] = scores[1, 4] = 100.0  # the two pairs themselves
+    exclude = torch.zeros(2, 5, dtype=torch.bool)
+    exclude[0, 0] = True
+    draws = torch.stack(
+        [sample_hard_negatives(scores, scores, offset=3, exclude=exclude)[0] for _ in range(200)]
+    )  # (200, 2)
+    assert [sorted(set(column)) for column in draws.t().tolist()] == [[1, 2, 4], [0, 1, 2, 3]]
+
+
 def test_frequencies_follow_the_softmax_without_the_diagonal() -> None:
     scores = torch.tensor([[50.0, 1.0, 0.0], [0.0, 50.0, 2.0], [-1.0, 1.0, 50.0]])
     generator = torch.Generator().manual_seed(0)

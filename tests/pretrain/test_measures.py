@@ -18,7 +18,10 @@ from src.pretrain.measures import (
     measure_matching,
     measure_words,
 )
+from src.tasks.pair_losses import Among
 from tests.factories import CPU
+
+ALONE = SingleProcess(CPU, scale_loss=False)
 
 
 def logits_of(*best: int, width: int) -> Tensor:
@@ -41,9 +44,13 @@ def contrast(*, exclude: Tensor | None = None) -> Measured:
     return measure_contrast(
         VideoFeatures(nothing, at(0, 90, 180)),
         TextFeatures(nothing, nothing[..., 0], at(10, 100, 95)),
-        temperature=torch.tensor(0.5),
-        engine=SingleProcess(CPU, scale_loss=False),
-        exclude=exclude,
+        among=Among(
+            engine=ALONE,
+            temperature=torch.tensor(0.5),
+            counts=[3],
+            num_tokens=1,
+            exclude=exclude,
+        ),
     )
 
 
@@ -64,7 +71,7 @@ def test_contrast_does_not_count_what_is_no_negative() -> None:
 
 def test_matching() -> None:
     logits = logits_of(1, 0, 0, 0, 1, width=2)  # two positives, three negatives
-    found = measure_matching(logits, num_positive=2)
+    found = measure_matching(logits, num_positive=2, engine=ALONE)
     assert found.count == 5
     assert shares(found) == pytest.approx({"itm_acc": 60.0})
 

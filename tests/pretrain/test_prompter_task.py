@@ -5,26 +5,9 @@ import torch
 
 from src.datasets.tokenization import Tokenizer
 from src.datasets.transforms import Normalize
-from src.distributed.engine import SingleProcess
-from src.evaluation.running import silent_progress
 from src.losses.contrastive import contrastive_loss
-from src.modeling.prompter import Prompter
-from src.pretrain.prompter_task import PrompterTask
-from tests.factories import CPU, MEAN, STD
-from tests.pretraining_factories import make_pairs, make_prompter
-
-
-def make_task(model: Prompter, *, mask_same_video: bool = False) -> PrompterTask:
-    task = PrompterTask(
-        model,
-        engine=SingleProcess(CPU, scale_loss=False),
-        normalize=Normalize(MEAN, STD),
-        mask_same_video=mask_same_video,
-        precision="fp32",
-        allow_missing_videos=False,
-        progress=silent_progress,
-    )
-    return task.train()
+from tests.factories import MEAN, STD
+from tests.pretraining_factories import make_pairs, make_prompter, make_prompter_task
 
 
 @pytest.mark.parametrize("num_frames", [1, 2])
@@ -34,7 +17,7 @@ def test_the_loss_is_the_contrastive_one(tokenizer: Tokenizer, num_frames: int) 
         tokenizer, ["v0", "v1", "v2"], mlm_probability=None, with_regions=False,
         num_frames=num_frames,
     )  # fmt: skip
-    values = make_task(model)(batch)
+    values = make_prompter_task(model)(batch)
     assert set(values) == {"loss", "itc_loss", "i2t_acc", "t2i_acc"}
     with torch.no_grad():
         video = model.encode_video(Normalize(MEAN, STD)(batch.frames)).embedding
@@ -47,7 +30,7 @@ def test_the_loss_is_the_contrastive_one(tokenizer: Tokenizer, num_frames: int) 
 
 def test_what_the_teacher_is_asked_for_is_trained(tokenizer: Tokenizer) -> None:
     model = make_prompter()
-    make_task(model)(make_pairs(tokenizer, ["v0", "v1", "v2"]))["loss"].backward()
+    make_prompter_task(model)(make_pairs(tokenizer, ["v0", "v1", "v2"]))["loss"].backward()
     without = {
         name.split(".")[0]
         for name, p in model.named_parameters()
@@ -60,7 +43,9 @@ def test_what_the_teacher_is_asked_for_is_trained(tokenizer: Tokenizer) -> None:
 
 def test_captions_of_the_same_video_can_be_kept_from_being_negatives(tokenizer: Tokenizer) -> None:
     model, batch = make_prompter(), make_pairs(tokenizer, ["v0", "v0"])
-    plain, masked = (make_task(model, mask_same_video=mask)(batch) for mask in (False, True))
+    plain, masked = (
+        make_prompter_task(model, mask_same_video=mask)(batch) for mask in (False, True)
+    )
     assert plain["loss"].item() > 1e-2
     assert masked["loss"].item() == pytest.approx(0.0, abs=1e-6)
 
@@ -68,5 +53,5 @@ def test_captions_of_the_same_video_can_be_kept_from_being_negatives(tokenizer: 
 def test_the_temperature_is_kept_in_its_bounds(tokenizer: Tokenizer) -> None:
     model = make_prompter()
     torch.nn.init.constant_(model.temp, 7.0)
-    make_task(model)(make_pairs(tokenizer, ["v0", "v1"]))
+    make_prompter_task(model)(make_pairs(tokenizer, ["v0", "v1"]))
     assert model.temp.item() == pytest.approx(0.5)

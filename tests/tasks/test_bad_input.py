@@ -262,15 +262,6 @@ def test_a_gpu_that_is_not_there(experiment: TinyExperiment, refused: Refuse) ->
     assert "device: cuda was asked for" in refused(experiment.arguments("--device", "cuda"))
 
 
-def test_torchrun_is_refused_for_now(
-    experiment: TinyExperiment, refused: Refuse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    message = refused(experiment.arguments())
-    assert "torchrun" in message
-    assert "horovodrun -np" in message
-
-
 def test_as_a_process_of_its_own(tmp_path: Path) -> None:
     """The script itself, from another folder: exit code, standard error, all mistakes at once."""
     config = tmp_path / "config.json"

@@ -5,16 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from src.datasets.annotations import CaptionRow
 from src.datasets.retrieval import RetrievalBatch
 from src.datasets.tokenization import Tokenizer
 from src.datasets.transforms import Normalize
-from src.distributed.engine import SingleProcess
 from src.modeling.alpro import AlproForRetrieval
-from src.tasks.retrieval_task import RetrievalTask
 from tests.factories import (
-    CPU,
     MEAN,
     STD,
     caption_of,
@@ -25,36 +23,13 @@ from tests.factories import (
     make_tokenizer,
     rows_of,
 )
+from tests.tasks.pair_tasks import Learnt, assert_same, gradients_of, learnt
+from tests.tasks.pair_tasks import make_retrieval_task as make_task
 
 
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Tokenizer:
     return make_tokenizer(tmp_path / "tokenizer")
-
-
-def make_task(
-    model: AlproForRetrieval,
-    tokenizer: Tokenizer,
-    *,
-    use_itc: bool = True,
-    use_itm: bool = True,
-    itm_start_step: int = 1,
-    mask_same_video: bool = False,
-    validation_batch: int = 64,
-) -> RetrievalTask:
-    task = RetrievalTask(
-        model,
-        engine=SingleProcess(CPU, scale_loss=False),
-        normalize=Normalize(MEAN, STD),
-        evaluator=make_evaluator(model, tokenizer, use_matching=use_itm),
-        use_itc=use_itc,
-        use_itm=use_itm,
-        itm_start_step=itm_start_step,
-        mask_same_video=mask_same_video,
-        validation_batch=validation_batch,
-    )
-    task.begin_update(1)
-    return task.train()
 
 
 def cross_entropy(scores: np.ndarray, *, allowed: np.ndarray) -> float:
@@ -85,6 +60,18 @@ def test_the_loss_is_the_sum_of_both_parts(tokenizer: Tokenizer) -> None:
     everything = np.ones((4, 4), dtype=bool)
     expected = contrastive_by_hand(task.model, batch, allowed=everything)
     assert losses["itc_loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gradient_of_the_contrastive_loss(tokenizer: Tokenizer) -> None:
+    model, batch = make_model(), make_batch(tokenizer, rows_of(4))
+    found = learnt(make_task(model, tokenizer, use_itm=False), batch)
+    model.zero_grad()
+    video = model.encode_video(Normalize(MEAN, STD)(batch.frames)).embedding
+    text = model.encode_text(batch.text_ids, batch.text_mask).embedding
+    scores, own = video @ text.t() / model.temp, torch.arange(4)
+    loss = (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.t(), own)) / 2
+    loss.backward()
+    assert_same(found, Learnt(loss.item(), gradients_of(model)))
 
 
 def test_captions_of_the_same_video_can_be_kept_from_being_negatives(tokenizer: Tokenizer) -> None:

@@ -80,7 +80,7 @@ def test_results_tell_how_they_were_made(experiment: TinyExperiment, run: Run) -
     expected = {
         **{"num_captions": 3, "num_videos": 3, "num_scored_pairs": 9, "num_frames": 2},
         **{"resolution": 32, "retrieval_top_k": 0, "precision": "fp32", "seed": 7},
-        **{"num_processes": 1, "frame_order": "original", "num_unreadable_videos": 0},
+        **{"frame_order": "original", "num_unreadable_videos": 0},
         **{"frame_sampling": "uniform", "video_decoder": "auto"},
         "videos": str(experiment.root / "videos"),
     }
@@ -90,6 +90,7 @@ def test_results_tell_how_they_were_made(experiment: TinyExperiment, run: Run) -
     assert raw["seed"] == merged["seed"] == 7
     assert "weight_decay" not in raw
     assert merged["weight_decay"] == 0.0
+    assert merged["n_gpu"] == 1
 
 
 def test_inference_repeats_the_test_evaluation(experiment: TinyExperiment, run: Run) -> None:

@@ -84,7 +84,7 @@ def test_results_of_another_evaluation_are_not_replaced_unnoticed(
     changes = "max_txt_len 12 there, 11 now; seed 42 there, 7 now"
     assert f"these results replace others in {folder}: {changes}\n" in said
     scores = json.loads((folder / "scores.json").read_text())
-    scores["protocol"] |= {"version": "0", "num_processes": 9, "num_captions": 1}
+    scores["protocol"] |= {"version": "0", "num_captions": 1}
     for text in (json.dumps(scores), "damaged"):
         (folder / "scores.json").write_text(text)
         run(experiment.inference("--seed", "7", "--max_txt_len", "11"))

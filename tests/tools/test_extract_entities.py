@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from src.datasets.entities import read_entities
-from src.errors import USER_ERROR_EXIT_CODE
+from src.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE
 from src.tools import extract_entities as tool
 from src.tools.extract_entities import main
 from tests.shared_data import shared_data
@@ -133,6 +134,22 @@ def test_a_list_that_says_the_same_is_left_alone_and_another_replaced_at_once(
     assert run(tmp_path, config, "--overwrite", "--num_entities", "1") == USER_ERROR_EXIT_CODE
     assert written == [tmp_path / "list.txt"]
     assert (tmp_path / "list.txt").read_text() == "dog 3\ncar 1\ncat 1\n"
+
+
+def test_a_full_disk_is_one_message(
+    tmp_path: Path,
+    videos: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    assert run(tmp_path, {"train_datasets": [{**SET, "ann": videos}]}) == FAILURE_EXIT_CODE
+    error = capsys.readouterr().err
+    assert f"error: {tmp_path / 'list.txt'}: cannot be written: No space left on device." in error
+    assert not (tmp_path / "list.txt").exists()
 
 
 @pytest.mark.parametrize("where", ["flag", "config"])

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import pickle
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from src.errors import InputError
+from src.errors import InputError, RunError
 from src.training.checkpoints import CheckpointWriter, load_restore, read_weights, save_restore
 from src.training.output import OutputFolder
+from tests.training.disks import largest_file
 from tests.training.toys import (
     KilledError,
+    assert_same,
     assert_same_run,
     kill_at_batch,
     make_plan,
@@ -28,6 +34,28 @@ def save_steps(root: Path, *, keep: int, best: tuple[int, ...]) -> set[str]:
         nn.init.constant_(model.weight, step)
         writer.save(model, step=step, best=step in best)
     return {path.name.removeprefix("model_step_") for path in (root / "ckpt").iterdir()}
+
+
+def test_where_there_are_no_hard_links_checkpoints_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr("os.link", no_links)
+    assert save_steps(tmp_path, keep=1, best=(10,)) == {"best.pt", "last.pt", "12.pt"}
+    assert weight(tmp_path, "best") == 10
+    assert weight(tmp_path, "last") == 12
+
+
+def test_the_newest_checkpoints_stay_where_updates_are_counted_anew(tmp_path: Path) -> None:
+    output = OutputFolder(tmp_path, rank=0)
+    writer = CheckpointWriter(output, keep=2)
+    for age, step in enumerate((38, 40, 20, 22)):  # from 20 on with twice as many processes
+        writer.save(nn.Linear(1, 1), step=step, best=False)
+        os.utime(output.checkpoint(step), (age, age))
+    writer.save(nn.Linear(1, 1), step=24, best=False)
+    assert output.steps() == ["22", "24", "last"]
 
 
 def weight(root: Path, name: str) -> float:
@@ -121,6 +149,104 @@ def test_a_restore_file_of_another_format_is_an_error(output: OutputFolder) -> N
     torch.save({"format": 99, "step": 4}, output.restore)
     with pytest.raises(InputError, match="written in format 99, this version reads"):
         load_restore(output)
+
+
+def loaded(output: OutputFolder, content: bytes) -> dict[str, Any]:
+    """What is taken if the newer restore file has a content."""
+    output.restore.write_bytes(content)
+    state = load_restore(output)
+    assert state is not None
+    return state
+
+
+@pytest.fixture
+def newest(output: OutputFolder) -> dict[str, Any]:
+    """A restore file with tensors, written after those of updates 2 and 4."""
+    tensors = {"weight": torch.randn(9, 7), "steps": [torch.arange(5)]}
+    save_restore(output, {"step": 6, "model": tensors, "ranks": [{"random": (1, "MT")}]})
+    state = load_restore(output)
+    assert state is not None
+    return state
+
+
+@pytest.mark.usefixtures("caplog")
+def test_a_restore_file_cut_short_anywhere_is_not_taken(
+    output: OutputFolder, newest: dict[str, Any]
+) -> None:
+    content = output.restore.read_bytes()
+    for size in range(0, len(content), 11):
+        assert loaded(output, content[:size])["step"] == 4
+    assert loaded(output, content[:-1])["step"] == 4
+    assert_same(loaded(output, content), newest)
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(
+    output: OutputFolder, newest: dict[str, Any]
+) -> None:
+    content, generator = output.restore.read_bytes(), random.Random(0)
+    weights = newest["model"]["weight"].numpy().tobytes()
+    first = content.index(weights)
+    places = {first, first + len(weights) - 1, *range(0, len(content), 7)}
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 1 << generator.randrange(8)
+        state = loaded(output, bytes(changed))
+        if state["step"] != 4:  # a date, say, that nobody reads
+            assert_same(state, newest)
+            assert not first <= place < first + len(weights)
+
+
+@pytest.mark.parametrize("content", [{"weight": torch.zeros(2)}, torch.zeros(2)])
+def test_another_file_in_the_place_of_a_restore_file_is_an_error(
+    output: OutputFolder, content: object
+) -> None:
+    torch.save(content, output.restore)
+    with pytest.raises(InputError, match=r"restore\.pt: this is no restore file. Put it elsewhere"):
+        load_restore(output)
+    assert output.restore.exists()
+
+
+def test_too_little_memory_is_no_damage(
+    output: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr("torch.load", load)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        load_restore(output)
+    assert output.restore.exists()
+
+
+def test_a_full_disk_leaves_checkpoints_and_restore_files_as_they_were(
+    output: OutputFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = CheckpointWriter(output, keep=1)
+    writer.save(nn.Linear(1, 1), step=4, best=True)
+    files = {path: path.read_bytes() for path in output.root.rglob("*") if path.is_file()}
+    large = nn.Linear(300, 300)
+    with largest_file(100_000):
+        with pytest.raises(RunError, match=r"restore\.pt: cannot .* needs at least 361,200\.\n"):
+            save_restore(output, {"step": 6, "model": large.state_dict(), "ranks": [{"step": 6}]})
+        with pytest.raises(RunError, match=r"model_step_6\.pt: cannot .* at least 361,200\.\n"):
+            writer.save(large, step=6, best=True)
+    assert {path: path.read_bytes() for path in output.root.rglob("*") if path.is_file()} == files
+    assert not caplog.records
+
+
+def test_what_cannot_be_saved_for_another_reason_is_told(output: OutputFolder) -> None:
+    with pytest.raises(AttributeError, match="Can't pickle local object"):
+        save_restore(output, {"step": lambda: 6})
+    with pytest.raises(RuntimeError, match="made up"):
+        save_restore(output, {"step": Unpicklable()})
+    assert {path.name for path in output.root.iterdir()} == {"restore.pt", "restore_backup.pt"}
+
+
+class Unpicklable:
+    """An object that cannot be saved."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        raise RuntimeError("made up")
 
 
 def test_a_run_whose_newest_restore_file_is_damaged_ends_the_same(tmp_path: Path) -> None:

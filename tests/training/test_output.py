@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from src.training.output import (
     check_output_folder,
     read_stored,
     run_of,
-    write_atomically,
-    write_json,
 )
 
 
@@ -241,12 +238,9 @@ def test_overwriting_deletes_what_the_run_wrote_and_nothing_else(
         *("notes.txt", "log/notes.txt", "log/events/mine", "ckpt/epoch3.pt", "ckpt/old/mine.pt"),
         *("results_test/plot.png", "results_test/step_best_1_mean/scores.csv"),
     )
-    for name in (*mine, *others):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("old")
+    make_files(root, *mine, *others)
     claim(root, {**arguments, "learning_rate": 0.2}, overwrite=True)
-    left = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    assert left == sorted(["log/args.json", "log/model_config.json", *others])
+    assert files_of(root) == {"log/args.json", "log/model_config.json", *others}
     assert json.loads((root / "log/args.json").read_text())["learning_rate"] == 0.2
 
 
@@ -264,37 +258,51 @@ def test_only_rank_0_writes(tmp_path: Path, arguments: dict[str, Any]) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("ne")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail, backup=tmp_path / "backup")
-    assert path.read_text() == "old"
-    assert not (tmp_path / "backup").exists()
+def make_files(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("old")
 
 
-def write_content(path: Path, *, content: bytes) -> None:
-    path.write_bytes(content)
+def files_of(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
-def test_the_former_version_becomes_the_backup(tmp_path: Path) -> None:
-    path, backup = tmp_path / "deep/file", tmp_path / "deep/backup"
-    for content in (b"one", b"two", b"three"):
-        write_atomically(path, partial(write_content, content=content), backup=backup)
-    assert (path.read_text(), backup.read_text()) == ("three", "two")
-    assert sorted(p.name for p in path.parent.iterdir()) == ["backup", "file"]
+CUT_SHORT = ("log/.args.json.tmp", "ckpt/.model_step_3.pt.tmp", ".restore.pt.tmp")
+UNFINISHED = (*CUT_SHORT, ".restore_backup.pt.tmp", "results_val/step_3/.scores.json.tmp")
+LIST = "log/unreadable_videos.jsonl"
 
 
-def test_json_is_written_readable(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"caption": "größer", "list": [1]})
-    text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"caption": "größer", "list": [1]}
-    assert "größer" in text
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_killed_run_has_left_unfinished_is_removed(
+    tmp_path: Path, arguments: dict[str, Any], overwrite: bool
+) -> None:
+    claim(tmp_path / "run", arguments)
+    make_files(tmp_path / "run", *UNFINISHED, ".notes.txt.tmp", "ckpt/.mine.pt.tmp")
+    claim(tmp_path / "run", arguments, overwrite=overwrite)
+    assert files_of(tmp_path / "run") == {
+        *("log/args.json", "log/model_config.json", ".notes.txt.tmp", "ckpt/.mine.pt.tmp"),
+    }
+
+
+def test_what_another_run_may_be_writing_stays(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    claim(tmp_path / "run", arguments)
+    make_files(tmp_path / "run", *UNFINISHED, LIST)
+    before = files_of(tmp_path / "run")
+    with pytest.raises(InputError, match="another run"):
+        claim(tmp_path / "run", {**arguments, "learning_rate": 0.2})
+    OutputFolder(tmp_path / "run", rank=1).claim(arguments, may_differ=(), overwrite=False)
+    assert files_of(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("name", ["restore.pt", "restore_backup.pt", None])
+def test_the_list_of_unreadable_videos_stays_where_a_run_goes_on(
+    tmp_path: Path, arguments: dict[str, Any], name: str | None
+) -> None:
+    claim(tmp_path / "run", arguments)
+    make_files(tmp_path / "run", LIST, *([name] if name else []))
+    claim(tmp_path / "run", arguments)
+    assert (LIST in files_of(tmp_path / "run")) == (name is not None)
 
 
 def test_a_set_that_was_changed_is_told_by_what_differs_in_it(

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from src.errors import RunError
 from src.training.output import OutputFolder
 from src.training.reporting import Reporter, Throughput, log_to_file, start_logging
+from tests.training.disks import FULL_DEVICE
 from tests.training.toys import metric_lines
 
 VALUES = {"loss": 1.5, "lr": 0.1, "grad_norm": 2.0}
@@ -34,16 +38,68 @@ def test_lines_are_written_at_the_interval_and_at_the_end(output: OutputFolder) 
     assert list(output.log.glob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0, []), (2, [0, 1, 2]), (9, [0, 1, 2, 3])])
+@pytest.mark.parametrize(("num_lines", "kept"), [(0, []), (3, [0, 1, 2]), (9, [0, 1, 2, 3])])
 def test_a_resumed_run_drops_lines_beyond_its_restore_file(
-    output: OutputFolder, step: int, kept: list[int]
+    output: OutputFolder, num_lines: int, kept: list[int]
 ) -> None:
-    lines = [json.dumps({"step": number, "split": "train"}) for number in range(4)]
-    output.metrics.write_text("\n".join([*lines, '{"step": 4, "spl']))  # cut short by a kill
+    output.metrics.write_text(step_lines(0, 1, 2, 3) + '{"step": 4, "spl')  # cut short by a kill
     with Reporter(output, total_steps=5, log_interval=1) as reporter:
-        reporter.start(step=step)
+        reporter.start(step=2, num_lines=num_lines)
         reporter.validation(5, {})
     assert [line["step"] for line in metric_lines(output.root)] == [*kept, 5]
+
+
+def step_lines(*steps: int) -> str:
+    return "".join(json.dumps({"step": step, "split": "train"}) + "\n" for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("start", "purge_step"),
+    [
+        ({"step": 0}, 0),
+        ({"step": 9}, 10),
+        ({"step": 20, "last_step_before": 40}, 21),
+        ({"step": 80, "last_step_before": 40}, 41),
+        ({"step": 0, "last_step_before": 1}, 1),
+    ],
+)
+def test_curves_are_cut_where_the_run_goes_on(
+    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, start: dict[str, int], purge_step: int
+) -> None:
+    cut: list[int] = []
+
+    class Curves:
+        def __init__(self, _folder: Path, *, purge_step: int) -> None:
+            cut.append(purge_step)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("src.training.reporting.TensorBoard", Curves)
+    with Reporter(output, total_steps=99, log_interval=1) as reporter:
+        reporter.start(**start)
+    assert cut == [purge_step]
+
+
+def test_lines_of_two_ways_of_counting_stay(output: OutputFolder) -> None:
+    output.metrics.write_text(step_lines(39, 40, 21, 22, 23, 24))
+    with Reporter(output, total_steps=25, log_interval=1) as reporter:
+        reporter.start(step=22, num_lines=4)
+        reporter.update(23, VALUES, throughput=Throughput())
+        reporter.flush()
+        assert reporter.num_lines == 5
+    assert [line["step"] for line in metric_lines(output.root)] == [39, 40, 21, 22, 23]
+
+
+def test_metrics_on_a_full_disk_end_the_run(output: OutputFolder) -> None:
+    with Reporter(output, total_steps=5, log_interval=1) as reporter:
+        reporter.start(step=0)
+        reporter.update(1, VALUES, throughput=Throughput())
+        output.metrics.unlink()
+        output.metrics.symlink_to(FULL_DEVICE)
+        with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be written: No space left"):
+            reporter.update(2, VALUES, throughput=Throughput())
+        assert reporter.num_lines == 1
 
 
 def test_other_ranks_report_nothing(tmp_path: Path) -> None:
@@ -51,6 +107,8 @@ def test_other_ranks_report_nothing(tmp_path: Path) -> None:
         reporter.start(step=0)
         reporter.validation(0, {"score": 1.0})
         reporter.update(1, VALUES, throughput=Throughput())
+        reporter.flush()
+        assert reporter.num_lines == 0
         assert list(reporter.progress([1, 2], "nothing", "it")) == [1, 2]
     assert list(tmp_path.iterdir()) == []
 
@@ -95,6 +153,18 @@ def test_throughput_is_that_since_the_last_restart(monkeypatch: pytest.MonkeyPat
     assert throughput.read() == {"clips_per_second": 4.0, "data_wait": 0.25}
     throughput.restart()
     assert throughput.read() == {"clips_per_second": 0.0, "data_wait": 0.0}
+
+
+def test_the_share_of_communication_is_that_since_the_last_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 4.0, 6.0, 8.0])
+    monkeypatch.setattr("src.training.reporting.time.perf_counter", lambda: next(clock))
+    exchanged = iter([10.0, 11.0, 12.0, 13.0])
+    throughput = Throughput(lambda: next(exchanged))
+    assert throughput.read()["communication"] == (11.0 - 10.0) / (4.0 - 0.0)
+    throughput.restart()
+    assert throughput.read()["communication"] == (13.0 - 12.0) / (8.0 - 6.0)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -146,3 +216,51 @@ def test_the_log_file_is_rank_0s(tmp_path: Path, capsys: pytest.CaptureFixture[s
     console = capsys.readouterr().err
     assert "warning of rank 1" in console
     assert "information of rank 1" not in console
+
+
+def test_a_log_file_on_a_full_disk_is_one_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.txt"
+    path.symlink_to(FULL_DEVICE)
+    start_logging(rank=0)
+    logging.getLogger("a").info("early")
+    log_to_file(path, rank=0)
+    for number in range(3):
+        logging.getLogger("a").info("said %d", number)
+    path.unlink()
+    logging.getLogger("a").info("there is space again")
+    console = capsys.readouterr().err
+    assert [line.split(": ", 1)[1] for line in console.splitlines()] == [
+        "early",
+        f"{path}: cannot be written (No space left on device); lines will be missing there",
+        *("said 0", "said 1", "said 2", "there is space again"),
+    ]
+    assert path.read_text().splitlines()[-1].endswith("a: there is space again")
+
+
+@pytest.mark.parametrize("where", ["folder", "file"])
+def test_a_log_file_that_cannot_be_made_on_a_full_disk_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.mkdir" if where == "folder" else "logging.FileHandler._open", fail)
+    start_logging(rank=0)
+    with pytest.raises(RunError, match=r"log\.txt: cannot be written: No space left on device"):
+        log_to_file(tmp_path / "run/log.txt", rank=0)
+
+
+def test_a_console_that_cannot_be_written_to_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_logging(rank=0)
+    log_to_file(tmp_path / "log.txt", rank=0)
+    with FULL_DEVICE.open("w", buffering=1) as full:
+        monkeypatch.setattr("sys.stderr", full)
+        logging.getLogger("a").info("said")
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+    assert (tmp_path / "log.txt").read_text().endswith("a: said\n")

@@ -85,8 +85,8 @@ def test_the_order_of_events(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "ckpt").iterdir()}
     numbered = {f"model_step_{step}.pt" for step in (3, 6, 7)}
     assert names == numbered | {"model_step_best.pt", "model_step_last.pt"}
-    assert torch.load(tmp_path / "restore.pt", weights_only=True)["step"] == 7
-    assert torch.load(tmp_path / "restore_backup.pt", weights_only=True)["step"] == 6
+    assert torch.load(tmp_path / "restore.pt", weights_only=True)["position"]["step"] == 7
+    assert torch.load(tmp_path / "restore_backup.pt", weights_only=True)["position"]["step"] == 6
     rates = [line["lr"] for line in metric_lines(tmp_path) if line["split"] == "train"]
     assert rates == [0.1 / step for step in range(1, 8)]
 
@@ -186,28 +186,6 @@ def test_accumulation_and_clipping_by_hand(
     assert task.linear.weight.item() == pytest.approx(weight)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    def batch(number: int) -> ToyBatch:
-        made = toy_batch(number)
-        if number == 5:
-            made.inputs[0, 0] = torch.nan
-        return made
-
-    with pytest.raises(RuntimeError, match=r"update 6 on rank 0 is nan; .* of v5\.0, v5\.1"):
-        train(tmp_path, plan=make_plan(), batch=batch)
-    assert metric_lines(tmp_path)[-1]["step"] == 5
-
-
-def test_another_number_of_processes_cannot_continue(tmp_path: Path) -> None:
-    with pytest.raises(KilledError):
-        train(tmp_path, plan=make_plan(), batch=kill_at_batch(4))
-    state = torch.load(tmp_path / "restore.pt", weights_only=True)
-    torch.save({**state, "size": 4}, tmp_path / "restore.pt")
-    message = "written by 4 processes, this job has 1. Continue with 4 processes, or"
-    with pytest.raises(InputError, match=message):
-        train(tmp_path, plan=make_plan())
-
-
 @pytest.mark.parametrize(("batch", "said"), [(1, ()), (4, (HOW_TO_CONTINUE,))])
 def test_an_interrupted_run_says_how_to_go_on_once_there_is_a_restore_file(
     tmp_path: Path, batch: int, said: tuple[str, ...]
@@ -269,7 +247,7 @@ def test_unreadable_videos_of_all_processes_are_counted_in_the_lines(tmp_path: P
     lines = [line for line in metric_lines(tmp_path) if line["split"] == "train"]
     counts = {line["step"]: line["unreadable_videos"] for line in lines}
     assert counts == {3: 9, 6: 18, 7: 21}
-    assert engine.num_sums == len(lines)
+    assert engine.num_sums == len(lines) + 1  # at the end: has SIGTERM come to any rank?
 
 
 def test_continuing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import SingleProcess
-from src.errors import InputError
+from src.errors import InputError, RunError
 from src.training.output import OutputFolder
 from src.training.unreadable import UnreadableLedger
 from tests.factories import CPU
+from tests.training.disks import FULL_DEVICE
+from tests.training.toys import (
+    KilledError,
+    ToyBatch,
+    assert_same_run,
+    kill_at_batch,
+    make_plan,
+    toy_batch,
+    train,
+)
 
 BAD = [UnreadableVideo("v1", "no frames"), UnreadableVideo("v2", "not a video")]
 
@@ -69,3 +81,41 @@ def test_other_ranks_write_no_list(tmp_path: Path) -> None:
     ledger.record(BAD, epoch=0)
     ledger.write(SingleProcess(CPU, scale_loss=False))
     assert list(tmp_path.iterdir()) == []
+
+
+def with_bad_videos(batch: Callable[[int], ToyBatch]) -> Callable[[int], ToyBatch]:
+    """Batches of which every other one has a video that cannot be read."""
+
+    def batch_of(number: int) -> ToyBatch:
+        bad = [UnreadableVideo(f"größer {number}", "no frames")] if number % 2 else []
+        return replace(batch(number), unreadable=bad)
+
+    return batch_of
+
+
+@pytest.mark.parametrize("last_batch", [1, 2, 4, 5, 6])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_resumed_run_lists_each_video_once(tmp_path: Path, last_batch: int, cut: bool) -> None:
+    plan = make_plan(save_steps=3)
+    lists = [tmp_path / name / "log/unreadable_videos.jsonl" for name in ("whole", "killed")]
+    train(tmp_path / "whole", plan=plan, batch=with_bad_videos(toy_batch))
+    dying = with_bad_videos(kill_at_batch(last_batch))
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", plan=plan, batch=dying)
+    if last_batch > plan.save_steps:  # it has listed more since, perhaps not all of a line
+        with lists[1].open("ab") as file:
+            file.write(b'{"video_id": "v9", "reason": "no frames"}\n')
+            file.write(b'{"video_id": "gr\xc3' * cut)
+    train(tmp_path / "killed", plan=plan, batch=with_bad_videos(toy_batch))
+    listed = [[json.loads(line)["video_id"] for line in x.read_text().splitlines()] for x in lists]
+    assert listed == [["größer 1", "größer 3", "größer 5"]] * 2
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_list_on_a_full_disk_ends_the_run(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, max_fraction=1.0)
+    ledger.record(BAD, epoch=0)
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/unreadable_videos.jsonl").symlink_to(FULL_DEVICE)
+    with pytest.raises(RunError, match=r"unreadable_videos\.jsonl: cannot be written: No space"):
+        ledger.write(SingleProcess(CPU, scale_loss=False))

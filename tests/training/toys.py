@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from src.datasets.decoding import FrameSelector
+from src.datasets.ordering import Stretch
 from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine, SingleProcess
 from src.training.checkpoints import CheckpointWriter
+from src.training.nonfinite import NonfiniteGuard
 from src.training.output import OutputFolder
+from src.training.plan import TrainingData, TrainingPlan
 from src.training.reporting import Reporter
 from src.training.seeding import seed_everything
 from src.training.task import Task
-from src.training.trainer import Trainer, TrainingData, TrainingPlan
+from src.training.trainer import Trainer
 from src.training.unreadable import UnreadableLedger
 from tests.factories import CPU, MadeUpDecoder
 
-TIMINGS = ("clips_per_second", "data_wait")  # differ from run to run
+TIMINGS = ("clips_per_second", "data_wait", "communication")  # differ from run to run
 BATCHES_PER_EPOCH = 3
 
 
@@ -114,6 +117,7 @@ def train(
     optimizer: Callable[[Any], torch.optim.Optimizer] = torch.optim.AdamW,
     learning_rate: Callable[[int], float] = lambda step: 0.1 / step,
     max_unreadable: float = 0.5,
+    on_nonfinite: str = "stop",
     engine: Engine | None = None,
     log_interval: int = 1,
 ) -> Trainer:
@@ -123,7 +127,8 @@ def train(
     output = OutputFolder(root, rank=0)
     output.log.mkdir(parents=True, exist_ok=True)
 
-    def start(first: int) -> Iterator[Any]:
+    def start(done: Sequence[Stretch]) -> Iterator[Any]:
+        first = sum(stretch.num_batches for stretch in done)
         while True:
             yield batch(first)
             first += 1
@@ -148,6 +153,7 @@ def train(
             ledger=UnreadableLedger(
                 output, max_fraction=max_unreadable, samples_per_epoch=data.samples_per_epoch
             ),
+            guard=NonfiniteGuard(output, policy=on_nonfinite),
             reporter=reporter,
         )
         trainer.fit()

@@ -1,0 +1,42 @@
+"""How a training run begins: afresh, or where an earlier process has left it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.configs.schema import ExperimentConfig
+from src.distributed.engine import Engine
+from src.distributed.launch import launcher_on_this_machine
+from src.training.output import OutputFolder, read_stored
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What the ranks have agreed on."""
+
+    overwrites: bool
+    """What is in the output folder is forgotten."""
+    resumes: bool
+    """The run goes on from a restore file, which rank 0 reads."""
+    launchers: tuple[str, ...]
+    """Names of the launchers that have started the run's processes, this time or before."""
+
+
+def agree_on_beginning(config: ExperimentConfig, *, engine: Engine) -> Beginning:
+    """Find out how a run begins, as rank 0 sees the output folder; every rank must call this.
+
+    ``overwrite`` is meant for the first time that a launcher starts the processes. One that starts
+    them again, after a failure or without a machine that was lost, means to go on. Its own count of
+    restarts does not tell: it differs between machines, and leaves the lost ones out.
+    """
+    output = OutputFolder(Path(config.output_dir), rank=engine.rank)
+    here = launcher_on_this_machine(), read_stored(output.launchers).get("launchers", [])
+    told = engine.gather_objects(here)
+    launchers = {name for name, _ in told if name is not None}
+    before = set(told[0][1])
+    overwrites = config.overwrite and not launchers & before
+    continues = not overwrites and not config.dry_run and bool(output.restore_files())
+    return Beginning(
+        overwrites=overwrites,
+        resumes=engine.gather_objects(continues)[0],
+        launchers=tuple(sorted(launchers if overwrites else launchers | before)),
+    )

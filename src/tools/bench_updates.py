@@ -1,0 +1,117 @@
+"""One job of the benchmark of updates: retrieval training on made-up batches, timed.
+
+    [horovodrun -np N | torchrun --nproc_per_node N] python -m src.tools.bench_updates FILE UPDATES
+        --config CONFIG [--KEY VALUE ...]
+
+Rank 0 writes what it measured to FILE, as JSON. Shapes: B pairs of a process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from src.build.launch import launched
+from src.build.retrieval import RetrievalRecipe
+from src.build.training import build_plan
+from src.configs.loading import load_config
+from src.configs.schema import RetrievalConfig
+from src.datasets.retrieval import RetrievalBatch
+from src.errors import run_script
+from src.evaluation.running import silent_progress
+from src.optimization.optimizer import build_optimizer
+from src.training.output import write_json
+from src.training.precision import autocast, usable_precision
+from src.training.seeding import seed_everything
+
+WARM_UP = 3  # updates that are not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one job took."""
+
+    seconds: list[float]
+    """Of each update."""
+    communication: float
+    """Share of that time spent in exchanges, waiting for the other processes included."""
+    num_parameters: int
+    num_pairs: int
+    """B."""
+
+
+def read_measured(path: Path) -> Measured:
+    """What a job has written."""
+    return Measured(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def made_up_batch(recipe: RetrievalRecipe) -> RetrievalBatch:
+    """B pairs of noise in a config's shapes, other ones on each rank."""
+    config = recipe.config
+    num, side = config.train_batch_size, config.crop_img_size
+    seed_everything(config.seed, rank=recipe.engine.rank)
+    ids = torch.randint(1, recipe.resolved.text_encoder.vocab_size, (num, config.max_txt_len))
+    return RetrievalBatch(
+        frames=torch.randint(0, 256, (num, config.num_frm, 3, side, side), dtype=torch.uint8),
+        text_ids=ids,
+        text_mask=torch.ones_like(ids),
+        video_ids=[f"video {number} of rank {recipe.engine.rank}" for number in range(num)],
+        unreadable=[],
+    ).to(recipe.engine.device)
+
+
+def measure(recipe: RetrievalRecipe, *, num_updates: int) -> Measured:
+    """Train for some updates and measure each of them."""
+    config, engine = recipe.config, recipe.engine
+    seed_everything(config.seed)
+    model = recipe.build_model().to(engine.device)
+    plan = build_plan(
+        config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
+    )
+    task = recipe.build_task(model, plan=plan, progress=silent_progress).train()
+    optimizer = build_optimizer(
+        model,
+        algorithm=config.optim,
+        learning_rate=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+    )
+    engine.prepare(task, optimizer)
+    batch = made_up_batch(recipe)
+    precision = usable_precision(config.precision, engine.device)
+    seconds, before = [], 0.0
+    for number in range(WARM_UP + num_updates):
+        if number == WARM_UP:
+            before = engine.communication
+        started = time.perf_counter()
+        with autocast(precision, engine.device):
+            loss = task(batch)["loss"]
+        engine.backward(loss, last_micro_step=True)
+        engine.step(optimizer, max_grad_norm=config.grad_norm)
+        seconds.append(time.perf_counter() - started)
+    counted = seconds[WARM_UP:]
+    return Measured(
+        seconds=counted,
+        communication=(engine.communication - before) / sum(counted),
+        num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        num_pairs=config.train_batch_size,
+    )
+
+
+def main() -> None:
+    """Measure, and write it down."""
+    path, num_updates, *arguments = sys.argv[1:]
+    resolved = load_config(RetrievalConfig, [*arguments, "--output_dir", str(Path(path).parent)])
+    with launched(resolved) as engine:
+        found = measure(RetrievalRecipe(resolved, engine=engine), num_updates=int(num_updates))
+        if engine.rank == 0:
+            write_json(Path(path), asdict(found))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,177 @@
+"""Writing the files of a run, so that a kill, a power cut or a full disk leaves each of them whole.
+
+A full disk ends the run with one message; what was written before is as it was.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from src.errors import RunError
+
+REMEDIES = {  # error number of a disk that takes no more -> what helps
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space or ask for a larger quota",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or use another file system",
+}
+
+
+def temporary_of(path: Path) -> Path:
+    """The name under which a file is written before it gets its own."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_atomically(
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    backup: Path | None = None,
+    num_bytes: int | None = None,
+) -> None:
+    """Write a file so that it is there whole or not at all, even if the machine stops.
+
+    Args:
+        path: where the file shall be.
+        write: writes the file under the temporary name it is given.
+        backup: name that the file's former version keeps. One of both is there at every moment.
+        num_bytes: what the file will take at least, for the message of a full disk.
+
+    Raises:
+        RunError: if the disk is full.
+    """
+    temporary = temporary_of(path)
+    with full_disk_ends_run(path, num_bytes=num_bytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            _sync(temporary)
+            if backup is not None and path.exists():
+                _keep(path, backup)
+            temporary.replace(path)
+        except BaseException:
+            _remove(temporary)
+            raise
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, indented, atomically."""
+    text = json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def link_atomically(source: Path, name: Path) -> None:
+    """Give a file a second name, without a copy, replacing what had it.
+
+    Raises:
+        OSError: where the file system has no hard links.
+    """
+    temporary = temporary_of(name)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+        temporary.replace(name)
+    finally:
+        # Renaming does nothing if both are names of the same file.
+        temporary.unlink(missing_ok=True)
+    _sync_folder(name.parent)
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Append lines to a file; the last of them may be cut short if this fails.
+
+    Raises:
+        RunError: if the disk is full.
+    """
+    with full_disk_ends_run(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+
+def keep_lines(path: Path, count: int) -> int:
+    """Drop, atomically, what a file holds beyond so many lines, and a line that was cut short.
+
+    Returns:
+        How many lines are there; fewer than asked for if the file has no more.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    *lines, _ = content.split(b"\n")
+    kept = b"".join(line + b"\n" for line in lines[:count])
+    if kept != content:
+        write_atomically(path, lambda temporary: temporary.write_bytes(kept))
+    return min(len(lines), count)
+
+
+def sync_file(path: Path) -> None:
+    """Bring to the disk what was written to a file.
+
+    Raises:
+        RunError: if the disk is full, which some file systems notice only now.
+    """
+    with full_disk_ends_run(path):
+        _sync(path)
+
+
+@contextmanager
+def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[None]:
+    """Context in which a file is written; a full disk becomes a message that says what to do.
+
+    Args:
+        path: of the file.
+        num_bytes: what the file will take at least, if that is known.
+
+    Raises:
+        RunError: if the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        needed = "" if num_bytes is None else f", the file needs at least {num_bytes:,}"
+        raise RunError(
+            f"{path}: cannot be written: {os.strerror(error.errno)}. {_free_bytes(path):,} bytes "
+            f"are free there{needed}.\n"
+            f"{REMEDIES[error.errno]}; the same command (without --overwrite 1) continues."
+        ) from error
+
+
+def _free_bytes(path: Path) -> int:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(folder).free
+
+
+def _remove(temporary: Path) -> None:
+    """Remove a file, and free its space even if who failed to write it has it open still."""
+    with suppress(FileNotFoundError):
+        os.truncate(temporary, 0)
+    temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, backup: Path) -> None:
+    """Make a file's present version the backup."""
+    try:
+        link_atomically(path, backup)
+    except OSError:  # a file system without hard links
+        path.replace(backup)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk, where the file system can do that by itself."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

@@ -1,0 +1,110 @@
+"""Entry scripts in the processes of a job that is there already.
+
+    torchrun --nproc_per_node 2 --module tests.distributed.scripts COMMANDS
+    horovodrun -np 2 python -m tests.distributed.scripts COMMANDS
+
+COMMANDS is a JSON file, a list of ``[script, arguments]``. All share the processes, since starting
+them takes longer than most runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import numpy as np
+
+from src.datasets.decoding import FrameSelector
+from src.distributed.engine import Engine
+from src.distributed.launch import launch_engine
+from src.distributed.many import ManyProcesses
+from src.errors import run_script
+from src.pretrain import run_pretrain_contrastive_only, run_pretrain_sparse
+from src.tasks import run_video_qa, run_video_retrieval
+from tests.factories import MadeUpDecoder
+
+Command = tuple[str, Sequence[str]]
+"""Name of an entry script, and its arguments."""
+
+SCRIPTS: dict[str, ModuleType] = {
+    "retrieval": run_video_retrieval,
+    "questions": run_video_qa,
+    "prompter": run_pretrain_contrastive_only,
+    "pretraining": run_pretrain_sparse,
+}
+
+
+class TerminatingDecoder(MadeUpDecoder):
+    """Sends its process SIGTERM with a certain read of a training video."""
+
+    def __init__(self, *, last_read: int | None) -> None:
+        super().__init__()
+        self.last_read = last_read
+
+    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        frames = super().read(path, select, height=height, width=width)
+        if path.stem.startswith("train") and self.training_reads.total() == self.last_read:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return frames
+
+    @property
+    def training_reads(self) -> Counter[str]:
+        """How often each training video was read."""
+        reads = {name: count for name, count in self.reads.items() if name.startswith("train")}
+        return Counter(reads)
+
+
+def run_commands(
+    engine: Engine, commands: Sequence[Command], *, stop_at_read: int | None = None
+) -> Counter[str]:
+    """Run entry scripts as this process of the engine's job.
+
+    Args:
+        engine: of the job; it outlives the scripts, since Horovod cannot be started a second time.
+        commands: what to run, one after the other.
+        stop_at_read: number of the training video read by this process with which SIGTERM comes.
+
+    Returns:
+        How often each training video was read by this process.
+    """
+
+    @contextmanager
+    def reuse(*_: object, **__: object) -> Iterator[Engine]:
+        yield engine
+
+    decoder = TerminatingDecoder(last_read=stop_at_read)
+    for script, arguments in commands:
+        with (
+            mock.patch("src.build.launch.launch_engine", reuse),
+            mock.patch("src.build.data.make_decoder", return_value=decoder),
+            mock.patch("sys.argv", [f"{script}.py", *arguments]),
+        ):
+            try:
+                run_script(SCRIPTS[script].main)
+            except SystemExit as end:
+                if end.code:
+                    raise
+    return decoder.training_reads
+
+
+def main() -> None:
+    """Run what a file lists, and note beside it what carries the messages."""
+    path = Path(sys.argv[1])
+    commands = json.loads(path.read_text())
+    with launch_engine("auto", device="cpu", precision="fp32", num_threads=1) as engine:
+        assert isinstance(engine, ManyProcesses)
+        name = type(engine._communicator).__name__  # noqa: SLF001
+        path.with_suffix(f".{engine.rank}").write_text(json.dumps([name, engine.size]))
+        run_commands(engine, commands)
+
+
+if __name__ == "__main__":
+    main()

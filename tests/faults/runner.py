@@ -1,0 +1,41 @@
+"""Retrieval training by its real entry script, over made-up videos, with faults at named points.
+
+    [horovodrun -np N | torchrun --nproc_per_node N] python -m tests.faults.runner FOLDER FLAGS...
+
+FOLDER holds ``faults.json``; each process leaves its number and its updates there. Where torchrun
+starts the processes anew by itself, the faults have happened.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+from src.errors import run_script
+from src.tasks import run_video_retrieval
+from tests.faults.points import Fault, Points, named_points, read_faults
+
+RANK_VARIABLES = ("RANK", "HOROVOD_RANK")
+
+
+def run_with_faults(arguments: Sequence[str], faults: Sequence[Fault], *, folder: Path) -> None:
+    """Run the script as the process that a launcher has started."""
+    rank = next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
+    points = Points(faults, rank=rank, folder=folder)
+    with named_points(points), mock.patch("sys.argv", ["run_video_retrieval.py", *arguments]):
+        run_script(run_video_retrieval.main)
+
+
+def main() -> None:
+    """Run the command line's arguments."""
+    folder = Path(sys.argv[1])
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    faults = [] if again else read_faults(folder / "faults.json")
+    run_with_faults(sys.argv[2:], faults, folder=folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Which launcher a run script takes, and what it makes of hosts; stand-ins note their calls."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.stubs import RETRIEVAL, Stubs
+
+SCRIPT = "run_scripts/ft_msrvtt_ret.sh"
+RENDEZVOUS = ["--rdzv_backend", "c10d", "--rdzv_endpoint"]
+
+
+def train(
+    stubs: Stubs, folder: Path, *, script: str = SCRIPT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return stubs.run(script, folder=folder, **{"OUTPUT_DIR": "o", **variables})
+
+
+def launcher_words(
+    stubs: Stubs, folder: Path, *, script: str = SCRIPT, **variables: str
+) -> list[str]:
+    """The words of the one program that a training script starts, up to the flags of training."""
+    done = train(stubs, folder, script=script, **variables)
+    assert done.returncode == 0, done.stderr
+    (call,) = stubs.calls()
+    return call.words[: call.words.index("--config")]
+
+
+@pytest.fixture
+def both(stubs: Stubs) -> Stubs:
+    stubs.add("horovodrun", "torchrun", "python")
+    return stubs
+
+
+def test_torchrun_is_taken_where_there_is_no_horovod(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add("torchrun", "python")
+    assert launcher_words(stubs, tmp_path) == [
+        "torchrun", "--standalone", "--nproc_per_node", "8", RETRIEVAL,
+    ]  # fmt: skip
+
+
+def test_the_launcher_can_be_chosen(both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(both, tmp_path, LAUNCHER="torchrun", NUM_PROCESSES="2")
+    assert words == ["torchrun", "--standalone", "--nproc_per_node", "2", RETRIEVAL]
+
+
+def test_horovodrun_is_taken_where_both_are(both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(both, tmp_path, HOSTS="a:2,b:1")
+    assert words == ["horovodrun", "-np", "3", "-H", "a:2,b:1", "python", RETRIEVAL]
+
+
+@pytest.mark.parametrize("script", [SCRIPT, "run_scripts/pt_alpro.sh"])
+def test_torchrun_meets_at_the_first_host(script: str, both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(
+        both, tmp_path, script=script, LAUNCHER="torchrun", HOSTS="a.lan:4,b.lan:4,c.lan:4"
+    )
+    assert words[:-1] == [
+        "torchrun", "--nnodes", "3", "--nproc_per_node", "4", *RENDEZVOUS, "a.lan:29500",
+    ]  # fmt: skip
+
+
+def test_port_and_restarts_are_read(both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(
+        both, tmp_path, LAUNCHER="torchrun", HOSTS="a:1,b:1", PORT="4000", MAX_RESTARTS="2"
+    )
+    assert words[5:] == [*RENDEZVOUS, "a:4000", "--max_restarts", "2", RETRIEVAL]
+
+
+def test_one_process_can_begin_again_too(both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(
+        both, tmp_path, LAUNCHER="torchrun", NUM_PROCESSES="1", MAX_RESTARTS="3"
+    )
+    assert words == [
+        "torchrun", "--standalone", "--nproc_per_node", "1", "--max_restarts", "3", RETRIEVAL,
+    ]  # fmt: skip
+
+
+def test_inference_uses_hosts_with_its_own_folder(both: Stubs, tmp_path: Path) -> None:
+    done = both.run(
+        "run_scripts/inf_msvd_qa.sh", folder=tmp_path, LAUNCHER="torchrun", HOSTS="a:4,b:4"
+    )
+    assert done.returncode == 0, done.stderr
+    (call,) = both.calls()
+    assert call.words[:5] == ["torchrun", "--nnodes", "2", "--nproc_per_node", "4"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"LAUNCHER": "mpirun"}, "LAUNCHER is 'mpirun': set it to horovodrun or torchrun"),
+        ({"MAX_RESTARTS": "2"}, "MAX_RESTARTS is for torchrun: set LAUNCHER=torchrun"),
+        ({"LAUNCHER": "torchrun", "HOSTS": "a:4,b"}, "HOSTS is 'a:4,b': it must look like a:4,b:4"),
+        ({"HOSTS": "a:4,b:0"}, "HOSTS is 'a:4,b:0': it must look like a:4,b:4"),
+        (
+            {"LAUNCHER": "torchrun", "HOSTS": "a:4,b:2"},
+            "HOSTS is 'a:4,b:2': torchrun needs the same number of processes on every host",
+        ),
+        (
+            {"LAUNCHER": "torchrun", "HOSTS": "a:4,b:4", "NUM_PROCESSES": "4"},
+            "NUM_PROCESSES is 4, but HOSTS is 'a:4,b:4': leave NUM_PROCESSES out",
+        ),
+        (
+            {"LAUNCHER": "torchrun", "HOSTS": "a:4,b:4", "OUTPUT_DIR": ""},
+            "OUTPUT_DIR is not set: the default has the time in it, which differs from host",
+        ),
+    ],
+    ids=["launcher", "restarts", "no number", "zero", "uneven", "number", "folder"],
+)
+def test_what_cannot_be_is_refused(
+    variables: dict[str, str], message: str, both: Stubs, tmp_path: Path
+) -> None:
+    done = train(both, tmp_path, **variables)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert both.calls() == []
+
+
+def test_the_launcher_that_is_missing_is_named(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add("horovodrun", "python")
+    done = train(stubs, tmp_path, LAUNCHER="torchrun")
+    assert done.returncode == 1
+    assert "torchrun not found: run env/install_pkg.sh, or set NUM_PROCESSES=1" in done.stderr

@@ -1,0 +1,189 @@
+"""Batches that go through the model in parts: the same numbers with less memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+from src.datasets.annotations import CaptionRow
+from src.datasets.tokenization import Tokenizer
+from src.modeling.alpro import AlproModel
+from src.modeling.timesformer import TimeSformer
+from src.training.precision import autocast
+from src.training.task import Task
+from tests.factories import (
+    CPU,
+    caption_of,
+    make_batch,
+    make_model,
+    make_retrieval_set,
+    make_tokenizer,
+    rows_of,
+)
+from tests.modeling.held import Held
+from tests.pretraining_factories import (
+    make_pairs,
+    make_pretraining_model,
+    make_pretraining_task,
+    make_prompter,
+    make_prompter_task,
+)
+from tests.tasks.pair_tasks import (
+    Learnt,
+    assert_same,
+    hardest_negatives,
+    learnt,
+    make_retrieval_task,
+)
+
+TASKS = ("retrieval", "prompter", "pretraining")
+NUM_PAIRS = 5
+
+MakeTask = Callable[..., tuple[Task, Any]]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> MakeTask:
+    """Make one of the tasks, and a batch of some pairs."""
+    tokenizer = make_tokenizer(tmp_path / "tokenizer")
+
+    def make_task(
+        kind: str, *, size: int, dropout: float = 0.0, num_pairs: int = NUM_PAIRS
+    ) -> tuple[Task, Any]:
+        videos = [f"v{number}" for number in range(num_pairs)]
+        task: Task
+        if kind == "retrieval":
+            model = make_model(dropout=dropout)
+            task = make_retrieval_task(model, tokenizer, grad_cache_size=size)
+            return task, make_batch(tokenizer, alike(num_pairs))
+        if kind == "prompter":
+            task = make_prompter_task(make_prompter(dropout=dropout), grad_cache_size=size)
+            return task, make_pairs(tokenizer, videos, mlm_probability=None, with_regions=False)
+        task = make_pretraining_task(make_pretraining_model(dropout=dropout), grad_cache_size=size)
+        return task, make_pairs(tokenizer, videos)
+
+    return make_task
+
+
+def alike(num_pairs: int) -> list[CaptionRow]:
+    """Pairs whose captions are all of the same length."""
+    return [CaptionRow(caption_of(4 * number), f"v{number}") for number in range(num_pairs)]
+
+
+def seeded(task: Task, *batches: Any) -> Learnt:
+    torch.manual_seed(3)
+    return learnt(task, *batches)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("kind", TASKS)
+def test_loss_and_gradients_are_those_of_the_whole_batch(
+    make: MakeTask, kind: str, size: int
+) -> None:
+    # Without dropout only the negatives are drawn, hence the same ones.
+    assert_same(seeded(*make(kind, size=size)), seeded(*make(kind, size=0)))
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_part_of_the_model_is_cut(make: MakeTask, kind: str) -> None:
+    task, batch = make(kind, size=2)
+    seen: list[int] = []
+    for name, module in task.model.named_modules():
+        if isinstance(module, TimeSformer | nn.LayerNorm) and "cls.predictions" not in name:
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    task(batch)
+    assert set(seen) == {2, 1}  # 5 pairs, and the rows that they make elsewhere
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_dropout_drops_the_same_when_computed_again(make: MakeTask, kind: str) -> None:
+    recomputed, again = (seeded(*make(kind, size=2, dropout=0.3)) for _ in range(2))
+    with mock.patch("src.modeling.chunking.checkpoint", stored):
+        expected = seeded(*make(kind, size=2, dropout=0.3))
+    assert recomputed.loss == again.loss == expected.loss
+    for name, gradient in expected.gradients.items():
+        assert torch.equal(recomputed.gradients[name], gradient), name
+        assert torch.equal(again.gradients[name], gradient), name
+    assert seeded(*make(kind, size=0)).loss != expected.loss
+
+
+def stored(compute: Callable[..., Any], *rows: Any, use_reentrant: bool) -> Any:
+    """In place of a checkpoint: nothing is computed again."""
+    assert not use_reentrant
+    return compute(*rows)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_bf16(make: MakeTask, kind: str) -> None:
+    results = []
+    for size in (0, 2):
+        task, batch = make(kind, size=size)
+        with autocast("bf16", CPU), hardest_negatives():
+            results.append(learnt(task, batch))
+    whole, cut = results
+    assert cut.loss == pytest.approx(whole.loss, rel=0.02)
+    name = "visual_encoder.model.blocks.0.mlp.fc1.weight"
+    likeness = torch.cosine_similarity(
+        cut.gradients[name].flatten(), whole.gradients[name].flatten(), dim=0
+    )
+    assert likeness > 0.99
+
+
+def test_accumulated_batches(make: MakeTask) -> None:
+    results = []
+    for size in (0, 2):
+        task, batch = make("retrieval", size=size)
+        _, other = make("retrieval", size=size, num_pairs=3)
+        results.append(seeded(task, batch, other))
+    assert_same(results[1], results[0])
+
+
+def test_together_with_checkpointed_blocks(make: MakeTask) -> None:
+    expected = seeded(*make("retrieval", size=0))
+    task, batch = make("retrieval", size=2)
+    assert isinstance(task.model, AlproModel)
+    video_model = task.model.visual_encoder.get_submodule("model")
+    video_model.gradient_checkpointing = True  # type: ignore[assignment]
+    assert_same(seeded(task, batch), expected)
+
+
+def held_at_most(make: MakeTask, kind: str, *, size: int, num_pairs: int) -> int:
+    """Bytes that the layers' activations take, at most."""
+    task, batch = make(kind, size=size, num_pairs=num_pairs)
+    model = task.model
+    assert isinstance(model, AlproModel)
+    inner = [*model.visual_encoder.get_submodule("model.blocks").modules()]
+    for layer in model.text_encoder.layers:  # type: ignore[union-attr]
+        inner += layer.modules()
+    held = Held(module for module in inner if isinstance(module, nn.Linear))
+    learnt(task, batch)
+    return held.most
+
+
+def test_the_layers_hold_the_activations_of_one_chunk(make: MakeTask) -> None:
+    few = held_at_most(make, "retrieval", size=2, num_pairs=4)
+    assert held_at_most(make, "retrieval", size=2, num_pairs=10) == few
+    assert held_at_most(make, "retrieval", size=4, num_pairs=10) == 2 * few
+    assert few < held_at_most(make, "retrieval", size=0, num_pairs=2)
+    assert 8 * few < held_at_most(make, "retrieval", size=0, num_pairs=10)
+
+
+def test_evaluation_is_not_cut(tmp_path: Path) -> None:
+    tokenizer: Tokenizer = make_tokenizer(tmp_path / "tokenizer")
+    data = make_retrieval_set(tmp_path / "set", rows_of(4), chunk=4)
+    model = make_model()
+    rows: list[list[int]] = []
+    values = []
+    for size in (0, 1):
+        task = make_retrieval_task(model, tokenizer, grad_cache_size=size)
+        with mock.patch.object(model, "match", wraps=model.match) as match:
+            values.append(task.evaluate(data))
+        rows.append([len(call.args[0].mask) for call in match.call_args_list])
+    assert values[0] == values[1]
+    assert rows[0] == rows[1]

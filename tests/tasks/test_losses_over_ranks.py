@@ -1,0 +1,197 @@
+"""Losses over pairs of several processes: those of one process with all of the pairs.
+
+That one process draws from its own pairs, and does without whatever processes exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.datasets.annotations import CaptionRow
+from src.datasets.tokenization import Tokenizer
+from src.distributed.engine import Engine, SingleProcess
+from src.tasks.pair_losses import among_all
+from src.training.task import Task
+from tests.distributed.jobs import on_processes
+from tests.evaluation.ranks import on_ranks
+from tests.factories import CPU, caption_of, make_batch, make_model, make_tokenizer
+from tests.pretraining_factories import make_pairs, make_pretraining_model, make_pretraining_task
+from tests.tasks.pair_tasks import (
+    Learnt,
+    assert_same,
+    hardest_negatives,
+    hardest_negatives_within,
+    learnt,
+    make_retrieval_task,
+)
+
+COUNTS = [2, 1, 3]  # pairs of three processes
+VIDEOS = ("v0", "v1", "v2", "v0", "v4", "v1")  # two are on two of them
+
+MakeTask = Callable[[Engine], Task]
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Tokenizer:
+    return make_tokenizer(tmp_path / "tokenizer")
+
+
+def captioned(tokenizer: Tokenizer) -> Any:
+    """A batch of retrieval; its longest caption is on the second process."""
+    lengths = (0, 1, 3, 2, 0, 1)
+    rows = [CaptionRow(caption_of(8 + i), v) for i, v in zip(lengths, VIDEOS, strict=True)]
+    return make_batch(tokenizer, rows)
+
+
+def share(whole: Any, engine: Engine, counts: list[int]) -> Any:
+    """The pairs of one process, their texts padded to the longest of them."""
+    bounds = [0, *accumulate(counts)]
+    own = slice(bounds[engine.rank], bounds[engine.rank + 1])
+    length = int(whole.text_mask[own].sum(dim=1).max())
+    cut: dict[str, Any] = {"frames": whole.frames[own], "video_ids": whole.video_ids[own]}
+    for name in ("text_ids", "text_mask", "masked_ids", "mlm_labels"):
+        if (tensor := getattr(whole, name, None)) is not None:
+            cut[name] = tensor[own, :length]
+    if getattr(whole, "region", None) is not None:
+        cut["region"] = whole.region[own]
+    return replace(whole, **cut)
+
+
+def over_ranks(make: MakeTask, whole: Any, counts: list[int]) -> Learnt:
+    """What the processes learn, the same for each."""
+
+    def work(engine: Engine) -> tuple[float, dict[str, Any]]:
+        found = learnt(make(engine), share(whole, engine, counts), engine=engine)
+        return found.loss, {name: part.numpy() for name, part in found.gradients.items()}
+
+    results = on_processes(len(counts), work)
+    found = [
+        Learnt(loss, {name: torch.from_numpy(part) for name, part in gradients.items()})
+        for loss, gradients in results
+    ]
+    for other in found[1:]:
+        assert_same(other, found[0], tolerance=0.0)
+    return found[0]
+
+
+def alone(make: MakeTask, whole: Any) -> Learnt:
+    engine = SingleProcess(CPU, scale_loss=False)
+    return learnt(make(engine), whole, engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("losses", "counts", "options"),
+    [
+        ("itc", COUNTS, {}),
+        ("itc", COUNTS, {"mask_same_video": True, "grad_cache_size": 2}),
+        ("itc itm", [3, 3], {}),
+        ("itc itm", COUNTS, {"mask_same_video": True}),
+        ("itc itm", COUNTS, {"grad_cache_size": 2}),
+        ("itm", COUNTS, {}),
+    ],
+)
+def test_retrieval_with_negatives_of_all_ranks(
+    tokenizer: Tokenizer, losses: str, counts: list[int], options: dict[str, Any]
+) -> None:
+    def make(engine: Engine) -> Task:
+        return make_retrieval_task(
+            make_model(),
+            tokenizer,
+            engine=engine,
+            use_itc="itc" in losses,
+            use_itm="itm" in losses,
+            negatives_of_all_ranks=engine.size > 1,
+            **options,
+        )
+
+    whole = captioned(tokenizer)
+    with hardest_negatives():
+        expected = alone(make, whole)
+        assert_same(over_ranks(make, whole, counts), expected)
+    if "itm" in losses:  # or the negatives would all be of the own process anyway
+        with hardest_negatives_within(counts):
+            assert alone(make, whole).loss != pytest.approx(expected.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_retrieval_with_negatives_of_the_own_rank(tokenizer: Tokenizer, mask: bool) -> None:
+    def make(engine: Engine) -> Task:
+        return make_retrieval_task(make_model(), tokenizer, engine=engine, mask_same_video=mask)
+
+    whole = captioned(tokenizer)
+    with hardest_negatives():
+        found = over_ranks(make, whole, COUNTS)
+    with hardest_negatives_within(COUNTS):
+        assert_same(found, alone(make, whole))
+
+
+@pytest.mark.parametrize(
+    ("losses", "counts", "size"),
+    [
+        (("itc", "itm"), COUNTS, 0),
+        (("itm", "mpm"), [3, 3], 0),
+        (("itc", "itm", "mpm"), [3, 3], 2),
+    ],
+)
+def test_pretraining_with_negatives_of_all_ranks(
+    tokenizer: Tokenizer, losses: tuple[str, ...], counts: list[int], size: int
+) -> None:
+    def make(engine: Engine) -> Task:
+        return make_pretraining_task(
+            make_pretraining_model(),
+            *losses,
+            engine=engine,
+            negatives_of_all_ranks=engine.size > 1,
+            grad_cache_size=size,
+        )
+
+    whole = make_pairs(tokenizer, VIDEOS)
+    with hardest_negatives():
+        assert_same(over_ranks(make, whole, counts), alone(make, whole))
+
+
+def test_one_video_on_all_ranks_has_no_negatives(tokenizer: Tokenizer) -> None:
+    def make(engine: Engine) -> Task:
+        return make_retrieval_task(
+            make_model(),
+            tokenizer,
+            engine=engine,
+            mask_same_video=True,
+            negatives_of_all_ranks=engine.size > 1,
+        )
+
+    whole = make_batch(tokenizer, [CaptionRow(caption_of(i), "v0") for i in range(3)])
+    assert_same(over_ranks(make, whole, [2, 1]), alone(make, whole))
+
+
+def test_what_pairs_are_compared_among() -> None:
+    ids = [["a", "b"], ["a"], ["c", "a", "c"]]
+
+    def work(engine: Engine) -> Any:
+        among = among_all(
+            ids[engine.rank],
+            num_tokens=(4, 9, 5)[engine.rank],
+            temperature=torch.tensor(0.1),
+            engine=engine,
+            mask_same_video=True,
+        )
+        assert among.exclude is not None
+        return among.own, list(among.counts), among.num_tokens, among.exclude.int().tolist()
+
+    assert on_ranks(3, work) == [
+        (slice(0, 2), COUNTS, 9, [[0, 0, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0]]),
+        (slice(2, 3), COUNTS, 9, [[1, 0, 0, 0, 1, 0]]),
+        (
+            slice(3, 6),
+            COUNTS,
+            9,
+            [[0, 0, 0, 0, 0, 1], [1, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0]],
+        ),
+    ]

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.errors import TerminatedError
+from src.training.termination import noticing_termination
+from src.training.trainer import HOW_TO_CONTINUE
+from tests.training.toys import (
+    ToyBatch,
+    assert_same_run,
+    kill_at_batch,
+    make_plan,
+    metric_lines,
+    toy_batch,
+    train,
+)
+
+
+def send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_is_noted_and_ends_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with noticing_termination() as notice:
+        assert not notice.has_come
+        for _ in range(3):  # a launcher passes on what its whole process group has got
+            send_sigterm()
+        assert notice.has_come
+    assert signal.getsignal(signal.SIGTERM) == before
+    with noticing_termination() as notice:
+        assert not notice.has_come
+
+
+def test_the_handler_of_before_comes_back_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), noticing_termination():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_other_threads_notice_nothing() -> None:
+    noticed: list[bool] = []
+
+    def work() -> None:
+        with noticing_termination() as notice:
+            noticed.append(notice.has_come)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert noticed == [False]
+
+
+def sigterm_at_batch(fatal: int) -> Callable[[int], ToyBatch]:
+    """Batches as usual; SIGTERM comes with one of them."""
+
+    def batch(number: int) -> ToyBatch:
+        if number == fatal:
+            send_sigterm()
+        return toy_batch(number)
+
+    return batch
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("update", [1, 3, 4, 7])
+def test_a_run_stops_after_the_update_and_continues_bit_for_bit(
+    tmp_path: Path, update: int, accumulation: int
+) -> None:
+    """Updates 3 and 7 are followed by a validation, which waits for the run to go on."""
+    plan = make_plan(accumulation_steps=accumulation)
+    train(tmp_path / "whole", plan=plan)
+    batch = sigterm_at_batch((update - 1) * accumulation)  # the update's first
+    with pytest.raises(TerminatedError) as caught:
+        train(tmp_path / "stopped", plan=plan, batch=batch)
+    assert str(caught.value) == f"SIGTERM came, update {update} is saved; {HOW_TO_CONTINUE}"
+    position = torch.load(tmp_path / "stopped/restore.pt", weights_only=True)["position"]
+    assert position["step"] == update
+    assert position["is_complete"] == (update not in (3, 7))
+    validations = [n["step"] for n in metric_lines(tmp_path / "stopped") if n["split"] == "valid"]
+    assert validations == [0, 3][: 1 + (update > 3)] + [6] * (update > 6)
+    train(tmp_path / "stopped", plan=plan)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_that_stopped_after_its_last_update_only_validates(tmp_path: Path) -> None:
+    with pytest.raises(TerminatedError):
+        train(tmp_path, plan=make_plan(), batch=sigterm_at_batch(6))
+    train(tmp_path, plan=make_plan(), batch=kill_at_batch(7))
+    assert metric_lines(tmp_path)[-1]["split"] == "valid"
+    assert (tmp_path / "ckpt/model_step_7.pt").exists()
+
+
+def test_sigterm_during_a_validation_stops_the_run_after_the_next_update(tmp_path: Path) -> None:
+    def validate(_: object) -> dict[str, float]:
+        send_sigterm()
+        return {"score": 0.0}
+
+    with pytest.raises(TerminatedError, match="update 1 is saved"):
+        train(tmp_path, plan=make_plan(), validate=validate)
