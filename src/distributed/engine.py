@@ -4,7 +4,7 @@ Shapes: B rows on this rank, G rows on all ranks together.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -69,10 +69,12 @@ class Engine(Protocol):
     def skip(self, optimizer: Optimizer) -> None:
         """Clear the gradients without an update."""
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor, *, counts: Sequence[int] | None = None) -> Tensor:
         """(B, ...) of each rank to (G, ...) in rank order; its backward sums over the ranks.
 
-        B may differ between ranks.
+        Args:
+            tensor: of this rank; B may differ between ranks.
+            counts: B of every rank; None asks for them in a message of its own.
         """
 
     def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
@@ -182,7 +184,12 @@ class SingleProcess(GradientEngine):
         self._own_gradients_finite = math.isfinite(norm)
         return norm
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(
+        self,
+        tensor: Tensor,
+        *,
+        counts: Sequence[int] | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """See :meth:`Engine.all_gather`."""
         return tensor
 

@@ -133,11 +133,12 @@ class ManyProcesses(GradientEngine):
                 parameter.grad = averaged.to(parameter.dtype)
         return dict(zip(names, counted[len(parameters) :], strict=True))
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor, *, counts: Sequence[int] | None = None) -> Tensor:
         """See :meth:`Engine.all_gather`."""
-        return _GatherRows.apply(tensor, self)
+        known = self._counts(len(tensor)) if counts is None else counts
+        return _GatherRows.apply(tensor, known, self)
 
-    def counts(self, num_rows: int) -> list[int]:
+    def _counts(self, num_rows: int) -> list[int]:
         """Every rank's number of rows."""
         with self._exchange() as communicator:
             own = torch.tensor([[num_rows]], device=self.device)
@@ -185,18 +186,17 @@ class _GatherRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, engine: ManyProcesses) -> Tensor:
-        counts = engine.counts(len(rows))
+    def forward(ctx: Any, rows: Tensor, counts: Sequence[int], engine: ManyProcesses) -> Tensor:
         begins = [0, *accumulate(counts)]
         ctx.engine = engine
         ctx.own = slice(begins[engine.rank], begins[engine.rank + 1])
         return engine.gather_rows(rows, counts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         summed = gradient.float().clone(memory_format=torch.contiguous_format)
         ctx.engine.sum_(summed)
-        return summed[ctx.own].to(gradient.dtype), None
+        return summed[ctx.own].to(gradient.dtype), None, None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ D width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -98,11 +99,14 @@ def contrast_with_all(video: VideoFeatures, text: TextFeatures, *, among: Among)
         text: of the same pairs.
         among: the pairs of all ranks.
     """
+    own = torch.cat([video.embedding, text.embedding], dim=1)  # (B, 2E), one message for both
+    gathered = among.engine.all_gather(own, counts=among.counts)  # (G, 2E)
+    all_video, all_text = (part.contiguous() for part in gathered.chunk(2, dim=1))
     return contrast(
         video.embedding,
         text.embedding,
-        all_video=among.engine.all_gather(video.embedding),
-        all_text=among.engine.all_gather(text.embedding),
+        all_video=all_video,
+        all_text=all_text,
         temperature=among.temperature,
         exclude=among.exclude,
     )
@@ -147,7 +151,7 @@ def own_pool(video: VideoFeatures, text: TextFeatures, *, among: Among) -> Pool:
 
 def common_pool(video: VideoFeatures, text: TextFeatures, *, among: Among) -> Pool:
     """The G pairs of all ranks; gradients find their way back to the rank that encoded a pair."""
-    gather = among.engine.all_gather
+    gather = partial(among.engine.all_gather, counts=among.counts)
     padding = among.num_tokens - text.mask.shape[1]
     tokens = functional.pad(text.tokens, (0, 0, 0, padding))  # (B, longest L, D)
     mask = functional.pad(text.mask, (0, padding))
