@@ -45,7 +45,7 @@ small_model_flags() {
 }
 
 # launch SCRIPT [FLAG...]: runs a Python script (or a module: launch -m MODULE) in NUM_PROCESSES processes:
-# under a launcher, or by itself if that is 1. Reads these environment variables:
+# under a launcher, or by itself if that is 1 and there are no HOSTS. Reads these environment variables:
 #   NUM_PROCESSES
 #   LAUNCHER      (horovodrun where there is one, else torchrun)
 #   HOSTS                          where, and how many on each: a:4,b:4. torchrun is to be started on each of
@@ -54,7 +54,7 @@ small_model_flags() {
 #   MAX_RESTARTS  (0)              torchrun: how often to begin again, from the last restore file, after a failure
 launch() {
     activate_environment "$root"
-    if [ "$NUM_PROCESSES" = 1 ] && [ "${MAX_RESTARTS:-0}" = 0 ]; then
+    if [ "$NUM_PROCESSES" = 1 ] && [ -z "${HOSTS:-}" ] && [ "${MAX_RESTARTS:-0}" = 0 ]; then
         run python "$@"
         return
     fi
@@ -106,7 +106,8 @@ launcher() {
 
 # need LAUNCHER: fails unless it is there.
 need() {
-    command -v "$1" >/dev/null || refuse "$1 not found: run env/install_pkg.sh, or set NUM_PROCESSES=1"
+    local alone="NUM_PROCESSES=1${HOSTS:+ and leave HOSTS out}"
+    command -v "$1" >/dev/null || refuse "$1 not found: run env/install_pkg.sh, or set $alone"
 }
 
 # number_of_processes DEFAULT: prints NUM_PROCESSES, or how many HOSTS has together, or the default.

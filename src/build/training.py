@@ -119,7 +119,9 @@ def build_trainer(
             max_fraction=config.max_unreadable_fraction,
             samples_per_epoch=data.samples_per_epoch,
         ),
-        guard=NonfiniteGuard(output, policy=config.on_nonfinite),
+        guard=NonfiniteGuard(
+            output, policy=config.on_nonfinite, num_steps=plan.num_train_steps
+        ),
         reporter=reporter,
     )
 

@@ -86,6 +86,9 @@ class Engine(Protocol):
     def alive(self) -> None:
         """Tell the watchdog that this process is getting on; exchanges tell it, too."""
 
+    def hurry(self) -> None:
+        """Note that SIGTERM has come: an exchange that is not over soon never will be."""
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of the engine: the fp16 loss scale."""
 
@@ -138,9 +141,9 @@ class GradientEngine:
         self._scaler.unscale_(optimizer)
         limit = max_grad_norm if max_grad_norm > 0 else float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
-        if self._scaler.is_enabled() or math.isfinite(norm):
+        if math.isfinite(norm):
             self._scaler.step(optimizer)
-            self._scaler.update()
+        self._scaler.update()
         optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -152,6 +155,9 @@ class GradientEngine:
         """See :meth:`Engine.alive`."""
         if self._watchdog is not None:
             self._watchdog.alive()
+
+    def hurry(self) -> None:
+        """See :meth:`Engine.hurry`; one process waits for nobody."""
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Engine.state_dict`."""

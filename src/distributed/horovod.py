@@ -44,6 +44,10 @@ class HorovodCommunicator:
         """See :class:`src.distributed.many.Communicator`."""
         return hvd.allgather_object(value, name="objects")
 
+    def is_finished(self) -> bool:
+        """See :class:`src.distributed.many.Communicator`; Horovod's calls return only then."""
+        return True
+
     def close(self) -> None:
         """See :class:`src.distributed.many.Communicator`."""
         hvd.shutdown()

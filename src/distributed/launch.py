@@ -96,7 +96,11 @@ def _start(
     communicator = _horovod() if name == "horovod" else _torch()
     chosen = _choose_device(device, index=communicator.local_rank)
     _set_threads(num_threads, processes=communicator.local_size)
+    if watchdog is not None:
+        watchdog.waits_for_others = True
     communicator.connect(chosen)
+    if watchdog is not None:
+        watchdog.waits_for_others = False
     return ManyProcesses(
         communicator, chosen, scale_loss=_scales_loss(precision, chosen), watchdog=watchdog
     )

@@ -3,12 +3,12 @@
 Shapes: B rows on this rank, G rows on all ranks together.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from math import prod
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -22,6 +22,8 @@ from src.errors import PeerLostError
 T = TypeVar("T")
 
 _BROADCAST_BYTES = 1 << 28  # of one message
+_PAUSE = 2e-4  # seconds between two looks at a GPU
+_PATIENCE_AFTER_SIGTERM = 20.0  # seconds; torchrun kills after 30
 
 
 class Communicator(Protocol):
@@ -45,6 +47,9 @@ class Communicator(Protocol):
 
     def gather_objects(self, value: T) -> list[T]:
         """Every rank's value in rank order, on every rank."""
+
+    def is_finished(self) -> bool:
+        """Whether what was exchanged last is there; only GPUs exchange in the background."""
 
     def close(self) -> None:
         """Leave the job in order."""
@@ -70,10 +75,14 @@ class ManyProcesses(GradientEngine):
         self._communicator = communicator
         self.rank = communicator.rank
         self.size = communicator.size
+        self._deadline = math.inf  # of exchanges, by time.monotonic
 
     @contextmanager
     def _exchange(self) -> Iterator[Communicator]:
-        """Exchange something: the time it takes is counted, a failure is for another rank's end."""
+        """Exchange something: the time it takes is counted, a failure is for another rank's end.
+
+        At the end of the context all of it is there.
+        """
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # lest computing counts as communication
         started = time.perf_counter()
@@ -84,6 +93,9 @@ class ManyProcesses(GradientEngine):
             # forbids for those made in inference mode.
             with torch.inference_mode(False), torch.no_grad():
                 yield self._communicator
+            self._await_exchange()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise PeerLostError(f"lost the connection to other ranks: {error}") from error
         self.communication += time.perf_counter() - started
@@ -91,16 +103,34 @@ class ManyProcesses(GradientEngine):
             self._watchdog.waits_for_others = False
             self._watchdog.alive()
 
+    def _await_exchange(self) -> None:
+        """Wait for what runs in the background, open to signals.
+
+        Where a rank has ended, NCCL waits for it, and the launcher asks this process to end: it
+        must not wait any longer than others need for an update.
+        """
+        while not self._communicator.is_finished():
+            if time.monotonic() > self._deadline:
+                raise RuntimeError(f"no answer for {_PATIENCE_AFTER_SIGTERM:g} s after SIGTERM")
+            time.sleep(_PAUSE)
+
+    def hurry(self) -> None:
+        """See :meth:`Engine.hurry`."""
+        self._deadline = time.monotonic() + _PATIENCE_AFTER_SIGTERM
+
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
         """See :meth:`Engine.prepare`."""
         self._take_parameters(optimizer)
         self._broadcast(list(task.state_dict().values()))
-        own = _split_tensors(optimizer.state_dict()) if self.rank == 0 else None
-        skeleton, tensors = self.gather_objects(own and (own.skeleton, own.shapes()))[0] or ({}, [])
-        places = own.tensors if own else [shape.empty() for shape in tensors]
-        self._broadcast(places)
-        if self.rank:
-            optimizer.load_state_dict(_join_tensors(skeleton, places))
+        own = _split_tensors(optimizer.state_dict())
+        told = (own.skeleton, own.shapes()) if self.rank == 0 else None
+        first = self.gather_objects(told)[0]
+        assert first is not None
+        skeleton, shapes = first
+        tensors = own.tensors if self.rank == 0 else [shape.empty() for shape in shapes]
+        self._broadcast(tensors)
+        if self.rank > 0:
+            optimizer.load_state_dict(_join_tensors(skeleton, tensors))
 
     def _broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give every rank rank 0's values, as bytes, many tensors to a message."""
@@ -147,7 +177,7 @@ class ManyProcesses(GradientEngine):
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """(B, ...) of each rank to (G, ...), of any dtype, bit for bit."""
-        width = prod(rows.shape[1:]) * rows.element_size()
+        width = math.prod(rows.shape[1:]) * rows.element_size()
         with self._exchange() as communicator:
             sent = _as_bytes(rows).view(len(rows), width)
             received = communicator.gather_rows(sent, counts)

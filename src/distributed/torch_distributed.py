@@ -39,6 +39,7 @@ class TorchCommunicator:
         self.size = int(os.environ["WORLD_SIZE"])
         self.local_rank = int(os.environ["LOCAL_RANK"])
         self.local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+        self._end: torch.cuda.Event | None = None
 
     def connect(self, device: torch.device) -> None:
         """Meet the other processes, each on its device."""
@@ -73,6 +74,7 @@ class TorchCommunicator:
     def sum_(self, tensor: Tensor) -> None:
         """See :class:`src.distributed.many.Communicator`."""
         torch.distributed.all_reduce(tensor)
+        self._note(tensor)
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """See :class:`src.distributed.many.Communicator`."""
@@ -81,17 +83,31 @@ class TorchCommunicator:
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in counts]
         torch.distributed.all_gather(gathered, padded)
-        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+        cut = [part[:count] for part, count in zip(gathered, counts, strict=True)]
+        all_rows = torch.cat(cut)
+        self._note(all_rows)
+        return all_rows
 
     def broadcast_(self, tensor: Tensor) -> None:
         """See :class:`src.distributed.many.Communicator`."""
         torch.distributed.broadcast(tensor, src=0)
+        self._note(tensor)
 
     def gather_objects(self, value: T) -> list[T]:
         """See :class:`src.distributed.many.Communicator`."""
         gathered: list[T] = [value] * self.size
         torch.distributed.all_gather_object(gathered, value)
         return gathered
+
+    def _note(self, tensor: Tensor) -> None:
+        """Mark the end of an exchange in the GPU's queue, if it is there that it runs."""
+        if tensor.is_cuda:
+            self._end = torch.cuda.Event()
+            self._end.record()
+
+    def is_finished(self) -> bool:
+        """See :class:`src.distributed.many.Communicator`."""
+        return self._end is None or self._end.query()
 
     def close(self) -> None:
         """See :class:`src.distributed.many.Communicator`."""
@@ -113,8 +129,9 @@ def name_start(store: torch.distributed.Store, *, rank: int, size: int) -> str:
         return name
     missing = set(range(1, size))
     while missing:
-        for asking in [rank for rank in missing if store.check([f"asks {rank}"])]:
+        for asking in [one for one in missing if store.check([f"asks {one}"])]:
             store.set(f"answer to {store.get(f'asks {asking}').decode()}", own)
-        missing = {rank for rank in missing if not store.check([f"{own} reached {rank}"])}
-        time.sleep(_PAUSE)
+        missing = {one for one in missing if not store.check([f"{own} reached {one}"])}
+        if missing:
+            time.sleep(_PAUSE)
     return own

@@ -67,15 +67,15 @@ def among_all(
         engine: the job.
         mask_same_video: pairs of one video are not each other's negatives.
     """
-    gathered = engine.gather_objects((list(video_ids), num_tokens))
-    ids = [names for names, _ in gathered]
-    exclude = same_video(ids, engine=engine) if mask_same_video else None
+    ids = list(video_ids) if mask_same_video else []
+    gathered = engine.gather_objects((len(video_ids), num_tokens, ids))
+    counts, lengths, ids_of_ranks = zip(*gathered, strict=True)
     return Among(
         engine=engine,
         temperature=temperature,
-        counts=[len(names) for names in ids],
-        num_tokens=max(length for _, length in gathered),
-        exclude=exclude,
+        counts=counts,
+        num_tokens=max(lengths),
+        exclude=same_video(ids_of_ranks, engine=engine) if mask_same_video else None,
     )
 
 

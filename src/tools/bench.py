@@ -57,20 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "scaling",
         help="updates by one process and by several, under each engine",
         description="Time updates of retrieval training by one process and by several, with equal"
-        " batches per process. Further flags are config keys; --config is needed.",
+        " batches per process. Further flags change keys of the config.",
         allow_abbrev=False,
     )
+    scaling.add_argument("--config", required=True, help="JSON of a retrieval experiment")
     scaling.add_argument("--processes", type=positive, default=2, help="how many (default 2)")
     scaling.add_argument("--updates", type=positive, default=20, help="in a round (default 20)")
     scaling.add_argument(
         "--rounds", type=positive, default=3, help="each runs all jobs once, in turn (default 3)"
     )
     flags, keys = parser.parse_known_args(arguments)
-    return exit_code_of(lambda: _print_scaling(flags, keys))
+    return exit_code_of(lambda: _print_scaling(flags, ["--config", flags.config, *keys]))
 
 
 def _print_scaling(flags: argparse.Namespace, keys: Sequence[str]) -> None:
-    engines = [name for name in ("torch", "horovod") if find_spec(name) is not None]
+    engines = ["torch"] if find_spec("horovod") is None else ["torch", "horovod"]
     several = [Job(engine, flags.processes) for engine in engines]
     found: dict[Job, list[Measured]] = {}
     for number in range(flags.rounds):

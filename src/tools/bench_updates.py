@@ -25,9 +25,9 @@ from src.datasets.retrieval import RetrievalBatch
 from src.errors import run_script
 from src.evaluation.running import silent_progress
 from src.optimization.optimizer import build_optimizer
-from src.training.output import write_json
 from src.training.precision import autocast, usable_precision
 from src.training.seeding import seed_everything
+from src.training.writing import write_json
 
 WARM_UP = 3  # updates that are not counted
 

@@ -3,7 +3,8 @@
 ``FILE`` is what the run has left in its folder ``nonfinite``: ``step_<N>_rank_<R>.pt``. Each of its
 batches goes through the model as it was, with the same random numbers, forward and backward. Prints
 the losses, the first module whose output is not finite, and the parameters whose gradient is not.
-A batch is compared with itself only: of several processes, those of the others are not there.
+It is the update of one process: the batches of others are not there to be compared with, gradients
+of accumulated batches are summed, and fp16's loss scale is left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +74,8 @@ def _read_run(root: Path, *, changes: Sequence[str]) -> Resolved[Any]:
     config_class = CONFIGS.get(str(read_stored(args).get("script")))
     if config_class is None:
         raise InputError(f"--file: {root} is not the folder of a run: {args} is not there, or old")
-    flags = ["--config", str(args), "--output_dir", str(root), *changes]
-    return load_config(config_class, flags)
+    own = ["--config", str(args), "--output_dir", str(root)]
+    return load_config(config_class, [*own, "--engine", "single", "--hang_timeout", "0", *changes])
 
 
 def _recipe_of(resolved: Resolved[Any], *, engine: Any) -> Recipe[Any, Any]:
@@ -106,17 +108,19 @@ def _replayed(
     kinds = {one.__name__: one for one in (RetrievalBatch, QaBatch, PretrainBatch)}
     model = recipe.start_model(resumes=True)
     model.load_state_dict(weights)
-    plan = build_plan(config, num_samples=1, best_metric=config.best_metric, engine=recipe.engine)
+    plan = replace(
+        build_plan(config, num_samples=1, best_metric=config.best_metric, engine=recipe.engine),
+        num_train_steps=stored["num_steps"],
+    )
     task = recipe.build_task(model, plan=plan, progress=silent_progress).train()
     task.begin_update(stored["step"])
     set_random_state(stored["random"], device)
-    lines = []
+    precision = usable_precision(config.precision, device)
+    lines = [f"update {stored['step']} of {stored['num_steps']}, on {device} in {precision}"]
     for number, (kind, values) in enumerate(zip(stored["kinds"], stored["batches"], strict=True)):
         batch = kinds[kind](**values).to(device)
         lines.append(f"batch {number + 1} of {len(stored['batches'])}: {_listed(batch.video_ids)}")
-        with noting_faults(model) as faults, autocast(
-            usable_precision(config.precision, device), device
-        ):
+        with noting_faults(model) as faults, autocast(precision, device):
             losses = task(batch)
         lines += [f"  {name} {float(value.detach()):g}" for name, value in losses.items()]
         lines.append(f"  first module with an output that is not finite: {(faults or ['none'])[0]}")

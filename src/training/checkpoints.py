@@ -1,5 +1,6 @@
 """Files of a run's state: checkpoints in ALPRO's names, and the restore file of an exact resume."""
 
+import io
 import logging
 import os
 import pickle
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,12 +125,15 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
     """The newest undamaged restore file's content, or None where there is none.
 
     Raises:
-        InputError: if there are restore files and all are damaged, or if one is something else.
+        InputError: if there are restore files and all are damaged, or if one is something else, or
+            if one cannot be read, which says nothing of what it holds.
     """
     problems: dict[Path, str] = {}
     for path in output.restore_files():
         try:
             state = _read_whole(path)
+        except InputError:  # a kind of ValueError
+            raise
         except _DAMAGED as error:
             if _NO_MEMORY in str(error):
                 raise
@@ -149,15 +153,62 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
     return None
 
 
+class _WatchedFile(io.FileIO):
+    """A file that keeps in mind why it could not be read; ``zipfile`` takes that for damage."""
+
+    problem: OSError | None = None
+
+    def readinto(self, buffer: Any) -> int:
+        """See :meth:`io.RawIOBase.readinto`."""
+        try:
+            return cast(int, super().readinto(buffer))
+        except OSError as error:
+            self.problem = error
+            raise
+
+    def readall(self) -> bytes:
+        """See :meth:`io.RawIOBase.readall`."""
+        try:
+            return super().readall()
+        except OSError as error:
+            self.problem = error
+            raise
+
+
 def _read_whole(path: Path) -> Any:
     """What a restore file holds, if each byte is as it was written.
 
     ``torch.load`` does not compare the checksums of the archive: it would take other numbers.
+
+    Raises:
+        InputError: if the file cannot be read.
+        Exception: one of ``_DAMAGED`` if its bytes are not those that were written.
     """
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip() is not None:
-            raise zipfile.BadZipFile
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        watched = _WatchedFile(path)
+    except OSError as error:
+        raise _cannot_be_read(path, error) from error
+    try:
+        with io.BufferedReader(watched) as file:
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except _DAMAGED as error:
+        if watched.problem is not None:
+            raise _cannot_be_read(path, watched.problem) from error
+        if isinstance(error, OSError):  # a damaged archive leads to places that are none
+            raise zipfile.BadZipFile from error
+        raise
+
+
+def _cannot_be_read(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or type(error).__name__
+    return InputError(
+        f"{path}: cannot be read ({reason}). It is left as it is; see to it that it can be read, "
+        "and give the same command again."
+    )
 
 
 def _check_restore_state(path: Path, content: Any) -> None:

@@ -44,15 +44,17 @@ class Attempt:
 class NonfiniteGuard:
     """Stops a run at a loss or gradient that is not finite, or skips the update."""
 
-    def __init__(self, output: OutputFolder, *, policy: str) -> None:
+    def __init__(self, output: OutputFolder, *, policy: str, num_steps: int) -> None:
         """Set the policy.
 
         Args:
             output: receives the batches of the update that stopped a run.
             policy: ``stop`` or ``skip``.
+            num_steps: updates of the whole schedule.
         """
         self._output = output
         self._policy = policy
+        self._num_steps = num_steps
         self._num_in_a_row = 0
 
     def passed(self) -> None:
@@ -104,6 +106,7 @@ class NonfiniteGuard:
     def _save_batches(self, attempt: Attempt, *, rank: int) -> None:
         state = {
             "step": attempt.step,
+            "num_steps": self._num_steps,
             "random": attempt.random,
             "kinds": [type(batch).__name__ for batch in attempt.batches],
             "batches": [

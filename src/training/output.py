@@ -1,9 +1,11 @@
 """The output folder of a run: its files, and whose run it is.
 
 Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, for pretraining
-entities.txt, log.txt, metrics.jsonl, TensorBoard events, unreadable_videos.jsonl),
-``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its predecessor, ``results_*/``, and what
-tools show of a run: entities.html.
+entities.txt, under torchrun launchers.json, log.txt, metrics.jsonl, TensorBoard events,
+unreadable_videos.jsonl, run.lock), ``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its
+predecessor restore_backup.pt, damaged ones as ``*.damaged``, ``nonfinite/`` (of an update that
+stopped the run step_<N>_rank_<R>.pt and step_<N>_model.pt), ``results_*/``, and what tools show of
+a run: entities.html.
 """
 
 import json
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.training.locking import RunLock
 from src.training.writing import temporary_of, write_atomically, write_json
 
 # The restore file says best what is wrong with another number of processes.
@@ -23,6 +26,7 @@ SCHEDULE_KEYS = frozenset({"num_train_steps", "valid_steps", "save_steps"})
 # Runs of other scripts differ in other keys, too; runs of earlier versions have not stored it.
 SCRIPT_KEY = "script"
 
+LOCK = "log/run.lock"
 RESULT_FILES = (
     *("results.json", "results_all.json", "scores.json"),
     *("raw_args.json", "merged_args.json"),
@@ -34,6 +38,7 @@ WRITTEN = (  # what runs write, or tools about them, as patterns below the outpu
     *("nonfinite/step_*_rank_*.pt", "nonfinite/step_*_model.pt"),
     *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
     *(f"results_*/step_*/{name}" for name in RESULT_FILES),
+    LOCK,
     "entities.html",  # by the tool show_entities, of the run's checkpoints
 )
 
@@ -79,6 +84,8 @@ class OutputFolder:
         """What an update that stopped the run can be repeated with."""
         self.restore = root / "restore.pt"
         self.restore_backup = root / "restore_backup.pt"
+        self._lock: RunLock | None = None
+        """Keeps other jobs out, as long as this object is there."""
 
     def checkpoint(self, step: int | str) -> Path:
         """Path of the checkpoint of an update, or of ``best`` or ``last``."""
@@ -89,7 +96,8 @@ class OutputFolder:
     ) -> None:
         """Make the folder this run's: fresh, or continued if the same run has written here.
 
-        What a killed run has left unfinished is removed.
+        What a killed run has left unfinished is removed. No other job can claim the folder as long
+        as this object is there.
 
         Args:
             arguments: the resolved config with derived values, for ``log/args.json``.
@@ -97,22 +105,18 @@ class OutputFolder:
             overwrite: forget what an earlier run has written.
 
         Raises:
-            InputError: if another run's output is here, or that of a run that cannot be told.
+            InputError: if another run's output is here, or that of a run that cannot be told, or if
+                another process writes here.
         """
+        if not overwrite:
+            self._check_ownership(arguments, may_differ=may_differ)
+        if not self.is_writer:
+            return
+        self._lock = RunLock(self.root / LOCK, root=self.root)
         if overwrite:
-            if self.is_writer:
-                self._clear()
-        elif self.args.exists():
-            self._check_same_run(arguments, may_differ=may_differ)
-        elif checkpoints := self._checkpoints():
-            raise InputError(
-                f"output_dir: {self.root} holds checkpoints such as {checkpoints[0]}, but no "
-                "log/args.json that tells what run they are of.\n"
-                "Use another output_dir, or --overwrite 1 to delete them and start afresh."
-            )
-        if self.is_writer:
-            self._tidy()
-        if self.is_writer and not self.restore_files():
+            self._clear()
+        self._tidy()
+        if not self.restore_files():
             for key, copy in self.copies.items():
                 source = Path(arguments.get(key) or "")
                 if source.is_file():  # what a run needs is there; it may name what it does not
@@ -131,6 +135,18 @@ class OutputFolder:
 
     def _checkpoints(self) -> list[Path]:
         return [*self.restore_files(), *sorted(self.root.glob("ckpt/model_step_*.pt"))]
+
+    def _check_ownership(
+        self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
+    ) -> None:
+        if self.args.exists():
+            self._check_same_run(arguments, may_differ=may_differ)
+        elif checkpoints := self._checkpoints():
+            raise InputError(
+                f"output_dir: {self.root} holds checkpoints such as {checkpoints[0]}, but no "
+                "log/args.json that tells what run they are of.\n"
+                "Use another output_dir, or --overwrite 1 to delete them and start afresh."
+            )
 
     def _check_same_run(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
@@ -165,8 +181,9 @@ class OutputFolder:
 
     def _clear(self) -> None:
         for pattern in WRITTEN:
-            for file in self.root.glob(pattern):
-                file.unlink()
+            if pattern != LOCK:  # a lock is of a file, not of its name
+                for file in self.root.glob(pattern):
+                    file.unlink()
 
 
 def run_of(checkpoint: Path) -> OutputFolder | None:

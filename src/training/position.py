@@ -69,7 +69,7 @@ def position_from(state: Mapping[str, Any], *, num_steps: int) -> Position:
         num_steps: updates of the whole schedule now.
     """
     read = [Stretch(*stretch) for stretch in state["read"]]
-    step = state["step"] * num_steps // state["num_steps"]
+    step = max(1, state["step"] * num_steps // state["num_steps"])
     return Position(**{**state, "read": read, "step": step, "num_steps": num_steps})
 
 

@@ -4,23 +4,29 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from src.distributed.engine import Engine
-from src.errors import FAILURE_EXIT_CODE, InputError, PeerLostError, TerminatedError
-from src.training.checkpoints import CheckpointWriter, load_restore, save_restore
+from src.errors import (
+    FAILURE_EXIT_CODE,
+    InputError,
+    PeerLostError,
+    RunError,
+    TerminatedError,
+)
+from src.training.checkpoints import CheckpointWriter
 from src.training.nonfinite import Attempt, NonfiniteGuard
 from src.training.output import OutputFolder
 from src.training.plan import TrainingData, TrainingPlan
-from src.training.position import Position, own_state, position_from, told_of_change
+from src.training.position import Position
 from src.training.precision import autocast
 from src.training.reporting import Reporter, Throughput
-from src.training.seeding import random_state, set_random_state
+from src.training.restoring import Restorer
+from src.training.seeding import random_state
 from src.training.task import Batch, Task
 from src.training.termination import TerminationNotice, noticing_termination
 from src.training.unreadable import UnreadableLedger
@@ -28,7 +34,6 @@ from src.training.unreadable import UnreadableLedger
 logger = logging.getLogger(__name__)
 
 HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues from the last restore file"
-_SENT_OTHERWISE = ("model", "optimizer")  # parts of the restore file that `Engine.prepare` sends
 
 
 class Trainer:
@@ -78,6 +83,14 @@ class Trainer:
         self._ledger = ledger
         self._guard = guard
         self._reporter = reporter
+        self._restorer = Restorer(
+            task,
+            engine=engine,
+            optimizer=optimizer,
+            output=output,
+            ledger=ledger,
+            reporter=reporter,
+        )
         self._at = Position(num_steps=plan.num_train_steps)
         self._termination = TerminationNotice()
         exchanged = (lambda: engine.communication) if engine.size > 1 else None
@@ -91,11 +104,8 @@ class Trainer:
             KeyboardInterrupt: saying how to go on.
         """
         try:
-            with noticing_termination() as self._termination:
+            with noticing_termination(self._engine.hurry) as self._termination:
                 self._fit()
-                stops = self._engine.sum({"stop": self._termination.has_come})["stop"]
-            if stops:
-                raise TerminatedError("SIGTERM came, the training is finished and saved")
         except PeerLostError:
             if self._termination.has_come:  # another rank has failed, and the launcher ends all
                 sys.exit(FAILURE_EXIT_CODE)
@@ -106,12 +116,13 @@ class Trainer:
             raise KeyboardInterrupt(HOW_TO_CONTINUE) from None
 
     def _fit(self) -> None:
-        resumed = self._resume()
-        if not resumed:
+        resumed = self._restorer.resume(num_steps=self._plan.num_train_steps)
+        self._at = resumed or self._at
+        if resumed is None:
             value = self._validated()
             logger.info("update 0: %s %.4g, before training", self._plan.best_metric, value)
-        elif not self._at.is_complete:
-            self._after_update()
+        elif not resumed.is_complete:
+            self._after_update(validates=True)
         elif self._at.step >= self._plan.last_step:
             done = f"{self._at.step} of {self._plan.last_step} updates"
             best = self._output.checkpoint("best")
@@ -126,18 +137,21 @@ class Trainer:
                 values["unreadable_videos"] = self._ledger.num_on_all_ranks(self._engine)
             self._reporter.update(self._at.step, values, throughput=self._throughput)
             if stops:
-                self._stop()
-            self._after_update()
+                self._stop(is_complete=not self._validation_is_due)
+            self._after_update(validates=self._validation_is_due)
 
     def try_one_batch(self) -> None:
         """Run one batch forward and backward and say what came out; nothing is written."""
         self._engine.prepare(self._task, self._optimizer)
         self._task.train()
         batch = self._next(self._data.start([]), number=0)
-        found, _ = self._forward_backward(batch, last=True, attempt=self._attempt(1))
+        attempt = self._attempt(1)
+        found, _ = self._forward_backward(batch, last=True, attempt=attempt)
         losses = {name: float(value) for name, value in found.items()}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
         logger.info("dry run: one batch went through, %s", shown)
+        if not attempt.is_finite:
+            raise RunError(f"the loss is not finite; {attempt.describe(self._engine.rank)}")
         self._task.judge(losses)
 
     def _update(self, batches: Iterator[Batch]) -> tuple[dict[str, float], bool]:
@@ -187,21 +201,21 @@ class Trainer:
         return norm
 
     def _next(self, batches: Iterator[Batch], *, number: int) -> Batch:
-        """The next batch on the device; waiting for it is measured, its bad videos are counted."""
+        """The next batch; waiting for it is measured, its bad videos are counted."""
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - started
         self._engine.alive()
         self._throughput.add(clips=len(batch.video_ids) * self._engine.size, waited=waited)
         self._ledger.record(batch.unreadable, epoch=number // self._data.batches_per_epoch)
-        return batch.to(self._engine.device)
+        return batch
 
     def _forward_backward(
         self, batch: Batch, *, last: bool, attempt: Attempt
     ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         """Gradients of a batch; with the last of an update, what the ranks have agreed on."""
         with autocast(self._plan.precision, self._engine.device):
-            losses = self._task(batch)
+            losses = self._task(batch.to(self._engine.device))
         loss = losses["loss"]
         attempt.batches.append(batch)
         attempt.losses.append(float(loss.detach()))
@@ -225,19 +239,25 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         return self._is_finished or self._at.step % self._plan.valid_steps == 0
 
-    def _after_update(self) -> None:
+    def _after_update(self, *, validates: bool) -> None:
         """Validate and save where due; saving last, so that a kill in between repeats both."""
-        if self._validation_is_due:
+        if validates:
             self._validate_and_checkpoint()
             self._at.is_complete = True
+            if self._engine.sum({"stop": self._termination.has_come})["stop"]:
+                self._stop(is_complete=True)
         if self._is_finished or self._at.step % self._plan.save_steps == 0:
-            self._save()
+            self._restorer.save(self._at)
             self._throughput.restart()
 
-    def _stop(self) -> None:
-        """Save before anything that takes long: a launcher waits for seconds only."""
-        self._at.is_complete = not self._validation_is_due
-        self._save()
+    def _stop(self, *, is_complete: bool) -> None:
+        """Save before anything that takes long: a launcher waits for seconds only.
+
+        Args:
+            is_complete: whether the validation that is due is done.
+        """
+        self._at.is_complete = is_complete
+        self._restorer.save(self._at)
         step, total = self._at.step, self._plan.last_step
         logger.info("SIGTERM came: saved after update %d of %d", step, total)
         if self._engine.rank == 0:
@@ -264,55 +284,6 @@ class Trainer:
                 "Choose one of these."
             )
         return metrics[name]
-
-    def _save(self) -> None:
-        self._ledger.write(self._engine)
-        self._reporter.flush()
-        own = {"random": random_state(self._engine.device), "ledger": self._ledger.state_dict()}
-        state = {
-            "position": self._at.state_dict(),
-            "num_lines": self._reporter.num_lines,
-            "model": self._task.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "engine": self._engine.state_dict(),
-            "ranks": self._engine.gather_objects(own),
-        }
-        save_restore(self._output, state)
-
-    def _resume(self) -> bool:
-        """Take up the restore file's state; returns whether there was one.
-
-        Rank 0 alone reads it, so that all ranks go on from the same, wherever they run.
-        """
-        state = load_restore(self._output) if self._output.is_writer else None
-        if state is not None:
-            self._task.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-        self._engine.prepare(self._task, self._optimizer)
-        told = state and {key: part for key, part in state.items() if key not in _SENT_OTHERWISE}
-        told = self._engine.gather_objects(told)[0]
-        if told is None:
-            self._reporter.start(step=0)
-            return False
-        self._restore(told)
-        self._reporter.start(
-            step=self._at.step,
-            num_lines=told["num_lines"],
-            last_step_before=told["position"]["step"],
-        )
-        return True
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        size, stored = self._engine.size, state["position"]
-        self._at = position_from(stored, num_steps=self._plan.num_train_steps)
-        self._engine.load_state_dict(state["engine"])
-        own = own_state(state["ranks"], rank=self._engine.rank, size=size)
-        if own is not None:
-            set_random_state(own["random"], self._engine.device)
-            self._ledger.load_state_dict(own["ledger"])
-        logger.info("continuing %s after update %d", self._output.root, self._at.step)
-        if len(state["ranks"]) != size:
-            logger.warning(told_of_change(stored, self._at, before=len(state["ranks"]), now=size))
 
 
 def _mean(losses: list[dict[str, torch.Tensor]], name: str) -> float:

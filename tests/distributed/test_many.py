@@ -43,6 +43,9 @@ class Alike:
         self.messages.append(("gather objects", 1))
         return [value, value]
 
+    def is_finished(self) -> bool:
+        return True
+
     def close(self) -> None:
         self.messages.append(("close", 0))
 
@@ -148,6 +151,43 @@ def test_other_errors_are_not_mistaken_for_a_lost_peer(peer: Alike) -> None:
 
     peer.sum_ = refuse  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="not of this kind"):
+        engine_over(peer).sum({"a": 1.0})
+
+
+class Slow(Alike):
+    """Exchanges in the background, as GPUs do; looked at often enough, it has finished."""
+
+    def __init__(self, *, num_looks: int) -> None:
+        super().__init__()
+        self.num_looks = num_looks
+
+    def is_finished(self) -> bool:
+        self.num_looks -= 1
+        return self.num_looks <= 0
+
+
+def test_an_exchange_is_over_when_what_runs_in_the_background_is() -> None:
+    slow = Slow(num_looks=5)
+    engine_over(slow).sum({"a": 1.0})
+    assert slow.num_looks == 0
+
+
+def test_after_sigterm_an_exchange_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("src.distributed.many._PATIENCE_AFTER_SIGTERM", 0.0)
+    engine = engine_over(Slow(num_looks=1_000_000))
+    engine.hurry()
+    with pytest.raises(PeerLostError, match="no answer for 0 s after SIGTERM"):
+        engine.sum({"a": 1.0})
+
+
+def test_a_lack_of_memory_is_not_mistaken_for_a_lost_peer(peer: Alike) -> None:
+    def refuse(tensor: Tensor) -> None:  # noqa: ARG001
+        raise torch.OutOfMemoryError("too much")
+
+    peer.sum_ = refuse  # type: ignore[method-assign]
+    with pytest.raises(torch.OutOfMemoryError):
         engine_over(peer).sum({"a": 1.0})
 
 

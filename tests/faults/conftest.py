@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.distributed.jobs import TORCH
 from tests.factories import TinyExperiment
 from tests.faults.forked import Ended, run_forked
 from tests.faults.points import Fault
@@ -37,12 +38,17 @@ class Runs:
         assert [one.code for one in ended] == [0] * self.size, said_by(ended)
         self.whole = self.root / "whole"
 
-    def run(self, name: str, *faults: Fault, flags: tuple[str, ...] = ()) -> list[Ended]:
+    def run(
+        self, name: str, *faults: Fault, flags: tuple[str, ...] = (), backend: str = TORCH
+    ) -> list[Ended]:
         """Run, or continue, the run of a name."""
         arguments = self.experiment.arguments(*flags, output=name, **CHANGES)
-        return run_forked(
-            arguments, *faults, folder=self.root / "starts" / name, size=self.size
-        )
+        folder = self.folder_of_starts(name)
+        return run_forked(arguments, *faults, folder=folder, size=self.size, backend=backend)
+
+    def folder_of_starts(self, name: str) -> Path:
+        """What the processes of a run tell of themselves."""
+        return self.root / "starts" / name
 
     def continue_to_the_end(self, name: str) -> str:
         """Run what was disturbed once more; it must end as if it never was.

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.distributed.jobs import free_port, launcher_variables
+from tests.distributed.jobs import TORCH, launcher
 from tests.faults.points import Fault
 from tests.faults.runner import run_with_faults
 
-DEADLINE = 120  # seconds after which a process that should have ended is killed
-PATIENCE = 15  # seconds that the others may take after one has failed
+DEADLINE = 300  # seconds after which a process that should have ended is killed
+PATIENCE = 60  # seconds that the others may take after one has failed
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,42 @@ class Ended:
     """Exit code, or minus the signal's number."""
     said: str
     """On standard output and standard error."""
-    seconds: float
+    place: int
+    """Among the processes of its job, 0 for the first that ended."""
+
+    @property
+    def was_made_to(self) -> bool:
+        """Whether it had to be killed, because it took too long."""
+        return self.code == -signal.SIGKILL
 
 
 def run_forked(
-    arguments: Sequence[str], *faults: Fault, folder: Path, size: int = 1
+    arguments: Sequence[str], *faults: Fault, folder: Path, size: int = 1, backend: str = TORCH
 ) -> list[Ended]:
-    """Run a retrieval run as processes that torchrun could have started; in rank order."""
-    port = free_port()
+    """Run a retrieval run as processes that a launcher could have started; in rank order."""
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
+    orders = [os.pipe() for _ in range(size)]
 
     def work(rank: int) -> None:
-        if size > 1:
-            os.environ |= launcher_variables(rank, size, port=port)
+        with os.fdopen(orders[rank][0]) as order:
+            os.environ |= json.loads(order.readline())
         run_with_faults(arguments, faults, folder=folder)
 
+    # They are forked before a launcher starts threads.
     children = [_fork(partial(work, rank), folder / f"said{rank}.txt") for rank in range(size)]
-    return _wait(children, started=started, folder=folder)
+    alone = nullcontext[list[dict[str, str]]]([{}])
+    try:
+        with launcher(backend, size, local_size=None) if size > 1 else alone as variables:
+            for (reads, writes), told in zip(orders, variables, strict=True):
+                os.write(writes, f"{json.dumps(told)}\n".encode())
+                os.close(reads)
+                os.close(writes)
+            return _wait(children, folder=folder)
+    except BaseException:  # without a launcher they would wait for ever
+        for process in children:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        raise
 
 
 def _fork(work: Callable[[], None], said: Path) -> int:
@@ -73,8 +92,9 @@ def _fork(work: Callable[[], None], said: Path) -> int:
         os._exit(code)
 
 
-def _wait(children: Sequence[int], *, started: float, folder: Path) -> list[Ended]:
+def _wait(children: Sequence[int], *, folder: Path) -> list[Ended]:
     """Wait as launchers do: where one has failed, the others are told to end, then made to."""
+    started = time.monotonic()
     ended: dict[int, Ended] = {}
     failed: float | None = None
     while len(ended) < len(children):
@@ -88,7 +108,7 @@ def _wait(children: Sequence[int], *, started: float, folder: Path) -> list[Ende
             found, status = os.waitpid(process, 0 if late else os.WNOHANG)
             if found:
                 said = (folder / f"said{rank}.txt").read_text()
-                ended[rank] = Ended(os.waitstatus_to_exitcode(status), said, now - started)
+                ended[rank] = Ended(os.waitstatus_to_exitcode(status), said, len(ended))
         if failed is None and any(one.code for one in ended.values()):
             failed = now
             for rank in range(len(children)):

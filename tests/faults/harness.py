@@ -5,21 +5,19 @@
 
 Each kill has a run of its own: it is disturbed once, then the same command runs to the end, and
 weights, restore file and metrics must be those of a run that nothing has disturbed, bit for bit.
-Prints a table; the exit code is 1 if any run ends otherwise.
+On SIGTERM it must have saved the update in hand and end in order; of a kill the launcher's exit
+code must tell. Prints a table; the exit code is 1 if any run ends otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import random
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,101 +26,29 @@ import torch
 from tests.factories import TinyExperiment
 from tests.faults.conftest import files_of
 from tests.faults.launching import ENGINES, Job
-from tests.faults.points import POINTS, Fault
+from tests.faults.moments import (
+    NUM_UPDATES,
+    SAVE_STEPS,
+    Moment,
+    Outcome,
+    draw_moments,
+    problems,
+)
+from tests.faults.points import Fault
 from tests.training.toys import assert_same, metric_lines
 
-NUM_UPDATES = 40
 CHANGES: dict[str, Any] = {
     # 4 samples in an update of each process, 40 updates, a validation every 10, saved every 4
     **{"train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 8},
-    **{"num_valid": 4, "min_valid_steps": 1, "save_steps_ratio": 0.1},
+    **{"num_valid": 4, "min_valid_steps": 1, "save_steps_ratio": SAVE_STEPS / NUM_UPDATES},
 }
-NUM_TIMES = {
-    # How often each rank, or the one that writes, reaches a point at least; updates at no point.
-    **dict.fromkeys(("", "update", "step", "stepped"), NUM_UPDATES),
-    **dict.fromkeys(("decode", "forward", "backward"), 2 * NUM_UPDATES),
-    **dict.fromkeys(("validation", "validated"), 5),
-    **dict.fromkeys(("bytes of checkpoint", "written checkpoint", "renamed checkpoint"), 4),
-    **dict.fromkeys(("bytes of restore", "written restore", "renamed restore"), 10),
-    "linked restore": 9,
-}
-WRITTEN_POINTS = [point for point in POINTS if point.endswith(("restore", "checkpoint"))]
-SHARE_OF_ALL = 0.3  # of the moments that happen to all processes at once
 UPDATES_PER_EPOCH = NUM_UPDATES // CHANGES["num_train_epochs"]
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 POLL = 0.002  # seconds
 COLUMNS = (
     *("moment", "signal", "to", "in update", "went on after", "exit", "ended in", "result"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """When and how a run is disturbed."""
-
-    action: str
-    rank: int | None
-    """None for all; of SIGTERM at a time, for the launcher, which passes it on."""
-    point: str = ""
-    """A named point; empty for a time."""
-    time: int = 1
-    share: float = 1.0
-    delay: float = 0.0
-    """Without a point: so many updates after update ``time`` has begun."""
-
-    def __str__(self) -> str:
-        if not self.point:
-            return f"{self.delay:.2f} updates after the start of {self.time}"
-        share = f" {self.share:.0%}" if "bytes" in self.point and self.action == "kill" else ""
-        return f"{self.point}{share}, time {self.time}"
-
-    @property
-    def is_for_launcher(self) -> bool:
-        """Whether the launcher gets the signal."""
-        return self.action == "term" and self.rank is None and not self.point
-
-    def whom(self) -> str:
-        """Who gets the signal."""
-        if self.is_for_launcher:
-            return "launcher"
-        return "all" if self.rank is None else f"rank {self.rank}"
-
-    def fault(self) -> list[Fault]:
-        """The fault of a named point."""
-        if not self.point:
-            return []
-        action = self.action + (" all" if self.rank is None else "")
-        # Of a fault that happens to all, the first to reach the point tells the others.
-        return [
-            Fault(
-                point=self.point, action=action, time=self.time, share=self.share, rank=self.rank
-            )
-        ]
-
-
-def draw_moments(count: int, *, size: int, seed: int, points: bool) -> Iterator[Moment]:
-    """Random moments, half of them at named points.
-
-    Args:
-        count: how many.
-        size: number of processes.
-        seed: of the draws.
-        points: begin with a kill at every named point.
-    """
-    rng = random.Random(seed)
-    names = list(POINTS)
-    for number in range(count):
-        first = points and number < len(names)
-        point = names[number] if first else rng.choice([*names, *[""] * len(names)])
-        ranks = [0] if point in WRITTEN_POINTS else range(size)
-        yield Moment(
-            action="kill" if first else rng.choice(("kill", "kill", "kill", "term")),
-            rank=None if rng.random() < SHARE_OF_ALL else rng.choice(ranks),
-            point=point,
-            time=rng.randint(1, NUM_TIMES[point]),
-            share=rng.random(),
-            delay=rng.random(),
-        )
+SAME = "same"
 
 
 class Harness:
@@ -149,34 +75,45 @@ class Harness:
 
     def disturb(self, name: str, moment: Moment) -> list[str]:
         """A row of the table: a run disturbed at a moment and continued to its end."""
+        signalled = None
         job = self._start(name, 1, *moment.fault())
         if not moment.point:
             self._wait_for_update(job, moment.time)
             time.sleep(self._span / NUM_UPDATES * moment.delay)
-            self._signal(job, moment)
-        signalled = time.time()
+            signalled = time.time() if self._signal(job, moment) else None
         code = job.wait()
-        left = job.left_running()
         struck = job.struck() if moment.point else signalled
-        ended = f"{time.time() - struck:.1f} s" if struck else "not struck"
+        ended = f"{time.time() - struck:.1f} s" if struck else "-"
+        left = job.left_running()
         again = self._start(name, 2)
         code_again = again.wait()
-        reached = job.updates()
         went_on = again.updates()
-        problems = [f"{len(left)} processes left running"] if left else []
+        outcome = Outcome(
+            engine=self._engine,
+            size=self._size,
+            struck=struck is not None,
+            code=code,
+            ends=job.ends(),
+            in_hand=job.in_hand(),
+            reached=max(job.updates(), default=0),
+            went_on=went_on[0] - 1 if went_on else NUM_UPDATES,
+        )
+        found = problems(moment, outcome)
+        if left:
+            found.append(f"{len(left)} processes left running")
         if code_again:
-            problems.append(f"restarted: exit {code_again}: {_last_line(again.said())}")
-        elif problem := self._difference(name):
-            problems.append(problem)
+            found.append(f"restarted: exit {code_again}: {_last_line(again.said())}")
+        elif difference := self._difference(name):
+            found.append(difference)
         return [
             str(moment),
             f"SIG{moment.action.upper()}",
             moment.whom(),
-            str(reached[-1] if reached else 0),
-            str(went_on[0] - 1 if went_on else "the end"),
+            str(outcome.reached),
+            str(outcome.went_on if went_on else "the end"),
             str(code),
             ended,
-            "; ".join(problems) or "same",
+            "; ".join(found) or SAME,
         ]
 
     def _start(self, name: str, start: int, *faults: Fault) -> Job:
@@ -188,12 +125,18 @@ class Harness:
         while step not in job.updates() and not job.has_ended():
             time.sleep(POLL)
 
-    def _signal(self, job: Job, moment: Moment) -> None:
+    def _signal(self, job: Job, moment: Moment) -> bool:
+        """Send the signal; returns whether all whom it is for were there."""
+        if job.has_ended():
+            return False
         ranks = range(self._size) if moment.rank is None else [moment.rank]
         processes = [job.process_of(rank) for rank in ranks]
         for process in [job.launcher] if moment.is_for_launcher else processes:
-            with suppress(ProcessLookupError):  # it has ended already
+            try:
                 os.kill(process, SIGNALS[moment.action])
+            except ProcessLookupError:  # it has ended already
+                return False
+        return True
 
     def _difference(self, name: str) -> str:
         """What a run has left otherwise than the undisturbed one, empty if nothing."""
@@ -240,16 +183,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         harness = Harness(chosen.folder or Path(temporary), engine=chosen.engine, size=size)
         seconds = harness.run_undisturbed()
-        sys.stdout.write(f"{chosen.engine}, {size} processes, undisturbed: {seconds:.1f} s\n")
+        sys.stderr.write(f"undisturbed: {seconds:.1f} s\n")
         rows = []
         moments = draw_moments(chosen.kills, size=size, seed=chosen.seed, points=chosen.points)
         for number, moment in enumerate(moments):
             rows.append(harness.disturb(f"run{number}", moment))
-            sys.stdout.write(f"{number + 1}: {'; '.join(rows[-1])}\n")
-            sys.stdout.flush()
-    sys.stdout.write(f"\n{table(rows)}\n")
-    bad = sum(row[-1] != "same" for row in rows)
-    sys.stdout.write(f"\n{len(rows) - bad} of {len(rows)} runs ended as the undisturbed one\n")
+            sys.stderr.write(f"{number + 1}: {'; '.join(rows[-1])}\n")
+    bad = sum(row[-1] != SAME for row in rows)
+    job = f"Engine {chosen.engine}, {size} {'process' if size == 1 else 'processes'}"
+    same = f"{len(rows) - bad} of {len(rows)} runs ended as they should"
+    sys.stdout.write(f"{job}, seed {chosen.seed}: {same}.\n\n{table(rows)}\n")
     sys.exit(int(bad > 0))
 
 

@@ -16,8 +16,8 @@ from tests.faults.points import STRUCK, Fault, write_faults
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-DEADLINE = 180  # seconds after which a job that should have ended is killed
-GRACE = 10  # seconds that a job's last processes may take to go
+DEADLINE = 300  # seconds after which a job that should have ended is killed
+GRACE = 30  # seconds that a job's last processes may take to go
 MARK = "FAULTS_JOB"  # environment variable by which a job's processes are known
 LAUNCHERS = (
     *("WORLD_SIZE", "RANK", "LOCAL_RANK", "HOROVOD_RANK", "HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE"),
@@ -25,8 +25,17 @@ LAUNCHERS = (
 ENGINES = ("single", "torch", "horovod")
 
 
-def launch_command(engine: str, *, size: int) -> list[str]:
-    """What starts Python in several processes, up to Python's own arguments."""
+def launch_command(engine: str, *, size: int, restarts: int = 0) -> list[str]:
+    """What starts Python in several processes, up to Python's own arguments.
+
+    Args:
+        engine: one of :data:`ENGINES`.
+        size: number of processes.
+        restarts: how often ``torchrun`` starts them again by itself after a failure.
+    """
+    if restarts:
+        place = ["--standalone", "--nproc_per_node", str(size), "--max_restarts", str(restarts)]
+        return [str(PROGRAMS / "torchrun"), *place]
     if engine == "horovod":
         return [str(PROGRAMS / "horovodrun"), "-np", str(size), sys.executable]
     if engine == "torch":
@@ -40,7 +49,13 @@ class Job:
     """One start of a retrieval run by a launcher."""
 
     def __init__(
-        self, arguments: Sequence[str], *faults: Fault, engine: str, size: int, folder: Path
+        self,
+        arguments: Sequence[str],
+        *faults: Fault,
+        engine: str,
+        size: int,
+        folder: Path,
+        restarts: int = 0,
     ) -> None:
         """Start.
 
@@ -50,6 +65,7 @@ class Job:
             engine: one of :data:`ENGINES`.
             size: number of processes.
             folder: for this start alone; gets what the job says and how far it comes.
+            restarts: how often ``torchrun`` starts the processes again by itself after a failure.
         """
         self._folder = folder
         self._mark = uuid.uuid4().hex
@@ -59,8 +75,10 @@ class Job:
         environment = {name: v for name, v in os.environ.items() if name not in LAUNCHERS}
         with self._said.open("w") as said:
             self._process = subprocess.Popen(
-                [*launch_command(engine, size=size), "-m", "tests.faults.runner", str(folder)]
-                + list(arguments),
+                [
+                    *launch_command(engine, size=size, restarts=restarts),
+                    *("-m", "tests.faults.runner", str(folder), *arguments),
+                ],
                 cwd=ROOT,
                 env={
                     **environment,
@@ -85,6 +103,18 @@ class Job:
         """Updates that were begun on rank 0."""
         path = self._folder / "updates0"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def ends(self) -> dict[int, int]:
+        """Exit codes of the ranks that have ended by themselves."""
+        return self._numbers("ended")
+
+    def in_hand(self) -> dict[int, int]:
+        """Updates that ranks had in hand when SIGTERM came to them."""
+        return self._numbers("terminated")
+
+    def _numbers(self, name: str) -> dict[int, int]:
+        paths = self._folder.glob(f"{name}[0-9]*")
+        return {int(path.name.removeprefix(name)): int(path.read_text()) for path in paths}
 
     def struck(self) -> float | None:
         """When a fault happened, as ``time.time()`` tells it."""

@@ -46,10 +46,10 @@ POINTS = {
 }
 WRITTEN = {"restore": "restore", "checkpoint": "model_step"}  # kind of file -> part of its name
 ACTIONS = (
-    *("kill", "kill all", "term", "term all", "raise", "hang", "pause"),
+    *("kill", "kill all", "term", "term all", "raise", "hang", "await SIGTERM"),
     *("nan", "inf gradient", "full"),
 )
-PAUSE = 2.0  # seconds in which the other processes come to wait for this one
+LONGEST_WAIT = 240  # seconds for a SIGTERM that should come
 STRUCK = "struck"  # name of a file with the time at which a fault has happened
 CUT = ("kill", "kill all", "full")  # what leaves a file cut short, at a point in its bytes
 
@@ -92,18 +92,30 @@ class Points:
     """One process's way along the named points."""
 
     def __init__(self, faults: Sequence[Fault], *, rank: int, folder: Path) -> None:
-        """Prepare; the folder gets files that tell the process's number and its updates."""
+        """Prepare; the folder gets files that tell the process's number and its updates.
+
+        Where SIGTERM comes, also one with the update in hand, counted from 1.
+        """
         self._faults = [fault for fault in faults if fault.rank in (None, rank)]
         self._reached: Counter[str] = Counter()
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"pid{rank}").write_text(str(os.getpid()))
         self._updates = folder / f"updates{rank}"
+        self._terminated = folder / f"terminated{rank}"
+        self._terminated.unlink(missing_ok=True)  # of an earlier start
+        self._step = 0
 
     def begin_update(self, step: int) -> None:
         """Note an update for whoever looks on from outside."""
         with self._updates.open("a") as file:
             file.write(f"{step}\n")
+        self._step = step
+
+    def note_termination(self) -> None:
+        """Note the update that is in hand when SIGTERM comes for the first time."""
+        if not self._terminated.exists():
+            self._terminated.write_text(str(self._step))
 
     def reach(self, point: str, path: Path | None = None) -> str:
         """Let happen what is to happen at a point; returns the action if it is the caller's."""
@@ -129,8 +141,12 @@ class Points:
             raise FaultError(f"made to fail at the point '{fault.point}'")
         elif kind == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        elif kind in ("hang", "pause"):
-            time.sleep(PAUSE if kind == "pause" else 24 * 3600)
+        elif kind == "hang":
+            time.sleep(24 * 3600)
+        elif kind == "await":
+            until = time.monotonic() + LONGEST_WAIT
+            while not self._terminated.exists() and time.monotonic() < until:
+                time.sleep(0.01)
         return fault.action
 
 
@@ -167,6 +183,7 @@ def named_points(points: Points) -> Iterator[None]:
             patches.enter_context(mock.patch.object(RetrievalTask, name, function))
         for name, function in _file_functions(points).items():
             patches.enter_context(mock.patch.object(os, name, function))
+        patches.enter_context(mock.patch.object(signal, "signal", _signal_function(points)))
         decoder = mock.patch("src.build.data.make_decoder", return_value=MadeUpDecoder())
         patches.enter_context(decoder)
         yield
@@ -185,6 +202,23 @@ def _around(points: Points, owner: Any, name: str, *, before: str, after: str) -
         return value
 
     return mock.patch.object(owner, name, wrapped)
+
+
+def _signal_function(points: Points) -> Callable[..., Any]:
+    """Stand-in for ``signal.signal``, which has SIGTERM noted before it is dealt with."""
+    original = signal.signal
+
+    def signal_noted(number: int, handler: Any) -> Any:
+        if number != signal.SIGTERM or not callable(handler):
+            return original(number, handler)
+
+        def noting(*arguments: Any) -> None:
+            points.note_termination()
+            handler(*arguments)
+
+        return original(number, noting)
+
+    return signal_noted
 
 
 def _file_functions(points: Points) -> dict[str, Callable[..., None]]:

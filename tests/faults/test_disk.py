@@ -115,7 +115,7 @@ def test_a_damaged_restore_file_falls_back_to_the_previous_one_and_says_so(
     job = runs.of(size)
     root = killed(job, how)
     damage(root / "restore.pt", how)
-    said = job.run(how, Fault(point="update", action="kill all"))[0].said
+    said = job.run(how, Fault(point="update", action="kill all", rank=0))[0].said
     assert f"{root}/restore.pt: the file is truncated or damaged; continuing from" in said
     assert "after update 2\n" in said
     (root / "restore.damaged").unlink()

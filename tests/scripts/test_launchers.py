@@ -78,6 +78,22 @@ def test_one_process_can_begin_again_too(both: Stubs, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("script", [SCRIPT, "run_scripts/pt_alpro.sh"])
+@pytest.mark.parametrize("variables", [{}, {"NUM_PROCESSES": "1"}])
+def test_one_process_on_another_host_is_started_there(
+    script: str, variables: dict[str, str], both: Stubs, tmp_path: Path
+) -> None:
+    words = launcher_words(both, tmp_path, script=script, HOSTS="b:1", **variables)
+    assert words[:-1] == ["horovodrun", "-np", "1", "-H", "b:1", "python"]
+
+
+def test_torchrun_starts_one_process_where_hosts_says(both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(both, tmp_path, LAUNCHER="torchrun", HOSTS="b:1", NUM_PROCESSES="1")
+    assert words == [
+        "torchrun", "--nnodes", "1", "--nproc_per_node", "1", *RENDEZVOUS, "b:29500", RETRIEVAL,
+    ]  # fmt: skip
+
+
 def test_inference_uses_hosts_with_its_own_folder(both: Stubs, tmp_path: Path) -> None:
     done = both.run(
         "run_scripts/inf_msvd_qa.sh", folder=tmp_path, LAUNCHER="torchrun", HOSTS="a:4,b:4"
@@ -103,11 +119,15 @@ def test_inference_uses_hosts_with_its_own_folder(both: Stubs, tmp_path: Path) -
             "NUM_PROCESSES is 4, but HOSTS is 'a:4,b:4': leave NUM_PROCESSES out",
         ),
         (
+            {"LAUNCHER": "torchrun", "HOSTS": "b:4", "NUM_PROCESSES": "1"},
+            "NUM_PROCESSES is 1, but HOSTS is 'b:4': leave NUM_PROCESSES out",
+        ),
+        (
             {"LAUNCHER": "torchrun", "HOSTS": "a:4,b:4", "OUTPUT_DIR": ""},
             "OUTPUT_DIR is not set: the default has the time in it, which differs from host",
         ),
     ],
-    ids=["launcher", "restarts", "no number", "zero", "uneven", "number", "folder"],
+    ids=["launcher", "restarts", "no number", "zero", "uneven", "number", "one", "folder"],
 )
 def test_what_cannot_be_is_refused(
     variables: dict[str, str], message: str, both: Stubs, tmp_path: Path
@@ -123,3 +143,12 @@ def test_the_launcher_that_is_missing_is_named(stubs: Stubs, tmp_path: Path) -> 
     done = train(stubs, tmp_path, LAUNCHER="torchrun")
     assert done.returncode == 1
     assert "torchrun not found: run env/install_pkg.sh, or set NUM_PROCESSES=1" in done.stderr
+
+
+def test_without_a_launcher_one_process_needs_no_hosts(stubs: Stubs, tmp_path: Path) -> None:
+    stubs.add("python")
+    done = train(stubs, tmp_path, HOSTS="b:1")
+    assert done.returncode == 1
+    assert "horovodrun not found" in done.stderr
+    assert "or set NUM_PROCESSES=1 and leave HOSTS out" in done.stderr
+    assert stubs.calls() == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -8,15 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.build.course import pretrain
 from src.build.finetuning import finetune
 from src.build.launch import launched
+from src.build.pretraining import PrompterRecipe, VideoLanguageRecipe
+from src.build.question_answering import QuestionAnsweringRecipe
 from src.build.retrieval import RetrievalRecipe
 from src.configs.loading import load_config
-from src.configs.schema import RetrievalConfig
+from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from src.datasets.pretraining import PretrainBatch
+from src.datasets.question_answering import QaBatch
+from src.datasets.retrieval import RetrievalBatch
+from src.datasets.unreadable import UnreadableVideo
 from src.errors import RunError
+from src.pretrain.pretraining_task import PretrainingTask
+from src.pretrain.prompter_task import PrompterTask
+from src.tasks.question_answering_task import QuestionAnsweringTask
 from src.tasks.retrieval_task import RetrievalTask
 from src.tools.replay_batch import main
-from tests.factories import MadeUpDecoder, TinyExperiment
+from tests.factories import MadeUpDecoder, TinyExperiment, write_videos
+from tests.pretraining_factories import PretrainExperiment
+from tests.question_factories import QaExperiment
+from tests.training.toys import assert_same
 
 FORWARD = RetrievalTask.forward
 
@@ -71,6 +86,99 @@ def test_where_numbers_go_wrong_is_told(
     assert "  loss nan\n" in said
     assert "first module with an output that is not finite: text_proj\n" in said
     assert "parameters with a gradient that is not finite: 0 of" not in said
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run, whose batches are of one class."""
+
+    config: type[Any]
+    recipe: type[Any]
+    task: type[Any]
+    run: Callable[[Any], None]
+    experiment: type[TinyExperiment]
+    batch: type[Any]
+
+
+KINDS = {
+    "retrieval": Kind(
+        *(RetrievalConfig, RetrievalRecipe, RetrievalTask, finetune, TinyExperiment),
+        RetrievalBatch,
+    ),
+    "questions": Kind(
+        *(QaConfig, QuestionAnsweringRecipe, QuestionAnsweringTask, finetune, QaExperiment),
+        QaBatch,
+    ),
+    "prompter": Kind(
+        *(PrompterConfig, PrompterRecipe, PrompterTask, pretrain, PretrainExperiment),
+        PretrainBatch,
+    ),
+    "pretraining": Kind(
+        *(PretrainConfig, VideoLanguageRecipe, PretrainingTask, pretrain, PretrainExperiment),
+        PretrainBatch,
+    ),
+}
+BROKEN_VIDEOS = ("train0", "train1", "train2")
+
+
+def stop_in_second_update(kind: Kind, root: Path) -> tuple[Path, list[Any], list[float]]:
+    """Let a NaN stop a run, of whose training videos some are broken.
+
+    Returns:
+        What the run has left, the update's two batches, and their losses without the NaN.
+    """
+    experiment = kind.experiment(root, num_train=8)
+    write_videos(root / "videos", BROKEN_VIDEOS, broken=BROKEN_VIDEOS)
+    changes: dict[str, Any] = {
+        **{"gradient_accumulation_steps": 2, "train_batch_size": 2},
+        **{"max_unreadable_fraction": 1.0, "num_train_epochs": 4},
+    }
+    command = experiment.arguments
+    if kind.config is PrompterConfig:
+        assert isinstance(experiment, PretrainExperiment)
+        command = experiment.prompting
+    resolved = load_config(kind.config, command(output="run", **changes))
+    original, batches, losses = kind.task.forward, [], []
+
+    def forward(task: Any, batch: Any) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = original(task, batch)
+        if task.training:
+            batches.append(batch)
+            losses.append(float(found["loss"].detach()))
+            if len(batches) == 4:
+                found["loss"] = found["loss"] * torch.nan
+        return found
+
+    with (
+        mock.patch("src.build.data.make_decoder", return_value=MadeUpDecoder()),
+        mock.patch.object(kind.task, "forward", forward),
+        launched(resolved) as engine,
+        pytest.raises(RunError, match="update 2: the loss is not finite"),
+    ):
+        kind.run(kind.recipe(resolved, engine=engine))
+    return next(root.rglob("step_2_rank_0.pt")), batches[2:], losses[2:]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_batches_of_every_kind_are_kept_whole_and_give_the_same_losses(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = KINDS[name]
+    path, batches, losses = stop_in_second_update(kind, tmp_path)
+    stored = torch.load(path, weights_only=True)
+    assert stored["kinds"] == [kind.batch.__name__] * 2
+    for values, batch in zip(stored["batches"], batches, strict=True):
+        again = kind.batch(**values)
+        again.unreadable = [UnreadableVideo(**one) for one in again.unreadable]
+        assert_same(vars(again), vars(batch))
+    assert any(batch.unreadable for batch in batches)
+    capsys.readouterr()
+    assert main(["--file", str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("  loss ")] == [
+        f"  loss {loss:g}" for loss in losses
+    ]
+    assert said.count("  first module with an output that is not finite: none") == 2
 
 
 @pytest.mark.parametrize("name", ["step_2_model.pt", "step_9_rank_0.pt", "none.txt"])

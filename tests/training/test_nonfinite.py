@@ -176,7 +176,8 @@ def judge(
     """A rank's part in the judgement of an update."""
     engine._own_gradients_finite = finite[engine.rank]  # noqa: SLF001
     attempt = Attempt(5, random_state(CPU), [toy_batch(engine.rank)], [losses[engine.rank]])
-    guard = NonfiniteGuard(OutputFolder(root, rank=engine.rank), policy=policy)
+    output = OutputFolder(root, rank=engine.rank)
+    guard = NonfiniteGuard(output, policy=policy, num_steps=9)
     what = "gradient" if all(map(math.isfinite, losses)) else "loss"
     try:
         guard.judge(attempt, ToyTask(), engine=engine, what=what)

@@ -74,7 +74,7 @@ def test_a_file_that_the_run_does_not_need_may_be_absent(
 ) -> None:
     claim(tmp_path / "run", {**arguments, "entity_file_path": path})
     assert [file.name for file in sorted((tmp_path / "run/log").iterdir())] == [
-        *("args.json", "model_config.json"),
+        *("args.json", "model_config.json", "run.lock"),
     ]
 
 
@@ -240,7 +240,7 @@ def test_overwriting_deletes_what_the_run_wrote_and_nothing_else(
     )
     make_files(root, *mine, *others)
     claim(root, {**arguments, "learning_rate": 0.2}, overwrite=True)
-    assert files_of(root) == {"log/args.json", "log/model_config.json", *others}
+    assert files_of(root) == {*OWN, *others}
     assert json.loads((root / "log/args.json").read_text())["learning_rate"] == 0.2
 
 
@@ -268,6 +268,7 @@ def files_of(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
+OWN = {"log/args.json", "log/model_config.json", "log/run.lock"}
 CUT_SHORT = ("log/.args.json.tmp", "ckpt/.model_step_3.pt.tmp", ".restore.pt.tmp")
 UNFINISHED = (*CUT_SHORT, ".restore_backup.pt.tmp", "results_val/step_3/.scores.json.tmp")
 LIST = "log/unreadable_videos.jsonl"
@@ -280,9 +281,7 @@ def test_what_a_killed_run_has_left_unfinished_is_removed(
     claim(tmp_path / "run", arguments)
     make_files(tmp_path / "run", *UNFINISHED, ".notes.txt.tmp", "ckpt/.mine.pt.tmp")
     claim(tmp_path / "run", arguments, overwrite=overwrite)
-    assert files_of(tmp_path / "run") == {
-        *("log/args.json", "log/model_config.json", ".notes.txt.tmp", "ckpt/.mine.pt.tmp"),
-    }
+    assert files_of(tmp_path / "run") == {*OWN, ".notes.txt.tmp", "ckpt/.mine.pt.tmp"}
 
 
 def test_what_another_run_may_be_writing_stays(tmp_path: Path, arguments: dict[str, Any]) -> None:

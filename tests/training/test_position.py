@@ -35,7 +35,7 @@ def test_a_position_survives_being_written() -> None:
         (6, 12, 8, 4),
         (5, 6, 3, 2),  # 2.5: rather an update too many than one too few
         (6, 6, 4, 4),  # finished, and stays so
-        (0, 6, 4, 0),
+        (1, 6, 3, 1),  # 0.5: what has begun is not before its beginning
         (1, 3, 1_000_000, 333_333),
     ],
 )

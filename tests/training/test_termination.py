@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from src.errors import TerminatedError
+from src.training.task import Task
 from src.training.termination import noticing_termination
 from src.training.trainer import HOW_TO_CONTINUE
 from tests.training.toys import (
+    KilledError,
     ToyBatch,
     assert_same_run,
     kill_at_batch,
@@ -99,10 +101,38 @@ def test_a_run_that_stopped_after_its_last_update_only_validates(tmp_path: Path)
     assert (tmp_path / "ckpt/model_step_7.pt").exists()
 
 
-def test_sigterm_during_a_validation_stops_the_run_after_the_next_update(tmp_path: Path) -> None:
+def test_sigterm_during_the_first_validation_stops_the_run_after_an_update(tmp_path: Path) -> None:
     def validate(_: object) -> dict[str, float]:
         send_sigterm()
         return {"score": 0.0}
 
     with pytest.raises(TerminatedError, match="update 1 is saved"):
         train(tmp_path, plan=make_plan(), validate=validate)
+
+
+def test_sigterm_during_a_validation_stops_the_run_after_it(tmp_path: Path) -> None:
+    validations = iter(range(9))
+
+    def validate(task: Task) -> dict[str, float]:
+        if next(validations) == 1:
+            send_sigterm()
+        return task.evaluate(toy_batch(1000))
+
+    train(tmp_path / "whole", plan=make_plan())
+    with pytest.raises(TerminatedError, match="update 3 is saved"):
+        train(tmp_path / "stopped", plan=make_plan(), validate=validate)
+    position = torch.load(tmp_path / "stopped/restore.pt", weights_only=True)["position"]
+    assert position["is_complete"]
+    train(tmp_path / "stopped", plan=make_plan())
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_what_is_owed_is_validated_even_where_updates_are_counted_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(TerminatedError, match="update 3 is saved"):
+        train(tmp_path, plan=make_plan(), batch=sigterm_at_batch(2))
+    plan = make_plan(num_train_steps=14, valid_steps=5)  # as with half as many processes
+    with pytest.raises(KilledError):
+        train(tmp_path, plan=plan, batch=kill_at_batch(3))
+    events = [(line["step"], line["split"]) for line in metric_lines(tmp_path)]
+    assert events[-2:] == [(3, "train"), (6, "valid")]
+    assert (tmp_path / "ckpt/model_step_6.pt").exists()

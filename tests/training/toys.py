@@ -153,7 +153,9 @@ def train(
             ledger=UnreadableLedger(
                 output, max_fraction=max_unreadable, samples_per_epoch=data.samples_per_epoch
             ),
-            guard=NonfiniteGuard(output, policy=on_nonfinite),
+            guard=NonfiniteGuard(
+                output, policy=on_nonfinite, num_steps=plan.num_train_steps
+            ),
             reporter=reporter,
         )
         trainer.fit()

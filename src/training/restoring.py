@@ -1,0 +1,103 @@
+"""Saving a run's whole state, and taking it up again, by one process or many."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+
+from src.distributed.engine import Engine
+from src.training.checkpoints import load_restore, save_restore
+from src.training.output import OutputFolder
+from src.training.position import Position, own_state, position_from, told_of_change
+from src.training.reporting import Reporter
+from src.training.seeding import random_state, set_random_state
+from src.training.task import Task
+from src.training.unreadable import UnreadableLedger
+
+logger = logging.getLogger(__name__)
+
+_SENT_OTHERWISE = ("model", "optimizer")  # parts of the restore file that `Engine.prepare` sends
+
+
+class Restorer:
+    """Writes restore files, and continues from them; rank 0 alone touches them."""
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        engine: Engine,
+        optimizer: Optimizer,
+        output: OutputFolder,
+        ledger: UnreadableLedger,
+        reporter: Reporter,
+    ) -> None:
+        """Take what has a state; see :class:`src.training.trainer.Trainer`."""
+        self._task = task
+        self._engine = engine
+        self._optimizer = optimizer
+        self._output = output
+        self._ledger = ledger
+        self._reporter = reporter
+
+    def save(self, position: Position) -> None:
+        """Write a restore file; every rank must call this."""
+        self._ledger.write(self._engine)
+        self._reporter.flush()
+        own = {"random": random_state(self._engine.device), "ledger": self._ledger.state_dict()}
+        state = {
+            "position": position.state_dict(),
+            "num_lines": self._reporter.num_lines,
+            "model": self._task.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "engine": self._engine.state_dict(),
+            "ranks": self._engine.gather_objects(own),
+        }
+        save_restore(self._output, state)
+        self._engine.alive()
+
+    def resume(self, *, num_steps: int) -> Position | None:
+        """Take up the newest restore file's state, and give every rank rank 0's.
+
+        Every rank must call this, whether there is a restore file or not. Rank 0 reads it, so that
+        all go on from the same, wherever they run.
+
+        Args:
+            num_steps: updates of the whole schedule.
+
+        Returns:
+            Where the run goes on; None where there is no restore file.
+        """
+        state = load_restore(self._output) if self._output.is_writer else None
+        if state is not None:
+            self._task.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        self._engine.prepare(self._task, self._optimizer)
+        told = state and {key: part for key, part in state.items() if key not in _SENT_OTHERWISE}
+        told = self._engine.gather_objects(told)[0]
+        if told is None:
+            self._reporter.start(step=0)
+            return None
+        position = self._take(told, num_steps=num_steps)
+        self._reporter.start(
+            step=position.step,
+            num_lines=told["num_lines"],
+            last_step_before=told["position"]["step"],
+        )
+        return position
+
+    def _take(self, state: Mapping[str, Any], *, num_steps: int) -> Position:
+        rank, size = self._engine.rank, self._engine.size
+        position = position_from(state["position"], num_steps=num_steps)
+        self._engine.load_state_dict(state["engine"])
+        own = own_state(state["ranks"], rank=rank, size=size)
+        if own is not None:
+            set_random_state(own["random"], self._engine.device)
+            self._ledger.load_state_dict(own["ledger"])
+        logger.info("continuing %s after update %d", self._output.root, position.step)
+        before = len(state["ranks"])
+        if before != size and rank == 0:
+            stored = state["position"]
+            logger.warning(told_of_change(stored, position, before=before, now=size))
+        return position
