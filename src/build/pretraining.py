@@ -13,8 +13,9 @@ from src.build.inputs import SetFiles, check_training_inputs
 from src.build.model import build_pretraining_model, build_prompter, load_weights
 from src.build.pretraining_data import CaptionedSet, build_validation_set, mix_sets, read_set
 from src.build.recipe import Model, Recipe
+from src.configs.options import ALL_RANKS
 from src.configs.pretraining import pretraining_file
-from src.configs.schema import ALL_RANKS, PretrainConfig, PretrainingConfig, PrompterConfig
+from src.configs.schema import PretrainConfig, PretrainingConfig, PrompterConfig
 from src.datasets.entities import read_entities
 from src.datasets.pretraining import PretrainCollate
 from src.datasets.tokenization import tokenize

@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.optim import Optimizer
+
 from src.build.beginning import Beginning
 from src.configs.fields import per_run_keys
 from src.configs.loading import Resolved
@@ -94,13 +97,7 @@ def build_trainer(
     return Trainer(
         task,
         engine=engine,
-        optimizer=build_optimizer(
-            task.model,
-            algorithm=config.optim,
-            learning_rate=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-        ),
+        optimizer=optimizer_of(config, task.model),
         learning_rate=partial(
             learning_rate_at,
             decay=config.decay,
@@ -123,6 +120,17 @@ def build_trainer(
             output, policy=config.on_nonfinite, num_steps=plan.num_train_steps
         ),
         reporter=reporter,
+    )
+
+
+def optimizer_of(config: ExperimentConfig, model: nn.Module) -> Optimizer:
+    """The optimizer over a model's trainable parameters."""
+    return build_optimizer(
+        model,
+        algorithm=config.optim,
+        learning_rate=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
     )
 
 

@@ -22,6 +22,7 @@ SAMPLING_STRATEGIES = (
     "middle",
     "end",
 )
+OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
 _CLIP_MEAN = "[0.48145466, 0.4578275, 0.40821073]"
 _CLIP_STD = "[0.26862954, 0.26130258, 0.27577711]"
 
@@ -235,4 +236,38 @@ class ValidationOptions:
     min_valid_steps: int = option(100, "updates between validations are a multiple", minimum=1)
     save_steps_ratio: float = option(
         0.01, "share of the updates between two restore points", above=0, maximum=1
+    )
+
+
+@dataclass(kw_only=True)
+class ContrastOptions:
+    """What pairs are compared with each other."""
+
+    TOPIC: ClassVar[str] = "Contrastive loss"
+
+    mask_same_video: bool = option(
+        False, "captions of the same video are not negatives (original: they are)"
+    )
+    grad_cache_size: int = option(
+        0,
+        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
+        " compares the whole batch (0: all at once): less memory, more time",
+        minimum=0,
+    )
+
+
+@dataclass(kw_only=True)
+class MatchingOptions:
+    """When pairs are told apart, and which."""
+
+    TOPIC: ClassVar[str] = "Matching loss"
+
+    itm_start_ratio: float = option(
+        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
+    )
+    itm_negatives: str = option(
+        OWN_RANK,
+        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
+        " those of all processes",
+        choices=(OWN_RANK, ALL_RANKS),
     )

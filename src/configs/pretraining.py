@@ -109,15 +109,6 @@ class PretrainingOptions:
     num_entities: int = option(
         1000, "entities that the prompter tells apart: so many lines of the list", minimum=1
     )
-    mask_same_video: bool = option(
-        False, "captions of the same video are not negatives (original: they are)"
-    )
-    grad_cache_size: int = option(
-        0,
-        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
-        " compares the whole batch (0: all at once): less memory, more time",
-        minimum=0,
-    )
     best_metric: str = option(
         "loss",
         "validation metric that chooses model_step_best.pt: loss (the sum of those trained with)"

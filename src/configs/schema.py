@@ -14,7 +14,9 @@ from src.configs.downstream import (
 )
 from src.configs.fields import option, required, with_default
 from src.configs.options import (
+    ContrastOptions,
     DataOptions,
+    MatchingOptions,
     ModelOptions,
     OptimizationOptions,
     RunOptions,
@@ -29,8 +31,6 @@ from src.configs.pretraining import (
 )
 
 __all__ = [
-    "ALL_RANKS",
-    "OWN_RANK",
     "DownstreamConfig",
     "DownstreamDataset",
     "ExperimentConfig",
@@ -42,7 +42,6 @@ __all__ = [
     "RetrievalConfig",
 ]
 
-OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
 
 _RETRIEVAL_METRICS = tuple(
     f"{direction}_{metric}"
@@ -94,7 +93,7 @@ class DownstreamConfig(
 
 
 @dataclass(kw_only=True)
-class RetrievalConfig(DownstreamConfig):
+class RetrievalConfig(DownstreamConfig, ContrastOptions, MatchingOptions):
     """Text-to-video retrieval: finetuning and inference."""
 
     SCRIPT: ClassVar[str] = "src/tasks/run_video_retrieval.py"
@@ -103,24 +102,6 @@ class RetrievalConfig(DownstreamConfig):
 
     use_itc: bool = option(True, "train with the contrastive loss (VTC)")
     use_itm: bool = option(True, "train with the matching loss (VTM)")
-    itm_start_ratio: float = option(
-        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
-    )
-    mask_same_video: bool = option(
-        False, "captions of the same video are not negatives (original: they are)"
-    )
-    itm_negatives: str = option(
-        OWN_RANK,
-        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
-        " those of all processes",
-        choices=(OWN_RANK, ALL_RANKS),
-    )
-    grad_cache_size: int = option(
-        0,
-        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
-        " compares the whole batch (0: all at once): less memory, more time",
-        minimum=0,
-    )
     best_metric: str = option(
         "text2video_r1",
         "validation metric that chooses model_step_best.pt: text2video or video2text, then _vtc"
@@ -169,7 +150,11 @@ class QaConfig(DownstreamConfig):
 
 @dataclass(kw_only=True)
 class PretrainingConfig(
-    ExperimentConfig, PretrainingDataOptions, PretrainingVideoOptions, PretrainingOptions
+    ExperimentConfig,
+    PretrainingDataOptions,
+    PretrainingVideoOptions,
+    PretrainingOptions,
+    ContrastOptions,
 ):
     """What both stages of pretraining have."""
 
@@ -213,7 +198,7 @@ class PrompterConfig(PretrainingConfig):
 
 
 @dataclass(kw_only=True)
-class PretrainConfig(PretrainingConfig):
+class PretrainConfig(PretrainingConfig, MatchingOptions):
     """Pretraining: contrastive, matching, masked language and entity losses."""
 
     SCRIPT: ClassVar[str] = "src/pretrain/run_pretrain_sparse.py"
@@ -226,15 +211,6 @@ class PretrainConfig(PretrainingConfig):
     use_itm: bool = option(False, "train with the matching loss (VTM)")
     use_mlm: bool = option(False, "train with the masked language loss (MLM)")
     use_mpm: bool = option(False, "train with the entity loss (PEM)")
-    itm_start_ratio: float = option(
-        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
-    )
-    itm_negatives: str = option(
-        OWN_RANK,
-        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
-        " those of all processes",
-        choices=(OWN_RANK, ALL_RANKS),
-    )
     mlm_probability: float = option(
         0.15, "share of the word pieces that MLM asks for", above=0, maximum=1
     )

@@ -18,13 +18,12 @@ import torch
 
 from src.build.launch import launched
 from src.build.retrieval import RetrievalRecipe
-from src.build.training import build_plan
+from src.build.training import build_plan, optimizer_of
 from src.configs.loading import load_config
 from src.configs.schema import RetrievalConfig
 from src.datasets.retrieval import RetrievalBatch
 from src.errors import run_script
 from src.evaluation.running import silent_progress
-from src.optimization.optimizer import build_optimizer
 from src.training.precision import autocast, usable_precision
 from src.training.seeding import seed_everything
 from src.training.writing import write_json
@@ -74,13 +73,7 @@ def measure(recipe: RetrievalRecipe, *, num_updates: int) -> Measured:
         config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
     )
     task = recipe.build_task(model, plan=plan, progress=silent_progress).train()
-    optimizer = build_optimizer(
-        model,
-        algorithm=config.optim,
-        learning_rate=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-    )
+    optimizer = optimizer_of(config, model)
     engine.prepare(task, optimizer)
     batch = made_up_batch(recipe)
     precision = usable_precision(config.precision, engine.device)
