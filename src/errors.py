@@ -3,6 +3,7 @@
 import atexit
 import gc
 import json
+import logging
 import os
 import sys
 import time
@@ -10,6 +11,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+logger = logging.getLogger(__name__)
+
+FILE_ONLY = "file_only"  # attribute of log records that the console leaves out
 USER_ERROR_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells tell it
@@ -78,8 +82,15 @@ def run_script(main: Callable[[], None]) -> None:
     except Exception as error:
         if name := process_name():
             error.add_note(name.strip())
+        _log(traceback.format_exc())
         tell_torchrun(traceback.format_exc())
         raise
+
+
+def _log(text: str) -> None:
+    """Leave last words in the run's log file, if there is one by now."""
+    if logging.getLogger().handlers:
+        logger.error(text.strip(), extra={FILE_ONLY: True})
 
 
 def process_name() -> str:
@@ -91,6 +102,7 @@ def process_name() -> str:
 
 
 def _tell(text: str) -> None:
+    _log(text)
     with suppress(OSError):  # standard error may lead to a full disk
         sys.stderr.write(text)
         sys.stderr.flush()

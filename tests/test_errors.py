@@ -10,6 +10,7 @@ import pytest
 
 from src import errors
 from src.errors import InputError, PeerLostError, RunError, TerminatedError, run_script
+from src.training.reporting import log_to_file, start_logging
 
 HOROVOD = {"HOROVOD_RANK": "3", "HOROVOD_SIZE": "4"}
 TORCH = {"RANK": "3", "WORLD_SIZE": "4"}
@@ -193,3 +194,15 @@ def test_a_script_that_ends_says_nothing(capsys: pytest.CaptureFixture[str], tol
     run_script(lambda: None)
     assert capsys.readouterr() == ("", "")
     assert not told.exists()
+
+
+@pytest.mark.parametrize("error", [InputError("no such file"), RunError("full"), KeyError("bug")])
+def test_the_log_file_gets_the_last_words(error: Exception, tmp_path: Path) -> None:
+    def main() -> None:
+        start_logging(rank=0)
+        log_to_file(tmp_path / "log.txt", rank=0)
+        raise error
+
+    with pytest.raises((SystemExit, KeyError)):
+        run_script(main)
+    assert str(error) in (tmp_path / "log.txt").read_text()

@@ -38,7 +38,7 @@ def _notices(resolved: Resolved[Any], device: torch.device) -> list[str]:
         first = config.val_datasets[0].name
         notices.append(f"val_datasets: only the first, {first}, is validated on")
     if config.random_init and config.e2e_weights_path is not None and not infers:
-        notices.append("random_init has no effect: e2e_weights_path is given")
+        notices.append("random_init has no effect: e2e_weights_path is given; null takes it away")
     if isinstance(config, PretrainConfig):
         notices += _entity_notices(config)
     if (

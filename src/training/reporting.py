@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from src.errors import FILE_ONLY
 from src.training.curves import TensorBoard
 from src.training.output import OutputFolder
 from src.training.writing import append_lines, full_disk_ends_run, keep_lines, sync_file
@@ -23,7 +24,6 @@ from src.training.writing import append_lines, full_disk_ends_run, keep_lines, s
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-FILE_ONLY = "file_only"  # attribute of records that a console with a bar leaves out
 MAX_EARLY_RECORDS = 10_000  # of a process that never opens a log file
 MIN_REDRAW_SECONDS = 0.5  # of a progress bar on a terminal
 

@@ -235,7 +235,7 @@ def test_a_run_warns_once_of_what_has_no_effect(
 def test_random_weights_beside_a_checkpoint_are_warned_of(
     experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notice = "random_init has no effect: e2e_weights_path is given"
+    notice = "random_init has no effect: e2e_weights_path is given; null takes it away"
     run(experiment.arguments(num_train_epochs=1))
     assert notice not in capsys.readouterr().err
     run(experiment.inference())  # random_init is the trained run's, and was of use there
