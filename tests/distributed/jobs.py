@@ -9,12 +9,14 @@ import multiprocessing
 import os
 import pickle
 import socket
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -25,6 +27,7 @@ from src.distributed.launch import launch_engine
 T = TypeVar("T")
 Variables = dict[str, str]
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds, so that processes that wait for each other end
 LOCALHOST = "127.0.0.1"
 TORCH, HOROVOD = "torch", "horovod"
@@ -176,3 +179,17 @@ def _run(order: Connection, report: Connection, work: Callable[[], Any]) -> None
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def run_launched(words: Sequence[str]) -> None:
+    """Run a command in processes of their own, one thread each; it must succeed."""
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.jobs import HOROVOD, PATIENCE, TORCH, both_engines, on_processes
+from tests.distributed.jobs import HOROVOD, TORCH, both_engines, on_processes, run_launched
 from tests.distributed.scripts import SCRIPTS, Command, run_commands
 from tests.factories import TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
 from tests.training.toys import assert_same_run
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LAUNCHERS = {
     TORCH: [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2", "--module"],
@@ -70,16 +67,7 @@ def test_all_entry_scripts(backend: str, commands: Commands, tmp_path: Path) -> 
     """One test, because starting the processes takes most of its time."""
     listed = tmp_path / "commands.json"
     listed.write_text(json.dumps(commands.writing_to(backend)))
-    done = subprocess.run(
-        [*LAUNCHERS[backend], "tests.distributed.scripts", str(listed)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_launched([*LAUNCHERS[backend], "tests.distributed.scripts", str(listed)])
     for script in SCRIPTS:
         expected, found = (commands.output(script, name) for name in ("forked", backend))
         assert_same_run(expected, found)
