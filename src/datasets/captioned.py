@@ -6,12 +6,14 @@ pickled DataFrame. Images come in a JSON list, as the original has CC3M, or in J
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from src.datasets.annotations import Record, RowKind, read_rows
+from src.datasets.annotations import parsed_rows, read_rows
+from src.datasets.records import Record, RowKind
+from src.datasets.rows import SharedRows, pack_rows
 from src.errors import InputError
 
 Media = Literal["video", "image"]
@@ -32,7 +34,7 @@ class Captioned:
 class CaptionTable(NamedTuple):
     """What an annotation file holds, and how many of its rows were too long."""
 
-    items: list[Captioned]
+    items: SharedRows[Captioned]
     num_left_out: int
 
 
@@ -55,14 +57,23 @@ def read_captioned_videos(path: Path) -> CaptionTable:
         InputError: naming file and row, for anything else, a row without text among it.
     """
     _check_suffix(path, "video")
-    rows = read_rows(path, _VIDEOS)
-    items = [row for row in rows if row is not None]
+    num_left_out = 0
+
+    def short_enough() -> Iterator[Captioned]:
+        nonlocal num_left_out
+        for row in parsed_rows(path, _VIDEOS):
+            if row is None:
+                num_left_out += 1
+            else:
+                yield row
+
+    items = pack_rows(short_enough(), Captioned)
     if not items:
         raise InputError(
-            f"{path}: txt_len is above {MAX_TEXT_LENGTH} in all {len(rows)} rows; give shorter "
+            f"{path}: txt_len is above {MAX_TEXT_LENGTH} in all {num_left_out} rows; give shorter "
             "texts, or leave the column out"
         )
-    return CaptionTable(items, len(rows) - len(items))
+    return CaptionTable(items, num_left_out)
 
 
 def read_captioned_images(path: Path) -> CaptionTable:
@@ -72,7 +83,7 @@ def read_captioned_images(path: Path) -> CaptionTable:
         InputError: naming file and entry, for anything else, an entry without caption among it.
     """
     _check_suffix(path, "image")
-    return CaptionTable(read_rows(path, _IMAGES), 0)
+    return CaptionTable(read_rows(path, _IMAGES, Captioned), 0)
 
 
 def _check_suffix(path: Path, media: Media) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 import reprlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ Columns = dict[str, list[Any]]
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
 _MAX_COLUMNS = 10_000  # tables of annotations have a few
+_ROWS_AT_A_TIME = 1 << 15  # that are read of a Parquet file
 _MAX_MESSAGE = 200  # characters that a message takes over of a file
 _PLAIN_KINDS = "biuf"  # numpy's letters for truth values and numbers
 # What unpickling and reading records of a damaged file can meet.
@@ -144,8 +145,10 @@ def read_pickled_table(path: Path, columns: Collection[str] | None = None) -> Co
         ) from error
 
 
-def read_parquet_table(path: Path, columns: Collection[str] | None = None) -> Columns:
-    """Read columns of a Parquet file.
+def read_parquet_tables(
+    path: Path, columns: Collection[str] | None = None
+) -> Iterator[Columns]:
+    """Read columns of a Parquet file, some thousand rows at a time; at least once.
 
     Args:
         path: the file.
@@ -165,10 +168,11 @@ def read_parquet_table(path: Path, columns: Collection[str] | None = None) -> Co
     try:
         with parquet.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-            table = file.read(columns=names)
+            yield {name: [] for name in names}
+            for rows in file.iter_batches(_ROWS_AT_A_TIME, columns=names):
+                yield {name: rows.column(name).to_pylist() for name in names}
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a Parquet file ({error}); write the file anew") from error
-    return {name: table.column(name).to_pylist() for name in names}
 
 
 def _name(value: Any) -> str:

@@ -8,9 +8,10 @@ Shapes: ``B`` videos, ``Q`` questions, ``T`` frames, ``S`` side of the square fr
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from src.datasets.batches import TensorBatch
 from src.datasets.questions import AnswerLabels, QuestionRow
+from src.datasets.rows import SharedRows, pack_rows
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.unreadable import UnreadableVideo
 from src.datasets.videos import TrainingSample
@@ -39,41 +41,52 @@ class QuestionGroup:
     questions: tuple[LabelledQuestion, ...]
 
 
-def label_questions(
-    rows: Iterable[QuestionRow], labels: AnswerLabels
-) -> tuple[list[tuple[QuestionRow, int]], int]:
-    """Put the label of its answer beside each question.
+class LabelledRows(NamedTuple):
+    """Questions whose answers have labels, in their order."""
 
-    Returns:
-        The questions whose answer has a label, in their order, and how many others were left out.
-    """
-    labelled, num_left_out = [], 0
-    for row in rows:
-        label = labels.label_of(row.answer)
-        if label is None:
-            num_left_out += 1
-        else:
-            labelled.append((row, label))
-    return labelled, num_left_out
+    rows: SharedRows[QuestionRow]
+    labels: Sequence[int]
+    """One for each row."""
+    num_left_out: int
+    """How many others were left out."""
 
 
-def group_questions(
-    labelled: Iterable[tuple[QuestionRow, int]], *, max_group: int
-) -> list[QuestionGroup]:
+def label_questions(rows: SharedRows[QuestionRow], labels: AnswerLabels) -> LabelledRows:
+    """Find the labels of the questions' answers, and leave out questions without one."""
+    found = [labels.label_of(answer) for answer in rows.column("answer")]
+    labelled = [number for number, label in enumerate(found) if label is not None]
+    return LabelledRows(
+        rows.take(labelled),
+        [label for label in found if label is not None],
+        num_left_out=len(found) - len(labelled),
+    )
+
+
+def group_questions(labelled: LabelledRows, *, max_group: int) -> SharedRows[QuestionGroup]:
     """Gather the questions of each video, and cut them into groups of at most ``max_group``.
 
     Videos stand in order of first appearance, and the questions of a video in their order.
     """
     if max_group < 1:
         raise ValueError(f"no groups of {max_group} questions")
-    questions_of: dict[str, list[LabelledQuestion]] = defaultdict(list)
-    for row, label in labelled:
-        questions_of[row.video_id].append(LabelledQuestion(row.question, label))
-    return [
-        QuestionGroup(video_id, tuple(questions[start : start + max_group]))
-        for video_id, questions in questions_of.items()
-        for start in range(0, len(questions), max_group)
-    ]
+    places: dict[str, int] = {}
+    place_of = np.array(
+        [places.setdefault(name, len(places)) for name in labelled.rows.column("video_id")],
+        dtype=np.int64,
+    )
+    order = np.argsort(place_of, kind="stable")
+    texts = labelled.rows.take(order).column("question")
+    labels = np.asarray(labelled.labels, dtype=np.int64)[order].tolist()
+    ends = np.cumsum(np.bincount(place_of)).tolist()
+
+    def groups() -> Iterator[QuestionGroup]:
+        for video_id, (first, end) in zip(places, pairwise([0, *ends]), strict=True):
+            for start in range(first, end, max_group):
+                own = slice(start, min(start + max_group, end))
+                questions = tuple(map(LabelledQuestion, texts[own], labels[own]))
+                yield QuestionGroup(video_id, questions)
+
+    return pack_rows(groups(), QuestionGroup)
 
 
 @dataclass

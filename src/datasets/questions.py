@@ -15,7 +15,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from src.datasets.annotations import Record, RowKind, read_rows
+from src.datasets.annotations import read_rows
+from src.datasets.records import Record, RowKind
+from src.datasets.rows import SharedRows
 from src.errors import InputError
 
 UNTYPED = "other"
@@ -77,9 +79,9 @@ def _plain(answer: str) -> str:
     return answer.strip().casefold()
 
 
-def read_questions(path: Path) -> list[QuestionRow]:
+def read_questions(path: Path) -> SharedRows[QuestionRow]:
     """Read the questions of a ``.jsonl`` or ``.csv`` file; see :func:`read_rows`."""
-    return read_rows(path, _QUESTIONS)
+    return read_rows(path, _QUESTIONS, QuestionRow)
 
 
 def read_answer_labels(path: Path) -> AnswerLabels:

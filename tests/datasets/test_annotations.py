@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.annotations import CaptionRow, read_captions, sha256_of
+from src.datasets.annotations import (
+    _CAPTIONS,
+    CaptionRow,
+    parsed_rows,
+    read_captions,
+    sha256_of,
+)
 from src.errors import InputError
 
 
@@ -31,6 +37,21 @@ def test_jsonl_rows_may_name_the_video_as_csv_does(tmp_path: Path) -> None:
     assert read_captions(path) == [CaptionRow("x", "v1"), CaptionRow("y", "v2")]
 
 
+def test_jsonl_rows_may_have_spaces_around(tmp_path: Path) -> None:
+    row = '{"caption": "x", "clip_name": "v"}'
+    path = _write(tmp_path / "a.jsonl", f"  {row}\n{row} \t\r\n\n\t{row}\r\n{row}")
+    assert read_captions(path) == [CaptionRow("x", "v")] * 4
+
+
+def test_one_parsed_row_after_another(tmp_path: Path) -> None:
+    """A file is not read to its end before the first row is there."""
+    path = _write(tmp_path / "a.jsonl", '{"text": "x", "video_id": "v"}\nno row\n')
+    rows = parsed_rows(path, _CAPTIONS)
+    assert next(rows) == CaptionRow("x", "v")
+    with pytest.raises(InputError, match=r"a\.jsonl:2: not JSON"):
+        next(rows)
+
+
 @pytest.mark.parametrize("video_column", ["clip_name", "video_id"])
 def test_csv_rows(tmp_path: Path, video_column: str) -> None:
     path = _write(
@@ -53,6 +74,12 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             '{"caption": "x", "clip_name": "v"}\n{"caption": \n',
             ["a.jsonl:2", "not JSON"],
         ),
+        (
+            "a.jsonl",
+            '{"caption": "x", "clip_name": "v"} {"caption": "y", "clip_name": "w"}\n',
+            ["a.jsonl:1: not JSON (Extra data at column 36)"],
+        ),
+        ("a.jsonl", "nothing\n", ["a.jsonl:1: not JSON (Expecting value at column 1)"]),
         ("a.jsonl", '{"caption": "x"}\n', ["a.jsonl:1", "'clip_name' (or video_id) is missing"]),
         ("a.jsonl", '{"caption": 3, "clip_name": "v"}\n', ["a.jsonl:1", "'caption'", "int", "3"]),
         ("a.jsonl", '{"caption": "x", "clip_name": " "}\n', ["a.jsonl:1", "'clip_name' is empty"]),

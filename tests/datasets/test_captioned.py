@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
+from src.datasets import dataframes
 from src.datasets.captioned import (
     Captioned,
     read_captioned,
@@ -118,6 +119,20 @@ def test_a_row_without_text_is_named(tmp_path: Path, suffix: str, text: str | No
     place = {".csv": ":3", ".jsonl": ":2"}.get(suffix, ": row 2")
     with pytest.raises(InputError, match=rf"a\{suffix}{place}: field 'text' is (missing|empty)"):
         read_captioned_videos(path)
+
+
+def test_parquet_is_read_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataframes, "_ROWS_AT_A_TIME", 2)
+    rows: list[dict[str, Any]] = [{"video_id": i, "text": f"text {i}"} for i in range(5)]
+    table = read_captioned_videos(_table(tmp_path / "a.parquet", rows))
+    assert [(item.video_id, *item.captions) for item in table.items] == [
+        (str(i), f"text {i}") for i in range(5)
+    ]
+    rows[3]["text"] = " "
+    with pytest.raises(InputError, match="row 4: field 'text' is empty"):
+        read_captioned_videos(_table(tmp_path / "a.parquet", rows))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".pkl"])

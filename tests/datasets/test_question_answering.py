@@ -15,6 +15,7 @@ from src.datasets.question_answering import (
     label_questions,
 )
 from src.datasets.questions import AnswerLabels, QuestionRow
+from src.datasets.rows import pack_rows
 from src.datasets.storage import VideoFolder
 from src.datasets.unreadable import UnreadableVideo
 from src.datasets.videos import FrameReader, TrainingSample, TrainingVideos
@@ -29,14 +30,15 @@ def _row(number: int, video_id: str, answer: str = "ball") -> QuestionRow:
 
 def test_questions_with_unknown_answers_are_left_out_and_counted() -> None:
     rows = [_row(0, "v0", "box"), _row(1, "v0", "cow"), _row(2, "v1"), _row(3, "v2", "Box")]
-    labelled, num_left_out = label_questions(rows, _LABELS)
-    assert labelled == [(rows[0], 1), (rows[2], 0)]
-    assert num_left_out == 2
+    labelled = label_questions(pack_rows(rows, QuestionRow), _LABELS)
+    assert labelled.rows == [rows[0], rows[2]]
+    assert labelled.labels == [1, 0]
+    assert labelled.num_left_out == 2
 
 
 def test_questions_are_grouped_by_video_in_order_of_first_appearance() -> None:
     rows = [_row(i, video) for i, video in enumerate(["b", "a", "b", "c", "b", "a", "b", "b"])]
-    labelled, _ = label_questions(rows, _LABELS)
+    labelled = label_questions(pack_rows(rows, QuestionRow), _LABELS)
     groups = group_questions(labelled, max_group=2)
     named = [(group.video_id, [one.question[-1] for one in group.questions]) for group in groups]
     assert named == [
@@ -48,7 +50,8 @@ def test_questions_are_grouped_by_video_in_order_of_first_appearance() -> None:
 @pytest.mark.parametrize("max_group", [1, 2, 3, 4, 100])
 def test_no_question_is_lost_in_groups(max_group: int) -> None:
     rows = [_row(i, f"v{i * i % 7}", _LABELS.texts[i % 2]) for i in range(23)]
-    groups = group_questions(label_questions(rows, _LABELS)[0], max_group=max_group)
+    labelled = label_questions(pack_rows(rows, QuestionRow), _LABELS)
+    groups = group_questions(labelled, max_group=max_group)
     found = [(group.video_id, one) for group in groups for one in group.questions]
     expected = [(row.video_id, LabelledQuestion(row.question, i % 2)) for i, row in enumerate(rows)]
     assert sorted(found, key=str) == sorted(expected, key=str)
@@ -57,7 +60,7 @@ def test_no_question_is_lost_in_groups(max_group: int) -> None:
 
 def test_groups_hold_at_least_one_question() -> None:
     with pytest.raises(ValueError, match="no groups of 0 questions"):
-        group_questions([], max_group=0)
+        group_questions(label_questions(pack_rows([], QuestionRow), _LABELS), max_group=0)
 
 
 def test_questions_of_a_batch_point_at_their_videos(tmp_path: Path) -> None:
@@ -91,8 +94,8 @@ def test_questions_of_a_batch_point_at_their_videos(tmp_path: Path) -> None:
 
 def test_an_unreadable_video_is_replaced_with_its_questions(tmp_path: Path) -> None:
     videos = write_videos(tmp_path / "videos", ["v0", "v1"], broken=["v0"])
-    labelled, _ = label_questions([_row(0, "v0"), _row(1, "v1"), _row(2, "v1")], _LABELS)
-    groups = group_questions(labelled, max_group=2)
+    rows = pack_rows([_row(0, "v0"), _row(1, "v1"), _row(2, "v1")], QuestionRow)
+    groups = group_questions(label_questions(rows, _LABELS), max_group=2)
     reader = FrameReader(VideoFolder(videos), MadeUpDecoder(), 2, "uniform", frame_size=8)
     sample = TrainingVideos(groups, reader, seed=0, max_attempts=50)[0, 0]
     assert sample.item == groups[1]
