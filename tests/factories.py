@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from src.datasets.annotations import CaptionRow
-from src.datasets.decoding import FrameSelector, VideoReadError
+from src.datasets.decoding import FrameSelector, Video, VideoReadError
 from src.datasets.retrieval import RetrievalBatch
 from src.datasets.storage import VideoFolder
 from src.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
@@ -52,9 +52,10 @@ class MadeUpDecoder:
     def __init__(self) -> None:
         self.reads: Counter[str] = Counter()  # how often each video was read
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        self.reads[path.stem] += 1
-        text = path.read_text()
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        assert isinstance(video, Path)
+        self.reads[video.stem] += 1
+        text = video.read_text()
         if text == BROKEN:
             raise VideoReadError("made to be unreadable")
         frames = []

@@ -18,7 +18,7 @@ BACKENDS = ("horovod", "torch.distributed")
 SCRIPT_FOLDERS = ("tasks", "pretrain")
 OPTIONAL = (
     *("av", "decord", "HanTa", "horovod", "lmdb", "pandas", "PIL", "pyarrow", "tensorboard"),
-    *("torch.utils.tensorboard", "torchvision", "ujson"),
+    *("torch.utils.tensorboard", "torchcodec", "torchvision", "ujson"),
 )
 IMPORTED_LATE = ("src.distributed.horovod",)  # modules that are themselves imported when used
 

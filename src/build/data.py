@@ -11,11 +11,13 @@ import numpy as np
 
 from src.configs.schema import DownstreamConfig, DownstreamDataset, ExperimentConfig
 from src.datasets.augmentation import video_augmentation
-from src.datasets.decoding import make_decoder
+from src.datasets.decoding import Decoder, make_decoder
 from src.datasets.loading import JoinedSets, make_loader
 from src.datasets.mixing import MixedBatches
 from src.datasets.ordering import EpochBatches, Stretch
-from src.datasets.storage import VideoFolder, lost_zeros
+from src.datasets.quarantine import Quarantine
+from src.datasets.rows import SharedRows, pack_rows
+from src.datasets.storage import VideoStorage, lost_zeros, open_videos
 from src.datasets.videos import (
     EvaluationVideos,
     FrameReader,
@@ -27,6 +29,7 @@ from src.distributed.engine import Engine
 from src.errors import InputError
 from src.evaluation.encoding import chunks, shard
 from src.evaluation.sets import EvaluationSet
+from src.training.output import OutputFolder
 from src.training.plan import TrainingData
 
 logger = logging.getLogger(__name__)
@@ -40,14 +43,14 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True, slots=True)
 class Annotations(Generic[Row]):
-    """The rows of an annotation file and the folder with their videos."""
+    """The rows of an annotation file and the storage of their videos."""
 
     name: str
     path: Path
-    rows: list[Row]
-    videos: VideoFolder
+    rows: SharedRows[Row]
+    videos: VideoStorage
     missing: set[str]
-    """Videos that the rows name and the folder lacks."""
+    """Videos that the rows name and the storage lacks."""
 
 
 def read_annotations(
@@ -55,7 +58,7 @@ def read_annotations(
     part: DownstreamDataset,
     *,
     path: Path,
-    read: Callable[[Path], list[Row]],
+    read: Callable[[Path], SharedRows[Row]],
     extension: str,
 ) -> Annotations[Row]:
     """Read one set.
@@ -71,7 +74,7 @@ def read_annotations(
         InputError: if videos are missing and that is not allowed.
     """
     rows = read(path)
-    videos = VideoFolder(Path(part.img), extension=extension)
+    videos = open_videos(Path(part.img), extension=extension)
     missing = check_missing_videos(
         path, rows, videos, name=part.name, allowed=config.allow_missing_videos
     )
@@ -79,17 +82,25 @@ def read_annotations(
 
 
 def check_missing_videos(
-    path: Path, rows: Sequence[OfVideo], videos: VideoFolder, *, name: str, allowed: bool
+    path: Path, rows: SharedRows[Any], videos: VideoStorage, *, name: str, allowed: bool
 ) -> set[str]:
-    """Videos that the rows name and the folder lacks; logged if there are any.
+    """Videos that the rows name and the storage lacks; logged if there are any.
+
+    Args:
+        path: the annotation file.
+        rows: what it holds, of videos.
+        videos: where they are looked for.
+        name: of the set.
+        allowed: going on without some of them is.
 
     Raises:
         InputError: if videos are missing and that is not allowed, or if all are.
     """
-    missing = videos.missing([row.video_id for row in rows])
+    video_ids = list(dict.fromkeys(rows.column("video_id")))
+    missing = videos.missing(video_ids)
     if not missing:
         return set()
-    num_videos = len({row.video_id for row in rows})
+    num_videos = len(video_ids)
     report_missing(
         missing,
         name=name,
@@ -140,35 +151,43 @@ def report_missing(
     logger.warning(found)
 
 
-def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> list[Row]:
+def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> SharedRows[Row]:
     """The rows to train on: those whose videos are there, or the share ``data_ratio`` of them.
 
     The share is the first part of a random order.
     """
-    present = [row for row in annotations.rows if row.video_id not in annotations.missing]
+    present = without_missing(annotations.rows, annotations.missing)
     return keep_share(present, share=config.data_ratio, seed=config.seed)
 
 
-def keep_share(rows: list[Kept], *, share: float, seed: int) -> list[Kept]:
+def without_missing(rows: SharedRows[Kept], missing: set[str]) -> SharedRows[Kept]:
+    """The rows of all videos but these."""
+    if not missing:
+        return rows
+    names = rows.column("video_id")
+    return rows.take([number for number, name in enumerate(names) if name not in missing])
+
+
+def keep_share(rows: SharedRows[Kept], *, share: float, seed: int) -> SharedRows[Kept]:
     """The first part of a random order of the rows; for a share of 1 all of them as they are."""
     if share == 1.0:
         return rows
     order = np.random.default_rng(seed).permutation(len(rows))
-    return [rows[index] for index in order[: max(1, int(share * len(rows)))]]
+    return rows.take(order[: max(1, int(share * len(rows)))])
 
 
-def evaluated_rows(config: ExperimentConfig, rows: Sequence[Kept]) -> Sequence[Kept]:
+def evaluated_rows(config: ExperimentConfig, rows: SharedRows[Kept]) -> SharedRows[Kept]:
     """The rows of an evaluation set that are evaluated: all, or a few to try it out."""
     return rows[:DEBUG_ROWS] if config.debug or config.dry_run else rows
 
 
 def build_training_set(
-    config: ExperimentConfig, items: Sequence[Row], *, videos: VideoFolder
+    config: ExperimentConfig, items: Sequence[Row], *, videos: VideoStorage, decoder: Decoder
 ) -> TrainingVideos[Row]:
     """Items of one training set with the frames of their videos."""
     return TrainingVideos(
         items,
-        frame_reader(config, videos, frame_size=config.crop_img_size),
+        frame_reader(config, videos, frame_size=config.crop_img_size, decoder=decoder),
         seed=config.seed,
         augment=video_augmentation() if config.augmentation == "randaugment" else None,
     )
@@ -238,10 +257,15 @@ def build_evaluation_set(
         engine: the job.
     """
     rows = evaluated_rows(config, annotations.rows)
-    video_ids = list(dict.fromkeys(row.video_id for row in rows))
+    video_ids = pack_rows(dict.fromkeys(rows.column("video_id")), str)
     dataset = EvaluationVideos(
         video_ids,
-        frame_reader(config, annotations.videos, frame_size=config.crop_img_size),
+        frame_reader(
+            config,
+            annotations.videos,
+            frame_size=config.crop_img_size,
+            decoder=build_decoder(config),
+        ),
         num_clips=num_clips,
         frame_order=config.frame_order,
         seed=config.seed,
@@ -266,12 +290,23 @@ def build_evaluation_set(
     )
 
 
-def frame_reader(config: ExperimentConfig, videos: VideoFolder, *, frame_size: int) -> FrameReader:
-    """What reads the frames of a folder's videos, at a height and width of ``frame_size``."""
+def frame_reader(
+    config: ExperimentConfig, videos: VideoStorage, *, frame_size: int, decoder: Decoder
+) -> FrameReader:
+    """What reads the frames of videos, at a height and width of ``frame_size``."""
+    output = OutputFolder(Path(config.output_dir), rank=0)
     return FrameReader(
         videos,
-        make_decoder(config.video_decoder),
+        decoder,
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,
         frame_size=frame_size,
+        quarantine=Quarantine(None if config.dry_run else output.quarantine),
+    )
+
+
+def build_decoder(config: ExperimentConfig) -> Decoder:
+    """What decodes videos, within limits; one is enough for all that is read by one loader."""
+    return make_decoder(
+        config.video_decoder, seconds=config.decode_timeout, megabytes=config.decode_memory
     )

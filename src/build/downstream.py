@@ -1,7 +1,7 @@
 """What a downstream task, finetuned and evaluated on data sets of its own, brings to a run."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 from src.build.data import (
     Annotations,
     Row,
+    build_decoder,
     build_evaluation_set,
     build_training_data,
     build_training_set,
@@ -22,7 +23,7 @@ from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
 from src.datasets.loading import JoinedSets
 from src.datasets.ordering import EpochBatches
-from src.datasets.videos import OfVideo
+from src.datasets.rows import SharedRows
 from src.evaluation.running import Progress
 from src.evaluation.sets import EvaluationSet
 from src.modeling.alpro import AlproModel
@@ -47,7 +48,7 @@ class Evaluator(Protocol):
 class TrainingItems(NamedTuple):
     """What is trained on of one set."""
 
-    items: Sequence[OfVideo]
+    items: SharedRows[Any]
     """What a sample is made of: one item and its video."""
     num_rows: int
     """Rows that the items hold."""
@@ -95,15 +96,20 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
     def training_data(self) -> TrainingData:
         """All training sets of the config as one."""
         sets, description, num_left_out = [], [], 0
+        decoder = build_decoder(self.config)
         for part in self.config.train_datasets:
             found = self.annotations(part)
             chosen = self.training_items(found, training_rows(self.config, found))
-            num_videos = len({item.video_id for item in chosen.items})
+            num_videos = len(set(chosen.items.column("video_id")))
             description.append(
                 f"{part.name}: {chosen.num_rows} {self.ROWS}, {num_videos} videos to train on"
             )
             num_left_out += chosen.num_left_out
-            sets.append(build_training_set(self.config, chosen.items, videos=found.videos))
+            sets.append(
+                build_training_set(
+                    self.config, chosen.items, videos=found.videos, decoder=decoder
+                )
+            )
         dataset = JoinedSets(sets)
         return build_training_data(
             self.config,
@@ -197,7 +203,7 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         """The annotation file of a set."""
 
     @abstractmethod
-    def read_rows(self, path: Path) -> list[Row]:
+    def read_rows(self, path: Path) -> SharedRows[Row]:
         """Read an annotation file."""
 
     @abstractmethod
@@ -205,7 +211,7 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         """What the sets are called; has ``msvd`` in it for those of MSVD."""
 
     @abstractmethod
-    def training_items(self, found: Annotations[Row], rows: list[Row]) -> TrainingItems:
+    def training_items(self, found: Annotations[Row], rows: SharedRows[Row]) -> TrainingItems:
         """What is trained on of some rows of a set."""
 
     @abstractmethod

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from src.configs.layers import INFERENCE_SOURCE, STORED_SOURCE
 from src.configs.loading import Resolved
 from src.configs.schema import DownstreamConfig, ExperimentConfig
+from src.datasets.storage import storage_kind
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
 from src.training.output import OutputFolder, changed_keys, read_stored, run_of
@@ -141,9 +142,10 @@ def _missing_file(key: str, path: Path) -> list[str]:
 
 
 def _missing_folder(key: str, path: str) -> list[str]:
-    if Path(path).is_file():
+    """Say what is wrong with a folder; an LMDB and a tar shard may also be one file."""
+    if Path(path).is_file() and storage_kind(Path(path)) == "folder":
         return [f"{key}: {path} is a file, not a folder."]
-    return [] if Path(path).is_dir() else [f"{key}: there is no folder {path}."]
+    return [] if Path(path).exists() else [f"{key}: there is no folder {path}."]
 
 
 def _missing_vocabulary(config: ExperimentConfig) -> list[str]:

@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from src.build.data import (
+    build_decoder,
     build_training_data,
     check_missing_videos,
     evaluated_rows,
     frame_reader,
     keep_share,
     report_missing,
+    without_missing,
 )
 from src.configs.pretraining import PretrainingDataset, media_of, pretraining_file
 from src.configs.schema import PretrainingConfig
 from src.datasets.augmentation import image_augmentation, video_augmentation
 from src.datasets.captioned import Captioned, Media, read_captioned
+from src.datasets.decoding import Decoder
 from src.datasets.frames import CentreCrop, Pipeline, RandomCrop, RandomFlip, RepeatFrames
 from src.datasets.images import ImageReader
 from src.datasets.loading import JoinedSets, make_loader
 from src.datasets.mixing import MixedBatches
-from src.datasets.storage import VideoFolder
+from src.datasets.rows import SharedRows, pack_rows
+from src.datasets.storage import VideoStorage, open_videos
 from src.datasets.validation import ValidationPairs
 from src.datasets.videos import FrameAugmentation, FrameSource, TrainingVideos
 from src.distributed.engine import Engine
@@ -45,10 +49,10 @@ class CaptionedSet:
 
     name: str
     annotations: Path
-    items: list[Captioned]
+    items: SharedRows[Captioned]
     num_left_out: int
     media: Media
-    videos: VideoFolder | None
+    videos: VideoStorage | None
     """Where videos are; None for images."""
     image_root: Path | None
     """Where the paths of images start."""
@@ -85,11 +89,10 @@ def read_set(
     items, num_left_out = read_captioned(path, media)
     videos = None
     if media == "video":
-        videos = VideoFolder(Path(str(part.img)))
+        videos = open_videos(Path(str(part.img)))
         allowed = config.allow_missing_videos
         missing = check_missing_videos(path, items, videos, name=part.name, allowed=allowed)
-        if missing:
-            items = [item for item in items if item.video_id not in missing]
+        items = without_missing(items, missing)
     root = Path(part.img) if part.img is not None and media == "image" else None
     if media == "image" and looks_for_images:
         _check_missing_images(
@@ -99,10 +102,10 @@ def read_set(
 
 
 def _check_missing_images(
-    path: Path, items: Sequence[Captioned], root: Path | None, *, name: str, allowed: bool
+    path: Path, items: SharedRows[Captioned], root: Path | None, *, name: str, allowed: bool
 ) -> None:
     """Report images that are not there, unless there are so many that looking takes long."""
-    image_ids = dict.fromkeys(item.video_id for item in items)
+    image_ids = dict.fromkeys(items.column("video_id"))
     if len(image_ids) > MAX_IMAGES_CHECKED:
         return
     missing = [image for image in image_ids if not (root or Path()).joinpath(image).is_file()]
@@ -134,7 +137,8 @@ def mix_sets(
         collate: makes a batch of samples.
         engine: the job.
     """
-    dataset = JoinedSets([_training_set(config, one) for one in sets])
+    decoder = build_decoder(config)
+    dataset = JoinedSets([_training_set(config, one, decoder=decoder) for one in sets])
     return build_training_data(
         config,
         dataset,
@@ -169,7 +173,7 @@ def build_validation_set(
     return PairSet(
         name=data.name,
         annotations=data.annotations,
-        video_ids=[item.video_id for item in pairs.items],
+        video_ids=pack_rows((item.video_id for item in pairs.items), str),
         own_batches=own,
         loader=loader,
     )
@@ -181,7 +185,9 @@ def validation_pairs(config: PretrainingConfig, data: CaptionedSet) -> Validatio
     if data.videos is None:
         source, adjust = _image_reader(config, data, random_crop=False), _still(config)
     else:
-        reader = frame_reader(config, data.videos, frame_size=config.resize_size)
+        reader = frame_reader(
+            config, data.videos, frame_size=config.resize_size, decoder=build_decoder(config)
+        )
         source = reader.for_evaluation()
         adjust = CentreCrop(config.crop_img_size)
     return ValidationPairs(
@@ -192,7 +198,9 @@ def validation_pairs(config: PretrainingConfig, data: CaptionedSet) -> Validatio
     )
 
 
-def _training_set(config: PretrainingConfig, data: CaptionedSet) -> TrainingVideos[Captioned]:
+def _training_set(
+    config: PretrainingConfig, data: CaptionedSet, *, decoder: Decoder
+) -> TrainingVideos[Captioned]:
     augments = config.augmentation == "randaugment"
     source: FrameSource
     steps: list[FrameAugmentation]
@@ -201,7 +209,9 @@ def _training_set(config: PretrainingConfig, data: CaptionedSet) -> TrainingVide
         steps = [RandomFlip(FLIP_PROBABILITY), image_augmentation()] * augments
         steps += [_still(config)]
     else:
-        source = frame_reader(config, data.videos, frame_size=config.resize_size)
+        source = frame_reader(
+            config, data.videos, frame_size=config.resize_size, decoder=decoder
+        )
         steps = [RandomCrop(config.crop_img_size)] + [video_augmentation()] * augments
     return TrainingVideos(
         keep_share(data.items, share=config.data_ratio, seed=config.seed),

@@ -1,7 +1,7 @@
 """What is the question answering task's own: its data, its objective, its evaluation."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import filter as names_like
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from src.datasets.questions import (
     read_answer_labels,
     read_questions,
 )
+from src.datasets.rows import SharedRows
 from src.errors import InputError
 from src.evaluation.answers import RESERVED_TYPES, QaOutcome
 from src.evaluation.question_answering import QuestionAnsweringEvaluator
@@ -62,7 +63,7 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
         """The questions of a set."""
         return Path(annotation_file(part, self.config.task))
 
-    def read_rows(self, path: Path) -> list[QuestionRow]:
+    def read_rows(self, path: Path) -> SharedRows[QuestionRow]:
         """Read questions."""
         return read_questions(path)
 
@@ -71,22 +72,23 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
         return self.config.task
 
     def training_items(
-        self, found: Annotations[QuestionRow], rows: list[QuestionRow]
+        self, found: Annotations[QuestionRow], rows: SharedRows[QuestionRow]
     ) -> TrainingItems:
         """Questions whose answers have labels, in groups of the same video."""
-        labelled, num_left_out = label_questions(rows, self.labels)
-        if not labelled:
+        labelled = label_questions(rows, self.labels)
+        if not labelled.rows:
             raise InputError(
                 f"{found.name}: none of the {len(rows)} questions in {found.path} has an answer "
                 f"that is {self._outside(rows)}. Name the file that belongs to this set."
             )
-        if num_left_out:
+        if labelled.num_left_out:
             self._warn(
-                f"{found.name}: {num_left_out} of the {len(rows)} questions in {found.path} are "
-                f"left out of the training, their answers are not {self._outside(rows)}"
+                f"{found.name}: {labelled.num_left_out} of the {len(rows)} questions in "
+                f"{found.path} are left out of the training, their answers are not "
+                f"{self._outside(rows)}"
             )
         groups = group_questions(labelled, max_group=self.config.max_n_example_per_group)
-        return TrainingItems(groups, len(labelled), num_left_out)
+        return TrainingItems(groups, len(labelled.rows), labelled.num_left_out)
 
     def derived(self, data: TrainingData) -> dict[str, Any]:
         """How many questions have no label."""
@@ -103,7 +105,7 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
             InputError: if the accuracy of an answer type would go by the name of another metric,
                 or the loss is to choose the best checkpoint and no answer has a label.
         """
-        taken = sorted({row.answer_type for row in found.rows} & set(RESERVED_TYPES))
+        taken = sorted(set(found.rows.column("answer_type")) & set(RESERVED_TYPES))
         if taken:
             raise InputError(
                 f"{found.path}: answer_type cannot be {' or '.join(map(repr, taken))}, "
@@ -124,12 +126,12 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
                 f"wrong, their answers are not {self._outside(found.rows)}"
             )
 
-    def _num_unknown(self, rows: Sequence[QuestionRow]) -> int:
-        return sum(self.labels.label_of(row.answer) is None for row in rows)
+    def _num_unknown(self, rows: SharedRows[QuestionRow]) -> int:
+        return sum(self.labels.label_of(one) is None for one in rows.column("answer"))
 
-    def _outside(self, rows: Sequence[QuestionRow]) -> str:
+    def _outside(self, rows: SharedRows[QuestionRow]) -> str:
         """In which map answers are not, and which."""
-        unknown = describe_unknown([row.answer for row in rows], self.labels)
+        unknown = describe_unknown(rows.column("answer"), self.labels)
         return f"in {self.config.ans2label_path} (ans2label_path): {unknown}"
 
     def build_model(self) -> AlproForQuestionAnswering:

@@ -13,6 +13,7 @@ from src.configs.options import ALL_RANKS
 from src.configs.schema import DownstreamDataset, RetrievalConfig
 from src.datasets.annotations import CaptionRow, read_captions
 from src.datasets.retrieval import RetrievalCollate
+from src.datasets.rows import SharedRows
 from src.evaluation.report import metrics_table, write_results
 from src.evaluation.retrieval import RetrievalEvaluator, RetrievalOutcome
 from src.evaluation.running import Progress
@@ -31,7 +32,7 @@ class RetrievalRecipe(DownstreamRecipe[RetrievalConfig, CaptionRow, AlproForRetr
         """The captions of a set."""
         return Path(annotation_file(part, None))
 
-    def read_rows(self, path: Path) -> list[CaptionRow]:
+    def read_rows(self, path: Path) -> SharedRows[CaptionRow]:
         """Read captions."""
         return read_captions(path)
 
@@ -42,7 +43,7 @@ class RetrievalRecipe(DownstreamRecipe[RetrievalConfig, CaptionRow, AlproForRetr
     def training_items(
         self,
         found: Annotations[CaptionRow],  # noqa: ARG002
-        rows: list[CaptionRow],
+        rows: SharedRows[CaptionRow],
     ) -> TrainingItems:
         """Pairs of a caption and its video."""
         return TrainingItems(rows, len(rows))

@@ -18,7 +18,10 @@ class DownstreamDataset:
 
     name: str = required("name of the dataset", remedy="Any name does.")
     txt: str | dict[str, str] | None = option(None, "annotation file (.jsonl or .csv)")
-    img: str = required("folder of videos", remedy="Name the folder that holds the videos.")
+    img: str = required(
+        "folder, LMDB or tar shards of videos",
+        remedy="Name the folder, LMDB or tar shards that hold the videos.",
+    )
     ann: str | None = option(None, "annotation file of a pretraining set; not read here")
 
 
@@ -47,7 +50,8 @@ class DownstreamDataOptions(DataOptions):
 
     train_datasets: list[DownstreamDataset] = option(
         [],
-        "training sets; each has name, txt (annotation file) and img (folder of videos)",
+        "training sets; each has name, txt (annotation file) and img (folder, LMDB or tar shards of"
+        " videos)",
         needed="training",
         remedy='Add "train_datasets": [{"name": ..., "txt": ..., "img": ...}].',
     )
@@ -99,7 +103,7 @@ class InferenceOptions:
     )
     inference_img_db: str | None = option(
         None,
-        "folder of videos",
+        "folder, LMDB or tar shards of videos",
         needed="inference",
         remedy="Add --inference_img_db DIR.",
         per_run=True,

@@ -148,10 +148,21 @@ class VideoOptions:
     )
     video_decoder: str = option(
         "auto",
-        "auto takes decord, and PyAV where decord is absent or fails",
-        choices=("auto", "decord", "pyav"),
+        "auto takes PyAV, and decord where PyAV is absent or fails",
+        choices=("auto", "pyav", "decord", "torchcodec"),
         per_run=True,
     )
+    decode_timeout: float = option(
+        60.0,
+        "seconds after which reading a video is cut off: it counts as unreadable, and is not tried"
+        " again (0: never)",
+        minimum=0,
+        per_run=True,
+    )
+    decode_memory: int = option(
+        2048, "megabytes that reading a video may take, else it is cut off (0: any)", minimum=0,
+        per_run=True,
+    )  # fmt: skip
     max_txt_len: int = option(20, "word pieces per text, with [CLS] and [SEP]", minimum=3)
     tokenizer_dir: str = required(
         "folder with the BERT vocabulary", remedy="ALPRO uses ext/bert-base-uncased/."

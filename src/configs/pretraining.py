@@ -27,8 +27,8 @@ class PretrainingDataset:
     txt: str | None = option(None, "another key for the annotation file")
     img: str | None = option(
         None,
-        "folder of videos; for images the folder that their paths start from (null: the current"
-        " one)",
+        "folder, LMDB or tar shards of videos; for images the folder that their paths start from"
+        " (null: the current one)",
     )
     media: str = option(
         "auto",

@@ -81,6 +81,28 @@ def clip_indices(
     return np.stack(clips)
 
 
+def select_frames(
+    num_video_frames: int,
+    *,
+    strategy: str,
+    num_frames: int,
+    num_clips: int,
+    rng: np.random.Generator | None,
+) -> np.ndarray:
+    """Choose as :func:`clip_indices` does, and return the (C * n,) indices of all clips in a row.
+
+    With all but the count of frames bound, this is what decoders call a selector.
+    """
+    indices = clip_indices(
+        strategy,
+        num_video_frames=num_video_frames,
+        num_frames=num_frames,
+        num_clips=num_clips,
+        rng=rng,
+    )
+    return indices.ravel()
+
+
 def evaluation_sampling(strategy: str) -> str:
     """The strategy to evaluate with: ``rand`` becomes ``uniform``, others stay, as in ALPRO."""
     return "uniform" if strategy == "rand" else strategy

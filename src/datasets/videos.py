@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.datasets.batches import TensorBatch
-from src.datasets.decoding import Decoder, VideoReadError
-from src.datasets.sampling import clip_indices, evaluation_sampling
-from src.datasets.storage import VideoFolder
+from src.datasets.decoding import CutOffError, Decoder, VideoReadError
+from src.datasets.quarantine import Quarantine
+from src.datasets.sampling import evaluation_sampling, select_frames
+from src.datasets.storage import VideoStorage
 from src.datasets.transforms import reorder_frames
 from src.datasets.unreadable import UnreadableVideo
 from src.errors import InputError
@@ -91,13 +92,15 @@ class EvaluationVideo:
 class FrameReader:
     """How a set reads frames of its videos."""
 
-    videos: VideoFolder
+    videos: VideoStorage
     decoder: Decoder
     num_frames: int
     sampling: str
     frame_size: int
     evaluates: bool = False
     """``segment`` takes the centre of each segment, not a random frame of it."""
+    quarantine: Quarantine | None = None
+    """Videos that are not tried again."""
 
     def for_evaluation(self) -> FrameReader:
         """The reader with the sampling that evaluation calls for."""
@@ -105,7 +108,7 @@ class FrameReader:
 
     @property
     def root(self) -> Path:
-        """The folder that holds the videos."""
+        """The folder or file that holds the videos."""
         return self.videos.root
 
     def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
@@ -124,27 +127,30 @@ class FrameReader:
         The file is decoded once, whatever the number of clips.
 
         Raises:
-            VideoReadError: the video is missing or unreadable.
+            VideoReadError: the video is missing, unreadable or in quarantine.
         """
-        path = self.videos.find(video_id)
-        if path is None:
-            raise VideoReadError(f"no file for it in {self.videos.root}")
-        select = partial(self._select, num_clips=num_clips, rng=rng)
-        size = self.frame_size
-        frames = self.decoder.read(path, select, height=size, width=size)  # (C*T, 3, S, S)
-        return frames.reshape(num_clips, self.num_frames, *frames.shape[1:])
-
-    def _select(
-        self, num_video_frames: int, *, num_clips: int, rng: np.random.Generator | None
-    ) -> np.ndarray:
-        indices = clip_indices(
-            self.sampling,
-            num_video_frames=num_video_frames,
+        key = f"{self.root}/{video_id}"
+        if self.quarantine is not None and (reason := self.quarantine.reason_for(key)):
+            raise VideoReadError(f"quarantined: {reason}")
+        video = self.videos.fetch(video_id)
+        if video is None:
+            raise VideoReadError(f"no file for it in {self.root}")
+        # Can be sent to the process that decodes, which needs no PyTorch to make use of it.
+        select = partial(
+            select_frames,
+            strategy=self.sampling,
             num_frames=self.num_frames,
             num_clips=num_clips,
             rng=None if self.evaluates and self.sampling == "segment" else rng,
         )
-        return indices.ravel()
+        size = self.frame_size
+        try:
+            frames = self.decoder.read(video, select, height=size, width=size)  # (C*T, 3, S, S)
+        except CutOffError as error:
+            if self.quarantine is not None:
+                self.quarantine.add(key, str(error))
+            raise
+        return frames.reshape(num_clips, self.num_frames, *frames.shape[1:])
 
 
 class TrainingVideos(Dataset[TrainingSample[Item]]):

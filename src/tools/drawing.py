@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.datasets.decoding import VideoReadError, make_decoder
 from src.datasets.sampling import frame_indices
-from src.datasets.storage import VideoFolder
+from src.datasets.storage import open_videos
 from src.errors import InputError
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -37,10 +37,10 @@ UNREADABLE = (120, 120, 120)
 
 
 class VideoStrips:
-    """Reads evenly spaced frames of the videos of a folder."""
+    """Reads evenly spaced frames of stored videos."""
 
     def __init__(self, videos: Path, *, num_frames: int) -> None:
-        self._folder = VideoFolder(videos)
+        self._videos = open_videos(videos)
         self._decoder = make_decoder("auto")
         self._num_frames = num_frames
 
@@ -50,12 +50,12 @@ class VideoStrips:
         Raises:
             InputError: if there is no such video.
         """
-        path = self._folder.find(video_id)
-        if path is None:
-            raise InputError(f"--videos {self._folder.root} holds no video {video_id!r}")
+        video = self._videos.fetch(video_id)
+        if video is None:
+            raise InputError(f"--videos {self._videos.root} holds no video {video_id!r}")
         try:
             evenly = partial(_evenly, num_frames=self._num_frames)
-            frames = self._decoder.read(path, evenly, height=TILE, width=TILE)
+            frames = self._decoder.read(video, evenly, height=TILE, width=TILE)
         except VideoReadError:
             return [Image.new("RGB", (TILE, TILE), UNREADABLE)] * self._num_frames
         return [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]

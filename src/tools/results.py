@@ -27,7 +27,7 @@ def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, pictu
     add = parser.add_argument
     add("--output_dir", type=Path, default=output_dir, help="of a run with results")
     add("--results_dir", type=Path, help="else the newest in output_dir")
-    add("--videos", type=Path, help="folder of the videos, else as the evaluation noted")
+    add("--videos", type=Path, help="folder, LMDB or tar shards, else as the evaluation noted")
     add("--num_frames", type=positive, default=8, help="frames shown per clip, evenly spaced")
     add("--picture", type=Path, help=f"the PNG to write, else {picture} in output_dir")
 

@@ -2,10 +2,10 @@
 
 Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, for pretraining
 entities.txt, under torchrun launchers.json, log.txt, metrics.jsonl, TensorBoard events,
-unreadable_videos.jsonl, run.lock), ``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its
-predecessor restore_backup.pt, damaged ones as ``*.damaged``, ``nonfinite/`` (of an update that
-stopped the run step_<N>_rank_<R>.pt and step_<N>_model.pt), ``results_*/``, and what tools show of
-a run: entities.html.
+unreadable_videos.jsonl, quarantine.jsonl, run.lock), ``ckpt/model_step_<N|best|last>.pt``,
+``restore.pt`` and its predecessor restore_backup.pt, damaged ones as ``*.damaged``, ``nonfinite/``
+(of an update that stopped the run step_<N>_rank_<R>.pt and step_<N>_model.pt), ``results_*/``, and
+what tools show of a run: entities.html.
 """
 
 import json
@@ -34,7 +34,8 @@ RESULT_FILES = (
 WRITTEN = (  # what runs write, or tools about them, as patterns below the output folder
     *("log/args.json", "log/model_config.json", "log/ans2label.json"),
     *("log/launchers.json", "log/entities.txt", "log/log.txt", "log/metrics.jsonl"),
-    *("log/unreadable_videos.jsonl", "log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
+    *("log/unreadable_videos.jsonl", "log/quarantine.jsonl"),
+    *("log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
     *("nonfinite/step_*_rank_*.pt", "nonfinite/step_*_model.pt"),
     *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
     *(f"results_*/step_*/{name}" for name in RESULT_FILES),
@@ -80,6 +81,8 @@ class OutputFolder:
         """Names of the launchers that have started the run's processes."""
         self.metrics = self.log / "metrics.jsonl"
         self.unreadable = self.log / "unreadable_videos.jsonl"
+        self.quarantine = self.log / "quarantine.jsonl"
+        """Videos that were cut off while they were read, and are not tried again."""
         self.nonfinite = root / "nonfinite"
         """What an update that stopped the run can be repeated with."""
         self.restore = root / "restore.pt"

@@ -74,7 +74,7 @@ def test_headtail_needs_an_even_number_of_frames(load: Any) -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"name": "a", "txt": "t"}, "train_datasets.0.img is missing (folder of videos)."),
+        ({"name": "a", "txt": "t"}, "train_datasets.0.img is missing (folder, LMDB or tar"),
         ({"name": "a", "txt": "t", "img": 3}, "train_datasets.0.img is 3; expected text"),
         ({"name": "a", "txt": "t", "img": "v", "images": 1}, "unknown key train_datasets.0.images"),
         ({"name": "a", "txt": {"a": "t"}, "img": "v"}, 'train_datasets.0.txt = {"a": "t"}'),

@@ -264,7 +264,7 @@ def test_a_task_does_not_infer_with_a_run_of_pretraining(
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"img": "drop"}, "train_datasets.0.img is missing (folder of videos)."),
+        ({"img": "drop"}, "train_datasets.0.img is missing (folder, LMDB or tar"),
         ({"img": None}, "train_datasets.0.img is null; expected text that is not empty."),
         ({"weight": 2}, "unknown key train_datasets.0.weight."),
         ({"media": "video"}, "unknown key train_datasets.0.media."),

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets.decoding import DecordDecoder, PyAVDecoder
+from src.datasets.decoding import PyAVDecoder
+from tests.datasets.decoders import installed_decoder
 from tests.shared_data import shared_data
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,10 +33,13 @@ def select(num_video_frames):
 decoder = make_decoder(sys.argv[1])
 shapes = {}
 for path in sorted(Path(sys.argv[2]).iterdir()):
-    try:
-        shapes[path.name] = decoder.read(path, select, height=64, width=96).shape
-    except VideoReadError:
-        shapes[path.name] = None
+    shapes[path.name] = []
+    for video in (path, path.read_bytes()):
+        try:
+            shape = decoder.read(video, select, height=64, width=96).shape
+        except VideoReadError:
+            shape = None
+        shapes[path.name].append(shape)
 print(json.dumps(shapes))
 """
 
@@ -48,16 +52,23 @@ def real() -> Path:
     return shared / "real"
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
-def test_exactly_the_readable_files_give_frames(real: Path, decoder: str) -> None:
-    if decoder == "auto":
-        pytest.importorskip("decord")
+NOT_BY_TORCHCODEC = {
+    "decord_corrupted.mp4",
+    "media3_sample_fragmented_variable_length_sgpd.mp4",
+    "media3_sample_h264_dts_audio.ts",
+}
+"""Readable files that torchcodec gives up on: one packet in them is broken, or a time is odd."""
+
+
+@pytest.mark.parametrize("name", ["auto", "pyav", "torchcodec"])
+def test_exactly_the_readable_files_give_frames(real: Path, name: str) -> None:
+    installed_decoder(name)
     with (real / "odd.tsv").open(newline="") as table:
-        frame_counts = {
-            row["file"]: int(row["frames"] or 0) for row in csv.DictReader(table, delimiter="\t")
+        readable = {
+            row["file"]: row["frames"] > "0" for row in csv.DictReader(table, delimiter="\t")
         }
     run = subprocess.run(
-        [sys.executable, "-c", _READ_ALL, decoder, str(real / "odd")],
+        [sys.executable, "-c", _READ_ALL, name, str(real / "odd")],
         cwd=_REPOSITORY,
         capture_output=True,
         text=True,
@@ -66,21 +77,26 @@ def test_exactly_the_readable_files_give_frames(real: Path, decoder: str) -> Non
     )
     assert run.returncode == 0, run.stderr
     shapes = json.loads(run.stdout)
-    assert shapes.keys() == frame_counts.keys()
-    expected = {name: [4, 3, 64, 96] if n else None for name, n in frame_counts.items()}
-    assert shapes == expected
+    if name == "torchcodec":
+        readable |= dict.fromkeys(NOT_BY_TORCHCODEC, False)
+    assert shapes == {
+        name: [[4, 3, 64, 96] if is_readable else None] * 2
+        for name, is_readable in readable.items()
+    }
 
 
-@pytest.mark.parametrize("degrees", ["90", "180", "270"])
-def test_both_libraries_turn_rotated_videos_the_same_way(real: Path, degrees: str) -> None:
-    pytest.importorskip("decord")
-    path = real / "odd" / f"decord_video_{degrees}.mov"
-    wide, tall = (
-        [
+@pytest.mark.parametrize("name", ["decord", "torchcodec"])
+@pytest.mark.parametrize(
+    "file_name",
+    [f"decord_video_{degrees}.mov" for degrees in (90, 180, 270)]
+    + ["media3_sample_rotate_and_reflect.mp4", "media3_sample_with_color_info.mp4"],
+)
+def test_libraries_turn_rotated_videos_the_same_way(real: Path, file_name: str, name: str) -> None:
+    path = real / "odd" / file_name
+    decoders = (installed_decoder(name), PyAVDecoder())
+    for height, width in [(64, 96), (96, 64)]:
+        theirs, ours = (
             decoder.read(path, lambda _: np.array([1]), height=height, width=width).astype(int)
-            for decoder in (DecordDecoder(), PyAVDecoder())
-        ]
-        for height, width in [(64, 96), (96, 64)]
-    )
-    for by_decord, by_pyav in (wide, tall):
-        assert np.abs(by_decord - by_pyav).mean() < 1.0
+            for decoder in decoders
+        )
+        assert np.abs(theirs - ours).mean() < 2.0

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,20 +51,22 @@ def test_find_prefers_the_datasets_extension(
 
 
 def test_a_folder_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed: list[Path] = []
-    list_folder = Path.iterdir
+    listed: list[str] = []
+    list_folder = os.scandir
 
-    def counted(path: Path) -> Iterator[Path]:
-        listed.append(path)
+    def counted(path: str) -> Any:
+        listed.append(os.path.relpath(path, folder))
         return list_folder(path)
 
-    monkeypatch.setattr(Path, "iterdir", counted)
+    monkeypatch.setattr(os, "scandir", counted)
     videos = VideoFolder(folder)
     assert videos.find("a") == folder / "a.mp4"
     assert listed == [], "the name is as it should be"
-    assert videos.missing(["a", "e", "z", "part/f"]) == ["z"]
+    assert videos.missing(["a", "e", "part/f"]) == []
+    assert listed == [".", "part"]
+    assert videos.missing(["z", "f"]) == ["z"]
     assert [videos.find(name) for name in ("e", "z")] == [folder / "e.wmv", None]
-    assert listed == [folder, folder / "part"]
+    assert listed == [".", "part"], "the subfolder was listed before"
 
 
 def test_missing_lists_each_absent_id_once_in_order(folder: Path) -> None:
@@ -92,6 +95,7 @@ def test_a_file_in_place_of_the_folder_is_named(folder: Path) -> None:
         (["1.mp4"], ["0001.MP4"], "0001.MP4"),
         (["a/1"], ["a/01.avi", "01.mp4"], "a/01.avi"),
         (["a/1"], ["01.mp4"], None),
+        (["1"], ["a/01.mp4"], "a/01.mp4"),
         (["1"], ["10.mp4", "video01.mp4"], None),
         (["0001"], ["1.mp4", "01.mp4"], None),
         (["dog"], ["0001.mp4"], None),
@@ -106,5 +110,87 @@ def test_zeros_that_ids_have_lost_are_told(
 
 def test_files_are_listed_where_ids_were_looked_up(folder: Path) -> None:
     videos = VideoFolder(folder)
-    assert videos.missing(["part/1"]) == ["part/1"]
+    assert videos.missing(["part/d"]) == []
     assert sorted(videos.listed_names()) == ["part/d.mp4", "part/f.Mp4"]
+    assert videos.missing(["part/1"]) == ["part/1"]
+    assert {"part/f.Mp4", "notes.txt", "a.avi"} < set(videos.listed_names())
+
+
+@pytest.mark.parametrize(
+    ("video_id", "expected"),
+    [
+        ("d", "part/d.mp4"),
+        ("f.MP4", "part/f.Mp4"),
+        ("deep", "train/class a/deep.mkv"),
+        ("class a/deep", "train/class a/deep.mkv"),
+        ("class/deep", None),
+        ("same", "same.mp4"),
+        ("two", "train/two.mp4"),
+        ("unknown", "train/unknown.rmvb"),
+        ("unknown.rmvb", "train/unknown.rmvb"),
+        ("bare", "train/bare"),
+        ("vague", None),
+        ("subtitled", None),
+        ("subtitled.srt", None),
+        ("hidden", None),
+        ("inside", None),
+    ],
+)
+def test_files_are_found_in_subfolders(folder: Path, video_id: str, expected: str | None) -> None:
+    for name in (
+        *("train/class a/deep.mkv", "same.mp4", "part/same.mp4", "part/two.avi", "train/two.mp4"),
+        *("train/unknown.rmvb", "train/bare", "train/vague.one", "part/vague.two"),
+        *("train/subtitled.srt", "train/.hidden.mp4", ".hidden/inside.mp4"),
+    ):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.touch()
+    videos = VideoFolder(folder)
+    found = folder / expected if expected else None
+    assert videos.find(video_id) == videos.fetch(video_id) == found
+    assert videos.missing([video_id]) == ([] if expected else [video_id])
+    if expected and expected != "train/bare":
+        known = {videos.find(each): each for each in videos.video_ids()}
+        assert known[found] in (video_id, Path(expected).stem)
+
+
+def test_two_files_of_one_name_in_subfolders_are_named(folder: Path) -> None:
+    for part in ("train", "test"):
+        (folder / part).mkdir()
+        (folder / part / "x.mp4").touch()
+    videos = VideoFolder(folder)
+    told = r"'x' names both test/x\.mp4 and train/x\.mp4"
+    with pytest.raises(InputError, match=told):
+        videos.find("x")
+    with pytest.raises(InputError, match=told):
+        videos.missing(["a", "x"])
+    assert videos.find("train/x") == folder / "train/x.mp4"
+    assert {"train/x", "test/x"} < set(videos.video_ids())
+
+
+def test_every_video_has_an_id_of_its_own(folder: Path) -> None:
+    (folder / "part/x.y.avi").touch()
+    (folder / "x.mp4.avi").touch()
+    (folder / "x.mp4").touch()
+    videos = VideoFolder(folder)
+    names = videos.video_files()
+    assert "notes.txt" not in names
+    found = {videos.find(video_id) for video_id in videos.video_ids()}
+    # g.MP4, g.Mkv and g.mkv differ in capitals only: the ids that capitals tell apart are few
+    assert {folder / name for name in names} - found <= {folder / "g.Mkv"}
+    assert {"a", "a.avi", "x.y", "x"} < set(videos.video_ids())
+
+
+def test_folders_that_hold_themselves_are_walked_once(folder: Path) -> None:
+    (folder / "part/around").symlink_to(folder)
+    (folder / "elsewhere").symlink_to(folder / "part")
+    videos = VideoFolder(folder)
+    assert videos.find("d") is not None
+    assert videos.video_ids().count("d") == 1
+
+
+@pytest.mark.parametrize("video_id", ["", "/", "part/", "a\0b", "x" * 300, "../a", "part"])
+def test_ids_that_no_file_can_have(folder: Path, video_id: str) -> None:
+    videos = VideoFolder(folder)
+    assert videos.find(video_id) is None
+    assert videos.missing([video_id]) == [video_id]

@@ -12,6 +12,7 @@ from src.datasets.decoding import (
     DecordDecoder,
     FrameSelector,
     PyAVDecoder,
+    Video,
     VideoReadError,
 )
 from src.datasets.storage import VideoFolder
@@ -33,8 +34,9 @@ _NUM_VIDEOS = 6
 class StubDecoder:
     """Reads a text file: frame ``i`` of the video is filled with ``i``; "broken" is unreadable."""
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        text = path.read_text()
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        assert isinstance(video, Path)
+        text = video.read_text()
         if text == "broken":
             raise VideoReadError("broken")
         indices = select(int(text)).astype(np.uint8)
@@ -47,9 +49,9 @@ class CountingDecoder(StubDecoder):
     def __init__(self) -> None:
         self.num_reads = 0
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         self.num_reads += 1
-        return super().read(path, select, height=height, width=width)
+        return super().read(video, select, height=height, width=width)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from unittest import mock
 
 import numpy as np
 
-from src.datasets.decoding import FrameSelector
+from src.datasets.decoding import FrameSelector, Video
 from src.distributed.engine import Engine
 from src.distributed.launch import launch_engine
 from src.distributed.many import ManyProcesses
@@ -49,9 +49,10 @@ class TerminatingDecoder(MadeUpDecoder):
         super().__init__()
         self.last_read = last_read
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        frames = super().read(path, select, height=height, width=width)
-        if path.stem.startswith("train") and self.training_reads.total() == self.last_read:
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        frames = super().read(video, select, height=height, width=width)
+        assert isinstance(video, Path)
+        if video.stem.startswith("train") and self.training_reads.total() == self.last_read:
             os.kill(os.getpid(), signal.SIGTERM)
         return frames
 

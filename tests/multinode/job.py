@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 
-from src.datasets.decoding import FrameSelector
+from src.datasets.decoding import FrameSelector, Video
 from src.errors import run_script
 from src.tasks import run_video_retrieval
 from tests.factories import MadeUpDecoder
@@ -37,7 +37,7 @@ class FaultyDecoder(MadeUpDecoder):
         self.wish = folder / FAULT
         self.rank = rank
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         if self.wish.exists():
             wish = json.loads(self.wish.read_text())
             if (wish["rank"], wish["read"]) == (self.rank, self.reads.total()):
@@ -46,7 +46,7 @@ class FaultyDecoder(MadeUpDecoder):
                     os.kill(os.getpid(), signal.SIGKILL)
                 while True:
                     time.sleep(1)
-        return super().read(path, select, height=height, width=width)
+        return super().read(video, select, height=height, width=width)
 
 
 def place() -> dict[str, int | str]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.datasets.decoding import FrameSelector
+from src.datasets.decoding import FrameSelector, Video
 from src.datasets.ordering import Stretch
 from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import Engine, SingleProcess
@@ -43,10 +43,10 @@ class DyingDecoder(MadeUpDecoder):
         super().__init__()
         self.last_read = last_read
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         if self.reads.total() == self.last_read:
             raise KilledError
-        return super().read(path, select, height=height, width=width)
+        return super().read(video, select, height=height, width=width)
 
 
 @dataclass

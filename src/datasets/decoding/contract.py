@@ -11,6 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+Video = Path | bytes
+"""What a decoder reads: a file, or the bytes of one."""
+
 FrameSelector = Callable[[int], np.ndarray]
 """From the number of frames in a video to the (T,) indices of those wanted, in increasing order."""
 
@@ -19,14 +22,18 @@ class VideoReadError(Exception):
     """No frames can be had from this file; the message says why, the caller knows the file."""
 
 
-class Decoder(Protocol):
-    """Reads chosen frames of a video file. Has no state, and can be sent to worker processes."""
+class CutOffError(VideoReadError):
+    """The decoding was ended: it took too long or too much memory, or its process died."""
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+
+class Decoder(Protocol):
+    """Reads chosen frames of a video. Has no state, and can be sent to worker processes."""
+
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, rotated as the file says and squashed to the size asked for.
 
         Args:
-            path: The video file.
+            video: The video file, or its bytes: the frames are the same.
             select: Chooses frames; may be asked more than once where the first count was wrong.
             height: H, in pixels.
             width: W, in pixels.

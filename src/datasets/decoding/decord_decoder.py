@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 
-from src.datasets.decoding.contract import FrameSelector, VideoReadError
+from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
 
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
 
@@ -16,23 +16,27 @@ _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
 class DecordDecoder:
     """Decord resizes (bilinear) and rotates while decoding; one thread per file.
 
+    Where B-frames meet open groups of pictures, MPEG-TS or AVI, or an edit list cuts the beginning
+    off, it returns other frames than those asked for; PyAV does not.
+
     Args:
         check: Looks at a file first, and raises VideoReadError for what decord must not be given:
             it ends the whole process where a damaged header declares billions of frames.
     """
 
-    def __init__(self, check: Callable[[Path], None] | None = None) -> None:
+    def __init__(self, check: Callable[[Video], None] | None = None) -> None:
         self.check = check
 
-    def read(self, path: Path, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
         import decord  # optional: PyAV alone is enough
 
         if self.check is not None:
-            self.check(path)
+            self.check(video)
         decord.logging.set_level(decord.logging.QUIET)
         try:
-            reader = decord.VideoReader(str(path), width=width, height=height, num_threads=1)
+            source = BytesIO(video) if isinstance(video, bytes) else str(video)
+            reader = decord.VideoReader(source, width=width, height=height, num_threads=1)
             num_video_frames = len(reader)
         # decord raises its own error for bad content and RuntimeError for what it cannot open.
         except (decord.DECORDError, RuntimeError) as error:

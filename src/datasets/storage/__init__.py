@@ -1,0 +1,20 @@
+"""Videos by their ids, from a folder, an LMDB or tar shards."""
+
+from src.datasets.storage.choice import open_videos, storage_kind
+from src.datasets.storage.contract import VideoStorage
+from src.datasets.storage.folder import VideoFolder
+from src.datasets.storage.lmdb_videos import VideoLmdb
+from src.datasets.storage.names import VIDEO_EXTENSIONS, folder_trouble, lost_zeros
+from src.datasets.storage.shards import VideoShards
+
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "VideoFolder",
+    "VideoLmdb",
+    "VideoShards",
+    "VideoStorage",
+    "folder_trouble",
+    "lost_zeros",
+    "open_videos",
+    "storage_kind",
+]

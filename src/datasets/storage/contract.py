@@ -1,0 +1,43 @@
+"""What every storage of videos promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from src.datasets.decoding.contract import Video
+
+
+class VideoStorage(Protocol):
+    """Videos by their ids.
+
+    Nothing is opened before it is needed, and then once in each process: a storage can be sent to
+    worker processes, forked or spawned, at any time, and is small when it is sent.
+    """
+
+    @property
+    def root(self) -> Path:
+        """The folder or file that holds them."""
+        ...
+
+    def fetch(self, video_id: str) -> Video | None:
+        """A video's file, or its bytes; ``None`` where the storage has none.
+
+        Raises:
+            VideoReadError: it is there, but cannot be read.
+            InputError: the id names two videos, or the storage is damaged.
+        """
+        ...
+
+    def missing(self, video_ids: Iterable[str]) -> list[str]:
+        """The ids without a video, once each, in order of first appearance."""
+        ...
+
+    def listed_names(self) -> list[str]:
+        """Names of what was seen in looking for ids, for hints such as `lost_zeros`."""
+        ...
+
+    def video_ids(self) -> list[str]:
+        """The ids of all videos, sorted."""
+        ...

@@ -1,0 +1,181 @@
+"""Videos as files in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from src.datasets.storage.listing import Found, Listing
+from src.datasets.storage.names import (
+    VIDEO_EXTENSIONS,
+    folder_trouble,
+    is_hidden,
+    may_be_video,
+    split_extension,
+)
+from src.errors import InputError
+
+Place = tuple[str, str]
+"""A file's folder, from the root ("" is the root itself), and its name."""
+
+
+class VideoFolder:
+    """A folder holding one file per video, named ``<video id><extension>``.
+
+    A file with the dataset's own extension is preferred; where it is absent, any other common video
+    extension will do, and last an unknown one if only one file has that name. Extensions may be in
+    capitals. An id that already carries one names its file itself.
+
+    Ids may name subfolders, and need not: a file that is not where its id says is looked for in all
+    subfolders.
+    """
+
+    def __init__(self, root: Path, *, extension: str = ".mp4") -> None:
+        if not root.is_dir():
+            raise InputError(
+                f"videos: {folder_trouble(root)}; the dataset's `img` must name the folder that "
+                f"holds its videos as <video id>{extension}"
+            )
+        self.root = root
+        self.extension = extension
+        self._listings: dict[str, Listing] = {}
+        """Of folders, named from the root; "" is the root itself."""
+        self._folders: dict[str, list[str]] | None = None
+        """Name without extension -> the folders that have such a file, once all are listed."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_listings": {}, "_folders": None}
+
+    def fetch(self, video_id: str) -> Path | None:
+        """A video's file, or ``None`` where the folder has none."""
+        return self.find(video_id)
+
+    def find(self, video_id: str) -> Path | None:
+        """The file of this video, or ``None`` where the folder has none.
+
+        Raises:
+            InputError: two subfolders have a file of this name.
+        """
+        path = os.path.join(self.root, video_id + self.extension)
+        if os.path.isfile(path):
+            return Path(path)
+        place = self._place(video_id)
+        if place is None:
+            return None
+        path = os.path.join(self.root, *place)
+        return Path(path) if os.path.isfile(path) else None
+
+    def missing(self, video_ids: Iterable[str]) -> list[str]:
+        """The ids without a file, once each, in order of first appearance.
+
+        Raises:
+            InputError: two subfolders have a file of one of these names.
+        """
+        return [name for name in dict.fromkeys(video_ids) if self._place(name) is None]
+
+    def listed_names(self) -> list[str]:
+        """The files' names, from ``root``, in all folders that ids have been looked for in."""
+        return [os.path.join(*place) for place in self._places()]
+
+    def video_files(self) -> list[str]:
+        """Paths of all videos from ``root``, subfolders included, sorted."""
+        self._walk()
+        return sorted(os.path.join(*place) for place in self._places() if self._is_video(place[1]))
+
+    def video_ids(self) -> list[str]:
+        """The ids of all videos, sorted: names without extension, folders only where needed."""
+        self._walk()
+        places = [place for place in self._places() if self._is_video(place[1])]
+        count = Counter(split_extension(name)[0] for _, name in places)
+        ids = []
+        for place in places:
+            stem = split_extension(place[1])[0]
+            is_clear = count[stem] == 1 and split_extension(stem)[1] not in VIDEO_EXTENSIONS
+            ids.append(stem if is_clear else self._own_id(place))
+        return sorted(ids)
+
+    def _places(self) -> Iterator[Place]:
+        for folder, listing in self._listings.items():
+            yield from ((folder, name) for name in listing.names())
+
+    def _is_video(self, name: str) -> bool:
+        extension = split_extension(name)[1]
+        known = extension in VIDEO_EXTENSIONS or extension == self.extension.lower()
+        return not is_hidden(name) and (known or (extension != "" and may_be_video(name)))
+
+    def _own_id(self, place: Place) -> str:
+        """The shortest id that names this file and no other."""
+        folder, name = place
+        stem = split_extension(name)[0]
+        for video_id in (stem, os.path.join(folder, stem), name):
+            try:
+                found = self._place(video_id)
+            except InputError:  # it names another file too
+                continue
+            if found == place:
+                return video_id
+        return os.path.join(folder, name)
+
+    def _place(self, video_id: str) -> Place | None:
+        """Where a video's file lies.
+
+        A folder is listed once, which on network drives is much faster than asking per video.
+        """
+        folder, name = os.path.split(video_id)
+        found = self._listing(folder).find(name, extension=self.extension) if name else None
+        if found is not None:
+            return folder, found.name
+        return self._place_elsewhere(folder, name) if name else None
+
+    def _place_elsewhere(self, folder: str, name: str) -> Place | None:
+        """Where a file lies that is not in the folder its id names, but in one below another."""
+        self._walk()
+        folders = self._folders or {}
+        having = {*folders.get(name, ()), *folders.get(split_extension(name)[0], ())}
+        found: list[tuple[Found, str]] = []
+        for each in having:
+            match = self._listings[each].find(name, extension=self.extension)
+            if match is not None and f"/{each}".endswith(f"/{folder}" if folder else ""):
+                found.append((match, each))
+        found.sort()
+        if not found:
+            return None
+        best = [(each, match.name) for match, each in found if match.rank == found[0][0].rank]
+        if len(best) == 1:
+            return best[0]
+        if not found[0][0].has_known_extension:
+            return None
+        first, second, *_ = (os.path.join(*place) for place in best)
+        raise InputError(
+            f"{self.root}: video id {os.path.join(folder, name)!r} names both {first} and "
+            f"{second}; give ids with their folders, or remove one of the files"
+        )
+
+    def _listing(self, folder: str) -> Listing:
+        if folder not in self._listings:
+            self._listings[folder] = Listing(os.path.join(self.root, folder))
+        return self._listings[folder]
+
+    def _walk(self) -> None:
+        """List all folders, once; hidden ones are left out."""
+        if self._folders is not None:
+            return
+        self._folders = {}
+        pending = [""]
+        seen = set()
+        while pending:
+            folder = pending.pop()
+            status = os.stat(os.path.join(self.root, folder))
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder around it
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            listing = self._listing(folder)
+            pending += [
+                os.path.join(folder, name) for name in reversed(listing.folders) if name[0] != "."
+            ]
+            if folder:
+                for stem in listing.files:
+                    self._folders.setdefault(stem, []).append(folder)

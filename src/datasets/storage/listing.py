@@ -1,0 +1,95 @@
+"""The files of one folder, found by ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from src.datasets.storage.names import (
+    VIDEO_EXTENSIONS,
+    may_be_video,
+    split_extension,
+    with_small_extension,
+)
+
+_LAST_RANK = len(VIDEO_EXTENSIONS) + 2
+"""Of files whose extension is unknown."""
+
+
+class Found(NamedTuple):
+    """A file that an id may name; of several the one with the lowest rank is meant."""
+
+    rank: int
+    name: str
+
+    @property
+    def has_known_extension(self) -> bool:
+        """Whether it is a video for sure."""
+        return self.rank < _LAST_RANK
+
+
+class Listing:
+    """A folder's files by their names without extension, and its subfolders."""
+
+    def __init__(self, folder: str) -> None:
+        self.folders: list[str] = []
+        self.files: dict[str, str | list[str]] = {}
+        """Most names are of one file; a list for each would double what 200,000 of them take."""
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((entry.name, entry.is_dir()) for entry in entries)
+        except (OSError, ValueError):  # no folder, one that must not be read, or no such name
+            return
+        for name, is_folder in found:
+            if is_folder:
+                self.folders.append(name)
+            else:
+                self._add(name)
+
+    def _add(self, name: str) -> None:
+        stem = split_extension(name)[0]
+        others = self.files.get(stem)
+        if others is None:
+            self.files[stem] = name
+        elif isinstance(others, str):
+            self.files[stem] = [others, name]
+        else:
+            others.append(name)
+
+    def names(self) -> Iterator[str]:
+        """All files."""
+        for names in self.files.values():
+            yield from _as_list(names)
+
+    def find(self, name: str, *, extension: str) -> Found | None:
+        """The file that an id without its folder names.
+
+        The dataset's own extension comes first, then one that the id has itself, then the common
+        ones, and last an unknown one, if only one file has it.
+        """
+        own = _as_list(self.files.get(split_extension(name)[0]))
+        longer = _as_list(self.files.get(name))
+        # In reverse, since a.mp4 stands after a.MP4, and wins.
+        by_small_name = {with_small_extension(each): each for each in (*own, *longer)}
+        if by_small_name:
+            for rank, candidate in enumerate(_candidates(name, extension=extension)):
+                if candidate in by_small_name:
+                    return Found(rank, by_small_name[candidate])
+        unknown = [each for each in longer if may_be_video(each)]
+        if name in own and may_be_video(name):
+            unknown = [name]
+        return Found(_LAST_RANK, unknown[0]) if len(unknown) == 1 else None
+
+
+def _candidates(name: str, *, extension: str) -> Iterator[str]:
+    yield name + extension
+    yield with_small_extension(name) if split_extension(name)[1] in VIDEO_EXTENSIONS else ""
+    for common in VIDEO_EXTENSIONS:
+        yield name + common
+
+
+def _as_list(names: str | list[str] | None) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else names

@@ -1,0 +1,89 @@
+"""What PyAV's decoder leaves out changes no frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from src.datasets.decoding import FrameSelector, PyAVDecoder, pyav_decoder
+from tests.datasets.clips import indices_of, write_clip, write_frames
+
+
+def _pick(*indices: int) -> FrameSelector:
+    return lambda _num_video_frames: np.array(indices)
+
+
+def _moving_square(num_frames: int) -> np.ndarray:
+    frames = np.full((num_frames, 64, 80, 3), 40, np.uint8)
+    for index in range(num_frames):
+        frames[index, 8:32, index * 2 : index * 2 + 16] = (250, 160, 90)
+    return frames
+
+
+@pytest.mark.parametrize("group_size", [1, 5, 250])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi", "clip.ts"])
+def test_skipping_what_is_not_wanted_changes_no_pixel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, group_size: int
+) -> None:
+    path = write_frames(tmp_path / name, _moving_square(30), codec=codec, group_size=group_size)
+    selections = [_pick(0), _pick(29), _pick(7, 8, 21), _pick(*range(30)), _pick(3, 3, 28)]
+    decoder = PyAVDecoder()
+    skipping = [decoder.read(path, wanted, height=64, width=80) for wanted in selections]
+    monkeypatch.setattr(pyav_decoder, "_MOST_KEPT_BYTES", 0)  # as for a long video
+    for wanted, frames in zip(selections, skipping, strict=True):
+        np.testing.assert_array_equal(decoder.read(path, wanted, height=64, width=80), frames)
+    monkeypatch.setattr(pyav_decoder._PacketIndex, "has_sound_times", lambda _index: False)
+    for wanted, frames in zip(selections, skipping, strict=True):
+        np.testing.assert_array_equal(decoder.read(path, wanted, height=64, width=80), frames)
+
+
+def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of groups of 5 frames, the two that hold a wanted one."""
+    path = write_clip(tmp_path / "clip.mp4", num_frames=20, group_size=5)
+    decoded: list[Packet] = []
+    decode = pyav_decoder._decode
+
+    def counting(codec: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]:
+        decoded.extend([packet] if packet is not None else [])
+        return decode(codec, packet)
+
+    monkeypatch.setattr(pyav_decoder, "_decode", counting)
+    frames = PyAVDecoder().read(path, _pick(5, 15), height=64, width=64)
+    assert indices_of(frames) == [5, 15]
+    assert len(decoded) == 2
+
+
+def test_a_wrong_count_is_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets that give no frame (here: an invented one) are not chosen."""
+    path = write_clip(tmp_path / "clip.mp4", num_frames=6)
+    index_packets = pyav_decoder._index_packets
+
+    def with_one_more(opened: pyav_decoder._OpenVideo) -> pyav_decoder._PacketIndex:
+        index = index_packets(opened)
+        index.packets.append(index.packets[-1])
+        return index
+
+    monkeypatch.setattr(pyav_decoder, "_index_packets", with_one_more)
+    asked: list[int] = []
+
+    def last(num_video_frames: int) -> np.ndarray:
+        asked.append(num_video_frames)
+        return np.array([num_video_frames - 1])
+
+    frames = PyAVDecoder().read(path, last, height=64, width=64)
+    assert asked == [7, 6]
+    assert indices_of(frames) == [5]
+
+
+def test_a_truncated_file_gives_frames(tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "clip.ts", _moving_square(30))
+    content = path.read_bytes()
+    for video in (content[: len(content) // 2], content[: len(content) // 3]):
+        frames = PyAVDecoder().read(video, lambda n: np.array([0, n - 1]), height=64, width=80)
+        assert frames.shape == (2, 3, 64, 80)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+
+from src.datasets.quarantine import Quarantine
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log" / "quarantine.jsonl"
+
+
+def test_what_one_adds_others_know(path: Path) -> None:
+    one, other = Quarantine(path), Quarantine(path)
+    copy = pickle.loads(pickle.dumps(one))
+    assert one.reason_for("videos/a") is None
+    one.add("videos/a", "took too long")
+    other.add("videos/ü \udcff", "its process ended")
+    for quarantine in (one, other, copy, Quarantine(path)):
+        assert quarantine.reason_for("videos/a") == "took too long"
+        assert quarantine.reason_for("videos/ü \udcff") == "its process ended"
+        assert quarantine.reason_for("videos/b") is None
+
+
+def test_without_a_file_only_this_process_knows() -> None:
+    quarantine = Quarantine(None)
+    quarantine.add("a", "took too long")
+    assert quarantine.reason_for("a") == "took too long"
+    assert Quarantine(None).reason_for("a") is None
+
+
+def test_half_a_line_waits_for_its_other_half(path: Path) -> None:
+    quarantine = Quarantine(path)
+    quarantine.add("a", "took too long")
+    line = json.dumps({"video": "b", "reason": "died"})
+    with path.open("a") as file:
+        file.write(line[:9])
+        file.flush()
+        assert quarantine.reason_for("b") is None
+        assert quarantine.reason_for("a") == "took too long"
+        file.write(line[9:] + "\n")
+        file.flush()
+    assert quarantine.reason_for("b") == "died"
+
+
+@pytest.mark.parametrize("rest", ['{"video": "b"', '{"video": "b"}', "null", "\x00\xff"])
+def test_what_is_no_line_is_passed_over(path: Path, rest: str) -> None:
+    quarantine = Quarantine(path)
+    quarantine.add("a", "took too long")
+    with path.open("ab") as file:
+        file.write(rest.encode("latin-1"))
+    Quarantine(path).add("c", "died")
+    for reader in (quarantine, Quarantine(path)):
+        assert reader.reason_for("a") == "took too long"
+        assert reader.reason_for("b") is None
+        assert reader.reason_for("c") == "died"
+
+
+def test_an_emptied_file_sets_videos_free(path: Path) -> None:
+    quarantine = Quarantine(path)
+    quarantine.add("a", "took too long")
+    assert quarantine.reason_for("a") is not None
+    path.write_text("")
+    assert quarantine.reason_for("a") is None
+
+
+def test_a_file_that_cannot_be_written_to_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "log").write_text("a file, no folder")
+    quarantine = Quarantine(tmp_path / "log" / "quarantine.jsonl")
+    with caplog.at_level(logging.WARNING):
+        quarantine.add("a", "took too long")
+    assert "cannot be written" in caplog.text
+    assert quarantine.reason_for("a") == "took too long"

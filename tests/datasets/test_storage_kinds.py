@@ -1,0 +1,137 @@
+"""What all kinds of storage have in common."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.datasets.decoding import make_decoder
+from src.datasets.storage import (
+    VideoFolder,
+    VideoLmdb,
+    VideoShards,
+    VideoStorage,
+    open_videos,
+    storage_kind,
+)
+from src.datasets.videos import FrameReader
+from src.errors import InputError
+from tests.datasets.clips import indices_of, write_clip
+from tests.datasets.stored import IDS, KINDS, content_of, fetched, store, write_tar
+from tests.shared_data import shared_data
+
+TYPES = {"folder": VideoFolder, "lmdb": VideoLmdb, "shards": VideoShards}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_are_kept_apart_and_found_again(tmp_path: Path, kind: str) -> None:
+    videos = store(tmp_path / kind, kind)
+    assert isinstance(videos, TYPES[kind])
+    assert videos.root == tmp_path / kind
+    assert {video_id: fetched(videos, video_id) for video_id in IDS} == {
+        video_id: content_of(video_id) for video_id in IDS
+    }
+    assert videos.missing(["z", *IDS, "x", "z", "\ud800", ""]) == ["z", "x", "\ud800", ""]
+    assert [videos.fetch(video_id) for video_id in ("z", "x", "\ud800", "", "a" * 600)] == [
+        None
+    ] * 5
+    assert len(videos.listed_names()) == len(IDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_ids_are_listed_in_order(tmp_path: Path, kind: str) -> None:
+    ids = ("b", "A", "x.y", "é", "0001")
+    assert store(tmp_path / kind, kind, ids).video_ids() == ["0001", "A", "b", "x.y", "é"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_may_carry_an_extension(tmp_path: Path, kind: str) -> None:
+    videos = store(tmp_path / kind, kind, ("a", "b.c"))
+    assert [fetched(videos, name) for name in ("a.mp4", "b.c.MP4")] == [
+        *(content_of("a"), content_of("b.c"))
+    ]
+    assert videos.missing(["a.mp4", "b.c.mp4", "a.txt", "b"]) == (
+        ["a.txt", "b"] if kind != "shards" else ["a.txt"]  # of b.c.mp4 WebDataset's key is b
+    )
+
+
+def sizes(videos: VideoStorage) -> list[int]:
+    return [len(fetched(videos, video_id) or b"") for video_id in IDS]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_storages_are_opened_anew_in_each_process(tmp_path: Path, method: str) -> None:
+    storages = [store(tmp_path / kind, kind) for kind in KINDS]
+    expected = [[len(content_of(video_id)) for video_id in IDS]] * 3
+    assert list(map(sizes, storages)) == expected  # the parent has used them already
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(sizes, [*storages, *storages], chunksize=1) == expected * 2
+    assert list(map(sizes, storages)) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_storages_are_small_when_they_are_sent(tmp_path: Path, kind: str) -> None:
+    videos = store(tmp_path / kind, kind, tuple(f"video {i}" for i in range(300)))
+    assert videos.missing(["nowhere"]) == ["nowhere"]
+    sent = pickle.dumps(videos)
+    assert len(sent) < 1000
+    assert len(pickle.loads(sent).video_ids()) == 300
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_frames_are_the_same_from_each_kind(tmp_path: Path, decoder: str) -> None:
+    clips = [write_clip(tmp_path / "clip.mp4")]
+    if (shared := shared_data()) is not None:
+        names = ("mmcv_test", "video7010", "vllama_dog_barking")
+        clips += [shared / "real/videos" / f"{name}.mp4" for name in names]
+    for kind in KINDS:
+        with pytest.importorskip("src.tools.video_writers").open_writer(
+            tmp_path / kind, kind
+        ) as writer:
+            for clip in clips:
+                writer.put(clip.stem, clip)
+    readers = [
+        FrameReader(open_videos(tmp_path / kind), make_decoder(decoder), 4, "uniform", 64)
+        for kind in KINDS
+    ]
+    for clip in clips:
+        folder, *others = (reader.read(clip.stem, rng=None) for reader in readers)
+        assert all(np.array_equal(folder, frames) for frames in others)
+    assert indices_of(readers[1].read("clip", rng=None)) == sorted(
+        set(indices_of(readers[0].read("clip", rng=None)))
+    )
+
+
+def test_the_kind_is_told_by_what_lies_there(tmp_path: Path) -> None:
+    for name in ("videos/a.mp4", "videos/a.tar", "nested/part/a.mp4", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    store(tmp_path / "db", "lmdb")
+    store(tmp_path / "tars", "shards")
+    (tmp_path / "file.lmdb").write_bytes((tmp_path / "db/data.mdb").read_bytes())
+    write_tar(tmp_path / "one.tar", {"a.mp4": b"A"})
+    kinds = {
+        **{"videos": "folder", "nested": "folder", "empty": "folder", "nowhere": "folder"},
+        **{"db": "lmdb", "db/data.mdb": "lmdb", "file.lmdb": "lmdb"},
+        **{"tars": "shards", "tars/000000.tar": "shards", "one.tar": "shards"},
+    }
+    assert {name: storage_kind(tmp_path / name) for name in kinds} == kinds
+    assert fetched(open_videos(tmp_path / "file.lmdb"), "A") == content_of("A")
+    assert fetched(open_videos(tmp_path / "db/data.mdb"), "A") == content_of("A")
+    assert fetched(open_videos(tmp_path / "one.tar"), "a") == b"A"
+    assert open_videos(tmp_path / "videos", extension=".avi").fetch("a") is not None
+
+
+def test_paths_that_hold_nothing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere not found.*img"):
+        open_videos(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"notes\.txt is a file, not a folder"):
+        open_videos(tmp_path / "notes.txt")
+    for storage in (VideoLmdb, VideoShards):
+        with pytest.raises(InputError, match=f"no (LMDB|tar).*{tmp_path.name}|{tmp_path.name}.*no"):
+            storage(tmp_path)
