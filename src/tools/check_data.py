@@ -1,0 +1,85 @@
+"""Check data before training on it: ``python -m src.tools.check_data --config FILE``.
+
+Reads every annotation of a config's sets and looks at every video and image they name, or at all
+videos of a folder, LMDB or shards (``--videos``). Writes ``report.html`` and ``report.json``. The
+exit code is 0 where there is nothing wrong, 1 where problems are found, 2 for wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from src.errors import FAILURE_EXIT_CODE, INTERRUPTED_EXIT_CODE, InputError
+from src.tools.checking.sources import CONFIGS
+from src.tools.command import exit_code_of, not_negative, positive
+
+DEFAULT_OUTPUT = Path("output/data_check")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = _parser()
+    flags, config_flags = parser.parse_known_args(arguments)
+    if config_flags and flags.config is None:
+        parser.error(f"unrecognized arguments: {' '.join(config_flags)}")
+    if flags.annotations and flags.config is not None:
+        parser.error("--annotations goes with --videos; a config names its annotations itself")
+    problems: list[int] = []
+
+    def work() -> None:
+        if find_spec("av") is None:
+            raise InputError("check_data looks into videos with PyAV: `pip install av`")
+        from src.tools.checking.run import check  # --help must not wait for it
+
+        problems.append(check(flags, config_flags))
+
+    try:
+        code = exit_code_of(work)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    return code or (FAILURE_EXIT_CODE if any(problems) else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.tools.check_data",
+        description="Check annotations and videos before training on them. Further flags are those"
+        " of the config's script, such as --num_frm 8.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, help="of pretraining or of any task: all its sets")
+    what.add_argument("--videos", type=Path, help="folder, LMDB or shards: all videos in it")
+    add("--annotations", type=Path, nargs="+", default=[], help="with --videos: what names them")
+    add("--kind", choices=CONFIGS, help="what --config is of (default: as its keys tell)")
+    add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"folder (default: {DEFAULT_OUTPUT})")
+    add("--full", action="store_true", help="decode every frame, not only those training would")
+    add(
+        "--workers",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="processes (default: one per core)",
+    )
+    add(
+        "--seconds",
+        type=not_negative,
+        help="after which a video is given up, 0 for never (default: the config's decode_timeout,"
+        " else 60; with --full ten times that)",
+    )
+    add(
+        "--megabytes",
+        type=not_negative,
+        help="that a video may take, 0 for any (default: the config's decode_memory, else 2048)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The report as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from src.tools.checking.findings import Finding, Kind
+from src.tools.checking.judging import size_told
+from src.tools.checking.report import Checked, Histogram, histograms, sets_told
+from src.tools.checking.style import STYLE
+from src.tools.command import counted
+
+NUM_LISTED = 100  # findings of a kind that the page shows
+NUM_OPEN = 20  # problems of a kind, at most, that are shown without a click
+SUBJECT_WIDTH = 160  # characters of a text that is found, on the page
+JSON_NAME = "report.json"
+
+
+def report_page(checked: Checked) -> str:
+    """The page as HTML."""
+    title = f"Data check: {checked.task.title}"
+    notices = "".join(f'<p class="notice">{escape(notice)}</p>' for notice in checked.notices)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+<p class="pale">{escape(_settings(checked))}</p>
+{_verdict(checked)}
+{notices}
+{_tiles(checked)}
+{_overview(checked)}
+{_sets(checked)}
+{_charts(checked)}
+{_lists(checked)}
+<p class="pale">Everything is in {JSON_NAME} beside this page: all findings, and what was measured
+of each file.</p>
+</main>
+</body>
+</html>
+"""
+
+
+def _settings(checked: Checked) -> str:
+    sampling = checked.task.sampling
+    frames = f"{sampling.num_frames} frames of each video ({sampling.strategy}) were decoded"
+    if checked.full:
+        frames += ", then all others"
+    return f"{checked.when}. {frames}."
+
+
+def _verdict(checked: Checked) -> str:
+    summary = checked.summary()
+    remarks = f"{counted(summary['remarks'], 'remark')} below."
+    if summary["problems"]:
+        found = counted(summary["problems"], "problem")
+        return (
+            f'<p class="verdict bad"><b>{found}</b> to be solved before this is trained on. '
+            f"{remarks}</p>"
+        )
+    return f'<p class="verdict good"><b>No problems.</b> {remarks}</p>'
+
+
+def _tiles(checked: Checked) -> str:
+    summary, tiles = checked.summary(), []
+    for noun in ("videos", "images"):
+        if summary[noun]:
+            tiles.append((f"{summary[noun]:,}", noun))
+    total = summary["videos"] + summary["images"]
+    if total:
+        share = f"{_floored_percent(summary['readable'], total)} %"
+        tiles += [(share, "readable"), (size_told(summary["bytes"]), "in files")]
+    if summary["hours"]:
+        hours = summary["hours"]
+        told = (f"{hours:,.1f}", "hours") if hours >= 1 else (f"{60 * hours:.1f}", "minutes")
+        tiles.append(told)
+    if checked.sets:
+        tiles.append((f"{summary['texts']:,}", "captions or questions"))
+    cells = "".join(
+        f"<div><b>{escape(value)}</b><span>{noun}</span></div>" for value, noun in tiles
+    )
+    return f'<section class="tiles">{cells}</section>'
+
+
+def _floored_percent(part: int, whole: int) -> str:
+    """100 only where that is all."""
+    return f"{int(1000 * part / whole) / 10:g}"
+
+
+def _overview(checked: Checked) -> str:
+    rows = "\n".join(
+        f'<tr><td class="number">{len(found):,}</td>'
+        f'<td><a href="#{name}">{escape(kind.title)}</a></td>'
+        f'<td><span class="chip {kind.level}">{kind.level}</span></td>'
+        f"<td>{escape(kind.remedy)}</td></tr>"
+        for name, kind, found in checked.findings.found()
+    )
+    if not rows:
+        return ""
+    return f"<h2>Found</h2>\n<table>\n{rows}\n</table>"
+
+
+def _sets(checked: Checked) -> str:
+    if not checked.sets:
+        return ""
+    head = "".join(
+        f"<th{' class=number' if number else ''}>{name}</th>"
+        for name, number in [
+            *(("set", False), ("annotations", False), ("texts", True), ("videos or images", True)),
+            *(("there", True), ("broken rows", True), ("left out, too long", True)),
+        ]
+    )
+    rows = []
+    for one in sets_told(checked):
+        numbers = (
+            *("num_texts", "num_videos", "num_present", "num_broken_rows", "num_left_out_rows"),
+        )
+        cells = "".join(f'<td class="number">{one[key]:,}</td>' for key in numbers)
+        name = f'{escape(one["name"])} <span class="pale">{escape(one["key"])}</span>'
+        rows.append(f"<tr><td>{name}</td><td>{escape(one['annotations'])}</td>{cells}</tr>")
+    return f"<h2>Sets</h2>\n<table>\n<tr>{head}</tr>\n{''.join(rows)}\n</table>"
+
+
+def _charts(checked: Checked) -> str:
+    charts = "\n".join(_chart(one) for one in histograms(checked))
+    return f'<h2>Distributions</h2>\n<div class="charts">\n{charts}\n</div>' if charts else ""
+
+
+def _chart(histogram: Histogram) -> str:
+    most = max(count for _, count in histogram.bars)
+    rows = []
+    for position, (name, count) in enumerate(histogram.bars):
+        beyond = histogram.limit is not None and position >= histogram.limit
+        width = 100 * count / most
+        rows.append(
+            f'<div class="row{" beyond" if beyond else ""}"><span>{escape(name)}</span>'
+            f'<div class="track"><div class="bar" style="width: {width:.1f}%"></div></div>'
+            f"<span>{f'{count:,}' if count else ''}</span></div>"
+        )
+    note = f'<p class="pale">{escape(histogram.note)}</p>' if histogram.note else ""
+    title = f'{escape(histogram.title)} <span class="pale">{escape(histogram.unit)}</span>'
+    return f'<article class="chart">\n<h3>{title}</h3>\n{note}{"".join(rows)}\n</article>'
+
+
+def _lists(checked: Checked) -> str:
+    lists = [_list(name, kind, found) for name, kind, found in checked.findings.found()]
+    return "<h2>All findings</h2>\n" + "\n".join(lists) if lists else ""
+
+
+def _list(name: str, kind: Kind, found: Sequence[Finding]) -> str:
+    rows = "\n".join(
+        f"<tr><td>{escape(_short(one.subject))}</td><td>{escape(one.told)}</td>"
+        f'<td class="pale">{escape(one.where)}</td></tr>'
+        for one in found[:NUM_LISTED]
+    )
+    more = ""
+    if len(found) > NUM_LISTED:
+        left = f"{len(found) - NUM_LISTED:,}"
+        more = f'<p class="pale">... and {left} more: findings.{name} in {JSON_NAME}</p>'
+    opened = " open" if kind.level == "problem" and len(found) <= NUM_OPEN else ""
+    return (
+        f'<details id="{name}"{opened}>\n<summary><span class="chip {kind.level}">'
+        f"{len(found):,}</span> {escape(kind.title)}</summary>\n"
+        f"<p>{escape(kind.remedy)}</p>\n<table>\n{rows}\n</table>\n{more}</details>"
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SUBJECT_WIDTH else f"{text[: SUBJECT_WIDTH - 1]}…"

@@ -1,0 +1,156 @@
+"""A whole check: read, look, judge, report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from src.datasets.questions import AnswerLabels, read_answer_labels
+from src.errors import InputError
+from src.tools.checking.annotated import ReadSet, guess_rows, read_set
+from src.tools.checking.findings import Findings
+from src.tools.checking.judging import judge, judge_contents, judge_splits
+from src.tools.checking.page import JSON_NAME, report_page
+from src.tools.checking.probing import collect_media, probe_all
+from src.tools.checking.report import Checked, write_json
+from src.tools.checking.sources import Task, task_of_config, task_of_videos
+from src.tools.checking.texts import (
+    TokenCounter,
+    repetitions,
+    shared_texts,
+    token_lengths,
+    unknown_answers,
+)
+from src.tools.command import counted
+from src.training.writing import write_atomically
+
+PAGE_NAME = "report.html"
+FULL_TIMES = 10  # as long may a video take whose frames are all decoded
+
+
+def check(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
+    """Check what the flags of `check_data` name, and tell it; returns the number of problems.
+
+    Raises:
+        InputError: the config is wrong, or something that it takes is not installed.
+    """
+    task = _task(flags, config_flags)
+    if any(source.of_images for source in task.sets) and find_spec("PIL") is None:
+        raise InputError("check_data looks into images with Pillow: `pip install pillow`")
+    return _tell(_checked(task, flags), flags.output)
+
+
+def _task(flags: argparse.Namespace, config_flags: Sequence[str]) -> Task:
+    if flags.config is not None:
+        return task_of_config(flags.config, kind=flags.kind, flags=config_flags)
+    if not flags.videos.exists():
+        raise InputError(f"--videos: there is no {flags.videos}")
+    for path in flags.annotations:
+        if not path.is_file():
+            raise InputError(f"--annotations: there is no file {path}")
+    rows = {path: guess_rows(path) for path in flags.annotations}
+    return task_of_videos(flags.videos, rows=rows)
+
+
+def _checked(task: Task, flags: argparse.Namespace) -> Checked:
+    findings = Findings()
+    notices: list[str] = []
+    sets = [read_set(source, findings) for source in task.sets]
+    lengths = _check_texts(task, sets, findings, notices)
+    media = collect_media(task, sets, findings)
+    findings.add(judge_splits(media, task.sets))
+    seconds = task.seconds * (FULL_TIMES if flags.full else 1)
+    videos = probe_all(
+        media,
+        sampling=task.sampling,
+        full=flags.full,
+        num_workers=flags.workers,
+        seconds=seconds if flags.seconds is None else flags.seconds,
+        megabytes=task.megabytes if flags.megabytes is None else flags.megabytes,
+        folder=flags.output,
+    )
+    findings.add(judge(videos, sampling=task.sampling))
+    findings.add(judge_contents(videos))
+    return Checked(
+        task=task,
+        full=flags.full,
+        when=time.strftime("%Y-%m-%d %H:%M"),
+        sets=sets,
+        media=media,
+        videos=videos,
+        findings=findings,
+        token_lengths=lengths,
+        notices=notices,
+    )
+
+
+def _check_texts(
+    task: Task, sets: Sequence[ReadSet], findings: Findings, notices: list[str]
+) -> dict[str, Counter[int]]:
+    """Look at all texts; returns how many of each set have so many word pieces."""
+    lengths: dict[str, Counter[int]] = {}
+    counter, labels = _counter(task, notices), _labels(task, notices)
+    for data in sets:
+        findings.add(repetitions(data))
+        if counter is not None and task.texts is not None:
+            limit = task.texts.max_length
+            lengths[data.source.key], found = token_lengths(data, counter, max_length=limit)
+            findings.add(found)
+        if labels is not None and task.labels is not None:
+            findings.add(unknown_answers(data, labels, path=task.labels))
+    findings.add(shared_texts(sets))
+    return lengths
+
+
+def _counter(task: Task, notices: list[str]) -> TokenCounter | None:
+    if task.texts is None:
+        if task.sets:
+            notices.append("Texts were not measured in word pieces: that takes a config.")
+        return None
+    try:
+        return TokenCounter(task.texts)
+    except InputError as error:
+        notices.append(f"Texts were not measured in word pieces: {error}")
+        return None
+
+
+def _labels(task: Task, notices: list[str]) -> AnswerLabels | None:
+    if task.labels is None:
+        return None
+    try:
+        return read_answer_labels(task.labels)
+    except InputError as error:
+        notices.append(f"Answers were not looked up: {error}")
+        return None
+
+
+def _tell(checked: Checked, folder: Path) -> int:
+    """Write the report and print a summary; returns the number of problems."""
+    write_atomically(folder / JSON_NAME, lambda path: write_json(checked, path))
+    page = report_page(checked)
+    write_atomically(
+        folder / PAGE_NAME,
+        lambda path: path.write_text(page, encoding="utf-8", errors="backslashreplace"),
+    )
+    summary = checked.summary()
+    files = counted(summary["videos"] + summary["images"], "file")
+    texts = f", {counted(summary['texts'], 'text')}" if checked.sets else ""
+    print(f"{checked.task.title}: {files}{texts}")
+    for notice in checked.notices:
+        print(f"note: {notice}")
+    found = [(f"{len(some):,}", kind) for _, kind, some in checked.findings.found()]
+    width = max((len(count) for count, _ in found), default=0)
+    for count, kind in found:
+        print(f"  {kind.level:<7}  {count:>{width}}  {kind.title}")
+        if kind.level == "problem":
+            print(f"{'':<{width + 13}}{kind.remedy}")
+    if not found:
+        print("  nothing to be said of them")
+    problems = summary["problems"]
+    verdict = f"{counted(problems, 'problem')} to be solved" if problems else "no problems"
+    print(f"{verdict}; read {folder / PAGE_NAME}, everything is in {folder / JSON_NAME}")
+    return problems

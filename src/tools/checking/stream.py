@@ -1,0 +1,150 @@
+"""What a video file says of itself, and what is in it, by PyAV (FFmpeg's libraries)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import av
+
+from src.datasets.decoding import Video, VideoReadError
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+_MICROSECONDS = 1e6
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What the packets of a stream come to."""
+
+    num_shown: int = 0
+    num_decoded: int = 0
+    num_errors: int = 0
+    num_corrupt: int = 0
+    rotation: int | None = None
+    first: int | None = None
+    """Presentation time in the stream's own units, as the next."""
+    last: int | None = None
+    ended_early: str = ""
+    messages: list[str] = field(default_factory=list)
+
+    def note_time(self, time: int | None) -> None:
+        """Take note of when a frame is shown."""
+        if time is not None:
+            self.first = time if self.first is None else min(self.first, time)
+            self.last = time if self.last is None else max(self.last, time)
+
+
+def describe(video: Video, *, full: bool) -> dict[str, Any]:
+    """Fields of a `Probe`: size, codec, rotation, rate, and lengths as declared and as counted.
+
+    Args:
+        video: the file.
+        full: decode all frames, and tell how many could not be; else only the first one, for the
+            rotation.
+
+    Raises:
+        VideoReadError: there is no video in it.
+    """
+    try:
+        source = io.BytesIO(video) if isinstance(video, bytes) else str(video)
+        with av.open(source, "r", metadata_errors="ignore") as container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+                raise VideoReadError("no video stream that can be decoded")
+            stream.codec_context.thread_count = 1
+            said = {
+                "container": container.format.name,
+                "codec": stream.codec_context.codec.canonical_name,
+                "width": stream.codec_context.width or None,
+                "height": stream.codec_context.height or None,
+                "declared_frames": stream.frames or None,
+                "declared_seconds": _declared_seconds(container.duration, stream),
+            }
+            counted = _count(container.demux(stream), stream.codec_context, full=full)
+            return said | _of_packets(counted, stream, full=full)
+    except av.error.FFmpegError as error:
+        raise VideoReadError(f"{error.strerror}") from error
+
+
+def _declared_seconds(duration: int | None, stream: VideoStream) -> float | None:
+    """The stream's own length, else the file's, which other streams may determine."""
+    if stream.duration and stream.time_base:
+        return round(float(stream.duration * stream.time_base), 3)
+    return round(duration / _MICROSECONDS, 3) if duration and duration > 0 else None
+
+
+def _count(packets: Iterator[Packet], codec: VideoCodecContext, *, full: bool) -> _Counted:
+    counted = _Counted()
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
+            counted.ended_early = str(error.strerror)
+            packet = None
+        if packet is None or not packet.size:
+            if full or counted.rotation is None:
+                _decode(codec, None, counted)
+            if packet is None:
+                return counted
+            continue
+        counted.num_corrupt += packet.is_corrupt
+        if not packet.is_discard:
+            counted.num_shown += 1
+            counted.note_time(packet.pts)
+        if full or counted.rotation is None:
+            _decode(codec, packet, counted)
+
+
+def _decode(codec: VideoCodecContext, packet: Packet | None, counted: _Counted) -> None:
+    try:
+        for frame in codec.decode(packet):
+            counted.num_decoded += 1
+            counted.num_corrupt += frame.is_corrupt
+            if counted.rotation is None:
+                counted.rotation = round(frame.rotation)
+    except av.error.EOFError:
+        pass  # nothing is held back
+    except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        counted.num_errors += 1
+        counted.messages.append(str(error.strerror))
+
+
+def _of_packets(counted: _Counted, stream: VideoStream, *, full: bool) -> dict[str, Any]:
+    troubles = [f"the file ends early ({counted.ended_early})"] if counted.ended_early else []
+    if counted.num_corrupt:
+        troubles.append(f"{counted.num_corrupt} packets or frames are marked as corrupt")
+    if full and counted.num_errors:
+        found = f"{counted.num_errors} of {counted.num_shown} packets cannot be decoded"
+        troubles.append(f"{found} ({counted.messages[0]})")
+    if full and not counted.num_errors and counted.num_decoded < counted.num_shown:
+        troubles.append(f"{counted.num_shown} packets give only {counted.num_decoded} frames")
+    seconds = _seconds(counted, stream)
+    return {
+        "rotation": counted.rotation or 0,
+        "num_frames": counted.num_decoded if full else counted.num_shown,
+        "seconds": seconds,
+        "fps": round(counted.num_shown / seconds, 3) if seconds else None,
+        "trouble": "; ".join(troubles),
+    }
+
+
+def _seconds(counted: _Counted, stream: VideoStream) -> float | None:
+    """From the first frame to the end of the last, taken to last as long as a mean one."""
+    if counted.first is None or counted.last is None or stream.time_base is None:
+        return None
+    between = float((counted.last - counted.first) * stream.time_base)
+    if counted.num_shown < 2 or between <= 0:
+        rate = stream.average_rate or stream.guessed_rate
+        return round(1 / float(rate), 3) if rate else None
+    return round(between * counted.num_shown / (counted.num_shown - 1), 3)

@@ -1,0 +1,117 @@
+"""Reading files whose rows are partly broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.datasets.annotations import read_captions
+from src.errors import InputError
+from src.tools.checking import rows_left
+from src.tools.checking.annotated import guess_rows, read_set
+from src.tools.checking.findings import Findings
+from src.tools.checking.rows_left import read_rows_left
+from src.tools.checking.sources import CheckedSet, Rows
+
+
+def captions_left(path: Path) -> tuple[list[str], list[tuple[str, str]], int]:
+    left = read_rows_left(path, lambda file: list(read_captions(file)))
+    bad = [(row.place.removeprefix(str(path.parent) + "/"), row.reason) for row in left.bad]
+    return [row.video_id for row in left.good], bad, left.num_unseen
+
+
+def test_all_bad_lines_are_told_and_all_good_ones_kept(tmp_path: Path) -> None:
+    lines = [json.dumps({"caption": "a dog", "clip_name": f"v{number}"}) for number in range(1200)]
+    lines[3], lines[4], lines[999] = '{"caption": " ", "clip_name": "v3"}', "nonsense", "[]"
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n\n".join(lines))  # blank lines between them
+    good, bad, _ = captions_left(path)
+    assert good == [f"v{number}" for number in range(1200) if number not in (3, 4, 999)]
+    assert [place for place, _ in bad] == [
+        *("train.jsonl:7", "train.jsonl:9", "train.jsonl:1999")
+    ]
+    assert [reason.split(";")[0] for _, reason in bad] == [
+        "field 'caption' is empty",
+        "not JSON (Expecting value at column 1)",
+        "a JSON object is expected, not list",
+    ]
+
+
+def test_rows_of_csv_may_go_over_lines(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text('video_id,caption\nv0,"a dog,\nthen a cat"\nv1\nv2,\nv3,"a\nb"\n')
+    good, bad, _ = captions_left(path)
+    assert good == ["v0", "v3"]
+    assert [place for place, _ in bad] == ["train.csv:4", "train.csv:5"]
+    assert bad[0][1].startswith("1 field, but the header names 2")
+
+
+def test_lists_of_images_are_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "images.json"
+    entries = [{"image": "a.jpg", "caption": ["x", "y"]}, {"image": "b.jpg"}, 7]
+    path.write_text(json.dumps(entries))
+    findings = Findings()
+    source = CheckedSet("train_datasets.0", "images", "train", path, "captioned images", None)
+    data = read_set(source, findings)
+    assert [row.text for row in data.texts] == ["x", "y"]
+    assert data.num_broken == 2
+    told = [finding.subject for finding in findings.of_kind["broken_row"]]
+    assert told == [f"{path}: entry 2", f"{path}: entry 3"]
+
+
+def test_a_file_that_is_wrong_throughout_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_left, "MAX_BAD_ROWS", 300)
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"caption": "no id"}\n' * 2000)
+    good, bad, num_unseen = captions_left(path)
+    assert (good, len(bad), num_unseen) == ([], 512, 2000 - 512)  # whole blocks
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b"id,text\n1,x\n", "no column"),
+        ("a.jsonl", b'{"caption": "\xff"}', "not UTF-8"),
+        ("a.jsonl", b"", "no caption"),
+        ("a.txt", b"", "annotation files end in"),
+        ("a.parquet", b"PAR1", ""),
+    ],
+)
+def test_files_without_any_row_are_one_finding(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    findings = Findings()
+    rows: Rows = "captioned videos" if name.endswith("parquet") else "captions"
+    data = read_set(CheckedSet("val_datasets.0", "one", "val", path, rows, tmp_path), findings)
+    (finding,) = findings.of_kind["unreadable_annotations"]
+    assert data.texts == []
+    assert told in finding.told
+    assert finding.where == "one (val_datasets.0)"
+
+
+def test_readers_errors_without_a_row_are_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not found"):
+        captions_left(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("a.jsonl", '\n{"question": "who", "video_id": "v", "answer": "x"}', "questions"),
+        ("a.csv", "question,video_id,answer\n", "questions"),
+        ("a.jsonl", '{"caption": "x", "clip_name": "v"}', "captioned videos"),
+        ("a.jsonl", '{"image": "a.jpg", "caption": "x"}', "captioned images"),
+        ("a.json", "[]", "captioned images"),
+        ("a.jsonl", "nonsense", "captioned videos"),
+    ],
+)
+def test_what_a_file_holds_is_seen(tmp_path: Path, name: str, content: str, rows: Rows) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    assert guess_rows(path) == rows
