@@ -1,0 +1,1 @@
+"""Transcoding videos so that training reads them fast."""
