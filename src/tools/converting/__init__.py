@@ -1,0 +1,1 @@
+"""Converters from the annotation files of public data sets to the project's JSON lines."""

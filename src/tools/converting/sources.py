@@ -1,0 +1,212 @@
+"""Finding and reading the files that a data set is published in: in folders, archives, compressed.
+
+Files are known by their published names; capitals and a further ``.gz`` make no difference.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from src.errors import InputError
+
+SUFFIXES = (".json", ".csv", ".txt", ".pkl")
+"""What annotations are published as; other files of a folder are not looked at."""
+PACKED = ".gz"
+_NUM_NAMED = 8  # files found that a message names
+_NO_ANNOTATIONS = ("__MACOSX", ".ipynb_checkpoints")  # folders that systems leave behind
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A published file, wherever it lies."""
+
+    where: str
+    """What messages call it: its path, or ``archive.zip:member``."""
+    name: str
+    """Its name without folders and ``.gz``."""
+    read: Callable[[], bytes]
+
+    def text(self) -> str:
+        """What the file says.
+
+        Raises:
+            InputError: it cannot be read, or is not UTF-8.
+        """
+        try:
+            return self.data().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.where}: not UTF-8 text ({error}); convert the file to UTF-8"
+            ) from error
+
+    def data(self) -> bytes:
+        """The file's bytes, unpacked.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            return self.read()
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{self.where}: cannot be read ({error}); get the file anew"
+            ) from error
+
+    def json(self, kind: type, *, expected: str) -> Any:
+        """The file's JSON, which must be of a kind: ``list`` or ``dict``.
+
+        Args:
+            kind: of the outermost value.
+            expected: what the file holds as it is published, for messages.
+
+        Raises:
+            InputError: it is something else.
+        """
+        try:
+            value = json.loads(self.text())
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{self.where}: not JSON ({error.msg} at line {error.lineno}, column "
+                f"{error.colno}); {expected} is expected. Is the download complete?"
+            ) from error
+        if not isinstance(value, kind):
+            raise InputError(
+                f"{self.where}: {expected} is expected, but found is a {type(value).__name__} "
+                f"of {len(value) if hasattr(value, '__len__') else 1}"
+            )
+        return value
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Where each line stands, and what it says, without blank ones and comments (``#``)."""
+        for number, line in enumerate(self.text().splitlines(), start=1):
+            if line.strip() and not line.startswith("#"):
+                yield f"{self.where}:{number}", line.strip()
+
+    def table(self, *columns: str) -> list[dict[str, str]]:
+        """The rows of a CSV file whose header must name these columns, among others."""
+        reader = csv.DictReader(io.StringIO(self.text(), newline=""))
+        found = list(reader.fieldnames or ())
+        if missing := [column for column in columns if column not in found]:
+            raise InputError(
+                f"{self.where}: no column {missing[0]!r} in the header {found}; the published "
+                f"file names {', '.join(columns)} in its first line"
+            )
+        return [{column: row[column] or "" for column in columns} for row in reader]
+
+
+class Sources:
+    """All files that were given: themselves, in folders at any depth, or in zip archives."""
+
+    def __init__(self, given: Sequence[Path]) -> None:
+        self._given = given
+        self.files = [file for path in given for file in _files_in(path)]
+
+    def find(self, *names: str) -> SourceFile | None:
+        """The file of the first of these names that is there.
+
+        Raises:
+            InputError: two files have that name.
+        """
+        for name in names:
+            found = [file for file in self.files if file.name.lower() == name.lower()]
+            if len(found) > 1:
+                both = " and ".join(file.where for file in found[:2])
+                raise InputError(f"--source: there is more than one {name}: {both}; give one")
+            if found:
+                return found[0]
+        return None
+
+    def need(self, *names: str, of: str) -> SourceFile:
+        """The file of the first of these names, which must be there.
+
+        Args:
+            names: what it may be called.
+            of: what it belongs to, for the message.
+        """
+        return self.find(*names) or self.refuse(" or ".join(names), of=of)
+
+    def refuse(self, expected: str, *, of: str) -> Any:
+        """Say what is missing, and what there is instead.
+
+        Raises:
+            InputError: always.
+        """
+        found = ", ".join(file.name for file in self.files[:_NUM_NAMED]) or "no file of this kind"
+        more = ", ..." if len(self.files) > _NUM_NAMED else ""
+        looked = ", ".join(str(path) for path in self._given)
+        raise InputError(
+            f"--source: {of} needs {expected}, but {looked} holds {found}{more}; give the "
+            "published files under their own names, or the folder they are in"
+        )
+
+
+def field(entry: Any, key: str, kind: type | tuple[type, ...], *, where: str) -> Any:
+    """The value of an entry under a key.
+
+    Raises:
+        InputError: there is none, or one of another kind.
+    """
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: an object is expected, not {type(entry).__name__} ({entry!r})")
+    if key not in entry:
+        raise InputError(f"{where}: no {key!r} (found: {sorted(map(str, entry))})")
+    value = entry[key]
+    if not isinstance(value, kind):
+        raise InputError(f"{where}: {key!r} is {value!r}, of type {type(value).__name__}")
+    return value
+
+
+def _files_in(path: Path) -> Iterator[SourceFile]:
+    if path.is_dir():
+        for member in sorted(path.rglob("*")):
+            if _is_wanted(member.relative_to(path).parts) and member.is_file():
+                yield _source_file(str(member), member.name, member.read_bytes)
+    elif not path.is_file():
+        raise InputError(f"--source: {path}: no such file or folder")
+    elif path.suffix.lower() == ".zip":
+        yield from _files_in_archive(path)
+    else:
+        yield _source_file(str(path), path.name, path.read_bytes)
+
+
+def _files_in_archive(path: Path) -> Iterator[SourceFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [name for name in archive.namelist() if not name.endswith("/")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"--source: {path}: not a zip archive ({error})") from error
+    for member in sorted(members):
+        inner = PurePosixPath(member)
+        if _is_wanted(inner.parts):
+            yield _source_file(f"{path}:{member}", inner.name, partial(_read_member, path, member))
+
+
+def _is_wanted(parts: tuple[str, ...]) -> bool:
+    name = parts[-1].lower().removesuffix(PACKED)
+    hidden = parts[-1].startswith(".") or any(part in _NO_ANNOTATIONS for part in parts)
+    return name.endswith(SUFFIXES) and not hidden
+
+
+def _source_file(where: str, name: str, read: Callable[[], bytes]) -> SourceFile:
+    if name.lower().endswith(PACKED):
+        return SourceFile(where, name[: -len(PACKED)], partial(_unpacked, read))
+    return SourceFile(where, name, read)
+
+
+def _unpacked(read: Callable[[], bytes]) -> bytes:
+    return gzip.decompress(read())
+
+
+def _read_member(path: Path, member: str) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(member)
