@@ -1,126 +1,69 @@
-"""Benchmarks: ``python -m src.tools.bench scaling --config CONFIG [--KEY VALUE ...]``.
+"""Benchmarks: ``python -m src.tools.bench {decode,loader,annotations,scaling} [flags]``.
 
-``scaling`` trains on made-up batches with one process and with several, under each engine, in one
-run, and prints the time of an update and the share of it that goes into communication.
+Each compares what it measures side by side, in one run, and prints a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from statistics import mean, median
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from src.errors import RunError
-from src.tools.bench_updates import Measured, read_measured
-from src.tools.command import exit_code_of, positive
-from src.tools.results import markdown_table
-
-HEADER = (
-    *("engine", "processes", "ms an update (lowest to highest round)"),
-    *("as a multiple of one process", "pairs a second, as a multiple", "communication"),
-)
+from src.tools import bench_annotations, bench_decode, bench_loader, bench_scaling
+from src.tools.command import exit_code_of
 
 
-class Job(NamedTuple):
-    """One way to start."""
+class Benchmark(NamedTuple):
+    """A subcommand."""
 
-    engine: str
-    num_processes: int
+    summary: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None] | None
+    """Measures and prints; None where further flags are keys of a config."""
 
-    def command(self) -> list[str]:
-        """What launches a module."""
-        size = str(self.num_processes)
-        here = Path(sys.executable).parent
-        if self.engine == "horovod":
-            return [str(here / "horovodrun"), "-np", size, sys.executable, "-m"]
-        if self.engine == "torch":
-            return [str(here / "torchrun"), "--nproc_per_node", size, "-m"]
-        return [sys.executable, "-m"]
+
+BENCHMARKS = {
+    "decode": Benchmark(
+        "frames from files, by each decoder and from each storage",
+        bench_decode.add_flags,
+        bench_decode.run,
+    ),
+    "loader": Benchmark(
+        "the whole path from a file into a batch",
+        bench_loader.add_flags,
+        bench_loader.run,
+    ),
+    "annotations": Benchmark(
+        "reading rows, and what workers hold of them",
+        bench_annotations.add_flags,
+        bench_annotations.run,
+    ),
+    "scaling": Benchmark(
+        "updates by one process and by several, under each engine", bench_scaling.add_flags, None
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m src.tools.bench",
-        description="Measure how fast this machine trains.",
+        description="Measure how fast this machine reads videos and trains.",
         allow_abbrev=False,
     )
-    benchmarks = parser.add_subparsers(required=True, metavar="BENCHMARK")
-    scaling = benchmarks.add_parser(
-        "scaling",
-        help="updates by one process and by several, under each engine",
-        description="Time updates of retrieval training by one process and by several, with equal"
-        " batches per process. Further flags change keys of the config.",
-        allow_abbrev=False,
-    )
-    scaling.add_argument("--config", required=True, help="JSON of a retrieval experiment")
-    scaling.add_argument("--processes", type=positive, default=2, help="how many (default 2)")
-    scaling.add_argument("--updates", type=positive, default=20, help="in a round (default 20)")
-    scaling.add_argument(
-        "--rounds", type=positive, default=3, help="each runs all jobs once, in turn (default 3)"
-    )
+    subparsers = parser.add_subparsers(required=True, metavar="BENCHMARK", dest="benchmark")
+    for name, benchmark in BENCHMARKS.items():
+        benchmark.add_flags(
+            subparsers.add_parser(name, help=benchmark.summary, allow_abbrev=False)
+        )
     flags, keys = parser.parse_known_args(arguments)
-    return exit_code_of(lambda: _print_scaling(flags, ["--config", flags.config, *keys]))
-
-
-def _print_scaling(flags: argparse.Namespace, keys: Sequence[str]) -> None:
-    engines = ["torch"] if find_spec("horovod") is None else ["torch", "horovod"]
-    several = [Job(engine, flags.processes) for engine in engines]
-    found: dict[Job, list[Measured]] = {}
-    for number in range(flags.rounds):
-        for job in [Job("single", 1), *several]:
-            print(f"round {number + 1}: {job.engine}, {job.num_processes}", file=sys.stderr)
-            found.setdefault(job, []).append(run_job(job, keys, num_updates=flags.updates))
-    print(scaling_table(found))
-
-
-def run_job(job: Job, keys: Sequence[str], *, num_updates: int) -> Measured:
-    """Run one job of ``src.tools.bench_updates``, with one thread for each process.
-
-    Raises:
-        RunError: if it fails.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "measured.json"
-        done = subprocess.run(
-            [*job.command(), "src.tools.bench_updates", str(path), str(num_updates), *keys],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RunError(f"{' '.join(done.args)} failed:\n{done.stdout}{done.stderr}")
-        return read_measured(path)
-
-
-def scaling_table(found: dict[Job, list[Measured]]) -> str:
-    """Markdown: one row for each job, compared with the first."""
-    times = {job: [median(one.seconds) for one in rounds] for job, rounds in found.items()}
-    (base, first), *_ = found.items()
-    rows = []
-    for job, rounds in found.items():
-        slower = median(times[job]) / median(times[base])
-        low, middle, high = (1000 * pick(times[job]) for pick in (min, median, max))
-        share = mean(one.communication for one in rounds)
-        rows.append(
-            (
-                *(job.engine, str(job.num_processes), f"{middle:.1f} ({low:.1f} to {high:.1f})"),
-                *(f"{slower:.2f}", f"{job.num_processes / slower:.2f}", f"{100 * share:.1f} %"),
-            )
-        )
-    note = (
-        f"{first[0].num_parameters:,} trainable parameters, {first[0].num_pairs} pairs per process "
-        "and update, one thread per process."
-    )
-    return f"{markdown_table(HEADER, rows)}\n\n{note}"
+    run = BENCHMARKS[flags.benchmark].run
+    if run is None:
+        return exit_code_of(lambda: bench_scaling.run(flags, keys))
+    if keys:
+        parser.error(f"unrecognized arguments: {' '.join(keys)}")
+    return exit_code_of(lambda: run(flags))
 
 
 if __name__ == "__main__":

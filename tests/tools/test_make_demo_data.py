@@ -99,7 +99,7 @@ def test_siblings_meet_in_the_demos_batches_of_questions(made: Path) -> None:
     max_group = config["max_n_example_per_group"]
     assert max_group >= (NUM_QUESTIONS["train"] or 0)
     labels = read_answer_labels(made / "txt/ans2label.json")
-    labelled, _ = label_questions(read_questions(made / "txt/train_qa.jsonl"), labels)
+    labelled = label_questions(read_questions(made / "txt/train_qa.jsonl"), labels)
     names = [group.video_id for group in group_questions(labelled, max_group=max_group)]
     assert config["shuffle_block"] == 2
     blocks = list(zip(names[::2], names[1::2], strict=True))

@@ -7,7 +7,8 @@ import pytest
 
 from src.errors import run_script
 from src.tools import bench_updates
-from src.tools.bench import Job, main, run_job, scaling_table
+from src.tools.bench import main
+from src.tools.bench_scaling import Job, run_job, scaling_table
 from src.tools.bench_updates import Measured, read_measured
 from tests.factories import TinyExperiment
 
