@@ -19,6 +19,7 @@ from src.configs.fields import Option, options_of
 from src.configs.loading import load_config
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
 from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from tests.test_structure import imported_by
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -41,7 +42,7 @@ OWN_PATH = re.compile(r"`((?:src|run_scripts|env|config_release|tests|docs|\.ci)
 VARIABLE = re.compile(r"`([A-Z]+_[A-Z_]+|HOSTS|STEP)`")
 ASSIGNMENT = re.compile(r"([A-Z_]+)=")
 EXAMPLE = "my_"  # begins the names of files that a reader is told to make
-READERS_OWN_TOOLS = ("cd", "git", "pre-commit", "source", "tensorboard")
+READERS_OWN_TOOLS = ("cd", "cp", "git", "pre-commit", "source", "tensorboard")
 SHELL_FILES = [path for folder in ("run_scripts", "env") for path in (ROOT / folder).glob("*.sh")]
 
 
@@ -220,8 +221,9 @@ def check_module(module: str, *arguments: str) -> None:
     if module == "pytest":
         return
     source = source_of(module)
-    for shared in re.findall(r"^from (src\.tools\.\w+) import", source, re.MULTILINE):
-        source += source_of(shared)  # tools may share flags
+    for shared in imported_by(ROOT / f"{module.replace('.', '/')}.py"):
+        if re.fullmatch(r"src\.tools\.\w+", shared):
+            source += source_of(shared)  # tools may share flags
     for flag in (word for word in arguments if word.startswith("--")):
         assert f'"{flag}"' in source
 
@@ -230,9 +232,9 @@ def source_of(module: str) -> str:
     return (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
 
 
-def test_the_example_config_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_configs_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    blocks = CODE_BLOCK.findall(README.read_text(encoding="utf-8"))
+    blocks = [block for page in PAGES for block in CODE_BLOCK.findall(page.read_text("utf-8"))]
     examples = [text for language, text in blocks if language == "json" and "_datasets" in text]
     assert examples
     for number, text in enumerate(examples):
