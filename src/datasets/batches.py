@@ -1,13 +1,15 @@
-"""What all batches can do: travel to a device."""
+"""What all batches are made by, and can do: travel to a device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 
 @dataclass
@@ -26,3 +28,13 @@ class TensorBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+
+
+def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
+    """Stack arrays of one shape; in a loader's worker, in memory that it shares with the trainer.
+
+    To make a batch elsewhere first costs a second copy of all frames, of which two workers lost
+    a tenth of their speed.
+    """
+    batch: Tensor = default_collate([torch.from_numpy(array) for array in arrays])
+    return batch

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.datasets.batches import TensorBatch
+from src.datasets.batches import TensorBatch, stacked
 from src.datasets.captioned import Captioned, Media
 from src.datasets.masking import IGNORED, draw_region, mask_tokens
 from src.datasets.tokenization import Tokenizer, tokenize
@@ -72,7 +72,7 @@ class PretrainCollate:
         ids, mask = self._tokenized(pairs)
         masked_ids, labels = self._masked(pairs, ids, mask)
         return PretrainBatch(
-            frames=_stacked([pair.frames for pair in pairs], empty=(0, 0, 3, 0, 0)),
+            frames=_stacked_or_empty([pair.frames for pair in pairs], empty=(0, 0, 3, 0, 0)),
             text_ids=ids,
             text_mask=mask,
             masked_ids=masked_ids,
@@ -134,14 +134,14 @@ class PretrainCollate:
             )
             for pair in pairs
         ]
-        return _stacked(regions, empty=(0, num_per_side, num_per_side), dtype=torch.bool)
+        return _stacked_or_empty(regions, empty=(0, num_per_side, num_per_side), dtype=torch.bool)
 
 
-def _stacked(
+def _stacked_or_empty(
     arrays: Sequence[np.ndarray], *, empty: tuple[int, ...], dtype: torch.dtype = torch.uint8
 ) -> Tensor:
     """The arrays as one tensor, of the shape ``empty`` and the given type if there are none."""
-    return torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(empty, dtype=dtype)
+    return stacked(arrays) if arrays else torch.empty(empty, dtype=dtype)
 
 
 def _media_of(pairs: Sequence[TrainingSample[Captioned]]) -> Media:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.datasets.batches import TensorBatch
+from src.datasets.batches import TensorBatch, stacked
 from src.datasets.questions import AnswerLabels, QuestionRow
 from src.datasets.rows import SharedRows, pack_rows
 from src.datasets.tokenization import Tokenizer, tokenize
@@ -116,7 +116,7 @@ class QaCollate:
         texts = [one.question for _, one in asked]
         ids, mask = tokenize(self.tokenizer, texts, max_length=self.max_length)
         return QaBatch(
-            frames=torch.from_numpy(np.stack([sample.frames for sample in samples])),
+            frames=stacked([sample.frames for sample in samples]),
             text_ids=ids,
             text_mask=mask,
             labels=torch.tensor([one.label for _, one in asked]),

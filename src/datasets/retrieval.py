@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from src.datasets.annotations import CaptionRow
-from src.datasets.batches import TensorBatch
+from src.datasets.batches import TensorBatch, stacked
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.unreadable import UnreadableVideo
 from src.datasets.videos import TrainingSample
@@ -42,7 +40,7 @@ class RetrievalCollate:
         captions = [sample.item.caption for sample in samples]
         ids, mask = tokenize(self.tokenizer, captions, max_length=self.max_length)
         return RetrievalBatch(
-            frames=torch.from_numpy(np.stack([sample.frames for sample in samples])),
+            frames=stacked([sample.frames for sample in samples]),
             text_ids=ids,
             text_mask=mask,
             video_ids=[sample.item.video_id for sample in samples],

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.datasets.batches import TensorBatch
+from src.datasets.batches import TensorBatch, stacked
 from src.datasets.decoding import CutOffError, Decoder, VideoReadError
 from src.datasets.quarantine import Quarantine
 from src.datasets.sampling import evaluation_sampling, select_frames
@@ -260,7 +259,7 @@ def collate_videos(videos: Sequence[EvaluationVideo]) -> VideoBatch:
     """Gather the readable videos of a chunk, and list the others."""
     read = [(video, video.frames) for video in videos if video.frames is not None]
     return VideoBatch(
-        frames=torch.from_numpy(np.stack([frames for _, frames in read])) if read else None,
+        frames=stacked([frames for _, frames in read]) if read else None,
         positions=[video.position for video, _ in read],
         unreadable=[
             UnreadableVideo(video.video_id, video.error or "no frames")
