@@ -20,6 +20,7 @@ EXTRAS = {
     # Each is imported only when it is used.
     "decord": ["decord>=0.6.0"],
     "lmdb": ["lmdb>=1.5"],
+    "torchcodec": ["torchcodec>=0.13"],  # needs FFmpeg's libraries, and the release for the PyTorch
     "tensorboard": ["tensorboard>=2.18"],
     "ujson": ["ujson>=5.10"],
     "tables": ["pyarrow>=18"],

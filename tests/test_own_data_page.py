@@ -55,7 +55,6 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_every_command_of_the_page_runs_as_written(workplace: Path) -> None:
     python = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}

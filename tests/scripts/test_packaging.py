@@ -73,8 +73,9 @@ def test_setup_admits_what_is_installed(setup_arguments: dict[str, Any]) -> None
     for path in REQUIREMENT_FILES:
         pins |= read_requirements(path)
     ranges = [*setup_arguments["install_requires"]]
-    for extra in setup_arguments["extras_require"].values():
-        ranges += extra
+    for name, extra in setup_arguments["extras_require"].items():
+        if name != "torchcodec":  # the installer leaves it out: it needs libraries of the system
+            ranges += extra
     for text in ranges:
         wanted = Requirement(text)
         assert wanted.specifier.contains(exact_version(pins[wanted.name])), text
