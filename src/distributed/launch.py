@@ -90,12 +90,14 @@ def _start(
         _refuse_other_launchers()
         chosen = _choose_device(device, index=0)
         _set_threads(num_threads, processes=1)
+        _make_repeatable(chosen)
         return SingleProcess(
             chosen, scale_loss=_scales_loss(precision, chosen), watchdog=watchdog
         )
     communicator = _horovod() if name == "horovod" else _torch()
     chosen = _choose_device(device, index=communicator.local_rank)
     _set_threads(num_threads, processes=communicator.local_size)
+    _make_repeatable(chosen)
     if watchdog is not None:
         watchdog.waits_for_others = True
     communicator.connect(chosen)
@@ -174,6 +176,17 @@ def _set_threads(wish: int, *, processes: int) -> None:
         torch.set_num_threads(wish)
     elif processes > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def _make_repeatable(device: torch.device) -> None:
+    """On a CPU, the same steps give the same numbers, with several threads as well.
+
+    Otherwise threads add up the gradients of what was indexed in any order, and two runs part
+    within three updates.
+    """
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
 
 
 def _scales_loss(precision: str, device: torch.device) -> bool:

@@ -236,3 +236,18 @@ def test_the_gpu_is_chosen_by_itself() -> None:
         assert engine.state_dict()["scale"] > 1
     with launch_engine("auto", device="cpu", precision="fp32") as engine:
         assert engine.device == torch.device("cpu")
+
+
+def test_gradients_on_a_cpu_do_not_depend_on_the_order_of_threads() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(40, 512, generator=generator, requires_grad=True)
+    rows = torch.randint(40, (20_000,), generator=generator)
+    weights = torch.randn(len(rows), 512, generator=generator)
+    found = []
+    with launch_engine("single", **CPU_RUN, num_threads=2):
+        for _ in range(4):
+            table.grad = None
+            (table[rows] * weights).sum().backward()
+            assert table.grad is not None
+            found.append(table.grad)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
