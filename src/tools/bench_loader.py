@@ -8,7 +8,6 @@ sending batches to the process that trains.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import time
@@ -16,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 
@@ -25,20 +23,20 @@ import torch
 
 from src.datasets.annotations import CaptionRow
 from src.datasets.augmentation import video_augmentation
-from src.datasets.decoding import VideoReadError, make_decoder
+from src.datasets.decoding import GuardedDecoder, VideoReadError, make_decoder
 from src.datasets.loading import make_loader
 from src.datasets.retrieval import RetrievalCollate
-from src.datasets.storage import open_videos
 from src.datasets.tokenization import load_tokenizer
 from src.datasets.videos import FrameReader, TrainingVideos
 from src.errors import InputError
-from src.tools.command import positive
+from src.tools.bench_processes import ReadingProcesses, started_processes
+from src.tools.command import open_videos_of_flag, positive
 from src.tools.results import markdown_table
 
 CAPTION = "a caption of twelve words, which is about what people write"
 MAX_TEXT_LENGTH = 40  # word pieces
 VOCABULARY_SIZE = 30522  # of bert-base-uncased
-WARM_UP_BATCHES = 2  # for each worker, before the clock starts
+BATCHES_AROUND = 2  # for each worker, before the clock starts and after it stops
 DECODE_TIMEOUT_SECONDS, DECODE_MEMORY_MEGABYTES = 60, 2048  # the defaults of configs
 DECODING, LOADER, AUGMENTED = "decoding alone", "loader", "loader with RandAugment"
 HEADER = (
@@ -54,6 +52,23 @@ class Way:
     videos: Path
     num_workers: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClipReader:
+    """Reads clips and drops them; can be sent to a process."""
+
+    reader: FrameReader
+    video_ids: Sequence[str]
+
+    def read(self, position: int) -> None:
+        """Read (T, 3, S, S) frames of a video."""
+        self.reader.read(self.video_ids[position], rng=np.random.default_rng(position))
+
+    def close(self) -> None:
+        """End what was started for it."""
+        if isinstance(self.reader.decoder, GuardedDecoder):
+            self.reader.decoder.close()
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -95,41 +110,47 @@ def run(flags: argparse.Namespace) -> None:
         flags.decoder, seconds=DECODE_TIMEOUT_SECONDS, megabytes=DECODE_MEMORY_MEGABYTES
     )
     readers = {
-        path: FrameReader(open_videos(path), decoder, flags.frames, "segment", flags.size)
+        path: FrameReader(open_videos_of_flag(path), decoder, flags.frames, "segment", flags.size)
         for path in flags.videos
     }
-    ids = {path: readable_ids(reader) for path, reader in readers.items()}
+    names_of = {
+        path: list(islice(cycle(readable_ids(reader)), flags.clips))
+        for path, reader in readers.items()
+    }
+    counts = flags.workers or [os.cpu_count() or 1]
     ways = [
         Way(videos, num_workers, path)
         for videos in flags.videos
-        for num_workers in flags.workers or [os.cpu_count() or 1]
+        for num_workers in counts
         for path in (DECODING, LOADER, AUGMENTED)
     ]
     speeds: dict[Way, list[float]] = {}
-    for number in range(flags.rounds):
-        for way in ways:
-            told = f"{way.videos}, {way.num_workers} workers, {way.path}"
-            print(f"round {number + 1}: {told}", file=sys.stderr)
-            names = list(islice(cycle(ids[way.videos]), flags.clips))
-            speed = _speed(way, readers[way.videos], names, collate, batch_size=flags.batch_size)
-            speeds.setdefault(way, []).append(speed)
+    with started_processes(max(counts)) as processes:
+        for number in range(flags.rounds):
+            for way in ways:
+                told = f"{way.videos}, {way.num_workers} workers, {way.path}"
+                print(f"round {number + 1}: {told}", file=sys.stderr)
+                clips = ClipReader(readers[way.videos], names_of[way.videos])
+                speed = _speed(way, clips, processes, collate, batch_size=flags.batch_size)
+                speeds.setdefault(way, []).append(speed)
     print(loader_table(speeds))
 
 
 def _speed(
     way: Way,
-    reader: FrameReader,
-    names: list[str],
+    clips: ClipReader,
+    processes: ReadingProcesses,
     collate: RetrievalCollate,
     *,
     batch_size: int,
 ) -> float:
     """Clips a second in one round."""
     if way.path == DECODING:
-        return decoding_speed(reader, names, num_workers=way.num_workers)
+        positions = range(len(clips.video_ids))
+        return len(positions) / processes.time(clips, positions, num_processes=way.num_workers)
+    rows = [CaptionRow(CAPTION, video_id) for video_id in clips.video_ids]
     augment = video_augmentation() if way.path == AUGMENTED else None
-    rows = [CaptionRow(CAPTION, name) for name in names]
-    dataset = TrainingVideos(rows, reader, seed=0, augment=augment)
+    dataset = TrainingVideos(rows, clips.reader, seed=0, augment=augment)
     return loading_speed(dataset, collate, batch_size=batch_size, num_workers=way.num_workers)
 
 
@@ -161,31 +182,6 @@ def readable_ids(reader: FrameReader) -> list[str]:
     return found
 
 
-def decoding_speed(reader: FrameReader, video_ids: Sequence[str], *, num_workers: int) -> float:
-    """Clips a second that processes read and drop."""
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(num_workers + 1)
-    shares = [video_ids[number::num_workers] for number in range(num_workers)]
-    processes = [
-        context.Process(target=_read_and_drop, args=(reader, share, start)) for share in shares
-    ]
-    for process in processes:
-        process.start()
-    start.wait()
-    started = time.perf_counter()
-    for process in processes:
-        process.join()
-    return len(video_ids) / (time.perf_counter() - started)
-
-
-def _read_and_drop(reader: FrameReader, video_ids: Sequence[str], start: Barrier) -> None:
-    rng = np.random.default_rng(0)
-    reader.read(video_ids[0], rng=rng)  # libraries are loaded, an isolated process is started
-    start.wait()
-    for video_id in video_ids:
-        reader.read(video_id, rng=rng)
-
-
 def loading_speed(
     dataset: TrainingVideos[CaptionRow],
     collate: RetrievalCollate,
@@ -193,20 +189,28 @@ def loading_speed(
     batch_size: int,
     num_workers: int,
 ) -> float:
-    """Clips a second that arrive in batches, from when workers are busy on."""
-    num_batches = -(-len(dataset) // batch_size)
-    num_first = WARM_UP_BATCHES * num_workers
-    keys = [(0, number % len(dataset)) for number in range((num_first + num_batches) * batch_size)]
-    loader = make_loader(
-        dataset,
-        batches=[keys[at : at + batch_size] for at in range(0, len(keys), batch_size)],
-        collate=collate,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+    """Clips a second that arrive in batches, while all workers are busy.
+
+    The clock runs from one batch to another; before the first and after the last there are more.
+    """
+    num_counted = -(-len(dataset) // batch_size)
+    num_before = num_after = BATCHES_AROUND * num_workers
+    num_batches = num_before + num_counted + num_after
+    keys = [(0, number % len(dataset)) for number in range(num_batches * batch_size)]
+    batches = iter(
+        make_loader(
+            dataset,
+            batches=[keys[at : at + batch_size] for at in range(0, len(keys), batch_size)],
+            collate=collate,
+            num_workers=num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
     )
-    batches = iter(loader)
-    for _ in range(num_first):
+    for _ in range(num_before):
         next(batches)
     started = time.perf_counter()
-    num_clips = sum(len(batch.video_ids) for batch in batches)
-    return num_clips / (time.perf_counter() - started)
+    num_clips = sum(len(next(batches).video_ids) for _ in range(num_counted))
+    seconds = time.perf_counter() - started
+    for _ in batches:  # those after, so that the workers end in peace
+        pass
+    return num_clips / seconds

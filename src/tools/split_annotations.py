@@ -2,6 +2,7 @@
 
 Writes ``train.jsonl``, ``val.jsonl`` and ``test.jsonl``; of questions ``train_qa.jsonl`` and so on,
 and ``ans2label.json``, which numbers the training answers. All rows of a video go to one of them.
+With ``--like`` the videos of sets that were divided before stay where they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from src.datasets.annotations import read_captions
 from src.datasets.questions import read_questions
 from src.errors import InputError
 from src.tools.command import counted, exit_code_of, not_negative
+from src.tools.converting.conversion import write_all
 
 SPLITS = ("train", "val", "test")
 DEFAULT_SHARE = 0.1
+FEW_VIDEOS = 20  # of a set that is evaluated on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,15 +46,25 @@ def _parser() -> argparse.ArgumentParser:
     share_help = f"share of the videos (default {DEFAULT_SHARE})"
     parser.add_argument("--val", type=_share, default=DEFAULT_SHARE, help=share_help)
     parser.add_argument("--test", type=_share, default=DEFAULT_SHARE, help=share_help)
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="DIR",
+        help="sets of captions divided before: their videos go where they went; only others are"
+        " divided by the shares",
+    )
     parser.add_argument("--seed", type=not_negative, default=0, help="another one divides anew")
     parser.add_argument("--overwrite", action="store_true", help="replace sets that are there")
     return parser
 
 
 def _share(text: str) -> float:
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
     if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share, from 0 to below 1")
+        raise argparse.ArgumentTypeError(f"{text} is no share, from 0 to below 1")
     return share
 
 
@@ -58,22 +72,53 @@ def _split(flags: argparse.Namespace) -> None:
     records, ending = _read(flags)
     place = "clip_name" if flags.captions else "video_id"
     sets = split_by_video(
-        records, place=place, shares={"val": flags.val, "test": flags.test}, seed=flags.seed
+        records,
+        place=place,
+        shares={"val": flags.val, "test": flags.test},
+        seed=flags.seed,
+        known=_divided_before(flags.like) if flags.like else {},
     )
-    texts = {
-        f"{name}{ending}.jsonl": "".join(_line(record) for record in rows)
-        for name, rows in sets.items()
-        if rows
-    }
+    files = {flags.output / f"{name}{ending}.jsonl": rows for name, rows in sets.items()}
+    texts = {path: "".join(_line(row) for row in rows) for path, rows in files.items() if rows}
     if flags.questions:
         answers = sorted({record["answer"] for record in sets["train"]})
         labels = {answer: label for label, answer in enumerate(answers)}
-        texts["ans2label.json"] = json.dumps(labels, ensure_ascii=False, indent=0) + "\n"
-    _write(texts, folder=flags.output, overwrite=flags.overwrite)
+        text = json.dumps(labels, ensure_ascii=False, indent=0) + "\n"
+        texts[flags.output / "ans2label.json"] = text
+    left_over = [path for path in files if path not in texts and path.exists()]
+    if left_over and not flags.overwrite:
+        raise InputError(f"{left_over[0]}: is there, but would be empty now; add --overwrite")
+    writers: dict[Path, Callable[[Path], None]] = {
+        path: partial(_write_text, text) for path, text in texts.items()
+    }
+    write_all(writers, may_overwrite=flags.overwrite)
+    for path in left_over:
+        path.unlink()
     for name, rows in sets.items():
         videos = {record[place] for record in rows}
         told = f"{counted(len(rows), 'row')} of {counted(len(videos), 'video')}"
-        print(f"{name}: {told}" if rows else f"{name}: none")
+        is_small = name != "train" and len(videos) < FEW_VIDEOS
+        few = "; so few that its scores say little" if is_small else ""
+        print(f"{name}: {told}{few}" if rows else f"{name}: none")
+
+
+def _divided_before(folder: Path) -> dict[str, str]:
+    """The set that each video of a folder's sets of captions is in.
+
+    Raises:
+        InputError: if there are none, or a video is in two.
+    """
+    found: dict[str, str] = {}
+    for name in SPLITS:
+        path = folder / f"{name}.jsonl"
+        if not path.is_file():
+            continue
+        for video_id in {row.video_id for row in read_captions(path)}:
+            if found.setdefault(video_id, name) != name:
+                raise InputError(f"{path}: video {video_id!r} is also in {found[video_id]}.jsonl")
+    if not found:
+        raise InputError(f"--like {folder}: no {', '.join(f'{name}.jsonl' for name in SPLITS)}")
+    return found
 
 
 def _read(flags: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
@@ -93,29 +138,36 @@ def _read(flags: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
 
 
 def split_by_video(
-    records: Sequence[dict[str, Any]], *, place: str, shares: dict[str, float], seed: int
+    records: Sequence[dict[str, Any]],
+    *,
+    place: str,
+    shares: dict[str, float],
+    seed: int,
+    known: Mapping[str, str],
 ) -> dict[str, list[dict[str, Any]]]:
     """Divide rows, in their order, so that no video is in two sets.
 
-    Videos are ordered by a hash of their id, so that captions and questions about the same videos
-    are divided alike, and the order of the rows does not matter.
+    Videos are ordered by a hash of their id, so that the order of the rows does not matter.
 
     Args:
         records: the rows.
         place: the key of the video's id.
         shares: of the videos, for each set but ``train``, which gets what is left.
         seed: changes the order.
+        known: videos whose set is told already.
 
     Raises:
         InputError: if there are too few videos.
     """
-    videos = sorted({record[place] for record in records}, key=lambda name: _hash(name, seed=seed))
-    split_of: dict[str, str] = {}
+    videos = {record[place] for record in records}
+    split_of = {video: known[video] for video in videos if video in known}
+    new = sorted(videos - split_of.keys(), key=lambda name: _hash(name, seed=seed))
+    num_new = len(new)
     for name, share in shares.items():
-        count = max(1, round(share * len(videos))) if share else 0
-        taken = len(split_of)
-        split_of.update(dict.fromkeys(videos[taken : taken + count], name))
-    if len(split_of) >= len(videos):
+        count = max(1, round(share * num_new)) if share and num_new else 0
+        split_of.update(dict.fromkeys(new[:count], name))
+        del new[:count]
+    if not new and "train" not in split_of.values():
         raise InputError(
             f"--val and --test leave none of {counted(len(videos), 'video')} to train on; lower "
             "them, or annotate more videos"
@@ -134,13 +186,8 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _write(texts: dict[str, str], *, folder: Path, overwrite: bool) -> None:
-    there = [name for name in texts if (folder / name).exists()]
-    if there and not overwrite:
-        raise InputError(f"--output {folder}: {', '.join(there)}: there already; add --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
