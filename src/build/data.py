@@ -105,7 +105,7 @@ def check_missing_videos(
         missing,
         name=name,
         named_in=f"{num_videos} videos named in {path}",
-        place=str(videos.root),
+        place=videos.described,
         are_all=len(missing) == num_videos,
         hint=lost_zeros(missing, videos.listed_names()),
         allowed=allowed,
@@ -301,7 +301,11 @@ def frame_reader(
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,
         frame_size=frame_size,
-        quarantine=Quarantine(None if config.dry_run else output.quarantine),
+        quarantine=Quarantine(
+            None if config.dry_run else output.quarantine,
+            seconds=config.decode_timeout,
+            megabytes=config.decode_memory,
+        ),
     )
 
 

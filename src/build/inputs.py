@@ -25,6 +25,8 @@ class SetFiles(NamedTuple):
     """Of the annotation file in the set: ``txt``."""
     annotations: Path
     folder: str | None
+    holds_videos: bool = True
+    """Which may be in an LMDB or a tar file; images are in a folder."""
 
 
 def check_training_inputs(
@@ -131,7 +133,8 @@ def _missing_sets(sets: Iterable[SetFiles]) -> list[str]:
         named = f"{one.key}.{one.annotations_key} ({one.name})"
         problems += _missing_file(named, one.annotations)
         if one.folder is not None:
-            problems += _missing_folder(f"{one.key}.img ({one.name})", one.folder)
+            named = f"{one.key}.img ({one.name})"
+            problems += _missing_folder(named, one.folder, holds_videos=one.holds_videos)
     return problems
 
 
@@ -141,9 +144,10 @@ def _missing_file(key: str, path: Path) -> list[str]:
     return [] if path.is_file() else [f"{key}: there is no file {path}."]
 
 
-def _missing_folder(key: str, path: str) -> list[str]:
-    """Say what is wrong with a folder; an LMDB and a tar shard may also be one file."""
-    if Path(path).is_file() and storage_kind(Path(path)) == "folder":
+def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[str]:
+    """Say what is wrong with a folder; an LMDB and a tar shard of videos may also be one file."""
+    may_be_file = holds_videos and storage_kind(Path(path)) != "folder"
+    if Path(path).is_file() and not may_be_file:
         return [f"{key}: {path} is a file, not a folder."]
     return [] if Path(path).exists() else [f"{key}: there is no folder {path}."]
 

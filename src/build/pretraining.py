@@ -14,7 +14,7 @@ from src.build.model import build_pretraining_model, build_prompter, load_weight
 from src.build.pretraining_data import CaptionedSet, build_validation_set, mix_sets, read_set
 from src.build.recipe import Model, Recipe
 from src.configs.options import ALL_RANKS
-from src.configs.pretraining import pretraining_file
+from src.configs.pretraining import media_of, pretraining_file
 from src.configs.schema import PretrainConfig, PretrainingConfig, PrompterConfig
 from src.datasets.entities import read_entities
 from src.datasets.pretraining import PretrainCollate
@@ -60,6 +60,7 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
                 "ann" if part.ann is not None else "txt",
                 Path(pretraining_file(part)),
                 part.img,
+                holds_videos=media_of(part) == "video",
             )
             for index, part in enumerate(getattr(self.config, key))
         ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from src.datasets.dataframes import Columns, read_parquet_tables, read_pickled_table
-from src.datasets.records import Record, RowKind, with_other_names
+from src.datasets.records import Record, RowError, RowKind, with_other_names
 from src.datasets.rows import SharedRows, pack_rows
 from src.errors import InputError
 
@@ -60,7 +60,8 @@ def parsed_rows(path: Path, kind: RowKind[Row]) -> Iterator[Row]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); convert the file to UTF-8") from error
     if record is None:
-        raise InputError(f"{path}: no {kind.noun} in this file; it must have at least one")
+        empty = "" if path.stat().st_size else ", which is empty"
+        raise InputError(f"{path}: no {kind.noun} in this file{empty}; it must have at least one")
 
 
 def read_captions(path: Path) -> SharedRows[CaptionRow]:
@@ -86,15 +87,11 @@ def _jsonl_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
             try:
                 values = _json_of(line)
             except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{place}{number}: not JSON ({error.msg} at column {error.colno}); each line "
-                    f"must be one object such as {kind.example}"
-                ) from error
+                told = f"not JSON ({error.msg} at column {error.colno}); each line must be one"
+                raise RowError(place, number, f"{told} object such as {kind.example}") from error
             if not isinstance(values, dict):
-                raise InputError(
-                    f"{place}{number}: a JSON object is expected, not {type(values).__name__}; "
-                    f"write one object per line, such as {kind.example}"
-                )
+                told = f"a JSON object is expected, not {type(values).__name__}; write one object"
+                raise RowError(place, number, f"{told} per line, such as {kind.example}")
             yield Record(place, number, values, columns)
 
 
@@ -108,8 +105,11 @@ def _json_of(line: str) -> Any:
 
 
 def _json_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.strip():
+        return
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); the "
@@ -123,10 +123,8 @@ def _json_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
     place, columns = f"{path}: entry ", kind.columns
     for number, values in enumerate(entries, start=1):
         if not isinstance(values, dict):
-            raise InputError(
-                f"{place}{number}: a JSON object is expected, not {type(values).__name__}, such "
-                f"as {kind.example}"
-            )
+            told = f"a JSON object is expected, not {type(values).__name__}, such as {kind.example}"
+            raise RowError(place, number, told)
         yield Record(place, number, values, columns)
 
 
@@ -154,7 +152,9 @@ def _csv_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         try:
-            header = next(reader, [])
+            header = next(reader, None)
+            if header is None:
+                return
             _check_header(header, kind=kind, where=f"{path}:1")
             needed = {name for names in kind.columns for name in names}
             others = [name for name in dict.fromkeys(header) if name not in needed]
@@ -164,14 +164,16 @@ def _csv_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
                     continue
                 number = reader.line_num
                 if len(fields) != len(header):
-                    raise _wrong_width(fields, header, kind=kind, where=f"{place}{number}")
+                    told = _wrong_width(fields, header, kind=kind)
+                    raise RowError(place, number, told)
                 cells = dict(zip(header, fields, strict=True))
                 for name in others:  # an empty cell of a column that may be absent says nothing
                     if not cells[name].strip():
                         del cells[name]
                 yield Record(place, number, cells)
         except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+            told = f"not CSV ({error}); is a quotation mark missing?"
+            raise InputError(f"{path}:{reader.line_num}: {told}") from error
 
 
 def _check_header(
@@ -186,17 +188,15 @@ def _check_header(
             )
 
 
-def _wrong_width(
-    fields: list[str], header: list[str], *, kind: RowKind[Any], where: str
-) -> InputError:
-    """Refuses a row that is not as wide as the header: a comma would cut its text in two."""
+def _wrong_width(fields: list[str], header: list[str], *, kind: RowKind[Any]) -> str:
+    """Says that a row is not as wide as the header: a comma would cut its text in two."""
     count = len(fields)
     if count > len(header):
         remedy = f"put {kind.noun}s that contain commas in quotes"
     else:
         remedy = "separate the fields with commas, and leave none out"
     noun = "field" if count == 1 else "fields"
-    return InputError(f"{where}: {count} {noun}, but the header names {len(header)}; {remedy}")
+    return f"{count} {noun}, but the header names {len(header)}; {remedy}"
 
 
 def _caption_row(record: Record) -> CaptionRow:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from src.datasets.annotations import parsed_rows, read_rows
-from src.datasets.records import Record, RowKind
+from src.datasets.records import HALF_CHARACTER, Record, RowKind, is_whole
 from src.datasets.rows import SharedRows, pack_rows
 from src.errors import InputError
 
@@ -116,7 +116,7 @@ def _number(record: Record, key: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{record.where}: field {key!r} must be a number, not {value!r}") from None
+        raise record.refused(f"field {key!r} must be a number, not {value!r}") from None
 
 
 def _image(record: Record) -> Captioned:
@@ -124,10 +124,13 @@ def _image(record: Record) -> Captioned:
     hint = _meant("video") if any(name in record.values for name in _ID_NAMES) else ""
     texts = captions if isinstance(captions, list) else [record.text("caption", if_missing=hint)]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise InputError(
-            f"{record.where}: field 'caption' must be text, or a list of texts none of which is "
-            f"empty, not {captions!r}"
+        raise record.refused(
+            "field 'caption' must be text, or a list of texts none of which is empty, not "
+            f"{captions!r}",
+            is_empty=all(isinstance(text, str) for text in texts),
         )
+    if not all(map(is_whole, texts)):
+        raise record.refused(f"field 'caption' {HALF_CHARACTER}")
     image = record.text("image", if_missing=hint).strip()
     return Captioned(image, tuple(text.strip() for text in texts), "image")
 

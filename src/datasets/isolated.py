@@ -7,6 +7,7 @@ heavy of its own: what it runs decides.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import pickle
@@ -28,6 +29,8 @@ _KEPT_CAPACITY = 64 << 20
 """Bytes of a message up to which its memory is kept for the next one."""
 _PICKLE_PROTOCOL = 5
 """The first that leaves buffers out of the pickle."""
+_SIGNS_OF_LACK = ("cannot allocate memory", "failed to map segment", "can't start new thread")
+"""What errors say that come of too little memory, but are of no kind that tells so."""
 _COUNT = struct.Struct("<Q")
 _BLOCK = struct.Struct("<Q?")  # length, and whether it must not be written to
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
@@ -69,13 +72,15 @@ class SharedMemory:
         (length,) = NOTE.unpack(note)
         if length > len(self._memory):
             self._map_again()
+        (count,) = _COUNT.unpack_from(self._memory)
+        begin = _COUNT.size + count * _BLOCK.size
+        blocks: list[bytes | bytearray] = []
+        # Views are released at once: memory with views, be it those of a traceback, cannot be
+        # closed.
         with memoryview(self._memory) as view:
-            (count,) = _COUNT.unpack_from(view)
-            begin = _COUNT.size + count * _BLOCK.size
-            blocks: list[bytes | bytearray] = []
-            for size, is_read_only in _BLOCK.iter_unpack(view[_COUNT.size : begin]):
-                block = view[begin : begin + size]
-                blocks.append(bytes(block) if is_read_only else bytearray(block))
+            for size, is_read_only in _BLOCK.iter_unpack(self._memory[_COUNT.size : begin]):
+                with view[begin : begin + size] as block:
+                    blocks.append(bytes(block) if is_read_only else bytearray(block))
                 begin += size
         if length > _KEPT_CAPACITY and sys.platform == "linux":
             self._memory.madvise(mmap.MADV_REMOVE)
@@ -85,8 +90,8 @@ class SharedMemory:
 
     def close(self) -> None:
         """Give the memory back, as far as this process is concerned."""
-        self._memory.close()
         self._file.close()
+        self._memory.close()
 
     def _map_again(self) -> None:
         self._memory.close()
@@ -101,27 +106,33 @@ def serve(channel: int, file: int, owner: int, megabytes: int) -> None:
         file: of the shared memory.
         owner: id of the process whose calls these are.
         megabytes: of memory that calls may take, all together, above what the process has after
-            the first one, which has no limit; 0 for any number.
+            the first one, which has no limit, and above their messages; 0 for any number.
     """
     _end_with(owner)
     _be_left_alone()
     memory = SharedMemory(os.fdopen(file, "r+b", buffering=0), is_new=False)
     limit: int | None = None
     while note := os.read(channel, NOTE.size):
-        try:
-            function, *arguments = memory.get(note)
-        except Exception as error:  # noqa: BLE001  # whatever an import may raise
-            answer = _told(error)
-        else:
-            answer = _answer(function, arguments, limit=limit or 0)
-        try:
-            note = memory.put(answer)
-        except Exception as error:  # noqa: BLE001  # whatever pickling may raise
-            note = memory.put(_told(error))
+        note = _serve_once(memory, note, limit=limit or 0)
         if limit is None:
             is_limited = megabytes and sys.platform == "linux"
             limit = _data_bytes() + (megabytes << 20) if is_limited else 0
         os.write(channel, note)
+
+
+def _serve_once(memory: SharedMemory, note: bytes, *, limit: int) -> bytes:
+    """Answer the call that was noted, and return the note of the answer; nothing is kept of it."""
+    try:
+        function, *arguments = memory.get(note)
+    except Exception as error:  # noqa: BLE001  # whatever an import may raise
+        answer = _told(error)
+    else:
+        (num_bytes,) = NOTE.unpack(note)  # a video's may be among them: a path would have none
+        answer = _answer(function, arguments, limit=limit + num_bytes if limit else 0)
+    try:
+        return memory.put(answer)
+    except Exception as error:  # noqa: BLE001  # whatever pickling may raise
+        return memory.put(_told(error))
 
 
 def begin(prepare: Callable[[], object] | None, _function: Callable[..., object]) -> None:
@@ -174,7 +185,12 @@ def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -
 def _is_lack_of_memory(error: BaseException | None) -> bool:
     """Whether that is what this error was, or came from."""
     while error is not None:
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        # So libraries that cannot be loaded, and threads that cannot be started, are told.
+        if isinstance(error, ImportError | OSError | RuntimeError) and any(
+            sign in str(error).lower() for sign in _SIGNS_OF_LACK
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

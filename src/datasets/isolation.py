@@ -48,12 +48,18 @@ class CallCutOffError(Exception):
 class _ProcessEndedError(CallCutOffError):
     """The call's process cannot go on; what was called before may have a share in it."""
 
+    def __init__(self, reason: str, *, was_killed: bool = False) -> None:
+        super().__init__(reason)
+        self.was_killed = was_killed
+        """By SIGKILL: for want of memory, the system may have chosen any process."""
+
 
 class IsolatedProcess:
     """A process that functions are called in, one at a time.
 
     It is started by the first call, and again by the first one after it was ended. Copies, made by
-    pickling or by forking the owner, start processes of their own. It ends with its owner.
+    pickling or by forking the owner, start processes of their own. It ends with its owner; on Linux
+    already with the thread that made its first call, so that a thread should outlive its calls.
     """
 
     def __init__(
@@ -67,8 +73,8 @@ class IsolatedProcess:
 
         Args:
             seconds: that a call may take; the process's start does not count. 0: any number.
-            megabytes: that calls may take together, above what the process has at its start (on
-                Linux only). 0: any number.
+            megabytes: that calls may take together, above what the process has at its start and
+                above their arguments (on Linux only). 0: any number.
             prepare: called first in every new process, as long as it takes: imports libraries, say.
         """
         self.seconds = seconds
@@ -84,7 +90,8 @@ class IsolatedProcess:
         """Return what ``function(*arguments)`` returns, or raise what it raises.
 
         Where the process ends, or has no memory left, after it has served other calls, this one is
-        tried again in a fresh process: what is cut off is so by its own fault.
+        tried again in a fresh process: what is cut off is so by its own fault. Where the process is
+        killed, this one is tried again in any case, once: the system may have been short of memory.
 
         Args:
             function: one that can be pickled, hence of a module.
@@ -96,12 +103,16 @@ class IsolatedProcess:
         if self._child is not None and not self._child.can_serve():
             self.close()
         is_fresh = self._child is None
-        try:
-            return self._call_once(function, arguments)
-        except _ProcessEndedError:
-            if is_fresh or self._is_aborted:
-                raise
-        return self._call_once(function, arguments)
+        has_been_killed = False
+        while True:
+            try:
+                return self._call_once(function, arguments)
+            except _ProcessEndedError as error:
+                is_first_kill = error.was_killed and not has_been_killed
+                if self._is_aborted or (is_fresh and not is_first_kill):
+                    raise
+                has_been_killed |= error.was_killed
+            is_fresh = True
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -213,7 +224,8 @@ class _Child:
             self._channel.sendall(note)
         note = self._next_note(seconds=seconds)
         if not note:
-            raise _ProcessEndedError(self._how_it_ended())
+            told = self._how_it_ended()
+            raise _ProcessEndedError(told, was_killed=self.process.returncode == -signal.SIGKILL)
         return self._memory.get(note)
 
     def _next_note(self, *, seconds: float) -> bytes:
@@ -274,6 +286,7 @@ def _end(
     assert process.stdout is not None
     process.stdout.close()
     channel.close()
-    memory.close()
+    with suppress(BufferError):  # an interrupted call may still have a view of it
+        memory.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_SECONDS_TO_DIE)

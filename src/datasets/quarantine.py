@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
+
+
+class _Record(NamedTuple):
+    """A line: a video that was cut off, and the limits that it went beyond."""
+
+    video: str
+    reason: str
+    seconds: float
+    megabytes: float
 
 
 class Quarantine:
@@ -16,35 +26,54 @@ class Quarantine:
 
     A line is appended in one write; what others have appended is read when the file has grown. A
     line that is only half there, or was mixed up with another by a network drive, is passed over:
-    its video is tried once more at worst.
+    its video is tried once more at worst. A video that was cut off by lower limits than today's
+    counts as never tried. Lines may be deleted at any time.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, seconds: float = 0, megabytes: int = 0) -> None:
         """Start with what the file holds, if there is one.
 
         Args:
             path: the file; None keeps what this process adds in its memory.
+            seconds: the limits of today, which what is cut off goes beyond; 0: none.
+            megabytes: of memory, as well.
         """
         self.path = path
-        self._reasons: dict[str, str] = {}
+        self.seconds = seconds
+        self.megabytes = megabytes
+        self._read: dict[str, str] = {}
+        """What the file says, by video."""
+        self._unwritten: dict[str, str] = {}
+        """What was added and is not in the file."""
         self._num_read = 0
         """Bytes of the file that are known, up to the end of a line."""
+        self._file_number: int | None = None
+        """The inode that they were read from."""
+
+    @property
+    def remedy(self) -> str:
+        """What lets a video be tried again."""
+        if self.path is None:
+            return "a new run tries it again"
+        return f"to try it again, delete its line in {self.path}"
 
     def reason_for(self, key: str) -> str | None:
-        """Why a video was cut off, or None where it was not."""
+        """Why a video was cut off, or None where it was not, or by lower limits only."""
         self._read_new()
-        return self._reasons.get(key)
+        return self._read.get(key) or self._unwritten.get(key)
 
     def add(self, key: str, reason: str) -> None:
         """Remember a video that was cut off; a file that cannot be written to is told, no more."""
-        self._reasons[key] = reason
         if self.path is None:
+            self._unwritten[key] = reason
             return
-        line = json.dumps({"video": key, "reason": reason}, ensure_ascii=False) + "\n"
+        record = _Record(key, reason, self.seconds, self.megabytes)
+        line = json.dumps(record._asdict(), ensure_ascii=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _append(self.path, line.encode(errors="surrogatepass"))
         except OSError as error:
+            self._unwritten[key] = reason
             logger.warning(
                 "%s: cannot be written, other processes will try %s, too: %s", self.path, key, error
             )
@@ -53,22 +82,32 @@ class Quarantine:
         if self.path is None:
             return
         try:
-            size = self.path.stat().st_size
-            if size == self._num_read:
+            status = self.path.stat()
+            # Somebody has deleted lines, perhaps with an editor, which writes a new file.
+            if status.st_size < self._num_read or status.st_ino != self._file_number:
+                self._read, self._num_read, self._file_number = {}, 0, status.st_ino
+            if status.st_size == self._num_read:
                 return
-            if size < self._num_read:  # somebody has emptied it: to try those videos again
-                self._reasons, self._num_read = {}, 0
             with self.path.open("rb") as file:
                 file.seek(self._num_read)
                 new = file.read()
-        except OSError:  # there is none yet; if it cannot be had at all, adding to it tells
+        except FileNotFoundError:  # there is none yet, or none any more
+            self._read, self._num_read, self._file_number = {}, 0, None
+            return
+        except OSError:  # adding to it tells
             return
         whole, newline, _ = new.rpartition(b"\n")
         self._num_read += len(whole) + len(newline)
         for line in whole.split(b"\n"):
             record = _record(line)
-            if record is not None:
-                self._reasons[record["video"]] = record["reason"]
+            if record is not None and self._is_within(record):
+                self._read[record.video] = record.reason
+
+    def _is_within(self, record: _Record) -> bool:
+        """Whether today's limits are no higher than those that were not enough."""
+        return (self.seconds or inf) <= (record.seconds or inf) and (self.megabytes or inf) <= (
+            record.megabytes or inf
+        )
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -82,10 +121,13 @@ def _append(path: Path, line: bytes) -> None:
         os.close(number)
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _record(line: bytes) -> _Record | None:
+    """What a line says; None if it is none of these, half a line or one edited by hand, say."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        read = json.loads(line)
+        record = _Record(**{"seconds": 0, "megabytes": 0, **read})
+    except (ValueError, TypeError, RecursionError):
         return None
-    is_whole = isinstance(record, dict) and {"video", "reason"} <= record.keys()
-    return record if is_whole else None
+    texts_are_sound = all(isinstance(text, str) for text in (record.video, record.reason))
+    limits_are_sound = all(isinstance(n, int | float) for n in (record.seconds, record.megabytes))
+    return record if texts_are_sound and limits_are_sound else None

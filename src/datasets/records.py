@@ -10,6 +10,31 @@ from src.errors import InputError
 
 Row = TypeVar("Row")
 
+HALF_CHARACTER = "holds half a character (a lone surrogate); write the text anew"
+"""What is wrong with a text that is not whole."""
+
+
+class RowError(InputError):
+    """A row is wrong; the message names it."""
+
+    def __init__(self, place: str, number: int, told: str, *, is_empty: bool = False) -> None:
+        """Refuse a row.
+
+        Args:
+            place: the path, and what stands between it and the row's number.
+            number: the row's line, or its place in a list or table.
+            told: what is wrong, and what helps.
+            is_empty: that is all that is wrong: its text says nothing.
+        """
+        super().__init__(place, number, told)
+        self.place = place
+        self.number = number
+        self.told = told
+        self.is_empty = is_empty
+
+    def __str__(self) -> str:
+        return f"{self.place}{self.number}: {self.told}"
+
 
 @dataclass(slots=True)  # freezing would cost half a second per million
 class Record:
@@ -22,10 +47,9 @@ class Record:
     columns: tuple[tuple[str, ...], ...] = ()
     """What a row must have, as of its `RowKind`: a message tells all that is missing at once."""
 
-    @property
-    def where(self) -> str:
-        """Where the row stands."""
-        return f"{self.file}{self.number}"
+    def refused(self, told: str, *, is_empty: bool = False) -> RowError:
+        """The error that refuses this row; see :class:`RowError`."""
+        return RowError(self.file, self.number, told, is_empty=is_empty)
 
     def has(self, key: str) -> bool:
         """Whether there is a value under this key."""
@@ -40,27 +64,28 @@ class Record:
             if_missing: what to say of it to whoever has left it out.
 
         Raises:
-            InputError: where no such value is there, or none that says something.
+            RowError: where no such value is there, or none that says something.
         """
         value = self.values.get(key)
-        if isinstance(value, str) and value.strip():  # nearly always
-            return value
+        if isinstance(value, str) and value.strip() and (value.isascii() or is_whole(value)):
+            return value  # nearly always
         name = self._name(key, *other_names)
         value = self.values.get(name)
         if value is None:
-            raise InputError(self._missing(key, *other_names) + (if_missing and f"; {if_missing}"))
+            missing = self._missing(key, *other_names)
+            raise self.refused(missing + (if_missing and f"; {if_missing}"))
         if not isinstance(value, str):
             remedy = "; put it in quotes" if isinstance(value, int | float) else ""
             if isinstance(value, list):
                 remedy = f"; write one row per {name}"
-            raise InputError(
-                f"{self.where}: field {name!r} must be text, not {type(value).__name__} "
-                f"({value!r}){remedy}"
+            raise self.refused(
+                f"field {name!r} must be text, not {type(value).__name__} ({value!r}){remedy}"
             )
         if not value.strip():
-            raise InputError(
-                f"{self.where}: field {name!r} is empty; fill it in, or remove the row"
-            )
+            told = f"field {name!r} is empty; fill it in, or remove the row"
+            raise self.refused(told, is_empty=True)
+        if not is_whole(value):
+            raise self.refused(f"field {name!r} {HALF_CHARACTER}")
         return value
 
     def identifier(self, key: str, *other_names: str, if_missing: str = "") -> str:
@@ -73,9 +98,9 @@ class Record:
         if type(value) is int:
             return str(value)
         if isinstance(value, float):  # what tables make of whole numbers where one is missing
-            raise InputError(
-                f"{self.where}: field {name!r} is {value!r}, but ids must be text or whole "
-                "numbers; is one missing?"
+            raise self.refused(
+                f"field {name!r} is {value!r}, but ids must be text or whole numbers; is one "
+                "missing?"
             )
         return self.text(key, *other_names, if_missing=if_missing).strip()
 
@@ -91,7 +116,7 @@ class Record:
                 missing.append(repr(name))
         fields = f"field {missing[0]} is" if len(missing) == 1 else f"fields {_all(missing)} are"
         found = sorted(key for key in self.values if self.has(key))
-        return f"{self.where}: {fields} missing (fields found: {found})"
+        return f"{fields} missing (fields found: {found})"
 
     def _name(self, key: str, *other_names: str) -> str:
         """The first of these names that the row has, even where it says nothing there.
@@ -126,6 +151,15 @@ class RowKind(Generic[Row]):
     def names(self) -> set[str]:
         """All names of columns that `parse` looks at."""
         return {name for names in self.columns for name in names} | set(self.optional)
+
+
+def is_whole(text: str) -> bool:
+    """Whether it can be written: JSON may hold half of an emoji, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def with_other_names(name: str, *other_names: str) -> str:

@@ -3,8 +3,7 @@
 To look at an object of a list counts a reference, which writes to the object: forked workers get a
 copy of each page that they look at, and in time of the whole list. Here rows are columns of plain
 bytes in one tensor, in which nothing is counted, and a row is made each time it is asked for.
-Forked processes share the memory as it is; others are sent the tensor, which PyTorch moves to
-shared memory then.
+Forked processes share the memory as it is; others are sent the tensor, moved to shared memory.
 """
 
 from __future__ import annotations
@@ -187,9 +186,10 @@ class _Table:
     @property
     def row(self) -> Value:
         """What makes a row."""
-        if self._row is None:
-            self._row = _column_for(self._kind).reader(self._buffers())
-        return self._row
+        row = self._row
+        if row is None:
+            row = self._row = _column_for(self._kind).reader(self._buffers())
+        return row
 
     @property
     def num_bytes(self) -> int:
@@ -197,9 +197,8 @@ class _Table:
         return self._data.nbytes
 
     def value(self, name: str) -> Value:
-        """What makes the value of a field; to be forgotten before rows are sent anywhere."""
-        column = _column_for(self._kind)
-        assert isinstance(column, _Records), self._kind
+        """What makes the value of a field."""
+        column = _Records(self._kind)
         return column.readers(self._buffers())[name]
 
     def _buffers(self) -> list[memoryview[Any]]:
@@ -207,10 +206,17 @@ class _Table:
         return [data[start:end].cast(letter) for start, end, letter in self._spans]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A process that is not forked is sent the tensor, whose bytes PyTorch moves to shared
-        # memory for it: what has been read with would look where they were.
-        self._row = None
-        return _Table, (self._kind, self._data, self._spans)
+        data = self._data = _in_shared_memory(self._data)
+        self._row = None  # so that the first memory is not kept beside it
+        return _Table, (self._kind, data, self._spans)
+
+
+def _in_shared_memory(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy, whose bytes stay where they are when it is sent to a process.
+
+    PyTorch would move a tensor's own bytes, under the hands of a thread that reads them.
+    """
+    return tensor if tensor.is_shared() else torch.empty_like(tensor).share_memory_().copy_(tensor)
 
 
 def _table_of(kind: Any, buffers: list[array[Any]]) -> _Table:
@@ -267,9 +273,10 @@ class SharedRows(Sequence[Row], Generic[Row]):
     def __getitem__(self, key: int | slice) -> Row | SharedRows[Row]:
         if isinstance(key, slice):
             return self.take(range(len(self))[key])
-        if self._places is None:
-            self._places = self._positions.numpy().data
-        return self._table.row(self._places[key])
+        places = self._places
+        if places is None:
+            places = self._places = self._positions.numpy().data
+        return self._table.row(places[key])
 
     def __iter__(self) -> Iterator[Row]:
         return map(self.__getitem__, range(len(self)))
@@ -291,8 +298,9 @@ class SharedRows(Sequence[Row], Generic[Row]):
         return self  # nothing can be changed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._places = None  # see _Table
-        return SharedRows, (self._table, self._positions)
+        positions = self._positions = _in_shared_memory(self._positions)
+        self._places = None
+        return SharedRows, (self._table, positions)
 
 
 def pack_rows(rows: Iterable[Row], kind: type[Row]) -> SharedRows[Row]:

@@ -11,6 +11,7 @@ the centre in evaluation (temporal segment networks, arXiv 1608.00859). ``start`
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 
@@ -91,14 +92,15 @@ def select_frames(
 ) -> np.ndarray:
     """Choose as :func:`clip_indices` does, and return the (C * n,) indices of all clips in a row.
 
-    With all but the count of frames bound, this is what decoders call a selector.
+    With all but the count of frames bound, this is what decoders call a selector. It draws from a
+    copy of the generator: however often it is asked, its answer depends on the count only.
     """
     indices = clip_indices(
         strategy,
         num_video_frames=num_video_frames,
         num_frames=num_frames,
         num_clips=num_clips,
-        rng=rng,
+        rng=deepcopy(rng),
     )
     return indices.ravel()
 

@@ -1,7 +1,8 @@
 """Reading the frames of videos, for training and for evaluation.
 
 Everything random is a function of (seed, epoch, index), so that neither the number of workers nor
-an interruption changes a sample.
+an interruption changes a sample. Which videos are cut off, and so replaced, depends on the machine,
+on its speed and its load.
 
 Shapes: ``B`` batch, ``C`` clips of a video, ``T`` frames of a clip, ``S`` side of the square frames
 in pixels.
@@ -130,7 +131,7 @@ class FrameReader:
         """
         key = f"{self.root}/{video_id}"
         if self.quarantine is not None and (reason := self.quarantine.reason_for(key)):
-            raise VideoReadError(f"quarantined: {reason}")
+            raise VideoReadError(f"quarantined: {reason} ({self.quarantine.remedy})")
         video = self.videos.fetch(video_id)
         if video is None:
             raise VideoReadError(f"no file for it in {self.root}")

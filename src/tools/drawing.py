@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.datasets.decoding import VideoReadError, make_decoder
 from src.datasets.sampling import frame_indices
-from src.datasets.storage import open_videos
 from src.errors import InputError
+from src.tools.command import open_videos_of_flag
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 StripReader = Callable[[str], list[Image.Image]]
@@ -40,7 +40,7 @@ class VideoStrips:
     """Reads evenly spaced frames of stored videos."""
 
     def __init__(self, videos: Path, *, num_frames: int) -> None:
-        self._videos = open_videos(videos)
+        self._videos = open_videos_of_flag(videos)
         self._decoder = make_decoder("auto")
         self._num_frames = num_frames
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +20,21 @@ _FAR_TOO_MUCH = 1 << 30
 """Bytes at which `grow` gives up on being stopped."""
 _calls: list[int] = []
 _kept: list[np.ndarray] = []
+
+
+class Unreadable:
+    """A result that does what it is made with where it is read."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+        self.frames = np.ones(1 << 20, np.uint8)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return _act, (self.act, self.frames)
+
+
+def _act(act: Callable[[], None], _frames: np.ndarray) -> None:
+    act()
 
 
 class UnsendableError(Exception):
@@ -65,10 +82,15 @@ def hang(*, chatty: bool = False) -> None:
             time.sleep(3600)
 
 
-def prepare_at_length() -> None:
-    """Take 64 megabytes, and more than a second."""
+def prepare_largely() -> None:
+    """Take 64 megabytes."""
     _kept.append(np.ones(1 << 26, np.uint8))
-    time.sleep(1.1)
+
+
+def prepare_slowly(done: Path) -> None:
+    """Take half a second, and note the end of it."""
+    time.sleep(0.5)
+    done.touch()
 
 
 def is_prepared() -> bool:
@@ -92,6 +114,46 @@ def grow_in_disguise() -> int:
         return grow()
     except MemoryError as error:
         raise VideoReadError("library: something is wrong") from error
+
+
+def grow_by(video: bytes, num_bytes: int) -> int:
+    """Take memory beside a video's bytes."""
+    return len(video) + len(np.ones(num_bytes, np.uint8))
+
+
+def lack_memory(how: str) -> None:
+    """Fail as what is no MemoryError does for want of memory."""
+    match how:
+        case "reading":
+            raise OSError(errno.ENOMEM, "no room")
+        case "library":
+            raise ImportError("libodd.so.1: failed to map segment from shared object")
+        case "symbols":
+            raise OSError("libodd.so.1: cannot allocate memory for symbols")
+        case "thread":
+            raise RuntimeError("can't start new thread")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def divide_by_zero() -> None:
+    raise ZeroDivisionError
+
+
+def read_as(act: Callable[[], None]) -> Unreadable:
+    return Unreadable(act)
+
+
+def be_killed(times: Path, most: int) -> int:
+    """Be killed the first times; each is noted in a file."""
+    with times.open("a") as file:
+        file.write("x")
+    num_calls = len(times.read_text())
+    if num_calls <= most:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return num_calls
 
 
 def abort() -> None:
@@ -149,7 +211,7 @@ class LoadingDecoder(MisbehavingDecoder):
     """Reads only where it was loaded."""
 
     def load(self) -> None:
-        prepare_at_length()
+        prepare_largely()
 
     def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         assert is_prepared()

@@ -45,11 +45,13 @@ def write_tar(path: Path, members: Mapping[str, bytes], *, form: int = tarfile.G
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """The exit code of a forked process that does this, 0 if nothing ends it before."""
+    """The exit code of a forked process that does this: 0 where it comes to its end."""
     child = os.fork()
     if child == 0:
+        code = 1
         try:
             work()
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

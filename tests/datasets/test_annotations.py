@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from src.datasets.annotations import (
     read_captions,
     sha256_of,
 )
+from src.datasets.records import RowError
 from src.errors import InputError
 
 
@@ -60,6 +62,18 @@ def test_csv_rows(tmp_path: Path, video_column: str) -> None:
     assert read_captions(path) == [CaptionRow("a dog, running", "v1"), CaptionRow("x", "v2")]
 
 
+def test_errors_of_rows_tell_which_and_how(tmp_path: Path) -> None:
+    good = '{"caption": "ein Bär \\ud83d\\udc3b", "clip_name": "v"}\n'
+    rows = {'{"caption": " ", "clip_name": "v"}': True, '{"caption": ["the room is empty"]}': False}
+    for row, is_empty in rows.items():
+        path = _write(tmp_path / "a.jsonl", f"\n{good}{row}\n")
+        with pytest.raises(RowError) as caught:
+            read_captions(path)
+        error = pickle.loads(pickle.dumps(caught.value))
+        assert (error.number, error.is_empty) == (3, is_empty)
+        assert str(error) == f"{path}:3: {error.told}" == str(caught.value)
+
+
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("caption,clip_name\nx,v1\n", encoding="utf-8-sig")
@@ -85,7 +99,14 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
         ("a.jsonl", '{"caption": "x", "clip_name": " "}\n', ["a.jsonl:1", "'clip_name' is empty"]),
         ("a.jsonl", '["x", "v"]\n', ["a.jsonl:1", "object", "list"]),
         ("a.jsonl", "\n\n", ["a.jsonl", "no caption"]),
-        ("a.csv", "", ["a.csv:1", "caption"]),
+        ("a.csv", "", ["a.csv: no caption in this file, which is empty"]),
+        ("a.csv", "\n\n", ["a.csv:1", "no column 'caption' in the header []"]),
+        ("a.jsonl", "", ["a.jsonl: no caption in this file, which is empty"]),
+        (
+            "a.jsonl",
+            '{"caption": "a \\ud83d", "clip_name": "v"}',
+            ["a.jsonl:1: field 'caption' holds half a character (a lone surrogate)"],
+        ),
         ("a.csv", "title,clip_name\nx,v\n", ["a.csv:1", "'caption'", "title"]),
         (
             "a.jsonl",

@@ -135,6 +135,29 @@ def test_the_second_decoder_takes_over(tmp_path: Path) -> None:
             decoder.read(path, _pick(2), height=8, width=8)
 
 
+class _Loading(_Failing):
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__("no")
+        self.error = error
+        self.is_loaded = False
+
+    def load(self) -> None:
+        self.is_loaded = True
+        if self.error is not None:
+            raise self.error
+
+
+def test_both_decoders_are_loaded_and_the_first_must_be() -> None:
+    FallbackDecoder(_Failing("no"), _Failing("no")).load()
+    for error in (None, ImportError("no"), OSError("no")):
+        first, second = _Loading(), _Loading(error)
+        FallbackDecoder(first, second).load()
+        assert first.is_loaded
+        assert second.is_loaded
+    with pytest.raises(ImportError):
+        FallbackDecoder(_Loading(ImportError("no")), _Loading()).load()
+
+
 def test_auto_does_without_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"decord", "av"}
     monkeypatch.setattr(choice, "find_spec", lambda name: name if name in installed else None)

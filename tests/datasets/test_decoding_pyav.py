@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from src.datasets.decoding import FrameSelector, PyAVDecoder, pyav_decoder
+from src.datasets.decoding import (
+    FallbackDecoder,
+    FrameSelector,
+    PyAVDecoder,
+    Video,
+    VideoReadError,
+    pyav_decoder,
+)
 from tests.datasets.clips import indices_of, write_clip, write_frames
 
 
@@ -87,3 +100,69 @@ def test_a_truncated_file_gives_frames(tmp_path: Path) -> None:
     for video in (content[: len(content) // 2], content[: len(content) // 3]):
         frames = PyAVDecoder().read(video, lambda n: np.array([0, n - 1]), height=64, width=80)
         assert frames.shape == (2, 3, 64, 80)
+
+
+def test_frames_that_do_not_come_out_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_clip(tmp_path / "clip.mp4", num_frames=6)
+    monkeypatch.setattr(pyav_decoder._PacketIndex, "has_sound_times", lambda _index: False)
+    with pytest.raises(VideoReadError, match="1 of the wanted frames do not come out"):
+        PyAVDecoder().read(path, _pick(2, 6), height=64, width=64)
+
+
+def _break(monkeypatch: pytest.MonkeyPatch, *, after: int, error: Exception) -> None:
+    """Let every file raise an error after so many packets."""
+    open_video = pyav_decoder._open_video
+
+    @contextmanager
+    def breaking(video: Video) -> Iterator[pyav_decoder._OpenVideo]:
+        with open_video(video) as opened:
+
+            def demux(stream: av.VideoStream) -> Iterator[Packet]:
+                for number, packet in enumerate(opened.container.demux(stream)):
+                    if number == after:
+                        raise error
+                    yield packet
+
+            container: Any = SimpleNamespace(demux=demux)
+            yield opened._replace(container=container)
+
+    monkeypatch.setattr(pyav_decoder, "_open_video", breaking)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM])
+def test_a_disk_that_fails_is_no_end_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = write_clip(tmp_path / "clip.mp4", num_frames=16)
+    with pytest.raises(av.error.FFmpegError) as caught:
+        av.error.err_check(-number)
+    _break(monkeypatch, after=9, error=caught.value)
+    with pytest.raises(VideoReadError) as told:
+        PyAVDecoder().read(path, lambda n: np.array([0, n - 1]), height=64, width=64)
+    assert told.value.__cause__ is caught.value
+
+
+def test_damage_is_the_end_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip(tmp_path / "clip.mp4", num_frames=16, group_size=1)
+    _break(monkeypatch, after=9, error=av.error.InvalidDataError(0, "damage"))
+    frames = PyAVDecoder().read(path, lambda n: np.array([0, n - 1]), height=64, width=64)
+    assert indices_of(frames) == [0, 8]
+
+
+def test_lack_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And taken for no broken packet, nor for something that another decoder may do better."""
+    path = write_clip(tmp_path / "clip.mp4", num_frames=16)
+
+    def decode(_packet: Packet) -> list[VideoFrame]:
+        raise av.error.MemoryError(errno.ENOMEM, "no memory")
+
+    def decode_needed(*_: object) -> None:
+        pyav_decoder._decode(SimpleNamespace(decode=decode), None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pyav_decoder, "_decode_needed", decode_needed)
+    decoder = FallbackDecoder(PyAVDecoder(), PyAVDecoder())
+    with pytest.raises(VideoReadError, match=r"^PyAV: no memory$") as told:
+        decoder.read(path, _pick(1), height=64, width=64)
+    assert isinstance(told.value.__cause__, MemoryError)

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from src.datasets.annotations import CaptionRow
-from src.datasets.decoding import CutOffError, PyAVDecoder, VideoReadError
+from src.datasets.decoding import (
+    CutOffError,
+    FallbackDecoder,
+    FrameSelector,
+    PyAVDecoder,
+    Video,
+    VideoReadError,
+    make_decoder,
+)
+from src.datasets.decoding.contract import Loader
 from src.datasets.decoding.guarded import GuardedDecoder
 from src.datasets.loading import make_loader
 from src.datasets.quarantine import Quarantine
@@ -19,15 +28,29 @@ from src.datasets.sampling import select_frames
 from src.datasets.storage import VideoFolder
 from src.datasets.videos import EvaluationVideos, FrameReader, TrainingVideos
 from tests.datasets.clips import write_clip
-from tests.datasets.misbehaving import LoadingDecoder, MisbehavingDecoder, num_readings
+from tests.datasets.decoders import installed_decoder
+from tests.datasets.misbehaving import (
+    LoadingDecoder,
+    MisbehavingDecoder,
+    loaded_modules,
+    num_readings,
+)
 
 _ODD = 1
 _REASONS = {
-    "hang": "cut off: took longer than 1 seconds",
+    "hang": "cut off: took longer than 0.3 seconds",
     "grow": "cut off: took more than 128 megabytes of memory",
     "abort": "cut off: its process ended by SIGABRT: what(): of no use",
 }
-_SECONDS = {"hang": 1.0}
+
+
+class _GuardedBySize(GuardedDecoder):
+    """Has little time for what hangs, lest the test takes long, and much for all else."""
+
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        assert isinstance(video, Path)
+        self._process.seconds = 0.3 if video.read_text() == "hang" else 60
+        return super().read(video, select, height=height, width=width)
 
 
 @pytest.fixture
@@ -46,15 +69,24 @@ def guarded() -> Iterator[GuardedDecoder]:
     decoder.close()
 
 
-def _reader(folder: Path, *, seconds: float) -> FrameReader:
+def _reader(folder: Path, *, megabytes: int = 128) -> FrameReader:
     return FrameReader(
         VideoFolder(folder),
-        GuardedDecoder(MisbehavingDecoder(), seconds=seconds, megabytes=128),
+        _GuardedBySize(MisbehavingDecoder(), seconds=60, megabytes=megabytes),
         num_frames=4,
         sampling="rand",
         frame_size=8,
-        quarantine=Quarantine(folder.parent / "quarantine.jsonl"),
+        quarantine=Quarantine(_quarantine(folder), seconds=60, megabytes=megabytes),
     )
+
+
+def _quarantine(folder: Path) -> Path:
+    return folder.parent / "quarantine.jsonl"
+
+
+def _told_again(folder: Path, reason: str) -> str:
+    remedy = f"to try it again, delete its line in {_quarantine(folder)}"
+    return f"quarantined: {reason} ({remedy})"
 
 
 def _with_pid(samples: list[Any]) -> tuple[int, list[Any]]:
@@ -99,10 +131,36 @@ def test_errors_are_the_same(tmp_path: Path, guarded: GuardedDecoder) -> None:
 
 
 def test_importing_a_library_is_no_part_of_reading(folder: Path) -> None:
-    decoder = GuardedDecoder(LoadingDecoder(), seconds=1, megabytes=32)
-    frames = decoder.read(folder / "v0.mp4", np.arange, height=8, width=8)
-    assert frames.shape == (100, 3, 8, 8)
-    decoder.close()
+    fallback = FallbackDecoder(MisbehavingDecoder(), LoadingDecoder())
+    for decoder in (LoadingDecoder(), FallbackDecoder(LoadingDecoder(), fallback)):
+        guarded = GuardedDecoder(decoder, seconds=60, megabytes=32)
+        frames = guarded.read(folder / "v0.mp4", np.arange, height=8, width=8)
+        assert frames.shape == (100, 3, 8, 8)
+        guarded.close()
+
+
+@pytest.mark.parametrize("name", ["auto", "pyav", "decord", "torchcodec"])
+def test_reading_imports_nothing(tmp_path: Path, name: str) -> None:
+    decoder = installed_decoder(name)
+    assert isinstance(decoder, Loader)
+    path = write_clip(tmp_path / "clip.mp4")
+    guarded = GuardedDecoder(decoder, seconds=0, megabytes=0)
+    before = guarded._process.call(loaded_modules)
+    guarded.read(path, np.arange, height=64, width=64)
+    new = guarded._process.call(loaded_modules) - before
+    libraries = ("av", "decord", "torchcodec", "torch")
+    assert [module for module in new if module.split(".")[0] in libraries] == []
+    guarded.close()
+
+
+@pytest.mark.parametrize("name", ["auto", "pyav"])
+def test_a_limit_below_what_the_library_takes_is_enough(tmp_path: Path, name: str) -> None:
+    # Importing PyAV takes 15 megabytes, reading such a clip less than 2.
+    guarded = make_decoder(name, megabytes=10)
+    path = write_clip(tmp_path / "clip.mp4")
+    assert len(guarded.read(path, np.arange, height=64, width=64)) == 16
+    assert isinstance(guarded, GuardedDecoder)
+    guarded.close()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +171,7 @@ def test_a_worker_outlives_its_videos(folder: Path, oddity: str, context: str) -
     odd = folder / f"v{_ODD}.mp4"
     odd.write_text(oddity)
     rows = [CaptionRow(f"caption {index}", f"v{index}") for index in range(4)]
-    dataset = TrainingVideos(rows, _reader(folder, seconds=_SECONDS.get(oddity, 60)), seed=3)
+    dataset = TrainingVideos(rows, _reader(folder), seed=3)
     loader = make_loader(
         dataset,
         batches=[[(epoch, index) for index in range(4)] for epoch in range(3)],
@@ -128,7 +186,7 @@ def test_a_worker_outlives_its_videos(folder: Path, oddity: str, context: str) -
     reasons = [unreadable[0].reason for unreadable in told]
     assert {unreadable[0].video_id for unreadable in told} == {f"v{_ODD}"}
     assert reasons[0] == _REASONS[oddity]
-    assert set(reasons[1:]) == {f"quarantined: {_REASONS[oddity]}"}
+    assert set(reasons[1:]) == {_told_again(folder, _REASONS[oddity])}
     assert all(sample.frames.shape == (4, 3, 8, 8) for samples in epochs for sample in samples)
     # What may be the fault of an earlier video was tried once more at once, and then no more.
     assert num_readings(odd) == (1 if oddity == "hang" else 2)
@@ -136,19 +194,31 @@ def test_a_worker_outlives_its_videos(folder: Path, oddity: str, context: str) -
 
 def test_evaluation_reports_what_is_cut_off(folder: Path) -> None:
     (folder / f"v{_ODD}.mp4").write_text("abort")
-    reader = _reader(folder, seconds=60)
-    for prefix in ("", "quarantined: "):
+    reader = _reader(folder)
+    for reason in (_REASONS["abort"], _told_again(folder, _REASONS["abort"])):
         videos = EvaluationVideos([f"v{index}" for index in range(4)], reader, seed=0)
         read = [videos[position] for position in range(4)]
         assert [video.frames is None for video in read] == [False, True, False, False]
-        assert read[_ODD].error == prefix + _REASONS["abort"]
+        assert read[_ODD].error == reason
 
 
 def test_only_what_is_cut_off_is_put_in_quarantine(folder: Path) -> None:
     (folder / f"v{_ODD}.mp4").write_text("no number")
-    reader = _reader(folder, seconds=60)
+    reader = _reader(folder)
     for video_id, error in [("absent", "no file"), (f"v{_ODD}", "invalid literal")]:
         for _ in range(2):
             with pytest.raises((VideoReadError, ValueError), match=f"^{error}"):
                 reader.read(video_id, rng=np.random.default_rng(0))
-    assert not (folder.parent / "quarantine.jsonl").exists()
+    assert not _quarantine(folder).exists()
+
+
+def test_a_higher_limit_gives_a_video_another_try(folder: Path) -> None:
+    (folder / f"v{_ODD}.mp4").write_text("grow")
+    for megabytes, reason in [
+        (128, _REASONS["grow"]),
+        (128, _told_again(folder, _REASONS["grow"])),
+        (160, _REASONS["grow"].replace("128", "160")),
+    ]:
+        with pytest.raises(VideoReadError) as caught:
+            _reader(folder, megabytes=megabytes).read(f"v{_ODD}", rng=np.random.default_rng(0))
+        assert str(caught.value) == reason

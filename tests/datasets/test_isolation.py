@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,14 @@ def test_the_process_stays_and_imports_nothing_heavy(process: IsolatedProcess) -
     assert ends()
 
 
-def test_a_process_is_prepared_before_its_first_call_without_limits() -> None:
-    process = IsolatedProcess(seconds=1, megabytes=32, prepare=misbehaving.prepare_at_length)
+def test_a_process_is_prepared_before_its_first_call_without_limits(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    process = IsolatedProcess(seconds=0.1, prepare=partial(misbehaving.prepare_slowly, done))
+    with pytest.raises(CallCutOffError, match="longer than 0.1"):
+        process.call(misbehaving.hang)
+    assert done.exists()
+    process = IsolatedProcess(megabytes=32, prepare=misbehaving.prepare_largely)
     assert process.call(misbehaving.is_prepared)
-    process.seconds = 60
     with pytest.raises(CallCutOffError, match="memory"):
         process.call(misbehaving.grow)
     process.close()

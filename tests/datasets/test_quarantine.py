@@ -48,7 +48,19 @@ def test_half_a_line_waits_for_its_other_half(path: Path) -> None:
     assert quarantine.reason_for("b") == "died"
 
 
-@pytest.mark.parametrize("rest", ['{"video": "b"', '{"video": "b"}', "null", "\x00\xff"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '{"video": "b"',
+        '{"video": "b"}',
+        "null",
+        "\x00\xff",
+        '{"video": [], "reason": "died"}',
+        '{"video": "b", "reason": 3}',
+        '{"video": "b", "reason": "died", "seconds": "60"}',
+        '["video", "reason"]',
+    ],
+)
 def test_what_is_no_line_is_passed_over(path: Path, rest: str) -> None:
     quarantine = Quarantine(path)
     quarantine.add("a", "took too long")
@@ -61,12 +73,48 @@ def test_what_is_no_line_is_passed_over(path: Path, rest: str) -> None:
         assert reader.reason_for("c") == "died"
 
 
-def test_an_emptied_file_sets_videos_free(path: Path) -> None:
-    quarantine = Quarantine(path)
-    quarantine.add("a", "took too long")
-    assert quarantine.reason_for("a") is not None
+def test_lines_that_are_deleted_set_videos_free(path: Path) -> None:
+    one, other = Quarantine(path), Quarantine(path)
+    for key in ("a", "b"):
+        one.add(key, "took too long")
+        assert one.reason_for(key) == other.reason_for(key) == "took too long"
+    first, second = path.read_text().splitlines(keepends=True)
+    path.write_text(second)
+    assert [one.reason_for(key) is None for key in ("a", "b")] == [True, False]
+    edited = path.with_suffix(".new")  # as editors do
+    edited.write_text(first + first)
+    edited.rename(path)
+    assert [one.reason_for(key) is None for key in ("a", "b")] == [False, True]
+    path.unlink()
+    for key in ("a", "b"):
+        assert one.reason_for(key) is other.reason_for(key) is None
+    one.add("b", "died")
+    assert one.reason_for("b") == other.reason_for("b") == "died"
     path.write_text("")
-    assert quarantine.reason_for("a") is None
+    assert one.reason_for("b") is other.reason_for("b") is None
+
+
+@pytest.mark.parametrize(
+    ("then", "today", "is_kept"),
+    [
+        ((60, 2048), (60, 2048), True),
+        ((60, 2048), (30, 1024), True),
+        ((60, 2048), (61, 2048), False),
+        ((60, 2048), (60, 4096), False),
+        ((60, 2048), (0, 2048), False),
+        ((60, 2048), (60, 0), False),
+        ((0, 2048), (60, 2048), True),
+        ((0, 0), (0, 0), True),
+    ],
+)
+def test_higher_limits_set_videos_free(
+    path: Path, then: tuple[int, int], today: tuple[int, int], is_kept: bool
+) -> None:
+    Quarantine(path, seconds=then[0], megabytes=then[1]).add("a", "too much")
+    quarantine = Quarantine(path, seconds=today[0], megabytes=today[1])
+    assert quarantine.reason_for("a") == ("too much" if is_kept else None)
+    quarantine.add("a", "still too much")
+    assert quarantine.reason_for("a") == "still too much"
 
 
 def test_a_file_that_cannot_be_written_to_is_told(

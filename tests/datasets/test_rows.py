@@ -3,8 +3,10 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from src.datasets.annotations import CaptionRow
 from src.datasets.captioned import Captioned
 from src.datasets.question_answering import LabelledQuestion, QuestionGroup
 from src.datasets.rows import SharedRows, pack_rows
+from tests.datasets.stored import in_child
 
 _TEXTS = ["a dog", "", "ein Bär", "犬が走る", "\ud800 alone", "two\nlines", "\x00", "🐕" * 70]
 
@@ -173,3 +176,24 @@ def test_workers_read_the_same(method: str) -> None:
     assert (packed[0], some[0], names[0]) == before  # where the memory has moved to
     assert packed == rows
     assert some.column("caption") == [row.caption for row in reversed(rows)]
+
+
+def test_they_can_be_read_while_they_are_sent() -> None:
+    """What a thread reads with has to stay: a crash would end the process."""
+    rows = _captions(20_000)  # large enough that freed memory goes back to the system
+    packed = pack_rows(rows, CaptionRow)
+
+    class Sent:
+        def __index__(self) -> int:
+            ForkingPickler.dumps(packed)
+            return 7
+
+    def read() -> None:
+        assert packed[Sent()] == rows[7]  # type: ignore[call-overload]
+        assert packed[7] == rows[7]
+        thread = threading.Thread(target=lambda: [packed == rows for _ in range(2)])
+        thread.start()
+        while thread.is_alive():
+            ForkingPickler.dumps(packed)
+
+    assert in_child(read) == 0

@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.datasets.sampling import STRATEGIES, clip_indices, evaluation_sampling, frame_indices
+from src.datasets.sampling import (
+    STRATEGIES,
+    clip_indices,
+    evaluation_sampling,
+    frame_indices,
+    select_frames,
+)
 
 _LENGTHS = [(1, 1), (1, 4), (3, 4), (4, 4), (5, 4), (7, 2), (17, 8), (63, 8), (300, 16)]
 
@@ -161,3 +167,13 @@ def test_clips_that_cannot_be_read_are_refused() -> None:
         _clips("uniform", 10, 3, 0)
     with pytest.raises(ValueError, match="video with 0"):
         _clips("uniform", 0, 3, 2)
+
+
+@pytest.mark.parametrize("strategy", ["rand", "nlvl_rand", "headtail", "segment"])
+def test_a_selector_that_is_asked_again_gives_the_same_answer(strategy: str) -> None:
+    rng = np.random.default_rng(5)
+    for num_video_frames in (90, 80, 90):
+        wanted = {"num_frames": 4, "num_clips": 2, "num_video_frames": num_video_frames}
+        selected = select_frames(strategy=strategy, rng=rng, **wanted)
+        first = clip_indices(strategy, rng=np.random.default_rng(5), **wanted)
+        assert selected.tolist() == first.ravel().tolist()

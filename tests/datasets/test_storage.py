@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,11 @@ def folder(tmp_path: Path) -> Path:
         ("i", ".mp4", "i.gif"),
     ],
 )
-def test_find_prefers_the_datasets_extension(
+def test_fetch_prefers_the_datasets_extension(
     folder: Path, video_id: str, extension: str, expected: str
 ) -> None:
     videos = VideoFolder(folder, extension=extension)
-    assert videos.find(video_id) == folder / expected
+    assert videos.fetch(video_id) == folder / expected
     assert videos.missing([video_id]) == []
 
 
@@ -60,12 +61,12 @@ def test_a_folder_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(os, "scandir", counted)
     videos = VideoFolder(folder)
-    assert videos.find("a") == folder / "a.mp4"
+    assert videos.fetch("a") == folder / "a.mp4"
     assert listed == [], "the name is as it should be"
     assert videos.missing(["a", "e", "part/f"]) == []
     assert listed == [".", "part"]
     assert videos.missing(["z", "f"]) == ["z"]
-    assert [videos.find(name) for name in ("e", "z")] == [folder / "e.wmv", None]
+    assert [videos.fetch(name) for name in ("e", "z")] == [folder / "e.wmv", None]
     assert listed == [".", "part"], "the subfolder was listed before"
 
 
@@ -73,8 +74,8 @@ def test_missing_lists_each_absent_id_once_in_order(folder: Path) -> None:
     videos = VideoFolder(folder)
     asked = ["z", "a", "notes", "z", "part/e", "nowhere/f"]
     assert videos.missing(asked) == ["z", "notes", "part/e", "nowhere/f"]
-    assert videos.find("z") is None
-    assert videos.find("part") is None
+    assert videos.fetch("z") is None
+    assert videos.fetch("part") is None
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -147,10 +148,10 @@ def test_files_are_found_in_subfolders(folder: Path, video_id: str, expected: st
         path.touch()
     videos = VideoFolder(folder)
     found = folder / expected if expected else None
-    assert videos.find(video_id) == videos.fetch(video_id) == found
+    assert videos.fetch(video_id) == found
     assert videos.missing([video_id]) == ([] if expected else [video_id])
     if expected and expected != "train/bare":
-        known = {videos.find(each): each for each in videos.video_ids()}
+        known = {videos.fetch(each): each for each in videos.video_ids()}
         assert known[found] in (video_id, Path(expected).stem)
 
 
@@ -161,10 +162,10 @@ def test_two_files_of_one_name_in_subfolders_are_named(folder: Path) -> None:
     videos = VideoFolder(folder)
     told = r"'x' names both test/x\.mp4 and train/x\.mp4"
     with pytest.raises(InputError, match=told):
-        videos.find("x")
+        videos.fetch("x")
     with pytest.raises(InputError, match=told):
         videos.missing(["a", "x"])
-    assert videos.find("train/x") == folder / "train/x.mp4"
+    assert videos.fetch("train/x") == folder / "train/x.mp4"
     assert {"train/x", "test/x"} < set(videos.video_ids())
 
 
@@ -175,22 +176,44 @@ def test_every_video_has_an_id_of_its_own(folder: Path) -> None:
     videos = VideoFolder(folder)
     names = videos.video_files()
     assert "notes.txt" not in names
-    found = {videos.find(video_id) for video_id in videos.video_ids()}
+    found = {videos.fetch(video_id) for video_id in videos.video_ids()}
     # g.MP4, g.Mkv and g.mkv differ in capitals only: the ids that capitals tell apart are few
     assert {folder / name for name in names} - found <= {folder / "g.Mkv"}
     assert {"a", "a.avi", "x.y", "x"} < set(videos.video_ids())
+
+
+def test_links_to_nowhere_are_missing(folder: Path) -> None:
+    (folder / "u.mp4").symlink_to(folder / "nowhere")
+    (folder / "w.mp4").symlink_to("w.mp4")
+    (folder / "w.avi").symlink_to(folder / "a.avi")
+    videos = VideoFolder(folder)
+    assert videos.missing(["u", "u.mp4", "w"]) == ["u", "u.mp4"]
+    assert [videos.fetch(name) for name in ("u", "w")] == [None, folder / "w.avi"]
+    assert "u.mp4" in videos.video_files()
+
+
+def test_a_search_of_the_subfolders_is_told_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    videos = VideoFolder(folder)
+    assert videos.missing(["a", "part/d"]) == []
+    assert caplog.messages == []
+    for _ in range(2):
+        assert videos.missing(["a", "d", "z", "z"]) == ["z"]
+        assert caplog.messages == [f"looking for 2 ids in the subfolders of {folder}"]
 
 
 def test_folders_that_hold_themselves_are_walked_once(folder: Path) -> None:
     (folder / "part/around").symlink_to(folder)
     (folder / "elsewhere").symlink_to(folder / "part")
     videos = VideoFolder(folder)
-    assert videos.find("d") is not None
+    assert videos.fetch("d") is not None
     assert videos.video_ids().count("d") == 1
 
 
 @pytest.mark.parametrize("video_id", ["", "/", "part/", "a\0b", "x" * 300, "../a", "part"])
 def test_ids_that_no_file_can_have(folder: Path, video_id: str) -> None:
     videos = VideoFolder(folder)
-    assert videos.find(video_id) is None
+    assert videos.fetch(video_id) is None
     assert videos.missing([video_id]) == [video_id]

@@ -54,8 +54,17 @@ def test_ids_may_carry_an_extension(tmp_path: Path, kind: str) -> None:
     assert [fetched(videos, name) for name in ("a.mp4", "b.c.MP4")] == [
         *(content_of("a"), content_of("b.c"))
     ]
-    assert videos.missing(["a.mp4", "b.c.mp4", "a.txt", "b"]) == (
-        ["a.txt", "b"] if kind != "shards" else ["a.txt"]  # of b.c.mp4 WebDataset's key is b
+    assert videos.missing(["a.mp4", "b.c.mp4", "a.txt", "b"]) == ["a.txt", "b"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_video_answers_for_a_missing_id(tmp_path: Path, kind: str) -> None:
+    videos = store(tmp_path / kind, kind, ("v_1.5", "part/w.1", "x.y.z", "50%"))
+    asked = ["v_1", "v_1%2E5", "part/w", "w", "x", "x.y", "50", "50%25", "v_1.6", "v_1.5.1"]
+    assert videos.missing(asked) == asked
+    assert [videos.fetch(video_id) for video_id in asked] == [None] * len(asked)
+    assert videos.missing(["v_1.5", "w.1", "part/w.1", "x.y.z"]) == (
+        ["w.1"] if kind == "lmdb" else []  # whose ids say nothing of folders
     )
 
 
@@ -107,16 +116,22 @@ def test_frames_are_the_same_from_each_kind(tmp_path: Path, decoder: str) -> Non
 
 
 def test_the_kind_is_told_by_what_lies_there(tmp_path: Path) -> None:
-    for name in ("videos/a.mp4", "videos/a.tar", "nested/part/a.mp4", "empty/notes.txt"):
+    for name in (
+        *("videos/a.mp4", "videos/a.tar", "nested/part/a.mp4", "empty/notes.txt"),
+        *("unpacked/orig.tar", "unpacked/train/x.mp4", "deep/orig.tar", "deep/by/year/x.AVI"),
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     store(tmp_path / "db", "lmdb")
     store(tmp_path / "tars", "shards")
+    (tmp_path / "tars/frames").mkdir()
+    (tmp_path / "tars/frames/0.jpg").touch()
     (tmp_path / "file.lmdb").write_bytes((tmp_path / "db/data.mdb").read_bytes())
     write_tar(tmp_path / "one.tar", {"a.mp4": b"A"})
     kinds = {
         **{"videos": "folder", "nested": "folder", "empty": "folder", "nowhere": "folder"},
         **{"db": "lmdb", "db/data.mdb": "lmdb", "file.lmdb": "lmdb"},
+        **{"unpacked": "folder", "deep": "folder"},
         **{"tars": "shards", "tars/000000.tar": "shards", "one.tar": "shards"},
     }
     assert {name: storage_kind(tmp_path / name) for name in kinds} == kinds
@@ -124,6 +139,15 @@ def test_the_kind_is_told_by_what_lies_there(tmp_path: Path) -> None:
     assert fetched(open_videos(tmp_path / "db/data.mdb"), "A") == content_of("A")
     assert fetched(open_videos(tmp_path / "one.tar"), "a") == b"A"
     assert open_videos(tmp_path / "videos", extension=".avi").fetch("a") is not None
+    assert open_videos(tmp_path / "unpacked").missing(["x"]) == []
+
+
+def test_messages_tell_the_kind_where_it_is_no_folder(tmp_path: Path) -> None:
+    for kind, told in (("folder", ""), ("lmdb", "the LMDB "), ("shards", "the tar shards in ")):
+        videos = store(tmp_path / kind, kind)
+        assert videos.described == f"{told}{tmp_path / kind}"
+    shard = tmp_path / "shards/000000.tar"
+    assert open_videos(shard).described == f"the shard {shard}"
 
 
 def test_paths_that_hold_nothing_are_named(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import resource
 import sys
 from pathlib import Path
 
@@ -11,11 +13,11 @@ import pytest
 from src.datasets.storage import VideoLmdb, open_videos
 from src.datasets.storage.lmdb_entries import read_entries
 from src.errors import InputError
-from tests.datasets.stored import IDS, content_of, store
+from tests.datasets.stored import IDS, content_of, in_child, store
 
 
 def write_as_clipbert(path: Path, videos: dict[str, bytes]) -> None:
-    environment = lmdb.open(str(path), map_size=1 << 24)
+    environment = lmdb.open(str(path), map_size=1 << 26)
     with environment.begin(write=True) as transaction:
         for name, data in videos.items():
             transaction.put(str(name).encode("utf-8"), data)
@@ -80,9 +82,10 @@ def test_what_is_laid_out_otherwise_is_left_to_the_library(tmp_path: Path) -> No
 def test_storages_of_one_file_share_what_is_open(tmp_path: Path) -> None:
     store(tmp_path / "db", "lmdb")
     (tmp_path / "link").symlink_to(tmp_path / "db")
-    storages = [VideoLmdb(tmp_path / name) for name in ("db", "db", "link")]
-    assert [videos.fetch("a") for videos in storages] == [content_of("a")] * 3
-    del storages[:2]
+    names = ("db", "db", "link", "db/data.mdb", "link/data.mdb")
+    storages = [VideoLmdb(tmp_path / name) for name in names]
+    assert [videos.fetch("a") for videos in storages] == [content_of("a")] * 5
+    del storages[:4]
     assert storages[0].fetch("x.y") == content_of("x.y")
 
 
@@ -95,6 +98,38 @@ def test_it_is_closed_with_the_last_storage_and_can_be_written_again(tmp_path: P
         transaction.put(b"more", b"1")
     environment.close()
     assert VideoLmdb(tmp_path / "db").fetch("more") == b"1"
+
+
+def test_it_can_grow_while_it_is_in_use(tmp_path: Path) -> None:
+    """Its reader has to be another process, as the library opens a file once in each."""
+    write_as_clipbert(tmp_path / "db", {"a": b"A"})
+    go_on, has_read = multiprocessing.Event(), multiprocessing.Event()
+
+    def read() -> None:
+        videos = VideoLmdb(tmp_path / "db")
+        assert videos.fetch("a") == b"A"
+        has_read.set()
+        assert go_on.wait(60)
+        assert videos.fetch("k29") == bytes(1_000_000)
+        assert videos.missing(["a", "k29", "z"]) == ["z"]
+
+    reader = multiprocessing.Process(target=read)
+    reader.start()
+    assert has_read.wait(60)
+    write_as_clipbert(tmp_path / "db", {f"k{i}": bytes(1_000_000) for i in range(30)})
+    go_on.set()
+    reader.join()
+    assert reader.exitcode == 0
+
+
+def test_addresses_may_be_few(tmp_path: Path) -> None:
+    store(tmp_path / "db", "lmdb")
+
+    def read() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 37, 1 << 37))  # bytes, as by `ulimit -v`
+        assert VideoLmdb(tmp_path / "db").fetch("a") == content_of("a")
+
+    assert in_child(read) == 0
 
 
 def test_a_read_only_folder_will_do(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -41,10 +42,10 @@ def test_names_as_any_tar_writes_them(tmp_path: Path, form: int) -> None:
     members = {name: name.encode() for name in names}
     write_tar(tmp_path / "a.tar", members | {"videos/._a.mp4": b"resource fork"}, form=form)
     videos = VideoShards(tmp_path / "a.tar")
-    asked = ["videos/a", "é", "é.avi", f"{'f' * 90}/{'n' * 90}", "n" * 90, "x.y", "x"]
+    asked = ["videos/a", "é", "é.avi", f"{'f' * 90}/{'n' * 90}", "n" * 90, "x.y"]
     assert videos.missing([*asked, "._a"]) == ["._a"]
-    assert [videos.fetch(name) for name in ("a", "é", "n" * 90, "x.y", "x")] == [
-        members[names[i]] for i in (0, 1, 2, 3, 3)
+    assert [videos.fetch(name) for name in ("a", "é", "n" * 90, "x.y")] == [
+        members[names[i]] for i in range(4)
     ]
     if form != tarfile.USTAR_FORMAT:
         assert videos.fetch("n" * 300) == members[names[-1]]
@@ -67,6 +68,15 @@ def test_two_videos_of_one_key_in_one_sample(tmp_path: Path) -> None:
     videos = VideoShards(tmp_path)
     assert videos.video_ids() == ["k", "k.avi", "k.webm"]
     assert [videos.fetch(name) for name in videos.video_ids()] == [b"mp4", b"avi", b"webm"]
+
+
+@pytest.mark.parametrize(
+    "names", [("a.avi.mp4", "a.mp4", "a.avi"), ("a.mp4", "a.avi", "a.avi.mp4")]
+)
+def test_no_video_takes_the_place_of_another(tmp_path: Path, names: tuple[str, ...]) -> None:
+    write_tar(tmp_path / "0.tar", dict.fromkeys(names, b""))
+    with pytest.raises(InputError, match=r"hold video id 'a\.avi' \(a\.avi\.mp4, a\.avi\)"):
+        VideoShards(tmp_path).video_ids()
 
 
 def test_one_key_in_two_shards_is_an_error(tmp_path: Path) -> None:
@@ -154,6 +164,45 @@ def test_the_index_is_kept_and_made_anew_when_shards_change(
     (tmp_path / ".videos.index").mkdir()  # as good as a place that cannot be written to
     assert VideoShards(tmp_path).fetch("more") == b"more"
     assert [path.name for path in tmp_path.glob(".videos.index.*")] == []
+
+
+def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
+    videos = store(tmp_path, "shards")
+    assert videos.video_ids() == sorted(IDS)
+    file = tmp_path / ".videos.index"
+    whole = file.read_bytes()
+    for position in range(0, len(whole), 7):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+        again = VideoShards(tmp_path)
+        assert again.video_ids() == sorted(IDS)
+        assert again.fetch("x.z") == content_of("x.z")
+        assert file.read_bytes() == whole
+
+
+def test_another_videos_bytes_are_never_given(tmp_path: Path) -> None:
+    """Shards of the same size and time, of which one has taken the place of the other."""
+    folders = [tmp_path / name for name in ("here", "copied", "other")]
+    for folder, ids in zip(folders, ["abc", "abc", "bac"], strict=True):
+        folder.mkdir()
+        write_tar(folder / "0.tar", {f"{name}.mp4": name.encode() * 600 for name in ids})
+        os.utime(folder / "0.tar", ns=(10**18, 10**18))
+    here, copied, other = (folder / "0.tar" for folder in folders)
+    videos = VideoShards(here.parent)
+    assert videos.fetch("a") == b"a" * 600
+    index = here.with_name(".videos.index")
+    shutil.copy(index, copied.parent)
+    made = shard_index.read_members
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_index, "read_members", None)  # so that it would fail
+        assert VideoShards(copied.parent).fetch("a") == b"a" * 600
+    assert shard_index.read_members is made
+    shutil.copy2(other, here)
+    for each in (videos, VideoShards(here.parent)):
+        with pytest.raises(InputError, match=r"0\.tar has changed.*videos\.index"):
+            each.fetch("a")
+        assert each.fetch("c") == b"c" * 600
+    index.unlink()
+    assert VideoShards(here.parent).fetch("a") == b"a" * 600
 
 
 def test_a_shard_that_changes_while_it_is_used_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from src.datasets.annotations import CaptionRow
 from src.datasets.decoding import (
     Decoder,
     DecordDecoder,
+    FallbackDecoder,
     FrameSelector,
     PyAVDecoder,
     Video,
@@ -54,6 +55,14 @@ class CountingDecoder(StubDecoder):
         return super().read(video, select, height=height, width=width)
 
 
+class FailingLateDecoder(StubDecoder):
+    """Fails after it has chosen frames."""
+
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        super().read(video, select, height=height, width=width)
+        raise VideoReadError("too late")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> VideoFolder:
     for index in range(_NUM_VIDEOS):
@@ -95,6 +104,13 @@ def _clips(video: EvaluationVideo) -> list[list[int]]:
 
 def _times(frames: np.ndarray) -> list[int]:
     return frames[:, 0, 0, 0].tolist()
+
+
+def test_frames_do_not_depend_on_which_decoder_failed(folder: VideoFolder) -> None:
+    decoders = (StubDecoder(), FallbackDecoder(FailingLateDecoder(), StubDecoder()))
+    readers = [FrameReader(folder, decoder, 4, "rand", frame_size=8) for decoder in decoders]
+    plain, other = (_times(reader.read("v0", rng=np.random.default_rng(1))) for reader in readers)
+    assert plain == other
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(folder: VideoFolder) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from src.datasets.annotations import CaptionRow
+from tests.datasets.stored import write_tar
 from tests.factories import write_captions, write_videos
 from tests.pretraining_factories import ENTITIES, PretrainExperiment, make_pretraining_model
 from tests.tasks.conftest import Refuse, Run
@@ -31,6 +32,23 @@ def test_all_missing_inputs_are_reported_together(
     assert "entity_file_path: there is no file /gone/unigrams.txt" in message
     assert "tokenizer_dir: folder /gone/tokenizer not found" in message
     assert not (experiment.root / "run").exists()
+
+
+def test_images_are_in_no_tar_file(experiment: PretrainExperiment, refused: Refuse) -> None:
+    shards = write_tar(experiment.root / "shards.tar", {"a.mp4": b""})
+    sets = ("--train_datasets.0.img", str(shards), "--val_datasets.1.img", str(shards))
+    gone = ("--train_datasets.0.ann", "/gone/train.csv")
+    message = refused(experiment.pretraining(*sets, *gone))
+    assert f"val_datasets.1.img (tiny val images): {shards} is a file, not a folder" in message
+    assert "train_datasets.0.img" not in message
+
+
+def test_videos_that_are_missing_in_shards(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
+    shards = write_tar(experiment.root / "shards.tar", {"a.mp4": b""})
+    message = refused(experiment.pretraining("--val_datasets.0.img", str(shards)))
+    assert f"is in the shard {shards}: val0" in message
 
 
 def test_what_the_entity_loss_needs(experiment: PretrainExperiment, refused: Refuse) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 
 import numpy as np
 
-from src.datasets.decoding.contract import Decoder, FrameSelector, Video, VideoReadError
+from src.datasets.decoding.contract import Decoder, FrameSelector, Loader, Video, VideoReadError
 from src.datasets.decoding.decord_decoder import DecordDecoder
 from src.datasets.decoding.guarded import GuardedDecoder
 from src.datasets.decoding.pyav_decoder import PyAVDecoder, check_declared_length
@@ -23,11 +24,21 @@ class FallbackDecoder:
         self.first = first
         self.second = second
 
+    def load(self) -> None:
+        """Import what reading calls for, as far as it is there: the second may never be used."""
+        if isinstance(self.first, Loader):
+            self.first.load()
+        if isinstance(self.second, Loader):
+            with suppress(ImportError, OSError):  # raised again by reading, where it is called for
+                self.second.load()
+
     def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
         try:
             return self.first.read(video, select, height=height, width=width)
         except VideoReadError as error:
+            if isinstance(error.__cause__, MemoryError):  # the second would need as much
+                raise
             first_error = error
         try:
             return self.second.read(video, select, height=height, width=width)

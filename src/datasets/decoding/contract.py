@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,4 +44,13 @@ class Decoder(Protocol):
         Raises:
             VideoReadError: whatever is wrong with the file.
         """
+        ...
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """What decoders also are whose libraries take time and memory: no video is to blame for it."""
+
+    def load(self) -> None:
+        """Import what reading will call for."""
         ...

@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 
 from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
+from src.datasets.decoding.pyav_decoder import PyAVDecoder
 
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
 
@@ -20,12 +21,19 @@ class DecordDecoder:
     off, it returns other frames than those asked for; PyAV does not.
 
     Args:
-        check: Looks at a file first, and raises VideoReadError for what decord must not be given:
-            it ends the whole process where a damaged header declares billions of frames.
+        check: Looks at a file first, by PyAV, and raises VideoReadError for what decord must not be
+            given: it ends the whole process where a damaged header declares billions of frames.
     """
 
     def __init__(self, check: Callable[[Video], None] | None = None) -> None:
         self.check = check
+
+    def load(self) -> None:
+        """Import what reading calls for."""
+        import decord  # noqa: F401
+
+        if self.check is not None:
+            PyAVDecoder().load()
 
     def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import numpy as np
 
-from src.datasets.decoding.contract import CutOffError, Decoder, FrameSelector, Video
+from src.datasets.decoding.contract import CutOffError, Decoder, FrameSelector, Loader, Video
 from src.datasets.isolation import CallCutOffError, IsolatedProcess
-
-
-@runtime_checkable
-class Loader(Protocol):
-    """What decoders also are whose libraries take long to import: that is no fault of a video."""
-
-    def load(self) -> None:
-        """Import what reading will call for."""
-        ...
 
 
 class GuardedDecoder:
     """Reads with another decoder, in an isolated process: files of any kind can do no harm.
 
-    The frames are those of the other decoder, but a selector's generator stays as it was given:
-    what is drawn from is a copy.
+    The frames are those of the other decoder. A selector that draws from a generator must copy it,
+    as ``select_frames`` does: what it draws from here is a copy in any case.
     """
 
     def __init__(self, decoder: Decoder, *, seconds: float, megabytes: int) -> None:

@@ -46,6 +46,13 @@ _FIRST_WITH_SCALING_THREADS = 18
 class PyAVDecoder:
     """Reads what FFmpeg can read, a broken packet here or there included; one thread per file."""
 
+    def load(self) -> None:
+        """Import what reading calls for."""
+        import av
+        import av.subtitles.stream  # opening any file does
+        import av.video.reformatter
+        import av.video.stream  # noqa: F401
+
     def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
         scaler = _Scaler(height=height, width=width)
@@ -59,13 +66,13 @@ class PyAVDecoder:
                 frames = _WantedFrames([in_order[position] for position in wanted], scaler)
                 _read_by_time(video, opened, index, frames)
                 if frames.are_complete():
-                    return frames.pixels
+                    return frames.complete()
         frames, num_decoded = _read_in_order(video, wanted, scaler)
         if num_decoded == 0:
             raise VideoReadError(f"PyAV: no frame comes out of {len(index.packets)} video packets")
         if num_decoded != index.num_frames:  # the choice was made from a wrong count
             frames, _ = _read_in_order(video, select(num_decoded), scaler)
-        return frames.pixels
+        return frames.complete()
 
 
 def check_declared_length(video: Video) -> None:
@@ -88,14 +95,20 @@ class _OpenVideo(NamedTuple):
     stream: VideoStream
 
     def packets(self) -> Iterator[Packet]:
-        """The stream's packets in file order; a file cut short just ends early."""
+        """The stream's packets in file order; a file cut short or damaged just ends early.
+
+        Raises:
+            av.error.FFmpegError: the disk, or the memory, is to blame and not the file.
+        """
         import av
 
         demuxed = self.container.demux(self.stream)
         while True:
             try:
                 packet = next(demuxed, None)
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                if isinstance(error, OSError | MemoryError):
+                    raise
                 return
             if packet is None:
                 return
@@ -193,6 +206,12 @@ class _WantedFrames:
         """Whether none is missing."""
         return not self.missing
 
+    def complete(self) -> np.ndarray:
+        """The pixels; VideoReadError where some are missing: they were never written to."""
+        if self.missing:
+            raise VideoReadError(f"PyAV: {len(self.missing)} of the wanted frames do not come out")
+        return self.pixels
+
 
 def _index_packets(opened: _OpenVideo) -> _PacketIndex:
     infos, kept, num_bytes = [], [], 0
@@ -289,5 +308,7 @@ def _decode(codec: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]
 
     try:
         return codec.decode(packet)
+    except av.error.MemoryError:
+        raise
     except av.error.FFmpegError:
         return []

@@ -27,6 +27,11 @@ class TorchCodecDecoder:
     PyAV reads them all.
     """
 
+    def load(self) -> None:
+        """Import what reading calls for."""
+        import torchcodec.decoders
+        import torchcodec.transforms  # noqa: F401
+
     def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
         from torchcodec.decoders import VideoDecoder  # optional: the other libraries are enough

@@ -9,8 +9,12 @@ from src.datasets.storage.contract import VideoStorage
 from src.datasets.storage.folder import VideoFolder
 from src.datasets.storage.lmdb_videos import VideoLmdb, data_file
 from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension
+from src.datasets.storage.shard_index import shards_in
 from src.datasets.storage.shards import VideoShards
 
+_LEVELS, _FOLDERS = 2, 16
+"""How deep, and into how many folders of each, is looked for videos beside a tar file: it may be
+the archive that they came in."""
 KIND_OF_FILE = {".lmdb": "lmdb", ".mdb": "lmdb", ".tar": "shards"}
 """Kinds of storage that may be one file, by its extension."""
 
@@ -39,13 +43,30 @@ def storage_kind(path: Path) -> str:
         return "folder"
     if data_file(path).is_file():
         return "lmdb"
-    has_shards = False
-    with os.scandir(path) as entries:
-        for entry in entries:
-            extension = split_extension(entry.name)[1]
-            if is_hidden(entry.name) or not entry.is_file():
-                continue
-            if extension in VIDEO_EXTENSIONS:
-                return "folder"
-            has_shards = has_shards or extension == ".tar"
-    return "shards" if has_shards else "folder"
+    if _has_videos(path, levels=0) or not shards_in(path) or _has_videos(path, levels=_LEVELS):
+        return "folder"
+    return "shards"
+
+
+def _has_videos(path: Path | str, *, levels: int) -> bool:
+    """Whether a folder or a few of its subfolders hold video files."""
+    folders = []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if _is_folder(entry):
+                    folders.append(entry.path)
+                elif split_extension(entry.name)[1] in VIDEO_EXTENSIONS:
+                    return True
+    except OSError:  # it must not be read
+        return False
+    if levels == 0:
+        return False
+    return any(_has_videos(each, levels=levels - 1) for each in sorted(folders)[:_FOLDERS])
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also of links; those that lead nowhere, or around, are none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()

@@ -21,6 +21,11 @@ class VideoStorage(Protocol):
         """The folder or file that holds them."""
         ...
 
+    @property
+    def described(self) -> str:
+        """The root for messages, with the kind of storage where it is not a folder."""
+        ...
+
     def fetch(self, video_id: str) -> Video | None:
         """A video's file, or its bytes; ``None`` where the storage has none.
 

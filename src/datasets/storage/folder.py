@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ from src.datasets.storage.names import (
     split_extension,
 )
 from src.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Place = tuple[str, str]
 """A file's folder, from the root ("" is the root itself), and its name."""
@@ -49,12 +52,13 @@ class VideoFolder:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_listings": {}, "_folders": None}
 
-    def fetch(self, video_id: str) -> Path | None:
-        """A video's file, or ``None`` where the folder has none."""
-        return self.find(video_id)
+    @property
+    def described(self) -> str:
+        """The folder, for messages."""
+        return str(self.root)
 
-    def find(self, video_id: str) -> Path | None:
-        """The file of this video, or ``None`` where the folder has none.
+    def fetch(self, video_id: str) -> Path | None:
+        """A video's file, or ``None`` where the folder has none.
 
         Raises:
             InputError: two subfolders have a file of this name.
@@ -74,7 +78,10 @@ class VideoFolder:
         Raises:
             InputError: two subfolders have a file of one of these names.
         """
-        return [name for name in dict.fromkeys(video_ids) if self._place(name) is None]
+        absent = [name for name in dict.fromkeys(video_ids) if self._own_place(name) is None]
+        if absent and self._folders is None and self._listing("").folders:
+            logger.info("looking for %d ids in the subfolders of %s", len(absent), self.root)
+        return [name for name in absent if self._place_elsewhere(name) is None]
 
     def listed_names(self) -> list[str]:
         """The files' names, from ``root``, in all folders that ids have been looked for in."""
@@ -120,18 +127,23 @@ class VideoFolder:
         return os.path.join(folder, name)
 
     def _place(self, video_id: str) -> Place | None:
-        """Where a video's file lies.
+        """Where a video's file lies."""
+        return self._own_place(video_id) or self._place_elsewhere(video_id)
+
+    def _own_place(self, video_id: str) -> Place | None:
+        """Where a file lies that is in the folder its id names.
 
         A folder is listed once, which on network drives is much faster than asking per video.
         """
         folder, name = os.path.split(video_id)
         found = self._listing(folder).find(name, extension=self.extension) if name else None
-        if found is not None:
-            return folder, found.name
-        return self._place_elsewhere(folder, name) if name else None
+        return None if found is None else (folder, found.name)
 
-    def _place_elsewhere(self, folder: str, name: str) -> Place | None:
-        """Where a file lies that is not in the folder its id names, but in one below another."""
+    def _place_elsewhere(self, video_id: str) -> Place | None:
+        """Where a file lies that is in another folder, below one of the name that its id names."""
+        folder, name = os.path.split(video_id)
+        if not name:
+            return None
         self._walk()
         folders = self._folders or {}
         having = {*folders.get(name, ()), *folders.get(split_extension(name)[0], ())}
@@ -150,7 +162,7 @@ class VideoFolder:
             return None
         first, second, *_ = (os.path.join(*place) for place in best)
         raise InputError(
-            f"{self.root}: video id {os.path.join(folder, name)!r} names both {first} and "
+            f"{self.root}: video id {video_id!r} names both {first} and "
             f"{second}; give ids with their folders, or remove one of the files"
         )
 

@@ -36,12 +36,17 @@ class Listing:
         self.folders: list[str] = []
         self.files: dict[str, str | list[str]] = {}
         """Most names are of one file; a list for each would double what 200,000 of them take."""
+        self.links_to_nowhere: set[str] = set()
+        """Files that are not there, such as those that git-annex has not fetched."""
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry.name, entry.is_dir()) for entry in entries)
+                links = ((entry, _leads_nowhere(entry)) for entry in entries)
+                found = sorted((one.name, not lost and one.is_dir(), lost) for one, lost in links)
         except (OSError, ValueError):  # no folder, one that must not be read, or no such name
             return
-        for name, is_folder in found:
+        for name, is_folder, is_lost in found:
+            if is_lost:
+                self.links_to_nowhere.add(name)
             if is_folder:
                 self.folders.append(name)
             else:
@@ -58,7 +63,7 @@ class Listing:
             others.append(name)
 
     def names(self) -> Iterator[str]:
-        """All files."""
+        """All files, links to nowhere among them."""
         for names in self.files.values():
             yield from _as_list(names)
 
@@ -68,8 +73,8 @@ class Listing:
         The dataset's own extension comes first, then one that the id has itself, then the common
         ones, and last an unknown one, if only one file has it.
         """
-        own = _as_list(self.files.get(split_extension(name)[0]))
-        longer = _as_list(self.files.get(name))
+        own = self._files_of(split_extension(name)[0])
+        longer = self._files_of(name)
         # In reverse, since a.mp4 stands after a.MP4, and wins.
         by_small_name = {with_small_extension(each): each for each in (*own, *longer)}
         if by_small_name:
@@ -81,12 +86,20 @@ class Listing:
             unknown = [name]
         return Found(_LAST_RANK, unknown[0]) if len(unknown) == 1 else None
 
+    def _files_of(self, stem: str) -> list[str]:
+        names = _as_list(self.files.get(stem))
+        return [name for name in names if name not in self.links_to_nowhere]
+
 
 def _candidates(name: str, *, extension: str) -> Iterator[str]:
     yield name + extension
     yield with_small_extension(name) if split_extension(name)[1] in VIDEO_EXTENSIONS else ""
     for common in VIDEO_EXTENSIONS:
         yield name + common
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _as_list(names: str | list[str] | None) -> list[str]:

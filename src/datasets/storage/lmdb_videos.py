@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import lmdb
 
 DATA_FILE = "data.mdb"
+_MAP_BYTES = 1 << 40
+"""Of addresses, not of memory, so that what is added to the file while it is in use has some."""
 MAX_KEY_BYTES = 511
 """What a key may have, as the library is built unless one builds it otherwise."""
 
@@ -69,6 +72,11 @@ class VideoLmdb:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_shared": None}
 
+    @property
+    def described(self) -> str:
+        """The LMDB, for messages."""
+        return f"the LMDB {self.root}"
+
     def fetch(self, video_id: str) -> bytes | None:
         """A video's bytes, or ``None`` where there is none.
 
@@ -78,15 +86,13 @@ class VideoLmdb:
         """
         import lmdb
 
-        with self._environment().begin() as transaction:
-            for key in _keys(video_id):
-                try:
-                    value = transaction.get(key)
-                except lmdb.Error as error:
-                    raise VideoReadError(f"{self.root}: {error}") from error
-                if value is not None:
-                    return value
-        return None
+        environment = self._environment()
+        try:
+            with environment.begin() as transaction:
+                values = (transaction.get(key) for key in _keys(video_id))
+                return next((value for value in values if value is not None), None)
+        except lmdb.Error as error:
+            raise VideoReadError(f"{self.root}: {error}") from error
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
         """The ids without a video, once each, in order of first appearance."""
@@ -127,8 +133,8 @@ class VideoLmdb:
 class _Environment:
     """An open LMDB of this process.
 
-    The library opens a file once per process only, so all storages of one file share it: this is
-    why it is kept here, as long as one of them is there.
+    The library opens a file once per process only, and storages do not know of each other: this is
+    why it is kept at the class, as long as one of them is there.
     """
 
     _of_file: WeakValueDictionary[Path, _Environment] = WeakValueDictionary()
@@ -141,9 +147,9 @@ class _Environment:
 
     @classmethod
     def of(cls, path: Path) -> _Environment:
-        """That of a path."""
+        """That of a path; a folder and its file are one."""
         with cls._lock:
-            return cls._of_file.setdefault(path.resolve(), cls(path))
+            return cls._of_file.setdefault(data_file(path).resolve(), cls(path))
 
     def opened(self) -> lmdb.Environment:
         """The environment, opened in this process: one that its parent opened is not used.
@@ -170,17 +176,22 @@ def _open(path: Path) -> lmdb.Environment:
     """
     import lmdb
 
+    open_mapped = partial(
+        lmdb.open,
+        str(path),
+        subdir=path.is_dir(),
+        readonly=True,
+        create=False,
+        lock=False,
+        # The library's advice to switch it off is for small values: read a page at a time, a
+        # megabyte that was not in memory took 20 ms instead of 4.
+        readahead=True,
+    )
     try:
-        environment = lmdb.open(
-            str(path),
-            subdir=path.is_dir(),
-            readonly=True,
-            create=False,
-            lock=False,
-            # The library's advice to switch it off is for small values: read a page at a time, a
-            # megabyte that was not in memory took 20 ms instead of 4.
-            readahead=True,
-        )
+        try:
+            environment = open_mapped(map_size=_MAP_BYTES)
+        except lmdb.MemoryError:  # `ulimit -v`
+            environment = open_mapped()
     except lmdb.Error as error:
         raise InputError(f"videos: {path} cannot be read as an LMDB: {error}") from error
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]

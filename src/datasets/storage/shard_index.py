@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import logging
 import multiprocessing
@@ -21,8 +23,9 @@ from src.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
-_ARRAYS = ("ids", "starts", "shard", "span")
+_FORMAT = 2
+_ARRAYS = ("ids", "starts", "shard", "span", "header")
+_DIGEST_BYTES = 16  # of the sum that tells a damaged file
 _READERS = 8
 """Shards read at a time: on network drives most of the time is waiting."""
 
@@ -36,6 +39,7 @@ class Location(NamedTuple):
     shard: Path
     offset: int
     size: int
+    header: int
 
 
 class ShardIndex:
@@ -50,6 +54,7 @@ class ShardIndex:
         self._starts = arrays["starts"]  # (V + 1,) int64: where each id begins
         self._shard = arrays["shard"]  # (V,) int32: the number of its shard
         self._span = arrays["span"]  # (V, 2) int64: its first byte and its size
+        self._header = arrays["header"]  # (V,) uint32: `header_mark` of its member
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -57,7 +62,11 @@ class ShardIndex:
     def ids(self) -> Iterator[str]:
         """All ids, sorted."""
         for number in range(len(self)):
-            yield self._id_bytes(number).decode("utf-8", "surrogateescape")
+            yield self.video_id(number)
+
+    def video_id(self, number: int) -> str:
+        """An id by its place among the sorted ones."""
+        return self._id_bytes(number).decode("utf-8", "surrogateescape")
 
     def number_of(self, video_id: str) -> int | None:
         """The place of an id among the sorted ones."""
@@ -71,7 +80,8 @@ class ShardIndex:
     def location(self, number: int) -> Location:
         """Where a video lies, by the place of its id."""
         offset, size = self._span[number].tolist()
-        return Location(self._shards[self._shard[number]], offset, size)
+        shard = self._shards[self._shard[number]]
+        return Location(shard, offset, size, int(self._header[number]))
 
     def _id_bytes(self, number: int) -> bytes:
         return self._ids[self._starts[number] : self._starts[number + 1]]
@@ -80,13 +90,16 @@ class ShardIndex:
 def load_index(root: Path) -> ShardIndex:
     """The index of a folder of shards, or of one; made if there is none, or none of these shards.
 
+    Shards that changed are told by their sizes and times; others by their members' headers, when
+    these are read.
+
     Raises:
         InputError: two members stand for the same video id, or a file is no tar file.
     """
     shards = shards_in(root)
     stamps = [[shard.name, shard.stat().st_size, shard.stat().st_mtime_ns] for shard in shards]
     head: dict[str, Any] = {"format": _FORMAT, "shards": stamps}
-    file = _index_file(root)
+    file = index_file(root)
     kept = _read(file)
     if kept is None or {key: kept[0].get(key) for key in head} != head:
         contents = _read_shards(shards)
@@ -125,6 +138,7 @@ class _Entry(NamedTuple):
     shard: int
     offset: int
     size: int
+    header: int
 
 
 def _arrays(shards: Sequence[Path], contents: Sequence[TarContent]) -> Arrays:
@@ -139,57 +153,82 @@ def _arrays(shards: Sequence[Path], contents: Sequence[TarContent]) -> Arrays:
         "starts": starts,
         "shard": np.array([entry.shard for _, entry in entries], np.int32),
         "span": np.array(spans, np.int64).reshape(-1, 2),
+        "header": np.array([entry.header for _, entry in entries], np.uint32),
     }
 
 
 def _by_id(shards: Sequence[Path], contents: Sequence[TarContent]) -> dict[bytes, _Entry]:
     entries: dict[bytes, _Entry] = {}
+    others: list[tuple[str, _Entry]] = []
     for number, content in enumerate(contents):
-        for name, offset, size in content.members:
+        for name, *place in content.members:
             video_id = id_of_member(name)
             if video_id is None:
                 continue
-            extension = split_extension(name)[1]
-            entry = _Entry(VIDEO_EXTENSIONS.index(extension), name, number, offset, size)
-            other = entries.get(_bytes(video_id))
-            if other is not None and (other.shard != number or other.rank == entry.rank):
-                raise InputError(
-                    f"videos: {shards[other.shard]} and {shards[number]} both hold video id "
-                    f"{video_id!r} ({other.name}, {name}); remove one of the two"
-                )
-            if other is not None:  # a.mp4 goes by the id a, and a.avi by a.avi
-                entry, other = sorted((entry, other))
-                entries[_bytes(video_id + VIDEO_EXTENSIONS[other.rank])] = other
+            rank = VIDEO_EXTENSIONS.index(split_extension(name)[1])
+            entry = _Entry(rank, name, number, *place)
+            first = entries.get(_bytes(video_id), entry)
+            if first is not entry:  # a.mp4 goes by the id a, and a.avi by a.avi
+                if first.shard != number or first.rank == rank:
+                    raise _two_of_one_id(video_id, first, entry, shards)
+                entry, other = sorted((entry, first))
+                others.append((video_id + VIDEO_EXTENSIONS[other.rank], other))
             entries[_bytes(video_id)] = entry
+    for video_id, entry in others:
+        if entries.setdefault(_bytes(video_id), entry) is not entry:
+            raise _two_of_one_id(video_id, entries[_bytes(video_id)], entry, shards)
     return entries
+
+
+def _two_of_one_id(
+    video_id: str, first: _Entry, second: _Entry, shards: Sequence[Path]
+) -> InputError:
+    return InputError(
+        f"videos: {shards[first.shard]} and {shards[second.shard]} both hold video id "
+        f"{video_id!r} ({first.name}, {second.name}); remove one of the two"
+    )
 
 
 def _bytes(video_id: str) -> bytes:
     return video_id.encode("utf-8", "surrogateescape")
 
 
-def _index_file(root: Path) -> Path:
+def index_file(root: Path) -> Path:
+    """Where the index is kept of a folder of shards, or of one."""
     return root.with_name(f".{root.name}.index") if root.is_file() else root / ".videos.index"
 
 
 def _read(file: Path) -> tuple[dict[str, Any], Arrays] | None:
-    """What is kept in a file; ``None`` if there is none, or none that can be read."""
+    """What is kept in a file; ``None`` if there is none, or it is damaged, or of another format."""
     try:
         with file.open("rb") as opened:
-            head = json.loads(np.load(opened, allow_pickle=False).tobytes())
-            return head, {name: np.load(opened, allow_pickle=False) for name in _ARRAYS}
-    except (OSError, ValueError, EOFError):
+            digest, data = opened.read(_DIGEST_BYTES), opened.read()
+    except OSError:
         return None
+    if digest != _digest(data):
+        return None
+    parts = io.BytesIO(data)
+    head = json.loads(np.load(parts, allow_pickle=False).tobytes())
+    if head["format"] != _FORMAT:
+        return None
+    return head, {name: np.load(parts, allow_pickle=False) for name in _ARRAYS}
 
 
 def _write(file: Path, head: dict[str, Any], arrays: Arrays) -> None:
     """Write atomically; several processes may do it at once."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    parts = io.BytesIO()
+    np.save(parts, np.frombuffer(json.dumps(head).encode(), np.uint8))
+    for name in _ARRAYS:
+        np.save(parts, arrays[name])
     try:
         with temporary.open("wb") as opened:
-            np.save(opened, np.frombuffer(json.dumps(head).encode(), np.uint8))
-            for name in _ARRAYS:
-                np.save(opened, arrays[name])
+            opened.write(_digest(parts.getbuffer()))
+            opened.write(parts.getbuffer())
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _digest(data: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()

@@ -8,6 +8,7 @@ read; names that others wrote with dots are read as they are.
 from __future__ import annotations
 
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ class Member(NamedTuple):
     name: str
     offset: int  # in bytes, of its content
     size: int
+    header: int
+    """`header_mark` of the block before its content."""
 
 
 class TarContent(NamedTuple):
@@ -49,6 +52,11 @@ def id_of_member(name: str) -> str | None:
     if extension not in VIDEO_EXTENSIONS or is_hidden(last):
         return None
     return folder + slash + last.replace("%2E", ".").replace("%25", "%")
+
+
+def header_mark(block: bytes) -> int:
+    """A number by which a member is known again: of its last header, with its name and times."""
+    return zlib.crc32(block)
 
 
 def read_members(path: Path) -> TarContent:
@@ -84,12 +92,19 @@ def _read_members(tar: tarfile.TarFile, *, path: Path, size: int) -> TarContent:
                 if entry.offset_data + entry.size > size:
                     trouble = f"it was cut short within {entry.name}"
                     break
-                members.append(Member(entry.name, entry.offset_data, entry.size))
+                mark = header_mark(_block_before(tar, entry.offset_data))
+                members.append(Member(entry.name, entry.offset_data, entry.size, mark))
                 places[entry.name] = members[-1]
             end = tar.offset
     except (tarfile.TarError, ValueError) as error:
         trouble = f"it was cut short ({error})"
     return TarContent(members, end, trouble or _trouble_at(path, end))
+
+
+def _block_before(tar: tarfile.TarFile, offset: int) -> bytes:
+    assert tar.fileobj is not None
+    tar.fileobj.seek(offset - tarfile.BLOCKSIZE)
+    return tar.fileobj.read(tarfile.BLOCKSIZE)
 
 
 def _entries(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
