@@ -1,8 +1,9 @@
 """Check data before training on it: ``python -m src.tools.check_data --config FILE``.
 
 Reads every annotation of a config's sets and looks at every video and image they name, or at all
-videos of a folder, LMDB or shards (``--videos``). Writes ``report.html`` and ``report.json``. The
-exit code is 0 where there is nothing wrong, 1 where problems are found, 2 for wrong use.
+videos of a folder, LMDB or shards (``--videos``). Writes ``report.html``, ``report.json`` and
+``videos.tsv``, a line for each video. The exit code is 0 where there is nothing wrong, 1 where
+problems are found, 2 for wrong use.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from src.errors import FAILURE_EXIT_CODE, INTERRUPTED_EXIT_CODE, InputError
-from src.tools.checking.sources import CONFIGS
+from src.configs.kinds import CONFIGS
+from src.errors import FAILURE_EXIT_CODE, InputError
 from src.tools.command import exit_code_of, not_negative, positive
 
 DEFAULT_OUTPUT = Path("output/data_check")
@@ -38,11 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         problems.append(check(flags, config_flags))
 
-    try:
-        code = exit_code_of(work)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
+    code = exit_code_of(work, goes_on=True)
     return code or (FAILURE_EXIT_CODE if any(problems) else 0)
 
 
@@ -61,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kind", choices=CONFIGS, help="what --config is of (default: as its keys tell)")
     add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"folder (default: {DEFAULT_OUTPUT})")
     add("--full", action="store_true", help="decode every frame, not only those training would")
+    add("--retry_failed", action="store_true", help="look again at what could not be read before")
     add(
         "--workers",
         type=positive,
@@ -70,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seconds",
         type=not_negative,
-        help="after which a video is given up, 0 for never (default: the config's decode_timeout,"
-        " else 60; with --full ten times that)",
+        help="after which a video is given up, 0 for never; with more those that were given up are"
+        " tried again (default: the config's decode_timeout, else 60; with --full ten times that)",
     )
     add(
         "--megabytes",

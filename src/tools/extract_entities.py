@@ -17,10 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from src.configs.downstream import annotation_in
-from src.configs.fields import options_of
+from src.configs.kinds import kind_of
 from src.configs.layers import read_json_object
 from src.configs.pretraining import media_of
 from src.configs.problems import ConfigError, Problem
@@ -29,6 +27,7 @@ from src.configs.schema import (
     DownstreamDataset,
     ExperimentConfig,
     PretrainConfig,
+    PretrainingConfig,
     PretrainingDataset,
     QaConfig,
     RetrievalConfig,
@@ -37,16 +36,13 @@ from src.datasets.annotations import read_captions
 from src.datasets.captioned import read_captioned
 from src.datasets.questions import read_questions
 from src.errors import InputError
-from src.tools.command import counted, exit_code_of, not_negative, positive
+from src.tools.command import counted, exit_code_of, not_negative, positive, progress
 from src.tools.nouns import TagCounts, count_tags, entities_of, load_tagger
 from src.training.writing import write_atomically
 
 DEFAULT_FILE = Path("data/unigrams.txt")
 DEFAULT_NUM_ENTITIES = 1000
 CAPTIONS_PER_JOB = 2000
-LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
-QUESTION_KEYS = ("ans2label_path", "task")
-"""Keys that only configs of question answering have."""
 READ_KEYS = ("train_datasets", "task", "entity_file_path", "num_entities")
 
 Job = list[tuple[str, int]]
@@ -151,7 +147,9 @@ def _read_config(path: Path) -> tuple[type[ExperimentConfig], dict[str, Any]]:
     """The kind of a config, and what matters here of its values; ``num_entities`` may be None."""
     problems: list[Problem] = []
     raw = read_json_object(path, named_by="--config", problems=problems)
-    kind = _kind_of(raw)
+    kind = kind_of(raw)
+    if issubclass(kind, PretrainingConfig):  # the prompter's has no use for a list, but may name it
+        kind = PretrainConfig
     read = {key: raw[key] for key in READ_KEYS if key in raw}
     values = read_values(kind, read, locate=lambda key: (str(path), key), problems=problems)
     if problems:
@@ -159,19 +157,6 @@ def _read_config(path: Path) -> tuple[type[ExperimentConfig], dict[str, Any]]:
     if "num_entities" not in raw:
         values["num_entities"] = None  # the default of training is none here: as many as there are
     return kind, values
-
-
-def _kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
-    """What a config is of, by keys and parts of sets that only one kind has."""
-    if any(raw.get(key) for key in QUESTION_KEYS):
-        return QaConfig
-    of_retrieval = options_of(RetrievalConfig).keys() | RetrievalConfig.INERT
-    sets = raw.get("train_datasets")
-    if raw.keys() & (options_of(PretrainConfig).keys() - of_retrieval) or (
-        isinstance(sets, list) and any(isinstance(one, dict) and not one.get("txt") for one in sets)
-    ):
-        return PretrainConfig
-    return RetrievalConfig
 
 
 def _training_texts(
@@ -214,16 +199,10 @@ def _annotation_file(
 def _count_in_parallel(captions: Mapping[str, int], *, num_workers: int) -> TagCounts:
     """Count the words, by tag, of captions that occur so many times."""
     counts = TagCounts()
-    progress = tqdm(
-        total=len(captions),
-        desc="different captions",
-        unit_scale=True,
-        mininterval=0.1 if sys.stderr.isatty() else LOGFILE_REDRAW_SECONDS,
-    )
-    with progress:
+    with progress(None, len(captions), "different captions", "it", unit_scale=True) as bar:
         for job, found in _counted(_jobs(captions), num_workers=num_workers):
             counts.update(found)
-            progress.update(len(job))
+            bar.update(len(job))
     return counts
 
 

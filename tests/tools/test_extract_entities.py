@@ -82,6 +82,14 @@ def test_captions_are_read_of_a_config_of_retrieval(tmp_path: Path) -> None:
     assert (tmp_path / "list.txt").read_text() == "boy 1\n"
 
 
+def test_a_stored_config_says_itself_what_it_is_of(tmp_path: Path, videos: str) -> None:
+    path = Path(videos)
+    path.write_text(path.read_text().replace('"text"', '"name"'))  # as only pretraining has it
+    config = {"script": "src/pretrain/run_pretrain_sparse.py"}
+    assert run(tmp_path, {**config, "train_datasets": [{**SET, "txt": videos}]}) == 0
+    assert (tmp_path / "list.txt").read_text() == "dog 3\ncar 1\ncat 1\n"
+
+
 def test_processes_change_nothing(
     tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

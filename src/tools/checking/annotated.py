@@ -48,11 +48,14 @@ def read_set(source: CheckedSet, findings: Findings) -> ReadSet:
     try:
         left = read_rows_left(source.annotations, reader.read)
     except (InputError, OSError) as error:
-        told = str(error).removeprefix(f"{source.annotations}: ")
-        findings.add(
-            [Finding("unreadable_annotations", str(source.annotations), told, str(source))]
-        )
+        message = str(error)
+        told = message.removeprefix(f"{source.annotations}:")
+        if told != message:  # the finding names the file; then comes a line, or a space
+            told = told.strip() if told.startswith(" ") else f"line {told}"
+        findings.add([_unreadable(source, told)])
         return ReadSet(source, [], 0, 0)
+    if not left.good and not left.bad:
+        findings.add([_unreadable(source, "there is no row in this file")])
     findings.add(_finding(row, source) for row in left.bad)
     if left.num_unseen:
         told = f"{left.num_unseen:,} rows after {len(left.bad):,} broken ones were not looked at"
@@ -60,8 +63,12 @@ def read_set(source: CheckedSet, findings: Findings) -> ReadSet:
     return ReadSet(source, left.good, len(left.bad) + left.num_unseen, reader.num_left_out)
 
 
+def _unreadable(source: CheckedSet, told: str) -> Finding:
+    return Finding("unreadable_annotations", str(source.annotations), told, str(source))
+
+
 def _finding(row: BadRow, source: CheckedSet) -> Finding:
-    kind = "empty_text" if "is empty" in row.reason else "broken_row"
+    kind = "empty_text" if row.is_empty else "broken_row"
     return Finding(kind, row.place, row.reason, str(source))
 
 

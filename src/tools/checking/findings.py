@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["problem", "remark"]
@@ -48,6 +48,11 @@ KINDS: dict[str, Kind] = {
         "problem",
         "videos or images that are not there",
         "Add the files, remove their rows, or set allow_missing_videos to 1.",
+    ),
+    "closed_folder": Kind(
+        "problem",
+        "folders that cannot be opened",
+        "Give yourself the right to read them; until then what is in them counts as missing.",
     ),
     "ambiguous": Kind(
         "problem", "ids that name several files", "Rename the files, so that an id names one."
@@ -145,12 +150,25 @@ KINDS: dict[str, Kind] = {
     ),
 }
 """In the order of the report."""
+_WITHOUT_ROWS = {
+    "missing": "Fetch the files that these links lead to.",
+    "unreadable": "Fetch them again, or remove them.",
+    "cut_off": "Transcode them (python -m src.tools.prepare_videos), or remove them.",
+    "duplicate": "Keep one of each.",
+}
+"""What helps where there are no annotations, if it is something else."""
 
 
 class Findings:
     """All that was found, by kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_rows: bool = True) -> None:
+        """Begin.
+
+        Args:
+            has_rows: there are annotations, so that remedies may speak of their rows.
+        """
+        self._remedies = {} if has_rows else _WITHOUT_ROWS
         self.of_kind: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
 
     def add(self, findings: Iterable[Finding]) -> None:
@@ -160,9 +178,10 @@ class Findings:
 
     def found(self) -> Iterator[tuple[str, Kind, list[Finding]]]:
         """The kinds of which there is anything, problems first."""
-        for kind, findings in self.of_kind.items():
+        for name, findings in self.of_kind.items():
             if findings:
-                yield kind, KINDS[kind], findings
+                kind = KINDS[name]
+                yield name, replace(kind, remedy=self._remedies.get(name, kind.remedy)), findings
 
     def count(self, level: Level) -> int:
         """How many findings are that bad."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from src.tools.checking.findings import Finding
-from src.tools.checking.probing import Media, Probed, confirm_duplicates
+from src.tools.checking.media import Media
+from src.tools.checking.probing import Probed, confirm_duplicates
 from src.tools.checking.sources import CheckedSet, Sampling
 from src.tools.checking.texts import few
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 
 from src.tools.checking.findings import Finding, Kind
 from src.tools.checking.judging import size_told
@@ -14,7 +15,18 @@ from src.tools.command import counted
 NUM_LISTED = 100  # findings of a kind that the page shows
 NUM_OPEN = 20  # problems of a kind, at most, that are shown without a click
 SUBJECT_WIDTH = 160  # characters of a text that is found, on the page
+NUM_EMPTY_BARS = 3  # one after the other, at most
 JSON_NAME = "report.json"
+_SCRIPT = """
+function reveal(hash) {
+  const target = hash.length > 1 && document.getElementById(hash.slice(1));
+  if (target) target.open = true;
+}
+for (const link of document.querySelectorAll('a[href^="#"]'))
+  link.addEventListener("click", () => reveal(link.hash));
+reveal(location.hash);
+"""
+"""Opens the list that a link leads to."""
 
 
 def report_page(checked: Checked) -> str:
@@ -31,7 +43,7 @@ def report_page(checked: Checked) -> str:
 </head>
 <body>
 <main>
-<h1>{escape(title)}</h1>
+<h1>{_breakable(title)}</h1>
 <p class="pale">{escape(_settings(checked))}</p>
 {_verdict(checked)}
 {notices}
@@ -41,8 +53,9 @@ def report_page(checked: Checked) -> str:
 {_charts(checked)}
 {_lists(checked)}
 <p class="pale">Everything is in {JSON_NAME} beside this page: all findings, and what was measured
-of each file.</p>
+of each file. videos.tsv has a line for each.</p>
 </main>
+<script>{_SCRIPT}</script>
 </body>
 </html>
 """
@@ -73,10 +86,13 @@ def _tiles(checked: Checked) -> str:
     for noun in ("videos", "images"):
         if summary[noun]:
             tiles.append((f"{summary[noun]:,}", noun))
-    total = summary["videos"] + summary["images"]
+    if summary["absent"]:
+        tiles.append((f"{summary['absent']:,}", "not there"))
+    total = summary["videos"] + summary["images"] + summary["absent"]
     if total:
         share = f"{_floored_percent(summary['readable'], total)} %"
-        tiles += [(share, "readable"), (size_told(summary["bytes"]), "in files")]
+        noun = "of all are readable" if summary["absent"] else "readable"
+        tiles += [(share, noun), (size_told(summary["bytes"]), "in files")]
     if summary["hours"]:
         hours = summary["hours"]
         told = (f"{hours:,.1f}", "hours") if hours >= 1 else (f"{60 * hours:.1f}", "minutes")
@@ -97,14 +113,14 @@ def _floored_percent(part: int, whole: int) -> str:
 def _overview(checked: Checked) -> str:
     rows = "\n".join(
         f'<tr><td class="number">{len(found):,}</td>'
-        f'<td><a href="#{name}">{escape(kind.title)}</a></td>'
+        f'<td class="title"><a href="#{name}">{escape(kind.title)}</a></td>'
         f'<td><span class="chip {kind.level}">{kind.level}</span></td>'
         f"<td>{escape(kind.remedy)}</td></tr>"
         for name, kind, found in checked.findings.found()
     )
     if not rows:
         return ""
-    return f"<h2>Found</h2>\n<table>\n{rows}\n</table>"
+    return f'<h2>Found</h2>\n<table class="stacked">\n{rows}\n</table>'
 
 
 def _sets(checked: Checked) -> str:
@@ -113,8 +129,9 @@ def _sets(checked: Checked) -> str:
     head = "".join(
         f"<th{' class=number' if number else ''}>{name}</th>"
         for name, number in [
-            *(("set", False), ("annotations", False), ("texts", True), ("videos or images", True)),
-            *(("there", True), ("broken rows", True), ("left out, too long", True)),
+            *(("set", False), ("annotations, and folder of what they name", False)),
+            *(("texts", True), ("videos or images", True), ("there", True)),
+            *(("broken rows", True), ("left out, too long", True)),
         ]
     )
     rows = []
@@ -124,8 +141,11 @@ def _sets(checked: Checked) -> str:
         )
         cells = "".join(f'<td class="number">{one[key]:,}</td>' for key in numbers)
         name = f'{escape(one["name"])} <span class="pale">{escape(one["key"])}</span>'
-        rows.append(f"<tr><td>{name}</td><td>{escape(one['annotations'])}</td>{cells}</tr>")
-    return f"<h2>Sets</h2>\n<table>\n<tr>{head}</tr>\n{''.join(rows)}\n</table>"
+        media = _breakable(one["media"] or "paths as they are")
+        places = f'{_breakable(one["annotations"])}<br><span class="pale">{media}</span>'
+        rows.append(f'<tr><td>{name}</td><td class="path">{places}</td>{cells}</tr>')
+    table = f"<table>\n<tr>{head}</tr>\n{''.join(rows)}\n</table>"
+    return f'<h2>Sets</h2>\n<div class="wide">{table}</div>'
 
 
 def _charts(checked: Checked) -> str:
@@ -136,7 +156,12 @@ def _charts(checked: Checked) -> str:
 def _chart(histogram: Histogram) -> str:
     most = max(count for _, count in histogram.bars)
     rows = []
+    num_empty = _empty_runs([count for _, count in histogram.bars])
     for position, (name, count) in enumerate(histogram.bars):
+        if num_empty[position] > NUM_EMPTY_BARS:
+            if num_empty[position - 1] == 0:  # the first of them; before it stands one with a bar
+                rows.append('<div class="row"><span>⋮</span></div>')
+            continue
         beyond = histogram.limit is not None and position >= histogram.limit
         width = 100 * count / most
         rows.append(
@@ -149,6 +174,15 @@ def _chart(histogram: Histogram) -> str:
     return f'<article class="chart">\n<h3>{title}</h3>\n{note}{"".join(rows)}\n</article>'
 
 
+def _empty_runs(counts: Sequence[int]) -> list[int]:
+    """For each count of 0, how many such stand together; for all others 0."""
+    lengths: list[int] = []
+    for is_empty, run in groupby(counts, key=lambda count: count == 0):
+        length = len(list(run))
+        lengths += [length if is_empty else 0] * length
+    return lengths
+
+
 def _lists(checked: Checked) -> str:
     lists = [_list(name, kind, found) for name, kind, found in checked.findings.found()]
     return "<h2>All findings</h2>\n" + "\n".join(lists) if lists else ""
@@ -156,7 +190,8 @@ def _lists(checked: Checked) -> str:
 
 def _list(name: str, kind: Kind, found: Sequence[Finding]) -> str:
     rows = "\n".join(
-        f"<tr><td>{escape(_short(one.subject))}</td><td>{escape(one.told)}</td>"
+        f'<tr><td class="path">{_breakable(_short(one.subject))}</td>'
+        f"<td>{escape(one.told)}</td>"
         f'<td class="pale">{escape(one.where)}</td></tr>'
         for one in found[:NUM_LISTED]
     )
@@ -168,8 +203,13 @@ def _list(name: str, kind: Kind, found: Sequence[Finding]) -> str:
     return (
         f'<details id="{name}"{opened}>\n<summary><span class="chip {kind.level}">'
         f"{len(found):,}</span> {escape(kind.title)}</summary>\n"
-        f"<p>{escape(kind.remedy)}</p>\n<table>\n{rows}\n</table>\n{more}</details>"
+        f"<p>{escape(kind.remedy)}</p>\n<table class='stacked'>\n{rows}\n</table>\n{more}</details>"
     )
+
+
+def _breakable(text: str) -> str:
+    """As HTML; lines may end after the slashes of a path."""
+    return escape(text).replace("/", "/<wbr>")
 
 
 def _short(text: str) -> str:

@@ -23,7 +23,8 @@ from src.datasets.sampling import frame_indices
 from src.datasets.storage import VideoStorage, open_videos
 from src.errors import InputError
 from src.tools.checking.sources import Sampling
-from src.tools.checking.stream import describe
+from src.tools.checking.stream import describe, errors_of_ffmpeg
+from src.tools.command import counted
 
 Verdict = Literal["readable", "missing", "empty_file", "unreadable", "cut_off"]
 
@@ -188,12 +189,15 @@ def _look_at_video(probe: Probe, video: Video, *, sampling: Sampling, full: bool
             raise
         troubles.append(str(error))  # another library may still read it
     select = _Selector(sampling)
-    frames = make_decoder(sampling.decoder).read(
-        video, select, height=SMALL_SIDE, width=SMALL_SIDE
-    )
+    with errors_of_ffmpeg() as errors:
+        frames = make_decoder(sampling.decoder).read(
+            video, select, height=SMALL_SIDE, width=SMALL_SIDE
+        )
     if len(set(select.counts)) > 1:
         told = f"{select.counts[0]} frames were expected, {select.counts[-1]} came out"
         troubles.append(told)
+    if errors and not any(troubles):  # decoders read on where a packet is broken
+        troubles.append(f"{errors[0]} ({counted(len(errors), 'message')} while decoding)")
     if not full or not probe.num_frames:
         probe.num_frames = select.counts[-1]
     probe.trouble = "; ".join(filter(None, troubles))

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
-from src.datasets.storage import VideoFolder, VideoStorage, lost_zeros, open_videos
-from src.errors import InputError
-from src.tools.checking.annotated import ReadSet
-from src.tools.checking.findings import Finding, Findings
+from src.datasets.storage import open_videos
+from src.tools.checking.media import Media
 from src.tools.checking.probe import SAMPLED, Item, Probe, digest_of, probe_item
-from src.tools.checking.sources import CheckedSet, Sampling, Task
+from src.tools.checking.sources import CheckedSet, Sampling
+from src.tools.command import progress
 from src.tools.parallel import Failure, Journal, run_isolated
 
-LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
-JOURNAL_VERSION = 1  # of what a probe holds
+JOURNAL_VERSION = 2  # of what a probe holds
 
 
 @dataclass(slots=True)
@@ -35,124 +32,6 @@ class Probed:
     sets: tuple[CheckedSet, ...] = ()
 
 
-@dataclass(slots=True)
-class Media:
-    """All videos and images of a task."""
-
-    items: dict[str, Item] = field(default_factory=dict)
-    """By key."""
-    sets_of: dict[str, list[CheckedSet]] = field(default_factory=lambda: defaultdict(list))
-    """Key of an item -> the sets that name it."""
-    ids_of_set: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Key of a set -> its ids, and the keys of the items that they name."""
-
-
-def collect_media(task: Task, sets: Sequence[ReadSet], findings: Findings) -> Media:
-    """Find out what is to be probed; what is not there becomes findings."""
-    media, storages = Media(), _Storages(findings)
-    for data in sets:
-        source = data.source
-        if source.of_images:
-            items = [_image(source.media, name) for name in data.video_ids()]
-        else:
-            assert source.media is not None
-            storage = storages.open(source.media, source.extension, where=str(source))
-            items = [] if storage is None else storages.named(storage, data)
-        media.ids_of_set[source.key] = {item.video_id: item.key for item in items}
-        for item in items:
-            media.items.setdefault(item.key, item)
-            media.sets_of[item.key].append(source)
-    for path, extension in task.storages.items():
-        storage = storages.open(path, extension, where=str(path))
-        for item in [] if storage is None else storages.all_of(storage):
-            media.items.setdefault(item.key, item)
-    _note_unused(storages, media, findings, annotated=bool(task.sets))
-    return media
-
-
-class _Storages:
-    """Opens each storage once, and finds videos in it."""
-
-    def __init__(self, findings: Findings) -> None:
-        self.findings = findings
-        self.opened: dict[tuple[Path, str], VideoStorage | None] = {}
-
-    def open(self, path: Path, extension: str, *, where: str) -> VideoStorage | None:
-        if (path, extension) not in self.opened:
-            try:
-                self.opened[path, extension] = open_videos(path, extension=extension)
-            except InputError as error:
-                self.opened[path, extension] = None
-                self.findings.add([Finding("missing", str(path), str(error), where)])
-        return self.opened[path, extension]
-
-    def named(self, storage: VideoStorage, data: ReadSet) -> list[Item]:
-        """The videos of a set that are there."""
-        ids, where = data.video_ids(), str(data.source)
-        missing = self._missing(storage, ids, where=where)
-        hint = lost_zeros(missing, storage.listed_names()) or ""
-        self.findings.add(Finding("missing", name, hint, where) for name in missing)
-        absent, items, ids_of = set(missing), [], defaultdict(list)
-        for name in ids:
-            item = None if name in absent else self.item(storage, name, data.source.extension)
-            if item is not None:
-                items.append(item)
-                ids_of[item.key].append(name)
-        for _key, (first, *others) in ids_of.items():
-            told = f"the file of {first}"
-            self.findings.add(Finding("same_file", other, told, where) for other in others)
-        return items
-
-    def _missing(self, storage: VideoStorage, ids: Sequence[str], *, where: str) -> list[str]:
-        try:
-            return storage.missing(ids)
-        except InputError as error:  # two files of one name
-            self.findings.add([Finding("ambiguous", str(storage.root), str(error), where)])
-            return []
-
-    def item(self, storage: VideoStorage, name: str, extension: str) -> Item | None:
-        """A video that is there; None where its id does not tell its file."""
-        path = None
-        if isinstance(storage, VideoFolder):
-            try:
-                found = storage.fetch(name)
-            except InputError as error:
-                self.findings.add([Finding("ambiguous", name, str(error), str(storage.root))])
-                return None
-            path = found if isinstance(found, Path) else None
-        key = str(path or storage.root / name)
-        return Item(key, name, storage.root, path, extension, is_image=False)
-
-    def all_of(self, storage: VideoStorage) -> Iterator[Item]:
-        """All videos that a storage holds."""
-        try:
-            names = storage.video_ids()
-        except InputError as error:
-            self.findings.add([Finding("ambiguous", str(storage.root), str(error), "")])
-            return
-        extension = storage.extension if isinstance(storage, VideoFolder) else ".mp4"
-        for name in names:
-            item = self.item(storage, name, extension)
-            if item is not None:
-                yield item
-
-
-def _image(root: Path | None, name: str) -> Item:
-    path = Path(name) if root is None else root / name
-    return Item(str(path), name, root, path, "", is_image=True)
-
-
-def _note_unused(
-    storages: _Storages, media: Media, findings: Findings, *, annotated: bool
-) -> None:
-    if not annotated:
-        return
-    for (path, _), storage in storages.opened.items():
-        for item in [] if storage is None else storages.all_of(storage):
-            if item.key not in media.sets_of:
-                findings.add([Finding("unused", item.video_id, "", str(path))])
-
-
 def probe_all(
     media: Media,
     *,
@@ -162,6 +41,7 @@ def probe_all(
     seconds: float,
     megabytes: int,
     folder: Path,
+    retry_failed: bool = False,
 ) -> list[Probed]:
     """Look at everything, and keep what was seen beside the report, so that it is done once.
 
@@ -173,32 +53,46 @@ def probe_all(
         seconds: that a video may take, 0 for any number.
         megabytes: of memory, as well.
         folder: of the report.
+        retry_failed: look again at what could not be read before.
     """
-    limits = {"seconds": seconds, "megabytes": megabytes, "full": full}
-    settings = json.dumps([JOURNAL_VERSION, asdict(sampling), limits], sort_keys=True)
+    settings = json.dumps([JOURNAL_VERSION, asdict(sampling), full], sort_keys=True)
     name = hashlib.sha256(settings.encode()).hexdigest()[:12]
     journal = Journal(folder / f"probes_{name}.jsonl")
+    limits = {"seconds": seconds, "megabytes": megabytes}
     stamps = {key: _stamped(item) for key, item in media.items.items()}
-    todo = [item for key, item in media.items.items() if stamps[key] not in journal.done]
-    probes = {
-        key: Probe(**journal.done[stamp]) for key, stamp in stamps.items() if stamp in journal.done
-    }
+    probes = {}
+    for key, stamp in stamps.items():
+        note = journal.done.get(stamp)
+        if note is not None and not _is_due(note, limits, retry_failed=retry_failed):
+            probes[key] = Probe(**note["probe"])
     results = run_isolated(
         partial(probe_item, sampling=sampling, full=full),
-        todo,
+        [item for key, item in media.items.items() if key not in probes],
         num_workers=num_workers,
         seconds=seconds,
         megabytes=megabytes,
     )
-    for item, result in _with_progress(results, total=len(media.items), done=len(probes)):
+    told = progress(results, len(media.items), "videos and images", "file", initial=len(probes))
+    for item, result in told:
         probe = _failed(item, result) if isinstance(result, Failure) else result
         probes[item.key] = probe
         if not isinstance(result, Failure) or result.cut_off:  # else the disk: it may be back soon
-            journal.add(stamps[item.key], asdict(probe))
+            cut_off_at = limits if probe.verdict == "cut_off" else None
+            journal.add(stamps[item.key], {"probe": asdict(probe), "cut_off_at": cut_off_at})
     return [
         Probed(item, probes[key], tuple(media.sets_of.get(key, ())))
         for key, item in media.items.items()
     ]
+
+
+def _is_due(note: Mapping[str, Any], limits: Mapping[str, float], *, retry_failed: bool) -> bool:
+    """Whether to look again: at what failed, or was cut off at a limit that was raised since."""
+    if retry_failed and note["probe"]["verdict"] != "readable":
+        return True
+    before = note["cut_off_at"]
+    return before is not None and any(
+        (limits[name] or inf) > (before[name] or inf) for name in limits
+    )
 
 
 def _failed(item: Item, failure: Failure) -> Probe:
@@ -207,21 +101,6 @@ def _failed(item: Item, failure: Failure) -> Probe:
         with suppress(OSError):
             probe.num_bytes = item.path.stat().st_size
     return probe
-
-
-def _with_progress(
-    results: Iterable[tuple[Item, Probe | Failure]], *, total: int, done: int
-) -> Iterator[tuple[Item, Probe | Failure]]:
-    with tqdm(
-        total=total,
-        initial=done,
-        desc="videos and images",
-        unit="file",
-        mininterval=0.1 if sys.stderr.isatty() else LOGFILE_REDRAW_SECONDS,
-    ) as progress:
-        for item, result in results:
-            yield item, result
-            progress.update()
 
 
 def _stamped(item: Item) -> str:

@@ -13,9 +13,15 @@ from typing import Any
 from src.tools.checking.annotated import ReadSet
 from src.tools.checking.findings import Findings
 from src.tools.checking.judging import size_told
-from src.tools.checking.probing import Media, Probed
+from src.tools.checking.media import Media
+from src.tools.checking.probing import Probed
 from src.tools.checking.sources import Task
 
+_TABLE: tuple[object, ...] = (
+    *("video_id", "verdict", "reason"),
+    *("frames", "seconds", "width", "height", "bytes", "codec", "place"),
+)
+"""Columns of ``videos.tsv``."""
 NUM_CODECS = 8  # told by name; the others together
 _MEGABYTE = 1e6
 
@@ -64,10 +70,24 @@ class Checked:
             "videos": len(videos),
             "images": len(self.videos) - len(videos),
             "readable": len(readable),
+            "absent": len(self.absent()),
             "hours": round(sum(one.probe.seconds or 0 for one in readable) / 3600, 3),
             "bytes": sum(one.probe.num_bytes or 0 for one in self.videos),
             "texts": sum(len(data.texts) for data in self.sets),
         }
+
+
+    def absent(self) -> list[tuple[str, str]]:
+        """Ids that annotations name, and no file has, with the place where it should be."""
+        found = self.media.ids_of_set
+        return list(
+            dict.fromkeys(
+                (name, str(data.source.media))
+                for data in self.sets
+                for name in data.video_ids()
+                if name not in found.get(data.source.key, ())
+            )
+        )
 
 
 def histograms(checked: Checked) -> list[Histogram]:
@@ -228,3 +248,21 @@ def video_told(one: Probed) -> dict[str, Any]:
     """A video with what was seen of it."""
     place = {"video_id": one.item.video_id, "place": one.item.key}
     return {**place, "sets": [source.key for source in one.sets], **asdict(one.probe)}
+
+
+def table_told(checked: Checked) -> str:
+    """All videos and images as a table, columns between tabs: a line each, after the names."""
+    lines = [_TABLE]
+    for one in checked.videos:
+        probe = one.probe
+        measured = (probe.num_frames, probe.seconds, probe.width, probe.height, probe.num_bytes)
+        lines.append(
+            (one.item.video_id, probe.verdict, probe.reason, *measured, probe.codec, one.item.key)
+        )
+    for video_id, place in checked.absent():
+        lines.append((video_id, "missing", "", *[None] * 6, place))
+    return "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else " ".join(str(value).split())

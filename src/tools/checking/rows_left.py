@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from src.datasets.records import RowError
 from src.errors import InputError
 
 T = TypeVar("T")
@@ -38,6 +38,8 @@ class BadRow:
     place: str
     """``train.jsonl:7``."""
     reason: str
+    is_empty: bool
+    """Its text says nothing, which is all that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,14 @@ def read_rows_left(path: Path, read: Callable[[Path], list[T]]) -> RowsLeft[T]:
     """
     try:
         return RowsLeft(read(path))
-    except InputError as error:
+    except RowError:
         form = _FORMS.get(path.suffix.lower())
-        if form is None or _number_in(str(error), path) is None:
+        if form is None:
             raise
+    try:
         return _read_in_blocks(path, form, read)
+    except UnicodeDecodeError as error:  # after the row that was refused first
+        raise InputError(f"{path}: not UTF-8 text ({error}); convert the file to UTF-8") from error
 
 
 def _read_in_blocks(
@@ -104,24 +109,12 @@ def _read_block(
         block_file.write_text(file.text_of(block), encoding="utf-8")
         try:
             return read(block_file)[:-1], bad
-        except InputError as error:
-            number = _number_in(str(error), block_file)
-            position = None if number is None else file.position(block, number)
+        except RowError as error:
+            position = file.position(block, error.number)
             if position is None:
                 raise
             record = block.pop(position)
-            place = file.place(record)
-            bad.append(BadRow(place, _without_place(str(error), block_file)))
-
-
-def _number_in(message: str, path: Path) -> int | None:
-    """The line or row of a file that a reader complains of."""
-    found = re.match(re.escape(str(path)) + r":(?: entry| row)? ?(\d+): ", message)
-    return int(found[1]) if found else None
-
-
-def _without_place(message: str, path: Path) -> str:
-    return re.sub("^" + re.escape(str(path)) + r":(?: entry| row)? ?\d+: ", "", message)
+            bad.append(BadRow(file.place(record), error.told, error.is_empty))
 
 
 class _Lines:
@@ -157,13 +150,14 @@ class _Csv(_Lines):
         with self.path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             try:
-                self.header = next(reader)
+                self.header = next(reader, [])
                 for fields in reader:
                     if len(fields) > 1 or "".join(fields).strip():
                         yield _Record(reader.line_num, fields)
             except csv.Error as error:
                 place = f"{self.path}:{reader.line_num}"
-                raise InputError(f"{place}: not CSV ({error})") from error
+                told = f"not CSV ({error}); is a quotation mark missing?"
+                raise InputError(f"{place}: {told}") from error
 
     def text_of(self, block: list[_Record]) -> str:
         text = io.StringIO()

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from src.datasets.questions import AnswerLabels, read_answer_labels
 from src.errors import InputError
 from src.tools.checking.annotated import ReadSet, guess_rows, read_set
-from src.tools.checking.findings import Findings
+from src.tools.checking.findings import Finding, Findings
 from src.tools.checking.judging import judge, judge_contents, judge_splits
+from src.tools.checking.media import collect_media
 from src.tools.checking.page import JSON_NAME, report_page
-from src.tools.checking.probing import collect_media, probe_all
-from src.tools.checking.report import Checked, write_json
+from src.tools.checking.probing import probe_all
+from src.tools.checking.report import Checked, table_told, write_json
 from src.tools.checking.sources import Task, task_of_config, task_of_videos
 from src.tools.checking.texts import (
     TokenCounter,
@@ -25,10 +26,13 @@ from src.tools.checking.texts import (
     token_lengths,
     unknown_answers,
 )
-from src.tools.command import counted
+from src.tools.command import counted, open_videos_of_flag, printable
 from src.training.writing import write_atomically
 
 PAGE_NAME = "report.html"
+TABLE_NAME = "videos.tsv"
+NUM_NAMED = 3  # findings of a kind that are printed
+LINE_WIDTH = 160  # characters of a printed one
 FULL_TIMES = 10  # as long may a video take whose frames are all decoded
 
 
@@ -47,8 +51,7 @@ def check(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
 def _task(flags: argparse.Namespace, config_flags: Sequence[str]) -> Task:
     if flags.config is not None:
         return task_of_config(flags.config, kind=flags.kind, flags=config_flags)
-    if not flags.videos.exists():
-        raise InputError(f"--videos: there is no {flags.videos}")
+    open_videos_of_flag(flags.videos)
     for path in flags.annotations:
         if not path.is_file():
             raise InputError(f"--annotations: there is no file {path}")
@@ -57,11 +60,13 @@ def _task(flags: argparse.Namespace, config_flags: Sequence[str]) -> Task:
 
 
 def _checked(task: Task, flags: argparse.Namespace) -> Checked:
-    findings = Findings()
+    findings = Findings(has_rows=bool(task.sets))
     notices: list[str] = []
     sets = [read_set(source, findings) for source in task.sets]
     lengths = _check_texts(task, sets, findings, notices)
     media = collect_media(task, sets, findings)
+    if not media.items and not task.sets and not findings.count("problem"):
+        raise InputError(f"--videos {task.title} holds no videos")
     findings.add(judge_splits(media, task.sets))
     seconds = task.seconds * (FULL_TIMES if flags.full else 1)
     videos = probe_all(
@@ -72,6 +77,7 @@ def _checked(task: Task, flags: argparse.Namespace) -> Checked:
         seconds=seconds if flags.seconds is None else flags.seconds,
         megabytes=task.megabytes if flags.megabytes is None else flags.megabytes,
         folder=flags.output,
+        retry_failed=flags.retry_failed,
     )
     findings.add(judge(videos, sampling=task.sampling))
     findings.add(judge_contents(videos))
@@ -131,26 +137,41 @@ def _labels(task: Task, notices: list[str]) -> AnswerLabels | None:
 def _tell(checked: Checked, folder: Path) -> int:
     """Write the report and print a summary; returns the number of problems."""
     write_atomically(folder / JSON_NAME, lambda path: write_json(checked, path))
-    page = report_page(checked)
-    write_atomically(
-        folder / PAGE_NAME,
-        lambda path: path.write_text(page, encoding="utf-8", errors="backslashreplace"),
-    )
+    for name, text in {PAGE_NAME: report_page(checked), TABLE_NAME: table_told(checked)}.items():
+        _write(folder / name, text)
     summary = checked.summary()
     files = counted(summary["videos"] + summary["images"], "file")
     texts = f", {counted(summary['texts'], 'text')}" if checked.sets else ""
     print(f"{checked.task.title}: {files}{texts}")
     for notice in checked.notices:
         print(f"note: {notice}")
-    found = [(f"{len(some):,}", kind) for _, kind, some in checked.findings.found()]
-    width = max((len(count) for count, _ in found), default=0)
-    for count, kind in found:
+    found = [(f"{len(some):,}", kind, some) for _, kind, some in checked.findings.found()]
+    width = max((len(count) for count, _, _ in found), default=0)
+    for count, kind, some in found:
         print(f"  {kind.level:<7}  {count:>{width}}  {kind.title}")
         if kind.level == "problem":
-            print(f"{'':<{width + 13}}{kind.remedy}")
+            indent = " " * (width + 13)
+            print(f"{indent}{kind.remedy}")
+            for line in _first(some):
+                print(f"{indent}{line}")
     if not found:
         print("  nothing to be said of them")
     problems = summary["problems"]
     verdict = f"{counted(problems, 'problem')} to be solved" if problems else "no problems"
     print(f"{verdict}; read {folder / PAGE_NAME}, everything is in {folder / JSON_NAME}")
     return problems
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(
+        path, lambda name: name.write_text(text, encoding="utf-8", errors="backslashreplace")
+    )
+
+
+def _first(findings: Sequence[Finding]) -> Iterator[str]:
+    """A few findings, a line each."""
+    for one in findings[:NUM_NAMED]:
+        line = " ".join(f"{one.subject}: {one.told}".removesuffix(": ").split())
+        yield "- " + printable(line if len(line) <= LINE_WIDTH else f"{line[: LINE_WIDTH - 3]}...")
+    if len(findings) > NUM_NAMED:
+        yield f"... and {len(findings) - NUM_NAMED:,} more"

@@ -8,39 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from src.configs.downstream import annotation_file
-from src.configs.fields import options_of
+from src.configs.kinds import CONFIGS, kind_of
 from src.configs.layers import read_json_object
 from src.configs.loading import Resolved, load_config
 from src.configs.pretraining import media_of, pretraining_file
 from src.configs.problems import ConfigError, Problem
-from src.configs.schema import (
-    DownstreamConfig,
-    ExperimentConfig,
-    PretrainConfig,
-    PretrainingConfig,
-    PrompterConfig,
-    QaConfig,
-    RetrievalConfig,
-)
+from src.configs.schema import DownstreamConfig, ExperimentConfig, PretrainingConfig, QaConfig
 
 Rows = Literal["captions", "questions", "captioned videos", "captioned images"]
 """What an annotation file holds."""
 Split = Literal["train", "val", "test", ""]
 
-CONFIGS: dict[str, type[ExperimentConfig]] = {
-    "retrieval": RetrievalConfig,
-    "qa": QaConfig,
-    "prompter": PrompterConfig,
-    "pretrain": PretrainConfig,
-}
-"""What `--kind` can be."""
 _SPLITS: dict[str, Split] = {
     "train_datasets": "train",
     "val_datasets": "val",
     "test_datasets": "test",
 }
-_QUESTION_KEYS = ("ans2label_path", "task")
-"""Keys that only configs of question answering have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,29 +118,6 @@ def task_of_config(path: Path, *, kind: str | None, flags: Sequence[str]) -> Tas
         seconds=config.decode_timeout,
         megabytes=config.decode_memory,
     )
-
-
-def kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
-    """What a config is of: a stored one says it, else keys and parts of sets that one kind has."""
-    for config_class in CONFIGS.values():
-        if raw.get("script") == config_class.SCRIPT:
-            return config_class
-    if any(raw.get(key) for key in _QUESTION_KEYS):
-        return QaConfig
-    of_prompter = options_of(PrompterConfig).keys() | PrompterConfig.INERT
-    losses = any(raw.get(key) for key in ("use_itm", "use_mlm", "use_mpm"))
-    if not _is_of_pretraining(raw):
-        return RetrievalConfig
-    needs_more = raw.keys() & (options_of(PretrainConfig).keys() - of_prompter)
-    return PretrainConfig if losses or needs_more else PrompterConfig
-
-
-def _is_of_pretraining(raw: Mapping[str, Any]) -> bool:
-    of_retrieval = options_of(RetrievalConfig).keys() | RetrievalConfig.INERT
-    if raw.keys() & (options_of(PretrainConfig).keys() - of_retrieval):
-        return True
-    sets = [one for key in _SPLITS if isinstance(raw.get(key), list) for one in raw[key]]
-    return any(isinstance(one, dict) and not one.get("txt") for one in sets)
 
 
 def _sets_of(config: ExperimentConfig) -> Iterator[CheckedSet]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import av
+import av.logging
 
 from src.datasets.decoding import Video, VideoReadError
 
@@ -71,6 +73,20 @@ def describe(video: Video, *, full: bool) -> dict[str, Any]:
             return said | _of_packets(counted, stream, full=full)
     except av.error.FFmpegError as error:
         raise VideoReadError(f"{error.strerror}") from error
+
+
+@contextmanager
+def errors_of_ffmpeg() -> Iterator[list[str]]:
+    """Collects what FFmpeg's libraries complain of meanwhile; of sound files it is nothing."""
+    errors: list[str] = []
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logs:
+            yield errors
+    finally:
+        av.logging.set_level(level)
+        errors += [message.strip() for _, _, message in logs]
 
 
 def _declared_seconds(duration: int | None, stream: VideoStream) -> float | None:

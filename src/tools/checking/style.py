@@ -31,7 +31,9 @@ a { color: inherit; text-decoration-color: var(--pale); text-underline-offset: 3
 table { width: 100%; border-collapse: collapse; background: var(--card);
   border: 1px solid var(--line); border-radius: 10px; border-spacing: 0; }
 td, th { padding: 6px 12px; border-top: 1px solid var(--line); text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; overflow-wrap: break-word; }
+.path { overflow-wrap: anywhere; min-width: 180px; }
+.wide { overflow-x: auto; }
 tr:first-child > * { border-top: 0; }
 th { color: var(--pale); font-weight: 400; font-size: 13px; overflow-wrap: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -56,4 +58,17 @@ details > p { margin: 8px 0; }
 details td { font-size: 14px; }
 details td:first-child { width: 38%; }
 details td:last-child { width: 22%; }
+@media (max-width: 640px) {
+  body { padding: 20px 12px 32px; }
+  .stacked, .stacked tbody { display: block; }
+  .stacked tr { display: flex; flex-wrap: wrap; gap: 2px 10px; padding: 8px 12px;
+    border-top: 1px solid var(--line); }
+  .stacked tr:first-child { border-top: 0; }
+  .stacked td, details .stacked td { width: auto; min-width: 0; padding: 0; border: 0; }
+  .stacked td:last-child, details .stacked td { flex: 1 0 100%; overflow-wrap: anywhere; }
+  .stacked .title { flex: 1; }
+  .chart, details { padding: 12px; }
+  details .stacked tr { padding: 8px 0; }
+  .charts { grid-template-columns: 1fr; }
+}
 """

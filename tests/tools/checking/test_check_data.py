@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from src.tools.check_data import main
-from src.tools.checking.sources import kind_of
+from src.tools.parallel import Failure
 from tests.factories import TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
@@ -19,7 +21,6 @@ from tests.tools.checking.clips import replace_videos, write_noisy_clip
 from tests.tools.checking.misbehaving import hang_or_crash
 
 Run = Callable[..., tuple[int, dict[str, Any]]]
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -184,10 +185,80 @@ def test_what_was_seen_is_not_looked_at_again(
     assert [one["num_frames"] for one in first["videos"]] == [6, 6]
 
 
+def test_what_was_cut_off_is_tried_again_with_more(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate(["crashes", "sound"]):
+        write_noisy_clip(tmp_path / f"videos/{name}.mp4", seed=seed)
+    (tmp_path / "videos/text.mp4").write_text("no video")
+    looked_at: list[str] = []
+
+    def run_isolated(function: Any, items: list[Any], **__: Any) -> list[Any]:
+        looked_at[:] = [item.video_id for item in items]
+        cut_off = Failure("took longer than 5 seconds", cut_off=True)
+        return [(one, cut_off if one.video_id == "crashes" else function(one)) for one in items]
+
+    monkeypatch.setattr("src.tools.checking.probing.run_isolated", run_isolated)
+    videos = tmp_path / "videos"
+    expected = {
+        ("--seconds", "5"): ["crashes", "sound", "text"],
+        ("--seconds", "4"): [],
+        ("--seconds", "6"): ["crashes"],
+        ("--seconds", "6", "--retry_failed"): ["crashes", "text"],
+        ("--seconds", "0"): ["crashes"],
+        ("--seconds", "9", "--megabytes", "9999"): ["crashes"],
+    }
+    for flags, names in expected.items():
+        run("--videos", videos, *flags)
+        assert looked_at == names, flags
+
+
+def test_a_folder_that_cannot_be_opened_is_a_problem(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate(["open/a.mp4", "closed/b.mp4"]):
+        write_noisy_clip(tmp_path / "videos" / name, seed=seed)
+    (tmp_path / "videos/open/around").symlink_to(tmp_path / "videos")
+    scandir = os.scandir
+
+    def guarded(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    code, report = run("--videos", tmp_path / "videos")
+    assert code == 1
+    (found,) = report["findings"]["closed_folder"]["items"]
+    assert found["subject"] == str(tmp_path / "videos/closed")
+    assert found["told"] == "Permission denied"
+
+
+def test_the_console_names_what_is_wrong(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, annotations = tmp_path / "videos", tmp_path / "a.csv"
+    write_noisy_clip(videos / "sound.mp4", seed=0)
+    for name in ("a", "b\udcff", "c", "d"):
+        (videos / f"{name}.mp4").write_text("no video")
+    run("--videos", videos)
+    out = capsys.readouterr().out
+    assert "- a: PyAV: Invalid data found when processing input\n" in out
+    assert "- b\\udcff: PyAV" in out
+    assert "... and 1 more" in out
+    assert "rows" not in out
+    assert "allow_missing_videos" not in out
+    annotations.write_text("video_id,caption\nsound," + "x" * 200_000)
+    run("--videos", videos, "--annotations", annotations)
+    assert f"- {annotations}: line 2: not CSV (field larger" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--videos", "nowhere"], "there is no nowhere"),
+        (["--videos", "nowhere"], "folder nowhere not found"),
+        (["--videos", "empty"], "--videos empty holds no videos"),
+        (["--videos", "a.mp4"], "a.mp4 is a file, not a folder"),
         (["--config", "nowhere.json"], "nowhere.json"),
         (["--videos", ".", "--annotations", "nowhere.csv"], "there is no file nowhere.csv"),
     ],
@@ -197,6 +268,8 @@ def test_wrong_use_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_noisy_clip(tmp_path / "a.mp4", seed=0)
     assert main([*flags, "--output", "check"]) == 2
     assert message in capsys.readouterr().err
 
@@ -207,21 +280,3 @@ def test_wrong_use_is_told(
 def test_flags_that_do_not_belong_together_are_refused(flags: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(flags)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        *(("msrvtt_ret", "RetrievalConfig"), ("didemo_ret", "RetrievalConfig")),
-        *(("msrvtt_qa", "QaConfig"), ("msvd_qa", "QaConfig"), ("demo_ret", "RetrievalConfig")),
-        *(("pretrain_prompter", "PrompterConfig"), ("demo_prompter", "PrompterConfig")),
-        *(("pretrain_alpro", "PretrainConfig"), ("demo_pretrain", "PretrainConfig")),
-    ],
-)
-def test_the_kind_of_a_config_is_told_by_its_keys(name: str, kind: str) -> None:
-    raw = json.loads((ROOT / "config_release" / f"{name}.json").read_text())
-    assert kind_of(raw).__name__ == kind
-
-
-def test_a_stored_config_says_what_it_is_of() -> None:
-    assert kind_of({"script": "src/tasks/run_video_qa.py"}).__name__ == "QaConfig"

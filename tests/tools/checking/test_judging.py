@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from src.tools.checking.judging import judge, judge_contents, judge_splits, size_told
+from src.tools.checking.media import Media
 from src.tools.checking.probe import Item, Probe
-from src.tools.checking.probing import Media, Probed
+from src.tools.checking.probing import Probed
 from src.tools.checking.sources import CheckedSet, Sampling, Split
 
 SOUND = Probe(

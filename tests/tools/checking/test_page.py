@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from src.tools.checking.annotated import AnnotatedText, ReadSet
 from src.tools.checking.findings import Finding, Findings
+from src.tools.checking.media import Media
 from src.tools.checking.page import NUM_LISTED, report_page
 from src.tools.checking.probe import Item, Probe
-from src.tools.checking.probing import Media, Probed
-from src.tools.checking.report import Checked, histograms
+from src.tools.checking.probing import Probed
+from src.tools.checking.report import Checked, histograms, table_told
 from src.tools.checking.sources import CheckedSet, Sampling, Task, TextLimits
 
 SOURCE = CheckedSet("train_datasets.0", "a<b", "train", Path("a.jsonl"), "captions", Path("videos"))
@@ -72,8 +74,42 @@ def test_the_page_is_safe_and_long_lists_are_cut() -> None:
     findings = Findings()
     findings.add(Finding("cut_text", f"<script>{number}", "", "") for number in range(500))
     page = report_page(checked(findings=findings, lengths=Counter({4: 1})))
-    assert "<script>" not in page
+    assert page.count("<script>") == 1  # its own
     assert "a&lt;b" in page
     assert page.count("&lt;script&gt;") == NUM_LISTED
     assert "and 400 more: findings.cut_text in report.json" in page
     assert "No problems." in page
+
+
+def test_files_that_are_not_there_are_not_readable() -> None:
+    data = checked(Probe("readable"), findings=Findings(), lengths=Counter({4: 1}))
+    texts = [AnnotatedText(name, "a dog") for name in ("0", "1", "1", "2", "3")]
+    data = replace(data, sets=[ReadSet(SOURCE, texts, 0, 0)])
+    data.media.ids_of_set[SOURCE.key] = {"0": "videos/0"}
+    assert data.absent() == [("1", "videos"), ("2", "videos"), ("3", "videos")]
+    page = report_page(data)
+    assert "<b>25 %</b><span>of all are readable</span>" in page
+    assert "<b>3</b><span>not there</span>" in page
+    first, *rows = table_told(data).splitlines()
+    assert first.startswith("video_id\tverdict\treason\tframes\tseconds\twidth")
+    told = [row.split("\t") for row in rows]
+    assert [row[:2] for row in told] == [
+        *(["0", "readable"], ["1", "missing"], ["2", "missing"], ["3", "missing"])
+    ]
+    assert {len(row) for row in told} == {10}
+
+
+def test_long_runs_of_empty_bars_are_left_out() -> None:
+    page = report_page(checked(findings=Findings(), lengths=Counter({4: 1, 7: 1, 200: 1})))
+    rows = page.split('<div class="row')[1:]
+    assert len(rows) < 8
+    assert sum("<span>⋮</span>" in row for row in rows) == 1
+
+
+def test_links_open_their_lists_and_sets_name_their_folder() -> None:
+    findings = Findings()
+    findings.add(Finding("cut_text", str(number), "", "") for number in range(50))
+    page = report_page(checked(findings=findings, lengths=Counter()))
+    assert '<details id="cut_text">' in page
+    assert "target.open = true" in page
+    assert '<span class="pale">videos</span>' in page

@@ -76,7 +76,13 @@ def test_a_file_that_is_wrong_throughout_is_given_up(
     [
         ("a.csv", b"id,text\n1,x\n", "no column"),
         ("a.jsonl", b'{"caption": "\xff"}', "not UTF-8"),
-        ("a.jsonl", b"", "no caption"),
+        ("a.csv", b"caption,clip_name\n" + b"x" * 200_000 + b",v\n", "larger than field limit"),
+        ("a.csv", b"", "which is empty"),
+        ("a.csv", b"\n\n", "no column"),
+        ("a.csv", b"caption,clip_name\n\n\n", "no caption"),
+        ("a.jsonl", b'{}\n{"caption": "\xff"}'.replace(b"}\n", b"}\n" * 9000), "not UTF-8"),
+        ("a.jsonl", b"", "which is empty"),
+        ("a.json", b"", "which is empty"),
         ("a.txt", b"", "annotation files end in"),
         ("a.parquet", b"PAR1", ""),
     ],
@@ -87,12 +93,36 @@ def test_files_without_any_row_are_one_finding(
     path = tmp_path / name
     path.write_bytes(content)
     findings = Findings()
-    rows: Rows = "captioned videos" if name.endswith("parquet") else "captions"
+    kinds: dict[str, Rows] = {".json": "captioned images", ".parquet": "captioned videos"}
+    rows = kinds.get(path.suffix, "captions")
     data = read_set(CheckedSet("val_datasets.0", "one", "val", path, rows, tmp_path), findings)
     (finding,) = findings.of_kind["unreadable_annotations"]
     assert data.texts == []
     assert told in finding.told
     assert finding.where == "one (val_datasets.0)"
+
+
+def test_a_reader_that_finds_nothing_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.jsonl"
+    monkeypatch.setattr("src.tools.checking.annotated.read_captions", lambda _: [])
+    findings = Findings()
+    read_set(CheckedSet("val_datasets.0", "one", "val", path, "captions", tmp_path), findings)
+    (finding,) = findings.of_kind["unreadable_annotations"]
+    assert finding.told == "there is no row in this file"
+
+
+def test_what_a_row_says_does_not_tell_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    rows = [["the room is empty"], "", "half \ud83d", "a dog"]
+    path.write_text("".join(json.dumps({"caption": r, "clip_name": "v"}) + "\n" for r in rows))
+    findings = Findings()
+    source = CheckedSet("val_datasets.0", "one", "val", path, "captions", tmp_path)
+    assert [row.text for row in read_set(source, findings).texts] == ["a dog"]
+    assert [one.subject for one in findings.of_kind["empty_text"]] == [f"{path}:2"]
+    broken = [one.subject for one in findings.of_kind["broken_row"]]
+    assert broken == [f"{path}:1", f"{path}:3"]
 
 
 def test_readers_errors_without_a_row_are_passed_on(tmp_path: Path) -> None:

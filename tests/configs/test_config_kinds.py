@@ -1,0 +1,30 @@
+"""Which kind of experiment a config is of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from src.configs.kinds import kind_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("msrvtt_ret", "RetrievalConfig"), ("didemo_ret", "RetrievalConfig")),
+        *(("msrvtt_qa", "QaConfig"), ("msvd_qa", "QaConfig"), ("demo_ret", "RetrievalConfig")),
+        *(("pretrain_prompter", "PrompterConfig"), ("demo_prompter", "PrompterConfig")),
+        *(("pretrain_alpro", "PretrainConfig"), ("demo_pretrain", "PretrainConfig")),
+    ],
+)
+def test_the_kind_of_a_config_is_told_by_its_keys(name: str, kind: str) -> None:
+    raw = json.loads((ROOT / "config_release" / f"{name}.json").read_text())
+    assert kind_of(raw).__name__ == kind
+
+
+def test_a_stored_config_says_what_it_is_of() -> None:
+    assert kind_of({"script": "src/tasks/run_video_qa.py"}).__name__ == "QaConfig"
