@@ -28,10 +28,10 @@ from src.datasets.decoding import (
     make_decoder,
 )
 from src.datasets.sampling import frame_indices
-from src.datasets.storage import VideoStorage, open_videos
+from src.datasets.storage import VideoStorage
 from src.errors import InputError
 from src.tools.bench_processes import started_processes
-from src.tools.command import counted, positive
+from src.tools.command import counted, open_videos_of_flag, positive
 from src.tools.results import markdown_table
 
 PLAIN_DECORD = "decord, as usually written"
@@ -84,12 +84,12 @@ class ClipReader:
         """Read (T, 3, S, S) frames of a video.
 
         Raises:
-            VideoReadError: it cannot be read.
+            VideoReadError: it cannot be read, or is not there.
         """
         video_id = self.video_ids[position]
         video = self.storage.fetch(video_id)
         if video is None:
-            raise InputError(f"videos: {self.storage.root} has no video {video_id!r}")
+            raise VideoReadError(f"{self.storage.root} has no video {video_id!r}")
         select = partial(evenly, num_frames=self.num_frames)
         self.decoder.read(video, select, height=self.size, width=self.size)
 
@@ -147,7 +147,7 @@ def run(flags: argparse.Namespace) -> None:
     Raises:
         InputError: there are no videos to read.
     """
-    storages = [open_videos(path) for path in flags.videos]
+    storages = [open_videos_of_flag(path) for path in flags.videos]
     video_ids = shared_ids(storages, most=flags.clips)
     decoders = installed_decoders()
     readers = {
@@ -194,6 +194,9 @@ def shared_ids(storages: Sequence[VideoStorage], *, most: int) -> list[str]:
         raise InputError(f"--videos: {first.root} holds no videos")
     for storage in others:
         missing = storage.missing(video_ids)
+        if missing:  # links that lead nowhere are named, and left out as unreadable
+            named = set(storage.video_ids())
+            missing = [video_id for video_id in missing if video_id not in named]
         if missing:
             raise InputError(
                 f"--videos: {storage.root} lacks {counted(len(missing), 'video')} of {first.root} "

@@ -1,30 +1,125 @@
-"""What the tools' commands share: values of flags, counts in words, and how a command ends."""
+"""What the tools' commands share: flags and their values, how far they are, and how they end."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from src.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE, InputError, RunError
+from src.errors import (
+    FAILURE_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    USER_ERROR_EXIT_CODE,
+    InputError,
+    RunError,
+)
+from src.training.writing import REMEDIES, FullDiskError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from src.datasets.storage import VideoStorage
+
+LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
+_TERMINAL_REDRAW_SECONDS = 0.1
 
 
-def exit_code_of(work: Callable[[], object]) -> int:
-    """Do a command's work, or say what is wrong; returns the exit code."""
+def exit_code_of(work: Callable[[], object], *, goes_on: bool = False) -> int:
+    """Do a command's work, or say what is wrong; returns the exit code.
+
+    Args:
+        work: what the command does.
+        goes_on: whether the same command, given again, goes on where this one was ended.
+    """
+    again = "the same command goes on"
     try:
         work()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
+        return _ended(f"error: {error}", USER_ERROR_EXIT_CODE)
+    except FullDiskError as error:
+        remedy = again if goes_on else "then give the same command again"
+        return _ended(f"error: {error.told(remedy)}", FAILURE_EXIT_CODE)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILURE_EXIT_CODE
+        return _ended(f"error: {error}", FAILURE_EXIT_CODE)
+    except OSError as error:
+        is_full = error.errno in REMEDIES
+        if error.filename is None and not is_full:  # a mistake of the program
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        code = FAILURE_EXIT_CODE if is_full else USER_ERROR_EXIT_CODE
+        return _ended(f"error: {where}{error.strerror}", code)
+    except KeyboardInterrupt:
+        return _ended(f"interrupted; {again}" if goes_on else "interrupted", INTERRUPTED_EXIT_CODE)
     return 0
+
+
+def _ended(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def open_videos_of_flag(path: Path, *, flag: str = "--videos") -> VideoStorage:
+    """The videos that a flag names: a folder, an LMDB or tar shards.
+
+    Raises:
+        InputError: there is nothing of this kind.
+    """
+    from src.datasets.storage import folder_trouble, open_videos, storage_kind
+
+    if storage_kind(path) == "folder" and not path.is_dir():
+        raise InputError(
+            f"{flag}: {folder_trouble(path)}; name a folder, an LMDB or tar shards of videos"
+        )
+    return open_videos(path)
+
+
+def progress(
+    items: Iterable[object] | None,
+    total: int,
+    description: str,
+    unit: str,
+    *,
+    initial: int = 0,
+    unit_scale: bool = False,
+) -> tqdm:
+    """A progress bar, which in a file of a job's output is drawn seldom.
+
+    Args:
+        items: gone through with it; None where the caller tells it of each.
+        total: how many there are.
+        description: what is being done.
+        unit: what one of them is called.
+        initial: of them, how many were done before.
+        unit_scale: shorten large numbers, as in 12k.
+    """
+    from tqdm import tqdm
+
+    is_seen = sys.stderr.isatty()
+    return tqdm(
+        items,
+        total=total,
+        desc=description,
+        unit=unit,
+        initial=initial,
+        unit_scale=unit_scale,
+        mininterval=_TERMINAL_REDRAW_SECONDS if is_seen else LOGFILE_REDRAW_SECONDS,
+    )
+
+
+class DefaultsShown(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that tells the flags' defaults, where they tell anything."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def positive(text: str) -> int:
     """A flag's value: a number above 0."""
-    number = int(text)
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number
@@ -32,12 +127,24 @@ def positive(text: str) -> int:
 
 def not_negative(text: str) -> int:
     """A flag's value: a number, 0 or above."""
-    number = int(text)
+    number = _whole(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return number
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A number of things: ``1 row``, ``2,000 rows``."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def printable(name: str) -> str:
+    """A name of a file or video, which may hold bytes that are no UTF-8; those are told in hex."""
+    return name.encode("utf-8", "backslashreplace").decode()

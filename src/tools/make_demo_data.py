@@ -26,10 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from src.errors import InputError
-from src.tools.command import exit_code_of, not_negative
+from src.tools.command import exit_code_of, not_negative, progress
 from src.tools.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
 from src.tools.demo.planning import SPLITS, describe, plan_dataset
 from src.tools.demo.staging import FPS, NUM_FRAMES, SIZE
@@ -39,7 +37,6 @@ from src.tools.demo.vocabulary import write_tokenizer
 
 DRAWING_VERSION = 2
 """Raised when the frames of an equal plan would look different."""
-LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 NUM_PAIRS = {"pretrain": 3000, "train": 2000, "val": 50, "test": 50}
 NUM_IMAGES = 6000
 
@@ -57,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_images=flags.num_images,
             seed=flags.seed,
             num_workers=flags.n_workers or os.cpu_count() or 1,
-        )
+        ),
+        goes_on=True,
     )
 
 
@@ -123,13 +121,8 @@ def make_demo_data(
         print(f"{output_dir}: complete already ({made}), {todo}")
         return
     _write_text(output_dir / "manifest.json", as_json(manifest))
-    for _ in tqdm(
-        encode_all(missing, folder=output_dir, num_workers=num_workers),
-        total=len(missing),
-        desc="demo clips and images",
-        unit="item",
-        mininterval=0.1 if sys.stderr.isatty() else LOGFILE_REDRAW_SECONDS,
-    ):
+    encoded = encode_all(missing, folder=output_dir, num_workers=num_workers)
+    for _ in progress(encoded, len(missing), "demo clips and images", "item"):
         pass
     seconds = time.perf_counter() - start
     share = f"{len(missing)} of {len(items)} pairs and images made"

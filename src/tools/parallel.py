@@ -48,7 +48,7 @@ def run_isolated(
 
     Args:
         function: one of a module, not of the command's own; it should import nothing heavy. An item
-            whose process dies may come to it a second time, see ``IsolatedProcess.call``.
+            whose process dies may come to it again, see ``IsolatedProcess.call``.
         items: what it is called with; they are taken as they are needed.
         num_workers: processes at the same time, at least 1.
         seconds: that a call may take; 0: any number.

@@ -16,15 +16,23 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.errors import INTERRUPTED_EXIT_CODE, RunError
-from src.tools.command import counted, exit_code_of, not_negative, positive
+from src.errors import RunError
+from src.tools.command import (
+    DefaultsShown,
+    counted,
+    exit_code_of,
+    not_negative,
+    open_videos_of_flag,
+    positive,
+    printable,
+)
 from src.tools.preparing.settings import PRESETS, Preparation
+from src.tools.video_writers import KINDS
 
 if TYPE_CHECKING:
     from src.tools.preparing.collection import Limits, Summary
     from src.tools.preparing.speed import Speed
 
-KINDS = ("folder", "lmdb", "shards")
 SECONDS = 600
 """For a video; one of a minute takes a few, a film of two hours more than this."""
 MEGABYTES = 4096
@@ -36,18 +44,14 @@ _MEGABYTE = 1e6
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     flags = _parser().parse_args(arguments)
-    try:
-        return exit_code_of(lambda: prepare_videos(flags))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
+    return exit_code_of(lambda: prepare_videos(flags), goes_on=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m src.tools.prepare_videos",
         description="Transcode videos so that training reads them fast.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsShown,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="pixels; smaller videos keep their size; 0: all do",
     )
     frames = parser.add_mutually_exclusive_group()
-    frames.add_argument("--fps", type=_rate, help="frames kept of a second")
+    frames.add_argument("--fps", type=_rate, help="frames kept of a second, such as 2 or 1/3")
     frames.add_argument(
         "--frame_share",
         type=_share,
@@ -105,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
 def _rate(text: str) -> Fraction:
     try:
         rate = Fraction(text)
-    except ZeroDivisionError:
-        raise argparse.ArgumentTypeError(f"{text} is no number") from None
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if rate <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return rate
@@ -133,7 +137,6 @@ def prepare_videos(flags: argparse.Namespace) -> None:
         InputError: the folders do not suit.
         RunError: some videos could not be prepared, or the disk is full.
     """
-    from src.datasets.storage import open_videos
     from src.tools.preparing.collection import FAILED, Limits, prepare_collection
 
     preparation = Preparation(
@@ -147,7 +150,7 @@ def prepare_videos(flags: argparse.Namespace) -> None:
     )
     limits = Limits(flags.workers or os.cpu_count() or 1, flags.seconds, flags.megabytes)
     summary = prepare_collection(
-        open_videos(flags.videos),
+        open_videos_of_flag(flags.videos),
         flags.output,
         kind=flags.kind,
         preparation=preparation,
@@ -175,9 +178,16 @@ def _told(summary: Summary) -> str:
     ]
     damaged = [name for name, note in summary.prepared.items() if note.get("broken_packets")]
     if damaged:
-        some = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
-        lines.append(f"{counted(len(damaged), 'original')} damaged: frames are missing in {some}")
+        told = f"{counted(len(damaged), 'original')} damaged: frames are missing in"
+        lines.append(f"{told} {_some(damaged)}")
+    if summary.stale:
+        told = f"{counted(len(summary.stale), 'original')} changed since: {_some(summary.stale)}"
+        lines.append(f"{told}; shards keep what they hold, so prepare into another folder")
     return "\n  ".join(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    return printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _speed(

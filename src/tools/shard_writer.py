@@ -32,6 +32,8 @@ class ShardWriter:
     before that the file reads as if it ended there.
     """
 
+    can_replace = False
+
     def __init__(self, root: Path, *, extension: str, shard_bytes: int, shard_videos: int) -> None:
         """Look what is there.
 
@@ -60,6 +62,9 @@ class ShardWriter:
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._ids
+
+    def flush(self) -> None:
+        """Nothing is left to do."""
 
     def close(self, *, complete: bool) -> None:
         """Finish the last shard; if work shall go on later, leave it as it is."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from src.datasets.storage import storage_kind
+from src.datasets.storage import VideoFolder, open_videos, storage_kind
 from src.datasets.storage.lmdb_videos import DATA_FILE, MAX_KEY_BYTES, lmdb_key, lmdb_module
 from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension
 from src.errors import InputError, RunError
 from src.tools.shard_writer import SHARD_BYTES, SHARD_VIDEOS, ShardWriter
-from src.training.writing import full_disk_ends_run, write_atomically
+from src.training.writing import free_bytes, full_disk_ends_run, write_atomically
 
 KINDS = ("folder", "lmdb", "shards")
 PENDING_BYTES = 64 << 20  # that an LMDB's writer collects before it brings them to the disk
@@ -33,9 +33,15 @@ class KindWriter(Protocol):
     """What each kind of storage does in its own way."""
 
     root: Path
+    can_replace: bool
+    """Whether a video may take the place of another one of its id."""
 
     def put(self, video_id: str, data: bytes | Path) -> None:
-        """Add a video whose id is not there yet."""
+        """Add a video whose id is not there yet, or one in its place."""
+        ...
+
+    def flush(self) -> None:
+        """Bring to the disk what was put."""
         ...
 
     def __contains__(self, video_id: object) -> bool: ...
@@ -70,6 +76,23 @@ class VideoWriter:
                 f"{self.root}: video {video_id!r} is there already; each id is written once"
             )
         self._writer.put(video_id, data)
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether a video may take the place of another one of its id."""
+        return self._writer.can_replace
+
+    def replace(self, video_id: str, data: bytes | Path) -> None:
+        """Put a video in the place of one that is there; it is on the disk afterwards.
+
+        Raises:
+            InputError: the storage cannot hold such a size.
+            OSError: the file cannot be read.
+            RunError: the disk is full.
+        """
+        assert self.can_replace
+        self._writer.put(video_id, data)
+        self._writer.flush()
 
     def __contains__(self, video_id: object) -> bool:
         """Whether this video is there, whole."""
@@ -132,12 +155,14 @@ def open_writer(
 class FolderWriter:
     """Writes files, each under a temporary name first."""
 
+    can_replace = True
+
     def __init__(self, root: Path, *, extension: str) -> None:
         self.root = root
         self._extension = extension
 
     def put(self, video_id: str, data: bytes | Path) -> None:
-        """Add a video whose id is not there yet."""
+        """Add a video whose id is not there yet, or one in its place."""
         path = self._path(video_id)
         write = _bytes_writer(data) if isinstance(data, bytes) else _file_copier(data)
         try:
@@ -150,6 +175,9 @@ class FolderWriter:
     def __contains__(self, video_id: object) -> bool:
         return os.path.isfile(self._path(str(video_id)))
 
+    def flush(self) -> None:
+        """Nothing is left to do."""
+
     def close(self, *, complete: bool) -> None:
         """Nothing is left to do."""
 
@@ -159,6 +187,8 @@ class FolderWriter:
 
 class LmdbWriter:
     """Writes into an LMDB in transactions of ``PENDING_BYTES``."""
+
+    can_replace = True
 
     def __init__(self, root: Path, *, first_map_bytes: int = FIRST_MAP_BYTES) -> None:
         lmdb = lmdb_module()
@@ -171,7 +201,7 @@ class LmdbWriter:
             raise InputError(f"{root}: cannot be written as an LMDB: {error}") from error
 
     def put(self, video_id: str, data: bytes | Path) -> None:
-        """Add a video whose id is not there yet."""
+        """Add a video whose id is not there yet, or one in its place."""
         key = lmdb_key(video_id)
         if len(key) > MAX_KEY_BYTES:
             raise InputError(
@@ -187,7 +217,7 @@ class LmdbWriter:
         self._pending[key] = data if isinstance(data, bytes) else data.read_bytes()
         self._pending_bytes += size
         if self._pending_bytes >= PENDING_BYTES:
-            self._write_pending()
+            self.flush()
 
     def __contains__(self, video_id: object) -> bool:
         key = lmdb_key(str(video_id))
@@ -201,12 +231,12 @@ class LmdbWriter:
     def close(self, *, complete: bool) -> None:  # noqa: ARG002 - it is always complete
         """Write what is left."""
         try:
-            self._write_pending()
+            self.flush()
         finally:
             self._environment.close()
 
-    def _write_pending(self) -> None:
-        """Write in one transaction; where the map is too small, it grows, and all is done again."""
+    def flush(self) -> None:
+        """Write it in one transaction, and again with a larger map where that is too small."""
         lmdb = lmdb_module()
         with _lmdb_errors_end_run(self.root, num_bytes=self._pending_bytes):
             while self._pending:
@@ -234,16 +264,35 @@ def _lmdb_errors_end_run(root: Path, *, num_bytes: int) -> Iterator[None]:
     with full_disk_ends_run(root / DATA_FILE, num_bytes=num_bytes):
         try:
             yield
-        except lmdb.DiskError as error:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        except lmdb.Error as error:
+        except lmdb.Error as error:  # a full disk gives an "Input/output error", too
+            if isinstance(error, lmdb.DiskError) or free_bytes(root / DATA_FILE) < num_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise RunError(f"{root}: cannot be written: {error}") from error
 
 
 def _check_id(video_id: str) -> None:
     parts = video_id.split("/")
-    if "" in parts or "." in parts or ".." in parts or "\0" in video_id:
+    if "" in parts or "." in parts or ".." in parts or "\0" in video_id or not _is_name(video_id):
         raise InputError(f"video id {video_id!r} cannot be stored: it is no name of a file")
+
+
+def _is_name(video_id: str) -> bool:
+    """Whether a file can be named so; half a character cannot be written."""
+    try:
+        os.fsencode(video_id)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def holds_videos(path: Path) -> bool:
+    """Whether there are videos at a path, whatever they are stored in."""
+    if not path.is_dir():
+        return False
+    storage = open_videos(path)
+    if isinstance(storage, VideoFolder):
+        return any(split_extension(name)[1] in VIDEO_EXTENSIONS for name in storage.video_files())
+    return bool(storage.video_ids())
 
 
 def _holds_files(path: Path) -> bool:

@@ -1,8 +1,8 @@
 """Put a folder of videos into an LMDB: ``python -m src.tools.videos_to_lmdb --videos DIR ...``.
 
 Keys are video ids and values the files' bytes, as ClipBERT lays it out. The command can be
-interrupted and given again; it goes on where it was. At the end it compares what it wrote with the
-files.
+interrupted and given again; it goes on where it was. At the end it compares what is there with the
+files, and writes anew what differs.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ import argparse
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from src.errors import InputError
-from src.tools.command import counted, exit_code_of, positive
+from src.tools.command import counted, exit_code_of, positive, printable, progress
 
-LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 NUM_COMPARED = 100  # videos whose bytes are compared without --verify
 NUM_NAMED = 10  # of those that a message names
 FAILURES_FILE = "failed_videos.txt"
@@ -44,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
 
-    return exit_code_of(work) or int(bool(outcome[0].failures))
+    return exit_code_of(work, goes_on=True) or int(bool(outcome[0].failures))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +76,7 @@ class Outcome:
 
     num_written: int = 0
     num_there: int = 0
+    num_replaced: int = 0
     num_compared: int = 0
     num_others: int = 0
     failures: dict[Path, str] = field(default_factory=dict)
@@ -107,6 +105,7 @@ def write_lmdb(
         InputError: there are no videos, two have one id, or ``output`` holds something else.
         RunError: the disk is full.
     """
+    from src.datasets.storage import VideoLmdb
     from src.tools.video_writers import open_writer
 
     files = _files_by_id(videos, extensions=extensions, ids=ids)
@@ -116,19 +115,37 @@ def write_lmdb(
         outcome.num_there = len(files) - len(left)
         if outcome.num_there:
             print(f"{counted(outcome.num_there, 'video')} of {len(files):,} are there already")
-        with _progress("writing", total=len(left)) as progress:
-            for video_id, data in _read_ahead(left, num_workers=num_workers):
-                try:
-                    if isinstance(data, str):
-                        raise InputError(data)
-                    writer.put(video_id, data)
-                    outcome.num_written += 1
-                except InputError as error:
-                    outcome.failures[files[video_id]] = str(error)
-                progress.update()
-    _compare(files, output, outcome, all_bytes=verifies_all)
+        _write(left, outcome, put=writer.put, title="writing", num_workers=num_workers)
+        outcome.num_written = len(left) - len(outcome.failures)
+    changed = _differing(files, output, outcome, all_bytes=verifies_all)
+    if changed:
+        with open_writer(output, "lmdb") as writer:
+            _write(changed, outcome, put=writer.replace, title="replacing", num_workers=num_workers)
+        for path in _differing(changed, output, outcome, all_bytes=True).values():
+            outcome.failures[path] = "the file changes while it is read"
+        outcome.num_replaced = sum(path not in outcome.failures for path in changed.values())
+    outcome.num_others = len(VideoLmdb(output).sizes().keys() - files.keys())
     _report(len(files), output, outcome)
     return outcome
+
+
+def _write(
+    files: Mapping[str, Path],
+    outcome: Outcome,
+    *,
+    put: Callable[[str, bytes], None],
+    title: str,
+    num_workers: int,
+) -> None:
+    """Put files' bytes into the LMDB, and note what cannot be had, or held."""
+    read = _read_ahead(files, num_workers=num_workers)
+    for video_id, data in progress(read, len(files), title, "video"):
+        try:
+            if isinstance(data, str):
+                raise InputError(data)
+            put(video_id, data)
+        except InputError as error:
+            outcome.failures[files[video_id]] = str(error)
 
 
 def _files_by_id(videos: Path, *, extensions: Sequence[str] | None, ids: str) -> dict[str, Path]:
@@ -174,31 +191,42 @@ def _read_ahead(
 
 def _bytes_or_reason(path: Path) -> bytes | str:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            return "it is no regular file"
         return path.read_bytes() or "the file is empty"
     except OSError as error:
-        return f"the file cannot be read: {error.strerror}"
+        return _trouble(error)
 
 
-def _compare(files: Mapping[str, Path], output: Path, outcome: Outcome, *, all_bytes: bool) -> None:
-    """Look whether the LMDB holds the files: all sizes, and the bytes of all or of some."""
+def _trouble(error: OSError) -> str:
+    return f"the file cannot be read: {error.strerror}"
+
+
+def _differing(
+    files: Mapping[str, Path], output: Path, outcome: Outcome, *, all_bytes: bool
+) -> dict[str, Path]:
+    """The files that the LMDB holds otherwise: all sizes are compared, and all bytes or some."""
     from src.datasets.storage import VideoLmdb
 
     storage = VideoLmdb(output)
     sizes = storage.sizes()
     good = {video_id: path for video_id, path in files.items() if path not in outcome.failures}
     step = 1 if all_bytes else max(1, len(good) // NUM_COMPARED)
-    with _progress("comparing", total=len(good)) as progress:
-        for number, (video_id, path) in enumerate(good.items()):
-            size = sizes.get(video_id)
-            if size is None:
-                outcome.failures[path] = "it is not in the LMDB"
-            elif size != path.stat().st_size or (
-                number % step == 0 and storage.fetch(video_id) != path.read_bytes()
-            ):
-                outcome.failures[path] = "the LMDB holds other bytes than the file: write it anew"
-            outcome.num_compared += number % step == 0
-            progress.update()
-    outcome.num_others = len(sizes.keys() - files.keys())
+    differing = {}
+    compared = progress(good.items(), len(good), "comparing", "video")
+    for number, (video_id, path) in enumerate(compared):
+        try:
+            is_same = sizes.get(video_id) == path.stat().st_size and (
+                number % step != 0 or storage.fetch(video_id) == path.read_bytes()
+            )
+        except OSError as error:
+            outcome.failures[path] = _trouble(error)
+            continue
+        if not is_same:
+            differing[video_id] = path
+        elif number % step == 0:
+            outcome.num_compared += 1
+    return differing
 
 
 def _report(num_files: int, output: Path, outcome: Outcome) -> None:
@@ -206,9 +234,11 @@ def _report(num_files: int, output: Path, outcome: Outcome) -> None:
     good = num_files - len(outcome.failures)
     print(
         f"{output}: {good:,} of {counted(num_files, 'video')}, {outcome.num_written:,} of them "
-        f"written now; {size / 1e9:.2f} GB. All sizes are those of the files, and the bytes of "
+        f"written now; {size / 1e9:.2f} GB. Their sizes are those of the files, and the bytes of "
         f"{outcome.num_compared:,} were compared."
     )
+    if outcome.num_replaced:
+        print(f"{counted(outcome.num_replaced, 'video')} of changed files replaced what was there.")
     if outcome.num_others:
         print(f"It also holds {counted(outcome.num_others, 'video')} of other files.")
     lines = [f"{path}\t{reason}" for path, reason in outcome.failures.items()]
@@ -216,15 +246,11 @@ def _report(num_files: int, output: Path, outcome: Outcome) -> None:
     if not lines:
         listed.unlink(missing_ok=True)
         return
+    lines = [printable(line) for line in lines]
     listed.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     print(f"{counted(len(lines), 'video')} failed, see {listed}:", file=sys.stderr)
     for line in lines[:NUM_NAMED]:
         print(f"  {line}", file=sys.stderr)
-
-
-def _progress(title: str, *, total: int) -> tqdm:
-    redraw = 0.1 if sys.stderr.isatty() else LOGFILE_REDRAW_SECONDS
-    return tqdm(total=total, desc=title, unit="video", mininterval=redraw)
 
 
 if __name__ == "__main__":

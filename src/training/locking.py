@@ -25,12 +25,13 @@ class RunLock:
     file gives it up, as POSIX has it, so nothing else may open the file.
     """
 
-    def __init__(self, path: Path, *, root: Path) -> None:
+    def __init__(self, path: Path, *, root: Path, named_by: str = "output_dir") -> None:
         """Take the lock; one that is still held is waited for a little.
 
         Args:
             path: of the file, which is made if it is not there.
             root: folder that it stands for, as the user knows it.
+            named_by: the key or flag that names it.
 
         Raises:
             InputError: if another process holds it.
@@ -49,8 +50,8 @@ class RunLock:
             is_ours = _take(number)
         if not is_ours:
             raise InputError(
-                f"output_dir: another process writes to {root}. Wait until it ends, or name "
-                "another output_dir."
+                f"{named_by}: another process writes to {root}. Wait until it ends, or name "
+                f"another {named_by}."
             )
 
 

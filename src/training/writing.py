@@ -20,6 +20,24 @@ REMEDIES = {  # error number of a disk that takes no more -> what helps
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or use another file system",
 }
 
+HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues"  # of training
+
+
+class FullDiskError(RunError):
+    """The disk takes no more; its message is worded for runs of training."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.told(HOW_TO_CONTINUE)
+
+    def told(self, how_to_continue: str) -> str:
+        """The message, with what to do when there is space again."""
+        return f"{self.problem}\n{self.remedy}; {how_to_continue}."
+
 
 def temporary_of(path: Path) -> Path:
     """The name under which a file is written before it gets its own."""
@@ -127,7 +145,7 @@ def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[
         num_bytes: what the file will take at least, if that is known.
 
     Raises:
-        RunError: if the disk is full.
+        FullDiskError: it is.
     """
     try:
         yield
@@ -135,14 +153,15 @@ def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[
         if error.errno not in REMEDIES:
             raise
         needed = "" if num_bytes is None else f", the file needs at least {num_bytes:,}"
-        raise RunError(
-            f"{path}: cannot be written: {os.strerror(error.errno)}. {_free_bytes(path):,} bytes "
-            f"are free there{needed}.\n"
-            f"{REMEDIES[error.errno]}; the same command (without --overwrite 1) continues."
+        raise FullDiskError(
+            f"{path}: cannot be written: {os.strerror(error.errno)}. {free_bytes(path):,} bytes "
+            f"are free there{needed}.",
+            REMEDIES[error.errno],
         ) from error
 
 
-def _free_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int:
+    """What is free on the disk that a file is, or will be, on."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     return shutil.disk_usage(folder).free
 

@@ -39,13 +39,14 @@ def test_the_table_by_hand() -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    """Two folders of the same three videos, one of which is broken."""
+    """Two folders of the same videos; one is broken, one a link that leads nowhere."""
     folders = [tmp_path / "originals", tmp_path / "prepared"]
     for folder in folders:
         folder.mkdir()
         for name in ("a", "c"):
             write_clip(folder / f"{name}.mp4", num_frames=6)
         (folder / "b.mp4").write_text("no video")
+        (folder / "d.mp4").symlink_to(folder / "nowhere")
     return folders
 
 
@@ -62,7 +63,7 @@ def test_every_decoder_and_storage_is_measured(
         [str(folder), name, count] for count in "12" for folder in folders for name in names
     ]
     assert all(float(row[3].split()[0]) > 0 for row in rows)
-    assert "a decoder cannot read them: 1 video of 3." in out
+    assert "a decoder cannot read them: 2 videos of 4." in out
 
 
 def test_a_storage_that_lacks_videos_of_the_first(

@@ -33,15 +33,19 @@ def work(item: str) -> str:
 
 
 def test_every_item_comes_back_with_what_came_of_it() -> None:
-    items = ["a", "abort", "b", "unreadable", "absent", "c", "hang", "d"]
-    outcomes = dict(run_isolated(work, items, num_workers=2, seconds=1, megabytes=512))
+    items = ["a", "abort", "b", "unreadable", "absent", "c", "d"]
+    outcomes = dict(run_isolated(work, items, num_workers=2, seconds=60, megabytes=512))
     assert outcomes == {
         **{letter: letter.upper() for letter in "abcd"},
         "unreadable": Failure("no frames", cut_off=False),
         "absent": Failure("[Errno 2] No such file: 'absent'", cut_off=False),
-        "hang": Failure("took longer than 1 seconds", cut_off=True),
         "abort": Failure("its process ended by SIGABRT: what(): of no use", cut_off=True),
     }
+
+
+def test_items_that_hang_are_given_up() -> None:
+    outcomes = list(run_isolated(work, ["hang", "hang"], num_workers=1, seconds=0.2))
+    assert outcomes == [("hang", Failure("took longer than 0.2 seconds", cut_off=True))] * 2
 
 
 def test_nothing_to_do() -> None:

@@ -98,8 +98,7 @@ def test_what_fails_is_listed_and_left_alone(
         assert "3 of 4 videos prepared" in told.out
         assert open_videos(output).video_ids() == NAMES
     write_clip(videos / "broken.mp4")
-    assert main(arguments(videos, output)) == FAILURE_EXIT_CODE  # not tried again
-    assert main(arguments(videos, output, "--retry_failed")) == 0
+    assert main(arguments(videos, output)) == 0  # another file now
     assert not (output / "failed.jsonl").exists()
     assert open_videos(output).video_ids() == [*NAMES[:2], "broken", "c"]
 
@@ -149,7 +148,9 @@ def test_a_killed_command_goes_on(videos: Path, tmp_path: Path, kind: str) -> No
     assert open_videos(output).video_ids() == NAMES
     keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()]
     assert keys[: len(noted)] == noted
-    assert sorted(keys) == NAMES  # none was done twice
+    again = keys[len(noted) :]  # notes come first: one may be of a video that was not there yet
+    assert set(keys) == set(NAMES)
+    assert len(set(noted) & set(again)) <= 1
     assert before.items() <= inodes(output).items()
 
 

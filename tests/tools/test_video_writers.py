@@ -14,6 +14,7 @@ from src.errors import InputError, RunError
 from src.tools import video_writers
 from src.tools.video_writers import LmdbWriter, open_writer
 from tests.datasets.stored import KINDS, content_of, fetched, in_child, write_tar
+from tests.training.disks import largest_file
 
 ROOT = Path(__file__).parents[2]
 IDS = [f"video {number}" for number in range(40)]
@@ -146,6 +147,41 @@ def test_a_full_disk_ends_the_run_and_more_space_continues_it(tmp_path: Path, ki
                 writer.put(name, data)
     videos = open_videos(tmp_path / kind)
     assert [len(fetched(videos, name) or b"") for name in ("small", "large")] == [1000, 200_000]
+
+
+def test_an_lmdb_tells_of_a_full_disk_whatever_the_library_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1234})())
+    with (
+        largest_file(100_000),  # the library says "Input/output error"
+        pytest.raises(RunError) as caught,
+        open_writer(tmp_path, "lmdb") as writer,
+    ):
+        writer.put("large", b"2" * 200_000)
+    assert "No space left on device. 1,234 bytes are free there" in str(caught.value)
+    assert "Free some space" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_videos_take_the_place_of_others_where_they_can(tmp_path: Path, kind: str) -> None:
+    with open_writer(tmp_path, kind) as writer:
+        writer.put("a", b"A")
+        assert writer.can_replace == (kind != "shards")
+        if writer.can_replace:
+            writer.replace("a", b"another")
+    assert fetched(open_videos(tmp_path), "a") == (b"A" if kind == "shards" else b"another")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_that_are_not_utf8(tmp_path: Path, kind: str) -> None:
+    name = os.fsdecode(b"lat\xff1")
+    with open_writer(tmp_path, kind) as writer:
+        writer.put(name, b"1")
+        with pytest.raises(InputError, match="no name of a file"):
+            writer.put("\ud800", b"2")  # half a character
+    assert open_videos(tmp_path).video_ids() == [name]
+    assert fetched(open_videos(tmp_path), name) == b"1"
 
 
 @pytest.mark.parametrize("kind", KINDS)

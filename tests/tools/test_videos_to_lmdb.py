@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -98,17 +99,38 @@ def test_failures_are_listed_and_the_others_written(
     assert not (tmp_path / "db" / FAILURES_FILE).exists()
 
 
-def test_files_that_have_changed_since_are_told(
+def test_files_that_have_changed_since_are_written_anew(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(videos, tmp_path / "db") == 0
     data = (videos / "a.mp4").read_bytes()
     (videos / "a.mp4").write_bytes(data[::-1])
     (videos / "b.AVI").write_bytes(data + b"more")
+    (videos / "é.mkv").write_bytes(b"")
+    capsys.readouterr()
     assert run(videos, tmp_path / "db", "--verify") == FAILURE_EXIT_CODE
-    listed = (tmp_path / "db" / FAILURES_FILE).read_text()
-    assert listed.count("other bytes than the file") == 2
-    assert "3 of 5 videos" in capsys.readouterr().out
+    stored = VideoLmdb(tmp_path / "db")
+    assert (stored.fetch("a"), stored.fetch("b")) == (data[::-1], data + b"more")
+    told = capsys.readouterr().out
+    assert "4 of 5 videos, 0 of them written now" in told
+    assert "2 videos of changed files replaced what was there" in told
+    assert "All sizes" not in told
+    assert "the file is empty" in (tmp_path / "db" / FAILURES_FILE).read_text()
+
+
+def test_what_is_no_file_is_not_waited_for(videos: Path, tmp_path: Path) -> None:
+    os.mkfifo(videos / "pipe.mp4")
+    assert run(videos, tmp_path / "db") == FAILURE_EXIT_CODE
+    assert "pipe.mp4\tit is no regular file" in (tmp_path / "db" / FAILURES_FILE).read_text()
+
+
+def test_names_that_are_not_utf8(videos: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"lat\xff1")
+    (videos / f"{name}.mp4").write_bytes(b"1")
+    (videos / f"{name}2.mp4").write_bytes(b"")
+    assert run(videos, tmp_path / "db") == FAILURE_EXIT_CODE
+    assert VideoLmdb(tmp_path / "db").fetch(name) == b"1"
+    assert "lat\\udcff12.mp4\tthe file is empty" in (tmp_path / "db" / FAILURES_FILE).read_text()
 
 
 def test_without_verify_sizes_of_all_and_bytes_of_some_are_compared(
@@ -119,8 +141,10 @@ def test_without_verify_sizes_of_all_and_bytes_of_some_are_compared(
     data = (videos / "b.AVI").read_bytes()
     (videos / "b.AVI").write_bytes(data[::-1])
     assert run(videos, tmp_path / "db") == 0
+    assert VideoLmdb(tmp_path / "db").fetch("b") == data
     (videos / "b.AVI").write_bytes(data + b"more")
-    assert run(videos, tmp_path / "db") == FAILURE_EXIT_CODE
+    assert run(videos, tmp_path / "db") == 0
+    assert VideoLmdb(tmp_path / "db").fetch("b") == data + b"more"
 
 
 @pytest.mark.parametrize(

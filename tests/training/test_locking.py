@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from src.errors import InputError
-from src.training.output import OutputFolder
+from src.training.locking import RunLock
+from src.training.output import LOCK, OutputFolder
 from tests.training.disks import largest_file
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,11 @@ def test_a_folder_that_another_process_writes_to_is_refused_and_left_alone(
         claim(root, overwrite=overwrite)
     assert (root / "restore.pt").exists() != overwrite
     assert (root / "log/run.lock").exists()
+
+
+def test_the_message_names_the_flag_of_the_folder(root: Path) -> None:
+    with another_process(root), pytest.raises(InputError, match="^--output: .* another --output"):
+        RunLock(root / LOCK, root=root, named_by="--output")
 
 
 def test_a_process_that_is_about_to_end_is_waited_for(

@@ -57,6 +57,10 @@ class SourceFile:
         """
         try:
             return self.read()
+        except RuntimeError as error:  # an archive with a password, or packed in a rare way
+            raise InputError(
+                f"{self.where}: cannot be unpacked ({error}); unpack it and name the folder"
+            ) from error
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{self.where}: cannot be read ({error}); get the file anew"
@@ -93,15 +97,24 @@ class SourceFile:
                 yield f"{self.where}:{number}", line.strip()
 
     def table(self, *columns: str) -> list[dict[str, str]]:
-        """The rows of a CSV file whose header must name these columns, among others."""
+        """The rows of a CSV file whose header must name these columns, among others.
+
+        Raises:
+            InputError: it cannot be read, or lacks a column.
+        """
         reader = csv.DictReader(io.StringIO(self.text(), newline=""))
-        found = list(reader.fieldnames or ())
+        try:
+            found, rows = list(reader.fieldnames or ()), list(reader)
+        except csv.Error as error:
+            raise InputError(
+                f"{self.where}: no CSV file ({error}, at line {reader.line_num}); get the file anew"
+            ) from error
         if missing := [column for column in columns if column not in found]:
             raise InputError(
                 f"{self.where}: no column {missing[0]!r} in the header {found}; the published "
                 f"file names {', '.join(columns)} in its first line"
             )
-        return [{column: row[column] or "" for column in columns} for row in reader]
+        return [{column: row[column] or "" for column in columns} for row in rows]
 
 
 class Sources:

@@ -1,37 +1,37 @@
 """Preparing all videos of a collection, so that an interrupted command goes on.
 
 In the output folder, beside the videos: ``failed.jsonl`` lists the videos that could not be
-prepared, with the reasons; ``.prepared/`` holds the settings and what became of each video.
+prepared, with the reasons; ``.prepared/`` holds the settings and a note of each video. A video that
+is there without a note is none of ours. Notes tell size and time of files that were read, so that
+those that have changed since are prepared, or tried, again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-import sys
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from src.datasets.decoding.contract import Video, VideoReadError
-from src.datasets.storage.contract import VideoStorage
+from src.datasets.storage import VideoFolder, VideoStorage
 from src.errors import InputError
+from src.tools.command import progress
 from src.tools.parallel import Failure, Journal, run_isolated
-from src.tools.preparing.encoding import Encoded, prepare_video
+from src.tools.preparing.encoding import DISK_ERRORS, Encoded, prepare_video
 from src.tools.preparing.settings import Preparation
-from src.tools.video_writers import VideoWriter, open_writer
+from src.tools.video_writers import VideoWriter, holds_videos, open_writer
 from src.training.locking import RunLock
 from src.training.writing import write_atomically, write_json
 
 FAILED = "failed.jsonl"
 NOTES = ".prepared"
 """Hidden: what else is in the folder of a collection may be taken for a video."""
-LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,13 @@ class Summary:
 
     num_videos: int
     prepared: dict[str, dict[str, int]]
-    """Video id -> the figures of its preparation; empty where a kill came before the note."""
+    """Video id -> the figures of its preparation."""
     failed: dict[str, Failure]
+    stale: list[str]
+    """Prepared ones whose originals have changed since, in a storage that replaces nothing."""
 
     def total(self, figure: str) -> int:
-        """The sum of a figure over the videos whose figures are known."""
+        """The sum of a figure over the videos."""
         return sum(figures.get(figure, 0) for figures in self.prepared.values())
 
 
@@ -63,8 +65,17 @@ class Summary:
 class _Job:
     video_id: str
     video: Video | None
-    trouble: str = "it is not there any more"
+    trouble: str = "no regular file is there"
     """Why there is no video."""
+    stamp: dict[str, int] = field(default_factory=dict)
+    """What notes tell of the original."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DiskTrouble:
+    """What came of a video whose file could not be read this time."""
+
+    reason: str
 
 
 def prepare_collection(
@@ -91,14 +102,21 @@ def prepare_collection(
         RunError: the disk is full.
     """
     notes = output / NOTES
+    if not videos.video_ids():
+        raise InputError(f"--videos {videos.root} holds no videos")
     _check_place(videos.root, output)
     settings = {"videos": str(videos.root.resolve()), "kind": kind, **preparation.as_record()}
     is_new = _check_settings(notes / "settings.json", settings, output=output)
-    (output / FAILED).unlink(missing_ok=True)  # written anew in the end
+    if is_new and holds_videos(output):
+        raise InputError(
+            f"--output {output} holds videos that this command has not prepared; name another "
+            "folder"
+        )
     with open_writer(output, kind) as writer:
-        lock = RunLock(notes / "lock", root=output)
+        lock = RunLock(notes / "lock", root=output, named_by="--output")
         if is_new:
             write_json(notes / "settings.json", settings)
+        (output / FAILED).unlink(missing_ok=True)  # written anew in the end
         work = _Work(videos, writer, notes, preparation)
         try:
             work.run(limits, retry_failed=retry_failed)
@@ -152,13 +170,13 @@ class _Work:
         self.scratch = notes / "unfinished"
         self.journal = Journal(notes / "videos.jsonl")
         self.video_ids = videos.video_ids()
-        if not self.video_ids:
-            raise InputError(f"--videos {videos.root} holds no videos")
+        self.stale: list[str] = []
+        self.not_tried: dict[str, Failure] = {}
+        """Failures that are not the videos': there is no note of them."""
 
     def run(self, limits: Limits, *, retry_failed: bool) -> None:
         """Prepare what is left."""
-        failed = {} if retry_failed else self._failed()
-        left = [name for name in self.video_ids if name not in self.writer and name not in failed]
+        left = [name for name in self.video_ids if self._is_left(name, retry_failed=retry_failed)]
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(parents=True)
         outcomes = run_isolated(
@@ -169,46 +187,73 @@ class _Work:
             megabytes=limits.megabytes,
         )
         assert isinstance(outcomes, Generator)
+        total = len(self.video_ids)
         try:
-            for job, outcome in tqdm(
-                outcomes,
-                total=len(self.video_ids),
-                initial=len(self.video_ids) - len(left),
-                desc="prepared",
-                unit="video",
-                mininterval=0.1 if sys.stderr.isatty() else LOGFILE_REDRAW_SECONDS,
+            for job, outcome in progress(
+                outcomes, total, "prepared", "video", initial=total - len(left)
             ):
-                self._take(job.video_id, outcome, num_bytes=_size(job.video))
+                self._take(job, outcome)
         finally:
             outcomes.close()  # ends the workers, which write there
             shutil.rmtree(self.scratch, ignore_errors=True)
 
+    def _is_left(self, video_id: str, *, retry_failed: bool) -> bool:
+        note = self.journal.done.get(video_id, {})
+        if video_id in self.writer and not _is_of_prepared(note):
+            reason = f"{self.writer.root} holds a video of this id from elsewhere: remove it"
+            self.not_tried[video_id] = Failure(reason, cut_off=False)
+            return False
+        if "failed" in note:
+            return retry_failed or self._has_changed(video_id, note)
+        if video_id not in self.writer:
+            return True
+        if not self._has_changed(video_id, note):
+            return False
+        if not self.writer.can_replace:
+            self.stale.append(video_id)
+        return self.writer.can_replace
+
+    def _has_changed(self, video_id: str, note: Mapping[str, Any]) -> bool:
+        """Whether an original is another file now; of those in an LMDB or in shards none is."""
+        if not isinstance(self.videos, VideoFolder):
+            return False
+        return any(note.get(key) != value for key, value in _stamp(self.videos.fetch(video_id)))
+
     def _jobs(self, video_ids: Sequence[str]) -> Iterator[_Job]:
         for video_id in video_ids:
             try:
-                yield _Job(video_id, self.videos.fetch(video_id))
+                video = self.videos.fetch(video_id)
+                yield _Job(video_id, video, stamp=dict(_stamp(video)))
             except VideoReadError as error:
                 yield _Job(video_id, None, str(error))
 
-    def _take(self, video_id: str, outcome: Encoded | Failure, *, num_bytes: int) -> None:
-        path = _unfinished(self.scratch, video_id)
+    def _take(self, job: _Job, outcome: Encoded | _DiskTrouble | Failure) -> None:
+        path = _unfinished(self.scratch, job.video_id)
         if isinstance(outcome, Encoded):
             try:
-                self.writer.put(video_id, path)
+                self._store(job.video_id, path, {**job.stamp, **asdict(outcome)})
             except InputError as error:  # an id that this kind of storage cannot hold
                 outcome = Failure(str(error), cut_off=False)
         path.unlink(missing_ok=True)
-        if isinstance(outcome, Failure):
-            self.journal.add(video_id, {"failed": asdict(outcome)})
+        if isinstance(outcome, _DiskTrouble):
+            self.not_tried[job.video_id] = Failure(outcome.reason, cut_off=False)
+        elif isinstance(outcome, Failure):
+            failed = {"failed": asdict(outcome), "is_there": job.video_id in self.writer}
+            self.journal.add(job.video_id, {**failed, **job.stamp})
+
+    def _store(self, video_id: str, path: Path, note: dict[str, int]) -> None:
+        """Store a video and note it, so that a kill in between leaves it to be done again."""
+        if video_id in self.writer:  # until it is replaced, the old note is the right one
+            self.writer.replace(video_id, path)
+            self.journal.add(video_id, note)
         else:
-            self.journal.add(video_id, {"bytes_before": num_bytes, **asdict(outcome)})
+            self.journal.add(video_id, note)
+            self.writer.put(video_id, path)
 
     def _failed(self) -> dict[str, Failure]:
-        return {
-            video_id: Failure(**note["failed"])
-            for video_id, note in self.journal.done.items()
-            if "failed" in note and video_id not in self.writer
-        }
+        notes = {video_id: self.journal.done.get(video_id, {}) for video_id in self.video_ids}
+        noted = {v: Failure(**note["failed"]) for v, note in notes.items() if "failed" in note}
+        return noted | self.not_tried
 
     def write_failed(self, path: Path) -> None:
         """List what failed, if anything did."""
@@ -216,32 +261,55 @@ class _Work:
             json.dumps({"video_id": video_id, **asdict(failure)}, ensure_ascii=False) + "\n"
             for video_id, failure in sorted(self._failed().items())
         ]
+        # Half characters, of names that are not UTF-8, become what JSON writes for them.
+        text = "".join(lines).encode("utf-8", "backslashreplace")
         if lines:
-            write_atomically(path, lambda name: name.write_text("".join(lines), encoding="utf-8"))
+            write_atomically(path, lambda name: name.write_bytes(text))
 
     def summary(self) -> Summary:
         """What became of the collection so far."""
-        done = self.journal.done
+        failed = self._failed()
+        done = [v for v in self.video_ids if v in self.writer and v not in failed]
         return Summary(
             num_videos=len(self.video_ids),
-            prepared={v: done.get(v, {}) for v in self.video_ids if v in self.writer},
-            failed=self._failed(),
+            prepared={video_id: self.journal.done.get(video_id, {}) for video_id in done},
+            failed=failed,
+            stale=self.stale,
         )
 
 
-def _size(video: Video | None) -> int:
-    if video is None:
-        return 0
-    return len(video) if isinstance(video, bytes) else video.stat().st_size
+def _is_of_prepared(note: Mapping[str, Any]) -> bool:
+    """Whether a video that is there is what this note is of, or what was there before it failed."""
+    return bool(note) and ("failed" not in note or note.get("is_there", False))
+
+
+def _stamp(video: Video | None) -> list[tuple[str, int]]:
+    """What tells an original from another version of it."""
+    if isinstance(video, bytes):
+        return [("bytes_before", len(video))]
+    try:
+        status = None if video is None else video.stat()
+    except OSError:  # reading it will tell
+        status = None
+    if status is None:
+        return []
+    return [("bytes_before", status.st_size), ("modified_ns", status.st_mtime_ns)]
 
 
 def _unfinished(scratch: Path, video_id: str) -> Path:
     """Where a video is written first; ids may be too long for a file's name."""
-    return scratch / f"{hashlib.sha256(video_id.encode()).hexdigest()}.mp4"
+    return scratch / f"{hashlib.sha256(os.fsencode(video_id)).hexdigest()}.mp4"
 
 
-def _prepare_job(job: _Job, *, scratch: Path, preparation: Preparation) -> Encoded:
+def _prepare_job(job: _Job, *, scratch: Path, preparation: Preparation) -> Encoded | _DiskTrouble:
     """Prepare one video; done in a process of its own."""
     if job.video is None:
         raise VideoReadError(job.trouble)
-    return prepare_video(job.video, _unfinished(scratch, job.video_id), preparation=preparation)
+    try:
+        return prepare_video(
+            job.video, _unfinished(scratch, job.video_id), preparation=preparation
+        )
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        return _DiskTrouble(f"the file cannot be read: {error.strerror}")

@@ -9,6 +9,8 @@ Shapes: ``H`` height and ``W`` width in pixels.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,6 +41,12 @@ _LARGEST_FRAME_RATE = 1000
 _LARGEST_STEP = 2**31 - 1
 """From frame to frame, in units of time; MP4 holds no larger one."""
 _FAULTS_OF_VIDEOS = (av.error.FFmpegError, ValueError, OverflowError)
+DISK_ERRORS = frozenset({
+    *(errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EMFILE),
+    *(errno.ENFILE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO),
+})  # fmt: skip
+"""Error numbers that tell of the disk, or of rights, and not of the video."""
+_READ_BYTES = 1 << 20  # at a time
 _MATRIX_OF_RGB = 0
 _MATRIX_OF_601 = 6
 """Colour matrices, as H.273 numbers them."""
@@ -65,6 +73,7 @@ def prepare_video(video: Video, target: Path, *, preparation: Preparation) -> En
 
     Raises:
         VideoReadError: no frame comes out of the original, or it cannot be encoded.
+        OSError: the original cannot be read; with one of ``DISK_ERRORS``, another time perhaps.
         RunError: the disk is full.
     """
     try:
@@ -72,6 +81,8 @@ def prepare_video(video: Video, target: Path, *, preparation: Preparation) -> En
             return _prepare(video, target, preparation)
     except BaseException as error:
         target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise OSError(error.errno, os.strerror(error.errno), str(error.filename)) from error
         if isinstance(error, _FAULTS_OF_VIDEOS) and not isinstance(error, MemoryError):
             raise VideoReadError(f"PyAV: {_reason(error)}") from error
         raise
@@ -92,9 +103,22 @@ def _prepare(video: Video, target: Path, preparation: Preparation) -> Encoded:
             raise VideoReadError("no video stream that can be decoded")
         frames = _Frames(container, stream)
         num_frames = _encode(frames, target, preparation)
+    if frames.ended_by_disk and isinstance(video, Path):
+        _read_through(video)
     if not num_frames:
         raise VideoReadError(f"no frame comes out of {frames.num_packets} video packets")
     return Encoded(target.stat().st_size, frames.count, num_frames, frames.broken_packets)
+
+
+def _read_through(path: Path) -> None:
+    """Read a file to its end: FFmpeg tells of a disk's error where a file is only cut short, too.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    with path.open("rb") as file:
+        while file.read(_READ_BYTES):
+            pass
 
 
 def _encode(frames: _Frames, target: Path, preparation: Preparation) -> int:
@@ -130,6 +154,7 @@ class _Frames:
         self.count = 0
         self.num_packets = 0
         self.broken_packets = 0
+        self.ended_by_disk = False
 
     def __iter__(self) -> Iterator[tuple[VideoFrame, int]]:
         usual = max(round(1 / (self.rate * self.time_base)), 1)
@@ -164,7 +189,8 @@ class _Frames:
                 packet = next(packets, None)
             except MemoryError:
                 raise
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                self.ended_by_disk = error.errno in DISK_ERRORS
                 return
             if packet is None:
                 return

@@ -1,0 +1,117 @@
+"""What the tools' commands share."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.errors import InputError, RunError
+from src.tools.command import (
+    DefaultsShown,
+    exit_code_of,
+    not_negative,
+    open_videos_of_flag,
+    positive,
+    printable,
+)
+from src.training.writing import full_disk_ends_run
+from tests.training.disks import FULL_DEVICE
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+def os_error(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (InputError("--a: is wrong"), 2, "error: --a: is wrong\n"),
+        (RunError("failed"), 1, "error: failed\n"),
+        (os_error(errno.EACCES, "a/b"), 2, "error: a/b: Permission denied\n"),
+        (os_error(errno.EISDIR, "a"), 2, "error: a: Is a directory\n"),
+        (os_error(errno.ENOTDIR, "a"), 2, "error: a: Not a directory\n"),
+        (os_error(errno.ENOSPC, "a"), 1, "error: a: No space left on device\n"),
+        (os_error(errno.ENOSPC), 1, "error: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_what_the_user_must_know_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, told: str
+) -> None:
+    assert exit_code_of(raising(error)) == code
+    assert capsys.readouterr().err == told
+
+
+def test_mistakes_of_the_program_keep_their_traceback() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        exit_code_of(raising(os_error(errno.EBADF)))
+
+
+def test_commands_that_go_on_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(raising(KeyboardInterrupt()), goes_on=True) == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "told"),
+    [(True, "; the same command goes on."), (False, "; then give the same command again.")],
+)
+def test_a_full_disk_is_worded_for_tools(
+    capsys: pytest.CaptureFixture[str], goes_on: bool, told: str
+) -> None:
+    def work() -> None:
+        with full_disk_ends_run(FULL_DEVICE):
+            FULL_DEVICE.write_bytes(b"x")
+
+    assert exit_code_of(work, goes_on=goes_on) == 1
+    message = capsys.readouterr().err
+    assert "cannot be written: No space left on device" in message
+    assert message.endswith(f"Free some space{told}\n")
+    assert "overwrite" not in message
+
+
+def test_a_full_disk_is_told_by_other_processes_too() -> None:
+    with pytest.raises(RunError) as caught, full_disk_ends_run(FULL_DEVICE):
+        FULL_DEVICE.write_bytes(b"x")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+
+
+def test_a_flag_that_names_no_videos(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"^--videos: folder .*nothere not found; name a folder"):
+        open_videos_of_flag(tmp_path / "nothere")
+    with pytest.raises(InputError, match=r"^--source: .*notes.txt is a file, not a folder"):
+        open_videos_of_flag(tmp_path / "notes.txt", flag="--source")
+
+
+@pytest.mark.parametrize("kind", [positive, not_negative])
+def test_what_is_no_number(kind: Callable[[str], int]) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="^'abc' is no whole number$"):
+        kind("abc")
+
+
+def test_help_shows_defaults_that_tell_something() -> None:
+    parser = argparse.ArgumentParser(formatter_class=DefaultsShown)
+    parser.add_argument("--a", help="first")
+    parser.add_argument("--b", action="store_true", help="second")
+    parser.add_argument("--c", default=3, help="third")
+    shown = parser.format_help()
+    assert "third (default: 3)" in shown
+    assert shown.count("default") == 1
+
+
+def test_names_that_are_not_utf8_can_be_printed() -> None:
+    assert printable(os.fsdecode(b"lat\xff1 \xc3\xa9")) == "lat\\udcff1 é"
