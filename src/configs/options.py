@@ -148,7 +148,7 @@ class VideoOptions:
     )
     video_decoder: str = option(
         "auto",
-        "auto takes PyAV, and decord where PyAV is absent or fails",
+        "auto takes PyAV, and decord where PyAV is not installed",
         choices=("auto", "pyav", "decord", "torchcodec"),
         per_run=True,
     )

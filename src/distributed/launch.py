@@ -186,7 +186,8 @@ def _make_repeatable(device: torch.device) -> None:
     """
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes nothing
+        # Filling memory before it is written costs time and changes nothing.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _scales_loss(precision: str, device: torch.device) -> bool:

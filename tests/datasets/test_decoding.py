@@ -11,11 +11,9 @@ from src.datasets.decoding import (
     DECODERS,
     Decoder,
     DecordDecoder,
-    FallbackDecoder,
     FrameSelector,
     GuardedDecoder,
     PyAVDecoder,
-    Video,
     VideoReadError,
     choice,
     make_decoder,
@@ -117,54 +115,10 @@ def test_mistakes_of_the_selector_are_not_taken_for_bad_files(
         decoder.read(path, select, height=16, width=16)
 
 
-class _Failing:
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:  # noqa: ARG002
-        raise VideoReadError(self.reason)
-
-
-def test_the_second_decoder_takes_over(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "clip.mp4")
-    decoder = FallbackDecoder(_Failing("no"), PyAVDecoder())
-    assert indices_of(decoder.read(path, _pick(2), height=8, width=8)) == [2]
-    for first, second, reason in [("no", "never", "^no; never$"), ("no", "no", "^no$")]:
-        decoder = FallbackDecoder(_Failing(first), _Failing(second))
-        with pytest.raises(VideoReadError, match=reason):
-            decoder.read(path, _pick(2), height=8, width=8)
-
-
-class _Loading(_Failing):
-    def __init__(self, error: Exception | None = None) -> None:
-        super().__init__("no")
-        self.error = error
-        self.is_loaded = False
-
-    def load(self) -> None:
-        self.is_loaded = True
-        if self.error is not None:
-            raise self.error
-
-
-def test_both_decoders_are_loaded_and_the_first_must_be() -> None:
-    FallbackDecoder(_Failing("no"), _Failing("no")).load()
-    for error in (None, ImportError("no"), OSError("no")):
-        first, second = _Loading(), _Loading(error)
-        FallbackDecoder(first, second).load()
-        assert first.is_loaded
-        assert second.is_loaded
-    with pytest.raises(ImportError):
-        FallbackDecoder(_Loading(ImportError("no")), _Loading()).load()
-
-
 def test_auto_does_without_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"decord", "av"}
     monkeypatch.setattr(choice, "find_spec", lambda name: name if name in installed else None)
-    auto = make_decoder("auto")
-    assert isinstance(auto, FallbackDecoder)
-    assert isinstance(auto.first, PyAVDecoder)
-    assert isinstance(auto.second, DecordDecoder)
+    assert isinstance(make_decoder("auto"), PyAVDecoder)
     installed.remove("decord")
     assert isinstance(make_decoder("auto"), PyAVDecoder)
     with pytest.raises(InputError, match="pip install decord"):

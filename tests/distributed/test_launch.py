@@ -243,7 +243,7 @@ def test_gradients_on_a_cpu_do_not_depend_on_the_order_of_threads() -> None:
     table = torch.randn(40, 512, generator=generator, requires_grad=True)
     rows = torch.randint(40, (20_000,), generator=generator)
     weights = torch.randn(len(rows), 512, generator=generator)
-    found = []
+    found: list[torch.Tensor] = []
     with launch_engine("single", **CPU_RUN, num_threads=2):
         for _ in range(4):
             table.grad = None

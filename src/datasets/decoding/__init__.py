@@ -1,6 +1,6 @@
-"""Frames from video files: one contract, three libraries, and one taking over from another."""
+"""Frames from video files: one contract, three libraries, and limits."""
 
-from src.datasets.decoding.choice import DECODERS, FallbackDecoder, make_decoder
+from src.datasets.decoding.choice import DECODERS, make_decoder
 from src.datasets.decoding.contract import (
     CutOffError,
     Decoder,
@@ -18,7 +18,6 @@ __all__ = [
     "CutOffError",
     "Decoder",
     "DecordDecoder",
-    "FallbackDecoder",
     "FrameSelector",
     "GuardedDecoder",
     "PyAVDecoder",
