@@ -33,8 +33,8 @@ class TensorBatch:
 def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
     """Stack arrays of one shape; in a loader's worker, in memory that it shares with the trainer.
 
-    To make a batch elsewhere first costs a second copy of all frames, of which two workers lost
-    a tenth of their speed.
+    To make a batch elsewhere first costs a second copy of all frames: 5 % of the speed of two
+    workers that read small files.
     """
     batch: Tensor = default_collate([torch.from_numpy(array) for array in arrays])
     return batch
