@@ -10,6 +10,7 @@ from html import escape
 from PIL import Image
 
 from src.tools.command import counted
+from src.tools.html_page import html_page
 from src.tools.shown_clips import Guess, ShownClip, erased_frames, outlined_frames
 
 STORED_SIDE = 210  # pixels; shown smaller, so that it is sharp on dense screens
@@ -76,17 +77,7 @@ def entity_page(clips: Sequence[ShownClip], *, title: str, note: str, threshold:
         threshold: of the best entity's probability, for a clip to count.
     """
     cards = "\n".join(_card(clip, threshold=threshold) for clip in clips)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
+    main = f"""<h1>{escape(title)}</h1>
 <p class="pale">{escape(note)}</p>
 <p>The prompter looks at nothing but the <span class="region">outlined region</span> and says how
 probable each entity is there. The model sees the whole frames, reads the caption, and learns to
@@ -94,11 +85,8 @@ say the same of that region. Where the prompter's best entity stays below {thres
 in its bar), the clip gives no entity loss. <span class="said">Green entities</span> stand in the
 caption.</p>
 <p>{_summary(clips)}</p>
-{cards}
-</main>
-</body>
-</html>
-"""
+{cards}"""
+    return html_page(main, title=title, style=_STYLE)
 
 
 def _summary(clips: Sequence[ShownClip]) -> str:

@@ -11,6 +11,7 @@ from src.tools.checking.judging import size_told
 from src.tools.checking.report import Checked, Histogram, histograms, sets_told
 from src.tools.checking.style import STYLE
 from src.tools.command import counted
+from src.tools.html_page import html_page
 
 NUM_LISTED = 100  # findings of a kind that the page shows
 NUM_OPEN = 20  # problems of a kind, at most, that are shown without a click
@@ -33,17 +34,7 @@ def report_page(checked: Checked) -> str:
     """The page as HTML."""
     title = f"Data check: {checked.task.title}"
     notices = "".join(f'<p class="notice">{escape(notice)}</p>' for notice in checked.notices)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{_breakable(title)}</h1>
+    main = f"""<h1>{_breakable(title)}</h1>
 <p class="pale">{escape(_settings(checked))}</p>
 {_verdict(checked)}
 {notices}
@@ -53,12 +44,8 @@ def report_page(checked: Checked) -> str:
 {_charts(checked)}
 {_lists(checked)}
 <p class="pale">Everything is in {JSON_NAME} beside this page: all findings, and what was measured
-of each file. videos.tsv has a line for each.</p>
-</main>
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
+of each file. videos.tsv has a line for each.</p>"""
+    return html_page(main, title=title, style=STYLE, script=_SCRIPT)
 
 
 def _settings(checked: Checked) -> str:
