@@ -59,7 +59,9 @@ KINDS: dict[str, Kind] = {
     ),
     "empty_file": Kind("problem", "empty files", "Fetch them again: a download was interrupted."),
     "unreadable": Kind(
-        "problem", "files that cannot be read", "Fetch them again, or remove their rows."
+        "problem",
+        "files that cannot be read",
+        "Fetch damaged ones again; remove those without a picture, and their rows.",
     ),
     "cut_off": Kind(
         "problem",
@@ -152,7 +154,7 @@ KINDS: dict[str, Kind] = {
 """In the order of the report."""
 _WITHOUT_ROWS = {
     "missing": "Fetch the files that these links lead to.",
-    "unreadable": "Fetch them again, or remove them.",
+    "unreadable": "Fetch damaged ones again; remove those without a picture.",
     "cut_off": "Transcode them (python -m src.tools.prepare_videos), or remove them.",
     "duplicate": "Keep one of each.",
 }
