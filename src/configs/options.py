@@ -22,6 +22,8 @@ SAMPLING_STRATEGIES = (
     "middle",
     "end",
 )
+DECODE_TIMEOUT = 60.0  # seconds that reading a video may take, and megabytes
+DECODE_MEMORY = 2048
 OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
 _CLIP_MEAN = "[0.48145466, 0.4578275, 0.40821073]"
 _CLIP_STD = "[0.26862954, 0.26130258, 0.27577711]"
@@ -153,16 +155,18 @@ class VideoOptions:
         per_run=True,
     )
     decode_timeout: float = option(
-        60.0,
+        DECODE_TIMEOUT,
         "seconds after which reading a video is cut off: it counts as unreadable, and is not tried"
         " again (0: never)",
         minimum=0,
         per_run=True,
     )
     decode_memory: int = option(
-        2048, "megabytes that reading a video may take, else it is cut off (0: any)", minimum=0,
+        DECODE_MEMORY,
+        "megabytes that reading a video may take, else it is cut off (0: any)",
+        minimum=0,
         per_run=True,
-    )  # fmt: skip
+    )
     max_txt_len: int = option(20, "word pieces per text, with [CLS] and [SEP]", minimum=3)
     tokenizer_dir: str = required(
         "folder with the BERT vocabulary", remedy="ALPRO uses ext/bert-base-uncased/."

@@ -19,6 +19,7 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
+from src.configs.options import DECODE_MEMORY, DECODE_TIMEOUT
 from src.datasets.decoding import (
     Decoder,
     FrameSelector,
@@ -30,7 +31,7 @@ from src.datasets.decoding import (
 from src.datasets.sampling import frame_indices
 from src.datasets.storage import VideoStorage
 from src.errors import InputError
-from src.tools.bench_processes import started_processes
+from src.tools.bench_processes import end_decoder, started_processes
 from src.tools.command import counted, open_videos_of_flag, positive
 from src.tools.results import markdown_table
 
@@ -41,8 +42,6 @@ HEADER = (
     *("videos", "decoder", "processes", "clips a second (lowest to highest round)"),
     "as a multiple",
 )
-_MOST_SECONDS = 60  # that one video may take
-_MOST_MEGABYTES = 2048
 
 
 class PlainDecord:
@@ -103,8 +102,7 @@ class ClipReader:
 
     def close(self) -> None:
         """End what was started for it."""
-        if isinstance(self.decoder, GuardedDecoder):
-            self.decoder.close()
+        end_decoder(self.decoder)
 
 
 def evenly(num_video_frames: int, *, num_frames: int) -> np.ndarray:
@@ -178,7 +176,7 @@ def installed_decoders() -> dict[str, Decoder]:
             decoders[name] = make_decoder(name)
         except InputError:  # not installed
             continue
-    decoders[GUARDED] = make_decoder("auto", seconds=_MOST_SECONDS, megabytes=_MOST_MEGABYTES)
+    decoders[GUARDED] = make_decoder("auto", seconds=DECODE_TIMEOUT, megabytes=DECODE_MEMORY)
     return decoders
 
 
@@ -223,7 +221,7 @@ def readable_by_all(readers: Readers) -> tuple[Readers, list[int], list[str]]:
     for (root, name), reader in readers.items():
         decoder = reader.decoder
         if not isinstance(decoder, GuardedDecoder):
-            decoder = GuardedDecoder(decoder, seconds=_MOST_SECONDS, megabytes=_MOST_MEGABYTES)
+            decoder = GuardedDecoder(decoder, seconds=DECODE_TIMEOUT, megabytes=DECODE_MEMORY)
         guarded = replace(reader, decoder=decoder)
         positions = tqdm(range(len(reader.video_ids)), desc=f"reading once: {name}", leave=False)
         can_read[root, name] = {position for position in positions if guarded.can_read(position)}

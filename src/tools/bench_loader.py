@@ -21,15 +21,16 @@ from statistics import median
 import numpy as np
 import torch
 
+from src.configs.options import DECODE_MEMORY, DECODE_TIMEOUT
 from src.datasets.annotations import CaptionRow
 from src.datasets.augmentation import video_augmentation
-from src.datasets.decoding import GuardedDecoder, VideoReadError, make_decoder
+from src.datasets.decoding import VideoReadError, make_decoder
 from src.datasets.loading import make_loader
 from src.datasets.retrieval import RetrievalCollate
 from src.datasets.tokenization import load_tokenizer
 from src.datasets.videos import FrameReader, TrainingVideos
 from src.errors import InputError
-from src.tools.bench_processes import ReadingProcesses, started_processes
+from src.tools.bench_processes import ReadingProcesses, end_decoder, started_processes
 from src.tools.command import open_videos_of_flag, positive
 from src.tools.results import markdown_table
 
@@ -37,7 +38,6 @@ CAPTION = "a caption of twelve words, which is about what people write"
 MAX_TEXT_LENGTH = 40  # word pieces
 VOCABULARY_SIZE = 30522  # of bert-base-uncased
 BATCHES_AROUND = 2  # for each worker, before the clock starts and after it stops
-DECODE_TIMEOUT_SECONDS, DECODE_MEMORY_MEGABYTES = 60, 2048  # the defaults of configs
 DECODING, LOADER, AUGMENTED = "decoding alone", "loader", "loader with RandAugment"
 HEADER = (
     *("videos", "workers", "path", "clips a second (lowest to highest round)"),
@@ -67,8 +67,7 @@ class ClipReader:
 
     def close(self) -> None:
         """End what was started for it."""
-        if isinstance(self.reader.decoder, GuardedDecoder):
-            self.reader.decoder.close()
+        end_decoder(self.reader.decoder)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -106,9 +105,7 @@ def run(flags: argparse.Namespace) -> None:
     """Measure all ways in turn and print the table."""
     tokenizer = load_tokenizer(flags.tokenizer_dir, vocab_size=VOCABULARY_SIZE)
     collate = RetrievalCollate(tokenizer, MAX_TEXT_LENGTH)
-    decoder = make_decoder(
-        flags.decoder, seconds=DECODE_TIMEOUT_SECONDS, megabytes=DECODE_MEMORY_MEGABYTES
-    )
+    decoder = make_decoder(flags.decoder, seconds=DECODE_TIMEOUT, megabytes=DECODE_MEMORY)
     readers = {
         path: FrameReader(open_videos_of_flag(path), decoder, flags.frames, "segment", flags.size)
         for path in flags.videos

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Protocol
 
+from src.datasets.decoding import Decoder, GuardedDecoder
 from src.errors import RunError
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ class Reader(Protocol):
     def close(self) -> None:
         """End what was started for it."""
         ...
+
+
+def end_decoder(decoder: Decoder) -> None:
+    """End the process that a decoder reads in, if it has one of its own."""
+    if isinstance(decoder, GuardedDecoder):
+        decoder.close()
 
 
 class ReadingProcesses:

@@ -11,6 +11,7 @@ from src.configs.downstream import annotation_file
 from src.configs.kinds import CONFIGS, kind_of
 from src.configs.layers import read_json_object
 from src.configs.loading import Resolved, load_config
+from src.configs.options import DECODE_MEMORY, DECODE_TIMEOUT
 from src.configs.pretraining import media_of, pretraining_file
 from src.configs.problems import ConfigError, Problem
 from src.configs.schema import DownstreamConfig, ExperimentConfig, PretrainingConfig, QaConfig
@@ -82,8 +83,8 @@ class Task:
     texts: TextLimits | None = None
     labels: Path | None = None
     """The map from answers to labels."""
-    seconds: float = 60.0
-    megabytes: int = 2048
+    seconds: float = DECODE_TIMEOUT
+    megabytes: int = DECODE_MEMORY
 
 
 def task_of_config(path: Path, *, kind: str | None, flags: Sequence[str]) -> Task:
