@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.parity.cases import CHECKS
+from tests.parity.cases import check_of
 from tests.parity.golden import load_case
 from tests.parity.report import table
 
@@ -20,18 +20,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     found = sorted(path.stem for path in arguments.folder.glob("*.npz"))
     wanted = [name for name in found if not arguments.only or name in arguments.only]
-    covered = [name for name in wanted if name in CHECKS]
-    if not covered:
+    checks = {name: check for name in wanted if (check := check_of(name)) is not None}
+    if not checks:
         sys.stderr.write(f"{arguments.folder} holds no case that can be checked.\n")
         return 2
     findings = [
         finding
-        for name in covered
-        for finding in CHECKS[name](load_case(arguments.folder, name))
+        for name, check in checks.items()
+        for finding in check(load_case(arguments.folder, name))
     ]
     sys.stdout.write(table(findings) + "\n")
     for name in wanted:
-        if name not in CHECKS:
+        if name not in checks:
             sys.stdout.write(f"not covered: {name} (its model is not built yet)\n")
     return 0 if all(finding.agrees for finding in findings) else 1
 

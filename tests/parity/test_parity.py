@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.parity.cases import CHECKS
+from tests.parity.cases import check_of
 from tests.parity.check import main
 from tests.parity.golden import golden_tensor, load_case
 from tests.parity.report import Finding, compare_array, table
 from tests.shared_data import shared_data
 
 _SHARED = shared_data()
+_IN_REPOSITORY = Path(__file__).parent / "golden_cases"
 _GOLDEN = None if _SHARED is None else _SHARED / "golden"
 
 
@@ -25,23 +26,39 @@ _GOLDEN = None if _SHARED is None else _SHARED / "golden"
 )
 def test_golden_case(name: str) -> None:
     assert _GOLDEN is not None
-    findings = CHECKS[name](load_case(_GOLDEN, name))
-    assert all(finding.agrees for finding in findings), "\n" + table(findings)
+    _check(_GOLDEN, name)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(_GOLDEN is None, reason="the optional folder of golden numbers is absent")
 def test_golden_case_of_full_size() -> None:
     assert _GOLDEN is not None
-    findings = CHECKS["full_retrieval_a"](load_case(_GOLDEN, "full_retrieval_a"))
+    _check(_GOLDEN, "full_retrieval_a")
+
+
+@pytest.mark.parametrize("name", ["retrieval_a", "schedule_a"])
+def test_golden_case_of_the_repository(name: str) -> None:
+    _check(_IN_REPOSITORY, name)
+
+
+def _check(folder: Path, name: str) -> None:
+    check = check_of(name)
+    assert check is not None
+    findings = check(load_case(folder, name))
     assert all(finding.agrees for finding in findings), "\n" + table(findings)
+
+
+def test_checks_are_found_by_kind_for_any_letter() -> None:
+    assert check_of("retrieval_a") is check_of("retrieval_b") is not None
+    assert check_of("full_retrieval_z") is not check_of("retrieval_z")
+    assert check_of("retrieval") is check_of("retrieval_10") is check_of("other_a") is None
 
 
 def _write_schedule(folder: Path, *, constant: float) -> None:
     facts = {"learning_rate": 1.0, "num_train_steps": 4, "warmup_ratio": 0.0}
-    (folder / "schedule_a.json").write_text(json.dumps(facts))
+    (folder / "schedule_b.json").write_text(json.dumps(facts))
     np.savez(
-        folder / "schedule_a.npz",
+        folder / "schedule_b.npz",
         linear=np.array([1.0, 0.75, 0.5, 0.25]),
         constant=np.full(3, constant),
         invsqrt=np.array([1.0]),
