@@ -20,6 +20,7 @@ from src.datasets.annotations import sha256_of
 from src.distributed.engine import Engine
 from src.errors import InputError
 from src.optimization.optimizer import build_optimizer, freeze_parameters
+from src.optimization.parameter_groups import decay_and_no_decay
 from src.optimization.schedules import learning_rate_at
 from src.training.checkpoints import CheckpointWriter
 from src.training.nonfinite import NonfiniteGuard
@@ -126,11 +127,10 @@ def build_trainer(
 def optimizer_of(config: ExperimentConfig, model: nn.Module) -> Optimizer:
     """The optimizer over a model's trainable parameters."""
     return build_optimizer(
-        model,
+        decay_and_no_decay(model, weight_decay=config.weight_decay),
         algorithm=config.optim,
         learning_rate=config.learning_rate,
         betas=config.betas,
-        weight_decay=config.weight_decay,
     )
 
 

@@ -1,6 +1,6 @@
-"""Optimizers: which parameters learn, which decay, and the algorithm."""
+"""Optimizers: which parameters learn, and the algorithm."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -8,13 +8,16 @@ import torch
 from torch import nn
 
 from src.errors import InputError
+from src.optimization.adamw import DecayLastAdamW
+from src.optimization.parameter_groups import ParameterGroup
 
 ADAMW_EPSILON = 1e-6  # the original's; Adam and Adamax keep PyTorch's
 
-_ALGORITHMS: dict[str, type[torch.optim.Optimizer]] = {
+_ALGORITHMS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
     "adamw": torch.optim.AdamW,
+    "adamw_decay_last": DecayLastAdamW,
 }
 
 
@@ -46,35 +49,44 @@ def freeze_parameters(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     return sorted(set(frozen))
 
 
-def decays(parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: to matrices and convolutions, not to norms, biases, scalars."""
-    return parameter.ndim > 1
-
-
 def build_optimizer(
-    model: nn.Module,
+    groups: Sequence[ParameterGroup],
     *,
     algorithm: str,
     learning_rate: float,
     betas: tuple[float, float],
-    weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """An optimizer over the trainable parameters, in two groups: with and without weight decay.
+    """Build an optimizer over parameter groups; empty ones are left out.
 
     Args:
-        model: frozen parameters (``requires_grad`` false) are left out.
-        algorithm: ``adamw``, ``adam`` or ``adamax``.
-        learning_rate: rate of the first update; the schedule sets it anew at each update.
+        groups: each with its weight decay: decoupled for ``adamw`` and ``adamw_decay_last``; for
+            the others it is PyTorch's L2 term. See :func:`set_learning_rate` for their scale.
+        algorithm: ``adamw``, ``adamw_decay_last``, ``adam`` or ``adamax``.
+        learning_rate: rate of the first update; the schedule sets it for each update.
         betas: Adam's two averaging factors.
-        weight_decay: decoupled for ``adamw``; for the others it is PyTorch's L2 term.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if decays(p)], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if not decays(p)], "weight_decay": 0.0},
-    ]
     options: dict[str, Any] = {"lr": learning_rate, "betas": betas}
+    if algorithm.startswith("adamw"):
+        options["eps"] = ADAMW_EPSILON
     if algorithm == "adamw":
-        # Fused: one kernel over all tensors instead of several per tensor.
-        options |= {"eps": ADAMW_EPSILON, "fused": True}
-    return _ALGORITHMS[algorithm]([group for group in groups if group["params"]], **options)
+        options["fused"] = True  # one kernel over all tensors instead of several per tensor
+    optimizer = _ALGORITHMS[algorithm](
+        [
+            {
+                "params": group.parameters,
+                "weight_decay": group.weight_decay,
+                "lr_scale": group.lr_scale,
+            }
+            for group in groups
+            if group.parameters
+        ],
+        **options,
+    )
+    set_learning_rate(optimizer, learning_rate)
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group the scheduled rate, times its own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)  # restore files of before have none

@@ -18,6 +18,7 @@ from src.errors import (
     RunError,
     TerminatedError,
 )
+from src.optimization.optimizer import set_learning_rate
 from src.training.checkpoints import CheckpointWriter
 from src.training.nonfinite import Attempt, NonfiniteGuard
 from src.training.output import OutputFolder
@@ -163,8 +164,7 @@ class Trainer:
         step = self._at.step + 1
         num_batches = self._plan.accumulation_steps
         rate = self._learning_rate(step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self._optimizer, rate)
         self._task.begin_update(step)
         attempt = self._attempt(step)
         losses: list[dict[str, torch.Tensor]] = []

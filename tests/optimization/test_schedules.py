@@ -52,6 +52,22 @@ def test_constant() -> None:
     assert rates("constant", range(1, 20), warmup=0.5) == [1.0] * 19
 
 
+def test_cosine_rises_then_follows_half_a_cosine() -> None:
+    # W = 2 of 10 updates rise; then (1 + cos(pi * (step - 2) / 8)) / 2.
+    expected = [1 / 2, 1, 0.5 * (1 + math.cos(math.pi / 8)), 0.5 * (1 + math.cos(math.pi / 4))]
+    assert rates("cosine", range(1, 5), warmup=0.2) == pytest.approx(expected)
+    assert rates("cosine", range(6, 7), warmup=0.2) == pytest.approx([0.5])
+    assert rates("cosine", range(10, 12), warmup=0.2) == [1e-8, 1e-8]
+
+
+def test_warmup_cosine_counts_from_0_over_the_whole_run() -> None:
+    # Update 1 is at progress 0, update 6 of 10 at 0.5; the warm-up is 0.25 of the run.
+    expected = [1e-8, 0.4, 0.8, 0.5 * (1 + math.cos(0.3 * math.pi))]
+    assert rates("warmup_cosine", range(1, 5), warmup=0.25) == pytest.approx(expected)
+    assert rates("warmup_cosine", range(6, 7), warmup=0.25) == pytest.approx([0.5])
+    assert rates("warmup_cosine", range(1, 2)) == [1.0]
+
+
 def test_an_unknown_decay_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown decay 'cosine'"):
-        rates("cosine", range(1, 2))
+    with pytest.raises(ValueError, match="unknown decay 'sine'"):
+        rates("sine", range(1, 2))

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.datasets.tokenization import Tokenizer
 from src.datasets.transforms import Normalize, erase_outside
 from src.modeling.pretraining import AlproForPretraining
 from src.optimization.optimizer import build_optimizer
+from src.optimization.parameter_groups import decay_and_no_decay
 from tests.factories import MEAN, STD
 from tests.pretraining_factories import (
     given,
@@ -30,6 +31,11 @@ def targets_of(model: AlproForPretraining, tokenizer: Tokenizer) -> Tensor:
     erased = erase_outside(batch.frames, given(batch.region))
     frames = Normalize(MEAN, STD)(erased)
     return given(model.prompter).entity_probabilities(frames, batch.media)
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
+    groups = decay_and_no_decay(model, weight_decay=0.5)
+    return build_optimizer(groups, algorithm="adamw", learning_rate=0.1, betas=(0.9, 0.98))
 
 
 def test_training_does_not_touch_the_teacher(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -53,9 +59,7 @@ def test_training_does_not_touch_the_teacher(tokenizer: Tokenizer, tmp_path: Pat
         batch=batch,
         task=task,
         validate=validate,
-        optimizer=lambda _: build_optimizer(
-            model, algorithm="adamw", learning_rate=0.1, betas=(0.9, 0.98), weight_decay=0.5
-        ),
+        optimizer=lambda _: optimizer_of(model),
     )
     after = model.state_dict()
     assert modes == [(True, {False})] * 14
@@ -72,9 +76,7 @@ def test_training_does_not_touch_the_teacher(tokenizer: Tokenizer, tmp_path: Pat
 
 def test_the_optimizer_has_nothing_of_the_teacher() -> None:
     model = make_pretraining_model()
-    optimizer = build_optimizer(
-        model, algorithm="adamw", learning_rate=0.1, betas=(0.9, 0.98), weight_decay=0.5
-    )
+    optimizer = optimizer_of(model)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert not trained & {id(p) for p in given(model.prompter).parameters()}
     assert trained == {id(p) for p in model.parameters() if p.requires_grad}
