@@ -36,6 +36,16 @@ def test_shapes_and_unit_embeddings() -> None:
 
 
 @torch.no_grad()
+def test_embeddings_are_projections_of_the_first_token() -> None:
+    model = small_model().eval()
+    video, text = model.encode_video(random_frames()), model.encode_text(*random_text())
+    by_hand = functional.normalize(model.vision_proj(video.tokens[:, 0]), dim=-1)
+    torch.testing.assert_close(video.embedding, by_hand)
+    by_hand = functional.normalize(model.text_proj(text.tokens[:, 0]), dim=-1)
+    torch.testing.assert_close(text.embedding, by_hand)
+
+
+@torch.no_grad()
 def test_a_region_is_the_mean_of_its_patches() -> None:
     model, frames = small_model().eval(), random_frames()
     side = int(NUM_PATCHES**0.5)
