@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from src.modeling.alpro import AlproModel, VideoFeatures
+from src.modeling.contracts import Encoders
+from src.modeling.features import VideoFeatures
 
 AGGREGATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean": torch.mean,
@@ -32,7 +33,7 @@ def aggregate_clips(scores: Tensor, *, how: str, dim: int) -> Tensor:
 
 
 def encode_clips(
-    model: AlproModel, frames: Tensor, *, normalize: Callable[[Tensor], Tensor]
+    model: Encoders, frames: Tensor, *, normalize: Callable[[Tensor], Tensor]
 ) -> VideoFeatures:
     """Encode clip by clip, so that the encoder's memory does not grow with C.
 
@@ -42,18 +43,21 @@ def encode_clips(
         normalize: uint8 frames to what the model expects.
 
     Returns:
-        tokens (B, C, 1+N, D) and embedding (B, C, E).
+        tokens (B, C, N, D), embedding (B, C, E) and, where the model gives one, mask (B, C, N).
     """
     encoded = [model.encode_video(normalize(clip)) for clip in frames.unbind(dim=1)]
+    masks = [features.mask for features in encoded if features.mask is not None]
     return VideoFeatures(
         torch.stack([features.tokens for features in encoded], dim=1),
         torch.stack([features.embedding for features in encoded], dim=1),
+        torch.stack(masks, dim=1) if masks else None,
     )
 
 
 def clip_of(video: VideoFeatures, clip: int) -> VideoFeatures:
-    """One clip of each video: (B, C, 1+N, D), (B, C, E) to (B, 1+N, D), (B, E)."""
-    return VideoFeatures(video.tokens[:, clip], video.embedding[:, clip])
+    """One clip of each video: features (B, C, ...) to (B, ...)."""
+    mask = None if video.mask is None else video.mask[:, clip]
+    return VideoFeatures(video.tokens[:, clip], video.embedding[:, clip], mask)
 
 
 def score_clips(
@@ -62,8 +66,8 @@ def score_clips(
     """Score each clip of some videos and join the scores.
 
     Args:
-        score: (B, 1+N, D), (B, E) features of one clip of each video to (B, K) logits.
-        video: (B, C, 1+N, D), (B, C, E) features.
+        score: features (B, ...) of one clip of each video to (B, K) logits.
+        video: features (B, C, ...).
         how: see :func:`aggregate_clips`.
 
     Returns:

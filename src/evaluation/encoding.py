@@ -19,7 +19,8 @@ from src.datasets.unreadable import UnreadableVideo
 from src.datasets.videos import VideoBatch
 from src.distributed.engine import Engine
 from src.evaluation.clips import encode_clips
-from src.modeling.alpro import AlproModel, TextFeatures, VideoFeatures
+from src.modeling.contracts import Encoders
+from src.modeling.features import TextFeatures, VideoFeatures
 from src.training.precision import autocast
 
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
@@ -32,7 +33,9 @@ class EncodedVideos:
     embeddings: Tensor
     """(V, C, E) float32 on every rank; rows of unreadable videos are zero."""
     tokens: dict[int, Tensor]
-    """Position -> (C, 1+N, D), or (C, 0, D) if unwanted, for the videos this rank encoded."""
+    """Position -> (C, N, D), or (C, 0, D) if unwanted, for the videos this rank encoded."""
+    masks: dict[int, Tensor]
+    """Position -> (C, N) of 0/1, for the same videos; empty where all tokens count."""
     unreadable: list[UnreadableVideo]
     """Videos of all ranks that could not be read."""
 
@@ -42,9 +45,14 @@ class EncodedVideos:
         return self.embeddings.shape[1]
 
     def select(self, positions: Sequence[int]) -> VideoFeatures:
-        """Features of K of this rank's videos, on the device: (K, C, 1+N, D), (K, C, E)."""
+        """Features (K, C, ...) of K of this rank's videos, on the device."""
         tokens = torch.stack([self.tokens[position] for position in positions])
-        return VideoFeatures(tokens, self.embeddings[list(positions)].to(tokens.device))
+        masks = [self.masks[position] for position in positions] if self.masks else None
+        return VideoFeatures(
+            tokens,
+            self.embeddings[list(positions)].to(tokens.device),
+            None if masks is None else torch.stack(masks),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ def shard(pieces: Sequence[range], *, engine: Engine) -> Sequence[range]:
 
 @torch.inference_mode()
 def encode_videos(
-    model: AlproModel,
+    model: Encoders,
     loader: DataLoader[VideoBatch],
     *,
     num_videos: int,
@@ -103,6 +111,7 @@ def encode_videos(
     """
     embeddings: dict[int, np.ndarray] = {}
     tokens: dict[int, Tensor] = {}
+    masks: dict[int, Tensor] = {}
     unreadable: list[UnreadableVideo] = []
     for batch in progress(loader):
         unreadable += batch.unreadable
@@ -114,22 +123,25 @@ def encode_videos(
         for row, position in enumerate(batch.positions):
             embeddings[position] = features.embedding[row].float().cpu().numpy()
             tokens[position] = features.tokens[row] if keep_tokens else features.tokens[row, :, :0]
+            if keep_tokens and features.mask is not None:
+                masks[position] = features.mask[row]
     gathered = engine.gather_objects((embeddings, unreadable))
-    num_clips = max((len(clips) for part, _ in gathered for clips in part.values()), default=1)
-    table = np.zeros((num_videos, num_clips, model.embed_dim), dtype=np.float32)
+    shapes = [embedding.shape for part, _ in gathered for embedding in part.values()]
+    table = np.zeros((num_videos, *max(shapes, default=(1, 0))), dtype=np.float32)
     for part, _ in gathered:
         for position, embedding in part.items():
             table[position] = embedding
     return EncodedVideos(
         embeddings=torch.from_numpy(table),
         tokens=tokens,
+        masks=masks,
         unreadable=list(chain.from_iterable(part for _, part in gathered)),
     )
 
 
 @torch.inference_mode()
 def encode_texts(
-    model: AlproModel,
+    model: Encoders,
     captions: Sequence[str],
     *,
     tokenize: Tokenize,

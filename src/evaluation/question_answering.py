@@ -22,8 +22,8 @@ from src.evaluation.clips import encode_clips, score_clips
 from src.evaluation.encoding import Tokenize, chunks
 from src.evaluation.running import Progress, evaluation_mode, silent_progress
 from src.evaluation.sets import EvaluationSet, check_unreadable, readable_rows
-from src.modeling.alpro import VideoFeatures
-from src.modeling.question_answering import AlproForQuestionAnswering
+from src.modeling.contracts import AnswerClassifier
+from src.modeling.features import VideoFeatures
 from src.training.precision import autocast
 
 NO_LABEL = -100  # of an answer outside the map; cross_entropy leaves it out
@@ -38,7 +38,7 @@ class QuestionAnsweringEvaluator:
 
     def __init__(
         self,
-        model: AlproForQuestionAnswering,
+        model: AnswerClassifier,
         *,
         labels: AnswerLabels,
         tokenize: Tokenize,

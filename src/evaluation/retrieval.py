@@ -28,7 +28,8 @@ from src.evaluation.pairs import pairs_to_score, ranking_scores
 from src.evaluation.running import Progress, evaluation_mode, silent_progress
 from src.evaluation.sets import EvaluationSet, check_unreadable, readable_rows
 from src.metrics.retrieval import retrieval_metrics
-from src.modeling.alpro import MATCH, AlproForRetrieval, VideoFeatures
+from src.modeling.contracts import MATCH, DualEncoder, Matcher
+from src.modeling.features import VideoFeatures
 from src.training.precision import autocast
 
 
@@ -93,7 +94,7 @@ class RetrievalEvaluator:
 
     def __init__(
         self,
-        model: AlproForRetrieval,
+        model: DualEncoder,
         *,
         tokenize: Tokenize,
         normalize: Callable[[Tensor], Tensor],
@@ -116,12 +117,13 @@ class RetrievalEvaluator:
             precision: number format of the forward pass.
             caption_chunk: captions fused with a video at once.
             top_k: pairs to score, see :func:`pairs_to_score`.
-            use_matching: false ranks by VTC alone.
+            use_matching: re-rank by matching; needs a model that is a `Matcher`.
             clip_aggregation: how the scores of a video's clips become one, see
                 :func:`aggregate_clips`: those of VTC, and the logits of VTM.
             allow_missing_videos: leave out unreadable videos, instead of an error.
             progress: shows a progress bar over an iterable.
         """
+        assert isinstance(model, Matcher) or not use_matching
         self.model = model
         self._tokenize = tokenize
         self._normalize = normalize
@@ -187,7 +189,8 @@ class RetrievalEvaluator:
         """(P, V) float32 VTC similarity divided by the temperature, of all captions and videos."""
         num_videos, num_clips, _ = videos.embeddings.shape
         of_clips = texts.embeddings @ videos.embeddings.flatten(0, 1).T  # (P, V*C)
-        of_clips = of_clips.unflatten(1, (num_videos, num_clips)) / float(self.model.temp.detach())
+        temperature = float(self.model.temperature().detach())
+        of_clips = of_clips.unflatten(1, (num_videos, num_clips)) / temperature
         return aggregate_clips(of_clips, how=self._clip_aggregation, dim=2).numpy()
 
     def _match(
@@ -216,16 +219,15 @@ class RetrievalEvaluator:
         self, texts: EncodedTexts, captions: Sequence[int], video: VideoFeatures
     ) -> np.ndarray:
         """(len(captions),) float64 probabilities that one video matches each of some captions."""
+        assert isinstance(self.model, Matcher)
         scores = []
         for piece in chunks(len(captions), size=self._caption_chunk):
             text = texts.select([captions[i] for i in piece])
-            repeated = VideoFeatures(
-                video.tokens.expand(len(piece), -1, -1, -1),
-                video.embedding.expand(len(piece), -1, -1),
-            )
             with autocast(self._precision, self._engine.device):
                 logits = score_clips(
-                    partial(self.model.match, text), repeated, how=self._clip_aggregation
+                    partial(self.model.match, text),
+                    video.expand(len(piece)),
+                    how=self._clip_aggregation,
                 )  # (P', 2)
             # float64: in float32 confident matches all become 1.0, and ties
             scores.append(logits.double().softmax(dim=-1)[:, MATCH].cpu().numpy())

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
-
 from src.distributed.engine import Engine
+from src.modeling.contracts import Encoders
 
 Progress = Callable[[Iterable[Any], str, str], Iterator[Any]]  # items, description, unit
 
@@ -32,10 +31,10 @@ def lively(progress: Progress, *, engine: Engine) -> Progress:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: Encoders) -> Iterator[None]:
     """Context in which a model is in evaluation mode; its former mode comes back afterwards."""
     was_training = model.training
-    model.eval()
+    model.train(False)
     try:
         yield
     finally:

@@ -6,53 +6,20 @@ of the embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from src.modeling.encoders import TextEncoder, VideoEncoder
+from src.modeling.features import TextFeatures, VideoFeatures
 
 INITIAL_TEMPERATURE = 0.07
 MIN_TEMPERATURE = 0.001
 MAX_TEMPERATURE = 0.5
-MATCH = 1  # index of "these belong together" in the matching logits
 
 Pooling = Literal["cls", "mean"]
-
-
-class VideoFeatures(NamedTuple):
-    """What is known of B clips: tokens (B, 1+N, D) and unit vectors (B, E)."""
-
-    tokens: Tensor
-    embedding: Tensor
-
-    def select(self, rows: Tensor) -> VideoFeatures:
-        """The clips `rows` (K,), in that order, repeated where an index repeats."""
-        return VideoFeatures(self.tokens[rows], self.embedding[rows])
-
-
-class TextFeatures(NamedTuple):
-    """What is known of B texts: tokens (B, L, D), mask (B, L) of 0/1, unit vectors (B, E)."""
-
-    tokens: Tensor
-    mask: Tensor
-    embedding: Tensor
-
-    def select(self, rows: Tensor) -> TextFeatures:
-        """The texts `rows` (K,), in that order, repeated where an index repeats."""
-        return TextFeatures(self.tokens[rows], self.mask[rows], self.embedding[rows])
-
-    def split(self, size: int) -> list[TextFeatures]:
-        """The texts in parts of `size`, in order; views, no copies."""
-        return [TextFeatures(*parts) for parts in zip(*(x.split(size) for x in self), strict=True)]
-
-
-def concatenated(texts: Sequence[TextFeatures]) -> TextFeatures:
-    """Texts of the same length L, one after the other."""
-    return TextFeatures(*(torch.cat(parts) for parts in zip(*texts, strict=True)))
 
 
 class AlproModel(nn.Module):
@@ -119,6 +86,10 @@ class AlproModel(nn.Module):
         """``fuse(text, video)[:, 0]``, (B, D), for less work."""
         return self.text_encoder.fuse_first(*_join(text, video))
 
+    def temperature(self) -> Tensor:
+        """Scalar that divides cosine similarities; learnt."""
+        return self.temp
+
     @torch.no_grad()
     def clamp_temperature(self) -> None:
         """Bring the learnt temperature back into its bounds, in place."""
@@ -140,7 +111,7 @@ class AlproForRetrieval(AlproModel):
         self.itm_head = nn.Linear(text_encoder.width, 2)
 
     def match(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
-        """Pair row i of `text` with row i of `video`: logits (B, 2); see `MATCH`."""
+        """Pair row i of `text` with row i of `video`: logits (B, 2); see `contracts.MATCH`."""
         return self.itm_head(self.fuse_first(text, video))
 
 
@@ -159,5 +130,7 @@ def _unit(x: Tensor) -> Tensor:
 def _join(text: TextFeatures, video: VideoFeatures) -> tuple[Tensor, Tensor]:
     """Tokens (B, L+1+N, D) and mask (B, L+1+N) of text and video together."""
     tokens = torch.cat([text.tokens, video.tokens], dim=1)
-    video_mask = text.mask.new_ones(video.tokens.shape[:2])
+    video_mask = video.mask
+    if video_mask is None:
+        video_mask = text.mask.new_ones(video.tokens.shape[:2])
     return tokens, torch.cat([text.mask, video_mask], dim=1)

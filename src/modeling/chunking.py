@@ -8,13 +8,13 @@ with gradients. Checkpointed parts are the same computation, in the order of the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-Rows = TypeVar("Rows", bound=Tensor | tuple[Tensor, ...])
+Rows = TypeVar("Rows", bound=Tensor | tuple[Tensor | None, ...])
 
 
 def in_chunks(compute: Callable[..., Rows], *rows: Tensor, size: int) -> Rows:
@@ -29,7 +29,7 @@ def in_chunks(compute: Callable[..., Rows], *rows: Tensor, size: int) -> Rows:
         size: Rows of a chunk; 0 does not cut.
 
     Returns:
-        What `compute` returns, a tensor (B, ...) or a named tuple of such tensors.
+        What `compute` returns, a tensor (B, ...) or a named tuple of such tensors and None.
     """
     if size == 0 or len(rows[0]) <= size or not torch.is_grad_enabled():
         return compute(*rows)
@@ -49,5 +49,6 @@ def _concatenated(parts: list[Rows]) -> Rows:
     """Parts of a tensor, or of a named tuple of tensors, one after the other."""
     if isinstance(parts[0], Tensor):
         return cast("Rows", torch.cat(cast("list[Tensor]", parts)))
-    tensors = zip(*cast("list[tuple[Tensor, ...]]", parts), strict=True)
-    return type(parts[0])(*(torch.cat(tensor) for tensor in tensors))
+    fields = zip(*cast("list[tuple[Tensor, ...]]", parts), strict=True)
+    joined = [None if field[0] is None else torch.cat(field) for field in fields]
+    return cast("Any", type(parts[0]))(*joined)

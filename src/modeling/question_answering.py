@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.modeling.alpro import AlproModel, Pooling, TextFeatures, VideoFeatures
+from src.modeling.alpro import AlproModel, Pooling
 from src.modeling.encoders import TextEncoder, VideoEncoder
+from src.modeling.features import TextFeatures, VideoFeatures
 
 CLASSIFIER_NAMES = "classifier.*"
 CLASSIFIER_OUTPUT = "classifier.2.weight"  # (A, 2D)

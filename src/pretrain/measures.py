@@ -12,7 +12,7 @@ from src.evaluation.pair_sets import Measured, Rate
 from src.losses.masked_language import masked_language_loss
 from src.losses.matching import matching_labels
 from src.losses.prompted_entity import confident, prompted_entity_loss
-from src.modeling.alpro import TextFeatures, VideoFeatures
+from src.modeling.features import TextFeatures, VideoFeatures
 from src.tasks.pair_losses import Among, contrast_loss, contrast_with_all, match_loss
 
 

@@ -4,6 +4,7 @@ Shapes: B pairs on this rank, G pairs on all ranks.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from src.datasets.pretraining import PretrainBatch
 from src.distributed.engine import Engine, SingleProcess
 from src.evaluation.pair_sets import Measured, PairSet, mean_losses
 from src.evaluation.running import Progress, evaluation_mode
-from src.modeling.alpro import AlproModel, TextFeatures, VideoFeatures
 from src.modeling.chunking import in_chunks
+from src.modeling.contracts import DualEncoder
+from src.modeling.features import TextFeatures, VideoFeatures
 from src.tasks.pair_losses import Among, among_all
 from src.training.task import Task
 
@@ -21,11 +23,11 @@ from src.training.task import Task
 class PairTask(Task):
     """Losses over matching pairs of a caption and a video or an image."""
 
-    model: AlproModel
+    model: Any  # an nn.Module that is a DualEncoder
 
     def __init__(
         self,
-        model: AlproModel,
+        model: DualEncoder,
         *,
         engine: Engine,
         normalize: nn.Module,
@@ -104,7 +106,7 @@ class PairTask(Task):
         return among_all(
             batch.video_ids,
             num_tokens=batch.text_ids.shape[1],
-            temperature=self.model.temp,
+            temperature=self.model.temperature(),
             engine=engine,
             mask_same_video=self._mask_same_video,
         )

@@ -19,8 +19,8 @@ from src.distributed.engine import Engine
 from src.evaluation.pair_sets import Measured, PairSet
 from src.evaluation.running import Progress
 from src.losses.matching import Pairs
-from src.modeling.alpro import TextFeatures, VideoFeatures, concatenated
 from src.modeling.chunking import in_chunks
+from src.modeling.features import TextFeatures, VideoFeatures, concatenated
 from src.modeling.pretraining import AlproForPretraining
 from src.pretrain.measures import (
     measure_contrast,

@@ -25,8 +25,9 @@ from src.losses.matching import (
     sample_hard_negatives,
     with_positives,
 )
-from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
 from src.modeling.chunking import in_chunks
+from src.modeling.contracts import Matcher
+from src.modeling.features import TextFeatures, VideoFeatures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +156,8 @@ def common_pool(video: VideoFeatures, text: TextFeatures, *, among: Among) -> Po
     padding = among.num_tokens - text.mask.shape[1]
     tokens = functional.pad(text.tokens, (0, 0, 0, padding))  # (B, longest L, D)
     mask = functional.pad(text.mask, (0, padding))
-    all_video = VideoFeatures(gather(video.tokens), gather(video.embedding))
+    video_mask = None if video.mask is None else gather(video.mask)
+    all_video = VideoFeatures(gather(video.tokens), gather(video.embedding), video_mask)
     all_text = TextFeatures(gather(tokens), gather(mask), gather(text.embedding))
     similarities = contrast(
         video.embedding,
@@ -186,7 +188,7 @@ def positives_and(negatives: Pairs, *, pool: Pool) -> Pairs:
 
 
 def match_pairs(
-    model: AlproForRetrieval, pool: Pool, pairs: Pairs, *, grad_cache_size: int
+    model: Matcher, pool: Pool, pairs: Pairs, *, grad_cache_size: int
 ) -> Tensor:
     """Matching logits (K, 2) of pairs of a pool.
 

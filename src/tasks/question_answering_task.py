@@ -3,6 +3,8 @@
 Shapes: B videos, Q questions about them, A answers.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,18 +13,18 @@ from src.datasets.questions import QuestionRow
 from src.distributed.engine import Engine
 from src.evaluation.question_answering import QuestionAnsweringEvaluator
 from src.evaluation.sets import EvaluationSet
-from src.modeling.question_answering import AlproForQuestionAnswering
+from src.modeling.contracts import AnswerClassifier
 from src.training.task import Task
 
 
 class QuestionAnsweringTask(Task):
     """Classify the answers to questions about videos (ALPRO section 4.2)."""
 
-    model: AlproForQuestionAnswering
+    model: Any  # an nn.Module that is an AnswerClassifier
 
     def __init__(
         self,
-        model: AlproForQuestionAnswering,
+        model: AnswerClassifier,
         *,
         engine: Engine,
         normalize: nn.Module,

@@ -4,6 +4,7 @@ Shapes: B pairs on this rank, G pairs on all ranks.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from src.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
 from src.evaluation.retrieval import RetrievalEvaluator
 from src.evaluation.running import evaluation_mode
 from src.evaluation.sets import EvaluationSet
-from src.modeling.alpro import AlproForRetrieval, TextFeatures, VideoFeatures
 from src.modeling.chunking import in_chunks
+from src.modeling.contracts import DualEncoder, Matcher
+from src.modeling.features import TextFeatures, VideoFeatures
 from src.tasks.pair_losses import (
     among_all,
     common_pool,
@@ -37,11 +39,11 @@ VALIDATION_SEED = 0  # of the negatives in the validation loss, which is thus th
 class RetrievalTask(Task):
     """VTC + VTM over matching video-text pairs (ALPRO section 3; ALBEF's recipe)."""
 
-    model: AlproForRetrieval
+    model: Any  # an nn.Module that is a DualEncoder
 
     def __init__(
         self,
-        model: AlproForRetrieval,
+        model: DualEncoder,
         *,
         engine: Engine,
         normalize: nn.Module,
@@ -57,7 +59,7 @@ class RetrievalTask(Task):
         """Assemble the objective.
 
         Args:
-            model: what is trained.
+            model: what is trained; a `Matcher` too where VTM is.
             engine: the job, for the gathered contrastive loss.
             normalize: uint8 frames to what the model expects.
             evaluator: retrieval over a validation set.
@@ -71,6 +73,7 @@ class RetrievalTask(Task):
                 0 for all at once.
         """
         super().__init__()
+        assert isinstance(model, Matcher) or not use_itm
         self.model = model
         self._engine = engine
         self._normalize = normalize
@@ -116,7 +119,7 @@ class RetrievalTask(Task):
         among = among_all(
             video_ids,
             num_tokens=text.mask.shape[1],
-            temperature=self.model.temp,
+            temperature=self.model.temperature(),
             engine=engine,
             mask_same_video=self._mask_same_video,
         )

@@ -11,7 +11,7 @@ from src.configs.fields import options_of
 from src.configs.schema import RetrievalConfig
 from src.datasets.transforms import Normalize
 from src.evaluation.clips import AGGREGATIONS, aggregate_clips, encode_clips, score_clips
-from src.modeling.alpro import VideoFeatures
+from src.modeling.features import VideoFeatures
 from tests.factories import EMBED_DIM, IMAGE_SIZE, MEAN, NUM_FRAMES, STD, WIDTH, make_model
 
 

@@ -6,7 +6,8 @@ from torch.nn import functional
 
 from src.losses.contrastive import contrastive_loss
 from src.losses.matching import matching_loss
-from src.modeling.alpro import AlproForRetrieval, concatenated
+from src.modeling.alpro import AlproForRetrieval
+from src.modeling.features import concatenated
 from src.modeling.timesformer import TimeSformerEncoder
 from tests.modeling.models import (
     NUM_PATCHES,

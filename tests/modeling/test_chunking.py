@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.modeling.alpro import TextFeatures
 from src.modeling.chunking import in_chunks
+from src.modeling.features import TextFeatures
 from tests.modeling.held import Held
 
 

@@ -18,14 +18,10 @@ from src.losses.matching import (
     with_positives,
 )
 from src.losses.prompted_entity import prompted_entity_loss
-from src.modeling.alpro import (
-    MATCH,
-    AlproForRetrieval,
-    AlproModel,
-    TextFeatures,
-    VideoFeatures,
-)
+from src.modeling.alpro import AlproForRetrieval, AlproModel
 from src.modeling.checkpoints import adapt_state_dict
+from src.modeling.contracts import MATCH
+from src.modeling.features import TextFeatures, VideoFeatures
 from src.modeling.pretraining import AlproForPretraining
 from src.modeling.prompter import Media, Prompter, ensemble
 from src.optimization.schedules import learning_rate_at

@@ -11,7 +11,7 @@ from torch import Tensor
 from src.datasets.masking import IGNORED
 from src.distributed.engine import SingleProcess
 from src.evaluation.pair_sets import Measured
-from src.modeling.alpro import TextFeatures, VideoFeatures
+from src.modeling.features import TextFeatures, VideoFeatures
 from src.pretrain.measures import (
     measure_contrast,
     measure_entities,

@@ -16,7 +16,7 @@ from src.datasets.pretraining import PretrainBatch
 from src.datasets.tokenization import Tokenizer
 from src.datasets.transforms import Normalize
 from src.losses.matching import Pairs
-from src.modeling.alpro import TextFeatures, VideoFeatures
+from src.modeling.features import TextFeatures, VideoFeatures
 from src.modeling.pretraining import AlproForPretraining
 from tests.factories import MEAN, PATCH_SIZE, STD
 from tests.pretraining_factories import (
