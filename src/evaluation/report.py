@@ -14,6 +14,8 @@ ROWS = {
     "text2video_vtc": "text to video, VTC only",
     "video2text": "video to text",
     "video2text_vtc": "video to text, VTC only",
+    "text2video_dsl": "text to video, DSL*",
+    "video2text_dsl": "video to text, DSL*",
 }
 ANSWER_COLUMNS = ("questions", "share %", "majority %", "accuracy %")
 LOST_QUESTIONS = {
@@ -90,7 +92,10 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
         f"{title:26}" + "".join(f"{metrics[name][key]:13.1f}" for key in COLUMNS)
         for name, title in ROWS.items()
+        if name in metrics
     ]
+    if "text2video_dsl" in metrics:
+        lines.append("* dual softmax is transductive: it uses all queries of the set at once")
     return "\n".join([head, *lines])
 
 

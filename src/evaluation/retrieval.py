@@ -27,7 +27,7 @@ from src.evaluation.encoding import (
 from src.evaluation.pairs import pairs_to_score, ranking_scores
 from src.evaluation.running import Progress, evaluation_mode, silent_progress
 from src.evaluation.sets import EvaluationSet, check_unreadable, readable_rows
-from src.metrics.retrieval import retrieval_metrics
+from src.metrics.retrieval import dual_softmax_metrics, retrieval_metrics
 from src.modeling.contracts import MATCH, DualEncoder, Matcher
 from src.modeling.features import VideoFeatures
 from src.training.precision import autocast
@@ -50,6 +50,10 @@ class RetrievalOutcome:
     scored: np.ndarray
     """(P, V) bool, pairs that the fusion encoder has scored."""
     unreadable: Sequence[UnreadableVideo]
+    temperature: float = 1.0
+    """By which ``similarity`` was divided."""
+    dual_softmax: bool = False
+    """Report transductive numbers as well."""
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Both directions, re-ranked under the original's names and by VTC alone beside them."""
@@ -58,7 +62,12 @@ class RetrievalOutcome:
         if self.scored.any():
             order = ranking_scores(self.scores, self.similarity, scored=self.scored)
             ranked = retrieval_metrics(order, self.video_of_caption)
-        return {**ranked, **{f"{direction}_vtc": values for direction, values in by_vtc.items()}}
+        rows = {**ranked, **{f"{direction}_vtc": values for direction, values in by_vtc.items()}}
+        if self.dual_softmax:
+            cosine = self.similarity * self.temperature
+            transductive = dual_softmax_metrics(cosine, self.video_of_caption)
+            rows |= {f"{direction}_dsl": values for direction, values in transductive.items()}
+        return rows
 
     def flat_metrics(self) -> dict[str, float]:
         """The same numbers in one level: ``text2video_r1``, ``text2video_vtc_r1``, ..."""
@@ -104,6 +113,7 @@ class RetrievalEvaluator:
         top_k: int,
         use_matching: bool,
         clip_aggregation: str = "mean",
+        dual_softmax: bool = False,
         allow_missing_videos: bool,
         progress: Progress = silent_progress,
     ) -> None:
@@ -120,6 +130,7 @@ class RetrievalEvaluator:
             use_matching: re-rank by matching; needs a model that is a `Matcher`.
             clip_aggregation: how the scores of a video's clips become one, see
                 :func:`aggregate_clips`: those of VTC, and the logits of VTM.
+            dual_softmax: report transductive numbers as well.
             allow_missing_videos: leave out unreadable videos, instead of an error.
             progress: shows a progress bar over an iterable.
         """
@@ -133,6 +144,7 @@ class RetrievalEvaluator:
         self._top_k = top_k
         self._use_matching = use_matching
         self._clip_aggregation = clip_aggregation
+        self._dual_softmax = dual_softmax
         self._allow_missing = allow_missing_videos
         self._progress = progress
 
@@ -183,6 +195,8 @@ class RetrievalEvaluator:
             scores=scores,
             scored=scored,
             unreadable=videos.unreadable,
+            temperature=float(self.model.temperature().detach()),
+            dual_softmax=self._dual_softmax,
         )
 
     def _similarity(self, videos: EncodedVideos, texts: EncodedTexts) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 RECALL_DEPTHS = (1, 5, 10)
+DUAL_SOFTMAX_SCALE = 100.0  # of cosine similarities, CAMoE's and CLIP-ViP's
 
 
 def text_to_video_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> np.ndarray:
@@ -49,6 +50,45 @@ def video_to_text_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> 
         best = scores[own, column].max()
         ranks.append(1.0 + (wrong_scores > best).sum() + 0.5 * (wrong_scores == best).sum())
     return np.asarray(ranks, dtype=np.float64)
+
+
+def dual_softmax_metrics(
+    cosine: np.ndarray, video_of_caption: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Metrics of both directions after dual softmax (DSL; Cheng et al., CAMoE, 2021).
+
+    Each similarity is weighted by how much its candidate prefers this query to all other queries of
+    the test set. Such numbers are transductive: they need all queries at once, and their
+    one-to-one match with the candidates, which a search does not have.
+
+    Args:
+        cosine: (P, V) cosine similarities.
+        video_of_caption: (P,) column of the video that each caption describes.
+
+    Returns:
+        As :func:`retrieval_metrics`.
+    """
+    over_texts = dual_softmax(cosine, axis=0)
+    over_videos = dual_softmax(cosine, axis=1)
+    return {
+        "text2video": retrieval_metrics(over_texts, video_of_caption)["text2video"],
+        "video2text": retrieval_metrics(over_videos, video_of_caption)["video2text"],
+    }
+
+
+def dual_softmax(cosine: np.ndarray, *, axis: int) -> np.ndarray:
+    """Similarities times their softmax over the queries.
+
+    Args:
+        cosine: (P, V) cosine similarities.
+        axis: of the queries.
+
+    Returns:
+        (P, V) float64.
+    """
+    scaled = DUAL_SOFTMAX_SCALE * cosine.astype(np.float64)
+    weights = np.exp(scaled - scaled.max(axis=axis, keepdims=True))
+    return cosine * (weights / weights.sum(axis=axis, keepdims=True))
 
 
 def summarise_ranks(ranks: np.ndarray) -> dict[str, float]:

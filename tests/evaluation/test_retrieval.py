@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,16 @@ def test_the_table_shows_every_number() -> None:
     assert lines[0].split() == ["R@1", "R@5", "R@10", "median", "rank", "mean", "rank"]
     assert lines[1].split() == ["text", "to", "video", "100.0", "100.0", "100.0", "1.0", "1.0"]
     assert lines[4].split("VTC only")[1].split() == ["50.0", "100.0", "100.0", "1.5", "1.5"]
+
+
+def test_transductive_rows_stand_beside_the_others_and_are_marked() -> None:
+    plain = outcome_by_hand()
+    outcome = replace(plain, dual_softmax=True, temperature=0.01)  # cosines .02, .01, .05, .04
+    metrics = outcome.metrics()
+    assert {name: row for name, row in metrics.items() if "dsl" not in name} == plain.metrics()
+    # To caption 0, the weights of x and y are e^2 / (e^2 + e^5) and e / (e + e^4), the same; so
+    # x stays the nearer one, as it does to caption 3.
+    assert metrics["text2video_dsl"]["r1"] == 50.0
+    table = metrics_table(metrics)
+    assert "text to video, DSL*" in table
+    assert table.splitlines()[-1].startswith("* dual softmax is transductive")

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from src.metrics.retrieval import (
+    dual_softmax,
+    dual_softmax_metrics,
     retrieval_metrics,
     summarise_ranks,
     text_to_video_ranks,
@@ -102,3 +104,23 @@ def test_nan_is_refused() -> None:
     scores = np.array([[0.0, np.nan], [np.nan, 1.0]])
     with pytest.raises(ValueError, match="2 retrieval scores are NaN"):
         retrieval_metrics(scores, [0, 1])
+
+
+def test_dual_softmax_by_hand() -> None:
+    # Scaled by 100, 0.02 and 0.01 are 2 and 1: over the texts, e^2 / (e^2 + e) of the column.
+    cosine = np.array([[0.02, 0.0], [0.01, 0.0]])
+    share = np.e / (1 + np.e)
+    assert dual_softmax(cosine, axis=0)[:, 0].tolist() == pytest.approx(
+        [0.02 * share, 0.01 * (1 - share)]
+    )
+    share = np.e**2 / (1 + np.e**2)
+    assert dual_softmax(cosine, axis=1)[0].tolist() == pytest.approx([0.02 * share, 0.0])
+
+
+def test_dual_softmax_takes_a_video_from_a_text_that_others_want_more() -> None:
+    # Text 0 prefers video 1 by a hair, which text 1 wants far more.
+    cosine = np.array([[0.30, 0.31], [0.10, 0.60]])
+    assert retrieval_metrics(cosine, [0, 1])["text2video"]["r1"] == 50.0
+    assert dual_softmax_metrics(cosine, [0, 1])["text2video"]["r1"] == 100.0
+    swapped = dual_softmax_metrics(cosine.T, [0, 1])  # the directions change places
+    assert swapped["video2text"]["r1"] == 100.0
