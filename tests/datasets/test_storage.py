@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from src.datasets.storage import VideoFolder, lost_zeros
+from src.datasets.storage import VideoFolder
 from src.errors import InputError
 
 
@@ -86,27 +86,6 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_folder_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match=r"notes\.txt is a file, not a folder"):
         VideoFolder(folder / "notes.txt")
-
-
-@pytest.mark.parametrize(
-    ("missing", "names", "named"),
-    [
-        (["7", "1"], ["0001.mp4"], "0001.mp4"),
-        (["0"], ["000.mp4"], "000.mp4"),
-        (["1.mp4"], ["0001.MP4"], "0001.MP4"),
-        (["a/1"], ["a/01.avi", "01.mp4"], "a/01.avi"),
-        (["a/1"], ["01.mp4"], None),
-        (["1"], ["a/01.mp4"], "a/01.mp4"),
-        (["1"], ["10.mp4", "video01.mp4"], None),
-        (["0001"], ["1.mp4", "01.mp4"], None),
-        (["dog"], ["0001.mp4"], None),
-    ],
-)
-def test_zeros_that_ids_have_lost_are_told(
-    missing: list[str], names: list[str], named: str | None
-) -> None:
-    hint = lost_zeros(missing, names)
-    assert hint == (named and f"the folder has {named}; have the ids lost leading zeros?")
 
 
 def test_files_are_listed_where_ids_were_looked_up(folder: Path) -> None:

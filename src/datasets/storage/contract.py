@@ -40,7 +40,11 @@ class VideoStorage(Protocol):
         ...
 
     def listed_names(self) -> list[str]:
-        """Names of what was seen in looking for ids, for hints such as `lost_zeros`."""
+        """Names of what was seen in looking for ids, for `hint_of_missing`."""
+        ...
+
+    def unlisted(self) -> str | None:
+        """Parts that cannot be read, in which there may be videos; None if there are none."""
         ...
 
     def video_ids(self) -> list[str]:

@@ -14,8 +14,10 @@ from src.datasets.storage.names import (
     VIDEO_EXTENSIONS,
     folder_trouble,
     is_hidden,
+    is_open_folder,
     may_be_video,
     split_extension,
+    why_outside,
 )
 from src.errors import InputError
 
@@ -33,11 +35,11 @@ class VideoFolder:
     capitals. An id that already carries one names its file itself.
 
     Ids may name subfolders, and need not: a file that is not where its id says is looked for in all
-    subfolders.
+    subfolders. An id that leads out of the folder has no video, see `why_outside`.
     """
 
     def __init__(self, root: Path, *, extension: str = ".mp4") -> None:
-        if not root.is_dir():
+        if not is_open_folder(root):
             raise InputError(
                 f"videos: {folder_trouble(root)}; the dataset's `img` must name the folder that "
                 f"holds its videos as <video id>{extension}"
@@ -63,6 +65,8 @@ class VideoFolder:
         Raises:
             InputError: two subfolders have a file of this name.
         """
+        if why_outside(video_id):
+            return None
         path = os.path.join(self.root, video_id + self.extension)
         if os.path.isfile(path):
             return Path(path)
@@ -86,6 +90,13 @@ class VideoFolder:
     def listed_names(self) -> list[str]:
         """The files' names, from ``root``, in all folders that ids have been looked for in."""
         return [os.path.join(*place) for place in self._places()]
+
+    def unlisted(self) -> str | None:
+        """A folder that cannot be listed, of those that ids have been looked for in."""
+        for folder, listing in self._listings.items():
+            if listing.trouble:
+                return f"{os.path.join(self.root, folder)} cannot be listed: {listing.trouble}"
+        return None
 
     def video_files(self) -> list[str]:
         """Paths of all videos from ``root``, subfolders included, sorted."""
@@ -136,13 +147,15 @@ class VideoFolder:
         A folder is listed once, which on network drives is much faster than asking per video.
         """
         folder, name = os.path.split(video_id)
-        found = self._listing(folder).find(name, extension=self.extension) if name else None
+        if why_outside(video_id):
+            return None
+        found = self._listing(folder).find(name, extension=self.extension)
         return None if found is None else (folder, found.name)
 
     def _place_elsewhere(self, video_id: str) -> Place | None:
         """Where a file lies that is in another folder, below one of the name that its id names."""
         folder, name = os.path.split(video_id)
-        if not name:
+        if why_outside(video_id):
             return None
         self._walk()
         folders = self._folders or {}
@@ -180,7 +193,11 @@ class VideoFolder:
         seen = set()
         while pending:
             folder = pending.pop()
-            status = os.stat(os.path.join(self.root, folder))
+            try:
+                status = os.stat(os.path.join(self.root, folder))
+            except OSError:  # it has gone, or its parent may be listed only
+                self._listing(folder)
+                continue
             if (status.st_dev, status.st_ino) in seen:  # a link to a folder around it
                 continue
             seen.add((status.st_dev, status.st_ino))

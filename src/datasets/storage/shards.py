@@ -90,6 +90,10 @@ class VideoShards:
         """The ids of all videos."""
         return self.video_ids()
 
+    def unlisted(self) -> str | None:
+        """Nothing: what cannot be read is an error at once."""
+        return None
+
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted."""
         return sorted(self._index.ids())

@@ -9,7 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.datasets.storage import VideoFolder, VideoStorage, lost_zeros, open_videos
+from src.datasets.storage import (
+    VideoFolder,
+    VideoStorage,
+    hint_of_missing,
+    open_videos,
+    why_outside,
+)
 from src.errors import InputError
 from src.tools.checking.annotated import ReadSet
 from src.tools.checking.findings import Finding, Findings
@@ -77,8 +83,11 @@ class _Storages:
         """The videos of a set that are there."""
         ids, where = data.video_ids(), str(data.source)
         missing = self._missing(storage, ids, where=where)
-        hint = lost_zeros(missing, storage.listed_names()) or ""
-        self.findings.add(Finding("missing", name, hint, where) for name in missing)
+        hint = hint_of_missing(missing, storage) or "" if missing else ""
+        self.findings.add(
+            Finding("missing", name, f"the id {why}" if (why := why_outside(name)) else hint, where)
+            for name in missing
+        )
         absent, items, ids_of = set(missing), [], defaultdict(list)
         for name in ids:
             item = None if name in absent else self.item(storage, name, data.source.extension)
@@ -129,9 +138,7 @@ def _image(root: Path | None, name: str) -> Item:
     return Item(str(path), name, root, path, "", is_image=True)
 
 
-def _note_unused(
-    storages: _Storages, media: Media, findings: Findings, *, annotated: bool
-) -> None:
+def _note_unused(storages: _Storages, media: Media, findings: Findings, *, annotated: bool) -> None:
     if not annotated:
         return
     for (path, _), storage in storages.opened.items():

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from src.datasets.decoding import Video, VideoReadError, make_decoder
-from src.datasets.images import ImageReader
+from src.datasets.images import ImageReader, open_image
 from src.datasets.sampling import frame_indices
 from src.datasets.storage import VideoStorage, open_videos
 from src.errors import InputError
@@ -164,13 +164,11 @@ def digest_of(video: Video, *, size: int, whole: bool = False) -> str:
 
 
 def _look_at_image(probe: Probe, item: Item, video: Video) -> None:
-    from PIL import Image
-
     frames = ImageReader(item.storage, frame_size=SMALL_SIDE, random_crop=False).read(
         item.video_id, rng=None
     )
     assert isinstance(video, Path)
-    with Image.open(video) as image:
+    with open_image(video) as image:
         probe.width, probe.height = image.size
         probe.codec = str(image.format).lower()
     _measure(probe, frames, np.zeros(1))

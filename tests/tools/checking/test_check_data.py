@@ -243,7 +243,7 @@ def test_the_console_names_what_is_wrong(
         (videos / f"{name}.mp4").write_text("no video")
     run("--videos", videos)
     out = capsys.readouterr().out
-    assert "- a: PyAV: Invalid data found when processing input\n" in out
+    assert "- a: no video: the file holds a text\n" in out
     assert "- b\\udcff: PyAV" in out
     assert "... and 1 more" in out
     assert "rows" not in out
