@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
+import os
 from array import array
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from src.datasets.decoding.contract import VideoReadError
+from src.datasets.storage.index_file import index_file
 from src.datasets.storage.names import tails, without_video_extension
-from src.datasets.storage.shard_index import ShardIndex, index_file, load_index, shards_in
-from src.datasets.storage.tar_members import header_mark
+from src.datasets.storage.shard_index import ShardIndex, load_index, shards_in
+from src.datasets.storage.tar_members import read_member
 from src.errors import InputError
+from src.user_files import why_unreadable
 
 
 class VideoShards:
@@ -35,7 +37,9 @@ class VideoShards:
         Raises:
             InputError: there are none.
         """
-        if not root.exists() or not shards_in(root):
+        if os.path.isfile(root) and (trouble := why_unreadable(root)):
+            raise InputError(f"videos: {root} {trouble}")
+        if not os.path.exists(root) or not shards_in(root):
             raise InputError(f"videos: there are no tar files in {root}")
         self.root = root
 
@@ -57,16 +61,14 @@ class VideoShards:
         number = self._number_of(video_id)
         if number is None:
             return None
-        shard, offset, size, mark = self._index.location(number)
+        shard, member = self._index.location(number)
         try:
-            with shard.open("rb") as file:
-                file.seek(offset - tarfile.BLOCKSIZE)
-                header, data = file.read(tarfile.BLOCKSIZE), file.read(size)
+            if shard.stat().st_size < member.offset + member.size:
+                raise VideoReadError(f"{shard} has become shorter while it was in use")
+            data = read_member(shard, member)
         except OSError as error:
             raise VideoReadError(f"{shard}: {error.strerror}") from error
-        if len(data) < size:
-            raise VideoReadError(f"{shard} has become shorter while it was in use")
-        if header_mark(header) != mark:  # else another video's bytes would be taken for this one's
+        if data is None:  # else another video's bytes would be taken for this one's
             raise InputError(
                 f"{shard} has changed since it was looked through; start again, without the file "
                 f"{index_file(self.root)} if there is one: it is made anew"
