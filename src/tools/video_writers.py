@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from src.datasets.storage import VideoFolder, open_videos, storage_kind
+from src.datasets.storage import VideoFolder, open_videos, storage_kind, why_outside
 from src.datasets.storage.lmdb_videos import DATA_FILE, MAX_KEY_BYTES, lmdb_key, lmdb_module
 from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension
 from src.errors import InputError, RunError
@@ -271,18 +271,8 @@ def _lmdb_errors_end_run(root: Path, *, num_bytes: int) -> Iterator[None]:
 
 
 def _check_id(video_id: str) -> None:
-    parts = video_id.split("/")
-    if "" in parts or "." in parts or ".." in parts or "\0" in video_id or not _is_name(video_id):
+    if why_outside(video_id) or not {"", "."}.isdisjoint(video_id.split("/")):
         raise InputError(f"video id {video_id!r} cannot be stored: it is no name of a file")
-
-
-def _is_name(video_id: str) -> bool:
-    """Whether a file can be named so; half a character cannot be written."""
-    try:
-        os.fsencode(video_id)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def holds_videos(path: Path) -> bool:

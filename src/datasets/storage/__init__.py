@@ -1,7 +1,7 @@
 """Videos by their ids, from a folder, an LMDB or tar shards."""
 
 from src.datasets.storage.choice import open_videos, storage_kind
-from src.datasets.storage.contract import VideoStorage
+from src.datasets.storage.contract import AmbiguousIdError, VideoStorage
 from src.datasets.storage.folder import VideoFolder
 from src.datasets.storage.hints import hint_of_missing, shortened_id
 from src.datasets.storage.lmdb_videos import VideoLmdb
@@ -10,6 +10,7 @@ from src.datasets.storage.shards import VideoShards
 
 __all__ = [
     "VIDEO_EXTENSIONS",
+    "AmbiguousIdError",
     "VideoFolder",
     "VideoLmdb",
     "VideoShards",

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from src.datasets.decoding.contract import Video
+from src.errors import InputError
+
+
+class AmbiguousIdError(InputError):
+    """An id that names two videos; the message names both."""
 
 
 class VideoStorage(Protocol):
@@ -31,7 +36,8 @@ class VideoStorage(Protocol):
 
         Raises:
             VideoReadError: it is there, but cannot be read.
-            InputError: the id names two videos, or the storage is damaged.
+            AmbiguousIdError: the id names two videos.
+            InputError: the storage is damaged.
         """
         ...
 

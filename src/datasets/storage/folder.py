@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from src.datasets.storage.contract import AmbiguousIdError
 from src.datasets.storage.listing import Found, Listing
 from src.datasets.storage.names import (
     VIDEO_EXTENSIONS,
@@ -50,9 +51,11 @@ class VideoFolder:
         """Of folders, named from the root; "" is the root itself."""
         self._folders: dict[str, list[str]] | None = None
         """Name without extension -> the folders that have such a file, once all are listed."""
+        self._walked: list[str] = []
+        """All folders, each once: ids can name one in several ways."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_listings": {}, "_folders": None}
+        return self.__dict__ | {"_listings": {}, "_folders": None, "_walked": []}
 
     @property
     def described(self) -> str:
@@ -63,7 +66,7 @@ class VideoFolder:
         """A video's file, or ``None`` where the folder has none.
 
         Raises:
-            InputError: two subfolders have a file of this name.
+            AmbiguousIdError: two subfolders have a file of this name.
         """
         if why_outside(video_id):
             return None
@@ -80,7 +83,7 @@ class VideoFolder:
         """The ids without a file, once each, in order of first appearance.
 
         Raises:
-            InputError: two subfolders have a file of one of these names.
+            AmbiguousIdError: two subfolders have a file of one of these names.
         """
         absent = [name for name in dict.fromkeys(video_ids) if self._own_place(name) is None]
         if absent and self._folders is None and self._listing("").folders:
@@ -89,7 +92,7 @@ class VideoFolder:
 
     def listed_names(self) -> list[str]:
         """The files' names, from ``root``, in all folders that ids have been looked for in."""
-        return [os.path.join(*place) for place in self._places()]
+        return [os.path.join(*place) for place in self._places(self._listings)]
 
     def unlisted(self) -> str | None:
         """A folder that cannot be listed, of those that ids have been looked for in."""
@@ -101,12 +104,13 @@ class VideoFolder:
     def video_files(self) -> list[str]:
         """Paths of all videos from ``root``, subfolders included, sorted."""
         self._walk()
-        return sorted(os.path.join(*place) for place in self._places() if self._is_video(place[1]))
+        places = self._places(self._walked)
+        return sorted(os.path.join(*place) for place in places if self._is_video(place[1]))
 
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted: names without extension, folders only where needed."""
         self._walk()
-        places = [place for place in self._places() if self._is_video(place[1])]
+        places = [place for place in self._places(self._walked) if self._is_video(place[1])]
         count = Counter(split_extension(name)[0] for _, name in places)
         ids = []
         for place in places:
@@ -115,9 +119,9 @@ class VideoFolder:
             ids.append(stem if is_clear else self._own_id(place))
         return sorted(ids)
 
-    def _places(self) -> Iterator[Place]:
-        for folder, listing in self._listings.items():
-            yield from ((folder, name) for name in listing.names())
+    def _places(self, folders: Iterable[str]) -> Iterator[Place]:
+        for folder in folders:
+            yield from ((folder, name) for name in self._listings[folder].names())
 
     def _is_video(self, name: str) -> bool:
         extension = split_extension(name)[1]
@@ -131,7 +135,7 @@ class VideoFolder:
         for video_id in (stem, os.path.join(folder, stem), name):
             try:
                 found = self._place(video_id)
-            except InputError:  # it names another file too
+            except AmbiguousIdError:  # it names another file too
                 continue
             if found == place:
                 return video_id
@@ -174,7 +178,7 @@ class VideoFolder:
         if not found[0][0].has_known_extension:
             return None
         first, second, *_ = (os.path.join(*place) for place in best)
-        raise InputError(
+        raise AmbiguousIdError(
             f"{self.root}: video id {video_id!r} names both {first} and "
             f"{second}; give ids with their folders, or remove one of the files"
         )
@@ -201,6 +205,7 @@ class VideoFolder:
             if (status.st_dev, status.st_ino) in seen:  # a link to a folder around it
                 continue
             seen.add((status.st_dev, status.st_ino))
+            self._walked.append(folder)
             listing = self._listing(folder)
             pending += [
                 os.path.join(folder, name) for name in reversed(listing.folders) if name[0] != "."

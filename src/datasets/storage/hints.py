@@ -61,7 +61,7 @@ def hint_of_missing(missing: Sequence[str], videos: VideoStorage) -> str | None:
     """
     for video_id in missing:
         if reason := why_outside(video_id):
-            return f"id {shortened_id(video_id)} {reason}; ids name videos within {videos.root}"
+            return f"id '{shortened_id(video_id)}' {reason}; ids name videos within {videos.root}"
     names = videos.listed_names()
     return near_names(missing, names) or videos.unlisted() or _contents(names)
 

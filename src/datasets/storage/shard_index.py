@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.datasets.storage.contract import AmbiguousIdError
 from src.datasets.storage.index_file import (
     Arrays,
     PackedIds,
@@ -206,8 +207,8 @@ def _by_id(shards: Sequence[Path], contents: Sequence[TarContent]) -> dict[bytes
 
 def _two_of_one_id(
     video_id: str, first: _Entry, second: _Entry, shards: Sequence[Path]
-) -> InputError:
-    return InputError(
+) -> AmbiguousIdError:
+    return AmbiguousIdError(
         f"videos: {shards[first.shard]} and {shards[second.shard]} both hold video id "
         f"{video_id!r} ({first.name}, {second.name}); remove one of the two"
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from src.datasets.decoding.contract import VideoReadError
+from src.datasets.storage.contract import AmbiguousIdError
 from src.datasets.storage.index_file import index_file
 from src.datasets.storage.names import tails, without_video_extension
 from src.datasets.storage.shard_index import ShardIndex, load_index, shards_in
@@ -56,7 +57,8 @@ class VideoShards:
 
         Raises:
             VideoReadError: it is there, but cannot be read.
-            InputError: the id names two videos, or the shards cannot be told apart.
+            AmbiguousIdError: the id names two videos.
+            InputError: the shards have changed, or two hold the same id.
         """
         number = self._number_of(video_id)
         if number is None:
@@ -79,7 +81,7 @@ class VideoShards:
         """The ids without a video, once each, in order of first appearance.
 
         Raises:
-            InputError: an id names two videos.
+            AmbiguousIdError: an id names two videos.
         """
         there = set(self._index.ids())
         return [
@@ -114,7 +116,7 @@ class VideoShards:
             found = self._below_folders(name)
             if len(found) > 1:
                 first, second = (self._index.video_id(number) for number in found[:2])
-                raise InputError(
+                raise AmbiguousIdError(
                     f"{self.root}: video id {video_id!r} names both {first} and {second}; give "
                     "ids with their folders"
                 )

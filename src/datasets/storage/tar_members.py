@@ -20,6 +20,7 @@ from src.errors import InputError
 
 MAX_HEADER_BYTES = 1 << 15
 """Of all headers of a member, and of what is read of one at once; a name takes a few thousand."""
+_MANY_DIGITS = re.compile(rb"\d{256}")
 _DAMAGES = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 """What `tarfile` raises for headers that hold anything."""
 
@@ -65,7 +66,10 @@ class _TarReader(io.BufferedReader):
         """Read a part of a header."""
         if size is None or not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        return super().read(size)
+        data = super().read(size)
+        if _MANY_DIGITS.search(data):  # in which `tarfile` searches for the square of their number
+            raise tarfile.ReadError("a header of digits")
+        return data
 
     def content(self, member: Member) -> bytes:
         """The bytes of a member; fewer where the file has ended before."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.datasets.storage import (
+    AmbiguousIdError,
     VideoFolder,
     VideoStorage,
     hint_of_missing,
@@ -102,7 +103,7 @@ class _Storages:
     def _missing(self, storage: VideoStorage, ids: Sequence[str], *, where: str) -> list[str]:
         try:
             return storage.missing(ids)
-        except InputError as error:  # two files of one name
+        except AmbiguousIdError as error:
             self.findings.add([Finding("ambiguous", str(storage.root), str(error), where)])
             return []
 
@@ -112,7 +113,7 @@ class _Storages:
         if isinstance(storage, VideoFolder):
             try:
                 found = storage.fetch(name)
-            except InputError as error:
+            except AmbiguousIdError as error:
                 self.findings.add([Finding("ambiguous", name, str(error), str(storage.root))])
                 return None
             path = found if isinstance(found, Path) else None
@@ -123,7 +124,7 @@ class _Storages:
         """All videos that a storage holds."""
         try:
             names = storage.video_ids()
-        except InputError as error:
+        except AmbiguousIdError as error:
             self.findings.add([Finding("ambiguous", str(storage.root), str(error), "")])
             return
         extension = storage.extension if isinstance(storage, VideoFolder) else ".mp4"
