@@ -8,6 +8,7 @@ read; names that others wrote with dots are read as they are.
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from src.errors import InputError
 MAX_HEADER_BYTES = 1 << 15
 """Of all headers of a member, and of what is read of one at once; a name takes a few thousand."""
 _MANY_DIGITS = re.compile(rb"\d{256}")
-_DAMAGES = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+DAMAGES = (tarfile.TarError, ValueError, OverflowError, RecursionError)
 """What `tarfile` raises for headers that hold anything."""
 
 
@@ -59,7 +60,7 @@ def id_of_member(name: str) -> str | None:
     return folder + slash + last.replace("%2E", ".").replace("%25", "%")
 
 
-class _TarReader(io.BufferedReader):
+class TarReader(io.BufferedReader):
     """A file of which `tarfile` reads headers, which may claim to be as large as they like."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -71,10 +72,11 @@ class _TarReader(io.BufferedReader):
             raise tarfile.ReadError("a header of digits")
         return data
 
-    def content(self, member: Member) -> bytes:
-        """The bytes of a member; fewer where the file has ended before."""
-        self.seek(member.offset)
-        return super().read(member.size)
+    def content(self, offset: int, size: int) -> bytes:
+        """Bytes of a member; fewer where the file has ended before."""
+        left = os.fstat(self.fileno()).st_size - offset
+        self.seek(offset)
+        return super().read(max(0, min(size, left)))
 
     def entries(self, *, start: int = 0) -> Iterator[tuple[tarfile.TarInfo, int]]:
         """Members from a place on, each with the place where the next one begins."""
@@ -99,20 +101,20 @@ def read_member(path: Path, member: Member) -> bytes | None:
     Raises:
         OSError: the tar file cannot be read.
     """
-    with _TarReader(io.FileIO(path)) as tar:
-        return tar.content(member) if _is_at_its_place(tar, member) else None
+    with TarReader(io.FileIO(path)) as tar:
+        return tar.content(member.offset, member.size) if _is_at_its_place(tar, member) else None
 
 
 def is_member(path: Path, member: Member) -> bool:
     """Whether a video's member is where it was before; arguments as of :func:`read_member`."""
-    with _TarReader(io.FileIO(path)) as tar:
+    with TarReader(io.FileIO(path)) as tar:
         return _is_at_its_place(tar, member)
 
 
-def _is_at_its_place(tar: _TarReader, member: Member) -> bool:
+def _is_at_its_place(tar: TarReader, member: Member) -> bool:
     try:
         entry, _ = next(tar.entries(start=member.start))
-    except (*_DAMAGES, StopIteration):
+    except (*DAMAGES, StopIteration):
         return False
     video_id = id_of_member(entry.name)
     if video_id is None or member.name not in (video_id, video_id + split_extension(entry.name)[1]):
@@ -130,9 +132,9 @@ def read_members(path: Path) -> TarContent:
         size = path.stat().st_size
         if size == 0:
             return TarContent([], 0, "it is empty")
-        with _TarReader(io.FileIO(path)) as tar:
+        with TarReader(io.FileIO(path)) as tar:
             return _read_members(tar, path=path, size=size)
-    except _DAMAGES as error:
+    except DAMAGES as error:
         raise InputError(
             f"{path} is no tar file, it holds {described_content(path)} ({error}); shards must be "
             "plain tar files, not compressed"
@@ -141,7 +143,7 @@ def read_members(path: Path) -> TarContent:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_members(tar: _TarReader, *, path: Path, size: int) -> TarContent:
+def _read_members(tar: TarReader, *, path: Path, size: int) -> TarContent:
     members: list[Member] = []
     places: dict[str, Member] = {}
     end = 0
@@ -158,7 +160,7 @@ def _read_members(tar: _TarReader, *, path: Path, size: int) -> TarContent:
                 members.append(Member(entry.name, entry.offset, entry.offset_data, entry.size))
                 places[entry.name] = members[-1]
             end = next_start
-    except _DAMAGES as error:
+    except DAMAGES as error:
         if not members and end == 0:
             raise
         trouble = f"it was cut short ({error})"
