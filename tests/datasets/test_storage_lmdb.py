@@ -18,7 +18,7 @@ import pytest
 
 from src.datasets.decoding import VideoReadError
 from src.datasets.storage import VideoLmdb, open_videos
-from src.datasets.storage.index_file import PackedIds, read_index, stamp_of, write_index
+from src.datasets.storage.index_file import Arrays, PackedIds, read_index, stamp_of, write_index
 from src.errors import InputError
 from tests.datasets.stored import IDS, content_of, in_child, store
 
@@ -228,7 +228,7 @@ def test_keys_that_are_not_there_are_not_believed(tmp_path: Path, keys: list[byt
 @pytest.mark.parametrize("starts", [[], [0], [0, 99], [5, 1], [0, -1, 1], [-1, 1], [0, 2**62]])
 def test_offsets_that_lead_nowhere_are_not_believed(tmp_path: Path, starts: list[int]) -> None:
     store(tmp_path, "lmdb", ("a",))
-    arrays = {"ids": np.frombuffer(b"a", np.uint8), "starts": np.array(starts, np.int64)}
+    arrays: Arrays = {"ids": np.frombuffer(b"a", np.uint8), "starts": np.array(starts, np.int64)}
     write_index(tmp_path, stamp_of([tmp_path / "data.mdb"]), {}, arrays)
     assert VideoLmdb(tmp_path).video_ids() == ["a"]
 

@@ -63,7 +63,7 @@ def hint_of_missing(missing: Sequence[str], videos: VideoStorage) -> str | None:
         if reason := why_outside(video_id):
             return f"id '{shortened_id(video_id)}' {reason}; ids name videos within {videos.root}"
     names = videos.listed_names()
-    return near_names(missing, names) or videos.unlisted() or _contents(names)
+    return videos.unlisted() or near_names(missing, names) or _contents(names)
 
 
 def _contents(names: Sequence[str]) -> str | None:
