@@ -17,13 +17,7 @@ from src.datasets.mixing import MixedBatches
 from src.datasets.ordering import EpochBatches, Stretch
 from src.datasets.quarantine import Quarantine
 from src.datasets.rows import SharedRows, pack_rows
-from src.datasets.storage import (
-    VideoStorage,
-    hint_of_missing,
-    open_videos,
-    shortened_id,
-    why_outside,
-)
+from src.datasets.storage import VideoStorage, hint_of_missing, open_videos, shortened_id
 from src.datasets.videos import (
     EvaluationVideos,
     FrameReader,
@@ -107,17 +101,13 @@ def check_missing_videos(
     if not missing:
         return set()
     num_videos = len(video_ids)
-    hint = hint_of_missing(missing, videos)
-    if outside := next(filter(why_outside, missing), None):
-        row = 1 + list(rows.column("video_id")).index(outside)
-        hint = f"row {row:,} of {path}: {hint}"
     report_missing(
         missing,
         name=name,
         named_in=f"{num_videos} videos named in {path}",
         place=videos.described,
         are_all=len(missing) == num_videos,
-        hint=hint,
+        hint=hint_of_missing(missing, videos, rows=rows.column("video_id")),
         allowed=allowed,
     )
     return set(missing)
@@ -147,9 +137,8 @@ def report_missing(
     Raises:
         InputError: if that is not allowed, or if all are missing.
     """
-    few = ", ".join(map(shortened_id, missing[:NUM_NAMED])) + (
-        ", ..." if len(missing) > NUM_NAMED else ""
-    )
+    few = ", ".join(map(shortened_id, missing[:NUM_NAMED]))
+    few += ", ..." if len(missing) > NUM_NAMED else ""
     told = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
     if are_all:
         raise InputError(

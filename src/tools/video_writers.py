@@ -17,7 +17,13 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from src.datasets.storage import VideoFolder, open_videos, storage_kind, why_outside
-from src.datasets.storage.lmdb_videos import DATA_FILE, MAX_KEY_BYTES, lmdb_key, lmdb_module
+from src.datasets.storage.lmdb_videos import (
+    DATA_FILE,
+    MAX_KEY_BYTES,
+    check_lmdb,
+    lmdb_key,
+    lmdb_module,
+)
 from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension
 from src.errors import InputError, RunError
 from src.tools.shard_writer import SHARD_BYTES, SHARD_VIDEOS, ShardWriter
@@ -195,6 +201,8 @@ class LmdbWriter:
         self.root = root
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
+        if os.path.isfile(root / DATA_FILE) and os.path.getsize(root / DATA_FILE):
+            check_lmdb(root / DATA_FILE)
         try:
             self._environment = lmdb.open(str(root), map_size=first_map_bytes, readahead=False)
         except lmdb.Error as error:

@@ -48,6 +48,7 @@ def test_zeros_in_front_may_differ(missing: list[str], names: list[str], named: 
         ("-4wsuPCjDBc", "A dog runs [-4wsuPCjDBc].webm", "prefix or a suffix"),
         ("7010", "video7010.mp4", "prefix or a suffix"),
         ("a%20dog", "a dog.mp4", "are they spelt differently?"),
+        ("Video7", "video0007.mp4", "spelt differently, with a prefix or suffix"),
         ("A dog", "a_dog-720p.mp4", "spelt differently, with a prefix or suffix"),
     ],
 )

@@ -121,7 +121,8 @@ def test_ids_that_lead_out_of_the_folder_are_refused_with_their_row(
     rows = [CaptionRow("a ball", name) for name in ("train0", video_id, video_id)]
     path = write_captions(experiment.root / "txt/train.jsonl", rows)
     message = refused(experiment.arguments())
-    assert f"\nRow 2 of {path}: id '{video_id}' {reason}; ids name videos within " in message
+    assert f"1 of the 2 videos named in {path} are not in " in message
+    assert f"\nRow 2: id '{video_id}' {reason}; ids name videos within " in message
 
 
 def test_a_set_without_any_video_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:

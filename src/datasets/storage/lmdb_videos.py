@@ -182,19 +182,37 @@ def _read_keys(environment: lmdb.Environment, data: Path) -> list[bytes]:
         OSError: it cannot be read.
     """
     import lmdb
-    from lmdb.verify import VerifyError, verify
 
     logger.info("looking through %s for its videos", data)
+    check_lmdb(data)
+    try:
+        with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+            # Values are not asked for: all of their pages would be read.
+            keys = cursor.iternext_nodup(values=False)
+            return sorted(map(bytes, islice(keys, environment.stat()["entries"])))
+    except lmdb.Error as error:
+        raise _damaged(data, str(error)) from error
+
+
+def check_lmdb(data: Path) -> None:
+    """Go through a file with the library's verifier, before the library itself is given it.
+
+    Raises:
+        InputError: it is damaged.
+        OSError: it cannot be read.
+    """
+    from lmdb.verify import VerifyError, verify
+
     try:
         troubles = [one for one in verify(str(data), subdir=False) if not _HARMLESS.search(one)]
-        if not troubles:
-            with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
-                # Values are not asked for: all of their pages would be read.
-                keys = cursor.iternext_nodup(values=False)
-                return sorted(map(bytes, islice(keys, environment.stat()["entries"])))
-    except (VerifyError, lmdb.Error) as error:
+    except VerifyError as error:
         troubles = [str(error)]
-    raise InputError(f"videos: {data} is damaged ({troubles[0]}); copy it again, or write it anew")
+    if troubles:
+        raise _damaged(data, troubles[0])
+
+
+def _damaged(data: Path, trouble: str) -> InputError:
+    return InputError(f"videos: {data} is damaged ({trouble}); copy it again, or write it anew")
 
 
 def _are_of(environment: lmdb.Environment, keys: PackedIds) -> bool:
