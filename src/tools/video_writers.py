@@ -201,12 +201,15 @@ class LmdbWriter:
         self.root = root
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
-        if os.path.isfile(root / DATA_FILE) and os.path.getsize(root / DATA_FILE):
-            check_lmdb(root / DATA_FILE)
         try:
             self._environment = lmdb.open(str(root), map_size=first_map_bytes, readahead=False)
         except lmdb.Error as error:
             raise InputError(f"{root}: cannot be written as an LMDB: {error}") from error
+        try:
+            check_lmdb(root / DATA_FILE)
+        except BaseException:
+            self._environment.close()
+            raise
 
     def put(self, video_id: str, data: bytes | Path) -> None:
         """Add a video whose id is not there yet, or one in its place."""
