@@ -201,12 +201,14 @@ class LmdbWriter:
         self.root = root
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
+        was_begun = os.path.isfile(root / DATA_FILE)
         try:
             self._environment = lmdb.open(str(root), map_size=first_map_bytes, readahead=False)
         except lmdb.Error as error:
             raise InputError(f"{root}: cannot be written as an LMDB: {error}") from error
         try:
-            check_lmdb(root / DATA_FILE)
+            if was_begun:
+                check_lmdb(root / DATA_FILE)
         except BaseException:
             self._environment.close()
             raise

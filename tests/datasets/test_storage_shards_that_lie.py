@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -157,3 +159,32 @@ def test_the_index_is_written_through_no_link(tmp_path: Path) -> None:
         (tmp_path / "set" / name).symlink_to(tmp_path / "precious")
     assert VideoShards(tmp_path / "set").video_ids() == ["a"]
     assert (tmp_path / "precious").read_text() == "text"
+
+
+def test_the_index_of_shards_with_odd_names_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tar(tmp_path / "0\udcff.tar", {"a.mp4": b"A", "b\udcfe.mp4": b"B"})
+    os.truncate(path, 2048)  # without an end mark, which is kept as well
+    assert VideoShards(tmp_path).video_ids() == ["a", "b\udcfe"]
+    monkeypatch.setattr(shard_index, "read_members", None)  # so that it would fail
+    assert VideoShards(tmp_path).fetch("b\udcfe") == b"B"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *("[]", "null", "{}", "1", '"text"', "[" * 5000, "{", "\\ud800"),
+        '{"format": 3, "stamp": STAMP, "bytes": {"ids": -1, "starts": 1e9}, "notes": {}}',
+        '{"format": 3, "stamp": STAMP, "bytes": {"ids": 1, "starts": 16}}',
+        '{"format": 3, "stamp": STAMP, "bytes": [], "notes": null}',
+    ],
+)
+def test_heads_that_hold_anything_are_made_anew(tmp_path: Path, head: str) -> None:
+    write_tar(tmp_path / "0.tar", {"a.mp4": b"A"})
+    assert VideoShards(tmp_path).video_ids() == ["a"]
+    text = head.replace("STAMP", json.dumps(stamp_of(shards_in(tmp_path)))).encode()
+    body = len(text).to_bytes(8, "little") + text + bytes(100)
+    digest = hashlib.blake2b(body, digest_size=16).digest()
+    (tmp_path / ".videos.index").write_bytes(digest + body)
+    assert VideoShards(tmp_path).video_ids() == ["a"]

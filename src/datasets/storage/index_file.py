@@ -42,7 +42,7 @@ def stamp_of(files: Sequence[Path]) -> Stamp:
         OSError: one of them is not there.
     """
     states = [(file.name, file.stat()) for file in files]
-    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+    return [[ascii(name), state.st_size, state.st_mtime_ns] for name, state in states]
 
 
 def read_index(
@@ -75,9 +75,9 @@ def read_index(
             end = begin + head["bytes"][name]
             arrays[name] = np.frombuffer(body[begin:end], dtype)
             begin = end
+        return head["notes"], arrays
     except (OSError, JsonError, ValueError, TypeError, KeyError, IndexError, struct.error):
         return None
-    return head["notes"], arrays
 
 
 def write_index(root: Path, stamp: Stamp, notes: Mapping[str, Any], arrays: Arrays) -> None:

@@ -122,7 +122,7 @@ def load_index(root: Path) -> ShardIndex:
     if index is None:
         contents = _read_shards(shards)
         troubles = [
-            f"{shard}: {content.trouble}"
+            f"{shard}: {content.trouble}".encode("utf-8", "backslashreplace").decode()
             for shard, content in zip(shards, contents, strict=True)
             if content.trouble
         ]
