@@ -133,3 +133,16 @@ def test_folders_that_cannot_be_listed_are_named(
     videos = VideoFolder(tmp_path)
     hint = hint_of_missing(videos.missing(["dog"]), videos)
     assert hint == f"{tmp_path}/closed cannot be listed: Permission denied"
+
+
+def test_folders_that_cannot_be_entered_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their files' names can be listed; the files cannot be opened."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed/dog.mp4").touch()
+    monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("closed"))
+    videos = VideoFolder(tmp_path)
+    assert videos.missing(["dog"]) == ["dog"]
+    hint = hint_of_missing(["dog"], videos)
+    assert hint == f"{tmp_path}/closed cannot be listed: Permission denied"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -47,6 +48,9 @@ class Listing:
             return
         except OSError as error:  # it must not be read, has gone meanwhile, or is a name too long
             self.trouble = error.strerror
+            return
+        if not os.access(folder, os.X_OK):  # names can be listed, and files not be opened
+            self.trouble = os.strerror(errno.EACCES)
             return
         for name, holds_files, can_be_read in found:
             if holds_files:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -117,7 +118,7 @@ def _is_lack_of_memory(error: BaseException | None) -> bool:
 
 def _look(probe: Probe, item: Item, *, sampling: Sampling, full: bool) -> None:
     video = item.path or _fetched(item)
-    if video is None or (isinstance(video, Path) and not video.exists()):
+    if video is None or (isinstance(video, Path) and not os.path.isfile(video)):
         probe.verdict, probe.reason = "missing", f"no file for it in {item.storage or Path()}"
         return
     size = len(video) if isinstance(video, bytes) else video.stat().st_size
