@@ -19,7 +19,7 @@ REQUIREMENTS = [
 EXTRAS = {
     # Each is imported only when it is used.
     "decord": ["decord>=0.6.0"],
-    "lmdb": ["lmdb>=1.5"],
+    "lmdb": ["lmdb>=3"],
     "torchcodec": ["torchcodec>=0.13"],  # needs FFmpeg's libraries, and the release for the PyTorch
     "tensorboard": ["tensorboard>=2.18"],
     "ujson": ["ujson>=5.10"],

@@ -22,6 +22,8 @@ MAX_LINE_CHARACTERS = 16 << 20  # of a line; the longest real paragraph has a fe
 MAX_DEPTH = 64  # of lists and objects in one another; configs have 4
 MAX_DIGITS = 40  # of a whole number; 64 bits have 20
 
+NO_FILE = "there is no such file"
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -65,7 +67,7 @@ def why_unreadable(path: Path) -> str | None:
             return None
     except FileNotFoundError:
         is_link = os.path.islink(path)
-        return "is a link to a file that does not exist" if is_link else "there is no such file"
+        return "is a link to a file that does not exist" if is_link else NO_FILE
     except (OSError, ValueError) as error:  # ValueError: a zero character in the name
         return f"cannot be read: {reason_of(error)}"
 

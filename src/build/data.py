@@ -17,7 +17,7 @@ from src.datasets.mixing import MixedBatches
 from src.datasets.ordering import EpochBatches, Stretch
 from src.datasets.quarantine import Quarantine
 from src.datasets.rows import SharedRows, pack_rows
-from src.datasets.storage import VideoStorage, lost_zeros, open_videos
+from src.datasets.storage import VideoStorage, hint_of_missing, open_videos, shortened_id
 from src.datasets.videos import (
     EvaluationVideos,
     FrameReader,
@@ -107,7 +107,7 @@ def check_missing_videos(
         named_in=f"{num_videos} videos named in {path}",
         place=videos.described,
         are_all=len(missing) == num_videos,
-        hint=lost_zeros(missing, videos.listed_names()),
+        hint=hint_of_missing(missing, videos, rows=rows.column("video_id")),
         allowed=allowed,
     )
     return set(missing)
@@ -137,7 +137,8 @@ def report_missing(
     Raises:
         InputError: if that is not allowed, or if all are missing.
     """
-    few = ", ".join(missing[:NUM_NAMED]) + (", ..." if len(missing) > NUM_NAMED else "")
+    few = ", ".join(map(shortened_id, missing[:NUM_NAMED]))
+    few += ", ..." if len(missing) > NUM_NAMED else ""
     told = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
     if are_all:
         raise InputError(

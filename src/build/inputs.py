@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from src.configs.layers import INFERENCE_SOURCE, STORED_SOURCE
 from src.configs.loading import Resolved
 from src.configs.schema import DownstreamConfig, ExperimentConfig
-from src.datasets.storage import storage_kind
+from src.datasets.storage import folder_trouble, is_open_folder, storage_kind
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
 from src.training.output import OutputFolder, changed_keys, read_stored, run_of
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
+from src.user_files import NO_FILE, why_unreadable
 
 
 class SetFiles(NamedTuple):
@@ -146,10 +147,13 @@ def _missing_file(key: str, path: Path) -> list[str]:
 
 def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[str]:
     """Say what is wrong with a folder; an LMDB and a tar shard of videos may also be one file."""
-    may_be_file = holds_videos and storage_kind(Path(path)) != "folder"
-    if Path(path).is_file() and not may_be_file:
-        return [f"{key}: {path} is a file, not a folder."]
-    return [] if Path(path).exists() else [f"{key}: there is no folder {path}."]
+    if holds_videos and storage_kind(Path(path)) != "folder":
+        return []
+    if is_open_folder(Path(path)):
+        return []
+    if why_unreadable(Path(path)) == NO_FILE:
+        return [f"{key}: there is no folder {path}."]
+    return [f"{key}: {folder_trouble(Path(path))}."]
 
 
 def _missing_vocabulary(config: ExperimentConfig) -> list[str]:

@@ -1,6 +1,7 @@
 """Captioned videos and images from a config: what both stages of pretraining read."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,7 +109,7 @@ def _check_missing_images(
     image_ids = dict.fromkeys(items.column("video_id"))
     if len(image_ids) > MAX_IMAGES_CHECKED:
         return
-    missing = [image for image in image_ids if not (root or Path()).joinpath(image).is_file()]
+    missing = [image for image in image_ids if not os.path.isfile((root or Path()) / image)]
     if missing:
         here = "the current folder, where paths start as img is null"
         report_missing(

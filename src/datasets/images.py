@@ -6,9 +6,12 @@ S: side of the square frames in pixels.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src.datasets.decoding import VideoReadError
-from src.datasets.storage import folder_trouble
+from src.datasets.decoding.formats import described_content
+from src.datasets.storage import folder_trouble, is_open_folder
 from src.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ _DAMAGES = (
     *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError),
     *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
 )
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge in pixels."""
@@ -56,7 +62,7 @@ class ImageReader:
     random_crop: bool
 
     def __post_init__(self) -> None:
-        if self.root is not None and not self.root.is_dir():
+        if self.root is not None and not is_open_folder(self.root):
             raise InputError(
                 f"images: {folder_trouble(self.root)}; the dataset's `img` must name the folder "
                 "that its images' paths begin in, or be null"
@@ -74,7 +80,7 @@ class ImageReader:
         Raises:
             VideoReadError: the file is missing or unreadable.
         """
-        image = _open(Path(image_id) if self.root is None else self.root / image_id)
+        image = _read(Path(image_id) if self.root is None else self.root / image_id)
         box = self._box(image.width, image.height, rng)
         pixels = np.asarray(_resized(image, box, size=self.frame_size))  # (S, S, 3)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]  # (1, 3, S, S)
@@ -114,23 +120,40 @@ def _centred(width: int, height: int, part_width: int, part_height: int) -> Box:
     return left, top, left + part_width, top + part_height
 
 
-def _open(path: Path) -> Image:
-    """Read a whole file as RGB pixels, turned as its EXIF data say."""
-    from PIL import Image, ImageOps
+@contextmanager
+def open_image(path: Path) -> Iterator[Image]:
+    """Open an image file, of a format that holds pictures and no program, as EPS does.
 
-    if not path.is_file():
+    Raises:
+        VideoReadError: the file is missing or damaged, or has more pixels than Pillow reads.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not os.path.isfile(path):
         raise VideoReadError(f"no file {path}")
+    Image.init()
     try:
         with warnings.catch_warnings():
             # Pillow only warns of images of 90 to 180 million pixels, and of damaged EXIF data.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
+            with Image.open(path, formats=[one for one in _FORMATS if one in Image.OPEN]) as image:
+                yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise VideoReadError(f"Pillow: more pixels than it reads of an image ({error})") from error
+    except UnidentifiedImageError as error:
+        noun = described_content(path)
+        raise VideoReadError(f"Pillow: cannot identify {noun} as an image") from error
     except _DAMAGES as error:
         raise VideoReadError(f"Pillow: {str(error) or type(error).__name__}") from error
+
+
+def _read(path: Path) -> Image:
+    """Read a whole file as RGB pixels, turned as its EXIF data say."""
+    from PIL import ImageOps
+
+    with open_image(path) as image:
+        return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
 
 
 def _eight_bit(image: Image) -> Image:

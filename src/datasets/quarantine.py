@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
+from src.user_files import parse_json
+
 logger = logging.getLogger(__name__)
+
+_MAX_BYTES = 1 << 26  # that are read at once; a line takes about 150
 
 
 class _Record(NamedTuple):
@@ -86,11 +91,11 @@ class Quarantine:
             # Somebody has deleted lines, perhaps with an editor, which writes a new file.
             if status.st_size < self._num_read or status.st_ino != self._file_number:
                 self._read, self._num_read, self._file_number = {}, 0, status.st_ino
-            if status.st_size == self._num_read:
+            if status.st_size == self._num_read or not stat.S_ISREG(status.st_mode):
                 return
             with self.path.open("rb") as file:
                 file.seek(self._num_read)
-                new = file.read()
+                new = file.read(_MAX_BYTES)
         except FileNotFoundError:  # there is none yet, or none any more
             self._read, self._num_read, self._file_number = {}, 0, None
             return
@@ -124,9 +129,9 @@ def _append(path: Path, line: bytes) -> None:
 def _record(line: bytes) -> _Record | None:
     """What a line says; None if it is none of these, half a line or one edited by hand, say."""
     try:
-        read = json.loads(line)
+        read = parse_json(line.decode(errors="surrogatepass"))
         record = _Record(**{"seconds": 0, "megabytes": 0, **read})
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return None
     texts_are_sound = all(isinstance(text, str) for text in (record.video, record.reason))
     limits_are_sound = all(isinstance(n, int | float) for n in (record.seconds, record.megabytes))

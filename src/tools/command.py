@@ -66,9 +66,9 @@ def open_videos_of_flag(path: Path, *, flag: str = "--videos") -> VideoStorage:
     Raises:
         InputError: there is nothing of this kind.
     """
-    from src.datasets.storage import folder_trouble, open_videos, storage_kind
+    from src.datasets.storage import folder_trouble, is_open_folder, open_videos, storage_kind
 
-    if storage_kind(path) == "folder" and not path.is_dir():
+    if storage_kind(path) == "folder" and not is_open_folder(path):
         raise InputError(
             f"{flag}: {folder_trouble(path)}; name a folder, an LMDB or tar shards of videos"
         )

@@ -16,8 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from src.datasets.storage import VideoFolder, open_videos, storage_kind
-from src.datasets.storage.lmdb_videos import DATA_FILE, MAX_KEY_BYTES, lmdb_key, lmdb_module
+from src.datasets.storage import VideoFolder, open_videos, storage_kind, why_outside
+from src.datasets.storage.lmdb_videos import (
+    DATA_FILE,
+    MAX_KEY_BYTES,
+    check_lmdb,
+    lmdb_key,
+    lmdb_module,
+)
 from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension
 from src.errors import InputError, RunError
 from src.tools.shard_writer import SHARD_BYTES, SHARD_VIDEOS, ShardWriter
@@ -195,10 +201,17 @@ class LmdbWriter:
         self.root = root
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
+        was_begun = os.path.isfile(root / DATA_FILE)
         try:
             self._environment = lmdb.open(str(root), map_size=first_map_bytes, readahead=False)
         except lmdb.Error as error:
             raise InputError(f"{root}: cannot be written as an LMDB: {error}") from error
+        try:
+            if was_begun:
+                check_lmdb(root / DATA_FILE)
+        except BaseException:
+            self._environment.close()
+            raise
 
     def put(self, video_id: str, data: bytes | Path) -> None:
         """Add a video whose id is not there yet, or one in its place."""
@@ -271,18 +284,8 @@ def _lmdb_errors_end_run(root: Path, *, num_bytes: int) -> Iterator[None]:
 
 
 def _check_id(video_id: str) -> None:
-    parts = video_id.split("/")
-    if "" in parts or "." in parts or ".." in parts or "\0" in video_id or not _is_name(video_id):
+    if why_outside(video_id) or not {"", "."}.isdisjoint(video_id.split("/")):
         raise InputError(f"video id {video_id!r} cannot be stored: it is no name of a file")
-
-
-def _is_name(video_id: str) -> bool:
-    """Whether a file can be named so; half a character cannot be written."""
-    try:
-        os.fsencode(video_id)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def holds_videos(path: Path) -> bool:

@@ -79,6 +79,8 @@ class Outcome:
     num_replaced: int = 0
     num_compared: int = 0
     num_others: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of the videos that were written now, in bytes."""
     failures: dict[Path, str] = field(default_factory=dict)
 
 
@@ -124,7 +126,7 @@ def write_lmdb(
         for path in _differing(changed, output, outcome, all_bytes=True).values():
             outcome.failures[path] = "the file changes while it is read"
         outcome.num_replaced = sum(path not in outcome.failures for path in changed.values())
-    outcome.num_others = len(VideoLmdb(output).sizes().keys() - files.keys())
+    outcome.num_others = len(set(VideoLmdb(output).video_ids()) - files.keys())
     _report(len(files), output, outcome)
     return outcome
 
@@ -144,6 +146,7 @@ def _write(
             if isinstance(data, str):
                 raise InputError(data)
             put(video_id, data)
+            outcome.sizes[video_id] = len(data)
         except InputError as error:
             outcome.failures[files[video_id]] = str(error)
 
@@ -209,15 +212,18 @@ def _differing(
     from src.datasets.storage import VideoLmdb
 
     storage = VideoLmdb(output)
-    sizes = storage.sizes()
     good = {video_id: path for video_id, path in files.items() if path not in outcome.failures}
     step = 1 if all_bytes else max(1, len(good) // NUM_COMPARED)
     differing = {}
     compared = progress(good.items(), len(good), "comparing", "video")
     for number, (video_id, path) in enumerate(compared):
         try:
-            is_same = sizes.get(video_id) == path.stat().st_size and (
-                number % step != 0 or storage.fetch(video_id) == path.read_bytes()
+            there = None
+            if number % step == 0 or video_id not in outcome.sizes:
+                there = storage.fetch(video_id) or b""
+            size = outcome.sizes[video_id] if there is None else len(there)
+            is_same = size == path.stat().st_size and (
+                number % step != 0 or there == path.read_bytes()
             )
         except OSError as error:
             outcome.failures[path] = _trouble(error)

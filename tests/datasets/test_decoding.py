@@ -18,7 +18,7 @@ from src.datasets.decoding import (
     choice,
     make_decoder,
 )
-from src.datasets.decoding.pyav_decoder import check_declared_length
+from src.datasets.decoding.pyav_decoder import check_for_others
 from src.errors import InputError
 from tests.datasets.clips import indices_of, write_clip, write_frames
 from tests.datasets.decoders import installed_decoder
@@ -76,7 +76,7 @@ def test_a_file_that_declares_too_many_frames_is_kept_from_decord(tmp_path: Path
     """Decord 0.6 ends the process over such a file, which is otherwise readable."""
     pytest.importorskip("decord")
     path = write_clip(tmp_path / "clip.mp4")
-    check_declared_length(path)
+    check_for_others(path)
     content = bytearray(path.read_bytes())
     # An mp4's time table: name, version and flags, number of entries, then the first one's count.
     count_at = content.index(b"stts") + 12

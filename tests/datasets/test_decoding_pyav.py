@@ -23,6 +23,7 @@ from src.datasets.decoding import (
     VideoReadError,
     pyav_decoder,
 )
+from src.datasets.decoding.containers import OpenVideo
 from tests.datasets.clips import indices_of, write_clip, write_frames
 
 
@@ -76,7 +77,7 @@ def test_a_wrong_count_is_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = write_clip(tmp_path / "clip.mp4", num_frames=6)
     index_packets = pyav_decoder._index_packets
 
-    def with_one_more(opened: pyav_decoder._OpenVideo) -> pyav_decoder._PacketIndex:
+    def with_one_more(opened: OpenVideo) -> pyav_decoder._PacketIndex:
         index = index_packets(opened)
         index.packets.append(index.packets[-1])
         return index
@@ -115,7 +116,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, *, after: int, error: Exception) -> 
     open_video = pyav_decoder._open_video
 
     @contextmanager
-    def breaking(video: Video) -> Iterator[pyav_decoder._OpenVideo]:
+    def breaking(video: Video) -> Iterator[OpenVideo]:
         with open_video(video) as opened:
 
             def demux(stream: av.VideoStream) -> Iterator[Packet]:

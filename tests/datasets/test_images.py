@@ -172,6 +172,14 @@ def test_damaged_files_are_unreadable(tmp_path: Path) -> None:
     assert num_refused > 60
 
 
+def test_formats_that_hold_programs_are_not_read(tmp_path: Path) -> None:
+    """Pillow would call Ghostscript for it."""
+    Image.fromarray(_bands()).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(VideoReadError, match="Pillow: cannot identify a text as an image"):
+        _read(tmp_path / "a.jpg")
+
+
 def test_files_that_are_no_images(tmp_path: Path) -> None:
     for name, content in [("a.jpg", b""), ("b.jpg", b"<html>"), ("c.svg", b"<svg/>")]:
         (tmp_path / name).write_bytes(content)

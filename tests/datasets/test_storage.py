@@ -2,25 +2,28 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src.datasets.storage import VideoFolder, lost_zeros
+from src.datasets.storage import VideoFolder, open_videos
 from src.errors import InputError
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
     for name in (
         *("a.avi", "a.mp4", "b.webm", "C.MOV", "notes.txt", "x.y.mp4", "part/d.mp4"),
         *("e.wmv", "part/f.Mp4", "g.MP4", "g.mkv", "g.Mkv", "h.M2TS", "i.gif"),
     ):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path = folder / name
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.touch()
-    return tmp_path
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -86,27 +89,6 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_folder_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match=r"notes\.txt is a file, not a folder"):
         VideoFolder(folder / "notes.txt")
-
-
-@pytest.mark.parametrize(
-    ("missing", "names", "named"),
-    [
-        (["7", "1"], ["0001.mp4"], "0001.mp4"),
-        (["0"], ["000.mp4"], "000.mp4"),
-        (["1.mp4"], ["0001.MP4"], "0001.MP4"),
-        (["a/1"], ["a/01.avi", "01.mp4"], "a/01.avi"),
-        (["a/1"], ["01.mp4"], None),
-        (["1"], ["a/01.mp4"], "a/01.mp4"),
-        (["1"], ["10.mp4", "video01.mp4"], None),
-        (["0001"], ["1.mp4", "01.mp4"], None),
-        (["dog"], ["0001.mp4"], None),
-    ],
-)
-def test_zeros_that_ids_have_lost_are_told(
-    missing: list[str], names: list[str], named: str | None
-) -> None:
-    hint = lost_zeros(missing, names)
-    assert hint == (named and f"the folder has {named}; have the ids lost leading zeros?")
 
 
 def test_files_are_listed_where_ids_were_looked_up(folder: Path) -> None:
@@ -212,8 +194,83 @@ def test_folders_that_hold_themselves_are_walked_once(folder: Path) -> None:
     assert videos.video_ids().count("d") == 1
 
 
-@pytest.mark.parametrize("video_id", ["", "/", "part/", "a\0b", "x" * 300, "../a", "part"])
-def test_ids_that_no_file_can_have(folder: Path, video_id: str) -> None:
+OUTSIDE = (
+    *("../a", "part/../../folder/a", "..", "../", "part/../a", "..\\a", "\\a"),
+    *("", "/", ".", "part/", "part/.", "a\0b", "\ud800"),
+)
+"""Ids that name no file within their folder; with the name of a file that is there, mostly."""
+
+
+@pytest.mark.parametrize("video_id", [*OUTSIDE, "x" * 300, "x/" * 3000, "part", "a.mp4/"])
+def test_ids_that_no_file_within_can_have(folder: Path, video_id: str) -> None:
     videos = VideoFolder(folder)
     assert videos.fetch(video_id) is None
     assert videos.missing([video_id]) == [video_id]
+
+
+def test_complete_paths_are_no_ids(folder: Path, tmp_path: Path) -> None:
+    videos = VideoFolder(folder)
+    for path in (folder / "a", folder / "a.mp4", tmp_path.parent / "a"):
+        assert videos.fetch(str(path)) is None
+        assert videos.missing([str(path)]) == [str(path)]
+
+
+def test_links_within_the_folder_are_followed(folder: Path, tmp_path: Path) -> None:
+    """Whoever has put them there wants so: data sets are often linked together."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "k.mp4").touch()
+    (folder / "set").symlink_to(elsewhere)
+    (folder / "l.mp4").symlink_to(elsewhere / "k.mp4")
+    videos = VideoFolder(folder)
+    assert videos.missing(["set/k", "k", "l"]) == []
+    assert videos.fetch("set/k") == folder / "set/k.mp4"
+
+
+def test_ids_may_begin_with_the_current_folder(folder: Path) -> None:
+    videos = VideoFolder(folder)
+    before = videos.video_ids()
+    assert videos.missing(["./a", "./part/d", "part//d"]) == []
+    assert videos.fetch("./part/d") is not None
+    assert videos.video_ids() == before, "none is listed twice"
+
+
+def test_what_is_no_file_is_missing(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "folder.mp4").mkdir()
+    (folder / "null.mp4").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.path.relpath(folder / "socket.mp4"))
+    ids = ["pipe", "folder", "null", "socket"]
+    videos = VideoFolder(folder)
+    assert videos.missing(ids) == ids
+    assert [videos.fetch(name) for name in ids] == [None] * 4
+
+
+def test_folders_may_vanish_while_they_are_looked_through(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def vanishing(path: str) -> Any:
+        entries = scandir(path)
+        (folder / "part").rename(folder.parent / "away")
+        monkeypatch.setattr(os, "scandir", scandir)
+        return entries
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    videos = VideoFolder(folder)
+    assert videos.missing(["a", "d"]) == ["d"]
+    shutil.rmtree(folder)
+    assert videos.missing(["a", "d", "z"]) == ["d", "z"], "what was listed is remembered"
+    assert videos.fetch("a") is None
+    with pytest.raises(InputError, match="not found"):
+        VideoFolder(folder)
+
+
+def test_a_folder_that_must_not_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != folder)
+    with pytest.raises(InputError, match=f"folder {folder} cannot be read: Permission denied"):
+        open_videos(folder)

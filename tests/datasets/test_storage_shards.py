@@ -197,12 +197,10 @@ def test_another_videos_bytes_are_never_given(tmp_path: Path) -> None:
         assert VideoShards(copied.parent).fetch("a") == b"a" * 600
     assert shard_index.read_members is made
     shutil.copy2(other, here)
-    for each in (videos, VideoShards(here.parent)):
-        with pytest.raises(InputError, match=r"0\.tar has changed.*videos\.index"):
-            each.fetch("a")
-        assert each.fetch("c") == b"c" * 600
-    index.unlink()
-    assert VideoShards(here.parent).fetch("a") == b"a" * 600
+    with pytest.raises(InputError, match=r"0\.tar has changed.*videos\.index"):
+        videos.fetch("a")
+    assert videos.fetch("c") == b"c" * 600
+    assert VideoShards(here.parent).fetch("a") == b"a" * 600, "it is made anew"
 
 
 def test_a_shard_that_changes_while_it_is_used_is_named(tmp_path: Path) -> None:

@@ -199,7 +199,8 @@ def test_ids_that_lost_their_zeros(experiment: PretrainExperiment, refused: Refu
     write_captions(experiment.root / "txt/val.jsonl", rows)
     message = refused(experiment.pretraining())
     assert "are not in" in message
-    assert "\nThe folder has 0007.mp4; have the ids lost leading zeros?\nAdd them, or" in message
+    hint = "The folder has 0007.mp4 for id 7; have the ids lost leading zeros?"
+    assert f"\n{hint}\nAdd them, or" in message
 
 
 def images_only(experiment: PretrainExperiment) -> dict[str, Any]:

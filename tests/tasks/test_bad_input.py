@@ -111,6 +111,20 @@ def test_missing_videos_are_counted_and_ten_are_named(
     assert "allow_missing_videos" in message
 
 
+@pytest.mark.parametrize(
+    ("video_id", "reason"), [("../run/a", "leads out of the folder"), ("/a", "is a complete path")]
+)
+def test_ids_that_lead_out_of_the_folder_are_refused_with_their_row(
+    experiment: TinyExperiment, refused: Refuse, video_id: str, reason: str
+) -> None:
+    write_videos(experiment.root / "run", ["a"])
+    rows = [CaptionRow("a ball", name) for name in ("train0", video_id, video_id)]
+    path = write_captions(experiment.root / "txt/train.jsonl", rows)
+    message = refused(experiment.arguments())
+    assert f"1 of the 2 videos named in {path} are not in " in message
+    assert f"\nRow 2: id '{video_id}' {reason}; ids name videos within " in message
+
+
 def test_a_set_without_any_video_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
     write_captions(experiment.root / "txt/val.jsonl", [CaptionRow("a ball", "lost")])
     message = refused(experiment.arguments("--allow_missing_videos", "1"))

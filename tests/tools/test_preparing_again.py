@@ -79,7 +79,7 @@ def test_changed_originals_are_prepared_anew(videos: Path, output: Path, kind: s
     (videos / "b.mp4").write_bytes(b"no video")
     for _ in range(2):  # the old one stays, and is known as ours
         assert main(flags) == FAILURE_EXIT_CODE
-        assert failed(output)["b"].startswith("PyAV: ")
+        assert failed(output)["b"].startswith("no video: ")
     write_clip(videos / "b.mp4", num_frames=4)
     assert main(flags) == 0
     assert len(frames_of(output, "b")) == 4

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from src.datasets.decoding.contract import Decoder
 from src.datasets.decoding.decord_decoder import DecordDecoder
 from src.datasets.decoding.guarded import GuardedDecoder
-from src.datasets.decoding.pyav_decoder import PyAVDecoder, check_declared_length
+from src.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from src.datasets.decoding.torchcodec_decoder import TorchCodecDecoder, check_torchcodec
 from src.errors import InputError
 
@@ -39,14 +39,15 @@ def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decode
 def _make_unlimited(name: str) -> Decoder:
     if name not in DECODERS:
         raise InputError(f"video_decoder {name!r}: choose one of {', '.join(DECODERS)}")
+    has_pyav = find_spec("av") is not None
+    check = check_for_others if has_pyav else None
     if name == "torchcodec":
         check_torchcodec()
-        return TorchCodecDecoder()
-    has_pyav = find_spec("av") is not None
+        return TorchCodecDecoder(check)
     if has_pyav and name in ("auto", "pyav"):
         return PyAVDecoder()
     if find_spec("decord") is not None and name in ("auto", "decord"):
-        return DecordDecoder(check_declared_length if has_pyav else None)
+        return DecordDecoder(check)
     packages = {"auto": "av or decord", "decord": "decord", "pyav": "av"}[name]
     raise InputError(
         f"video_decoder {name!r}: the library is not installed; `pip install {packages}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from io import BytesIO
@@ -9,6 +10,7 @@ from io import BytesIO
 import numpy as np
 
 from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
+from src.datasets.decoding.formats import described_content, has_video_signature
 from src.datasets.decoding.pyav_decoder import PyAVDecoder
 
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
@@ -21,8 +23,9 @@ class DecordDecoder:
     off, it returns other frames than those asked for; PyAV does not.
 
     Args:
-        check: Looks at a file first, by PyAV, and raises VideoReadError for what decord must not be
-            given: it ends the whole process where a damaged header declares billions of frames.
+        check: Looks at a file first and raises VideoReadError for what decord must not be given: it
+            follows playlists, and ends the whole process where a damaged header declares billions
+            of frames. None: without PyAV, only the file's first bytes are looked at.
     """
 
     def __init__(self, check: Callable[[Video], None] | None = None) -> None:
@@ -41,9 +44,11 @@ class DecordDecoder:
 
         if self.check is not None:
             self.check(video)
+        if not has_video_signature(video):
+            raise VideoReadError(f"decord: no video: the file holds {described_content(video)}")
         decord.logging.set_level(decord.logging.QUIET)
         try:
-            source = BytesIO(video) if isinstance(video, bytes) else str(video)
+            source = BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
             reader = decord.VideoReader(source, width=width, height=height, num_threads=1)
             num_video_frames = len(reader)
         # decord raises its own error for bad content and RuntimeError for what it cannot open.

@@ -15,20 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from src.datasets.decoding.containers import OpenVideo, open_video
 from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.packet import Packet
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 _LIKE_DECORD = "BILINEAR"
 """Mean distance from decord 0.6 on 26 real clips: median 0.2 grey levels, with bicubic 1.2.
@@ -75,10 +73,12 @@ class PyAVDecoder:
         return frames.complete()
 
 
-def check_declared_length(video: Video) -> None:
-    """VideoReadError where the file's header declares more frames than the file has bytes.
+def check_for_others(video: Video) -> None:
+    """VideoReadError for what other libraries must not be given.
 
-    Other libraries trust such a number and ask for memory for it; it takes 0.2 ms to look first.
+    That is a file that is no video or leads to other files, and one whose header declares more
+    frames than the file has bytes: they trust such a number and ask for memory for it. It takes
+    0.2 ms to look first.
     """
     with _open_video(video) as opened:
         num_bytes = len(video) if isinstance(video, bytes) else video.stat().st_size
@@ -88,32 +88,26 @@ def check_declared_length(video: Video) -> None:
             )
 
 
-class _OpenVideo(NamedTuple):
-    """A file's main video stream, to be decoded in one thread."""
+def _packets_of(opened: OpenVideo) -> Iterator[Packet]:
+    """The stream's packets in file order; a file cut short or damaged just ends early.
 
-    container: InputContainer
-    stream: VideoStream
+    Raises:
+        av.error.FFmpegError: the disk, or the memory, is to blame and not the file.
+    """
+    import av
 
-    def packets(self) -> Iterator[Packet]:
-        """The stream's packets in file order; a file cut short or damaged just ends early.
-
-        Raises:
-            av.error.FFmpegError: the disk, or the memory, is to blame and not the file.
-        """
-        import av
-
-        demuxed = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(demuxed, None)
-            except av.error.FFmpegError as error:
-                if isinstance(error, OSError | MemoryError):
-                    raise
-                return
-            if packet is None:
-                return
-            if packet.size:
-                yield packet
+    demuxed = opened.container.demux(opened.stream)
+    while True:
+        try:
+            packet = next(demuxed, None)
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError | MemoryError):
+                raise
+            return
+        if packet is None:
+            return
+        if packet.size:
+            yield packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +207,9 @@ class _WantedFrames:
         return self.pixels
 
 
-def _index_packets(opened: _OpenVideo) -> _PacketIndex:
+def _index_packets(opened: OpenVideo) -> _PacketIndex:
     infos, kept, num_bytes = [], [], 0
-    for packet in opened.packets():
+    for packet in _packets_of(opened):
         infos.append(_PacketInfo(packet.pts, packet.is_keyframe, not packet.is_discard))
         num_bytes += packet.size
         if num_bytes <= _MOST_KEPT_BYTES:
@@ -227,14 +221,14 @@ def _index_packets(opened: _OpenVideo) -> _PacketIndex:
 
 
 def _read_by_time(
-    video: Video, opened: _OpenVideo, index: _PacketIndex, frames: _WantedFrames
+    video: Video, opened: OpenVideo, index: _PacketIndex, frames: _WantedFrames
 ) -> None:
     """Decode the frames by their times; one that does not come out stays missing."""
     if index.kept is not None:
         _decode_needed(opened.stream.codec_context, index, index.kept, frames)
         return
     with _open_video(video) as again:
-        _decode_needed(again.stream.codec_context, index, again.packets(), frames)
+        _decode_needed(again.stream.codec_context, index, _packets_of(again), frames)
 
 
 def _decode_needed(
@@ -278,7 +272,7 @@ def _read_in_order(video: Video, wanted: np.ndarray, scaler: _Scaler) -> tuple[_
     frames = _WantedFrames(wanted.tolist(), scaler)
     num_decoded = 0
     with _open_video(video) as opened:
-        for packet in chain(opened.packets(), [None]):
+        for packet in chain(_packets_of(opened), [None]):
             for frame in _decode(opened.stream.codec_context, packet):
                 frames.put(num_decoded, frame)
                 num_decoded += 1
@@ -286,18 +280,12 @@ def _read_in_order(video: Video, wanted: np.ndarray, scaler: _Scaler) -> tuple[_
 
 
 @contextmanager
-def _open_video(video: Video) -> Iterator[_OpenVideo]:
+def _open_video(video: Video) -> Iterator[OpenVideo]:
     import av
-    from av.video.stream import VideoStream
 
-    source = BytesIO(video) if isinstance(video, bytes) else str(video)
     try:
-        with av.open(source, mode="r", metadata_errors="ignore") as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, VideoStream) or stream.codec_context is None:
-                raise VideoReadError("PyAV: no video stream that can be decoded")
-            stream.codec_context.thread_count = 1
-            yield _OpenVideo(container, stream)
+        with open_video(video) as opened:
+            yield opened
     except av.error.FFmpegError as error:
         raise VideoReadError(f"PyAV: {error.strerror}") from error
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 
 import numpy as np
 
 from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
+from src.datasets.decoding.formats import described_content, has_video_signature
+from src.datasets.decoding.pyav_decoder import PyAVDecoder
 from src.errors import InputError
 
 _REMEDY = (
@@ -25,21 +29,34 @@ class TorchCodecDecoder:
     frames where the rate varies, and was no quicker on real clips. With B-frames, open groups of
     pictures and MPEG-TS can end with an error, and AVI gives other frames than those asked for;
     PyAV reads them all.
+
+    Args:
+        check: Looks at a file first, as of ``DecordDecoder``.
     """
+
+    def __init__(self, check: Callable[[Video], None] | None = None) -> None:
+        self.check = check
 
     def load(self) -> None:
         """Import what reading calls for."""
         import torchcodec.decoders
         import torchcodec.transforms  # noqa: F401
 
+        if self.check is not None:
+            PyAVDecoder().load()
+
     def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
         """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
         from torchcodec.decoders import VideoDecoder  # optional: the other libraries are enough
         from torchcodec.transforms import Resize
 
+        if self.check is not None:
+            self.check(video)
+        if not has_video_signature(video):
+            raise VideoReadError(f"torchcodec: no video: the file holds {described_content(video)}")
         try:
             reader = VideoDecoder(
-                video if isinstance(video, bytes) else str(video),
+                video if isinstance(video, bytes) else os.path.abspath(video),
                 seek_mode="exact",
                 num_ffmpeg_threads=1,
                 transforms=[Resize((height, width))],

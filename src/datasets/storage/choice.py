@@ -7,6 +7,7 @@ from pathlib import Path
 
 from src.datasets.storage.contract import VideoStorage
 from src.datasets.storage.folder import VideoFolder
+from src.datasets.storage.listing import is_folder
 from src.datasets.storage.lmdb_videos import VideoLmdb, data_file
 from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension
 from src.datasets.storage.shard_index import shards_in
@@ -37,11 +38,11 @@ def open_videos(path: Path, *, extension: str = ".mp4") -> VideoStorage:
 
 def storage_kind(path: Path) -> str:
     """``folder``, ``lmdb`` or ``shards``; where nothing tells, ``folder``."""
-    if path.is_file():
+    if os.path.isfile(path):
         return KIND_OF_FILE.get(split_extension(path.name)[1], "folder")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return "folder"
-    if data_file(path).is_file():
+    if os.path.isfile(data_file(path)):
         return "lmdb"
     if _has_videos(path, levels=0) or not shards_in(path) or _has_videos(path, levels=_LEVELS):
         return "folder"
@@ -56,7 +57,7 @@ def _has_videos(path: Path | str, *, levels: int) -> bool:
             for entry in entries:
                 if is_hidden(entry.name):
                     continue
-                if _is_folder(entry):
+                if is_folder(entry):
                     folders.append(entry.path)
                 elif split_extension(entry.name)[1] in VIDEO_EXTENSIONS:
                     return True
@@ -65,8 +66,3 @@ def _has_videos(path: Path | str, *, levels: int) -> bool:
     if levels == 0:
         return False
     return any(_has_videos(each, levels=levels - 1) for each in sorted(folders)[:_FOLDERS])
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Also of links; those that lead nowhere, or around, are none."""
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()

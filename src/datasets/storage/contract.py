@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from src.datasets.decoding.contract import Video
+from src.errors import InputError
+
+
+class AmbiguousIdError(InputError):
+    """An id that names two videos; the message names both."""
 
 
 class VideoStorage(Protocol):
@@ -31,7 +36,8 @@ class VideoStorage(Protocol):
 
         Raises:
             VideoReadError: it is there, but cannot be read.
-            InputError: the id names two videos, or the storage is damaged.
+            AmbiguousIdError: the id names two videos.
+            InputError: the storage is damaged.
         """
         ...
 
@@ -40,7 +46,11 @@ class VideoStorage(Protocol):
         ...
 
     def listed_names(self) -> list[str]:
-        """Names of what was seen in looking for ids, for hints such as `lost_zeros`."""
+        """Names of what was seen in looking for ids, for `hint_of_missing`."""
+        ...
+
+    def unlisted(self) -> str | None:
+        """Parts that cannot be read, in which there may be videos; None if there are none."""
         ...
 
     def video_ids(self) -> list[str]:

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from src.datasets.storage.contract import AmbiguousIdError
 from src.datasets.storage.listing import Found, Listing
 from src.datasets.storage.names import (
     VIDEO_EXTENSIONS,
     folder_trouble,
     is_hidden,
+    is_open_folder,
     may_be_video,
     split_extension,
+    why_outside,
 )
 from src.errors import InputError
 
@@ -33,11 +36,11 @@ class VideoFolder:
     capitals. An id that already carries one names its file itself.
 
     Ids may name subfolders, and need not: a file that is not where its id says is looked for in all
-    subfolders.
+    subfolders. An id that leads out of the folder has no video, see `why_outside`.
     """
 
     def __init__(self, root: Path, *, extension: str = ".mp4") -> None:
-        if not root.is_dir():
+        if not is_open_folder(root):
             raise InputError(
                 f"videos: {folder_trouble(root)}; the dataset's `img` must name the folder that "
                 f"holds its videos as <video id>{extension}"
@@ -48,9 +51,11 @@ class VideoFolder:
         """Of folders, named from the root; "" is the root itself."""
         self._folders: dict[str, list[str]] | None = None
         """Name without extension -> the folders that have such a file, once all are listed."""
+        self._walked: list[str] = []
+        """All folders, each once: ids can name one in several ways."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_listings": {}, "_folders": None}
+        return self.__dict__ | {"_listings": {}, "_folders": None, "_walked": []}
 
     @property
     def described(self) -> str:
@@ -61,8 +66,10 @@ class VideoFolder:
         """A video's file, or ``None`` where the folder has none.
 
         Raises:
-            InputError: two subfolders have a file of this name.
+            AmbiguousIdError: two subfolders have a file of this name.
         """
+        if why_outside(video_id):
+            return None
         path = os.path.join(self.root, video_id + self.extension)
         if os.path.isfile(path):
             return Path(path)
@@ -76,7 +83,7 @@ class VideoFolder:
         """The ids without a file, once each, in order of first appearance.
 
         Raises:
-            InputError: two subfolders have a file of one of these names.
+            AmbiguousIdError: two subfolders have a file of one of these names.
         """
         absent = [name for name in dict.fromkeys(video_ids) if self._own_place(name) is None]
         if absent and self._folders is None and self._listing("").folders:
@@ -85,17 +92,25 @@ class VideoFolder:
 
     def listed_names(self) -> list[str]:
         """The files' names, from ``root``, in all folders that ids have been looked for in."""
-        return [os.path.join(*place) for place in self._places()]
+        return [os.path.join(*place) for place in self._places(self._listings)]
+
+    def unlisted(self) -> str | None:
+        """A folder that cannot be listed, of those that ids have been looked for in."""
+        for folder, listing in self._listings.items():
+            if listing.trouble:
+                return f"{os.path.join(self.root, folder)} cannot be listed: {listing.trouble}"
+        return None
 
     def video_files(self) -> list[str]:
         """Paths of all videos from ``root``, subfolders included, sorted."""
         self._walk()
-        return sorted(os.path.join(*place) for place in self._places() if self._is_video(place[1]))
+        places = self._places(self._walked)
+        return sorted(os.path.join(*place) for place in places if self._is_video(place[1]))
 
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted: names without extension, folders only where needed."""
         self._walk()
-        places = [place for place in self._places() if self._is_video(place[1])]
+        places = [place for place in self._places(self._walked) if self._is_video(place[1])]
         count = Counter(split_extension(name)[0] for _, name in places)
         ids = []
         for place in places:
@@ -104,9 +119,9 @@ class VideoFolder:
             ids.append(stem if is_clear else self._own_id(place))
         return sorted(ids)
 
-    def _places(self) -> Iterator[Place]:
-        for folder, listing in self._listings.items():
-            yield from ((folder, name) for name in listing.names())
+    def _places(self, folders: Iterable[str]) -> Iterator[Place]:
+        for folder in folders:
+            yield from ((folder, name) for name in self._listings[folder].names())
 
     def _is_video(self, name: str) -> bool:
         extension = split_extension(name)[1]
@@ -120,7 +135,7 @@ class VideoFolder:
         for video_id in (stem, os.path.join(folder, stem), name):
             try:
                 found = self._place(video_id)
-            except InputError:  # it names another file too
+            except AmbiguousIdError:  # it names another file too
                 continue
             if found == place:
                 return video_id
@@ -136,13 +151,15 @@ class VideoFolder:
         A folder is listed once, which on network drives is much faster than asking per video.
         """
         folder, name = os.path.split(video_id)
-        found = self._listing(folder).find(name, extension=self.extension) if name else None
+        if why_outside(video_id):
+            return None
+        found = self._listing(folder).find(name, extension=self.extension)
         return None if found is None else (folder, found.name)
 
     def _place_elsewhere(self, video_id: str) -> Place | None:
         """Where a file lies that is in another folder, below one of the name that its id names."""
         folder, name = os.path.split(video_id)
-        if not name:
+        if why_outside(video_id):
             return None
         self._walk()
         folders = self._folders or {}
@@ -161,7 +178,7 @@ class VideoFolder:
         if not found[0][0].has_known_extension:
             return None
         first, second, *_ = (os.path.join(*place) for place in best)
-        raise InputError(
+        raise AmbiguousIdError(
             f"{self.root}: video id {video_id!r} names both {first} and "
             f"{second}; give ids with their folders, or remove one of the files"
         )
@@ -180,10 +197,15 @@ class VideoFolder:
         seen = set()
         while pending:
             folder = pending.pop()
-            status = os.stat(os.path.join(self.root, folder))
+            try:
+                status = os.stat(os.path.join(self.root, folder))
+            except OSError:  # it has gone, or its parent may be listed only
+                self._listing(folder)
+                continue
             if (status.st_dev, status.st_ino) in seen:  # a link to a folder around it
                 continue
             seen.add((status.st_dev, status.st_ino))
+            self._walked.append(folder)
             listing = self._listing(folder)
             pending += [
                 os.path.join(folder, name) for name in reversed(listing.folders) if name[0] != "."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -36,21 +37,28 @@ class Listing:
         self.folders: list[str] = []
         self.files: dict[str, str | list[str]] = {}
         """Most names are of one file; a list for each would double what 200,000 of them take."""
-        self.links_to_nowhere: set[str] = set()
-        """Files that are not there, such as those that git-annex has not fetched."""
+        self.not_files: set[str] = set()
+        """Links to nowhere, such as those that git-annex has not fetched, pipes, devices."""
+        self.trouble: str | None = None
+        """Reason why the folder cannot be listed, though it is there."""
         try:
             with os.scandir(folder) as entries:
-                links = ((entry, _leads_nowhere(entry)) for entry in entries)
-                found = sorted((one.name, not lost and one.is_dir(), lost) for one, lost in links)
-        except (OSError, ValueError):  # no folder, one that must not be read, or no such name
+                found = sorted((entry.name, is_folder(entry), _is_file(entry)) for entry in entries)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return
-        for name, is_folder, is_lost in found:
-            if is_lost:
-                self.links_to_nowhere.add(name)
-            if is_folder:
+        except OSError as error:  # it must not be read, has gone meanwhile, or is a name too long
+            self.trouble = error.strerror
+            return
+        if not os.access(folder, os.X_OK):  # names can be listed, and files not be opened
+            self.trouble = os.strerror(errno.EACCES)
+            return
+        for name, holds_files, can_be_read in found:
+            if holds_files:
                 self.folders.append(name)
-            else:
-                self._add(name)
+                continue
+            if not can_be_read:
+                self.not_files.add(name)
+            self._add(name)
 
     def _add(self, name: str) -> None:
         stem = split_extension(name)[0]
@@ -63,7 +71,7 @@ class Listing:
             others.append(name)
 
     def names(self) -> Iterator[str]:
-        """All files, links to nowhere among them."""
+        """All files, and what is named like one."""
         for names in self.files.values():
             yield from _as_list(names)
 
@@ -88,7 +96,7 @@ class Listing:
 
     def _files_of(self, stem: str) -> list[str]:
         names = _as_list(self.files.get(stem))
-        return [name for name in names if name not in self.links_to_nowhere]
+        return [name for name in names if name not in self.not_files]
 
 
 def _candidates(name: str, *, extension: str) -> Iterator[str]:
@@ -98,8 +106,13 @@ def _candidates(name: str, *, extension: str) -> Iterator[str]:
         yield name + common
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Also of links; those that lead nowhere, or around, are none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
 
 
 def _as_list(names: str | list[str] | None) -> list[str]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from src.datasets.decoding.formats import described_content
+from src.user_files import NO_FILE, why_unreadable
 
 VIDEO_EXTENSIONS = (
     ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".flv", ".ts", ".3gp", ".mpg", ".mpeg",
@@ -25,9 +30,41 @@ OTHER_EXTENSIONS = frozenset({
 """Of files that lie beside videos and bear their names, but are none."""
 
 
+_OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|(^|/)\.?$|\0|[\ud800-\udc7f\udd00-\udfff]")
+"""A complete path, `..`, no name at the end, a zero character, half a character."""
+
+
 def folder_trouble(path: Path) -> str:
-    """What is wrong with a path that is no folder."""
-    return f"{path} is a file, not a folder" if path.exists() else f"folder {path} not found"
+    """What is wrong with a path that is no folder, or one that must not be listed or entered."""
+    trouble = why_unreadable(path)
+    if trouble is None:
+        return f"{path} is a file, not a folder; it holds {described_content(path)}"
+    if os.path.isdir(path):
+        return f"folder {path} cannot be read: Permission denied"
+    return f"folder {path} not found" if trouble == NO_FILE else f"{path} {trouble}"
+
+
+def is_open_folder(path: Path) -> bool:
+    """Whether a path is a folder that may be listed and entered."""
+    return os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)
+
+
+def why_outside(video_id: str) -> str | None:
+    """Reason why an id names nothing within a folder, in words that follow it; None if it may.
+
+    Links that lie in the folder are followed, wherever they lead: who has put them there wants so.
+    """
+    if _OUTSIDE.search(video_id) is None:
+        return None
+    if "\0" in video_id:
+        return "holds a zero character"
+    if video_id.startswith(("/", "\\")):
+        return "is a complete path"
+    if re.search(r"(^|[/\\])\.\.([/\\]|$)", video_id):
+        return "leads out of the folder"
+    if re.search(r"(^|/)\.?$", video_id):
+        return "names no file"
+    return "holds half a character"
 
 
 def split_extension(name: str) -> tuple[str, str]:
@@ -67,31 +104,3 @@ def tails(video_id: str) -> Iterator[str]:
     while slash >= 0:
         yield video_id[slash + 1 :]
         slash = video_id.find("/", slash + 1)
-
-
-def lost_zeros(missing: Iterable[str], names: Iterable[str]) -> str | None:
-    """A hint, where files are named as missing ids are, but with more zeros in front.
-
-    Spreadsheets and tables of numbers make 1 of 0001.
-
-    Args:
-        missing: ids without a file.
-        names: of the files that are there, as `VideoStorage.listed_names` gives them.
-    """
-    padded: dict[tuple[str, str], tuple[int, str]] = {}
-    for name in names:
-        folder, _, digits = without_video_extension(name).rpartition("/")
-        if digits.startswith("0") and digits.isdecimal():
-            found = len(digits), name
-            padded.setdefault((folder, _without_zeros(digits)), found)
-            padded.setdefault(("", _without_zeros(digits)), found)
-    for video_id in missing:
-        folder, _, digits = without_video_extension(video_id).rpartition("/")
-        length, name = padded.get((folder, _without_zeros(digits)), (0, ""))
-        if digits.isdecimal() and length > len(digits):
-            return f"the folder has {name}; have the ids lost leading zeros?"
-    return None
-
-
-def _without_zeros(digits: str) -> str:
-    return digits.lstrip("0") or "0"

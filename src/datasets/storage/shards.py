@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
+import os
 from array import array
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from src.datasets.decoding.contract import VideoReadError
+from src.datasets.storage.contract import AmbiguousIdError
+from src.datasets.storage.index_file import index_file
 from src.datasets.storage.names import tails, without_video_extension
-from src.datasets.storage.shard_index import ShardIndex, index_file, load_index, shards_in
-from src.datasets.storage.tar_members import header_mark
+from src.datasets.storage.shard_index import ShardIndex, load_index, shards_in
+from src.datasets.storage.tar_members import read_member
 from src.errors import InputError
+from src.user_files import why_unreadable
 
 
 class VideoShards:
@@ -35,7 +38,9 @@ class VideoShards:
         Raises:
             InputError: there are none.
         """
-        if not root.exists() or not shards_in(root):
+        if os.path.isfile(root) and (trouble := why_unreadable(root)):
+            raise InputError(f"videos: {root} {trouble}")
+        if not os.path.exists(root) or not shards_in(root):
             raise InputError(f"videos: there are no tar files in {root}")
         self.root = root
 
@@ -52,21 +57,20 @@ class VideoShards:
 
         Raises:
             VideoReadError: it is there, but cannot be read.
-            InputError: the id names two videos, or the shards cannot be told apart.
+            AmbiguousIdError: the id names two videos.
+            InputError: the shards have changed, or two hold the same id.
         """
         number = self._number_of(video_id)
         if number is None:
             return None
-        shard, offset, size, mark = self._index.location(number)
+        shard, member = self._index.location(number)
         try:
-            with shard.open("rb") as file:
-                file.seek(offset - tarfile.BLOCKSIZE)
-                header, data = file.read(tarfile.BLOCKSIZE), file.read(size)
+            if shard.stat().st_size < member.offset + member.size:
+                raise VideoReadError(f"{shard} has become shorter while it was in use")
+            data = read_member(shard, member)
         except OSError as error:
             raise VideoReadError(f"{shard}: {error.strerror}") from error
-        if len(data) < size:
-            raise VideoReadError(f"{shard} has become shorter while it was in use")
-        if header_mark(header) != mark:  # else another video's bytes would be taken for this one's
+        if data is None:  # else another video's bytes would be taken for this one's
             raise InputError(
                 f"{shard} has changed since it was looked through; start again, without the file "
                 f"{index_file(self.root)} if there is one: it is made anew"
@@ -77,7 +81,7 @@ class VideoShards:
         """The ids without a video, once each, in order of first appearance.
 
         Raises:
-            InputError: an id names two videos.
+            AmbiguousIdError: an id names two videos.
         """
         there = set(self._index.ids())
         return [
@@ -89,6 +93,10 @@ class VideoShards:
     def listed_names(self) -> list[str]:
         """The ids of all videos."""
         return self.video_ids()
+
+    def unlisted(self) -> str | None:
+        """Nothing: what cannot be read is an error at once."""
+        return None
 
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted."""
@@ -108,7 +116,7 @@ class VideoShards:
             found = self._below_folders(name)
             if len(found) > 1:
                 first, second = (self._index.video_id(number) for number in found[:2])
-                raise InputError(
+                raise AmbiguousIdError(
                     f"{self.root}: video id {video_id!r} names both {first} and {second}; give "
                     "ids with their folders"
                 )

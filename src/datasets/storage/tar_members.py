@@ -7,24 +7,32 @@ read; names that others wrote with dots are read as they are.
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension
+from src.datasets.decoding.formats import described_content
+from src.datasets.storage.names import VIDEO_EXTENSIONS, is_hidden, split_extension, why_outside
 from src.errors import InputError
+
+MAX_HEADER_BYTES = 1 << 15
+"""Of all headers of a member, and of what is read of one at once; a name takes a few thousand."""
+_MANY_DIGITS = re.compile(rb"\d{256}")
+DAMAGES = (tarfile.TarError, ValueError, OverflowError, RecursionError)
+"""What `tarfile` raises for headers that hold anything."""
 
 
 class Member(NamedTuple):
-    """A file in a tar file."""
+    """A file in a tar file; all in bytes."""
 
     name: str
-    offset: int  # in bytes, of its content
+    start: int  # of its headers
+    offset: int  # of its content: before its headers where it is another name of an earlier member
     size: int
-    header: int
-    """`header_mark` of the block before its content."""
 
 
 class TarContent(NamedTuple):
@@ -45,18 +53,73 @@ def member_name(video_id: str, *, extension: str) -> str:
 
 def id_of_member(name: str) -> str | None:
     """The video id that a member's name stands for; ``None`` if it is no video."""
-    while name.startswith(("/", "./")):
-        name = name[1:]
-    stem, extension = split_extension(name)
+    stem, extension = split_extension(re.sub(r"^(/|\.{1,2}/)+", "", name))
     folder, slash, last = stem.rpartition("/")
-    if extension not in VIDEO_EXTENSIONS or is_hidden(last):
+    if extension not in VIDEO_EXTENSIONS or is_hidden(last) or why_outside(stem):
         return None
     return folder + slash + last.replace("%2E", ".").replace("%25", "%")
 
 
-def header_mark(block: bytes) -> int:
-    """A number by which a member is known again: of its last header, with its name and times."""
-    return zlib.crc32(block)
+class TarReader(io.BufferedReader):
+    """A file of which `tarfile` reads headers, which may claim to be as large as they like."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read a part of a header."""
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        data = super().read(size)
+        if _MANY_DIGITS.search(data):  # in which `tarfile` searches for the square of their number
+            raise tarfile.ReadError("a header of digits")
+        return data
+
+    def content(self, offset: int, size: int) -> bytes:
+        """Bytes of a member; fewer where the file has ended before."""
+        left = os.fstat(self.fileno()).st_size - offset
+        self.seek(offset)
+        return super().read(max(0, min(size, left)))
+
+    def entries(self, *, start: int = 0) -> Iterator[tuple[tarfile.TarInfo, int]]:
+        """Members from a place on, each with the place where the next one begins."""
+        self.seek(start)
+        tar = tarfile.TarFile(fileobj=self, encoding="utf-8", errors="surrogateescape")
+        end = start
+        while (entry := tar.next()) is not None:
+            if tar.offset <= end or entry.size < 0:  # else it would be gone through for ever
+                raise tarfile.ReadError(f"a member of {entry.size} bytes")
+            end = tar.offset
+            yield entry, end
+            tar.members.clear()  # type: ignore[attr-defined] # it would keep a kilobyte of each
+
+
+def read_member(path: Path, member: Member) -> bytes | None:
+    """Read a video's bytes; None where its member is not the one that was there before.
+
+    Args:
+        path: the tar file.
+        member: where it was, named by the video's id.
+
+    Raises:
+        OSError: the tar file cannot be read.
+    """
+    with TarReader(io.FileIO(path)) as tar:
+        return tar.content(member.offset, member.size) if _is_at_its_place(tar, member) else None
+
+
+def is_member(path: Path, member: Member) -> bool:
+    """Whether a video's member is where it was before; arguments as of :func:`read_member`."""
+    with TarReader(io.FileIO(path)) as tar:
+        return _is_at_its_place(tar, member)
+
+
+def _is_at_its_place(tar: TarReader, member: Member) -> bool:
+    try:
+        entry, _ = next(tar.entries(start=member.start))
+    except (*DAMAGES, StopIteration):
+        return False
+    video_id = id_of_member(entry.name)
+    if video_id is None or member.name not in (video_id, video_id + split_extension(entry.name)[1]):
+        return False
+    return entry.islnk() or (entry.offset_data, entry.size) == (member.offset, member.size)
 
 
 def read_members(path: Path) -> TarContent:
@@ -69,48 +132,39 @@ def read_members(path: Path) -> TarContent:
         size = path.stat().st_size
         if size == 0:
             return TarContent([], 0, "it is empty")
-        with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
+        with TarReader(io.FileIO(path)) as tar:
             return _read_members(tar, path=path, size=size)
-    except (tarfile.TarError, ValueError) as error:
+    except DAMAGES as error:
         raise InputError(
-            f"{path} is no tar file ({error}); shards must be plain tar files, not compressed"
+            f"{path} is no tar file, it holds {described_content(path)} ({error}); shards must be "
+            "plain tar files, not compressed"
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_members(tar: tarfile.TarFile, *, path: Path, size: int) -> TarContent:
+def _read_members(tar: TarReader, *, path: Path, size: int) -> TarContent:
     members: list[Member] = []
     places: dict[str, Member] = {}
     end = 0
     trouble = None
     try:
-        for entry in _entries(tar):
+        for entry, next_start in tar.entries():
             if entry.islnk() and entry.linkname in places:  # another name of the same file
-                members.append(places[entry.linkname]._replace(name=entry.name))
+                place = places[entry.linkname]
+                members.append(place._replace(name=entry.name, start=entry.offset))
             elif entry.isreg() and not entry.issparse():
                 if entry.offset_data + entry.size > size:
                     trouble = f"it was cut short within {entry.name}"
                     break
-                mark = header_mark(_block_before(tar, entry.offset_data))
-                members.append(Member(entry.name, entry.offset_data, entry.size, mark))
+                members.append(Member(entry.name, entry.offset, entry.offset_data, entry.size))
                 places[entry.name] = members[-1]
-            end = tar.offset
-    except (tarfile.TarError, ValueError) as error:
+            end = next_start
+    except DAMAGES as error:
+        if not members and end == 0:
+            raise
         trouble = f"it was cut short ({error})"
     return TarContent(members, end, trouble or _trouble_at(path, end))
-
-
-def _block_before(tar: tarfile.TarFile, offset: int) -> bytes:
-    assert tar.fileobj is not None
-    tar.fileobj.seek(offset - tarfile.BLOCKSIZE)
-    return tar.fileobj.read(tarfile.BLOCKSIZE)
-
-
-def _entries(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (entry := tar.next()) is not None:
-        yield entry
-        tar.members.clear()  # type: ignore[attr-defined] # it would keep a kilobyte of each
 
 
 def _trouble_at(path: Path, end: int) -> str | None:

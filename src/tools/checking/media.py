@@ -9,7 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.datasets.storage import VideoFolder, VideoStorage, lost_zeros, open_videos
+from src.datasets.storage import (
+    AmbiguousIdError,
+    VideoFolder,
+    VideoStorage,
+    hint_of_missing,
+    open_videos,
+    why_outside,
+)
 from src.errors import InputError
 from src.tools.checking.annotated import ReadSet
 from src.tools.checking.findings import Finding, Findings
@@ -77,8 +84,11 @@ class _Storages:
         """The videos of a set that are there."""
         ids, where = data.video_ids(), str(data.source)
         missing = self._missing(storage, ids, where=where)
-        hint = lost_zeros(missing, storage.listed_names()) or ""
-        self.findings.add(Finding("missing", name, hint, where) for name in missing)
+        hint = hint_of_missing(missing, storage) or "" if missing else ""
+        self.findings.add(
+            Finding("missing", name, f"the id {why}" if (why := why_outside(name)) else hint, where)
+            for name in missing
+        )
         absent, items, ids_of = set(missing), [], defaultdict(list)
         for name in ids:
             item = None if name in absent else self.item(storage, name, data.source.extension)
@@ -93,7 +103,7 @@ class _Storages:
     def _missing(self, storage: VideoStorage, ids: Sequence[str], *, where: str) -> list[str]:
         try:
             return storage.missing(ids)
-        except InputError as error:  # two files of one name
+        except AmbiguousIdError as error:
             self.findings.add([Finding("ambiguous", str(storage.root), str(error), where)])
             return []
 
@@ -103,7 +113,7 @@ class _Storages:
         if isinstance(storage, VideoFolder):
             try:
                 found = storage.fetch(name)
-            except InputError as error:
+            except AmbiguousIdError as error:
                 self.findings.add([Finding("ambiguous", name, str(error), str(storage.root))])
                 return None
             path = found if isinstance(found, Path) else None
@@ -114,7 +124,7 @@ class _Storages:
         """All videos that a storage holds."""
         try:
             names = storage.video_ids()
-        except InputError as error:
+        except AmbiguousIdError as error:
             self.findings.add([Finding("ambiguous", str(storage.root), str(error), "")])
             return
         extension = storage.extension if isinstance(storage, VideoFolder) else ".mp4"
@@ -129,9 +139,7 @@ def _image(root: Path | None, name: str) -> Item:
     return Item(str(path), name, root, path, "", is_image=True)
 
 
-def _note_unused(
-    storages: _Storages, media: Media, findings: Findings, *, annotated: bool
-) -> None:
+def _note_unused(storages: _Storages, media: Media, findings: Findings, *, annotated: bool) -> None:
     if not annotated:
         return
     for (path, _), storage in storages.opened.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from src.datasets.decoding import Video, VideoReadError, make_decoder
-from src.datasets.images import ImageReader
+from src.datasets.images import ImageReader, open_image
 from src.datasets.sampling import frame_indices
 from src.datasets.storage import VideoStorage, open_videos
 from src.errors import InputError
@@ -117,7 +118,7 @@ def _is_lack_of_memory(error: BaseException | None) -> bool:
 
 def _look(probe: Probe, item: Item, *, sampling: Sampling, full: bool) -> None:
     video = item.path or _fetched(item)
-    if video is None or (isinstance(video, Path) and not video.exists()):
+    if video is None or (isinstance(video, Path) and not os.path.isfile(video)):
         probe.verdict, probe.reason = "missing", f"no file for it in {item.storage or Path()}"
         return
     size = len(video) if isinstance(video, bytes) else video.stat().st_size
@@ -164,13 +165,11 @@ def digest_of(video: Video, *, size: int, whole: bool = False) -> str:
 
 
 def _look_at_image(probe: Probe, item: Item, video: Video) -> None:
-    from PIL import Image
-
     frames = ImageReader(item.storage, frame_size=SMALL_SIDE, random_crop=False).read(
         item.video_id, rng=None
     )
     assert isinstance(video, Path)
-    with Image.open(video) as image:
+    with open_image(video) as image:
         probe.width, probe.height = image.size
         probe.codec = str(image.format).lower()
     _measure(probe, frames, np.zeros(1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import av
 import av.logging
 
 from src.datasets.decoding import Video, VideoReadError
+from src.datasets.decoding.containers import open_video
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -55,12 +55,7 @@ def describe(video: Video, *, full: bool) -> dict[str, Any]:
         VideoReadError: there is no video in it.
     """
     try:
-        source = io.BytesIO(video) if isinstance(video, bytes) else str(video)
-        with av.open(source, "r", metadata_errors="ignore") as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
-                raise VideoReadError("no video stream that can be decoded")
-            stream.codec_context.thread_count = 1
+        with open_video(video) as (container, stream):
             said = {
                 "container": container.format.name,
                 "codec": stream.codec_context.codec.canonical_name,

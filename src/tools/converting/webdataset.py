@@ -6,8 +6,8 @@ together. Videos are passed over, not read; they get the ids by which shards are
 
 from __future__ import annotations
 
+import io
 import json
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from src.datasets.storage.names import split_extension
-from src.datasets.storage.tar_members import id_of_member
+from src.datasets.storage.tar_members import DAMAGES, TarReader, id_of_member
 from src.errors import InputError
 from src.tools.command import counted
 from src.tools.converting.conversion import Row, write_all, write_rows
@@ -70,18 +70,21 @@ def _read_shard(shard: Path) -> tuple[dict[str, None], Texts]:
     videos: dict[str, None] = {}
     texts: Texts = {}
     try:
-        with tarfile.open(shard, "r:", encoding="utf-8", errors="strict") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte of each
+        with TarReader(io.FileIO(shard)) as archive:
+            for member, _ in archive.entries():
+                member.name.encode()  # half characters, of names that are no UTF-8, are refused
                 key = id_of_member(member.name)
                 stem, extension = split_extension(member.name)
                 text_of = id_of_member(f"{stem}.mp4") if extension in TEXTS else None
                 if key is not None:
                     videos[key] = None
-                elif text_of is not None and (file := archive.extractfile(member)) is not None:
+                elif text_of is not None and member.isreg():
+                    text = archive.content(member.offset_data, member.size)
                     where = f"{shard}: {member.name}"
-                    texts.setdefault(text_of, {})[extension] = _decoded(file.read(), where=where)
-    except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
+                    texts.setdefault(text_of, {})[extension] = _decoded(text, where=where)
+    except InputError:
+        raise
+    except (*DAMAGES, OSError) as error:
         raise InputError(
             f"{shard}: cannot be read as an uncompressed tar file ({error}); is it whole?"
         ) from error

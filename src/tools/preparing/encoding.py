@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
+from src.datasets.decoding.containers import open_video
 from src.datasets.decoding.contract import Video, VideoReadError
 from src.tools.preparing.settings import Preparation
 from src.training.writing import full_disk_ends_run
@@ -96,11 +96,7 @@ def _reason(error: Exception) -> str:
 
 
 def _prepare(video: Video, target: Path, preparation: Preparation) -> Encoded:
-    source = BytesIO(video) if isinstance(video, bytes) else str(video)
-    with av.open(source, "r", metadata_errors="ignore") as container:
-        stream = container.streams.best("video")
-        if not isinstance(stream, VideoStream) or stream.codec_context is None:
-            raise VideoReadError("no video stream that can be decoded")
+    with open_video(video) as (container, stream):
         frames = _Frames(container, stream)
         num_frames = _encode(frames, target, preparation)
     if frames.ended_by_disk and isinstance(video, Path):
@@ -148,7 +144,6 @@ class _Frames:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.container = container
         self.stream = stream
-        self.stream.codec_context.thread_count = 1
         self.time_base = stream.time_base or Fraction(1, 90_000)  # seconds
         self.rate = _frame_rate(stream)
         self.count = 0

@@ -14,6 +14,7 @@ import pytest
 
 from src.tools.check_data import main
 from src.tools.parallel import Failure
+from src.tools.video_writers import open_writer
 from tests.factories import TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
@@ -149,9 +150,7 @@ def test_videos_in_an_lmdb_are_looked_at_too(tmp_path: Path, run: Run) -> None:
     assert subjects(report, "duplicate") == ["a"]
 
 
-def test_no_file_ends_the_check(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_file_ends_the_check(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, name in enumerate(["crashes", "hangs", "locked", "sound"]):
         write_noisy_clip(tmp_path / f"videos/{name}.mp4", seed=seed)
     monkeypatch.setattr("src.tools.checking.probing.probe_item", hang_or_crash)
@@ -243,8 +242,8 @@ def test_the_console_names_what_is_wrong(
         (videos / f"{name}.mp4").write_text("no video")
     run("--videos", videos)
     out = capsys.readouterr().out
-    assert "- a: PyAV: Invalid data found when processing input\n" in out
-    assert "- b\\udcff: PyAV" in out
+    assert "- a: no video: the file holds a text\n" in out
+    assert "- b\\udcff: no video" in out
     assert "... and 1 more" in out
     assert "rows" not in out
     assert "allow_missing_videos" not in out
@@ -280,3 +279,26 @@ def test_wrong_use_is_told(
 def test_flags_that_do_not_belong_together_are_refused(flags: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(flags)
+
+
+def test_ids_that_lead_outside_are_missing_with_the_reason(tmp_path: Path, run: Run) -> None:
+    write_noisy_clip(tmp_path / "outside.mp4", seed=0)
+    write_noisy_clip(tmp_path / "videos/a.mp4", seed=1)
+    (tmp_path / "a.csv").write_text("video_id,caption\na,noise\n../outside,more noise\n")
+    code, report = run("--videos", tmp_path / "videos", "--annotations", tmp_path / "a.csv")
+    assert code == 1
+    (found,) = report["findings"]["missing"]["items"]
+    assert (found["subject"], found["told"]) == ("../outside", "the id leads out of the folder")
+    assert report["summary"]["videos"] == 1
+
+
+def test_a_damaged_lmdb_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_writer(tmp_path / "db", "lmdb") as writer:
+        writer.put("a", bytes(100))
+    with (tmp_path / "db/data.mdb").open("rb+") as file:
+        file.seek(2 * 4096 + 10)
+        file.write(b"\xff" * 6)
+    flags = ["--videos", str(tmp_path / "db"), "--output", str(tmp_path / "check")]
+    assert main(flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: videos: {tmp_path}/db/data.mdb is damaged (")
