@@ -8,16 +8,15 @@ what each kind has more than the first one, seed by seed.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from src.errors import InputError
-from src.tools.command import exit_code_of
+from src.tools.command import exit_code_of, path_flag, run_command
 from src.tools.results import markdown_table
+from src.user_files import UnreadableFileError, read_json
 
 Scores = dict[str, Any]
 
@@ -55,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _kinds(runs: Sequence[Sequence[str]]) -> dict[str, list[Path]]:
     """Name of each kind -> its folders, from the values of the flag."""
-    kinds = {name: [Path(folder) for folder in folders] for name, *folders in runs}
+    try:
+        kinds = {name: [path_flag(folder) for folder in folders] for name, *folders in runs}
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--runs: {error}") from error
     if len(kinds) < len(runs):
         raise InputError("--runs: two kinds have the same name")
     return kinds
@@ -116,10 +118,12 @@ def measured(folder: Path) -> dict[str, float]:
 def _read_scores(path: Path) -> dict[str, float]:
     """What one evaluation measured: measure -> percent."""
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        scores = read_json(path)
         measures = ANSWERING_MEASURES if "overall_acc" in scores else RETRIEVAL_MEASURES
         return {name: float(measure(scores)) for name, measure in measures.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UnreadableFileError:
+        raise
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(
             f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate"
             " the run anew"
@@ -169,4 +173,4 @@ def _spread(values: Sequence[float], *, sign: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

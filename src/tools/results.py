@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,9 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from src.errors import InputError
-from src.tools.command import exit_code_of, positive
+from src.tools.command import exit_code_of, path_flag, positive
+from src.training.writable import check_output_file
+from src.user_files import UnreadableFileError, read_json
 
 Record = TypeVar("Record")
 
@@ -25,11 +26,11 @@ def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, pictu
         picture: name of the PNG, where none is given.
     """
     add = parser.add_argument
-    add("--output_dir", type=Path, default=output_dir, help="of a run with results")
-    add("--results_dir", type=Path, help="else the newest in output_dir")
-    add("--videos", type=Path, help="folder, LMDB or tar shards, else as the evaluation noted")
+    add("--output_dir", type=path_flag, default=output_dir, help="of a run with results")
+    add("--results_dir", type=path_flag, help="else the newest in output_dir")
+    add("--videos", type=path_flag, help="folder, LMDB or tar shards, else as the evaluation noted")
     add("--num_frames", type=positive, default=8, help="frames shown per clip, evenly spaced")
-    add("--picture", type=Path, help=f"the PNG to write, else {picture} in output_dir")
+    add("--picture", type=path_flag, help=f"the PNG to write, else {picture} in output_dir")
 
 
 def run_picture_tool(
@@ -45,10 +46,22 @@ def run_picture_tool(
     path = flags.picture or flags.output_dir / picture
 
     def work() -> None:
+        check_picture(path)
         save_picture(draw(flags), path)
         print(f"picture: {path}")
 
     return exit_code_of(work)
+
+
+def check_picture(path: Path) -> None:
+    """Check, before it is drawn, that a picture can be written where ``--picture`` says.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    check_output_file(path, named_by="--picture")
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"--picture: {path}: pictures end in .png or .jpg; name one that does")
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
@@ -60,7 +73,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
-    except (OSError, ValueError) as error:  # ValueError: Pillow knows no such ending
+    except OSError as error:
         raise InputError(f"cannot write {path}: {error}; give another --picture") from error
 
 
@@ -93,8 +106,10 @@ def read_records(
         InputError: if the file holds something else.
     """
     try:
-        return [parse(record) for record in json.loads(results.read_text(encoding="utf-8"))]
-    except (ValueError, KeyError, TypeError) as error:
+        return [parse(record) for record in read_json(results)]
+    except UnreadableFileError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{results} is no list of {noun}: {error!r}") from error
 
 
@@ -106,8 +121,8 @@ def recorded_path(results: Path, key: str, *, flag: str) -> Path:
     """
     scores = results.with_name("scores.json")
     try:
-        return Path(json.loads(scores.read_text(encoding="utf-8"))["protocol"][key])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Path(read_json(scores)["protocol"][key])
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{scores} does not tell what was evaluated: give {flag}") from error
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.tools.command import exit_code_of
+from src.tools.command import exit_code_of, path_flag, run_command
 from src.tools.results import markdown_table
+from src.user_files import UnreadableFileError, read_json
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--output_dir",
-        type=Path,
+        type=path_flag,
         required=True,
         nargs="+",
         help="of a run with results; several are shown side by side",
@@ -59,7 +59,7 @@ def results_tables(output_dirs: Sequence[Path]) -> str:
     retrieval: dict[Path, Scores] = {}
     answering: dict[tuple[str, str], dict[Path, Scores]] = defaultdict(dict)
     for folder in [folder for output_dir in output_dirs for folder in _evaluations(output_dir)]:
-        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        scores = _read_scores(folder / "scores.json")
         if "overall_acc" in scores:
             answering[_questions(scores)][folder] = scores
         else:
@@ -70,6 +70,30 @@ def results_tables(output_dirs: Sequence[Path]) -> str:
         if lost := _lost_questions(scores_of):
             tables.append(lost)
     return "\n\n".join(tables)
+
+
+def _read_scores(path: Path) -> Scores:
+    """The scores of an evaluation, if they are fit for the tables.
+
+    Raises:
+        InputError: the file cannot be read, or something is missing in it.
+    """
+    try:
+        scores = read_json(path)
+        if "overall_acc" in scores:
+            _answers_table({path: scores})
+            _lost_questions({path: scores})
+            _questions(scores)
+        else:
+            _retrieval_table({path: scores}, output_dirs=[path.parent, path.parent])
+    except UnreadableFileError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate "
+            "the run anew"
+        ) from error
+    return scores
 
 
 def _evaluations(output_dir: Path) -> list[Path]:
@@ -154,4 +178,4 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

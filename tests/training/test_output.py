@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from src.errors import InputError
-from src.training.output import (
-    OutputFolder,
-    check_output_folder,
-    read_stored,
-    run_of,
-)
+from src.training.output import OutputFolder, read_stored, run_of
+from src.training.writable import check_output_folder
 
 
 @pytest.fixture
