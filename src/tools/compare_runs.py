@@ -15,8 +15,7 @@ from typing import Any
 
 from src.errors import InputError
 from src.tools.command import exit_code_of, path_flag, run_command
-from src.tools.results import markdown_table
-from src.user_files import UnreadableFileError, read_json
+from src.tools.results import markdown_table, read_scores
 
 Scores = dict[str, Any]
 
@@ -117,17 +116,12 @@ def measured(folder: Path) -> dict[str, float]:
 
 def _read_scores(path: Path) -> dict[str, float]:
     """What one evaluation measured: measure -> percent."""
-    try:
-        scores = read_json(path)
+
+    def measured_in(scores: Scores) -> dict[str, float]:
         measures = ANSWERING_MEASURES if "overall_acc" in scores else RETRIEVAL_MEASURES
         return {name: float(measure(scores)) for name, measure in measures.items()}
-    except UnreadableFileError:
-        raise
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(
-            f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate"
-            " the run anew"
-        ) from error
+
+    return read_scores(path, measured_in)
 
 
 def _check_numbers(folders: Mapping[str, Sequence[Path]]) -> None:

@@ -12,9 +12,10 @@ from PIL import Image
 from src.errors import InputError
 from src.tools.command import exit_code_of, path_flag, positive
 from src.training.writable import check_output_file
-from src.user_files import UnreadableFileError, read_json
+from src.user_files import UnreadableFileError, read_json, why_unreadable
 
 Record = TypeVar("Record")
+Result = TypeVar("Result")
 
 
 def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, picture: str) -> None:
@@ -61,7 +62,7 @@ def check_picture(path: Path) -> None:
     """
     check_output_file(path, named_by="--picture")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise InputError(f"--picture: {path}: pictures end in .png or .jpg; name one that does")
+        raise InputError(f"cannot write {path}: pictures end in .png; give another --picture")
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
@@ -111,6 +112,27 @@ def read_records(
         raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{results} is no list of {noun}: {error!r}") from error
+
+
+def read_scores(path: Path, use: Callable[[Any], Result]) -> Result:
+    """What is made of the scores of an evaluation.
+
+    Args:
+        path: their file.
+        use: makes it.
+
+    Raises:
+        InputError: the file cannot be read, or something is missing in it.
+    """
+    if reason := why_unreadable(path):
+        raise UnreadableFileError(path, reason)
+    try:
+        return use(read_json(path))
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate"
+            " the run anew"
+        ) from error
 
 
 def recorded_path(results: Path, key: str, *, flag: str) -> Path:

@@ -16,8 +16,7 @@ from typing import Any
 
 from src.errors import InputError
 from src.tools.command import exit_code_of, path_flag, run_command
-from src.tools.results import markdown_table
-from src.user_files import UnreadableFileError, read_json
+from src.tools.results import markdown_table, read_scores
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
@@ -73,27 +72,18 @@ def results_tables(output_dirs: Sequence[Path]) -> str:
 
 
 def _read_scores(path: Path) -> Scores:
-    """The scores of an evaluation, if they are fit for the tables.
+    """The scores of an evaluation, of which tables can be made."""
 
-    Raises:
-        InputError: the file cannot be read, or something is missing in it.
-    """
-    try:
-        scores = read_json(path)
+    def tried(scores: Scores) -> Scores:
         if "overall_acc" in scores:
+            _questions(scores)
             _answers_table({path: scores})
             _lost_questions({path: scores})
-            _questions(scores)
         else:
-            _retrieval_table({path: scores}, output_dirs=[path.parent, path.parent])
-    except UnreadableFileError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise InputError(
-            f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate "
-            "the run anew"
-        ) from error
-    return scores
+            _retrieval_table({path: scores}, output_dirs=[])
+        return scores
+
+    return read_scores(path, tried)
 
 
 def _evaluations(output_dir: Path) -> list[Path]:

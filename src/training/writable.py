@@ -35,20 +35,13 @@ def check_output_folder(
         InputError: it cannot be, or something else is in the way of a file.
         RunError: the disk is full.
     """
-    appended = tuple(appended)
-    files = [root / "file"]
-    for pattern in (*patterns, *appended):
+    appended = [root / name for name in appended]
+    files = [root / "file", *appended]
+    for pattern in patterns:
         files += [root / pattern.replace("*", "0"), *root.glob(pattern)]
-    for file in files:
-        reason = _folder_trouble(file.parent, names=[file.name, temporary_of(file).name])
-        for path in (file, temporary_of(file)):
-            reason = reason or _file_trouble(path)
-        if reason is None and any(file == root / name for name in appended):
-            reason = _appending_trouble(file)
-        if reason is not None:
-            raise _refusal(root, reason, named_by=named_by)
-    if tries:
-        _try(root, named_by=named_by)
+    reasons = filter(None, [*map(_trouble, files), *map(_appending_trouble, appended)])
+    if reason := next(reasons, None) or (_trial_trouble(root, root) if tries else None):
+        raise InputError(f"{named_by}: {root}: {reason}. Change that, or give another {named_by}.")
 
 
 def check_output_file(path: Path, *, named_by: str) -> None:
@@ -62,9 +55,8 @@ def check_output_file(path: Path, *, named_by: str) -> None:
         InputError: it cannot.
         RunError: the disk is full.
     """
-    if reason := _file_trouble(path):
-        raise _refusal(path, reason, named_by=named_by)
-    check_output_folder(path.parent, patterns=[path.name], named_by=named_by)
+    if reason := _trouble(path) or _trial_trouble(path.parent, path):
+        raise InputError(f"cannot write {path}: {reason}; give another {named_by}")
 
 
 def check_space(root: Path, *, num_bytes: int) -> None:
@@ -78,8 +70,11 @@ def check_space(root: Path, *, num_bytes: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _refusal(path: Path, reason: str, *, named_by: str) -> InputError:
-    return InputError(f"{named_by}: {path}: {reason}")
+def _trouble(file: Path) -> str | None:
+    """Reason why a file cannot be written in place of what is there, by way of a temporary one."""
+    names = (file, temporary_of(file))
+    reason = _folder_trouble(file.parent, names=[path.name for path in names])
+    return reason or next(filter(None, map(_file_trouble, names)), None)
 
 
 def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
@@ -87,7 +82,7 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
     try:
         path = folder.absolute()
     except OSError as error:
-        return f"the current folder cannot be read: {reason_of(error)}. Go to another one."
+        return f"the current folder cannot be read ({reason_of(error)})"
     chain = [*reversed(path.parents), path]
     there = [part for part in chain if os.path.lexists(part)]
     nearest = there[-1]
@@ -95,12 +90,9 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
     if not os.path.isdir(nearest):
         is_link = os.path.islink(nearest) and not os.path.exists(nearest)
         what = "is a link to a folder that does not exist" if is_link else "is not a folder"
-        return f"{nearest} {what}. Name another one, or remove that."
+        return f"{nearest} {what}"
     if not os.access(nearest, os.W_OK | os.X_OK):
-        return (
-            f"the folder {nearest} cannot be written to. Name another one, or change its "
-            "permissions."
-        )
+        return f"the folder {nearest} cannot be written to"
     for name in (*missing, *names):
         try:
             os.lstat(nearest / name)
@@ -108,7 +100,7 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
             continue
         except OSError as error:
             shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
-            return f"{nearest / shown} cannot be made: {reason_of(error)}. Name another one."
+            return f"{nearest / shown} cannot be made ({reason_of(error)})"
     return None
 
 
@@ -118,28 +110,35 @@ def _file_trouble(path: Path) -> str | None:
         mode = os.stat(path).st_mode
     except OSError:  # a folder in its way, or a link to nowhere
         is_link = os.path.islink(path)
-        return f"{path} is a link to a file that does not exist. Remove it." if is_link else None
+        return f"{path} is a link to a file that does not exist" if is_link else None
     if stat.S_ISREG(mode):
         return None
-    return f"{path} {why_unreadable(path)}. Name another one, or remove that."
+    return f"{path} {why_unreadable(path)}"
 
 
 def _appending_trouble(path: Path) -> str | None:
     if not path.exists() or os.access(path, os.R_OK | os.W_OK):
         return None
-    return f"{path} cannot be written to. Change its permissions, or name another one."
+    return f"{path} cannot be written to"
 
 
-def _try(root: Path, *, named_by: str) -> None:
-    folder = next(path for path in (root, *root.absolute().parents) if path.is_dir())
+def _trial_trouble(root: Path, path: Path) -> str | None:
+    """Reason why no file can be made in a folder, or in the one that it will be made in.
+
+    Args:
+        root: the folder.
+        path: what shall be written, for the message of a full disk.
+    """
+    absolute = root.absolute()
+    folder = next(parent for parent in (absolute, *absolute.parents) if parent.is_dir())
     try:
-        with full_disk_ends_run(root), tempfile.TemporaryFile(dir=folder) as file:
+        with full_disk_ends_run(path), tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        reason = f"no file can be made in {folder}: {reason_of(error)}. Name another one."
-        raise _refusal(root, reason, named_by=named_by) from error
+        return f"no file can be made in {folder} ({reason_of(error)})"
+    return None
 
 
 _SHOWN = 40  # characters of a name that is too long
