@@ -18,6 +18,8 @@ from src.training.output import OutputFolder, changed_keys, read_stored, run_of
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
 from src.user_files import why_unreadable
 
+_REMEDY = "Correct these paths, or see to it that the files are there and may be read."
+
 
 class SetFiles(NamedTuple):
     """Where the parts of a set are; an image's path can be complete without a folder."""
@@ -138,7 +140,7 @@ def _with_origin(problems: list[str], resolved: Resolved[Any], flag: str) -> lis
 
 def _report(problems: Iterable[str]) -> None:
     if lines := list(problems):
-        raise InputError("\n".join([*lines, "Correct these paths, or put the data there."]))
+        raise InputError("\n".join([*lines, _REMEDY]))
 
 
 def _missing_sets(sets: Iterable[SetFiles]) -> list[str]:

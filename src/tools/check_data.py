@@ -16,7 +16,7 @@ from pathlib import Path
 
 from src.configs.kinds import CONFIGS
 from src.errors import FAILURE_EXIT_CODE, InputError
-from src.tools.command import exit_code_of, not_negative, path_flag, positive, run_command
+from src.tools.command import any_path_flag, exit_code_of, not_negative, positive, run_command
 
 DEFAULT_OUTPUT = Path("output/data_check")
 
@@ -52,12 +52,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--config", type=path_flag, help="of pretraining or of any task: all its sets"
+        "--config", type=any_path_flag, help="of pretraining or of any task: all its sets"
     )
-    what.add_argument("--videos", type=path_flag, help="folder, LMDB or shards: all videos in it")
+    what.add_argument(
+        "--videos", type=any_path_flag, help="folder, LMDB or shards: all videos in it"
+    )
     add(
         "--annotations",
-        type=path_flag,
+        type=any_path_flag,
         nargs="+",
         default=[],
         help="with --videos: what names them",
@@ -65,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kind", choices=CONFIGS, help="what --config is of (default: as its keys tell)")
     add(
         "--output",
-        type=path_flag,
+        type=any_path_flag,
         default=DEFAULT_OUTPUT,
         help=f"folder (default: {DEFAULT_OUTPUT})",
     )

@@ -130,16 +130,22 @@ class DefaultsShown(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def path_flag(text: str) -> Path:
-    """A flag's value: a path, in which ``~`` is a home folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
+    """A flag's value: a path that JSON files can name."""
     try:
         text.encode()
-        return Path(text).expanduser()
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(
             f"{printable(text)} is not UTF-8; rename it, or name a link to it"
         ) from None
+    return any_path_flag(text)
+
+
+def any_path_flag(text: str) -> Path:
+    """A flag's value: a path, in which ``~`` is a home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        return Path(text).expanduser()
     except RuntimeError:
         raise argparse.ArgumentTypeError(f"{text}: there is no such home folder") from None
 
