@@ -42,12 +42,16 @@ def console() -> Iterator[None]:
     """Context in which a program prints: characters that cannot be shown are shown escaped.
 
     Raises:
-        OSError: what was printed is not all in the file that standard output leads to. A reader
-            that has left is no error.
+        OSError: the current folder is gone, which libraries do not survive; or what was printed is
+            not all in the file that standard output leads to. A reader that has left is no error.
     """
     _open_closed()
     output = _opened("stdout")
     _opened("stderr")
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "the current folder") from error
     try:
         yield
     except SystemExit as end:

@@ -17,7 +17,7 @@ from src.build.training import (
 from src.evaluation.running import lively
 from src.training.output import APPENDED, WRITTEN_IN_TRAINING, OutputFolder
 from src.training.seeding import seed_everything
-from src.training.writable import check_output_folder
+from src.training.writable import check_output_folder, check_space
 
 
 def check_run(recipe: Recipe[Any, Any]) -> None:
@@ -73,6 +73,8 @@ def train(
             config, task, data=data, validation=validation, plan=plan, output=output,
             reporter=reporter, engine=engine,
         )  # fmt: skip
+        if not config.dry_run:
+            check_space(output.root, num_bytes=_bytes_of_first_files(model))
         sets = [*data.description, *recipe.describe(validation), *tested_on]
         log_summary(config, model, sets=sets, plan=plan, engine=engine)
         if config.dry_run:
@@ -80,3 +82,9 @@ def train(
         else:
             trainer.fit()
     return model, output
+
+
+def _bytes_of_first_files(model: nn.Module) -> int:
+    """What a checkpoint and a restore file take at least: the latter has averages of gradients."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    return 2 * weights + sum(one.nbytes for one in model.parameters() if one.requires_grad)

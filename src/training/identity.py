@@ -11,13 +11,13 @@ from src.datasets.annotations import sha256_of
 
 HASHES_KEY = "annotations_sha256"
 """Config key of a file (dotted in sets) -> SHA-256; earlier versions stored it by path."""
-_WEIGHTS = ("e2e_weights_path", "visual_weights_path", "bert_weights_path", "teacher_weights_path")
+WEIGHTS = ("e2e_weights_path", "visual_weights_path", "bert_weights_path", "teacher_weights_path")
 _PATH = re.compile(
     r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?"
     r"|tokenizer_dir|model_config|visual_model_cfg|ans2label_path|entity_file_path|"
-    + "|".join(_WEIGHTS)
+    + "|".join(WEIGHTS)
 )
-_NOT_NEEDED = tuple(f"{HASHES_KEY}.{key}" for key in ("tokenizer_dir", *_WEIGHTS))
+_NOT_NEEDED = tuple(f"{HASHES_KEY}.{key}" for key in ("tokenizer_dir", *WEIGHTS))
 """Hashes that earlier versions have not stored, or of files that a restore file makes needless."""
 
 
@@ -70,7 +70,7 @@ def changed_values(before: Identity, now: Identity) -> list[str]:
     values, others = dict(before.values), dict(now.values)
     for key in before.paths.keys() ^ now.paths.keys():  # null is no path
         (values if key in before.paths else others)[key] = {**before.paths, **now.paths}[key]
-    for key in _WEIGHTS:
+    for key in WEIGHTS:
         if _are_other_files(before.paths.get(key), now.paths.get(key)):
             values[key], others[key] = before.paths[key], now.paths[key]
     return [

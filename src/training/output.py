@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.training.identity import HASHES_KEY, changed_values, identity_of, moved_paths
+from src.training.identity import HASHES_KEY, WEIGHTS, changed_values, identity_of, moved_paths
 from src.training.locking import RunLock
 from src.training.writing import temporary_of, write_atomically, write_json
 from src.user_files import JsonError, UnreadableFileError, read_json
@@ -124,7 +124,8 @@ class OutputFolder:
             write_json(self.args, dict(arguments))
         elif moved:
             logger.info("other paths than before:\n%s", "\n".join(moved.values()))
-            keys = {HASHES_KEY, *(key.partition(".")[0] for key in moved)}
+            # What the run began with stays on record.
+            keys = {HASHES_KEY, *(key.partition(".")[0] for key in moved)} - {*WEIGHTS}
             new = {key: value for key, value in arguments.items() if key in keys}
             write_json(self.args, {**_read_object(self.args), **new})
 

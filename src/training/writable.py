@@ -4,21 +4,30 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.errors import InputError
-from src.training.writing import free_bytes, full_disk_ends_run, temporary_of
+from src.training.writing import (
+    REMEDIES,
+    FullDiskError,
+    free_bytes,
+    free_files,
+    full_disk_ends_run,
+    temporary_of,
+)
 from src.user_files import reason_of, why_unreadable
 
 _PROBE_BYTES = 1 << 16  # small files of a run take as much
+_SHOWN = 200  # characters of a path
+_NUM_FILES = 32  # that a run makes at least, folders included, and temporary ones
 
 
 def check_output_folder(
     root: Path,
     *,
-    patterns: Iterable[str] = (),
-    appended: Iterable[str] = (),
+    patterns: Sequence[str] = (),
+    appended: Sequence[str] = (),
     named_by: str = "output_dir",
     tries: bool = True,
 ) -> None:
@@ -35,13 +44,16 @@ def check_output_folder(
         InputError: it cannot be, or something else is in the way of a file.
         RunError: the disk is full.
     """
-    appended = [root / name for name in appended]
-    files = [root / "file", *appended]
-    for pattern in patterns:
-        files += [root / pattern.replace("*", "0"), *root.glob(pattern)]
-    reasons = filter(None, [*map(_trouble, files), *map(_appending_trouble, appended)])
-    if reason := next(reasons, None) or (_trial_trouble(root, root) if tries else None):
-        raise InputError(f"{named_by}: {root}: {reason}. Change that, or give another {named_by}.")
+    there = [root / name for name in appended]
+    files = [root / "file", *there, *(root / pattern.replace("*", "0") for pattern in patterns)]
+    reason = next(filter(None, map(_trouble, files)), None)
+    if reason is None:
+        found = [file for pattern in patterns for file in root.glob(pattern)]
+        reasons = filter(None, [*map(_trouble, found), *map(_appending_trouble, there)])
+        reason = next(reasons, None) or (_trial_trouble(root, root) if tries else None)
+    if reason is not None:
+        remedy = f"Change that, or give another {named_by}."
+        raise InputError(f"{named_by}: {_shortened(root)}: {reason}. {remedy}")
 
 
 def check_output_file(path: Path, *, named_by: str) -> None:
@@ -56,18 +68,28 @@ def check_output_file(path: Path, *, named_by: str) -> None:
         RunError: the disk is full.
     """
     if reason := _trouble(path) or _trial_trouble(path.parent, path):
-        raise InputError(f"cannot write {path}: {reason}; give another {named_by}")
+        raise InputError(f"cannot write {_shortened(path)}: {reason}; give another {named_by}")
 
 
 def check_space(root: Path, *, num_bytes: int) -> None:
-    """Check that a disk has room for what a run must write.
+    """Check that a disk has room for what a run must write first.
+
+    Args:
+        root: the output folder.
+        num_bytes: of the first checkpoint and restore file, at least.
 
     Raises:
         RunError: it has not.
     """
-    with full_disk_ends_run(root, num_bytes=num_bytes):
-        if 0 < free_bytes(root) < num_bytes:  # some network file systems report 0
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    free, num_files = free_bytes(root), free_files(root)
+    problem = ""
+    if 0 < free < num_bytes:  # some network file systems report 0
+        problem = f"{free:,} bytes are free there, the first checkpoint and restore file need at "
+        problem += f"least {num_bytes:,}"
+    elif num_files is not None and 0 < num_files < _NUM_FILES:
+        problem = f"only {num_files} more files can be made there (inodes)"
+    if problem:
+        raise FullDiskError(f"output_dir: {root}: {problem}.", REMEDIES[errno.ENOSPC])
 
 
 def _trouble(file: Path) -> str | None:
@@ -79,10 +101,7 @@ def _trouble(file: Path) -> str | None:
 
 def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
     """Reason why files cannot be made in a folder that may have to be made itself."""
-    try:
-        path = folder.absolute()
-    except OSError as error:
-        return f"the current folder cannot be read ({reason_of(error)})"
+    path = folder.absolute()
     chain = [*reversed(path.parents), path]
     there = [part for part in chain if os.path.lexists(part)]
     nearest = there[-1]
@@ -93,15 +112,20 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
         return f"{nearest} {what}"
     if not os.access(nearest, os.W_OK | os.X_OK):
         return f"the folder {nearest} cannot be written to"
-    for name in (*missing, *names):
+    # Where a folder is missing, the system says so before it looks at the names that follow.
+    for made in [nearest / name for name in (*missing, *names)] + [path / name for name in names]:
         try:
-            os.lstat(nearest / name)
+            os.lstat(made)
         except FileNotFoundError:
             continue
         except OSError as error:
-            shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
-            return f"{nearest / shown} cannot be made ({reason_of(error)})"
+            return f"{_shortened(made)} cannot be made ({reason_of(error)})"
     return None
+
+
+def _shortened(path: Path) -> str:
+    shown = str(path)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
 def _file_trouble(path: Path) -> str | None:
@@ -139,6 +163,3 @@ def _trial_trouble(root: Path, path: Path) -> str | None:
     except OSError as error:
         return f"no file can be made in {folder} ({reason_of(error)})"
     return None
-
-
-_SHOWN = 40  # characters of a name that is too long

@@ -169,18 +169,28 @@ def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[
         if error.errno not in REMEDIES:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         needed = "" if num_bytes is None else f", the file needs at least {num_bytes:,}"
+        left = ", but no more files can be made (inodes)" if free_files(path) == 0 else needed
         raise FullDiskError(
-            f"{path}: cannot be written: {os.strerror(error.errno)}. {free_bytes(path):,} bytes "
-            f"are free there{needed}.",
+            f"{path}: cannot be written: {os.strerror(error.errno)}. "
+            f"{free_bytes(path):,} bytes are free there{left}.",
             REMEDIES[error.errno],
         ) from error
 
 
 def free_bytes(path: Path) -> int:
-    """What is free on the disk that a file or folder is, or will be, on."""
+    """Bytes that are free on the disk that a file or folder is, or will be, on."""
+    return shutil.disk_usage(_folder_of(path)).free
+
+
+def free_files(path: Path) -> int | None:
+    """Number of files that can be made there (inodes); None where there is no limit."""
+    disk = os.statvfs(_folder_of(path))
+    return disk.f_favail if disk.f_files else None
+
+
+def _folder_of(path: Path) -> Path:
     there = path.absolute()
-    folder = next(parent for parent in (there, *there.parents) if parent.is_dir())
-    return shutil.disk_usage(folder).free
+    return next(one for one in (there, *there.parents) if os.path.isdir(one))
 
 
 def _remove(temporary: Path) -> None:
