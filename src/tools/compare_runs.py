@@ -15,7 +15,7 @@ from typing import Any
 
 from src.errors import InputError
 from src.tools.command import exit_code_of, path_flag, run_command
-from src.tools.results import markdown_table, read_scores
+from src.tools.results import check_readable, markdown_table, read_scores
 
 Scores = dict[str, Any]
 
@@ -98,6 +98,7 @@ def measured(folder: Path) -> dict[str, float]:
     Raises:
         InputError: there are none, two of the same task, or a file is not what it should be.
     """
+    check_readable(folder)
     found: dict[str, float] = {}
     seen: dict[str, Path] = {}
     for path in sorted(folder.glob("**/results_*/*/scores.json")):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,12 +87,24 @@ def chosen_results(flags: argparse.Namespace, *, name: str) -> Path:
         InputError: if there is none.
     """
     folder = flags.results_dir or flags.output_dir
+    check_readable(folder)
     found = sorted(folder.glob(f"**/{name}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise InputError(
             f"no {name} in {folder}: run an inference first, or give another --results_dir"
         )
     return found[-1]
+
+
+def check_readable(folder: Path) -> None:
+    """Check that results can be looked for in a folder of a run.
+
+    Raises:
+        InputError: it, or one of its folders of results, may not be read.
+    """
+    for each in (folder, *folder.glob("results_*")):
+        if os.path.isdir(each) and not os.access(each, os.R_OK | os.X_OK):
+            raise InputError(f"{each}: cannot be read: {os.strerror(errno.EACCES)}")
 
 
 def read_records(

@@ -16,7 +16,7 @@ from typing import Any
 
 from src.errors import InputError
 from src.tools.command import exit_code_of, path_flag, run_command
-from src.tools.results import markdown_table, read_scores
+from src.tools.results import check_readable, markdown_table, read_scores
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
@@ -89,6 +89,7 @@ def _read_scores(path: Path) -> Scores:
 def _evaluations(output_dir: Path) -> list[Path]:
     if not output_dir.is_dir():
         raise InputError(f"--output_dir: there is no folder {output_dir}")
+    check_readable(output_dir)
     folders = sorted(file.parent for file in output_dir.glob("results_*/*/scores.json"))
     if not folders:
         raise InputError(f"no scores.json in {output_dir}/results_*/: evaluate the run first")

@@ -48,7 +48,8 @@ def identity_of(
     paths = {key: value for key, value in leaves.items() if _is_path(key, value)}
     values = {key: value for key, value in leaves.items() if key not in paths}
     values |= _parts("model_config", dict(text_encoder))
-    hashes = hashes_by_key(arguments, arguments.get(HASHES_KEY) or {})
+    stored = arguments.get(HASHES_KEY)
+    hashes = hashes_by_key(arguments, stored if isinstance(stored, dict) else {})
     return Identity(values | _parts(HASHES_KEY, hashes), paths)
 
 

@@ -268,6 +268,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = read_json(path)
     except UnreadableFileError as error:
+        if os.path.exists(path) and not os.access(path, os.R_OK):  # it may be undamaged
+            raise
         problem = error.reason
     except JsonError as error:
         problem = error.reason

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from src.errors import InputError
-from src.tools.results import check_picture, read_records, recorded_path
+from src.tools.results import check_picture, check_readable, read_records, recorded_path
 
 
 def name_of(record: dict[str, Any]) -> str:
@@ -27,6 +27,17 @@ def test_records_that_are_none(tmp_path: Path, content: str) -> None:
 def test_records_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="results.json: there is no such file$"):
         read_records(tmp_path / "results.json", name_of, noun="rankings")
+
+
+@pytest.mark.parametrize("name", ["", "results_test"])
+def test_a_folder_of_results_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "results_test").mkdir()
+    check_readable(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != tmp_path / name)
+    with pytest.raises(InputError, match=f"^{tmp_path / name}: cannot be read: Permission denied$"):
+        check_readable(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"protocol": {"videos": 3}}'])

@@ -111,3 +111,12 @@ def test_starting_weights_are_others_where_both_files_are_there_and_differ(tmp_p
 def test_keys_of_a_text_encoder_are_no_paths() -> None:
     changed = identity_of(STORED, without=(), text_encoder={"hidden": 64})
     assert lines(changed) == ["model_config.hidden: 32 there, 64 now"]
+
+
+@pytest.mark.parametrize("hashes", [None, 5, ["one"], "one"])
+def test_hashes_that_are_none_are_as_if_they_were_not_there(hashes: object) -> None:
+    told = lines(identity(STORED), identity(STORED, annotations_sha256=hashes))
+    assert told == [
+        "annotations_sha256.ans2label_path: nothing there, two now",
+        "annotations_sha256.train_datasets.0.txt: nothing there, one now",
+    ]

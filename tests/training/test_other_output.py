@@ -115,6 +115,17 @@ def test_files_of_others_are_not_replaced(
     assert files_of(tmp_path) == (before - {"log/metrics.jsonl"}) | OWN
 
 
+def test_a_config_that_may_not_be_read_is_no_reason_to_delete_a_run(
+    tmp_path: Path, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim(tmp_path / "run", arguments)
+    path = tmp_path / "run/log/args.json"
+    monkeypatch.setattr("os.access", lambda one, _: Path(one) != path)
+    monkeypatch.setattr("src.user_files.why_unreadable", lambda _: "cannot be read: denied")
+    with pytest.raises(InputError, match=f"^{path}: cannot be read: denied$"):
+        claim(tmp_path / "run", arguments)
+
+
 def test_a_run_that_ended_before_it_wrote_its_config_starts_anew(
     tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
