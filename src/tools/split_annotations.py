@@ -40,10 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     given = parser.add_mutually_exclusive_group(required=True)
-    for texts in ("captions", "questions"):
-        given.add_argument(
-            f"--{texts}", type=path_flag, metavar="FILE", help=f"{texts}, .csv or .jsonl"
-        )
+    of_texts: dict[str, Any] = {"type": path_flag, "metavar": "FILE"}
+    given.add_argument("--captions", help="captions, .csv or .jsonl", **of_texts)
+    given.add_argument("--questions", help="questions, .csv or .jsonl", **of_texts)
     parser.add_argument(
         "--output", type=path_flag, required=True, metavar="DIR", help="for the sets"
     )

@@ -94,6 +94,8 @@ def check_space(root: Path, *, num_bytes: int) -> None:
 
 def _trouble(file: Path) -> str | None:
     """Reason why a file cannot be written in place of what is there, by way of a temporary one."""
+    if not file.name:  # . or /
+        return f"{file} is a folder, not a file"
     names = (file, temporary_of(file))
     reason = _folder_trouble(file.parent, names=[path.name for path in names])
     return reason or next(filter(None, map(_file_trouble, names)), None)

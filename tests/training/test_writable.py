@@ -152,6 +152,7 @@ def test_unknown_space_is_not_judged(
     ("name", "reason"),
     [
         ("folder", "folder is a folder, not a file"),
+        ("/", "/ is a folder, not a file"),
         ("file/page.html", "file is not a folder"),
         ("a" * 300, "cannot be made .File name too long"),
     ],
