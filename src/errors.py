@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from src.console import console
+
 logger = logging.getLogger(__name__)
 
 FILE_ONLY = "file_only"  # attribute of log records that the console leaves out
@@ -60,7 +62,8 @@ def run_script(main: Callable[[], None]) -> None:
     # Python collects garbage once more at its end, for seconds; launchers do not wait that long.
     atexit.register(gc.freeze)
     try:
-        main()
+        with console():
+            main()
     except TerminatedError as terminated:
         if terminated.args:
             sys.stderr.write(f"stopped{process_name()}: {terminated}\n")

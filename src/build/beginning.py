@@ -29,7 +29,8 @@ def agree_on_beginning(config: ExperimentConfig, *, engine: Engine) -> Beginning
     restarts does not tell: it differs between machines, and leaves the lost ones out.
     """
     output = OutputFolder(Path(config.output_dir), rank=engine.rank)
-    here = launcher_on_this_machine(), read_stored(output.launchers).get("launchers", [])
+    stored = read_stored(output.launchers).get("launchers")
+    here = launcher_on_this_machine(), stored if isinstance(stored, list) else []
     told = engine.gather_objects(here)
     launchers = {name for name, _ in told if name is not None}
     before = set(told[0][1])

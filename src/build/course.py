@@ -15,13 +15,20 @@ from src.build.training import (
     build_trainer,
 )
 from src.evaluation.running import lively
-from src.training.output import OutputFolder, check_output_folder
+from src.training.output import APPENDED, WRITTEN_IN_TRAINING, OutputFolder
 from src.training.seeding import seed_everything
+from src.training.writable import check_output_folder, check_space
 
 
 def check_run(recipe: Recipe[Any, Any]) -> None:
     """Check, before any work, that a run can write its output and has all that it reads."""
-    check_output_folder(Path(recipe.config.output_dir))
+    config = recipe.config
+    check_output_folder(
+        Path(config.output_dir),
+        patterns=[*WRITTEN_IN_TRAINING, *recipe.result_files()],
+        appended=APPENDED,
+        tries=not config.dry_run,
+    )
     recipe.check_inputs()
 
 
@@ -54,7 +61,7 @@ def train(
         recipe.resolved,
         plan=plan,
         beginning=recipe.beginning,
-        inputs=[*recipe.annotation_files(), *recipe.other_inputs().values()],
+        hashes=recipe.input_hashes(),
         derived=recipe.derived(data),
         engine=engine,
     )
@@ -66,6 +73,8 @@ def train(
             config, task, data=data, validation=validation, plan=plan, output=output,
             reporter=reporter, engine=engine,
         )  # fmt: skip
+        if not config.dry_run:
+            check_space(output.root, num_bytes=_bytes_of_first_files(model))
         sets = [*data.description, *recipe.describe(validation), *tested_on]
         log_summary(config, model, sets=sets, plan=plan, engine=engine)
         if config.dry_run:
@@ -73,3 +82,9 @@ def train(
         else:
             trainer.fit()
     return model, output
+
+
+def _bytes_of_first_files(model: nn.Module) -> int:
+    """What a checkpoint and a restore file take at least: the latter has averages of gradients."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    return 2 * weights + sum(one.nbytes for one in model.parameters() if one.requires_grad)

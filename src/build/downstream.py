@@ -19,6 +19,7 @@ from src.build.data import (
 from src.build.inputs import SetFiles, check_training_inputs
 from src.build.model import load_weights
 from src.build.recipe import Recipe
+from src.build.results import results_folder
 from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
 from src.datasets.loading import JoinedSets
@@ -28,6 +29,7 @@ from src.evaluation.running import Progress
 from src.evaluation.sets import EvaluationSet
 from src.modeling.alpro import AlproModel
 from src.modeling.weight_names import StateDict
+from src.training.output import RESULT_FILES, OutputFolder
 from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
 from src.training.task import Task
@@ -75,6 +77,7 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
                 for index, part in enumerate(getattr(config, key))
             ],
             others=self.other_inputs(),
+            resumes=self.beginning.resumes,
         )
 
     def annotation_files(self) -> list[Path]:
@@ -83,8 +86,31 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
         return [self.annotation_path(part) for part in parts]
 
+    def result_files(self) -> list[str]:
+        """Files that the test sets' results will be in, from the output folder."""
+        best = OutputFolder(Path(self.config.output_dir), rank=0).checkpoint("best")
+        return [
+            file
+            for part in self.config.test_datasets
+            for file in self.files_of_results(part, best, step="best")
+        ]
+
+    def files_of_results(
+        self, part: DownstreamDataset, checkpoint: Path, *, step: str
+    ) -> list[str]:
+        """Files that the results of a set will be in, from the output folder."""
+        folder = results_folder(
+            self.config,
+            self.annotation_path(part),
+            checkpoint=checkpoint,
+            step=step,
+            suffix=self.results_suffix(),
+        ).relative_to(self.config.output_dir)
+        return [str(folder / name) for name in RESULT_FILES]
+
     def annotations(self, part: DownstreamDataset) -> Annotations[Row]:
         """Read a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
+        self.sha256_of(self.annotation_path(part))  # the file may be gone when it is evaluated
         return read_annotations(
             self.config,
             part,

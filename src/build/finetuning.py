@@ -18,9 +18,10 @@ from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
 from src.evaluation.running import lively, silent_progress
 from src.evaluation.sets import EvaluationSet
-from src.training.output import SIZE_KEY, OutputFolder, check_output_folder
+from src.training.output import QUARANTINE, SIZE_KEY, OutputFolder
 from src.training.reporting import console_progress
 from src.training.weights import load_checkpoint
+from src.training.writable import check_output_folder
 from src.training.writing import write_json
 
 logger = logging.getLogger(__name__)
@@ -43,16 +44,24 @@ def finetune(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
 def infer(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
     """Evaluate a trained model on one set of annotations and videos."""
     config = recipe.config
-    check_output_folder(Path(config.output_dir))
+    checkpoint = Path(str(config.e2e_weights_path))
+    part = _inference_set(config)
+    check_output_folder(
+        Path(config.output_dir),
+        patterns=recipe.files_of_results(part, checkpoint, step=config.inference_model_step),
+        appended=[QUARANTINE],
+        tries=not config.dry_run,
+    )
     check_inference_inputs(recipe.resolved, others=recipe.other_inputs())
-    data = recipe.evaluation_set(_inference_set(config), num_clips=config.inference_n_clips)
+    data = recipe.evaluation_set(part, num_clips=config.inference_n_clips)
     evaluator = _evaluator_of(recipe, recipe.start_model())
     if config.dry_run:
         evaluator.run(data)
         count = f"{len(data.rows)} {recipe.ROWS}"
         logger.info("dry run: %s were evaluated, nothing is written", count)
         return
-    checkpoint = Path(str(config.e2e_weights_path))
+    if recipe.engine.rank == 0:
+        recipe.sha256_of(checkpoint)  # which may be gone when the results are there
     evaluate_and_write(
         recipe, evaluator, data, checkpoint=checkpoint, step=config.inference_model_step
     )
@@ -92,10 +101,12 @@ def evaluate_and_write(
     if engine.rank != 0:
         return
     folder = results_folder(
-        config, data, checkpoint=checkpoint, step=step, suffix=recipe.results_suffix()
+        config, data.annotations, checkpoint=checkpoint, step=step, suffix=recipe.results_suffix()
     )
     protocol = {
-        **protocol_of(config, data, checkpoint=checkpoint, engine=engine),
+        **protocol_of(
+            config, data, checkpoint=checkpoint, sha256_of=recipe.sha256_of, engine=engine
+        ),
         **recipe.protocol(),
     }
     warn_of_replacement(folder, protocol=protocol)

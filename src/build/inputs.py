@@ -1,5 +1,6 @@
 """What a config names must be there: all that is absent is reported together, before any work."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +10,14 @@ from src.configs.layers import INFERENCE_SOURCE, STORED_SOURCE
 from src.configs.loading import Resolved
 from src.configs.schema import DownstreamConfig, ExperimentConfig
 from src.datasets.storage import folder_trouble, is_open_folder, storage_kind
+from src.datasets.storage.lmdb_videos import data_file
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
 from src.training.output import OutputFolder, changed_keys, read_stored, run_of
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
 from src.user_files import NO_FILE, why_unreadable
+
+_REMEDY = "Correct these paths, or see to it that the files are there and may be read."
 
 
 class SetFiles(NamedTuple):
@@ -31,7 +35,11 @@ class SetFiles(NamedTuple):
 
 
 def check_training_inputs(
-    config: ExperimentConfig, *, sets: Iterable[SetFiles], others: Mapping[str, Path]
+    config: ExperimentConfig,
+    *,
+    sets: Iterable[SetFiles],
+    others: Mapping[str, Path],
+    resumes: bool,
 ) -> None:
     """Report all that is missing for training: annotations, videos, vocabulary, weights.
 
@@ -39,11 +47,17 @@ def check_training_inputs(
         config: of the experiment.
         sets: those that are read.
         others: config key -> further file that is read.
+        resumes: a restore file has the weights.
     """
     problems = _missing_sets(sets)
+    copies = OutputFolder(Path(config.output_dir), rank=0).copies
     for key, path in others.items():
-        problems += _missing_file(key, path)
-    _report([*problems, *_missing_vocabulary(config), *_missing_weights(config)])
+        copy = copies.get(key)
+        has_copy = resumes and copy is not None and copy.is_file()
+        hint = f" The run has kept a copy; give --{key} {copy}." if has_copy else ""
+        problems += [f"{problem}{hint}" for problem in _missing_file(key, path)]
+    weights = [] if resumes else _missing_weights(config)
+    _report([*problems, *_missing_vocabulary(config), *weights])
 
 
 def check_validation_inputs(resolved: Resolved[Any], *, sets: Iterable[SetFiles]) -> None:
@@ -125,7 +139,7 @@ def _with_origin(problems: list[str], resolved: Resolved[Any], flag: str) -> lis
 
 def _report(problems: Iterable[str]) -> None:
     if lines := list(problems):
-        raise InputError("\n".join([*lines, "Correct these paths, or put the data there."]))
+        raise InputError("\n".join([*lines, _REMEDY]))
 
 
 def _missing_sets(sets: Iterable[SetFiles]) -> list[str]:
@@ -140,43 +154,61 @@ def _missing_sets(sets: Iterable[SetFiles]) -> list[str]:
 
 
 def _missing_file(key: str, path: Path) -> list[str]:
-    if path.is_dir():
-        return [f"{key}: {path} is a folder, not a file."]
-    return [] if path.is_file() else [f"{key}: there is no file {path}."]
+    if not os.path.lexists(path):
+        return [f"{key}: there is no file {path}."]
+    reason = why_unreadable(path)
+    return [f"{key}: {path} {reason}."] if reason else []
 
 
 def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[str]:
     """Say what is wrong with a folder; an LMDB and a tar shard of videos may also be one file."""
-    if holds_videos and storage_kind(Path(path)) != "folder":
-        return []
-    if is_open_folder(Path(path)):
-        return []
-    if why_unreadable(Path(path)) == NO_FILE:
+    place = Path(path)
+    if why_unreadable(place) == NO_FILE:
         return [f"{key}: there is no folder {path}."]
-    return [f"{key}: {folder_trouble(Path(path))}."]
+    kind = storage_kind(place) if holds_videos else "folder"
+    if kind != "folder" and not place.is_dir():
+        return _missing_file(key, place)
+    if not is_open_folder(place):
+        return [f"{key}: {folder_trouble(place)}."]
+    database = data_file(place)
+    return _missing_file(key, database) if holds_videos and database.exists() else []
 
 
 def _missing_vocabulary(config: ExperimentConfig) -> list[str]:
-    return _complaint(lambda: check_vocabulary(Path(config.tokenizer_dir)))
+    folder = Path(config.tokenizer_dir)
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        return _missing_folder("tokenizer_dir", str(folder), holds_videos=False)
+    if problems := _complaint(lambda: check_vocabulary(folder)):
+        return problems
+    files = sorted({*folder.glob("*.txt"), *folder.glob("*.json")})
+    return [line for file in files for line in _missing_file("tokenizer_dir", file)]
 
 
 def _missing_weights(config: ExperimentConfig) -> list[str]:
     """Of the weights that `load_weights` will read, what is not there."""
     if config.e2e_weights_path is not None:
-        path = config.e2e_weights_path
-        if Path(path).is_dir():
-            example = Path(path) / "model_step_best.pt"
+        path = Path(config.e2e_weights_path)
+        if path.is_dir():
+            example = path / "model_step_best.pt"
             return [f"e2e_weights_path: {path} is a folder; name a file such as {example}."]
-        found = Path(path).is_file()
-        return [] if found else [f"e2e_weights_path: {path}: there is no such checkpoint file."]
+        if not os.path.lexists(path):
+            return [f"e2e_weights_path: {path}: there is no such checkpoint file."]
+        return _missing_file("e2e_weights_path", path)
     vit = resolve_vit(config.visual_weights_path)
     if config.random_init or vit is None:
         return []
     bert = Path(config.bert_weights_path or config.tokenizer_dir)
     return [
-        *_complaint(lambda: find_weights(vit, key="visual_weights_path", source=VIT_SOURCE)),
-        *_complaint(lambda: find_weights(bert, key="bert_weights_path", source=BERT_SOURCE)),
+        *_missing_part("visual_weights_path", vit, source=VIT_SOURCE),
+        *_missing_part("bert_weights_path", bert, source=BERT_SOURCE),
     ]
+
+
+def _missing_part(key: str, path: Path, *, source: str) -> list[str]:
+    try:
+        return _missing_file(key, find_weights(path, key=key, source=source))
+    except InputError as error:
+        return [str(error)]
 
 
 def _complaint(check: Callable[[], object]) -> list[str]:

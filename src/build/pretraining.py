@@ -26,7 +26,7 @@ from src.modeling.pretraining import PROMPTER_PREFIX, AlproForPretraining
 from src.modeling.prompter import MAX_PROMPT_TOKENS, PROMPT_NAMES, Prompter, check_prompts
 from src.pretrain.pretraining_task import Objectives, PretrainingTask
 from src.pretrain.prompter_task import PrompterTask
-from src.training.output import OutputFolder, run_of
+from src.training.output import OutputFolder, read_stored, run_of
 from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
 from src.training.weights import check_num_entities, load_teacher, shapes_in, without_prompts
@@ -49,6 +49,7 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
             self.config,
             sets=[*self.set_files("train_datasets"), *self.set_files("val_datasets")],
             others=self.other_inputs(),
+            resumes=self.beginning.resumes,
         )
 
     def set_files(self, key: str) -> list[SetFiles]:
@@ -69,7 +70,8 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
         """The sets that a key of the config lists."""
         config = self.config
         output = OutputFolder(Path(config.output_dir), rank=self.engine.rank)
-        looks = config.overwrite or config.dry_run or not output.restore_files()
+        begins = config.overwrite or config.dry_run or not output.restore_files()
+        looks = begins or read_stored(output.args).get(key) != self.resolved.to_json()[key]
         parts = enumerate(getattr(config, key))
         return [
             read_set(config, part, key=f"{key}.{index}", looks_for_images=looks)
@@ -160,7 +162,8 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         if not config.use_mpm:
             return {}
         files = {"entity_file_path": Path(str(config.entity_file_path))}
-        if self.makes_teacher and config.teacher_weights_path is not None:
+        needs_teacher = not self.beginning.resumes and self.makes_teacher
+        if needs_teacher and config.teacher_weights_path is not None:
             files[TEACHER_KEY] = Path(config.teacher_weights_path)
         return files
 
@@ -168,7 +171,7 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         """Report all that is missing, then what is wrong with the entities or their teacher."""
         super().check_inputs()
         config = self.config
-        if not config.use_mpm:
+        if not config.use_mpm or self.beginning.resumes:
             return
         self._check_teacher()
         self._check_entities()

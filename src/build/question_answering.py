@@ -14,7 +14,6 @@ from src.build.downstream import DownstreamRecipe, TrainingItems
 from src.build.model import build_question_answering_model
 from src.configs.downstream import annotation_file
 from src.configs.schema import DownstreamDataset, QaConfig
-from src.datasets.annotations import sha256_of
 from src.datasets.question_answering import QaCollate, group_questions, label_questions
 from src.datasets.questions import (
     AnswerLabels,
@@ -53,7 +52,9 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
     @cached_property
     def labels(self) -> AnswerLabels:
         """The answers that the model can give."""
-        return read_answer_labels(Path(self.config.ans2label_path))
+        path = Path(self.config.ans2label_path)
+        self.sha256_of(path)  # the file may be gone when the results are written
+        return read_answer_labels(path)
 
     def other_inputs(self) -> Mapping[str, Path]:
         """The answers' labels."""
@@ -239,7 +240,7 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
         path = Path(self.config.ans2label_path)
         return {
             "ans2label": str(path),
-            "ans2label_sha256": sha256_of(path),
+            "ans2label_sha256": self.sha256_of(path),
             "num_answers": len(self.labels),
         }
 

@@ -12,7 +12,8 @@ from src.build.beginning import Beginning, agree_on_beginning
 from src.build.model import build_tokenizer
 from src.configs.loading import Resolved
 from src.configs.schema import ExperimentConfig
-from src.datasets.tokenization import Tokenizer, tokenize
+from src.datasets.annotations import sha256_of
+from src.datasets.tokenization import Tokenizer, tokenize, vocabulary_file
 from src.datasets.transforms import Normalize
 from src.distributed.engine import Engine
 from src.evaluation.running import Progress
@@ -31,6 +32,7 @@ class Recipe(ABC, Generic[Config, Model]):
         self.resolved = resolved
         self.config = resolved.config
         self.engine = engine
+        self._hashes: dict[Path, str] = {}
 
     @cached_property
     def beginning(self) -> Beginning:
@@ -60,6 +62,28 @@ class Recipe(ABC, Generic[Config, Model]):
     def other_inputs(self) -> Mapping[str, Path]:
         """Config key -> file that the task reads beside annotations and weights."""
         return {}
+
+    def sha256_of(self, path: Path) -> str:
+        """SHA-256 of a file as it was when it was first asked for; it may vanish or change then."""
+        if path not in self._hashes:
+            self._hashes[path] = sha256_of(path)
+        return self._hashes[path]
+
+    def input_hashes(self) -> dict[str, str]:
+        """Path of each file that a run learns from -> its SHA-256, the vocabulary's by its folder.
+
+        A run whose files have changed is another one.
+        """
+        files = [*self.annotation_files(), *self.other_inputs().values()]
+        folder = Path(self.config.tokenizer_dir)
+        return {
+            **{str(path): self.sha256_of(path) for path in files},
+            str(folder): self.sha256_of(vocabulary_file(folder)),
+        }
+
+    def result_files(self) -> list[str]:
+        """Files that will be written after the training, from the output folder."""
+        return []
 
     def derived(self, data: TrainingData) -> dict[str, Any]:  # noqa: ARG002
         """What ``log/args.json`` tells of the training data beside the config."""

@@ -1,7 +1,7 @@
 """Where the results of an evaluation go, and everything that its numbers depend on."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from src import __version__
 from src.configs.layers import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
 from src.configs.loading import Resolved
 from src.configs.schema import DownstreamConfig
-from src.datasets.annotations import sha256_of
 from src.datasets.sampling import evaluation_sampling
 from src.distributed.engine import Engine
 from src.evaluation.sets import EvaluationSet
@@ -23,7 +22,7 @@ _NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
 
 
 def results_folder(
-    config: DownstreamConfig, data: EvaluationSet[Any], *, checkpoint: Path, step: str, suffix: str
+    config: DownstreamConfig, annotations: Path, *, checkpoint: Path, step: str, suffix: str
 ) -> Path:
     """The original's folder for results.
 
@@ -32,7 +31,7 @@ def results_folder(
 
     Args:
         config: of the experiment.
-        data: what was evaluated.
+        annotations: of the set that is evaluated.
         checkpoint: the weights.
         step: the checkpoint's name in the run's own folder.
         suffix: what a task adds for ways to evaluate that are its own.
@@ -42,7 +41,7 @@ def results_folder(
     name = f"step_{model}_{config.inference_n_clips}_{config.score_agg_func}{suffix}"
     if config.frame_order != "original":
         name += f"_{config.frame_order}"
-    return Path(config.output_dir) / f"results_{data.annotations.stem}" / name
+    return Path(config.output_dir) / f"results_{annotations.stem}" / name
 
 
 def given_arguments(resolved: Resolved[Any]) -> dict[str, Any]:
@@ -58,7 +57,12 @@ def _first_part(source: str) -> str:
 
 
 def protocol_of(
-    config: DownstreamConfig, data: EvaluationSet[Any], *, checkpoint: Path, engine: Engine
+    config: DownstreamConfig,
+    data: EvaluationSet[Any],
+    *,
+    checkpoint: Path,
+    sha256_of: Callable[[Path], str],
+    engine: Engine,
 ) -> dict[str, Any]:
     """Everything that the numbers of an evaluation depend on, whatever the task."""
     return {

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from src.build.beginning import Beginning
 from src.configs.fields import per_run_keys
 from src.configs.loading import Resolved
 from src.configs.schema import ExperimentConfig
-from src.datasets.annotations import sha256_of
 from src.distributed.engine import Engine
 from src.errors import InputError
 from src.optimization.optimizer import build_optimizer, freeze_parameters
 from src.optimization.parameter_groups import decay_and_no_decay
 from src.optimization.schedules import learning_rate_at
 from src.training.checkpoints import CheckpointWriter
+from src.training.identity import HASHES_KEY, hashes_by_key
 from src.training.nonfinite import NonfiniteGuard
 from src.training.output import OutputFolder
 from src.training.plan import TrainingData, TrainingPlan
@@ -139,7 +139,7 @@ def build_output(
     *,
     plan: TrainingPlan,
     beginning: Beginning,
-    inputs: Iterable[Path],
+    hashes: Mapping[str, str],
     derived: Mapping[str, Any],
     engine: Engine,
 ) -> OutputFolder:
@@ -149,7 +149,7 @@ def build_output(
         resolved: the config.
         plan: lengths and intervals.
         beginning: what the ranks have agreed on.
-        inputs: files that the run learns from; a run whose files have changed is another one.
+        hashes: path of each file that the run learns from -> its SHA-256.
         derived: what is stored beside the config, in the names of ``ExperimentConfig.DERIVED``.
         engine: the job.
 
@@ -168,9 +168,9 @@ def build_output(
         "valid_steps": plan.valid_steps,
         "save_steps": plan.save_steps,
         "visual_model": dataclasses.asdict(resolved.video_encoder),
-        "annotations_sha256": {str(path): sha256_of(path) for path in dict.fromkeys(inputs)},
         **derived,
     }
+    arguments[HASHES_KEY] = hashes_by_key(arguments, hashes)
     may_differ = per_run_keys(type(config))
     output.claim(arguments, may_differ=may_differ, overwrite=beginning.overwrites)
     if beginning.launchers and output.is_writer:

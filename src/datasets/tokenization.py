@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 """A tokenizer of transformers; ours are BERT's, in its fast implementation."""
 
-_VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
+_VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")  # the latter is read where both are
 
 
 def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
@@ -60,6 +60,12 @@ def check_vocabulary(folder: Path) -> None:
             f"tokenizer_dir: neither {wanted} in {folder}; put the vocabulary there, one token a "
             "line as vocab.txt"
         )
+
+
+def vocabulary_file(folder: Path) -> Path:
+    """The file that a tokenizer's vocabulary is read from; see :func:`check_vocabulary`."""
+    paths = [folder / name for name in _VOCABULARY_FILES]
+    return paths[1] if paths[1].is_file() else paths[0]
 
 
 def tokenize(

@@ -6,7 +6,7 @@ from typing import Any
 
 from src.evaluation.answers import QaOutcome
 from src.evaluation.retrieval import RetrievalOutcome
-from src.training.writing import write_atomically, write_json
+from src.training.writing import write_json, write_text
 
 COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank", "meanR": "mean rank"}
 ROWS = {
@@ -83,7 +83,7 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         write_json(path, records)
         return
     text = ujson.dumps(records, indent=4, ensure_ascii=False, escape_forward_slashes=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,7 +7,6 @@ answers of the model) and the videos, and writes one PNG.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from src.errors import InputError
 from src.evaluation.answers import NUM_BEST
-from src.tools.command import positive
+from src.tools.command import positive, run_command
 from src.tools.drawing import (
     BAR_GAP,
     BAR_HEIGHT,
@@ -208,4 +207,4 @@ def _draw_right_answer(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -6,12 +6,11 @@ Each compares what it measures side by side, in one run, and prints a Markdown t
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from src.tools import bench_annotations, bench_decode, bench_loader, bench_scaling
-from src.tools.command import exit_code_of
+from src.tools.command import exit_code_of, run_command
 
 
 class Benchmark(NamedTuple):
@@ -67,4 +66,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

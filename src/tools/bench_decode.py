@@ -32,7 +32,7 @@ from src.datasets.sampling import frame_indices
 from src.datasets.storage import VideoStorage
 from src.errors import InputError
 from src.tools.bench_processes import end_decoder, started_processes
-from src.tools.command import counted, open_videos_of_flag, positive
+from src.tools.command import counted, open_videos_of_flag, path_flag, positive
 from src.tools.results import markdown_table
 
 PLAIN_DECORD = "decord, as usually written"
@@ -121,7 +121,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--videos",
-        type=Path,
+        type=path_flag,
         nargs="+",
         required=True,
         help="folders, LMDBs or shards of the same videos (prepared ones, say), by the same ids",

@@ -31,7 +31,7 @@ from src.datasets.tokenization import load_tokenizer
 from src.datasets.videos import FrameReader, TrainingVideos
 from src.errors import InputError
 from src.tools.bench_processes import ReadingProcesses, end_decoder, started_processes
-from src.tools.command import open_videos_of_flag, positive
+from src.tools.command import open_videos_of_flag, path_flag, positive
 from src.tools.results import markdown_table
 
 CAPTION = "a caption of twelve words, which is about what people write"
@@ -78,7 +78,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--videos",
-        type=Path,
+        type=path_flag,
         nargs="+",
         required=True,
         metavar="DIR",
@@ -96,7 +96,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=positive, default=3, help="each takes all paths, in turn (default 3)"
     )
     parser.add_argument(
-        "--tokenizer_dir", type=Path, default=Path("ext/bert-base-uncased"), metavar="DIR",
+        "--tokenizer_dir", type=path_flag, default=Path("ext/bert-base-uncased"), metavar="DIR",
         help="vocabulary (default %(default)s)",
     )  # fmt: skip
 

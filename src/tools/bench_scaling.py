@@ -89,7 +89,8 @@ def run_job(job: Job, keys: Sequence[str], *, num_updates: int) -> Measured:
             [*job.command(), "src.tools.bench_updates", str(path), str(num_updates), *keys],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
             check=False,
         )
         if done.returncode:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from src.configs.kinds import CONFIGS
 from src.errors import FAILURE_EXIT_CODE, InputError
-from src.tools.command import exit_code_of, not_negative, positive
+from src.tools.command import any_path_flag, exit_code_of, not_negative, positive, run_command
 
 DEFAULT_OUTPUT = Path("output/data_check")
 
@@ -52,11 +51,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", type=Path, help="of pretraining or of any task: all its sets")
-    what.add_argument("--videos", type=Path, help="folder, LMDB or shards: all videos in it")
-    add("--annotations", type=Path, nargs="+", default=[], help="with --videos: what names them")
+    what.add_argument(
+        "--config", type=any_path_flag, help="of pretraining or of any task: all its sets"
+    )
+    what.add_argument(
+        "--videos", type=any_path_flag, help="folder, LMDB or shards: all videos in it"
+    )
+    add(
+        "--annotations",
+        type=any_path_flag,
+        nargs="+",
+        default=[],
+        help="with --videos: what names them",
+    )
     add("--kind", choices=CONFIGS, help="what --config is of (default: as its keys tell)")
-    add("--output", type=Path, default=DEFAULT_OUTPUT, help=f"folder (default: {DEFAULT_OUTPUT})")
+    add(
+        "--output",
+        type=any_path_flag,
+        default=DEFAULT_OUTPUT,
+        help=f"folder (default: {DEFAULT_OUTPUT})",
+    )
     add("--full", action="store_true", help="decode every frame, not only those training would")
     add("--retry_failed", action="store_true", help="look again at what could not be read before")
     add(
@@ -80,4 +94,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from src.console import console
 from src.errors import (
     FAILURE_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 
 LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 _TERMINAL_REDRAW_SECONDS = 0.1
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Run a command's main function as a program, whatever the console."""
+    codes: list[int] = []
+
+    def work() -> None:
+        with console():
+            codes.append(main())
+
+    sys.exit(exit_code_of(work) or codes[0])
 
 
 def exit_code_of(work: Callable[[], object], *, goes_on: bool = False) -> int:
@@ -115,6 +127,27 @@ class DefaultsShown(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
+
+
+def path_flag(text: str) -> Path:
+    """A flag's value: a path that JSON files can name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{printable(text)} is not UTF-8; rename it, or name a link to it"
+        ) from None
+    return any_path_flag(text)
+
+
+def any_path_flag(text: str) -> Path:
+    """A flag's value: a path, in which ``~`` is a home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text}: there is no such home folder") from None
 
 
 def positive(text: str) -> int:

@@ -8,16 +8,14 @@ what each kind has more than the first one, seed by seed.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from src.errors import InputError
-from src.tools.command import exit_code_of
-from src.tools.results import markdown_table
+from src.tools.command import exit_code_of, path_flag, run_command
+from src.tools.results import check_readable, markdown_table, read_scores
 
 Scores = dict[str, Any]
 
@@ -55,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _kinds(runs: Sequence[Sequence[str]]) -> dict[str, list[Path]]:
     """Name of each kind -> its folders, from the values of the flag."""
-    kinds = {name: [Path(folder) for folder in folders] for name, *folders in runs}
+    try:
+        kinds = {name: [path_flag(folder) for folder in folders] for name, *folders in runs}
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--runs: {error}") from error
     if len(kinds) < len(runs):
         raise InputError("--runs: two kinds have the same name")
     return kinds
@@ -97,6 +98,7 @@ def measured(folder: Path) -> dict[str, float]:
     Raises:
         InputError: there are none, two of the same task, or a file is not what it should be.
     """
+    check_readable(folder)
     found: dict[str, float] = {}
     seen: dict[str, Path] = {}
     for path in sorted(folder.glob("**/results_*/*/scores.json")):
@@ -115,15 +117,12 @@ def measured(folder: Path) -> dict[str, float]:
 
 def _read_scores(path: Path) -> dict[str, float]:
     """What one evaluation measured: measure -> percent."""
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+
+    def measured_in(scores: Scores) -> dict[str, float]:
         measures = ANSWERING_MEASURES if "overall_acc" in scores else RETRIEVAL_MEASURES
         return {name: float(measure(scores)) for name, measure in measures.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate"
-            " the run anew"
-        ) from error
+
+    return read_scores(path, measured_in)
 
 
 def _check_numbers(folders: Mapping[str, Sequence[Path]]) -> None:
@@ -169,4 +168,4 @@ def _spread(values: Sequence[float], *, sign: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -7,7 +7,6 @@ captions and the videos, and writes one PNG.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from src.datasets.annotations import CaptionRow, read_captions
 from src.errors import InputError
-from src.tools.command import positive
+from src.tools.command import path_flag, positive, run_command
 from src.tools.drawing import (
     CORRECT,
     FRAME_WIDTH,
@@ -90,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_result_flags(parser, output_dir=Path("output/demo_ret"), picture=PICTURE)
     add = parser.add_argument
-    add("--txt", type=Path, help="captions evaluated, else as the evaluation noted")
+    add("--txt", type=path_flag, help="captions evaluated, else as the evaluation noted")
     add("--num_queries", type=positive, default=6, help="spread evenly over the captions")
     add("--top_k", type=positive, default=3, help="clips shown per query")
     return parser
@@ -217,4 +216,4 @@ def _draw_hit(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

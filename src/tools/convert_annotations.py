@@ -7,17 +7,16 @@ evaluation read. Counts are compared with the published ones.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from src.tools.command import exit_code_of, not_negative
+from src.tools.command import exit_code_of, not_negative, path_flag, run_command
 from src.tools.converting.conversion import Conversion, finish
 from src.tools.converting.msrvtt import SPLITS, convert_msrvtt
 from src.tools.converting.msvd import IDS, convert_msvd
 from src.tools.converting.paragraphs import ORDERS, convert_activitynet, convert_didemo
 from src.tools.converting.sources import Sources
 from src.tools.converting.webdataset import convert_webdataset
+from src.training.writable import check_output_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +31,7 @@ def convert(flags: argparse.Namespace) -> None:
     Raises:
         InputError: files are missing or hold something else, or would be replaced.
     """
+    check_output_folder(flags.output, named_by="--output")
     if flags.name == "webdataset":
         convert_webdataset(
             flags.source, flags.output, name=flags.split, may_overwrite=flags.overwrite
@@ -72,8 +72,14 @@ def _parser() -> argparse.ArgumentParser:
             name, help=help_text, description=f"{help_text}.", allow_abbrev=False
         )
         add = own.add_argument
-        add("--source", type=Path, nargs="+", required=True, metavar="PATH", help=files)
-        add("--output", type=Path, required=True, metavar="DIR", help="folder of the files made")
+        add("--source", type=path_flag, nargs="+", required=True, metavar="PATH", help=files)
+        add(
+            "--output",
+            type=path_flag,
+            required=True,
+            metavar="DIR",
+            help="folder of the files made",
+        )
         add("--overwrite", action="store_true", help="replace files that say something else")
         if name != "webdataset":
             add("--strict", action="store_true", help="fail where counts are not as published")
@@ -144,4 +150,4 @@ def _files(names: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

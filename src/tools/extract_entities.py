@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,9 +35,18 @@ from src.datasets.annotations import read_captions
 from src.datasets.captioned import read_captioned
 from src.datasets.questions import read_questions
 from src.errors import InputError
-from src.tools.command import counted, exit_code_of, not_negative, positive, progress
+from src.tools.command import (
+    counted,
+    exit_code_of,
+    not_negative,
+    path_flag,
+    positive,
+    progress,
+    run_command,
+)
 from src.tools.nouns import TagCounts, count_tags, entities_of, load_tagger
-from src.training.writing import write_atomically
+from src.training.writable import check_output_file
+from src.training.writing import write_text
 
 DEFAULT_FILE = Path("data/unigrams.txt")
 DEFAULT_NUM_ENTITIES = 1000
@@ -73,10 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config", type=Path, required=True, help="of pretraining or of any task")
+    add("--config", type=path_flag, required=True, help="of pretraining or of any task")
     add(
         "--output_file",
-        type=Path,
+        type=path_flag,
         help=f"the list to write (default: the config's entity_file_path, else {DEFAULT_FILE})",
     )
     add(
@@ -114,6 +122,7 @@ def extract_entities(
     kind, config = _read_config(config_file)
     path = output_file or Path(config.get("entity_file_path") or DEFAULT_FILE)
     asked = config["num_entities"] if num_entities is None else num_entities
+    check_output_file(path, named_by="--output_file")
     start = time.perf_counter()
     captions = Counter(_training_texts(kind, config, config_file=config_file))
     nouns = entities_of(_count_in_parallel(captions, num_workers=num_workers))
@@ -230,10 +239,10 @@ def _write(path: Path, entities: Sequence[tuple[str, int]], *, overwrite: bool) 
                     f"{path} exists and says something else: add --overwrite, or give another "
                     "--output_file"
                 )
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error}; give another --output_file") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

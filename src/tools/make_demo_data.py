@@ -20,20 +20,22 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.tools.command import exit_code_of, not_negative, progress
+from src.tools.command import exit_code_of, not_negative, path_flag, progress, run_command
 from src.tools.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
 from src.tools.demo.planning import SPLITS, describe, plan_dataset
 from src.tools.demo.staging import FPS, NUM_FRAMES, SIZE
 from src.tools.demo.stills import plan_stills
 from src.tools.demo.texts import annotation_files, as_json, image_rows
 from src.tools.demo.vocabulary import write_tokenizer
+from src.training.writable import check_output_folder
+from src.training.writing import write_text
+from src.user_files import JsonError, read_json
 
 DRAWING_VERSION = 2
 """Raised when the frames of an equal plan would look different."""
@@ -45,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     flags = _parser().parse_args(arguments)
     if flags.write_tokenizer:
-        write_tokenizer(flags.write_tokenizer)
-        return 0
+        return exit_code_of(lambda: write_tokenizer(flags.write_tokenizer))
     return exit_code_of(
         lambda: make_demo_data(
             flags.output_dir,
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--output_dir", type=Path, default=Path("data/demo"))
+    parser.add_argument("--output_dir", type=path_flag, default=Path("data/demo"))
     for split in SPLITS:
         parser.add_argument(
             f"--num_{split}_pairs",
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "--n_workers", type=not_negative, default=0, help="processes; 0: one per core"
     )
     parser.add_argument(
-        "--write_tokenizer", type=Path, metavar="DIR", help="write the tokenizer, no clips"
+        "--write_tokenizer", type=path_flag, metavar="DIR", help="write the tokenizer, no clips"
     )
     return parser
 
@@ -102,6 +103,7 @@ def make_demo_data(
     Raises:
         InputError: the folder holds something else, or there are not enough different scenes.
     """
+    check_output_folder(output_dir, named_by="--output_dir")
     start = time.perf_counter()
     pairs = plan_dataset(num_pairs=num_pairs, seed=seed)
     stills = plan_stills(num_images=num_images, seed=seed)
@@ -145,14 +147,13 @@ def _manifest(plan: list[dict[str, Any]], *, counts: dict[str, int], seed: int) 
 
 
 def _read_manifest(output_dir: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((output_dir / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = output_dir / "manifest.json"
+    if not path.exists():
         return None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{output_dir / 'manifest.json'} is not JSON ({error}): delete {output_dir}"
-        ) from error
+    try:
+        return read_json(path)
+    except JsonError as error:
+        raise InputError(f"{path} is not JSON ({error}): delete {output_dir}") from error
 
 
 def _prepare_folder(output_dir: Path, *, known: bool) -> None:
@@ -180,9 +181,9 @@ def _write_text(path: Path, text: str) -> bool:
     """Write a file that is not as it should be; return whether it was not."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return True
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.errors import RunError
@@ -23,11 +21,14 @@ from src.tools.command import (
     exit_code_of,
     not_negative,
     open_videos_of_flag,
+    path_flag,
     positive,
     printable,
+    run_command,
 )
 from src.tools.preparing.settings import PRESETS, Preparation
 from src.tools.video_writers import KINDS
+from src.training.writable import check_output_folder
 
 if TYPE_CHECKING:
     from src.tools.preparing.collection import Limits, Summary
@@ -58,14 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     given = Preparation()
     add(
         "--videos",
-        type=Path,
+        type=path_flag,
         required=True,
         default=argparse.SUPPRESS,
         help="folder, LMDB or tar shards of the originals",
     )
     add(
         "--output",
-        type=Path,
+        type=path_flag,
         required=True,
         default=argparse.SUPPRESS,
         help="folder of the prepared videos",
@@ -149,6 +150,7 @@ def prepare_videos(flags: argparse.Namespace) -> None:
         preset=flags.preset,
     )
     limits = Limits(flags.workers or os.cpu_count() or 1, flags.seconds, flags.megabytes)
+    check_output_folder(flags.output, named_by="--output")
     summary = prepare_collection(
         open_videos_of_flag(flags.videos),
         flags.output,
@@ -219,4 +221,4 @@ def _told_speed(speed: Speed) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

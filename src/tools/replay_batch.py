@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from src.configs.loading import Resolved, load_config
 from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 from src.errors import InputError
-from src.tools.command import exit_code_of
+from src.tools.command import exit_code_of, path_flag, run_command
 from src.training.output import OutputFolder, read_stored
 
 if TYPE_CHECKING:
@@ -43,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "that has moved. Relative paths start where the run was started.",
         allow_abbrev=False,
     )
-    parser.add_argument("--file", type=Path, required=True, help="nonfinite/step_<N>_rank_<R>.pt")
+    parser.add_argument(
+        "--file", type=path_flag, required=True, help="nonfinite/step_<N>_rank_<R>.pt"
+    )
     flags, changes = parser.parse_known_args(arguments)
     return exit_code_of(lambda: replay(flags.file, changes=changes))
 
@@ -163,4 +164,4 @@ def noting_faults(model: nn.Module) -> Iterator[list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +12,12 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from src.errors import InputError
-from src.tools.command import exit_code_of, positive
+from src.tools.command import exit_code_of, path_flag, positive
+from src.training.writable import check_output_file
+from src.user_files import UnreadableFileError, read_json, why_unreadable
 
 Record = TypeVar("Record")
+Result = TypeVar("Result")
 
 
 def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, picture: str) -> None:
@@ -25,11 +29,11 @@ def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, pictu
         picture: name of the PNG, where none is given.
     """
     add = parser.add_argument
-    add("--output_dir", type=Path, default=output_dir, help="of a run with results")
-    add("--results_dir", type=Path, help="else the newest in output_dir")
-    add("--videos", type=Path, help="folder, LMDB or tar shards, else as the evaluation noted")
+    add("--output_dir", type=path_flag, default=output_dir, help="of a run with results")
+    add("--results_dir", type=path_flag, help="else the newest in output_dir")
+    add("--videos", type=path_flag, help="folder, LMDB or tar shards, else as the evaluation noted")
     add("--num_frames", type=positive, default=8, help="frames shown per clip, evenly spaced")
-    add("--picture", type=Path, help=f"the PNG to write, else {picture} in output_dir")
+    add("--picture", type=path_flag, help=f"the PNG to write, else {picture} in output_dir")
 
 
 def run_picture_tool(
@@ -45,10 +49,22 @@ def run_picture_tool(
     path = flags.picture or flags.output_dir / picture
 
     def work() -> None:
+        check_picture(path)
         save_picture(draw(flags), path)
         print(f"picture: {path}")
 
     return exit_code_of(work)
+
+
+def check_picture(path: Path) -> None:
+    """Check, before it is drawn, that a picture can be written where ``--picture`` says.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    check_output_file(path, named_by="--picture")
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"cannot write {path}: pictures end in .png; give another --picture")
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
@@ -60,7 +76,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
-    except (OSError, ValueError) as error:  # ValueError: Pillow knows no such ending
+    except OSError as error:
         raise InputError(f"cannot write {path}: {error}; give another --picture") from error
 
 
@@ -71,12 +87,24 @@ def chosen_results(flags: argparse.Namespace, *, name: str) -> Path:
         InputError: if there is none.
     """
     folder = flags.results_dir or flags.output_dir
+    check_readable(folder)
     found = sorted(folder.glob(f"**/{name}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise InputError(
             f"no {name} in {folder}: run an inference first, or give another --results_dir"
         )
     return found[-1]
+
+
+def check_readable(folder: Path) -> None:
+    """Check that results can be looked for in a folder of a run.
+
+    Raises:
+        InputError: it, or one of its folders of results, may not be read.
+    """
+    for each in (folder, *folder.glob("results_*")):
+        if os.path.isdir(each) and not os.access(each, os.R_OK | os.X_OK):
+            raise InputError(f"{each}: cannot be read: {os.strerror(errno.EACCES)}")
 
 
 def read_records(
@@ -93,9 +121,32 @@ def read_records(
         InputError: if the file holds something else.
     """
     try:
-        return [parse(record) for record in json.loads(results.read_text(encoding="utf-8"))]
-    except (ValueError, KeyError, TypeError) as error:
+        return [parse(record) for record in read_json(results)]
+    except UnreadableFileError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{results} is no list of {noun}: {error!r}") from error
+
+
+def read_scores(path: Path, use: Callable[[Any], Result]) -> Result:
+    """What is made of the scores of an evaluation.
+
+    Args:
+        path: their file.
+        use: makes it.
+
+    Raises:
+        InputError: the file cannot be read, or something is missing in it.
+    """
+    if reason := why_unreadable(path):
+        raise UnreadableFileError(path, reason)
+    try:
+        return use(read_json(path))
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"{path}: damaged, or not all scores of an evaluation are in it ({error!r}): evaluate"
+            " the run anew"
+        ) from error
 
 
 def recorded_path(results: Path, key: str, *, flag: str) -> Path:
@@ -106,8 +157,8 @@ def recorded_path(results: Path, key: str, *, flag: str) -> Path:
     """
     scores = results.with_name("scores.json")
     try:
-        return Path(json.loads(scores.read_text(encoding="utf-8"))["protocol"][key])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Path(read_json(scores)["protocol"][key])
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{scores} does not tell what was evaluated: give {flag}") from error
 
 

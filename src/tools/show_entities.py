@@ -17,12 +17,14 @@ from src.configs.loading import Resolved, load_config
 from src.configs.schema import PretrainConfig
 from src.datasets.entities import read_entities
 from src.errors import InputError
-from src.tools.command import counted, exit_code_of, positive
+from src.tools.command import counted, exit_code_of, path_flag, positive, run_command
 from src.tools.entity_page import entity_page
 from src.tools.entity_sheet import draw_sheet
-from src.tools.results import save_picture
+from src.tools.results import check_picture, save_picture
 from src.tools.shown_clips import ShownClip, best_guesses
 from src.training.output import OutputFolder, read_stored
+from src.training.writable import check_output_file
+from src.training.writing import write_text
 
 if TYPE_CHECKING:
     from src.build.told_entities import ToldSet
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--output_dir", type=Path, required=True, help="of a pretraining run with use_mpm 1")
+    add("--output_dir", type=path_flag, required=True, help="of a pretraining run with use_mpm 1")
     add(
         "--num_clips",
         type=positive,
@@ -66,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         " %(default)s)",
     )
     add("--step", default="best", help="checkpoint: best, last or a number (default: best)")
-    add("--output_file", type=Path, help=f"the page to write, else {PAGE} in output_dir")
-    add("--picture", type=Path, help=f"a PNG to draw, too, of up to {NUM_IN_PICTURE} of them")
+    add("--output_file", type=path_flag, help=f"the page to write, else {PAGE} in output_dir")
+    add("--picture", type=path_flag, help=f"a PNG to draw, too, of up to {NUM_IN_PICTURE} of them")
     return parser
 
 
@@ -93,6 +95,9 @@ def show_entities(
     Raises:
         InputError: the folder is of no such run, or a file is missing or cannot be written.
     """
+    check_output_file(page, named_by="--output_file")
+    if picture is not None:
+        check_picture(picture)
     resolved = read_run(output_dir, step=step, changes=changes)
     config = resolved.config
     entities = read_entities(Path(str(config.entity_file_path)), num_entities=config.num_entities)
@@ -183,11 +188,10 @@ def _tell_unreadable(sets: Sequence[ToldSet]) -> None:
 
 def _write(path: Path, page: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        write_text(path, page)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error}; give another --output_file") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

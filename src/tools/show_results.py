@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.tools.command import exit_code_of
-from src.tools.results import markdown_table
+from src.tools.command import exit_code_of, path_flag, run_command
+from src.tools.results import check_readable, markdown_table, read_scores
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--output_dir",
-        type=Path,
+        type=path_flag,
         required=True,
         nargs="+",
         help="of a run with results; several are shown side by side",
@@ -59,7 +58,7 @@ def results_tables(output_dirs: Sequence[Path]) -> str:
     retrieval: dict[Path, Scores] = {}
     answering: dict[tuple[str, str], dict[Path, Scores]] = defaultdict(dict)
     for folder in [folder for output_dir in output_dirs for folder in _evaluations(output_dir)]:
-        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        scores = _read_scores(folder / "scores.json")
         if "overall_acc" in scores:
             answering[_questions(scores)][folder] = scores
         else:
@@ -72,9 +71,25 @@ def results_tables(output_dirs: Sequence[Path]) -> str:
     return "\n\n".join(tables)
 
 
+def _read_scores(path: Path) -> Scores:
+    """The scores of an evaluation, of which tables can be made."""
+
+    def tried(scores: Scores) -> Scores:
+        if "overall_acc" in scores:
+            _questions(scores)
+            _answers_table({path: scores})
+            _lost_questions({path: scores})
+        else:
+            _retrieval_table({path: scores}, output_dirs=[])
+        return scores
+
+    return read_scores(path, tried)
+
+
 def _evaluations(output_dir: Path) -> list[Path]:
     if not output_dir.is_dir():
         raise InputError(f"--output_dir: there is no folder {output_dir}")
+    check_readable(output_dir)
     folders = sorted(file.parent for file in output_dir.glob("results_*/*/scores.json"))
     if not folders:
         raise InputError(f"no scores.json in {output_dir}/results_*/: evaluate the run first")
@@ -154,4 +169,4 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

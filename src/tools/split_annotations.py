@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 from src.datasets.annotations import read_captions
 from src.datasets.questions import read_questions
 from src.errors import InputError
-from src.tools.command import counted, exit_code_of, not_negative
+from src.tools.command import counted, exit_code_of, not_negative, path_flag, run_command
 from src.tools.converting.conversion import write_all
+from src.training.writable import check_output_folder
 
 SPLITS = ("train", "val", "test")
 DEFAULT_SHARE = 0.1
@@ -40,15 +40,18 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--captions", type=Path, metavar="FILE", help="captions, .csv or .jsonl")
-    given.add_argument("--questions", type=Path, metavar="FILE", help="questions, .csv or .jsonl")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the sets")
+    of_texts: dict[str, Any] = {"type": path_flag, "metavar": "FILE"}
+    given.add_argument("--captions", help="captions, .csv or .jsonl", **of_texts)
+    given.add_argument("--questions", help="questions, .csv or .jsonl", **of_texts)
+    parser.add_argument(
+        "--output", type=path_flag, required=True, metavar="DIR", help="for the sets"
+    )
     share_help = f"share of the videos (default {DEFAULT_SHARE})"
     parser.add_argument("--val", type=_share, default=DEFAULT_SHARE, help=share_help)
     parser.add_argument("--test", type=_share, default=DEFAULT_SHARE, help=share_help)
     parser.add_argument(
         "--like",
-        type=Path,
+        type=path_flag,
         metavar="DIR",
         help="sets of captions divided before: their videos go where they went; only others are"
         " divided by the shares",
@@ -69,6 +72,7 @@ def _share(text: str) -> float:
 
 
 def _split(flags: argparse.Namespace) -> None:
+    check_output_folder(flags.output, named_by="--output")
     records, ending = _read(flags)
     place = "clip_name" if flags.captions else "video_id"
     sets = split_by_video(
@@ -191,4 +195,4 @@ def _write_text(text: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.errors import InputError
-from src.tools.command import counted, exit_code_of, positive, printable, progress
+from src.tools.command import (
+    counted,
+    exit_code_of,
+    path_flag,
+    positive,
+    progress,
+    run_command,
+)
+from src.training.writable import check_output_folder
+from src.training.writing import write_text
 
 NUM_COMPARED = 100  # videos whose bytes are compared without --verify
 NUM_NAMED = 10  # of those that a message names
@@ -51,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--videos", type=Path, required=True, help="the folder")
-    add("--output", type=Path, required=True, help="folder of the LMDB, new or begun before")
+    add("--videos", type=path_flag, required=True, help="the folder")
+    add("--output", type=path_flag, required=True, help="folder of the LMDB, new or begun before")
     add("--ext", nargs="+", help="of the files to take, as in mp4 avi (default: all of videos)")
     add(
         "--ids",
@@ -110,6 +119,7 @@ def write_lmdb(
     from src.datasets.storage import VideoLmdb
     from src.tools.video_writers import open_writer
 
+    check_output_folder(output, named_by="--output")
     files = _files_by_id(videos, extensions=extensions, ids=ids)
     outcome = Outcome()
     with open_writer(output, "lmdb") as writer:
@@ -252,12 +262,11 @@ def _report(num_files: int, output: Path, outcome: Outcome) -> None:
     if not lines:
         listed.unlink(missing_ok=True)
         return
-    lines = [printable(line) for line in lines]
-    listed.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(listed, "".join(f"{line}\n" for line in lines))
     print(f"{counted(len(lines), 'video')} failed, see {listed}:", file=sys.stderr)
     for line in lines[:NUM_NAMED]:
         print(f"  {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

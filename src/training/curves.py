@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.user_files import reason_of
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -57,9 +59,9 @@ class TensorBoard:
     def _given_up_on_error(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: its folder's name is not UTF-8
             self._writer = None  # whose thread has ended: it would not go on by itself
-            _warn("the TensorBoard file cannot be written (%s)", error.strerror or error)
+            _warn("the TensorBoard file cannot be written (%s)", reason_of(error))
 
     def _leave_out_writing(self, failure: threading.ExceptHookArgs) -> None:
         """Keep silent where TensorBoard's thread fails to write: the next call here raises that."""

@@ -9,16 +9,21 @@ what tools show of a run: entities.html.
 """
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
+from src.training.identity import HASHES_KEY, WEIGHTS, changed_values, identity_of, moved_paths
 from src.training.locking import RunLock
 from src.training.writing import temporary_of, write_atomically, write_json
+from src.user_files import JsonError, UnreadableFileError, read_json
+
+logger = logging.getLogger(__name__)
 
 # The restore file says best what is wrong with another number of processes.
 SIZE_KEY = "n_gpu"
@@ -27,37 +32,29 @@ SCHEDULE_KEYS = frozenset({"num_train_steps", "valid_steps", "save_steps"})
 SCRIPT_KEY = "script"
 
 LOCK = "log/run.lock"
+QUARANTINE = "log/quarantine.jsonl"
 RESULT_FILES = (
     *("results.json", "results_all.json", "scores.json"),
     *("raw_args.json", "merged_args.json"),
 )
-WRITTEN = (  # what runs write, or tools about them, as patterns below the output folder
+CHECKPOINTS = ("restore.pt", "restore_backup.pt", "ckpt/model_step_*.pt")
+APPENDED = (  # patterns below the output folder
+    *("log/log.txt", "log/metrics.jsonl", "log/unreadable_videos.jsonl", QUARANTINE, LOCK),
+)
+WRITTEN_IN_TRAINING = (
     *("log/args.json", "log/model_config.json", "log/ans2label.json"),
-    *("log/launchers.json", "log/entities.txt", "log/log.txt", "log/metrics.jsonl"),
-    *("log/unreadable_videos.jsonl", "log/quarantine.jsonl"),
-    *("log/events.out.tfevents.*", "ckpt/model_step_*.pt"),
+    *("log/launchers.json", "log/entities.txt", "log/events.out.tfevents.*"),
+    *CHECKPOINTS,
+    *("ckpt/model_step_best.pt", "ckpt/model_step_last.pt"),
     *("nonfinite/step_*_rank_*.pt", "nonfinite/step_*_model.pt"),
-    *("restore.pt", "restore_backup.pt", "restore.damaged", "restore_backup.damaged"),
+    *("restore.damaged", "restore_backup.damaged"),
+)
+WRITTEN = (  # by runs, or tools about them
+    *WRITTEN_IN_TRAINING,
+    *APPENDED,
     *(f"results_*/step_*/{name}" for name in RESULT_FILES),
-    LOCK,
     "entities.html",  # by the tool show_entities, of the run's checkpoints
 )
-
-
-def check_output_folder(root: Path) -> None:
-    """Check, without making anything, that a folder is there or can be made, and be written to.
-
-    Raises:
-        InputError: if it cannot.
-    """
-    nearest = next(path for path in (root, *root.absolute().parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise InputError(f"output_dir: {root}: {nearest} is not a folder. Name another output_dir.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(
-            f"output_dir: {root}: the folder {nearest} cannot be written to. Name another "
-            "output_dir, or change its permissions."
-        )
 
 
 class OutputFolder:
@@ -81,7 +78,7 @@ class OutputFolder:
         """Names of the launchers that have started the run's processes."""
         self.metrics = self.log / "metrics.jsonl"
         self.unreadable = self.log / "unreadable_videos.jsonl"
-        self.quarantine = self.log / "quarantine.jsonl"
+        self.quarantine = root / QUARANTINE
         """Videos that were cut off while they were read, and are not tried again."""
         self.nonfinite = root / "nonfinite"
         """What an update that stopped the run can be repeated with."""
@@ -111,12 +108,12 @@ class OutputFolder:
             InputError: if another run's output is here, or that of a run that cannot be told, or if
                 another process writes here.
         """
-        if not overwrite:
-            self._check_ownership(arguments, may_differ=may_differ)
+        moved = {} if overwrite else self._check_ownership(arguments, may_differ=may_differ)
         if not self.is_writer:
             return
+        clears = overwrite and self._is_of_a_run()
         self._lock = RunLock(self.root / LOCK, root=self.root)
-        if overwrite:
+        if clears:
             self._clear()
         self._tidy()
         if not self.restore_files():
@@ -125,6 +122,12 @@ class OutputFolder:
                 if source.is_file():  # what a run needs is there; it may name what it does not
                     write_atomically(copy, partial(shutil.copyfile, source))
             write_json(self.args, dict(arguments))
+        elif moved:
+            logger.info("other paths than before:\n%s", "\n".join(moved.values()))
+            # What the run began with stays on record.
+            keys = {HASHES_KEY, *(key.partition(".")[0] for key in moved)} - {*WEIGHTS}
+            new = {key: value for key, value in arguments.items() if key in keys}
+            write_json(self.args, {**_read_object(self.args), **new})
 
     def restore_files(self) -> list[Path]:
         """The restore files that are there, the newest first."""
@@ -136,57 +139,104 @@ class OutputFolder:
         names = [stem.removeprefix("model_step_") for stem in stems]
         return sorted(names, key=lambda name: (not name.isdigit(), len(name), name))
 
-    def _checkpoints(self) -> list[Path]:
-        return [*self.restore_files(), *sorted(self.root.glob("ckpt/model_step_*.pt"))]
+    def _written(self, patterns: Iterable[str]) -> list[Path]:
+        return [file for pattern in patterns for file in sorted(self.root.glob(pattern))]
 
     def _check_ownership(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
-    ) -> None:
-        if self.args.exists():
-            self._check_same_run(arguments, may_differ=may_differ)
-        elif checkpoints := self._checkpoints():
+    ) -> dict[str, str]:
+        """Check that what is here is of this run; returns paths that are others now, in words."""
+        if os.path.lexists(self.args):
+            return self._check_same_run(arguments, may_differ=may_differ)
+        if checkpoints := self._written(CHECKPOINTS):
             raise InputError(
                 f"output_dir: {self.root} holds checkpoints such as {checkpoints[0]}, but no "
                 "log/args.json that tells what run they are of.\n"
                 "Use another output_dir, or --overwrite 1 to delete them and start afresh."
             )
+        self._check_unmarked()
+        return {}
+
+    def _check_unmarked(self) -> None:
+        """Refuse a folder with files of our names that no run can have left there."""
+        if os.path.lexists(self.root / LOCK):  # of a run that has ended before it wrote the others
+            return
+        if files := self._written((*WRITTEN_IN_TRAINING, "log/metrics.jsonl")):
+            raise InputError(
+                f"output_dir: {files[0]} would be replaced, but {self.root} is not the folder of a "
+                "run: it has neither log/args.json nor checkpoints. Use another output_dir."
+            )
 
     def _check_same_run(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
-    ) -> None:
+    ) -> dict[str, str]:
         stored = _read_object(self.args)
         current = json.loads(json.dumps(dict(arguments)))
         ignored = {*may_differ, SIZE_KEY, SCRIPT_KEY}
         if stored.get(SIZE_KEY) != current[SIZE_KEY]:
             ignored |= SCHEDULE_KEYS
-        before = _leaves(stored, without=ignored, text_encoder=_read_object(self.model_config))
-        text_encoder = _read_object(Path(str(arguments["model_config"])))
-        now = _leaves(current, without=ignored, text_encoder=text_encoder)
-        keys = sorted(before.keys() | now.keys())
-        changed = [key for key in keys if before.get(key) != now.get(key)]
-        if changed:
-            lines = "\n".join(
-                f"  {key}: {_shown(before, key)} there, {_shown(now, key)} now" for key in changed
-            )
-            raise InputError(
-                f"output_dir: {self.root} holds the output of another run, whose config differs:\n"
-                f"{lines}\n"
-                "Use another output_dir, or --overwrite 1 to delete that run and start afresh."
-            )
+        before = identity_of(stored, without=ignored, text_encoder=_read_object(self.model_config))
+        now = identity_of(
+            current,
+            without=ignored,
+            text_encoder=_read_object(Path(str(arguments["model_config"]))),
+        )
+        if changed := changed_values(before, now):
+            raise InputError(self._other_run(changed))
+        return moved_paths(before, now)
+
+    def _other_run(self, changed: Sequence[str]) -> str:
+        has_new_content = any(line.startswith(f"  {HASHES_KEY}.") for line in changed)
+        put_back = (
+            f"Files under {HASHES_KEY} have another content than when the run began: put the "
+            "former ones back to continue it. Or start another run from its weights, with "
+            f"--e2e_weights_path {self.checkpoint('last')} and another output_dir.\n"
+        )
+        return "\n".join(
+            [
+                f"output_dir: {self.root} holds the output of another run, whose config differs:",
+                *changed,
+                f"{put_back if has_new_content else ''}Use another output_dir, or --overwrite 1 to "
+                "delete that run and start afresh.",
+            ]
+        )
 
     def _tidy(self) -> None:
         """Remove what no run goes on from: files cut short, the list of one that starts anew."""
-        for pattern in WRITTEN:
-            for file in self.root.glob(str(temporary_of(Path(pattern)))):
+        cut_short = self._written(str(temporary_of(Path(pattern))) for pattern in WRITTEN)
+        for file in cut_short:
+            if self._link_to(file) is None:
                 file.unlink()
         if not self.restore_files():
             self.unreadable.unlink(missing_ok=True)
 
+    def _is_of_a_run(self) -> bool:
+        """Whether a run has written here, and not only somebody who likes our names.
+
+        Raises:
+            InputError: none has, but a run would replace files that are here.
+        """
+        marks = [self.args, self.root / LOCK, *self._written(CHECKPOINTS)]
+        if any(map(os.path.lexists, marks)):
+            return True
+        self._check_unmarked()
+        return False
+
     def _clear(self) -> None:
-        for pattern in WRITTEN:
-            if pattern != LOCK:  # a lock is of a file, not of its name
-                for file in self.root.glob(pattern):
-                    file.unlink()
+        files = self._written(pattern for pattern in WRITTEN if pattern != LOCK)
+        for file in files:  # a lock is of a file, not of its name
+            if link := self._link_to(file):
+                raise InputError(
+                    f"output_dir: {link} is a link, through which --overwrite 1 deletes nothing. "
+                    f"Remove the link, or what is in {link.resolve()}, such as {file.name}."
+                )
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def _link_to(self, file: Path) -> Path | None:
+        """The link that leads from the output folder to the one that a file is in."""
+        inner = [folder for folder in file.parents if self.root in folder.parents]
+        return next((folder for folder in inner if folder.is_symlink()), None)
 
 
 def run_of(checkpoint: Path) -> OutputFolder | None:
@@ -198,8 +248,8 @@ def run_of(checkpoint: Path) -> OutputFolder | None:
 def read_stored(path: Path) -> dict[str, Any]:
     """A JSON object that a run has left; empty if it is not there or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # ValueError: neither JSON nor text
+        value = read_json(path)
+    except (UnreadableFileError, JsonError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -209,18 +259,20 @@ def changed_keys(
 ) -> list[str]:
     """Keys that both have, with other values, apart from some; in the order of ``now``."""
     return [
-        key
-        for key, value in now.items()
-        if key not in without and before.get(key, value) != value
+        key for key, value in now.items() if key not in without and before.get(key, value) != value
     ]
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object that a run has written."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither JSON nor text
-        problem = str(error)
+        value = read_json(path)
+    except UnreadableFileError as error:
+        if os.path.exists(path) and not os.access(path, os.R_OK):  # it may be undamaged
+            raise
+        problem = error.reason
+    except JsonError as error:
+        problem = error.reason
     else:
         if isinstance(value, dict):
             return value
@@ -229,35 +281,3 @@ def _read_object(path: Path) -> dict[str, Any]:
         f"{path}: missing or damaged ({problem}), so the run cannot be told from another one. Use "
         "another output_dir, or --overwrite 1 to delete that run and start afresh."
     )
-
-
-def _leaves(
-    arguments: Mapping[str, Any], *, without: Collection[str], text_encoder: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What makes a run that run, under dotted names: ``train_datasets.1.img``."""
-    leaves = {f"model_config.{key}": value for key, value in text_encoder.items()}
-    for key, value in arguments.items():
-        if key not in without:
-            leaves |= _parts(key, value)
-    return leaves
-
-
-def _parts(key: str, value: Any) -> dict[str, Any]:
-    """A value under its name, or what it consists of under dotted ones."""
-    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {key: value}
-    return {
-        name: leaf
-        for part, part_value in value.items()
-        for name, leaf in _parts(f"{key}.{part}", part_value).items()
-    }
-
-
-def _shown(leaves: Mapping[str, Any], key: str) -> str:
-    """A value as a config has it."""
-    if key not in leaves:
-        return "nothing"
-    value = leaves[key]
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

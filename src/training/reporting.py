@@ -42,7 +42,7 @@ class _LogFile(logging.FileHandler):
     """Appends records to a file; where it cannot, says so once and leaves records out."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._told = False
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -79,8 +79,21 @@ def write_atomically(
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, indented, atomically."""
-    text = json.dumps(value, indent=4, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, atomically.
+
+    Bytes of file names that are not UTF-8 are written escaped, as JSON has them.
+    """
+    content = encoded(text)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8, with bytes that are not (in names of files) escaped as JSON has them."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def link_atomically(source: Path, name: Path) -> None:
@@ -108,8 +121,8 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     """
     with full_disk_ends_run(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+        with path.open("ab") as file:
+            file.write(encoded("".join(f"{line}\n" for line in lines)))
 
 
 def keep_lines(path: Path, count: int) -> int:
@@ -146,24 +159,38 @@ def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[
 
     Raises:
         FullDiskError: it is.
+        OSError: the file cannot be written for another reason; it is named in the error.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in REMEDIES:
+        if error.errno is None:
             raise
+        if error.errno not in REMEDIES:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         needed = "" if num_bytes is None else f", the file needs at least {num_bytes:,}"
+        left = ", but no more files can be made (inodes)" if free_files(path) == 0 else needed
         raise FullDiskError(
-            f"{path}: cannot be written: {os.strerror(error.errno)}. {free_bytes(path):,} bytes "
-            f"are free there{needed}.",
+            f"{path}: cannot be written: {os.strerror(error.errno)}. "
+            f"{free_bytes(path):,} bytes are free there{left}.",
             REMEDIES[error.errno],
         ) from error
 
 
 def free_bytes(path: Path) -> int:
-    """What is free on the disk that a file is, or will be, on."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    return shutil.disk_usage(folder).free
+    """Bytes that are free on the disk that a file or folder is, or will be, on."""
+    return shutil.disk_usage(_folder_of(path)).free
+
+
+def free_files(path: Path) -> int | None:
+    """Number of files that can be made there (inodes); None where there is no limit."""
+    disk = os.statvfs(_folder_of(path))
+    return disk.f_favail if disk.f_files else None
+
+
+def _folder_of(path: Path) -> Path:
+    there = path.absolute()
+    return next(one for one in (there, *there.parents) if os.path.isdir(one))
 
 
 def _remove(temporary: Path) -> None:

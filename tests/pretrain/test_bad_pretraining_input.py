@@ -278,7 +278,7 @@ def test_continuing_with_another_list_of_entities(
     path.write_text("\n".join(reversed(ENTITIES)))
     message = refused(experiment.pretraining(num_train_epochs=1))
     assert f"output_dir: {experiment.root / 'run'} holds the output of another run" in message
-    assert f"annotations_sha256.{path}" in message
+    assert "annotations_sha256.entity_file_path" in message
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

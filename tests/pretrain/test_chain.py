@@ -98,9 +98,9 @@ def continued(experiment: PretrainExperiment, *flags: str, **changes: Any) -> li
 
 
 def hashed(root: Path) -> set[str]:
-    """Names of the files beside annotations by which a run is known."""
-    names = {Path(path).name for path in content(root / "log/args.json")["annotations_sha256"]}
-    return {name for name in names if name.endswith((".txt", ".pt"))}
+    """Keys of the files beside annotations by which a run is known."""
+    keys = content(root / "log/args.json")["annotations_sha256"]
+    return {key for key in keys if key.endswith("_path")}
 
 
 def test_pretraining_goes_on_with_the_teacher_that_it_had(
@@ -112,7 +112,7 @@ def test_pretraining_goes_on_with_the_teacher_that_it_had(
     run(continued(experiment, num_train_epochs=1, **KEEP))
     notice = "teacher_weights_path has no effect: "
     assert capsys.readouterr().err.count(notice) == 1
-    assert hashed(experiment.root / "next") == {"entities.txt"}
+    assert hashed(experiment.root / "next") == {"entity_file_path"}
     before = weights(checkpoint(experiment.root / "run"))
     after = weights(checkpoint(experiment.root / "next", "last"))
     assert_same(kept(after), kept(before))
@@ -128,7 +128,7 @@ def test_the_entity_loss_can_be_added_later(
     run(experiment.pretraining("--use_mpm", "0", num_train_epochs=1))
     before = weights(checkpoint(experiment.root / "run"))
     run(continued(experiment, num_train_epochs=1, **KEEP))
-    assert hashed(experiment.root / "next") == {"entities.txt", "prompter.pt"}
+    assert hashed(experiment.root / "next") == {"entity_file_path", "teacher_weights_path"}
     after = weights(checkpoint(experiment.root / "next", "last"))
     check_teacher(after, experiment.teacher, tokenizer)
     assert_same(kept(after), kept(before))

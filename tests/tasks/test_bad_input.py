@@ -237,8 +237,8 @@ def test_continuing_with_edited_files(
     captions = experiment.root / "txt/val.jsonl"
     captions.write_text(captions.read_text().replace("red", "blue"))
     message = refused(experiment.arguments())
-    assert f"  annotations_sha256.{captions}: " in message
-    assert "train.jsonl" not in message
+    assert "  annotations_sha256.val_datasets.0.txt: " in message
+    assert "train_datasets" not in message
     video_model = experiment.root / "video_model.json"
     video_model.write_text(video_model.read_text().replace('"drop_rate": 0.1', '"drop_rate": 0.2'))
     message = refused(experiment.arguments())

@@ -52,8 +52,8 @@ def test_training_leaves_everything_behind(experiment: TinyExperiment, run: Run)
     expected = {"n_gpu": 1, "num_train_steps": 4, "valid_steps": 2, "learning_rate": 1e-3}
     assert {key: arguments[key] for key in expected} == expected
     assert arguments["visual_model"]["num_heads"] == 2
-    hashed = [Path(path).name for path in arguments["annotations_sha256"]]
-    assert sorted(hashed) == ["test.jsonl", "train.jsonl", "val.jsonl"]
+    sets = {f"{name}_datasets.0.txt" for name in ("train", "val", "test")}
+    assert arguments["annotations_sha256"].keys() == sets | {"tokenizer_dir"}
     assert content(root / "log/model_config.json") == content(experiment.root / "text_model.json")
     lines = metric_lines(root)
     steps = [(line["step"], line["split"]) for line in lines]

@@ -14,14 +14,19 @@ import pytest
 from src.errors import InputError, RunError
 from src.tools.command import (
     DefaultsShown,
+    any_path_flag,
     exit_code_of,
     not_negative,
     open_videos_of_flag,
+    path_flag,
     positive,
     printable,
+    run_command,
 )
 from src.training.writing import full_disk_ends_run
 from tests.training.disks import FULL_DEVICE
+
+TOOLS = Path(__file__).parents[2] / "src/tools"
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -115,3 +120,48 @@ def test_help_shows_defaults_that_tell_something() -> None:
 
 def test_names_that_are_not_utf8_can_be_printed() -> None:
     assert printable(os.fsdecode(b"lat\xff1 \xc3\xa9")) == "lat\\udcff1 é"
+
+
+def test_a_path_may_begin_with_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert path_flag("~/videos") == Path("/home/me/videos")
+    assert path_flag("a/~") == Path("a/~")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "the path is empty"),
+        ("~nobody_of_this_name/a", "there is no such home folder"),
+        (os.fsdecode(b"caf\xe9"), r"caf\\udce9 is not UTF-8; rename it, or name a link to it"),
+    ],
+)
+def test_paths_that_files_cannot_name_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=reason):
+        path_flag(text)
+
+
+def test_any_path_may_be_checked() -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert any_path_flag(name) == Path(name)
+
+
+@pytest.mark.parametrize(("code", "work"), [(0, lambda: 0), (1, lambda: 1)])
+def test_a_command_ends_with_its_own_exit_code(code: int, work: Callable[[], int]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_command(work)
+    assert end.value.code == code
+
+
+def test_all_commands_run_alike() -> None:
+    """On any console, with paths in which ``~`` is a home folder."""
+    commands = {path: path.read_text(encoding="utf-8") for path in TOOLS.glob("*.py")}
+    commands = {path: text for path, text in commands.items() if "__main__" in text}
+    assert len(commands) > 10
+    odd = [
+        path.name
+        for path, text in commands.items()
+        if "    run_command(main)\n" not in text and "    run_script(main)\n" not in text
+    ]
+    assert odd == []
+    assert [path.name for path in TOOLS.rglob("*.py") if "type=Path" in path.read_text()] == []

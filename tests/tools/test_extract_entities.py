@@ -132,11 +132,11 @@ def test_a_list_that_says_the_same_is_left_alone_and_another_replaced_at_once(
     assert run(tmp_path, config) == 0
     written: list[Path] = []
 
-    def stop(path: Path, _write: object) -> None:
+    def stop(path: Path, _text: object) -> None:
         written.append(path)
         raise OSError("no space left")
 
-    monkeypatch.setattr(tool, "write_atomically", stop)
+    monkeypatch.setattr(tool, "write_text", stop)
     assert run(tmp_path, config, "--overwrite") == 0
     assert written == []
     assert run(tmp_path, config, "--overwrite", "--num_entities", "1") == USER_ERROR_EXIT_CODE

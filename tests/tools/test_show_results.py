@@ -139,3 +139,38 @@ def test_what_cannot_be_shown_is_said(
 ) -> None:
     assert main(["--output_dir", str(tmp_path / folder)]) == 2
     assert message in capsys.readouterr().err
+
+
+DAMAGED = (
+    b'{"text2video": {"r1": 3',
+    b"[1]",
+    b"3",
+    b"\xff\xfe",
+    b"",
+    b"[" * 5000,
+    b'{"overall_acc": 3}',
+    b'{"overall_acc": 3, "counts": {"overall": [1, 0]}, "majority": {}}',
+    b'{"protocol": {"matching": true}, "text2video": {"r1": "high"}}',
+    b'{"protocol": 3, "text2video": []}',
+)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_scores_that_are_damaged_or_of_others_are_named(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results_test/step_best_1_mean/scores.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert main(["--output_dir", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {path}: damaged, or not all scores of an evaluation are in")
+
+
+def test_scores_that_cannot_be_read_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results_test/step_best_1_mean/scores.json"
+    path.mkdir(parents=True)
+    assert main(["--output_dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {path}: is a folder, not a file\n"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -94,3 +95,12 @@ def test_errors_of_other_threads_are_told_as_before(
     curves.close()
     assert [str(error.exc_value) for error in raised] == ["of another kind"]
     assert threading.excepthook is hook
+
+
+def test_a_folder_whose_name_is_not_utf8_gets_no_file_and_is_no_reason_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    curves = TensorBoard(tmp_path / os.fsdecode(b"caf\xe9"), purge_step=0)
+    curves.add("train", {"loss": 1.0}, step=1)
+    curves.close()
+    assert caplog.text.count("the TensorBoard file cannot be written") == 1

@@ -7,29 +7,14 @@ from typing import Any
 import pytest
 
 from src.errors import InputError
-from src.training.output import (
-    OutputFolder,
-    check_output_folder,
-    read_stored,
-    run_of,
-)
+from src.training.output import OutputFolder, read_stored, run_of
+from src.training.writable import check_output_folder
+from tests.training.claims import OWN, claim, files_of, make_arguments, make_files
 
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> dict[str, Any]:
-    model = tmp_path / "model.json"
-    model.write_text('{"hidden_size": 32}')
-    return {
-        **{"model_config": str(model), "learning_rate": 0.1, "betas": (0.9, 0.98)},
-        **{"n_workers": 1, "n_gpu": 1, "num_train_steps": 10, "valid_steps": 4, "save_steps": 2},
-        "visual_model": {"depth": 12, "drop_path_rate": 0.1},
-        "annotations_sha256": {"train.jsonl": "one", "val.jsonl": "two"},
-    }
-
-
-def claim(root: Path, arguments: dict[str, Any], *, overwrite: bool = False) -> None:
-    output = OutputFolder(root, rank=0)
-    output.claim(arguments, may_differ={"n_workers"}, overwrite=overwrite)
+    return make_arguments(tmp_path)
 
 
 def test_an_output_folder_that_cannot_be_one(
@@ -258,17 +243,6 @@ def test_only_rank_0_writes(tmp_path: Path, arguments: dict[str, Any]) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def make_files(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("old")
-
-
-def files_of(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-
-
-OWN = {"log/args.json", "log/model_config.json", "log/run.lock"}
 CUT_SHORT = ("log/.args.json.tmp", "ckpt/.model_step_3.pt.tmp", ".restore.pt.tmp")
 UNFINISHED = (*CUT_SHORT, ".restore_backup.pt.tmp", "results_val/step_3/.scores.json.tmp")
 LIST = "log/unreadable_videos.jsonl"

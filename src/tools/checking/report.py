@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from src.tools.checking.annotated import ReadSet
@@ -205,8 +204,8 @@ def sets_told(checked: Checked) -> list[dict[str, Any]]:
     ]
 
 
-def write_json(checked: Checked, path: Path) -> None:
-    """Write the whole report; findings and videos one a line."""
+def as_json(checked: Checked) -> str:
+    """The whole report; findings and videos one a line."""
     task = checked.task
     head = {
         "checked": {
@@ -229,7 +228,7 @@ def write_json(checked: Checked, path: Path) -> None:
     found = ",\n".join(_findings_told(checked.findings))
     videos = ",\n".join(json.dumps(video_told(one), ensure_ascii=False) for one in checked.videos)
     text = ",\n".join([*parts, f'"findings": {{{found}}}', f'"videos": [\n{videos}\n]'])
-    path.write_text(f"{{{text}}}\n", encoding="utf-8", errors="backslashreplace")
+    return f"{{{text}}}\n"
 
 
 def _findings_told(findings: Findings) -> Iterator[str]:

@@ -17,7 +17,7 @@ from src.tools.checking.judging import judge, judge_contents, judge_splits
 from src.tools.checking.media import collect_media
 from src.tools.checking.page import JSON_NAME, report_page
 from src.tools.checking.probing import probe_all
-from src.tools.checking.report import Checked, table_told, write_json
+from src.tools.checking.report import Checked, as_json, table_told
 from src.tools.checking.sources import Task, task_of_config, task_of_videos
 from src.tools.checking.texts import (
     TokenCounter,
@@ -27,7 +27,8 @@ from src.tools.checking.texts import (
     unknown_answers,
 )
 from src.tools.command import counted, open_videos_of_flag, printable
-from src.training.writing import write_atomically
+from src.training.writable import check_output_folder
+from src.training.writing import write_text
 
 PAGE_NAME = "report.html"
 TABLE_NAME = "videos.tsv"
@@ -45,6 +46,9 @@ def check(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
     task = _task(flags, config_flags)
     if any(source.of_images for source in task.sets) and find_spec("PIL") is None:
         raise InputError("check_data looks into images with Pillow: `pip install pillow`")
+    check_output_folder(
+        flags.output, patterns=(PAGE_NAME, JSON_NAME, TABLE_NAME), named_by="--output"
+    )
     return _tell(_checked(task, flags), flags.output)
 
 
@@ -136,9 +140,9 @@ def _labels(task: Task, notices: list[str]) -> AnswerLabels | None:
 
 def _tell(checked: Checked, folder: Path) -> int:
     """Write the report and print a summary; returns the number of problems."""
-    write_atomically(folder / JSON_NAME, lambda path: write_json(checked, path))
-    for name, text in {PAGE_NAME: report_page(checked), TABLE_NAME: table_told(checked)}.items():
-        _write(folder / name, text)
+    told = {PAGE_NAME: report_page, JSON_NAME: as_json, TABLE_NAME: table_told}
+    for name, text_of in told.items():
+        write_text(folder / name, text_of(checked))
     summary = checked.summary()
     files = counted(summary["videos"] + summary["images"], "file")
     texts = f", {counted(summary['texts'], 'text')}" if checked.sets else ""
@@ -160,12 +164,6 @@ def _tell(checked: Checked, folder: Path) -> int:
     verdict = f"{counted(problems, 'problem')} to be solved" if problems else "no problems"
     print(f"{verdict}; read {folder / PAGE_NAME}, everything is in {folder / JSON_NAME}")
     return problems
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(
-        path, lambda name: name.write_text(text, encoding="utf-8", errors="backslashreplace")
-    )
 
 
 def _first(findings: Sequence[Finding]) -> Iterator[str]:
