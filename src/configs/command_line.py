@@ -123,7 +123,8 @@ def _unknown_part(name: str, target: Option) -> Problem:
     assert target.entry_class is not None
     fields = options_of(target.entry_class)
     index = name.split(".")[1]
-    entry = f"--{target.name}.{index if index.isdecimal() else '0'}"
+    is_index = index.isdecimal() and len(index) <= _MAX_INDEX_DIGITS
+    entry = f"--{target.name}.{index if is_index else '0'}"
     guess = nearest(name.split(".")[-1], fields)
     meant = f"Did you mean {entry}.{guess}? Its parts" if guess else f"The parts of {entry}"
     remedy = f"{meant}: {', '.join(fields)}."
