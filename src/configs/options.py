@@ -24,7 +24,6 @@ SAMPLING_STRATEGIES = (
 )
 DECODE_TIMEOUT = 60.0  # seconds that reading a video may take, and megabytes
 DECODE_MEMORY = 2048
-OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
 MAX_COUNT = 10**9  # of what costs nothing by itself: log lines, checkpoints, samples of a block
 MAX_BATCH = 1 << 16  # samples of a batch
 MAX_EPOCHS = 100_000
@@ -299,39 +298,4 @@ class ValidationOptions:
     )
     save_steps_ratio: float = option(
         0.01, "share of the updates between two restore points", above=0, maximum=1
-    )
-
-
-@dataclass(kw_only=True)
-class ContrastOptions:
-    """What pairs are compared with each other."""
-
-    TOPIC: ClassVar[str] = "Contrastive loss"
-
-    mask_same_video: bool = option(
-        False, "captions of the same video are not negatives (original: they are)"
-    )
-    grad_cache_size: int = option(
-        0,
-        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
-        " compares the whole batch (0: all at once): less memory, more time",
-        minimum=0,
-        maximum=MAX_BATCH,
-    )
-
-
-@dataclass(kw_only=True)
-class MatchingOptions:
-    """When pairs are told apart, and which."""
-
-    TOPIC: ClassVar[str] = "Matching loss"
-
-    itm_start_ratio: float = option(
-        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
-    )
-    itm_negatives: str = option(
-        OWN_RANK,
-        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
-        " those of all processes",
-        choices=(OWN_RANK, ALL_RANKS),
     )

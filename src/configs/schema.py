@@ -13,12 +13,11 @@ from src.configs.downstream import (
     InferenceOptions,
 )
 from src.configs.fields import option, required, with_default
+from src.configs.objectives import ContrastOptions, MatchingOptions
 from src.configs.options import (
     MAX_BATCH,
     MAX_COUNT,
-    ContrastOptions,
     DataOptions,
-    MatchingOptions,
     ModelOptions,
     OptimizationOptions,
     RunOptions,
