@@ -159,7 +159,7 @@ class VideoOptions:
     img_pixel_std: tuple[float, float, float] = required(
         "spread of R, G, B on a 0-1 scale",
         remedy=f"ALPRO uses {_CLIP_STD}.",
-        above=0,
+        minimum=0.001,
         maximum=1,
     )
     img_input_format: str = option(
