@@ -96,7 +96,8 @@ def check_batches(
     clip = config.num_frm * 3 * config.crop_img_size**2  # bytes
     # Each worker reads one clip at a time, before it is cropped.
     read = max(1, config.n_workers) * config.num_frm * 3 * _side_read(config) ** 2
-    at_once = min(batch, (trains and getattr(config, "grad_cache_size", 0)) or batch)
+    chunk = getattr(config, "grad_cache_size", 0) if trains else 0
+    at_once = min(batch, chunk or batch)
     kept = _kept_bytes(resolved) if trains else 0
     wanted = {torch.device("cpu"): num_loaded * batch * num_clips * clip + read}
     wanted[device] = wanted.get(device, 0) + at_once * (clip * BYTES_OF_FLOAT + kept)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import types
 import typing
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,6 +147,8 @@ def _checked_text(text: str, *, is_path: bool) -> str:
     if not is_path:
         if len(text) > _MAX_TEXT:
             raise UnfitError(f"has more than {_MAX_TEXT} characters")
+        if any(unicodedata.category(character) == "Cc" for character in text):
+            raise UnfitError("has a control character, which a log or a terminal would obey")
         return text
     path = os.path.expanduser(text)
     longest = max(len(part.encode()) for part in path.split("/"))
@@ -158,9 +162,12 @@ def _checked_text(text: str, *, is_path: bool) -> str:
 
 
 def _in_range(value: float, rule: Rule) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if 0 < abs(value) < sys.float_info.min:  # a denormal number, which PyTorch is told to round
+        value = 0.0
     return (
-        (isinstance(value, int) or math.isfinite(value))
-        and (rule.minimum is None or value >= rule.minimum)
+        (rule.minimum is None or value >= rule.minimum)
         and (rule.above is None or value > rule.above)
         and (rule.maximum is None or value <= rule.maximum)
         and (rule.below is None or value < rule.below)
