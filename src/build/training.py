@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 DEBUG_STEPS = 3  # updates of a `debug` run
 MAX_UPDATES = 10**9  # at ten updates a second they take three years
-MAX_EXCESS = 10  # times the run's batches that its one update may consist of
+MAX_EXCESS = 1000  # times the run's batches that its one update may consist of
 _SECONDS_TO_APPEAR = 60.0  # of a file on other machines
 _PAUSE = 0.5  # seconds between two looks
 
