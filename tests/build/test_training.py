@@ -31,5 +31,5 @@ def test_an_update_of_many_times_the_run_is_refused(tmp_path: Path) -> None:
     changes = {"num_train_epochs": 2, "train_batch_size": 3}
     plan = plan_of(tmp_path, num_samples=6, gradient_accumulation_steps=4000, **changes)
     assert plan.num_train_steps == 1
-    with pytest.raises(InputError, match="gradient_accumulation_steps: one update of 4,001 batches"):
+    with pytest.raises(InputError, match="_steps: one update of 4,001 batches"):
         plan_of(tmp_path, num_samples=6, gradient_accumulation_steps=4001, **changes)
