@@ -155,6 +155,10 @@ def parse_json(text: str) -> Any:
         raise JsonError(error.msg, line=error.lineno, column=error.colno) from error
     except RecursionError as error:
         raise JsonError(_TOO_DEEP) from error
+    except _TooManyDigitsError as error:
+        before = text[: text.find(error.digits)]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise JsonError(error.reason, line=line, column=column) from None
     _check_depth(value)
     if "\\u" in text:
         _check_characters(value)
@@ -181,9 +185,17 @@ def parse_json_line(line: str) -> Any:
     return value if is_plain else parse_json(line)
 
 
+class _TooManyDigitsError(JsonError):
+    """A number beyond the limit, which the parser's hook is given without its place."""
+
+    def __init__(self, digits: str) -> None:
+        super().__init__(f"a number of {len(digits):,} digits; at most {MAX_DIGITS} are read")
+        self.digits = digits
+
+
 def _whole_number(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise JsonError(f"a number of {len(digits):,} digits; at most {MAX_DIGITS} are read")
+        raise _TooManyDigitsError(digits)
     return int(digits)
 
 

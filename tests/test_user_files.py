@@ -131,3 +131,10 @@ def test_large_files_and_lines_are_refused(
 def test_lines_keep_their_ends(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes("\ufefföne\n\ntwo".encode())
     assert list(read_lines(tmp_path / "text")) == ["öne\n", "\n", "two"]
+
+
+def test_a_number_of_too_many_digits_is_found_in_its_line() -> None:
+    with pytest.raises(JsonError) as caught:
+        parse_json('{"a": 1,\n "b": [2, -' + "7" * 50 + "]}")
+    assert (caught.value.line, caught.value.column) == (2, 11)
+    assert caught.value.reason.startswith("a number of 51 digits")

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from src.build.memory import check_batches, check_model
 from src.build.recipe import Recipe
 from src.build.summary import log_summary
 from src.build.training import (
@@ -30,6 +31,7 @@ def check_run(recipe: Recipe[Any, Any]) -> None:
         tries=not config.dry_run,
     )
     recipe.check_inputs()
+    check_model(recipe.build_model, recipe.resolved, device=recipe.engine.device)
 
 
 def pretrain(recipe: Recipe[Any, Any]) -> None:
@@ -53,10 +55,18 @@ def train(
     config, engine = recipe.config, recipe.engine
     data = recipe.training_data()
     validation = recipe.validation()
-    model = recipe.start_model(resumes=recipe.beginning.resumes)
+    largest = max(len(one.video_ids) for one in _sets_of(validation))
+    for size_key, num_samples in (
+        ("train_batch_size", data.samples_per_epoch),
+        ("val_batch_size", largest),
+    ):
+        check_batches(
+            recipe.resolved, device=engine.device, size_key=size_key, num_samples=num_samples
+        )
     plan = build_plan(
         config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
     )
+    model = recipe.start_model(resumes=recipe.beginning.resumes)
     output = build_output(
         recipe.resolved,
         plan=plan,
@@ -88,3 +98,8 @@ def _bytes_of_first_files(model: nn.Module) -> int:
     """What a checkpoint and a restore file take at least: the latter has averages of gradients."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     return 2 * weights + sum(one.nbytes for one in model.parameters() if one.requires_grad)
+
+
+def _sets_of(validation: Any) -> list[Any]:
+    """Sets that a run is validated on, of tasks with one and with several."""
+    return validation if isinstance(validation, list) else [validation]

@@ -245,10 +245,6 @@ class DownstreamRecipe(Recipe[Config, Model], Generic[Config, Row, Model]):
         """Makes a batch of samples with their items."""
 
     @abstractmethod
-    def build_model(self) -> Model:
-        """The model, with random weights."""
-
-    @abstractmethod
     def build_evaluator(self, model: Model, *, progress: Progress) -> Evaluator:
         """What scores the model, in validation and inference alike."""
 

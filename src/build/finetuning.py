@@ -8,6 +8,7 @@ from typing import Any
 from src.build.course import check_run, train
 from src.build.downstream import DownstreamRecipe, Evaluator
 from src.build.inputs import check_inference_inputs
+from src.build.memory import check_batches, check_model
 from src.build.results import (
     given_arguments,
     protocol_of,
@@ -35,10 +36,22 @@ def finetune(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
         recipe.evaluation_set(part, num_clips=config.inference_n_clips)
         for part in config.test_datasets
     ]
+    for data in tests:
+        _check_memory(recipe, data)
     lines = [line for data in tests for line in recipe.describe(data)]
     model, output = train(recipe, tested_on=lines)
     if tests and not config.dry_run:
         evaluate_test_sets(recipe, model, tests, output=output)
+
+
+def _check_memory(recipe: DownstreamRecipe[Any, Any, Any], data: EvaluationSet[Any]) -> None:
+    check_batches(
+        recipe.resolved,
+        device=recipe.engine.device,
+        size_key="val_batch_size",
+        num_samples=len(data.video_ids),
+        num_clips=recipe.config.inference_n_clips,
+    )
 
 
 def infer(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
@@ -53,7 +66,9 @@ def infer(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
         tries=not config.dry_run,
     )
     check_inference_inputs(recipe.resolved, others=recipe.other_inputs())
+    check_model(recipe.build_model, recipe.resolved, device=recipe.engine.device)
     data = recipe.evaluation_set(part, num_clips=config.inference_n_clips)
+    _check_memory(recipe, data)
     evaluator = _evaluator_of(recipe, recipe.start_model())
     if config.dry_run:
         evaluator.run(data)

@@ -13,7 +13,7 @@ from src.build.inputs import SetFiles, check_training_inputs
 from src.build.model import build_pretraining_model, build_prompter, load_weights
 from src.build.pretraining_data import CaptionedSet, build_validation_set, mix_sets, read_set
 from src.build.recipe import Model, Recipe
-from src.configs.options import ALL_RANKS
+from src.configs.objectives import ALL_RANKS
 from src.configs.pretraining import media_of, pretraining_file
 from src.configs.schema import PretrainConfig, PretrainingConfig, PrompterConfig
 from src.datasets.entities import read_entities
@@ -125,10 +125,14 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
 class PrompterRecipe(PretrainingRecipe[PrompterConfig, Prompter]):
     """The first stage: VTC alone makes the teacher of the second."""
 
+    def build_model(self) -> Prompter:
+        """The prompter, with random weights."""
+        return build_prompter(self.resolved)
+
     def start_model(self, *, resumes: bool = False) -> Prompter:
         """A prompter with its starting weights; its prompts are made when it teaches."""
         seed_everything(self.config.seed)
-        model = build_prompter(self.resolved)
+        model = self.build_model()
         if not resumes:
             load_weights(model, self.config, may_be_missing=PROMPT_NAMES, prepare=without_prompts)
         return model.to(self.engine.device)
@@ -211,6 +215,13 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         patch_size = self.resolved.video_encoder.patch_size
         return self.config.crop_img_size // patch_size, patch_size
 
+    def build_model(self) -> AlproForPretraining:
+        """The model and, for PEM, its teacher, with random weights."""
+        config = self.config
+        return build_pretraining_model(
+            self.resolved, use_mlm=config.use_mlm, use_mpm=config.use_mpm
+        )
+
     def start_model(self, *, resumes: bool = False) -> AlproForPretraining:
         """The model with its starting weights and, for PEM, its teacher.
 
@@ -218,9 +229,7 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         """
         config = self.config
         seed_everything(config.seed)
-        model = build_pretraining_model(
-            self.resolved, use_mlm=config.use_mlm, use_mpm=config.use_mpm
-        )
+        model = self.build_model()
         if not resumes:
             if config.use_mpm:
                 self._check_teacher()

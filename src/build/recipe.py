@@ -110,6 +110,10 @@ class Recipe(ABC, Generic[Config, Model]):
         """What a run is validated on, in lines for the log."""
 
     @abstractmethod
+    def build_model(self) -> Model:
+        """The model, with random weights."""
+
+    @abstractmethod
     def start_model(self, *, resumes: bool = False) -> Model:
         """The model with its starting weights, on the device, the same on every rank.
 

@@ -9,7 +9,7 @@ from src.build.data import Annotations
 from src.build.downstream import DownstreamRecipe, TrainingItems
 from src.build.model import build_retrieval_model
 from src.configs.downstream import annotation_file
-from src.configs.options import ALL_RANKS
+from src.configs.objectives import ALL_RANKS
 from src.configs.schema import DownstreamDataset, RetrievalConfig
 from src.datasets.annotations import CaptionRow, read_captions
 from src.datasets.retrieval import RetrievalCollate

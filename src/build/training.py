@@ -36,6 +36,8 @@ from src.training.writing import write_json
 logger = logging.getLogger(__name__)
 
 DEBUG_STEPS = 3  # updates of a `debug` run
+MAX_UPDATES = 10**9  # at ten updates a second they take three years
+MAX_EXCESS = 1000  # times the run's batches that its one update may consist of
 _SECONDS_TO_APPEAR = 60.0  # of a file on other machines
 _PAUSE = 0.5  # seconds between two looks
 
@@ -53,6 +55,7 @@ def build_plan(
     """
     per_update = engine.size * config.train_batch_size * config.gradient_accumulation_steps
     num_train_steps = math.ceil(config.num_train_epochs * num_samples / per_update)
+    _check_length(config, num_samples=num_samples, num_updates=num_train_steps, size=engine.size)
     unit = config.min_valid_steps
     return TrainingPlan(
         num_train_steps=num_train_steps,
@@ -65,6 +68,30 @@ def build_plan(
         precision=usable_precision(config.precision, engine.device),
         stop_after=DEBUG_STEPS if config.debug else None,
     )
+
+
+def _check_length(
+    config: ExperimentConfig, *, num_samples: int, num_updates: int, size: int
+) -> None:
+    """Refuse a run that nobody can wait for, or whose first update does not come."""
+    epochs, accumulated = config.num_train_epochs, config.gradient_accumulation_steps
+    if config.shuffle_block > num_samples:
+        raise InputError(
+            f"shuffle_block: blocks of {config.shuffle_block:,} cannot be made of the "
+            f"{num_samples:,} samples of the training sets. Lower it."
+        )
+    if num_updates > MAX_UPDATES:
+        raise InputError(
+            f"num_train_epochs: {epochs} epochs of {num_samples:,} samples are {num_updates:,} "
+            f"updates, more than the {MAX_UPDATES:,} that a run can have. Lower num_train_epochs, "
+            "or raise train_batch_size."
+        )
+    num_batches = epochs * math.ceil(num_samples / (size * config.train_batch_size))
+    if accumulated > MAX_EXCESS * num_batches:
+        raise InputError(
+            f"gradient_accumulation_steps: one update of {accumulated:,} batches would read each "
+            f"sample many times; all {epochs} epochs have {num_batches:,} batches. Lower it."
+        )
 
 
 def build_trainer(

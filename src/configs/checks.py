@@ -7,6 +7,7 @@ the key that names the file: ``visual_model_cfg.patch_size``.
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,6 +17,8 @@ from typing import Any
 from src.configs.downstream import annotation_in
 
 MAX_NAMED = 5  # entries of a map that a message names
+_PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help
+_ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,24 @@ class Check:
         return [tuple(f"{entry}.{part}" for part in parts) for entry in entries]
 
 
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _too_many(wanted: int) -> bool:
+    return wanted > max(_ALWAYS_ALLOWED, _PROCESSES_PER_CORE * _num_cores())
+
+
+def _why_too_many(wanted: int) -> str:
+    return f"so many cannot work at once on {_num_cores()} cores, {wanted:,} would only wait"
+
+
 SHARED: tuple[Check, ...] = (
+    *(
+        Check((key,), _too_many, _why_too_many, "Give about as many as there are cores.")
+        for key in ("n_workers", "num_threads")
+    ),
     Check(
         ("frm_sampling_strategy", "num_frm"),
         lambda strategy, frames: strategy == "headtail" and frames % 2 == 1,
@@ -87,6 +107,12 @@ SHARED: tuple[Check, ...] = (
         lambda width, heads: width % heads != 0,
         "every attention head has the same width",
         "Make embed_dim a multiple of num_heads.",
+    ),
+    Check(
+        ("visual_model_cfg.mlp_ratio", "visual_model_cfg.embed_dim"),
+        lambda ratio, width: int(width * ratio) < 1,
+        "the MLP has a width of 0",
+        "Raise mlp_ratio.",
     ),
     Check(
         ("model_config.hidden_size", "model_config.num_attention_heads"),
@@ -138,6 +164,12 @@ DOWNSTREAM: tuple[Check, ...] = (
         lambda clips: clips != 1,
         "training reads one clip per video",
         "Set it to 1; num_frm sets the frames of the clip.",
+    ),
+    Check(
+        ("inference_model_step",),
+        lambda step: "/" in step,
+        "it is part of the name model_step_<...>.pt in output_dir/ckpt",
+        "Give best, last or a number; --e2e_weights_path names any other file.",
     ),
 )
 

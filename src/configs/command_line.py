@@ -7,14 +7,16 @@ those of the JSON files, and because flags of list entries (``--train_datasets.0
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from src.configs.fields import Option, options_of
-from src.configs.problems import COMMAND_LINE, Problem, nearest, quoted
+from src.configs.problems import COMMAND_LINE, Problem, nearest, quoted, shortened
 from src.configs.values import UnfitError, expectation, from_texts, is_sequence, takes_table
 
 _LOADER_FLAGS = ("config", "help", "print_config")
+_MAX_INDEX_DIGITS = 6  # of an entry of a list
 
 
 @dataclasses.dataclass
@@ -74,7 +76,7 @@ def _split(argv: Sequence[str], problems: list[Problem]) -> list[tuple[str, list
 def _take_loader_flag(flags: Flags, name: str, words: list[str]) -> None:
     if name == "config":
         if len(words) == 1:
-            flags.config = words[0]
+            flags.config = os.path.expanduser(words[0])
         else:
             flags.problems.append(Problem(COMMAND_LINE, "--config takes one file."))
     elif words:
@@ -92,13 +94,14 @@ def _target(key: str, options: dict[str, Option]) -> Option | None:
     if target.entry_class is None:
         return None
     index, _, path = rest.partition(".")
-    if not index.isdecimal():
+    if not index.isdecimal() or len(index) > _MAX_INDEX_DIGITS:
         return None
     field, dot, entry = path.partition(".")
     inner = options_of(target.entry_class).get(field)
     if inner is None or not dot:
         return inner
-    return dataclasses.replace(inner, type=str) if entry and takes_table(inner.type) else None
+    fits = entry and "." not in entry and takes_table(inner.type)
+    return dataclasses.replace(inner, type=str) if fits else None
 
 
 def _unknown(name: str, options: dict[str, Option]) -> Problem:
@@ -110,21 +113,22 @@ def _unknown(name: str, options: dict[str, Option]) -> Problem:
     if path and target is not None:
         remedy = f"{head} has no parts: write --{head}."
     elif guess := nearest(head, [*options, *_LOADER_FLAGS]):
-        remedy = f"Did you mean --{'.'.join([guess, *path])}?"
+        remedy = f"Did you mean --{shortened('.'.join([guess, *path]))}?"
     else:
         remedy = "--help lists all flags."
-    return Problem(COMMAND_LINE, f"unknown flag --{name}.", remedy)
+    return Problem(COMMAND_LINE, f"unknown flag --{shortened(name)}.", remedy)
 
 
 def _unknown_part(name: str, target: Option) -> Problem:
     assert target.entry_class is not None
     fields = options_of(target.entry_class)
     index = name.split(".")[1]
-    entry = f"--{target.name}.{index if index.isdecimal() else '0'}"
+    is_index = index.isdecimal() and len(index) <= _MAX_INDEX_DIGITS
+    entry = f"--{target.name}.{index if is_index else '0'}"
     guess = nearest(name.split(".")[-1], fields)
     meant = f"Did you mean {entry}.{guess}? Its parts" if guess else f"The parts of {entry}"
     remedy = f"{meant}: {', '.join(fields)}."
-    return Problem(COMMAND_LINE, f"unknown flag --{name}.", remedy)
+    return Problem(COMMAND_LINE, f"unknown flag --{shortened(name)}.", remedy)
 
 
 def _take_value(flags: Flags, key: str, words: list[str], target: Option) -> None:
@@ -139,7 +143,7 @@ def _take_value(flags: Flags, key: str, words: list[str], target: Option) -> Non
     except UnfitError:
         name = flags.renamed.get(key, key)
         given = f"is {quoted(words[0] if len(words) == 1 else words)}" if words else "has no value"
-        text = f"--{name} {given}; expected {expectation(target.type, target.rule)}."
+        text = f"--{shortened(name)} {given}; expected {expectation(target.type, target.rule)}."
         flags.problems.append(Problem(COMMAND_LINE, text, _how_to_write(name, target, words)))
 
 

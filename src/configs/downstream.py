@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from src.configs.fields import option, required
-from src.configs.options import DataOptions, VideoOptions
+from src.configs.options import MAX_BATCH, DataOptions, VideoOptions
 
 
 @dataclass(kw_only=True)
@@ -17,12 +17,13 @@ class DownstreamDataset:
     """One entry of `train_datasets`, `val_datasets` or `test_datasets`."""
 
     name: str = required("name of the dataset", remedy="Any name does.")
-    txt: str | dict[str, str] | None = option(None, "annotation file (.jsonl or .csv)")
+    txt: str | dict[str, str] | None = option(None, "annotation file (.jsonl or .csv)", path=True)
     img: str = required(
         "folder, LMDB or tar shards of videos",
         remedy="Name the folder, LMDB or tar shards that hold the videos.",
+        path=True,
     )
-    ann: str | None = option(None, "annotation file of a pretraining set; not read here")
+    ann: str | None = option(None, "annotation file of a pretraining set; not read here", path=True)
 
 
 def annotation_file(dataset: DownstreamDataset, task: str | None) -> str:
@@ -63,7 +64,10 @@ class DownstreamDataOptions(DataOptions):
     )
     test_datasets: list[DownstreamDataset] = option([], "evaluated once, after training, if given")
     max_n_example_per_group: int = option(
-        1, "texts that share a video of a batch, at most; retrieval takes only 1", minimum=1
+        1,
+        "texts that share a video of a batch, at most; retrieval takes only 1",
+        minimum=1,
+        maximum=MAX_BATCH,
     )
 
 
@@ -73,7 +77,9 @@ class DownstreamVideoOptions(VideoOptions):
 
     TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
-    train_n_clips: int = option(1, "clips per training video; only 1 (original: 3)", minimum=1)
+    train_n_clips: int = option(
+        1, "clips per training video; only 1 (original: 3)", minimum=1, maximum=1000
+    )
     frame_order: str = option(
         "original",
         "evaluation only: shows whether the model uses the order of the frames",
@@ -99,6 +105,7 @@ class InferenceOptions:
         "annotation file",
         needed="inference",
         remedy="Add --inference_txt_db FILE.",
+        path=True,
         per_run=True,
     )
     inference_img_db: str | None = option(
@@ -106,13 +113,17 @@ class InferenceOptions:
         "folder, LMDB or tar shards of videos",
         needed="inference",
         remedy="Add --inference_img_db DIR.",
+        path=True,
         per_run=True,
     )
-    inference_batch_size: int = option(64, "texts per batch", minimum=1, per_run=True)
+    inference_batch_size: int = option(
+        64, "texts per batch", minimum=1, maximum=MAX_BATCH, per_run=True
+    )
     inference_n_clips: int = option(
         1,
         "clips per video: num_frm frames are read from each of as many equal parts of it",
         minimum=1,
+        maximum=1000,
         per_run=True,
     )
     inference_split: str | None = option(

@@ -37,6 +37,8 @@ class Rule:
     """What to do about a missing value."""
     number_is_text: bool = False
     """For texts: a whole number of a JSON file means its digits."""
+    path: bool = False
+    """Texts are paths: ``~`` is expanded, and names longer than file systems take are refused."""
     per_run: bool = False
     """The key says how or where a run executes or what it puts up with, not what it computes: a
     stored run does not impose it on inference, and a run that is continued may change it."""
@@ -75,6 +77,7 @@ def option(
     needed: _NEEDED = "never",
     remedy: str = "",
     number_is_text: bool = False,
+    path: bool = False,
     per_run: bool = False,
 ) -> T:
     """Declare a field with its default, help text and limits (see `Rule`)."""
@@ -88,6 +91,7 @@ def option(
         needed=needed,
         remedy=remedy,
         number_is_text=number_is_text,
+        path=path,
         per_run=per_run,
     )
     metadata = {_METADATA_KEY: rule}
@@ -102,6 +106,8 @@ def required(
     remedy: str,
     minimum: float | None = None,
     above: float | None = None,
+    maximum: float | None = None,
+    path: bool = False,
     per_run: bool = False,
 ) -> Any:
     """Declare a field without default: if it is missing, `load_config` says so, with the remedy."""
@@ -109,8 +115,10 @@ def required(
         help=help,
         minimum=minimum,
         above=above,
+        maximum=maximum,
         needed="always",
         remedy=remedy,
+        path=path,
         per_run=per_run,
     )
     return dataclasses.field(metadata={_METADATA_KEY: rule})

@@ -8,6 +8,7 @@ machine), and keys this task does not have.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,10 @@ def inference_layers(
     stored = Path(output_dir) / "log" / "args.json"
     model_config = Path(output_dir) / "log" / "model_config.json"
     if "e2e_weights_path" in flags:
-        present = [path for path in (stored, model_config) if path.is_file()]
+        present = [path for path in (stored, model_config) if os.path.isfile(path)]
     else:
         present = [stored, model_config]
-        if not stored.is_file():
+        if not os.path.lexists(stored):
             problems.append(_no_run(stored, output_dir=output_dir))
             return []
     layers = []
@@ -62,7 +63,7 @@ def inference_layers(
 
 
 def _no_run(stored: Path, *, output_dir: str) -> Problem:
-    if Path(output_dir).is_file():
+    if os.path.isfile(output_dir):
         place, reason = output_dir, "this is a file, not a folder"
     else:
         place, reason = str(stored), "there is no such file"

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from src.configs.problems import COMMAND_LINE, Problem
+from src.user_files import JsonError, UnreadableFileError, parse_json, read_text
 
 DEFAULT_SOURCE = "default"
 STORED_SOURCE = "stored args.json"
 INFERENCE_SOURCE = "inference"
 FLAG_SOURCE = "flag"
+MAX_BYTES = 16 << 20  # of a config or model file
 
 
 @dataclass
@@ -63,37 +66,20 @@ class Merged:
 def read_json_object(path: str | Path, *, named_by: str, problems: list[Problem]) -> dict[str, Any]:
     """Read a JSON file that holds one object; empty, with a problem noted, if it cannot be read."""
     place = str(path)
+    text = ""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_no_repetition)
-    except FileNotFoundError:
-        text = f"there is no such file (named by {named_by})."
-        problems.append(Problem(place, text, _where(path)))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        problems.append(Problem(place, f"cannot be read (named by {named_by}): {reason}."))
-    except json.JSONDecodeError as error:
-        problems.append(_not_json(place, error))
-    except _RepeatedKeyError as error:
-        problems.append(Problem(place, f"key {error} is there twice.", "Remove one."))
+        text = read_text(Path(path), max_bytes=MAX_BYTES)
+        value = parse_json(text)
+    except UnreadableFileError as error:
+        remedy = "" if os.path.lexists(path) else _where(path)
+        problems.append(Problem(place, f"{error.reason} (named by {named_by}).", remedy))
+    except JsonError as error:
+        problems.append(_not_json(place, error, text))
     else:
         if isinstance(value, dict):
             return value
         problems.append(Problem(place, "must hold one JSON object: {...}."))
     return {}
-
-
-class _RepeatedKeyError(ValueError):
-    """The same key twice in one object: JSON would silently keep the last."""
-
-
-def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise _RepeatedKeyError(key)
-        result[key] = value
-    return result
 
 
 def _where(path: str | Path) -> str:
@@ -102,12 +88,16 @@ def _where(path: str | Path) -> str:
     return f"Paths are relative to the current folder, {Path.cwd()}."
 
 
-def _not_json(place: str, error: json.JSONDecodeError) -> Problem:
-    lines = error.doc.splitlines()
-    line = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
-    text = f"not JSON: {error.msg}, at {line[:60]!r}." if line else f"not JSON: {error.msg}."
+def _not_json(place: str, error: JsonError, text: str) -> Problem:
+    if error.line is None:
+        return Problem(place, f"{error.reason}.")
+    line = text.split("\n")[error.line - 1].strip()
+    shown = f", at {line[:60]!r}" if line else ""
+    place = f"{place}:{error.line}:{error.column}"
+    if not isinstance(error.__cause__, json.JSONDecodeError):  # beyond the limits of the reader
+        return Problem(place, f"{error.reason}{shown}.")
     remedy = "Look for a missing or trailing comma, a missing quote or a comment there."
-    return Problem(f"{place}:{error.lineno}:{error.colno}", text, remedy)
+    return Problem(place, f"not JSON: {error.reason}{shown}.", remedy)
 
 
 def apply_aliases(layer: Layer, aliases: dict[str, str]) -> None:
@@ -146,7 +136,7 @@ def merge(layers: Sequence[Layer], problems: list[Problem]) -> Merged:
 
 def _set_part(values: dict[str, Any], key: str, value: Any, problems: list[Problem]) -> bool:
     """Set ``datasets.0.field``; the index after the last one adds an entry."""
-    name, index_text, *path = key.split(".")
+    name, index_text, field, *entry = key.split(".")
     entries = values.setdefault(name, [])
     index = int(index_text)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -158,9 +148,10 @@ def _set_part(values: dict[str, Any], key: str, value: Any, problems: list[Probl
     if index == len(entries):
         entries.append({})
     target = entries[index]
-    for part in path[:-1]:
-        if not isinstance(target.get(part), dict):
-            target[part] = {}
-        target = target[part]
-    target[path[-1]] = value
+    if entry:
+        if not isinstance(target.get(field), dict):
+            target[field] = {}
+        target[field][entry[0]] = value
+    else:
+        target[field] = value
     return True

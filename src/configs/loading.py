@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from src.configs import report
@@ -31,7 +32,8 @@ from src.configs.layers import (
 )
 from src.configs.models import TextEncoderConfig, VideoEncoderConfig
 from src.configs.problems import COMMAND_LINE, ConfigError, Problem, quoted
-from src.configs.reading import missing_problems, read_values
+from src.configs.reading import MAX_REPORTED, missing_problems, read_values
+from src.configs.values import UnfitError, checked
 
 C = TypeVar("C")
 
@@ -164,18 +166,27 @@ class _Reader:
         infers = issubclass(self.config_class, InferenceOptions) and (
             given.get("do_inference") in (1, True)
         )
-        if infers and isinstance(given.get("output_dir"), str):
-            default_step = options_of(self.config_class)["inference_model_step"].default
+        output_dir = self._text_of("output_dir", given) if infers else None
+        step = self._text_of("inference_model_step", given) if infers else None
+        if output_dir is not None and step is not None:
             layers += inference_layers(
                 self.config_class,
-                output_dir=given["output_dir"],
-                step=str(given.get("inference_model_step", default_step)),
+                output_dir=output_dir,
+                step=step,
                 flags=self.flags.values,
                 problems=self.problems,
             )
         flags = self.flags
         layers.append(Layer(FLAG_SOURCE, COMMAND_LINE, flags.values, renamed=flags.renamed))
         return layers
+
+    def _text_of(self, key: str, given: Mapping[str, Any]) -> str | None:
+        """A text as given or by default; None if it is wrong, which is noted with all values."""
+        option = options_of(self.config_class)[key]
+        try:
+            return str(checked(given.get(key, option.default), option.type, option.rule))
+        except UnfitError:
+            return None
 
     def _file_layer(self) -> Layer:
         path = self.flags.config or ""
@@ -230,7 +241,7 @@ class _Reader:
         for file_key, model in self.models.items():
             values |= {f"{file_key}.{key}": value for key, value in model.items()}
         for check in self.config_class.CHECKS:
-            for keys in check.violations(values):
+            for keys in islice(check.violations(values), MAX_REPORTED):
                 places = [self._located(key)[0] for key in keys]
                 place = next((place for place in places if place != DEFAULT_SOURCE), places[0])
                 shown = " and ".join(self._shown(key, values[key], place) for key in keys)

@@ -24,7 +24,11 @@ SAMPLING_STRATEGIES = (
 )
 DECODE_TIMEOUT = 60.0  # seconds that reading a video may take, and megabytes
 DECODE_MEMORY = 2048
-OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
+MAX_COUNT = 10**9  # of what costs nothing by itself: log lines, checkpoints, samples of a block
+MAX_BATCH = 1 << 16  # samples of a batch
+MAX_EPOCHS = 100_000
+MAX_SIDE = 4096  # pixels along each side of a frame
+MAX_SEED = 2**63 - 1  # of the generators of PyTorch
 _CLIP_MEAN = "[0.48145466, 0.4578275, 0.40821073]"
 _CLIP_STD = "[0.26862954, 0.26130258, 0.27577711]"
 
@@ -38,9 +42,10 @@ class RunOptions:
     output_dir: str = required(
         "folder for checkpoints, logs and results",
         remedy="Add --output_dir DIR.",
+        path=True,
         per_run=True,
     )
-    seed: int = option(42, "seed of everything random", minimum=0)
+    seed: int = option(42, "seed of everything random", minimum=0, maximum=MAX_SEED)
     precision: str = option(
         "auto",
         "arithmetic; auto follows fp16",
@@ -64,6 +69,7 @@ class RunOptions:
         "seconds without progress after which all processes print where they stand, and end"
         " (0: never)",
         minimum=0,
+        maximum=1_000_000,  # 11 days; timers of the system count milliseconds in 31 bits
         per_run=True,
     )
     on_nonfinite: str = option(
@@ -74,11 +80,17 @@ class RunOptions:
         per_run=True,
     )
     num_threads: int = option(
-        0, "CPU threads of a process (0: an equal share of the cores)", minimum=0, per_run=True
+        0,
+        "CPU threads of a process (0: an equal share of the cores)",
+        minimum=0,
+        maximum=1024,
+        per_run=True,
     )
-    log_interval: int = option(500, "batches between two log lines", minimum=1, per_run=True)
+    log_interval: int = option(
+        500, "batches between two log lines", minimum=1, maximum=MAX_COUNT, per_run=True
+    )
     keep_checkpoints: int = option(
-        0, "numbered checkpoints to keep (0: all)", minimum=0, per_run=True
+        0, "numbered checkpoints to keep (0: all)", minimum=0, maximum=MAX_COUNT, per_run=True
     )
     overwrite: bool = option(False, "start afresh in an output folder in use", per_run=True)
     dry_run: bool = option(
@@ -101,9 +113,10 @@ class DataOptions:
         "shuffle blocks of this many samples (for questions: videos with their questions): what is"
         " alike and stands together shares a batch",
         minimum=1,
+        maximum=MAX_COUNT,
     )
     n_workers: int = option(
-        4, "loading processes (num_workers is an alias)", minimum=0, per_run=True
+        4, "loading processes (num_workers is an alias)", minimum=0, maximum=1024, per_run=True
     )
     pin_mem: bool = option(True, "pinned memory for copies to a GPU", per_run=True)
     allow_missing_videos: bool = option(
@@ -127,18 +140,27 @@ class VideoOptions:
 
     TOPIC: ClassVar[str] = "Video and text input"
 
-    num_frm: int = option(3, "frames per clip of a video", minimum=1)
+    num_frm: int = option(3, "frames per clip of a video", minimum=1, maximum=4096)
     frm_sampling_strategy: str = option(
         "rand", "which frames (evaluation: rand becomes uniform)", choices=SAMPLING_STRATEGIES
     )
     crop_img_size: int = required(
-        "height and width of the frames, in pixels", remedy="ALPRO uses 224.", minimum=1
+        "height and width of the frames, in pixels",
+        remedy="ALPRO uses 224.",
+        minimum=1,
+        maximum=MAX_SIDE,
     )
     img_pixel_mean: tuple[float, float, float] = required(
-        "mean of R, G, B on a 0-1 scale", remedy=f"ALPRO uses {_CLIP_MEAN}."
+        "mean of R, G, B on a 0-1 scale",
+        remedy=f"ALPRO uses {_CLIP_MEAN}.",
+        minimum=0,
+        maximum=1,
     )
     img_pixel_std: tuple[float, float, float] = required(
-        "spread of R, G, B on a 0-1 scale", remedy=f"ALPRO uses {_CLIP_STD}.", above=0
+        "spread of R, G, B on a 0-1 scale",
+        remedy=f"ALPRO uses {_CLIP_STD}.",
+        minimum=0.001,
+        maximum=1,
     )
     img_input_format: str = option(
         "RGB", "channel order; only RGB (the original's default BGR is refused by it too)"
@@ -159,17 +181,21 @@ class VideoOptions:
         "seconds after which reading a video is cut off: it counts as unreadable, and is not tried"
         " again (0: never)",
         minimum=0,
+        maximum=1_000_000,
         per_run=True,
     )
     decode_memory: int = option(
         DECODE_MEMORY,
         "megabytes that reading a video may take, else it is cut off (0: any)",
         minimum=0,
+        maximum=10_000_000,
         per_run=True,
     )
-    max_txt_len: int = option(20, "word pieces per text, with [CLS] and [SEP]", minimum=3)
+    max_txt_len: int = option(
+        20, "word pieces per text, with [CLS] and [SEP]", minimum=3, maximum=1 << 16
+    )
     tokenizer_dir: str = required(
-        "folder with the BERT vocabulary", remedy="ALPRO uses ext/bert-base-uncased/."
+        "folder with the BERT vocabulary", remedy="ALPRO uses ext/bert-base-uncased/.", path=True
     )
 
 
@@ -182,16 +208,20 @@ class ModelOptions:
     model_config: str = required(
         "JSON of the text and fusion encoder",
         remedy="ALPRO uses config_release/base_model.json.",
+        path=True,
     )
     visual_model_cfg: str = required(
         "JSON of the video encoder",
         remedy="ALPRO uses config_release/timesformer_divst_8x32_224_k600.json.",
+        path=True,
     )
-    e2e_weights_path: str | None = option(None, "checkpoint of a whole model (.pt)")
+    e2e_weights_path: str | None = option(None, "checkpoint of a whole model (.pt)", path=True)
     visual_weights_path: str | None = option(
-        None, "image ViT for the video encoder; vit_base_patch16_224 means ext/vit_base_patch16_224"
+        None,
+        "image ViT for the video encoder; vit_base_patch16_224 means ext/vit_base_patch16_224",
+        path=True,
     )
-    bert_weights_path: str | None = option(None, "BERT weights (null: tokenizer_dir)")
+    bert_weights_path: str | None = option(None, "BERT weights (null: tokenizer_dir)", path=True)
     random_init: bool = option(False, "start from random weights on purpose")
     freeze: list[str] = option(
         [], 'parameters not trained: patterns like "visual_encoder.model.blocks.*"'
@@ -210,13 +240,17 @@ class OptimizationOptions:
 
     TOPIC: ClassVar[str] = "Optimization"
 
-    train_batch_size: int = option(128, "videos per process and batch", minimum=1)
-    gradient_accumulation_steps: int = option(1, "batches per update", minimum=1)
+    train_batch_size: int = option(
+        128, "videos per process and batch", minimum=1, maximum=MAX_BATCH
+    )
+    gradient_accumulation_steps: int = option(1, "batches per update", minimum=1, maximum=100_000)
     accumulation: str = option(
         "sum", "gradients of an update's batches; sum as in the original", choices=("sum", "mean")
     )
-    num_train_epochs: int = option(10, "passes over the training sets", minimum=1)
-    learning_rate: float = option(5e-5, "highest learning rate", above=0)
+    num_train_epochs: int = option(
+        10, "passes over the training sets", minimum=1, maximum=MAX_EPOCHS
+    )
+    learning_rate: float = option(5e-5, "highest learning rate", above=0, maximum=100)
     warmup_ratio: float = option(
         0.1, "share of the updates with a rising rate", minimum=0, maximum=1
     )
@@ -226,16 +260,24 @@ class OptimizationOptions:
         choices=("linear", "invsqrt", "constant", "multi_step"),
     )
     step_decay_epochs: list[int] | None = option(
-        None, "multi_step only: epochs after which the rate is halved", minimum=0
+        None,
+        "multi_step only: epochs after which the rate is halved",
+        minimum=0,
+        maximum=MAX_EPOCHS,
     )
     optim: str = option("adamw", "optimizer", choices=("adamw", "adam", "adamax"))
     betas: tuple[float, float] = option(
         (0.9, 0.98), "the optimizer's averaging factors", minimum=0, below=1
     )
     weight_decay: float = option(
-        0.0, "not for biases, norms and temperature (original: read, never applied)", minimum=0
+        0.0,
+        "not for biases, norms and temperature (original: read, never applied)",
+        minimum=0,
+        maximum=100,
     )
-    grad_norm: float = option(2.0, "clip gradients to this norm (-1: off)")
+    grad_norm: float = option(
+        2.0, "clip gradients to this norm (-1: off)", minimum=-1, maximum=10**12
+    )
 
 
 @dataclass(kw_only=True)
@@ -245,44 +287,15 @@ class ValidationOptions:
     TOPIC: ClassVar[str] = "Validation and saving"
 
     val_batch_size: int = option(
-        128, "validation videos, or questions about them, per process and batch", minimum=1
+        128,
+        "validation videos, or questions about them, per process and batch",
+        minimum=1,
+        maximum=MAX_BATCH,
     )
-    num_valid: int = option(20, "validations per run, about", minimum=1)
-    min_valid_steps: int = option(100, "updates between validations are a multiple", minimum=1)
+    num_valid: int = option(20, "validations per run, about", minimum=1, maximum=MAX_COUNT)
+    min_valid_steps: int = option(
+        100, "updates between validations are a multiple", minimum=1, maximum=MAX_COUNT
+    )
     save_steps_ratio: float = option(
         0.01, "share of the updates between two restore points", above=0, maximum=1
-    )
-
-
-@dataclass(kw_only=True)
-class ContrastOptions:
-    """What pairs are compared with each other."""
-
-    TOPIC: ClassVar[str] = "Contrastive loss"
-
-    mask_same_video: bool = option(
-        False, "captions of the same video are not negatives (original: they are)"
-    )
-    grad_cache_size: int = option(
-        0,
-        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
-        " compares the whole batch (0: all at once): less memory, more time",
-        minimum=0,
-    )
-
-
-@dataclass(kw_only=True)
-class MatchingOptions:
-    """When pairs are told apart, and which."""
-
-    TOPIC: ClassVar[str] = "Matching loss"
-
-    itm_start_ratio: float = option(
-        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
-    )
-    itm_negatives: str = option(
-        OWN_RANK,
-        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
-        " those of all processes",
-        choices=(OWN_RANK, ALL_RANKS),
     )

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import ClassVar, Literal
 
 from src.configs.fields import option, required
-from src.configs.options import DataOptions, VideoOptions
+from src.configs.options import MAX_SIDE, DataOptions, VideoOptions
 
 Media = Literal["video", "image"]
 
@@ -23,12 +23,14 @@ class PretrainingDataset:
     ann: str | None = option(
         None,
         "annotation file: of videos a table (.csv, .jsonl, .parquet, .pkl), of images a .json list",
+        path=True,
     )
-    txt: str | None = option(None, "another key for the annotation file")
+    txt: str | None = option(None, "another key for the annotation file", path=True)
     img: str | None = option(
         None,
         "folder, LMDB or tar shards of videos; for images the folder that their paths start from"
         " (null: the current one)",
+        path=True,
     )
     media: str = option(
         "auto",
@@ -36,7 +38,10 @@ class PretrainingDataset:
         choices=("auto", "video", "image"),
     )
     weight: float = option(
-        1.0, "how often a training batch is of this set, relative to the other sets", above=0
+        1.0,
+        "how often a training batch is of this set, relative to the other sets",
+        above=0,
+        maximum=10**9,
     )
 
 
@@ -93,6 +98,7 @@ class PretrainingVideoOptions(VideoOptions):
         "videos are read at this height and width, then cropped to crop_img_size: at random to"
         " train, in the middle to validate",
         minimum=1,
+        maximum=MAX_SIDE,
     )
     repeat_images: bool = option(
         True, "an image becomes num_frm equal frames, as in the original (0: one frame)"
@@ -107,7 +113,10 @@ class PretrainingOptions:
 
     model_type: str = option("pretrain", "the original's key; only pretrain", choices=("pretrain",))
     num_entities: int = option(
-        1000, "entities that the prompter tells apart: so many lines of the list", minimum=1
+        1000,
+        "entities that the prompter tells apart: so many lines of the list",
+        minimum=1,
+        maximum=1_000_000,
     )
     best_metric: str = option(
         "loss",

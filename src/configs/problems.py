@@ -17,6 +17,7 @@ COMMAND_LINE = "command line"
 _SIMILARITY = 0.7  # difflib ratio of a misspelt key: "task" is no misspelling of "betas" (0.67)
 _LINE_WIDTH = 100  # columns of an error message
 _VALUE_WIDTH = 70  # columns of a quoted value; longer ones are cut in the middle
+_MAX_SHOWN = 20  # problems that a message lists
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return " ".join(part for part in (f"{self.place}: {self.text}", self.remedy) if part)
+        told = " ".join(part for part in (f"{self.place}: {self.text}", self.remedy) if part)
+        # Bytes of the command line that are no UTF-8 could not be written to a log.
+        return told.encode(errors="backslashreplace").decode()
 
 
 class ConfigError(InputError):
@@ -38,7 +41,8 @@ class ConfigError(InputError):
         self.errors = [str(problem) for problem in problems]
         count = len(self.errors)
         head = f"the configuration has {count} error{'s' if count > 1 else ''}:"
-        super().__init__("\n".join([head, *_numbered(self.errors)]))
+        rest = [f"  ... and {count - _MAX_SHOWN} more"] if count > _MAX_SHOWN else []
+        super().__init__("\n".join([head, *_numbered(self.errors[:_MAX_SHOWN]), *rest]))
 
 
 def _numbered(errors: Sequence[str]) -> list[str]:
@@ -58,7 +62,11 @@ def _numbered(errors: Sequence[str]) -> list[str]:
 
 def quoted(value: Any) -> str:
     """A value as it stands in a JSON file, shortened in the middle if it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    return shortened(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def shortened(text: str) -> str:
+    """A text without its middle if it is long."""
     if len(text) <= _VALUE_WIDTH:
         return text
     half = (_VALUE_WIDTH - 5) // 2
@@ -67,6 +75,8 @@ def quoted(value: Any) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` most likely means, or None."""
+    if len(name) > _VALUE_WIDTH:
+        return None
     names = sorted(known)
     if close := difflib.get_close_matches(name, names, n=1, cutoff=_SIMILARITY):
         return close[0]

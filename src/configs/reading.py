@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from src.configs.fields import Option, options_of
-from src.configs.problems import Problem, nearest, quoted
-from src.configs.values import UnfitError, checked, expectation
+from src.configs.problems import Problem, nearest, quoted, shortened
+from src.configs.values import MAX_ENTRIES, UnfitError, checked, expectation
+
+MAX_REPORTED = 20  # mistakes of one kind that are listed
 
 Locate = Callable[[str], tuple[str, str]]
 """Key -> what a message names: a file or the command line, and the key as it is written there."""
@@ -26,9 +28,12 @@ def read_values(
     Missing values are noted only where they are needed always (see `missing_problems`).
     """
     options = options_of(config_class)
-    for key in raw:
-        if key not in options:
-            problems.append(_unknown_key(key, options, locate(prefix + key)[0], prefix))
+    unknown = [key for key in raw if key not in options]
+    for key in unknown[:MAX_REPORTED]:
+        problems.append(_unknown_key(key, options, locate(prefix + key)[0], prefix))
+    if len(unknown) > MAX_REPORTED:
+        place = locate(prefix + unknown[-1])[0]
+        problems.append(Problem(place, f"{len(unknown) - MAX_REPORTED} more unknown keys."))
     values: dict[str, Any] = {}
     for name, option in options.items():
         if name in raw:
@@ -73,8 +78,10 @@ def _read_value(
         return
     try:
         values[option.name] = checked(value, option.type, option.rule)
-    except UnfitError:
-        problems.append(_unfit(locate(key), value, expectation(option.type, option.rule)))
+    except UnfitError as error:
+        expected = f"; expected {expectation(option.type, option.rule)}"
+        wrong = f", which {error}" if str(error) else expected
+        problems.append(_unfit(locate(key), value, wrong))
 
 
 def _read_entries(
@@ -82,7 +89,10 @@ def _read_entries(
 ) -> list[Any] | None:
     """The dataclass instances of a list of objects; None if any of them has a problem."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        problems.append(_unfit(locate(key), value, "a list of objects"))
+        problems.append(_unfit(locate(key), value, "; expected a list of objects"))
+        return None
+    if len(value) > MAX_ENTRIES:
+        problems.append(_unfit(locate(key), value, f", which has more than {MAX_ENTRIES} entries"))
         return None
     known_problems = len(problems)
     entries = []
@@ -95,18 +105,21 @@ def _read_entries(
             option.entry_class, fields, raw, mode="", place=locate(f"{key}.{index}")[0]
         ):
             problems.append(Problem(problem.place, prefix + problem.text, problem.remedy))
+        if len(problems) > known_problems + MAX_REPORTED:
+            break
         if len(problems) == known_problems and option.entry_class is not None:
             entries.append(option.entry_class(**fields))
     return entries if len(problems) == known_problems else None
 
 
-def _unfit(located: tuple[str, str], value: Any, expected: str) -> Problem:
+def _unfit(located: tuple[str, str], value: Any, wrong: str) -> Problem:
     place, written = located
-    return Problem(place, f"{written} is {quoted(value)}; expected {expected}.")
+    return Problem(place, f"{written} is {quoted(value)}{wrong}.")
 
 
 def _unknown_key(key: str, options: Mapping[str, Option], place: str, prefix: str) -> Problem:
     guess = nearest(key, options)
     known = "--help lists all keys." if len(options) > 20 else f"Its keys: {', '.join(options)}."
     remedy = f"Did you mean {guess}?" if guess else known
-    return Problem(place, f"unknown key {prefix}{key}.", remedy)
+    named = shortened(prefix + key) if key.isidentifier() else quoted(prefix + key)
+    return Problem(place, f"unknown key {named}.", remedy)

@@ -13,10 +13,11 @@ from src.configs.downstream import (
     InferenceOptions,
 )
 from src.configs.fields import option, required, with_default
+from src.configs.objectives import ContrastOptions, MatchingOptions
 from src.configs.options import (
-    ContrastOptions,
+    MAX_BATCH,
+    MAX_COUNT,
     DataOptions,
-    MatchingOptions,
     ModelOptions,
     OptimizationOptions,
     RunOptions,
@@ -112,9 +113,10 @@ class RetrievalConfig(DownstreamConfig, ContrastOptions, MatchingOptions):
         0,
         "re-rank only the k best by VTC, both directions (0: score all pairs)",
         minimum=0,
+        maximum=MAX_COUNT,
     )
     eval_retrieval_batch_size: int = option(
-        256, "texts per batch when a training run evaluates", minimum=1
+        256, "texts per batch when a training run evaluates", minimum=1, maximum=MAX_BATCH
     )
 
 
@@ -139,6 +141,7 @@ class QaConfig(DownstreamConfig):
     ans2label_path: str = required(
         "JSON map of answers to labels 0, 1, 2, ...: what the model can answer",
         remedy='Name a file as {"dog": 0, "two": 1}.',
+        path=True,
     )
     new_classifier: bool = option(False, "train a fresh classifier, even if the checkpoint has one")
     best_metric: str = option(
@@ -215,10 +218,12 @@ class PretrainConfig(PretrainingConfig, MatchingOptions):
         0.15, "share of the word pieces that MLM asks for", above=0, maximum=1
     )
     teacher_weights_path: str | None = option(
-        None, "checkpoint of the prompter, for PEM (.pt); not read if e2e_weights_path holds one"
+        None,
+        "checkpoint of the prompter, for PEM (.pt); not read if e2e_weights_path holds one",
+        path=True,
     )
     entity_file_path: str | None = option(
-        None, "list of entities, for PEM: one a line, the most frequent first"
+        None, "list of entities, for PEM: one a line, the most frequent first", path=True
     )
     entity_threshold: float = option(
         0.2,

@@ -7,8 +7,11 @@ length, and ``str | dict[str, str]``.
 from __future__ import annotations
 
 import math
+import os
+import sys
 import types
 import typing
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +19,17 @@ from src.configs.fields import Rule
 
 _BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
 _NULLS = ("null", "none", "")
+MAX_ENTRIES = 1000  # of a list
+_MAX_TEXT = 1000  # characters of a text that is no path
+_MAX_NAME = 255  # bytes of each part of a path, by the file systems in use
+_MAX_PATH = 4095  # bytes of a path on Linux
 
 
 class UnfitError(ValueError):
-    """The value does not fit its field; the caller knows the names to report."""
+    """The value does not fit its field; the caller knows the names to report.
+
+    A message says why, where that does not follow from what the field takes.
+    """
 
 
 def is_sequence(expected: Any) -> bool:
@@ -74,7 +84,7 @@ def checked(value: Any, expected: Any, rule: Rule) -> Any:
     if is_sequence(expected):
         return _checked_sequence(value, expected, rule)
     if typing.get_origin(expected) is types.UnionType:
-        return _checked_text_or_table(value)
+        return _checked_text_or_table(value, rule)
     return _checked_scalar(value, expected, rule)
 
 
@@ -82,6 +92,8 @@ def _checked_sequence(value: Any, expected: Any, rule: Rule) -> Any:
     arguments = typing.get_args(expected)
     if not isinstance(value, list | tuple):
         raise UnfitError
+    if len(value) > MAX_ENTRIES:
+        raise UnfitError(f"has more than {MAX_ENTRIES} entries")
     elements = [_checked_scalar(element, arguments[0], rule) for element in value]
     if typing.get_origin(expected) is list:
         return elements
@@ -90,16 +102,18 @@ def _checked_sequence(value: Any, expected: Any, rule: Rule) -> Any:
     return tuple(elements)
 
 
-def _checked_text_or_table(value: Any) -> Any:
-    if isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values()):
-        return value
-    return _checked_scalar(value, str, Rule(help=""))
+def _checked_text_or_table(value: Any, rule: Rule) -> Any:
+    if isinstance(value, dict):
+        return {key: _checked_scalar(entry, str, rule) for key, entry in value.items()}
+    return _checked_scalar(value, str, rule)
 
 
 def _checked_scalar(value: Any, expected: Any, rule: Rule) -> Any:
     if rule.number_is_text and type(value) is int:
         value = str(value)
     value = _typed(value, expected)
+    if expected is str:
+        value = _checked_text(value, is_path=rule.path)
     if rule.choices and value not in rule.choices:
         raise UnfitError
     if expected in (int, float) and not _in_range(value, rule):
@@ -113,16 +127,47 @@ def _typed(value: Any, expected: Any) -> Any:
     if expected is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # a whole number of more than 308 digits
+            raise UnfitError from error
     if expected is str and isinstance(value, str) and value.strip():
         return value
     raise UnfitError
 
 
+def _checked_text(text: str, *, is_path: bool) -> str:
+    """Return a text that can be written to UTF-8 files, a path with its ``~`` expanded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnfitError(
+            "is not UTF-8 text, as the files of a run are; rename what it names, or give it a link"
+        ) from error
+    if not is_path:
+        if len(text) > _MAX_TEXT:
+            raise UnfitError(f"has more than {_MAX_TEXT} characters")
+        if any(unicodedata.category(character) == "Cc" for character in text):
+            raise UnfitError("has a control character, which a log or a terminal would obey")
+        return text
+    path = os.path.expanduser(text)
+    longest = max(len(part.encode()) for part in path.split("/"))
+    if longest > _MAX_NAME:
+        raise UnfitError(
+            f"has a name of {longest} bytes, more than the {_MAX_NAME} that file systems take"
+        )
+    if len(path.encode()) > _MAX_PATH:
+        raise UnfitError(f"has more than the {_MAX_PATH} bytes that a path can have")
+    return path
+
+
 def _in_range(value: float, rule: Rule) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if 0 < abs(value) < sys.float_info.min:  # a denormal number, which PyTorch is told to round
+        value = 0.0
     return (
-        math.isfinite(value)
-        and (rule.minimum is None or value >= rule.minimum)
+        (rule.minimum is None or value >= rule.minimum)
         and (rule.above is None or value > rule.above)
         and (rule.maximum is None or value <= rule.maximum)
         and (rule.below is None or value < rule.below)
@@ -162,7 +207,11 @@ def _limits(rule: Rule) -> str:
         (rule.maximum, "at most"),
         (rule.below, "below"),
     ]
-    return " and ".join(f"{word} {limit:g}" for limit, word in limits if limit is not None)
+    return " and ".join(
+        f"{word} {limit if isinstance(limit, int) else f'{limit:g}'}"
+        for limit, word in limits
+        if limit is not None
+    )
 
 
 def _takes_none(expected: Any) -> bool:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from src.errors import InputError
+from src.user_files import UnreadableFileError, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +30,10 @@ def read_entities(path: Path, *, num_entities: int) -> tuple[str, ...]:
         InputError: the file is missing, is no text, or holds fewer.
     """
     where = f"entity_file_path: {path}"
-    if not path.is_file():
-        raise InputError(f"{where}: no such file; {_REMEDY}")
     try:
         numbered = list(islice(_entities(path), num_entities))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 text ({error}); convert the file to UTF-8") from error
+    except UnreadableFileError as error:
+        raise InputError(f"{where}: {error.reason}; {_REMEDY}") from error
     if len(numbered) < num_entities:
         raise InputError(
             f"{where}: {len(numbered)} entities, but num_entities is {num_entities}; set "
@@ -63,7 +62,6 @@ def _warn_of_repeated(numbered: list[tuple[int, str]], *, where: str) -> None:
 
 def _entities(path: Path) -> Iterator[tuple[int, str]]:
     """The number and the first word of each line that has one."""
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if text := line.strip():
-                yield number, re.split("[ \t]", text, maxsplit=1)[0]
+    for number, line in enumerate(read_lines(path), start=1):
+        if text := line.strip():
+            yield number, re.split("[ \t]", text, maxsplit=1)[0]

@@ -23,7 +23,7 @@ from src.errors import InputError
 Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)
 
-_PREFETCHED_BATCHES_PER_WORKER = 4
+PREFETCHED_BATCHES_PER_WORKER = 4
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
 
 
@@ -119,7 +119,7 @@ def make_loader(
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker if num_workers else None,
         persistent_workers=num_workers > 0,
-        prefetch_factor=_PREFETCHED_BATCHES_PER_WORKER if num_workers else None,
+        prefetch_factor=PREFETCHED_BATCHES_PER_WORKER if num_workers else None,
         # Its own: starting an iteration draws a number, which would shift those of the training.
         generator=torch.Generator(),
     )

@@ -7,11 +7,10 @@ is one JSON object: answer -> label.
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from src.datasets.annotations import read_rows
 from src.datasets.records import Record, RowKind
 from src.datasets.rows import SharedRows
 from src.errors import InputError
+from src.user_files import JsonError, UnreadableFileError, read_json
 
 UNTYPED = "other"
 """Answer type of questions whose annotation names none."""
@@ -91,20 +91,18 @@ def read_answer_labels(path: Path) -> AnswerLabels:
         InputError: naming the file and what is wrong with it.
     """
     where = f"ans2label_path: {path}"
-    if not path.is_file():
-        raise InputError(
-            f"{where}: no such file; give a JSON object that numbers the answers, "
-            f"such as {_EXAMPLE}"
-        )
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        labels = json.loads(text, object_pairs_hook=partial(_object_of, where=where))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 text ({error}); convert the file to UTF-8") from error
-    except json.JSONDecodeError as error:
+        labels = read_json(path)
+    except UnreadableFileError as error:
         raise InputError(
-            f"{where}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); it "
-            f"must be one object that numbers the answers, such as {_EXAMPLE}"
+            f"{where}: {error.reason}; give a JSON object that numbers the answers, such as "
+            f"{_EXAMPLE}"
+        ) from error
+    except JsonError as error:
+        place = "" if error.line is None else f" at line {error.line}, column {error.column}"
+        raise InputError(
+            f"{where}: not JSON that can be read ({error.reason}{place}); it must be one object "
+            f"that numbers the answers, each once, such as {_EXAMPLE}"
         ) from error
     if not isinstance(labels, dict):
         raise InputError(
@@ -115,14 +113,6 @@ def read_answer_labels(path: Path) -> AnswerLabels:
         raise InputError(f"{where}: no answer in this file; it must have at least one")
     _check_labels(labels, where=where)
     return AnswerLabels(tuple(sorted(labels, key=labels.__getitem__)))
-
-
-def _object_of(pairs: list[tuple[str, Any]], *, where: str) -> dict[str, Any]:
-    """A JSON object as a dict; JSON lets a key occur twice, of which one would be lost."""
-    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if twice:
-        raise InputError(f"{where}: answers listed more than once: {_some(twice)}; list each once")
-    return dict(pairs)
 
 
 def _check_labels(labels: dict[str, Any], *, where: str) -> None:

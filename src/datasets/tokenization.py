@@ -5,6 +5,8 @@ Shapes: ``B`` batch, ``L`` text tokens.
 
 from __future__ import annotations
 
+import os
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from src.datasets.storage import folder_trouble
 from src.errors import InputError
+from src.user_files import JsonError, UnreadableFileError, read_json, read_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,14 +25,16 @@ Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 """A tokenizer of transformers; ours are BERT's, in its fast implementation."""
 
 _VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")  # the latter is read where both are
+_FURTHER_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
+_UNKNOWN_WORD = "x" * 200  # of more characters than WordPiece cuts into pieces
 
 
 def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
     """Load a lower-casing BERT tokenizer from ``folder``; the network is never asked.
 
     Raises:
-        InputError: where folder or vocabulary is missing, or holds another number of tokens than
-            the text encoder's ``vocab_size``.
+        InputError: see :func:`check_vocabulary`; the files make no tokenizer, or one of another
+            number of tokens than the text encoder's ``vocab_size``.
     """
     check_vocabulary(folder)
     # Imported here: transformers takes most of a second, and --help must not wait for it.
@@ -37,29 +42,78 @@ def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
 
     try:
         tokenizer = BertTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"tokenizer_dir: cannot read {folder}: {error}") from error
+        tokenizer([_UNKNOWN_WORD])  # of which some vocabularies cannot make a token
+    except Exception as error:  # noqa: BLE001  # tokenizers raises nothing narrower
+        told = str(error).partition("\n")[0]
+        raise InputError(
+            f"tokenizer_dir: no BERT tokenizer can be made of the files in {folder}: {told}; copy "
+            "them again from where they come from"
+        ) from error
     if len(tokenizer) != vocab_size:
         raise InputError(
             f"tokenizer_dir: the vocabulary in {folder} has {len(tokenizer)} tokens, but the text "
             f"encoder expects {vocab_size} (vocab_size in model_config); use the tokenizer that "
             "belongs to the model, or set vocab_size to match"
         )
+    if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
+        raise InputError(
+            f"tokenizer_dir: the vocabulary in {folder} numbers its {vocab_size} tokens up to "
+            f"{largest}, not 0 to {vocab_size - 1}; use the tokenizer that belongs to the model"
+        )
     return tokenizer
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Raise InputError where ``folder`` or the vocabulary in it is missing."""
-    if not folder.is_dir():
+    """Check the files of a tokenizer before transformers reads them.
+
+    Raises:
+        InputError: ``folder`` or the vocabulary in it is missing, or a file cannot be read, is no
+            UTF-8 text, no JSON object, or names a token twice.
+    """
+    if not os.path.isdir(folder):
         raise InputError(
             f"tokenizer_dir: {folder_trouble(folder)}; give a folder that holds vocab.txt"
         )
-    if not any((folder / name).is_file() for name in _VOCABULARY_FILES):
+    if not any(os.path.lexists(folder / name) for name in _VOCABULARY_FILES):
         wanted = " nor ".join(_VOCABULARY_FILES)
         raise InputError(
             f"tokenizer_dir: neither {wanted} in {folder}; put the vocabulary there, one token a "
             "line as vocab.txt"
         )
+    try:
+        for name in (*_VOCABULARY_FILES, *_FURTHER_FILES):
+            if os.path.lexists(path := folder / name):
+                _check_lines(path) if path.suffix == ".txt" else _check_object(path)
+    except UnreadableFileError as error:
+        raise InputError(f"tokenizer_dir: {error}") from error
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse a token that is there twice, which would shift the ids of those after it."""
+    lines_of: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        first = lines_of.setdefault(line.rstrip("\r\n"), number)
+        if first != number:
+            raise InputError(
+                f"tokenizer_dir: {path}: token {line.strip()!r} is in the lines {first} and "
+                f"{number}; take the vocabulary that belongs to the model"
+            )
+    with path.open("rb") as file:
+        if file.read(len(BOM_UTF8)) == BOM_UTF8:
+            raise InputError(
+                f"tokenizer_dir: {path}: begins with a byte-order mark, which would be part of "
+                "the first token; save the file as UTF-8 without it"
+            )
+
+
+def _check_object(path: Path) -> None:
+    try:
+        value = read_json(path)
+    except JsonError as error:
+        place = "" if error.line is None else f", line {error.line}"
+        raise InputError(f"tokenizer_dir: {path}{place}: {error.reason}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"tokenizer_dir: {path}: must hold one JSON object: {{...}}")
 
 
 def vocabulary_file(folder: Path) -> Path:

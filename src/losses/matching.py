@@ -59,7 +59,9 @@ def sample_hard_negatives(
 def _draw(similarity: Tensor, forbidden: Tensor, generator: torch.Generator | None) -> Tensor:
     """One column (B,) per row of a (B, G) similarity."""
     impossible = forbidden.all(dim=1)  # (B,)
-    scores = similarity.detach().float().masked_fill(forbidden, -torch.inf)
+    # Of a model that has diverged anything may be drawn; its loss is judged, not finite either.
+    finite = similarity.detach().float().nan_to_num()
+    scores = finite.masked_fill(forbidden, -torch.inf)
     # An impossible row has no softmax; it draws something that is then thrown away.
     scores = scores.masked_fill(impossible.unsqueeze(1), 0.0)
     drawn = torch.multinomial(scores.softmax(dim=1), 1, generator=generator).squeeze(1)

@@ -1,6 +1,6 @@
 """Optimizers: which parameters learn, and the algorithm."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,7 +21,7 @@ _ALGORITHMS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def freeze_parameters(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+def freeze_parameters(model: nn.Module, patterns: Collection[str]) -> list[str]:
     """Stop training every parameter whose name matches one of the patterns.
 
     Args:
@@ -32,7 +32,7 @@ def freeze_parameters(model: nn.Module, patterns: Iterable[str]) -> list[str]:
         The names of the frozen parameters.
 
     Raises:
-        InputError: if a pattern matches no parameter.
+        InputError: if a pattern matches no parameter, or none is left to train.
     """
     frozen = []
     for pattern in patterns:
@@ -46,6 +46,11 @@ def freeze_parameters(model: nn.Module, patterns: Iterable[str]) -> list[str]:
         for name in matched:
             model.get_parameter(name).requires_grad_(False)
         frozen += matched
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(
+            f"freeze: {', '.join(map(repr, patterns))} leaves no parameter to train. Take a pattern"
+            " away, or make it match fewer names."
+        )
     return sorted(set(frozen))
 
 

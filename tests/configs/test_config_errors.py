@@ -26,13 +26,22 @@ def test_all_errors_are_reported_together(load: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"num_frm": "8"}, 'num_frm is "8"; expected a whole number, at least 1.'),
-        ({"num_frm": 8.5}, "num_frm is 8.5; expected a whole number, at least 1."),
-        ({"num_frm": True}, "num_frm is true; expected a whole number, at least 1."),
-        ({"num_frm": 0}, "num_frm is 0; expected a whole number, at least 1."),
-        ({"num_frm": None}, "num_frm is null; expected a whole number, at least 1."),
+        ({"num_frm": "8"}, 'num_frm is "8"; expected a whole number, at least 1 and at most 4096.'),
+        ({"num_frm": 8.5}, "num_frm is 8.5; expected a whole number, at least 1 and at most 4096."),
+        (
+            {"num_frm": True},
+            "num_frm is true; expected a whole number, at least 1 and at most 4096.",
+        ),
+        ({"num_frm": 0}, "num_frm is 0; expected a whole number, at least 1 and at most 4096."),
+        (
+            {"num_frm": None},
+            "num_frm is null; expected a whole number, at least 1 and at most 4096.",
+        ),
         ({"data_ratio": 0}, "data_ratio is 0; expected a number, above 0 and at most 1."),
-        ({"learning_rate": float("nan")}, "learning_rate is NaN; expected a number, above 0."),
+        (
+            {"learning_rate": float("nan")},
+            "learning_rate is NaN; expected a number, above 0 and at most 100.",
+        ),
         ({"fp16": "yes"}, 'fp16 is "yes"; expected true or false (or 1 or 0).'),
         ({"fp16": 2}, "fp16 is 2; expected true or false (or 1 or 0)."),
         ({"optim": "sgd"}, 'optim is "sgd"; expected one of adamw, adam, adamax.'),
@@ -47,7 +56,10 @@ def test_all_errors_are_reported_together(load: Any) -> None:
         ({"train_datasets": "drop"}, "train_datasets is missing (training sets)."),
         ({"img_input_format": "BGR"}, 'img_input_format = "BGR": videos are decoded to RGB'),
         ({"train_n_clips": 3}, "train_n_clips = 3: training reads one clip per video."),
-        ({"inference_n_clips": 0}, "inference_n_clips is 0; expected a whole number, at least 1."),
+        (
+            {"inference_n_clips": 0},
+            "inference_n_clips is 0; expected a whole number, at least 1 and at most 1000.",
+        ),
         ({"max_n_example_per_group": 2}, "max_n_example_per_group = 2: the losses of retrieval"),
         ({"augmentation": "crop"}, 'augmentation is "crop"; expected one of none, randaugment.'),
         ({"decay": "multi_step"}, 'decay = "multi_step" and step_decay_epochs = null (default)'),
@@ -103,9 +115,17 @@ def test_test_sets_may_not_share_a_results_folder(load: Any) -> None:
     ("in_file", "flags", "expected"),
     [
         ({"num_workers": "many"}, [], 'num_workers is "many"; expected a whole number'),
-        ({"num_workers": -1}, [], "num_workers is -1; expected a whole number, at least 0."),
+        (
+            {"num_workers": -1},
+            [],
+            "num_workers is -1; expected a whole number, at least 0 and at most 1024.",
+        ),
         ({}, ["--num_workers", "many"], '--num_workers is "many"; expected a whole number'),
-        ({}, ["--num_workers", "-1"], "--num_workers is -1; expected a whole number, at least 0."),
+        (
+            {},
+            ["--num_workers", "-1"],
+            "--num_workers is -1; expected a whole number, at least 0 and at most 1024.",
+        ),
         ({}, ["--num_workers"], "--num_workers has no value"),
         ({}, ["--num_workers", "1", "--n_workers", "-1"], "--n_workers is -1"),
     ],
@@ -120,9 +140,18 @@ def test_an_alias_is_called_as_the_user_wrote_it(
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--num_frm", "eight"], '--num_frm is "eight"; expected a whole number, at least 1.'),
-        (["--num_frm", "0"], "--num_frm is 0; expected a whole number, at least 1."),
-        (["--num_frm"], "--num_frm has no value; expected a whole number, at least 1."),
+        (
+            ["--num_frm", "eight"],
+            '--num_frm is "eight"; expected a whole number, at least 1 and at most 4096.',
+        ),
+        (
+            ["--num_frm", "0"],
+            "--num_frm is 0; expected a whole number, at least 1 and at most 4096.",
+        ),
+        (
+            ["--num_frm"],
+            "--num_frm has no value; expected a whole number, at least 1 and at most 4096.",
+        ),
         (["--seed", "1", "2"], '--seed is ["1", "2"]; expected a whole number'),
         (["--debug"], "--debug has no value; expected true or false (or 1 or 0). Write --debug 1."),
         (["--debug", "yes"], '--debug is "yes"; expected true or false'),
@@ -156,7 +185,7 @@ def test_a_word_without_flag() -> None:
     ("content", "expected"),
     [
         ('{"a": 1,\n "b": 2,\n}', "broken.json:3:1: not JSON"),
-        ('{"seed": 1, "seed": 2}', "broken.json: key seed is there twice. Remove one."),
+        ('{"seed": 1, "seed": 2}', 'broken.json: key "seed" occurs more than once.'),
         ("[1]", "broken.json: must hold one JSON object: {...}."),
         ("", "broken.json:1:1: not JSON"),
     ],

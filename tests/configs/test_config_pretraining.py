@@ -121,7 +121,10 @@ def test_several_sets(load_either: Any) -> None:
         ({"ann": "a.csv"}, 'train_datasets.0.img = null and train_datasets.0.ann = "a.csv"'),
         ({"txt": "a.csv"}, "Give img the folder; if these are images, set media to image."),
         ({"ann": "a.json", "media": "video"}, 'and train_datasets.0.media = "video": this is a'),
-        ({"ann": "a.csv", "img": "v", "weight": 0}, "weight is 0; expected a number, above 0."),
+        (
+            {"ann": "a.csv", "img": "v", "weight": 0},
+            "weight is 0; expected a number, above 0 and at most 1000000000.",
+        ),
         ({"ann": "a.csv", "img": "v", "media": "gif"}, "expected one of auto, video, image."),
         ({"ann": {"a": "a.csv"}, "img": "v"}, "train_datasets.0.ann is {"),
         ({"txt": {"a": "a.csv"}, "img": "v"}, "expected text that is not empty or null."),
@@ -150,7 +153,10 @@ def test_every_set_is_checked(load_either: Any) -> None:
         ({"val_datasets": []}, "val_datasets is missing (validation sets, given in the same way)."),
         ({"resize_size": 200}, "crop_img_size = 224 and resize_size = 200: frames of resize_size"),
         ({"crop_img_size": 320}, "crop_img_size = 320 and resize_size = 288 (default)"),
-        ({"num_entities": 0}, "num_entities is 0; expected a whole number, at least 1."),
+        (
+            {"num_entities": 0},
+            "num_entities is 0; expected a whole number, at least 1 and at most 1000000.",
+        ),
         ({"model_type": "vqa"}, 'model_type is "vqa"; expected one of pretrain.'),
         ({"repeat_images": 4}, "repeat_images is 4; expected true or false (or 1 or 0)."),
         ({"best_metric": "acc"}, 'best_metric is "acc"; expected one of loss, '),

@@ -63,7 +63,7 @@ def test_only_spaces_and_tabs_end_a_word(path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
-    with pytest.raises(InputError, match=r"entity_file_path: .*entities\.txt: no such file"):
+    with pytest.raises(InputError, match=r"entities\.txt: there is no such file"):
         read_entities(path, num_entities=1)
     path.write_bytes(b"caf\xe9 3\n")
     with pytest.raises(InputError, match=r"entities\.txt: not UTF-8 text"):

@@ -129,12 +129,15 @@ def test_labels_and_answers_lead_to_each_other(tmp_path: Path) -> None:
         ('["cat", "dog"]', ["a JSON object is expected, not list", '{"cat": 0']),
         ("3", ["a JSON object is expected, not int"]),
         ("{}", ["no answer"]),
+        ("[" * 3000 + "]" * 3000, ["nested more than 64 deep", 'such as {"cat": 0, "dog": 1}']),
+        ('{"cat": ' + "9" * 5000 + "}", ["a number of 5,000 digits", "at line 1, column 9"]),
+        ('{"\\ud800": 0}', ["half a character"]),
         ('{"cat": "0"}', ["the label of 'cat' must be a whole number, not str ('0')"]),
         ('{"cat": 0, "dog": true}', ["the label of 'dog' must be a whole number, not bool"]),
         ('{"cat": 0.0}', ["the label of 'cat' must be a whole number, not float (0.0)"]),
         ('{"cat": null}', ["the label of 'cat'", "NoneType"]),
         ('{"cat": {"label": 0}}', ["the label of 'cat'", "dict"]),
-        ('{"cat": 0, "cat": 1}', ["listed more than once: 'cat'", "list each once"]),
+        ('{"cat": 0, "cat": 1}', ['key "cat" occurs more than once', "each once"]),
         (
             '{"cat": 1, "dog": 2}',
             ["the numbers 0 to 1, each once", "missing: 0; out of range: 2 ('dog')", "gaps"],
@@ -180,7 +183,7 @@ def test_many_wrong_labels_are_named_by_example(tmp_path: Path) -> None:
 
 
 def test_an_absent_or_binary_map_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"ans2label_path: .*absent\.json: no such file; give"):
+    with pytest.raises(InputError, match=r"absent\.json: there is no such file; give"):
         read_answer_labels(tmp_path / "absent.json")
     with pytest.raises(InputError, match="ans2label_path"):
         read_answer_labels(tmp_path)

@@ -25,6 +25,12 @@ def test_two_pairs_are_each_others_negatives() -> None:
     assert video_for_text.tolist() == text_for_video.tolist() == [1, 0]
 
 
+def test_a_model_that_has_diverged_draws_any_negatives() -> None:
+    scores = torch.tensor([[0.0, torch.nan, torch.inf], [torch.nan] * 3, [torch.inf] * 3])
+    for drawn in sample_hard_negatives(scores, scores):
+        assert all(0 <= row < 3 and row != place for place, row in enumerate(drawn.tolist()))
+
+
 def test_rows_of_the_negatives_are_in_the_original_order() -> None:
     negatives = negative_pairs(torch.tensor([2, 0, 1]), torch.tensor([1, 2, 0]))
     assert negatives.texts.tolist() == [0, 1, 2, 1, 2, 0]

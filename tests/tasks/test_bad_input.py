@@ -167,9 +167,7 @@ def test_a_vocabulary_of_another_size(experiment: TinyExperiment, refused: Refus
     assert f"has {size + 1} tokens, but the text encoder expects {size} (vocab_size in" in message
 
 
-def test_a_checkpoint_of_another_architecture(
-    experiment: TinyExperiment, refused: Refuse
-) -> None:
+def test_a_checkpoint_of_another_architecture(experiment: TinyExperiment, refused: Refuse) -> None:
     path = experiment.root / "other.pt"
     state = make_model().state_dict()
     state["vision_proj.weight"] = torch.zeros(5, 32)
@@ -269,6 +267,23 @@ def test_a_damaged_run_cannot_continue(
 def test_a_pattern_that_freezes_nothing(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments(freeze=["visual_encodr.*"]))
     assert "freeze: the pattern 'visual_encodr.*' matches no parameter" in message
+
+
+def test_patterns_that_freeze_everything(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.arguments("--freeze", "t*", "*"))
+    assert "freeze: 't*', '*' leaves no parameter to train" in message
+    assert not (experiment.root / "run").exists()
+
+
+def test_blocks_larger_than_the_training_sets(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.arguments("--shuffle_block", "1000000000"))
+    assert "shuffle_block: blocks of 1,000,000,000 cannot be made of the 6 samples" in message
+
+
+def test_a_batch_beyond_the_memory(experiment: TinyExperiment, refused: Refuse) -> None:
+    message = refused(experiment.arguments("--num_frm", "4096", "--crop_img_size", "4096"))
+    assert "num_frm 4096, crop_img_size 4096" in message
+    assert "GB are free (cpu)" in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
