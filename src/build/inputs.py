@@ -12,7 +12,8 @@ from src.datasets.storage import storage_kind
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
 from src.training.output import OutputFolder, changed_keys, read_stored, run_of
-from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
+from src.training.weight_files import find_weights
+from src.training.weights import BERT_SOURCE, VIT_SOURCE, resolve_vit
 
 
 class SetFiles(NamedTuple):

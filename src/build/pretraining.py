@@ -29,7 +29,8 @@ from src.pretrain.prompter_task import PrompterTask
 from src.training.output import OutputFolder, run_of
 from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
-from src.training.weights import check_num_entities, load_teacher, shapes_in, without_prompts
+from src.training.state_dicts import shapes_in
+from src.training.weights import check_num_entities, load_teacher, without_prompts
 
 logger = logging.getLogger(__name__)
 
