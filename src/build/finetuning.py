@@ -1,7 +1,8 @@
 """The course of a downstream run, whatever the task: finetune, or infer with a trained model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from src.build.results import (
 )
 from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
+from src.errors import NotNumbersError, RunError
 from src.evaluation.running import lively, silent_progress
 from src.evaluation.sets import EvaluationSet
 from src.training.output import SIZE_KEY, OutputFolder, check_output_folder
@@ -47,15 +49,16 @@ def infer(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
     check_inference_inputs(recipe.resolved, others=recipe.other_inputs())
     data = recipe.evaluation_set(_inference_set(config), num_clips=config.inference_n_clips)
     evaluator = _evaluator_of(recipe, recipe.start_model())
+    checkpoint = Path(str(config.e2e_weights_path))
     if config.dry_run:
-        evaluator.run(data)
+        with naming(checkpoint):
+            evaluator.run(data)
         count = f"{len(data.rows)} {recipe.ROWS}"
         logger.info("dry run: %s were evaluated, nothing is written", count)
         return
-    checkpoint = Path(str(config.e2e_weights_path))
-    evaluate_and_write(
-        recipe, evaluator, data, checkpoint=checkpoint, step=config.inference_model_step
-    )
+    step = config.inference_model_step
+    with naming(checkpoint):
+        evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step=step)
 
 
 def evaluate_test_sets(
@@ -69,8 +72,18 @@ def evaluate_test_sets(
     checkpoint = output.checkpoint("best")
     load_checkpoint(model, checkpoint)
     evaluator = _evaluator_of(recipe, model)
-    for data in tests:
-        evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step="best")
+    with naming(checkpoint):
+        for data in tests:
+            evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step="best")
+
+
+@contextmanager
+def naming(checkpoint: Path) -> Iterator[None]:
+    """Context in which outputs that are not numbers are blamed on a checkpoint."""
+    try:
+        yield
+    except NotNumbersError as error:
+        raise RunError(f"{checkpoint}: {error}") from error
 
 
 def _evaluator_of(recipe: DownstreamRecipe[Any, Any, Any], model: Any) -> Evaluator:

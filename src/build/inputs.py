@@ -1,5 +1,6 @@
 """What a config names must be there: all that is absent is reported together, before any work."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from src.errors import InputError
 from src.training.output import OutputFolder, changed_keys, read_stored, run_of
 from src.training.weight_files import find_weights
 from src.training.weights import BERT_SOURCE, VIT_SOURCE, resolve_vit
+from src.user_files import why_unreadable
 
 
 class SetFiles(NamedTuple):
@@ -161,11 +163,13 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
     """Of the weights that `load_weights` will read, what is not there."""
     if config.e2e_weights_path is not None:
         path = config.e2e_weights_path
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             example = Path(path) / "model_step_best.pt"
             return [f"e2e_weights_path: {path} is a folder; name a file such as {example}."]
-        found = Path(path).is_file()
-        return [] if found else [f"e2e_weights_path: {path}: there is no such checkpoint file."]
+        if not os.path.lexists(path):
+            return [f"e2e_weights_path: {path}: there is no such checkpoint file."]
+        reason = why_unreadable(Path(path))
+        return [f"e2e_weights_path: {path} {reason}."] if reason else []
     vit = resolve_vit(config.visual_weights_path)
     if config.random_init or vit is None:
         return []

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.errors import NotNumbersError
+
 RECALL_DEPTHS = (1, 5, 10)
 
 
@@ -72,10 +74,10 @@ def retrieval_metrics(
         ``{"text2video": {"r1", "r5", "r10", "medianR", "meanR"}, "video2text": {...}}``.
 
     Raises:
-        ValueError: if a score is NaN, which no rank can be given to.
+        NotNumbersError: a score is NaN, which no rank can be given to.
     """
     if np.isnan(scores).any():
-        raise ValueError(f"{int(np.isnan(scores).sum())} retrieval scores are NaN")
+        raise NotNumbersError(f"{int(np.isnan(scores).sum())} retrieval scores")
     return {
         "text2video": summarise_ranks(text_to_video_ranks(scores, video_of_caption)),
         "video2text": summarise_ranks(video_to_text_ranks(scores, video_of_caption)),

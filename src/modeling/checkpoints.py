@@ -159,7 +159,8 @@ def unusable(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> 
         # The sum is the quick way to find any; that of large numbers overflows, too.
         finite = numbers.sum().isfinite() or numbers.isfinite()
         if count := int((~finite).sum()):
-            problems.append(f"{name}: {count} of {value.numel()} numbers are NaN or infinite")
+            of = f"{count} of {value.numel()} numbers"
+            problems.append(f"{name}: {of} are NaN or infinite, as of a run that diverged")
     return problems
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -120,8 +120,14 @@ def _tensor_bytes(content: Any) -> int:
     return 0
 
 
-def load_restore(output: OutputFolder) -> dict[str, Any] | None:
+def load_restore(
+    output: OutputFolder, *, difference: Callable[[dict[str, Any]], str | None] = lambda _: None
+) -> dict[str, Any] | None:
     """The newest undamaged restore file's content, or None where there is none.
+
+    Args:
+        output: the run's folder.
+        difference: says in what a content is not this run's.
 
     Raises:
         InputError: if there are restore files and all are damaged, or if one is something else, or
@@ -138,6 +144,12 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
             problems[path] = str(error) if is_reason else DAMAGED
             continue
         _check_restore_state(path, state)
+        if problem := difference(state):
+            raise InputError(
+                f"{path}: this restore file is not one of this run: {problem}. Put it elsewhere; "
+                "the run then continues from its other restore file, if there is one; or start "
+                "afresh with --overwrite 1."
+            )
         for damaged, problem in problems.items():
             logger.warning("%s: %s; continuing from %s", damaged, problem, path)
             if output.is_writer:  # lest the next save makes it the backup
@@ -213,7 +225,7 @@ def _cannot_be_read(path: Path, error: OSError) -> InputError:
 
 
 def _check_restore_state(path: Path, content: Any) -> None:
-    if not (isinstance(content, dict) and "format" in content):
+    if not (isinstance(content, dict) and type(content.get("format")) is int):
         raise InputError(
             f"{path}: this is no restore file. Put it elsewhere; the run then continues from its "
             "other restore file, if there is one, and starts anew otherwise."

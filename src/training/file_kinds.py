@@ -18,7 +18,7 @@ MAX_NAMED = 3  # members of an archive
 MAX_READ = 1000  # members of a tar archive, whose names are all over the file
 MAX_HEADER_BYTES = 100_000_000  # as in the library
 ZIP_MAGIC = b"PK"
-LEGACY_START = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's first pickle before 1.6
+LEGACY_START = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # in torch.save's first pickle before 1.6
 WEIGHT_ENDINGS = (".pt", ".pth", ".pyth", ".bin", ".ckpt", ".safetensors", ".pkl", ".tar")
 
 _PLAIN_PICKLE = (
@@ -67,21 +67,23 @@ def format_of(file: IO[bytes], path: Path) -> Format:
         raise BrokenFileError("the file is empty")
     if head.startswith(ZIP_MAGIC):
         return _format_of_zip(file)
-    if head[:1] == b"\x80" and head[2:].startswith(LEGACY_START):
+    if head[:1] == b"\x80" and LEGACY_START in head[:32]:
         return Format.LEGACY
     # Its first 8 bytes are the length of a header in JSON.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER_BYTES:
         return Format.SAFETENSORS
-    if path.suffix == ".safetensors" and not _text_of(head):
+    if kind := _other_kind(head, file, path):
+        raise _not_weights(kind)
+    if path.suffix == ".safetensors":
         raise BrokenFileError(DAMAGED)
-    raise _not_weights(_other_kind(head, file, path))
+    raise _not_weights(f"something else; it begins with {head[:8]!r}. Download it again")
 
 
 def _not_weights(kind: str) -> BrokenFileError:
     return BrokenFileError(f"not a file of PyTorch weights but {kind}")
 
 
-def _other_kind(head: bytes, file: IO[bytes], path: Path) -> str:
+def _other_kind(head: bytes, file: IO[bytes], path: Path) -> str | None:
     for magic, kind in _MAGICS:
         if head.startswith(magic):
             return kind
@@ -95,11 +97,13 @@ def _other_kind(head: bytes, file: IO[bytes], path: Path) -> str:
         return _OTHER_FRAMEWORK.format("an ONNX model")
     if head[4:8] == b"ftyp":
         return "a video (MP4)"
-    if head[:1] == b"\x80" and 2 <= head[1] <= 5:
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return _PLAIN_PICKLE
     if text := _text_of(head):
         return _kind_of_text(text)
-    return f"something else; it begins with {head[:8]!r}"
+    if not any(head):
+        return "zeros, as of a download that was broken off. Download it again"
+    return None
 
 
 def _format_of_zip(file: IO[bytes]) -> Format:

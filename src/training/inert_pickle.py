@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from io import BytesIO
+from mmap import mmap
+from typing import Any, cast
 
-MAX_OPERATIONS = 5_000_000  # of a pickle; a checkpoint with its optimizer has about 20,000
+MAX_OPERATIONS = 2_000_000  # of a pickle; a checkpoint with its optimizer has about 20,000
+MAX_NAME = 300  # characters of a name that is shown
 
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _KEYS = (str, int, float, bool, bytes, type(None))  # hashed in bounded time, unlike nested tuples
@@ -21,6 +24,10 @@ _MAPPINGS = (
     "builtins.dict",
 )
 _SEQUENCES = ("builtins.set", "builtins.frozenset", "builtins.list", "builtins.tuple")
+_GENERIC = (  # functions that make objects of the class that is their first argument
+    *("copyreg._reconstructor", "copyreg.__newobj__"),
+    *("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct"),
+)
 
 
 class BrokenPickleError(ValueError):
@@ -35,7 +42,7 @@ class Global(str):
     @classmethod
     def of(cls, module: str, name: str) -> Global:
         """Join a module and a name in it; pickles have the modules' names in Python 2."""
-        return cls(f"{_PYTHON_2.get(module, module)}.{name}")
+        return cls(printable(f"{_PYTHON_2.get(module, module)}.{name}"))
 
 
 class Foreign:
@@ -51,9 +58,12 @@ class Foreign:
         self.state: Any = None
         """Attributes, as a rule in a dict."""
 
+    def __str__(self) -> str:
+        return f"<{self.name}>"
+
 
 def load_inert(
-    file: IO[bytes],
+    file: BytesIO | mmap,
     *,
     rebuild: Callable[[str, Any], Any],
     persistent: Callable[[Any], Any],
@@ -64,7 +74,7 @@ def load_inert(
     neither numbers nor texts become `Foreign`.
 
     Args:
-        file: with bounded reads, such as a mapped file or one in memory.
+        file: whose reads take no more memory than it has bytes, whatever length is asked for.
         rebuild: given a function's name and its arguments, returns what stands for the call;
             None to leave it a `Foreign`. What it returns must have nothing to call.
         persistent: given the id of a persistent object, returns what stands for it.
@@ -74,7 +84,7 @@ def load_inert(
     """
     machine = _Machine(rebuild, persistent)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
             if count == MAX_OPERATIONS:
                 raise BrokenPickleError(f"a pickle of more than {MAX_OPERATIONS:,} operations")
             if opcode.name == "STOP":
@@ -215,6 +225,8 @@ class _Machine:
         self._stack.append(Global.of(_text(module), _text(name)))
 
     def _call(self, function: Any, arguments: Any) -> None:
+        if function in _GENERIC and isinstance(arguments, tuple) and arguments:
+            function = arguments[0]
         name = function if isinstance(function, Global) else "an unnamed class"
         if name in _MAPPINGS or name in _SEQUENCES:
             built = self._container(name, arguments)
@@ -293,6 +305,12 @@ def _pairs(values: list[Any]) -> Iterator[tuple[Any, Any]]:
         key = values[place]
         plain = isinstance(key, _KEYS) and not isinstance(key, Global)
         yield (key if plain else Foreign(_text(key))), values[place + 1]
+
+
+def printable(name: str) -> str:
+    """Name as it can be shown: without control characters and half characters, of some length."""
+    shown = name[:MAX_NAME]
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def _text(value: Any) -> str:

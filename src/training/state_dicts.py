@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from src.errors import InputError
 from src.modeling.weight_names import (
     ALPRO_ROOTS,
@@ -51,9 +53,13 @@ def read_state(path: Path, *roots: Sequence[str]) -> StateDict:
     with open_weights(path) as content:
         tensors, chosen = _chosen(path, content, *roots)
         state: StateDict = {}
+        read: dict[object, Tensor] = {}  # tied tensors have the same numbers
         for name, there in chosen.names.items():
+            stored = tensors[there]
             try:
-                state[name] = tensors[there].read()
+                if stored.identity not in read:
+                    read[stored.identity] = stored.read()
+                state[name] = read[stored.identity]
             except UnreadableTensorError as error:
                 raise InputError(f"{path}: {there} {error}.") from error
         return state
@@ -97,7 +103,8 @@ def _no_weights(
     wanted = f"names such as {', '.join(roots[:3])}"
     if not tensors:
         held = [f"{kind_of(value)} ({name or 'the whole'})" for name, value in others.items()]
-        return f"expected a dict of tensors with {wanted}, found {', '.join(held[:3])}. {REMEDY}"
+        found = ", ".join(held[:3]) or "nothing"
+        return f"expected a dict of tensors with {wanted}, found {found}. {REMEDY}"
     if list(tensors) == [""]:
         return f"expected a dict of tensors, found {kind_of(content)}. {REMEDY}"
     first = ", ".join(list(tensors)[:3])
@@ -118,6 +125,7 @@ def _log_choice(
 ) -> None:
     """Log what of a file is read and what is left alone, if it holds more than a state dict."""
     objects = {value.name for value in others.values() if isinstance(value, Foreign)}
+    objects.discard("_codecs.encode")  # of bytes
     if chosen.wrapper:
         logger.info("%s: the weights are those under %s", path, chosen.wrapper.strip("./"))
     if num_others:

@@ -16,23 +16,26 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from src.errors import RunError
 from src.training.inert_pickle import BrokenPickleError, Foreign, load_inert
+from src.user_files import reason_of
 
 MAX_PICKLE_BYTES = 256 << 20  # of the description of an archive, which holds no tensor's numbers
 MAX_EXPANDED = 1 << 24  # numbers of a tensor that repeats those it has
-MAX_DIMENSION = 1 << 48  # beyond it products do not fit into 64 bits
+MAX_DIMENSIONS = 25  # of a tensor, as in PyTorch's own kernels
+MAX_COUNT = 1 << 60  # of numbers; beyond it counts of bytes do not fit into 64 bits
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # begins what torch.save wrote before PyTorch 1.6
 COUNT_BYTES = 8  # of the number of elements before each storage of such a file
 
 DAMAGED = "the file is truncated or damaged"
 OTHER_ORDER = "its numbers have their bytes in another order than this machine's (big-endian)"
 
+_LOCAL_MAGIC = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a ZIP: magic, lengths of name and extra
 _UNREAD_LAYOUTS = {
     "_rebuild_sparse_tensor": "is sparse",
@@ -42,6 +45,16 @@ _UNREAD_LAYOUTS = {
     "_rebuild_nested_tensor": "is a nested tensor",
     "_rebuild_wrapper_subclass": "is a tensor of a class of its own, or spread over processes",
     "_rebuild_device_tensor_from_numpy": "is an array of NumPy",
+}
+_STORAGES = {  # class of a storage, on whatever device -> type of its numbers
+    f"{name}Storage": dtype
+    for name, dtype in (
+        *(("Double", torch.float64), ("Float", torch.float32), ("Half", torch.float16)),
+        *(("BFloat16", torch.bfloat16), ("Long", torch.int64), ("Int", torch.int32)),
+        *(("Short", torch.int16), ("Char", torch.int8), ("Byte", torch.uint8)),
+        *(("Bool", torch.bool), ("ComplexDouble", torch.complex128)),
+        ("ComplexFloat", torch.complex64),
+    )
 }
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
@@ -62,7 +75,7 @@ class StoredTensor:
     read: Callable[[], Tensor]
     """Reads it into memory of its own; may raise `UnreadableTensorError`."""
     identity: object = None
-    """Equal for two names of the same numbers; None if unknown."""
+    """Equal for two names of the same numbers."""
 
 
 class _Storage(NamedTuple):
@@ -161,8 +174,15 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
         raise BrokenFileError(DAMAGED) from error
+
+    def read(name: str) -> Tensor:
+        try:
+            return cast("Tensor", handle.get_tensor(name))
+        except (SafetensorError, ValueError) as error:  # a type that PyTorch lacks
+            raise UnreadableTensorError(f"cannot be read: {error}") from error
+
     return {
-        name: StoredTensor(shape, partial(handle.get_tensor, name))
+        name: StoredTensor(shape, partial(read, name), identity=(path, name))
         for name, shape in shapes.items()
     }
 
@@ -176,16 +196,18 @@ class _Reader:
         self.dtypes: dict[str, torch.dtype | None] = {}
         """Type of each storage that a pickle has named."""
 
-    def describe(self, pickled: IO[bytes] | mmap.mmap) -> Any:
+    def describe(self, pickled: BytesIO | mmap.mmap) -> Any:
         return load_inert(pickled, rebuild=self._rebuilt, persistent=self._storage)
 
     def _storage(self, identity: Any) -> Any:
         """Stand in for a storage: ("storage", class, key, device, size, view)."""
+        if isinstance(identity, tuple) and len(identity) >= 2 and identity[0] == "module":
+            return identity[1]  # a class, with its source code
         if not (isinstance(identity, tuple) and len(identity) >= 5 and identity[0] == "storage"):
             return Foreign("a persistent object", identity)
         name = str(identity[1]).rpartition(".")[2]
-        dtype = getattr(getattr(torch, name, None), "dtype", None)
-        is_known = name == "UntypedStorage" or isinstance(dtype, torch.dtype)
+        dtype = _STORAGES.get(name)
+        is_known = name == "UntypedStorage" or dtype is not None
         is_whole = len(identity) == 5 or identity[5] is None
         if not (is_known and is_whole):
             return Foreign(f"torch.{name}", identity)
@@ -202,10 +224,7 @@ class _Reader:
             data = arguments[0] if arguments else None
             return data if isinstance(data, StoredTensor) else None
         if function == "_rebuild_from_type_v2" and len(arguments) >= 3:
-            inner, cls, inner_arguments = arguments[:3]
-            is_plain = cls in ("torch.Tensor", "torch._tensor.Tensor")
-            is_plain = is_plain or cls == "torch.nn.parameter.Parameter"
-            return self._rebuilt(str(inner), inner_arguments) if is_plain else None
+            return self._rebuilt(str(arguments[0]), arguments[2])
         if function in _UNREAD_LAYOUTS:
             return StoredTensor((), partial(_refuse, _UNREAD_LAYOUTS[function]))
         if function in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
@@ -217,7 +236,8 @@ class _Reader:
             return None
         storage, offset, shape, strides, *rest = arguments
         dtype = _DTYPES.get(str(rest[2])) if named else storage.dtype
-        if dtype is None or not _are_sizes((offset,)) or not _are_sizes(shape):
+        is_shape = _are_sizes(shape) and math.prod(max(1, size) for size in shape) <= MAX_COUNT
+        if dtype is None or not _are_sizes((offset,)) or not is_shape:
             return StoredTensor((), partial(_refuse, f"has no valid shape: {DAMAGED}"))
         if not _are_sizes(strides) or len(strides) != len(shape):
             return StoredTensor(shape, partial(_refuse, f"has no valid strides: {DAMAGED}"))
@@ -225,13 +245,16 @@ class _Reader:
         if metadata and metadata[0]:
             return StoredTensor(shape, partial(_refuse, "is a conjugate or negative view"))
         layout = _Layout(storage, dtype, offset, shape, strides)
-        return StoredTensor(shape, partial(self._read, layout), identity=layout)
+        return StoredTensor(shape, partial(self._read, layout), identity=(self._file.name, layout))
 
     def _read(self, layout: _Layout) -> Tensor:
         _, dtype, offset, shape, strides = layout
         steps = ((size - 1) * step for size, step in zip(shape, strides, strict=True))
         extent = 0 if 0 in shape else 1 + sum(steps)
-        place, count = self._place_of(layout.storage.key), math.prod(shape)
+        try:
+            place, count = self._place_of(layout.storage.key), math.prod(shape)
+        except BrokenFileError as error:
+            raise UnreadableTensorError(f"cannot be read: {error}") from error
         if (offset + extent) * dtype.itemsize > place.size:
             there = place.size // dtype.itemsize
             _refuse(f"needs {offset + extent:,} numbers, the file has {there:,} for it: {DAMAGED}")
@@ -245,8 +268,12 @@ class _Reader:
         except RuntimeError as error:
             need = f"{extent * dtype.itemsize:,} bytes of a tensor"
             raise RunError(f"cannot allocate memory for {need} of {self._file.name}.") from error
-        self._file.seek(place.start + offset * dtype.itemsize)
-        if self._file.readinto(numbers.numpy()) != len(numbers):  # type: ignore[attr-defined]
+        try:
+            self._file.seek(place.start + offset * dtype.itemsize)
+            num_read = self._file.readinto(numbers.numpy())  # type: ignore[attr-defined]
+        except OSError as error:
+            raise UnreadableTensorError(f"cannot be read: {reason_of(error)}") from error
+        if num_read != len(numbers):
             _refuse(f"ends early: {DAMAGED}")
         return numbers.view(dtype).as_strided(shape, strides)
 
@@ -256,8 +283,10 @@ def _refuse(reason: str) -> Tensor:
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, tuple) and all(
-        type(value) is int and 0 <= value < MAX_DIMENSION for value in values
+    return (
+        isinstance(values, tuple)
+        and len(values) <= MAX_DIMENSIONS
+        and all(type(value) is int and 0 <= value <= MAX_COUNT for value in values)
     )
 
 
@@ -278,7 +307,7 @@ def _place_of(file: IO[bytes], member: zipfile.ZipInfo) -> _Place:
         raise BrokenFileError(DAMAGED)
     magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
     start = file.tell() + name_length + extra_length
-    if magic != zipfile.stringFileHeader or member.file_size != member.compress_size:
+    if magic != _LOCAL_MAGIC or member.file_size != member.compress_size:
         raise BrokenFileError(DAMAGED)
     return _Place(start, member.file_size)
 

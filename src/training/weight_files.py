@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from typing import Any, cast
 
 from src.errors import InputError
 from src.training.file_kinds import Format, format_of
-from src.training.inert_pickle import Foreign
+from src.training.inert_pickle import Foreign, printable
 from src.training.stored_tensors import (
     DAMAGED,
     BrokenFileError,
@@ -44,7 +46,10 @@ MAX_SHARDS = 1000
 MAX_DEPTH = 32  # of values in one another
 MAX_NAME_CHARACTERS = 1 << 28  # in all names of a file
 MAX_SHOWN = 100  # characters of a name
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OverflowError, NotImplementedError)
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, tarfile.TarError),
+    *(ValueError, OverflowError, NotImplementedError),
+)
 
 
 class UnreadableValueError(ValueError):
@@ -62,7 +67,7 @@ def find_weights(path: Path, *, key: str, source: str) -> Path:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         if reason := why_unreadable(path):
             told = f"no weights at {path}" if "no such file" in reason else f"{path} {reason}"
             raise _missing(f"{key}: {told}", source)
@@ -102,7 +107,8 @@ def open_weights(path: Path) -> Iterator[Any]:
     with ExitStack() as stack:
         if path.name.endswith(INDEX):
             listed = _read_index(path)
-            contents = {file: stack.enter_context(_open(file)) for file in set(listed.values())}
+            files = dict.fromkeys(listed.values())
+            contents = {file: stack.enter_context(_open(file)) for file in files}
             for name, file in listed.items():
                 if not isinstance(contents[file], dict) or name not in contents[file]:
                     raise InputError(f"{path}: it lists {name} in {file.name}, which lacks it.")
@@ -126,7 +132,8 @@ def _read_index(path: Path) -> dict[str, Path]:
             "name one of the shards; all are then read."
         )
     for name, file in listed.items():
-        if not isinstance(file, str) or file != Path(file).name or "\0" in file:
+        is_name = isinstance(file, str) and re.fullmatch(r"[^/\0]+", file)
+        if not is_name or file in (".", ".."):
             raise InputError(
                 f"{path}: {name} is in {file!r}, which is no file name. Shards are in the folder "
                 "of their index."
@@ -200,7 +207,10 @@ def names_in(content: Any) -> dict[str, Any]:
         elif id(value) not in seen:
             seen.add(id(value))
             joint = "." if isinstance(value, Foreign) and not value.items else "/"
-            inner = [(f"{place}{key}{joint}", part, depth + 1) for key, part in entries.items()]
+            inner = [
+                (f"{place}{printable(str(key))}{joint}", part, depth + 1)
+                for key, part in entries.items()
+            ]
             num_characters += sum(len(name) for name, *_ in inner)
             if num_characters > MAX_NAME_CHARACTERS:
                 raise ValueError("more names than any model has")
@@ -211,11 +221,14 @@ def names_in(content: Any) -> dict[str, Any]:
 def _entries(value: Any, *, is_whole: bool) -> Mapping[Any, Any] | None:
     """Entries of a mapping, or of a module that was saved whole; None for other values."""
     if isinstance(value, Foreign):
-        if value.items or not isinstance(value.state, dict):
+        state = value.state
+        if value.items or not (isinstance(state, dict) and isinstance(state.get("_modules"), dict)):
             return value.items or None
-        parts = [value.state.get(key) for key in ("_parameters", "_buffers", "_modules")]
+        parts = [state.get(key) for key in ("_parameters", "_buffers", "_modules")]
         entries = {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
-        return {key: part for key, part in entries.items() if part is not None} or None
+        left_out = state.get("_non_persistent_buffers_set")
+        names = left_out if isinstance(left_out, list) else []
+        return {k: part for k, part in entries.items() if part is not None and k not in names}
     if isinstance(value, list | tuple) and is_whole:
         return dict(enumerate(value))
     return value if isinstance(value, dict) and value else None
