@@ -110,14 +110,19 @@ def _no_weights(
     first = ", ".join(list(tensors)[:3])
     return (
         f"this checkpoint is of another architecture: none of its {len(tensors)} tensors has a "
-        f"name that is wanted ({wanted}); the first are {first}.{hint(tensors)}"
+        f"name that is wanted ({wanted}); the first are {first}.{_hint(tensors)}"
     )
 
 
-def hint(names: Iterable[str]) -> str:
-    """Sentence that names a well-known model by the names of its tensors; empty for others."""
+def _hint(names: Iterable[str]) -> str:
     model = other_model(names)
     return f" By its names it is {model}." if model else ""
+
+
+def hint_of(path: Path) -> str:
+    """Sentence that names a well-known model by the names in its file; empty for others."""
+    with open_weights(path) as content:
+        return _hint(names_in(content)).strip()
 
 
 def _log_choice(

@@ -30,7 +30,7 @@ from src.modeling.weight_names import (
     from_bert,
     from_vit,
 )
-from src.training.state_dicts import hint, read_checkpoint, read_state
+from src.training.state_dicts import hint_of, read_checkpoint, read_state
 from src.training.weight_files import find_weights
 
 logger = logging.getLogger(__name__)
@@ -234,12 +234,11 @@ def _load_part(
     may_be_missing: Sequence[str],
 ) -> None:
     expected = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
-    found = read_state(file, *roots)
-    state = adapt_state_dict(rename(found), expected)
-    try:
-        _fill(model, state, path=file, prefix=prefix, may_be_missing=may_be_missing)
-    except InputError as error:
-        raise InputError(f"{error}\n{hint(found)} Wanted is {source}.") from error
+    state = adapt_state_dict(rename(read_state(file, *roots)), expected)
+    _fill(
+        model, state, path=file, prefix=prefix, may_be_missing=may_be_missing,
+        wanted=f"Wanted is {source}.",
+    )  # fmt: skip
     logger.info("%s: %d of the %d tensors of %s* loaded", file, len(state), len(expected), prefix)
 
 
@@ -250,14 +249,17 @@ def _fill(
     path: Path,
     prefix: str = "",
     may_be_missing: Sequence[str] = (),
+    wanted: str = "",
 ) -> None:
     mismatch = compare(state, model, may_be_missing=[*may_be_missing, *NEVER_USED])
     own = [key for key in mismatch.missing if key.startswith(prefix)]
     mismatch = replace(mismatch, missing=own)
     if mismatch:
+        advice = f"{hint_of(path)} {wanted}".strip()
+        listed = "\n".join(filter(None, [mismatch.describe(), advice]))
         raise InputError(
             f"{path}: this checkpoint is of another architecture than the model of "
-            f"visual_model_cfg and model_config:\n{mismatch.describe()}"
+            f"visual_model_cfg and model_config:\n{listed}"
         )
     if problems := unusable(state, model.state_dict()):
         listed = "\n".join(problems[:MAX_NAMED])
