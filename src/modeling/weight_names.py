@@ -60,7 +60,7 @@ WRAPPER_PARTS = frozenset(
     }
 )
 UNUSED_PARTS = frozenset({"n_averaged"})  # a counter of torch.optim.swa_utils.AveragedModel
-_OPTIMIZER = re.compile(r"optim", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"(?<![a-z])optim(izers?)?(?![a-z])", re.IGNORECASE)
 _AVERAGE = re.compile(r"(?<![a-z])(ema|swa|averaged?|shadow|momentum)(?![a-z])", re.IGNORECASE)
 
 # timm's names of the parts of a ViT or TimeSformer, by those in transformers before and since 5.

@@ -27,7 +27,7 @@ from src.user_files import reason_of
 
 MAX_PICKLE_BYTES = 256 << 20  # of the description of an archive, which holds no tensor's numbers
 MAX_EXPANDED = 1 << 24  # numbers of a tensor that repeats those it has
-MAX_DIMENSIONS = 25  # of a tensor, as in PyTorch's own kernels
+MAX_DIMENSIONS = 25  # of a tensor; weights have 5 at most
 MAX_COUNT = 1 << 60  # of numbers; beyond it counts of bytes do not fit into 64 bits
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # begins what torch.save wrote before PyTorch 1.6
 COUNT_BYTES = 8  # of the number of elements before each storage of such a file

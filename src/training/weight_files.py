@@ -69,8 +69,9 @@ def find_weights(path: Path, *, key: str, source: str) -> Path:
     """
     if not os.path.isdir(path):
         if reason := why_unreadable(path):
-            told = f"no weights at {path}" if "no such file" in reason else f"{path} {reason}"
-            raise _missing(f"{key}: {told}", source)
+            absent = "no such file" in reason
+            problem = f"no weights at {path}" if absent else f"{path} {reason}"
+            raise _missing(f"{key}: {problem}", source)
         return path
     try:
         names = sorted(entry.name for entry in path.iterdir())

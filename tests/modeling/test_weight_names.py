@@ -161,6 +161,7 @@ def test_nested_state_dicts_are_one() -> None:
         (("teacher/", "model/"), "model/"),
         (("model_ema/",), "model_ema/"),
         (("optimizer/state/", "model/"), "model/"),
+        (("optimizer_states/0/", "optimized/"), "optimized/"),
         (("a/b/", "c/"), "c/"),
         (("first/", "other/"), "first/"),
     ],
@@ -170,7 +171,7 @@ def test_of_several_state_dicts_one_is_taken_by_rule(places: Sequence[str], take
     chosen = choose_state_dict(names, roots=ALPRO_ROOTS)
     assert chosen.wrapper == taken
     assert chosen.names == {"visual_encoder.x": f"{taken}visual_encoder.x"}
-    assert set(chosen.others) == {p for p in places if p != taken and "optim" not in p}
+    assert set(chosen.others) == {p for p in places if p != taken and "optimizer" not in p}
 
 
 def test_the_state_dict_with_most_tensors_is_taken() -> None:
