@@ -41,6 +41,17 @@ class RunError(RuntimeError):
     """
 
 
+class NotNumbersError(RunError):
+    """Outputs of a model that are NaN, as of weights that are too large for the precision."""
+
+    def __init__(self, outputs: str) -> None:
+        """Take what is NaN, in words: "3 retrieval scores"."""
+        super().__init__(
+            f"{outputs} are NaN. The weights are those of a run that diverged, or too large for "
+            "this precision: name another checkpoint, or set precision to fp32."
+        )
+
+
 class PeerLostError(RuntimeError):
     """An exchange with other ranks failed, as a rule because one of them has ended.
 

@@ -1,7 +1,8 @@
 """The course of a downstream run, whatever the task: finetune, or infer with a trained model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from src.build.results import (
 )
 from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
+from src.errors import NotNumbersError, RunError
 from src.evaluation.running import lively, silent_progress
 from src.evaluation.sets import EvaluationSet
 from src.training.output import QUARANTINE, SIZE_KEY, OutputFolder
@@ -71,15 +73,16 @@ def infer(recipe: DownstreamRecipe[Any, Any, Any]) -> None:
     _check_memory(recipe, data)
     evaluator = _evaluator_of(recipe, recipe.start_model())
     if config.dry_run:
-        evaluator.run(data)
+        with naming(checkpoint):
+            evaluator.run(data)
         count = f"{len(data.rows)} {recipe.ROWS}"
         logger.info("dry run: %s were evaluated, nothing is written", count)
         return
     if recipe.engine.rank == 0:
         recipe.sha256_of(checkpoint)  # which may be gone when the results are there
-    evaluate_and_write(
-        recipe, evaluator, data, checkpoint=checkpoint, step=config.inference_model_step
-    )
+    step = config.inference_model_step
+    with naming(checkpoint):
+        evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step=step)
 
 
 def evaluate_test_sets(
@@ -93,8 +96,18 @@ def evaluate_test_sets(
     checkpoint = output.checkpoint("best")
     load_checkpoint(model, checkpoint)
     evaluator = _evaluator_of(recipe, model)
-    for data in tests:
-        evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step="best")
+    with naming(checkpoint):
+        for data in tests:
+            evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step="best")
+
+
+@contextmanager
+def naming(checkpoint: Path) -> Iterator[None]:
+    """Context in which outputs that are not numbers are blamed on a checkpoint."""
+    try:
+        yield
+    except NotNumbersError as error:
+        raise RunError(f"{checkpoint}: {error}") from error
 
 
 def _evaluator_of(recipe: DownstreamRecipe[Any, Any, Any], model: Any) -> Evaluator:

@@ -14,7 +14,8 @@ from src.datasets.storage.lmdb_videos import data_file
 from src.datasets.tokenization import check_vocabulary
 from src.errors import InputError
 from src.training.output import OutputFolder, changed_keys, read_stored, run_of
-from src.training.weights import BERT_SOURCE, VIT_SOURCE, find_weights, resolve_vit
+from src.training.weight_files import find_weights
+from src.training.weights import BERT_SOURCE, VIT_SOURCE, resolve_vit
 from src.user_files import NO_FILE, why_unreadable
 
 _REMEDY = "Correct these paths, or see to it that the files are there and may be read."

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +24,21 @@ from src.errors import InputError
 from src.evaluation.pair_sets import VALIDATION_SEED, PairSet
 from src.evaluation.running import Progress
 from src.modeling.pretraining import PROMPTER_PREFIX, AlproForPretraining
-from src.modeling.prompter import MAX_PROMPT_TOKENS, PROMPT_NAMES, Prompter, check_prompts
+from src.modeling.prompter import (
+    LANGUAGE_HEAD,
+    MAX_PROMPT_TOKENS,
+    PROMPT_NAMES,
+    UNUSED_BY_PROMPTER,
+    Prompter,
+    check_prompts,
+)
 from src.pretrain.pretraining_task import Objectives, PretrainingTask
 from src.pretrain.prompter_task import PrompterTask
 from src.training.output import OutputFolder, read_stored, run_of
 from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
-from src.training.weights import check_num_entities, load_teacher, shapes_in, without_prompts
+from src.training.state_dicts import shapes_in
+from src.training.weights import check_num_entities, load_teacher, without_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +143,8 @@ class PrompterRecipe(PretrainingRecipe[PrompterConfig, Prompter]):
         seed_everything(self.config.seed)
         model = self.build_model()
         if not resumes:
-            load_weights(model, self.config, may_be_missing=PROMPT_NAMES, prepare=without_prompts)
+            missing = (*PROMPT_NAMES, *UNUSED_BY_PROMPTER)
+            load_weights(model, self.config, may_be_missing=missing, prepare=without_prompts)
         return model.to(self.engine.device)
 
     def build_task(
@@ -193,7 +203,7 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
     def start_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Names and shapes in the checkpoint that the model starts from; of none where none is."""
         path = self.config.e2e_weights_path
-        return shapes_in(Path(path)) if path is not None and Path(path).is_file() else {}
+        return shapes_in(Path(path)) if path is not None and os.path.isfile(path) else {}
 
     @property
     def makes_teacher(self) -> bool:
@@ -233,7 +243,9 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
         if not resumes:
             if config.use_mpm:
                 self._check_teacher()
-            load_weights(model, config, may_be_missing=ENTITY_PARTS if self.makes_teacher else ())
+            missing = ENTITY_PARTS if self.makes_teacher else ()
+            unused = () if config.use_mlm else (LANGUAGE_HEAD,)
+            load_weights(model, config, may_be_missing=(*missing, *unused))
         model.to(self.engine.device)
         if model.prompter is not None and not resumes and self.makes_teacher:
             self._prepare_teacher(model.prompter)

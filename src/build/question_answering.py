@@ -31,6 +31,7 @@ from src.evaluation.running import Progress
 from src.modeling.question_answering import (
     CLASSIFIER_NAMES,
     CLASSIFIER_OUTPUT,
+    UNUSED_FOR_ANSWERS,
     AlproForQuestionAnswering,
 )
 from src.modeling.weight_names import StateDict
@@ -47,7 +48,7 @@ class QuestionAnsweringRecipe(DownstreamRecipe[QaConfig, QuestionRow, AlproForQu
     """Video question answering as classification."""
 
     ROWS = "questions"
-    MAY_BE_MISSING = (CLASSIFIER_NAMES,)
+    MAY_BE_MISSING = (CLASSIFIER_NAMES, *UNUSED_FOR_ANSWERS)
 
     @cached_property
     def labels(self) -> AnswerLabels:

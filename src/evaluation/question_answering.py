@@ -17,7 +17,7 @@ from src.datasets.questions import AnswerLabels, QuestionRow
 from src.datasets.unreadable import UnreadableVideo
 from src.datasets.videos import VideoBatch
 from src.distributed.engine import Engine
-from src.errors import RunError
+from src.errors import NotNumbersError
 from src.evaluation.answers import NUM_BEST, AnsweredQuestion, QaOutcome
 from src.evaluation.clips import encode_clips, score_clips
 from src.evaluation.encoding import Tokenize, chunks
@@ -167,7 +167,4 @@ def _check_numbers(answers: Sequence[AnsweredQuestion]) -> None:
         math.isnan(answer.probabilities[0]) or math.isnan(answer.loss or 0.0) for answer in answers
     )
     if spoilt:
-        raise RunError(
-            f"the logits of {spoilt} of {len(answers)} questions are not numbers: the model has "
-            "diverged. Take an earlier checkpoint, or train again with a lower learning_rate."
-        )
+        raise NotNumbersError(f"the logits of {spoilt} of {len(answers)} questions")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.errors import RunError
+from src.errors import NotNumbersError
 
 RECALL_DEPTHS = (1, 5, 10)
 DUAL_SOFTMAX_SCALE = 100.0  # of cosine similarities, CAMoE's and CLIP-ViP's
@@ -114,13 +114,10 @@ def retrieval_metrics(
         ``{"text2video": {"r1", "r5", "r10", "medianR", "meanR"}, "video2text": {...}}``.
 
     Raises:
-        RunError: if a score is NaN, which no rank can be given to.
+        NotNumbersError: a score is NaN, which no rank can be given to.
     """
     if np.isnan(scores).any():
-        raise RunError(
-            f"{int(np.isnan(scores).sum())} retrieval scores are NaN: the model has diverged. Take "
-            "an earlier checkpoint, or train again with a lower learning_rate."
-        )
+        raise NotNumbersError(f"{int(np.isnan(scores).sum())} retrieval scores")
     return {
         "text2video": summarise_ranks(text_to_video_ranks(scores, video_of_caption)),
         "video2text": summarise_ranks(video_to_text_ranks(scores, video_of_caption)),

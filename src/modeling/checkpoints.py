@@ -67,8 +67,8 @@ def adapt_state_dict(
     The text encoder's tensors take the names of the model's flavour, see `text_renames`. Time
     embeddings of another length are resized by nearest neighbour (as the original, 4 to 8 frames
     gives 0,0,1,1,2,2,3,3), position embeddings by bicubic interpolation of the patch grid. What the
-    model lacks is left out if it is `DROPPABLE` or position ids; position ids that the checkpoint
-    lacks are filled in. Everything else is passed on for `compare` to judge.
+    model lacks is left out if it is `DROPPABLE`. Position ids are the model's own, as they count
+    from zero everywhere. Everything else is passed on for `compare` to judge.
 
     Args:
         state: The checkpoint; not changed.
@@ -82,14 +82,14 @@ def adapt_state_dict(
     for there, value in state.items():
         key = renames.get(there, there)
         target = model_state.get(key)
+        if key.endswith(POSITION_IDS):
+            continue
         if target is not None:
             adapted[key] = _resized(key, value, target)
-        elif not _may_be_dropped(key):
+        elif not key.startswith(DROPPABLE):
             adapted[key] = value
-    for key, value in model_state.items():
-        if key.endswith(POSITION_IDS):
-            adapted.setdefault(key, value)
-    return adapted
+    ids = {key: value for key, value in model_state.items() if key.endswith(POSITION_IDS)}
+    return {**adapted, **ids}
 
 
 def describe_adaptation(
@@ -144,6 +144,26 @@ def compare(
     return Mismatch(missing, [key for key in state if key not in expected], wrong_shape)
 
 
+def unusable(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> list[str]:
+    """Say of each tensor that a model cannot be filled with why not, in a line that names it.
+
+    Numbers that are not finite, or not in the model's type, make every score one that is no number.
+    """
+    problems = []
+    for name, value in state.items():
+        dtype = model_state[name].dtype
+        if value.dtype != dtype and not value.is_floating_point():
+            problems.append(f"{name} holds {value.dtype}, the model's is {dtype}")
+            continue
+        numbers = value.to(dtype)
+        # The sum is the quick way to find any; that of large numbers overflows, too.
+        finite = numbers.sum().isfinite() or numbers.isfinite()
+        if count := int((~finite).sum()):
+            of = f"{count} of {value.numel()} numbers"
+            problems.append(f"{name}: {of} are NaN or infinite, as of a run that diverged")
+    return problems
+
+
 def resize_time_embed(time_embed: Tensor, num_frames: int) -> Tensor:
     """(1, T, D) to (1, num_frames, D) by nearest neighbour."""
     resized = functional.interpolate(time_embed.transpose(1, 2), size=num_frames, mode="nearest")
@@ -165,7 +185,7 @@ def _resized(key: str, value: Tensor, target: Tensor) -> Tensor:
     if not _is_resizable(key, value, target):
         return value
     resize = resize_time_embed if key.endswith(TIME_EMBED) else resize_pos_embed
-    return resize(value, target.size(1))
+    return resize(value.to(target.dtype), target.size(1))
 
 
 def _is_resizable(key: str, value: Tensor, target: Tensor) -> bool:
@@ -179,7 +199,3 @@ def _is_resizable(key: str, value: Tensor, target: Tensor) -> bool:
 
 def _is_grid(num_patches: int) -> bool:
     return num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches
-
-
-def _may_be_dropped(key: str) -> bool:
-    return key.startswith(DROPPABLE) or key.endswith(POSITION_IDS)

@@ -60,7 +60,9 @@ PROMPTS_AT_ONCE = 1000  # bounds the memory of encoding them: about 0.5 GB at th
 
 PROMPT_NAMES = ("video_prompt_feat", "image_prompt_feat")
 """Names of the two buffers, which belong to a list of entities rather than to the weights."""
-UNUSED_BY_PROMPTER = ("itm_head.*", "text_encoder.cls.*")
+LANGUAGE_HEAD = "text_encoder.cls.*"
+"""Pattern of what masked words alone are learnt with."""
+UNUSED_BY_PROMPTER = ("itm_head.*", LANGUAGE_HEAD)
 """Patterns of what a checkpoint that is to be a prompter may lack."""
 
 

@@ -13,6 +13,8 @@ from src.modeling.features import TextFeatures, VideoFeatures
 
 CLASSIFIER_NAMES = "classifier.*"
 CLASSIFIER_OUTPUT = "classifier.2.weight"  # (A, 2D)
+UNUSED_FOR_ANSWERS = ("vision_proj.*", "text_proj.*", "temp", "itm_head.*")
+"""Patterns of what the model has and neither training nor evaluation reads."""
 CLASSIFIER_SCALE = 2  # width of the classifier's hidden layer over D, as in the released weights
 
 

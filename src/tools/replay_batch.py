@@ -61,7 +61,7 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
     resolved = _read_run(path.absolute().parent.parent, changes=changes)
     # Heavy imports, after what can be wrong with the file.
     from src.build.launch import launched
-    from src.training.checkpoints import read_weights
+    from src.training.weight_files import read_weights
 
     stored = read_weights(path)
     weights = read_weights(path.with_name(f"step_{match[1]}_model.pt"))

@@ -3,11 +3,10 @@
 import io
 import logging
 import os
-import pickle
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from src.errors import InputError
+from src.training.file_kinds import Format, format_of
 from src.training.output import OutputFolder
+from src.training.stored_tensors import DAMAGED, BrokenFileError, read_archive
+from src.training.weight_files import UnreadableValueError, loaded
 from src.training.writing import link_atomically, write_atomically
 
 logger = logging.getLogger(__name__)
 
-# What torch.load and safetensors raise for damaged files and for files that are something else.
-_UNREADABLE = (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, KeyError)
-_DAMAGED = (*_UNREADABLE, zipfile.BadZipFile, zlib.error)
-_ARCHIVE_MAGIC = b"PK"  # what torch.save writes is a ZIP archive
-_NO_MEMORY = "allocate memory"  # of what torch.load says where there is too little
+# What reading raises for files whose bytes are not those that were written, or that are another's.
+_DAMAGED = (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _PROBE_BYTES = 1 << 20
 RESTORE_FORMAT = 2  # raised when the content changes in a way that older code cannot read
 
@@ -121,8 +120,14 @@ def _tensor_bytes(content: Any) -> int:
     return 0
 
 
-def load_restore(output: OutputFolder) -> dict[str, Any] | None:
+def load_restore(
+    output: OutputFolder, *, difference: Callable[[dict[str, Any]], str | None] = lambda _: None
+) -> dict[str, Any] | None:
     """The newest undamaged restore file's content, or None where there is none.
+
+    Args:
+        output: the run's folder.
+        difference: says in what a content is not this run's.
 
     Raises:
         InputError: if there are restore files and all are damaged, or if one is something else, or
@@ -135,11 +140,16 @@ def load_restore(output: OutputFolder) -> dict[str, Any] | None:
         except InputError:  # a kind of ValueError
             raise
         except _DAMAGED as error:
-            if _NO_MEMORY in str(error):
-                raise
-            problems[path] = _problem(path, error)
+            is_reason = isinstance(error, BrokenFileError | UnreadableValueError)
+            problems[path] = str(error) if is_reason else DAMAGED
             continue
         _check_restore_state(path, state)
+        if problem := difference(state):
+            raise InputError(
+                f"{path}: this restore file is not one of this run: {problem}. Put it elsewhere; "
+                "the run then continues from its other restore file, if there is one; or start "
+                "afresh with --overwrite 1."
+            )
         for damaged, problem in problems.items():
             logger.warning("%s: %s; continuing from %s", damaged, problem, path)
             if output.is_writer:  # lest the next save makes it the backup
@@ -178,7 +188,7 @@ class _WatchedFile(io.FileIO):
 def _read_whole(path: Path) -> Any:
     """What a restore file holds, if each byte is as it was written.
 
-    ``torch.load`` does not compare the checksums of the archive: it would take other numbers.
+    The checksums of the archive tell, once all its parts are known to be no longer than the file.
 
     Raises:
         InputError: if the file cannot be read.
@@ -190,11 +200,14 @@ def _read_whole(path: Path) -> Any:
         raise _cannot_be_read(path, error) from error
     try:
         with io.BufferedReader(watched) as file:
+            if format_of(file, path) is not Format.ARCHIVE:
+                raise zipfile.BadZipFile
+            content = read_archive(file)
+            file.seek(0)
             with zipfile.ZipFile(file) as archive:
                 if archive.testzip() is not None:
                     raise zipfile.BadZipFile
-            file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return loaded(content)
     except _DAMAGED as error:
         if watched.problem is not None:
             raise _cannot_be_read(path, watched.problem) from error
@@ -212,7 +225,7 @@ def _cannot_be_read(path: Path, error: OSError) -> InputError:
 
 
 def _check_restore_state(path: Path, content: Any) -> None:
-    if not (isinstance(content, dict) and "format" in content):
+    if not (isinstance(content, dict) and type(content.get("format")) is int):
         raise InputError(
             f"{path}: this is no restore file. Put it elsewhere; the run then continues from its "
             "other restore file, if there is one, and starts anew otherwise."
@@ -228,53 +241,3 @@ def _check_restore_state(path: Path, content: Any) -> None:
 def is_restore_state(content: Mapping[str, Any]) -> bool:
     """Whether a file's content is that of a restore file."""
     return content.keys() >= {"format", "model", "optimizer", "ranks"}
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    """What a weights file holds, on the CPU, without running any code in it.
-
-    Raises:
-        InputError: if the file is missing or is none.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such checkpoint file.")
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: {_problem(path, error)}.") from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: expected a dict of tensors, found {type(content).__name__}; a released ALPRO "
-            "checkpoint is a plain state dict."
-        )
-    return content
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:  # not a kind of ValueError
-        raise ValueError(str(error)) from error
-
-
-def _problem(path: Path, error: Exception) -> str:
-    """What is wrong with a file that cannot be loaded.
-
-    PyTorch's own words are left out: they advise to run whatever code the file holds.
-    """
-    if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror or type(error).__name__})"
-    if path.stat().st_size == 0:
-        return "the file is empty"
-    with path.open("rb") as file:
-        is_archive = file.read(len(_ARCHIVE_MAGIC)) == _ARCHIVE_MAGIC
-    if is_archive and isinstance(error, pickle.UnpicklingError):
-        return "not a file of PyTorch weights (it holds other things than tensors)"
-    if is_archive or path.suffix == ".safetensors":
-        return "the file is truncated or damaged"
-    return "not a file of PyTorch weights"

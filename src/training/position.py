@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from src.datasets.ordering import Stretch, merged
 
 LOWER_IS_BETTER = ("loss", "medianR", "meanR")  # endings of metric names
@@ -71,6 +73,41 @@ def position_from(state: Mapping[str, Any], *, num_steps: int) -> Position:
     read = [Stretch(*stretch) for stretch in state["read"]]
     step = max(1, state["step"] * num_steps // state["num_steps"])
     return Position(**{**state, "read": read, "step": step, "num_steps": num_steps})
+
+
+def form_difference(there: Any, here: Any, *, place: str = "") -> str | None:
+    """Compare the form of a stored state with that of a state of this run.
+
+    Args:
+        there: what is stored.
+        here: the same of this run: its keys must be there; tensors must have the same shape and
+            type, numbers must be numbers that are not negative, and each entry of a list must have
+            the form of the first one here.
+        place: of both in the whole.
+
+    Returns:
+        The first difference, in words; None if there is none.
+    """
+    name = place[1:] or "it"
+    kinds = [kind for kind in (Tensor, dict, list, str) if isinstance(here, kind)]
+    if kinds and not isinstance(there, kinds[0]):
+        return f"{name} is {type(there).__name__}"
+    if isinstance(here, Tensor):
+        fits = there.shape == here.shape and there.dtype == here.dtype
+        return None if fits else f"{name} is {there.dtype} {tuple(there.shape)}"
+    if isinstance(here, dict):
+        lacking = [str(key) for key in here if key not in there]
+        pairs = [(f"{place}.{key}", there.get(key), value) for key, value in here.items()]
+        if lacking:
+            return f"{name} lacks {lacking[0]}"
+    elif isinstance(here, list):
+        pairs = [(f"{place}.{i}", part, here[0]) for i, part in enumerate(there) if here]
+    else:
+        is_number = isinstance(there, int | float) and not there < 0
+        wanted = isinstance(here, int) and not isinstance(here, bool)
+        return f"{name} is {there!r:.40}" if wanted and not is_number else None
+    found = (form_difference(part, value, place=at) for at, part, value in pairs)
+    return next((problem for problem in found if problem), None)
 
 
 def own_state(

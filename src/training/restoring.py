@@ -4,12 +4,20 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from src.distributed.engine import Engine
 from src.training.checkpoints import load_restore, save_restore
 from src.training.output import OutputFolder
-from src.training.position import Position, own_state, position_from, told_of_change
+from src.training.position import (
+    Position,
+    form_difference,
+    own_state,
+    position_from,
+    told_of_change,
+)
 from src.training.reporting import Reporter
 from src.training.seeding import random_state, set_random_state
 from src.training.task import Task
@@ -69,7 +77,9 @@ class Restorer:
         Returns:
             Where the run goes on; None where there is no restore file.
         """
-        state = load_restore(self._output) if self._output.is_writer else None
+        state = None
+        if self._output.is_writer:
+            state = load_restore(self._output, difference=self._difference)
         if state is not None:
             self._task.model.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
@@ -86,6 +96,37 @@ class Restorer:
             last_step_before=told["position"]["step"],
         )
         return position
+
+    def _difference(self, state: Mapping[str, Any]) -> str | None:
+        """First part of a restore file that this run could not have written; None if all fits."""
+        own = {"random": {"cpu": torch.get_rng_state()}, "ledger": self._ledger.state_dict()}
+        whole = {
+            "position": Position(step=1, num_steps=1).state_dict(),
+            "num_lines": 0,
+            "model": self._task.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "engine": {},
+            "ranks": [own],
+        }
+        if problem := form_difference(state, whole):
+            return problem
+        try:
+            at = position_from(state["position"], num_steps=state["position"]["num_steps"])
+        except (TypeError, ValueError, ZeroDivisionError):
+            return "position is none"
+        if at.step > at.num_steps:
+            return f"position.step is {at.step} of {at.num_steps}"
+        groups, stored = self._optimizer.param_groups, state["optimizer"]["param_groups"]
+        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in stored]:
+            return "optimizer.param_groups are of other parameters"
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        for number, moments in state["optimizer"]["state"].items():
+            if number not in range(len(parameters)) or not isinstance(moments, dict):
+                return f"optimizer.state.{number} is of no parameter"
+            shapes = [tuple(x.shape) for x in moments.values() if isinstance(x, Tensor)]
+            if not set(shapes) <= {(), tuple(parameters[number].shape)}:
+                return f"optimizer.state.{number} is of another shape"
+        return None if state["ranks"] else "ranks is empty"
 
     def _take(self, state: Mapping[str, Any], *, num_steps: int) -> Position:
         rank, size = self._engine.rank, self._engine.size

@@ -14,30 +14,34 @@ from src.modeling.checkpoints import (
     adapt_state_dict,
     compare,
     describe_adaptation,
+    unusable,
 )
 from src.modeling.pretraining import ENTITY_HEAD_OUTPUT, PROMPTER_PREFIX
 from src.modeling.prompter import PROMPT_NAMES, UNUSED_BY_PROMPTER, Prompter
 from src.modeling.weight_names import (
     BERT_LEAVES_AT_INIT,
+    BERT_ROOTS,
     TEXT_PREFIX,
+    TRANSFORMERS_VIT_ROOTS,
     VIDEO_PREFIX,
     VIT_LEAVES_AT_INIT,
+    VIT_ROOTS,
     StateDict,
     from_bert,
     from_vit,
-    unwrap,
 )
-from src.training.checkpoints import is_restore_state, read_weights
+from src.training.state_dicts import hint_of, read_checkpoint, read_state
+from src.training.weight_files import find_weights
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.pth", "*.pt", "*.bin")
 VIT_NAME = "vit_base_patch16_224"
 VIT_SOURCE = (
     "timm's vit_base_patch16_224 (AugReg, ImageNet-21k then 1k), model.safetensors or a .pth file"
 )
 BERT_SOURCE = "bert-base-uncased's model.safetensors or pytorch_model.bin from the Hugging Face hub"
-
+NEVER_USED = ("*visual_encoder.model.head.*",)  # patterns of what every model has and none reads
+MAX_NAMED = 5
 
 Prepare = Callable[[StateDict], StateDict]
 """Takes what a checkpoint file holds, judges it, and returns what is wanted of it."""
@@ -88,31 +92,6 @@ def load_checkpoint(
             logger.info("%s: it lacks %s", path, some if count == 1 else many)
     num_loaded = len(expected) - len(new)
     logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))
-
-
-def read_checkpoint(path: Path) -> StateDict:
-    """The tensors of a checkpoint, by their names there.
-
-    Raises:
-        InputError: if the file is none.
-    """
-    content = read_weights(path)
-    if is_restore_state(content):
-        raise InputError(
-            f"{path}: this is a restore file, with which a run continues itself. Name one of the "
-            f"run's checkpoints, such as {path.parent / 'ckpt' / 'model_step_best.pt'}."
-        )
-    return unwrap(content)
-
-
-def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of a checkpoint.
-
-    Raises:
-        InputError: if the file is none.
-    """
-    state = read_checkpoint(path)
-    return {name: tuple(x.shape) for name, x in state.items() if isinstance(x, Tensor)}
 
 
 def load_teacher(prompter: Prompter, path: Path) -> None:
@@ -172,14 +151,28 @@ def check_num_entities(
 def load_vit(model: nn.Module, path: Path) -> None:
     """Start the video encoder from an image transformer; what it lacks stays as initialised."""
     file = find_weights(path, key="visual_weights_path", source=VIT_SOURCE)
-    _load_part(model, file, rename=from_vit, prefix=VIDEO_PREFIX, may_be_missing=VIT_LEAVES_AT_INIT)
+    _load_part(
+        model,
+        file,
+        roots=(VIT_ROOTS, TRANSFORMERS_VIT_ROOTS),
+        rename=from_vit,
+        prefix=VIDEO_PREFIX,
+        source=VIT_SOURCE,
+        may_be_missing=VIT_LEAVES_AT_INIT,
+    )
 
 
 def load_bert(model: nn.Module, path: Path) -> None:
     """Start the text and fusion encoder from a BERT."""
     file = find_weights(path, key="bert_weights_path", source=BERT_SOURCE)
     _load_part(
-        model, file, rename=from_bert, prefix=TEXT_PREFIX, may_be_missing=BERT_LEAVES_AT_INIT
+        model,
+        file,
+        roots=(BERT_ROOTS,),
+        rename=from_bert,
+        prefix=TEXT_PREFIX,
+        source=BERT_SOURCE,
+        may_be_missing=BERT_LEAVES_AT_INIT,
     )
 
 
@@ -230,36 +223,22 @@ def resolve_vit(name: str | None) -> Path | None:
     return Path("ext") / VIT_NAME if name == VIT_NAME else Path(name)
 
 
-def find_weights(path: Path, *, key: str, source: str) -> Path:
-    """The weights file itself, or the one in a folder.
-
-    Args:
-        path: file or folder.
-        key: config key to name in the error.
-        source: where such weights are to be had, for the error.
-    """
-    if path.is_file():
-        return path
-    for pattern in WEIGHT_FILES:
-        for file in sorted(path.glob(pattern)):
-            return file
-    raise InputError(
-        f"{key}: no weights at {path}. Put {source} there; or name a whole checkpoint as "
-        "e2e_weights_path; or set random_init to 1 if random weights are meant."
-    )
-
-
 def _load_part(
     model: nn.Module,
     file: Path,
     *,
+    roots: Sequence[Sequence[str]],
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
     prefix: str,
+    source: str,
     may_be_missing: Sequence[str],
 ) -> None:
     expected = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
-    state = adapt_state_dict(rename(unwrap(read_weights(file))), expected)
-    _fill(model, state, path=file, prefix=prefix, may_be_missing=may_be_missing)
+    state = adapt_state_dict(rename(read_state(file, *roots)), expected)
+    _fill(
+        model, state, path=file, prefix=prefix, may_be_missing=may_be_missing,
+        wanted=f"Wanted is {source}.",
+    )  # fmt: skip
     logger.info("%s: %d of the %d tensors of %s* loaded", file, len(state), len(expected), prefix)
 
 
@@ -270,13 +249,23 @@ def _fill(
     path: Path,
     prefix: str = "",
     may_be_missing: Sequence[str] = (),
+    wanted: str = "",
 ) -> None:
-    mismatch = compare(state, model, may_be_missing=may_be_missing)
+    mismatch = compare(state, model, may_be_missing=[*may_be_missing, *NEVER_USED])
     own = [key for key in mismatch.missing if key.startswith(prefix)]
     mismatch = replace(mismatch, missing=own)
     if mismatch:
+        advice = f"{hint_of(path)} {wanted}".strip()
+        listed = "\n".join(filter(None, [mismatch.describe(), advice]))
         raise InputError(
             f"{path}: this checkpoint is of another architecture than the model of "
-            f"visual_model_cfg and model_config:\n{mismatch.describe()}"
+            f"visual_model_cfg and model_config:\n{listed}"
+        )
+    if problems := unusable(state, model.state_dict()):
+        listed = "\n".join(problems[:MAX_NAMED])
+        rest = len(problems) - MAX_NAMED
+        more = f"\n{rest} more" if rest > 0 else ""
+        raise InputError(
+            f"{path}: these tensors cannot be used:\n{listed}{more}\nName another checkpoint."
         )
     model.load_state_dict(dict(state), strict=False)

@@ -17,7 +17,7 @@ from src.datasets.questions import AnswerLabels, QuestionRow
 from src.datasets.tokenization import Tokenizer, tokenize
 from src.datasets.transforms import Normalize
 from src.distributed.engine import Engine
-from src.errors import InputError, RunError
+from src.errors import InputError, NotNumbersError
 from src.evaluation.answers import QaOutcome
 from src.evaluation.sets import EvaluationSet
 from src.modeling.question_answering import AlproForQuestionAnswering
@@ -262,7 +262,7 @@ def test_logits_that_are_not_numbers_are_no_answers(
 ) -> None:
     data = make_question_set(tmp_path / "set", rows)
     torch.nn.init.constant_(model.get_parameter("classifier.2.bias")[3:4], math.nan)
-    with pytest.raises(RunError, match="the logits of 20 of 20 questions are not numbers"):
+    with pytest.raises(NotNumbersError, match="^the logits of 20 of 20 questions are NaN"):
         make_answer_evaluator(model, tokenizer).run(data)
 
 

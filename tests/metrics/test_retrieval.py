@@ -3,7 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from src.errors import RunError
+from src.errors import NotNumbersError
 from src.metrics.retrieval import (
     dual_softmax,
     dual_softmax_metrics,
@@ -103,7 +103,7 @@ def test_both_directions_by_hand() -> None:
 
 def test_nan_is_refused() -> None:
     scores = np.array([[0.0, np.nan], [np.nan, 1.0]])
-    with pytest.raises(RunError, match="2 retrieval scores are NaN"):
+    with pytest.raises(NotNumbersError, match="^2 retrieval scores are NaN"):
         retrieval_metrics(scores, [0, 1])
 
 

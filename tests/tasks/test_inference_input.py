@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+import torch
+
 from src.datasets.annotations import CaptionRow
-from tests.factories import TinyExperiment, write_captions
+from src.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE
+from tests.factories import TinyExperiment, make_model, write_captions
 from tests.question_factories import QaExperiment
 from tests.tasks.conftest import Refuse, Run
 
@@ -42,6 +48,32 @@ def test_a_checkpoint_that_a_run_has_not(
         path.unlink()
     message = refused(experiment.inference())
     assert f"{ckpt}: no checkpoint yet; continue the training first.\n" in message
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code", "told"),
+    [
+        (math.nan, USER_ERROR_EXIT_CODE, "numbers are NaN or infinite, as of a run that diverged"),
+        (1e30, FAILURE_EXIT_CODE, "retrieval scores are NaN. The weights are those of a run that"),
+    ],
+)
+def test_weights_of_a_diverged_run_are_blamed(
+    experiment: TinyExperiment,
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    number: float,
+    exit_code: int,
+    told: str,
+) -> None:
+    path = experiment.root / "diverged.pt"
+    state = make_model().state_dict()
+    torch.save({k: v.fill_(number) if v.is_floating_point() else v for k, v in state.items()}, path)
+    with pytest.raises(SystemExit) as ended:
+        run(experiment.inference("--e2e_weights_path", str(path)))
+    assert ended.value.code == exit_code
+    message = capsys.readouterr().err.split("error: ")[-1]
+    assert message.startswith(f"{path}: ")
+    assert told in message
 
 
 def test_the_run_of_another_task(

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from src.errors import InputError, RunError
-from src.training.checkpoints import CheckpointWriter, load_restore, read_weights, save_restore
+from src.training.checkpoints import CheckpointWriter, load_restore, save_restore
 from src.training.output import OutputFolder
+from src.training.weight_files import read_weights
 from tests.training.disks import largest_file
 from tests.training.toys import (
     KilledError,
@@ -209,11 +210,12 @@ def test_another_file_in_the_place_of_a_restore_file_is_an_error(
 def test_too_little_memory_is_no_damage(
     output: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(*_: object, **__: object) -> None:
+    def empty(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
 
-    monkeypatch.setattr("torch.load", load)
-    with pytest.raises(RuntimeError, match="allocate memory"):
+    save_restore(output, {"weight": torch.zeros(2)})
+    monkeypatch.setattr("torch.empty", empty)
+    with pytest.raises(RunError, match=r"allocate memory for 8 bytes of a tensor of .*restore\.pt"):
         load_restore(output)
     assert output.restore.exists()
 
@@ -284,7 +286,7 @@ def test_code_in_a_weights_file_is_not_run_and_nobody_is_advised_to_run_it(tmp_p
     with pytest.raises(InputError) as caught:
         read_weights(path)
     assert str(caught.value) == (
-        f"{path}: not a file of PyTorch weights (it holds other things than tensors)."
+        f"{path}: weight is an object of builtins.exec, which is not read."
     )
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from src.errors import InputError
 from src.modeling.prompter import PROMPT_NAMES, Prompter
+from src.training.state_dicts import shapes_in
 from src.training.weights import (
     check_num_entities,
     load_checkpoint,
     load_starting_weights,
     load_teacher,
-    shapes_in,
     without_prompts,
 )
 from tests.modeling.models import (

@@ -14,6 +14,7 @@ import torch
 from src.errors import InputError
 from src.training.checkpoints import load_restore, save_restore
 from src.training.output import OutputFolder
+from src.training.stored_tensors import read_archive
 
 WATCHED = "src.training.checkpoints._WatchedFile"
 
@@ -67,7 +68,7 @@ def break_(file: Any) -> None:
 
 def break_at(moment: str, patch: pytest.MonkeyPatch) -> None:
     """Let reading fail from a moment on."""
-    archive, test, load = zipfile.ZipFile, zipfile.ZipFile.testzip, torch.load
+    archive, test = zipfile.ZipFile, zipfile.ZipFile.testzip
 
     def open_broken(file: Any) -> zipfile.ZipFile:
         break_(file)
@@ -77,12 +78,16 @@ def break_at(moment: str, patch: pytest.MonkeyPatch) -> None:
         break_(self.fp)
         return test(self)
 
-    def load_broken(file: Any, **options: Any) -> Any:
+    def load_broken(file: Any) -> Any:
         break_(file)
-        return load(file, **options)
+        return read_archive(file)
 
     stand_ins = {"open": open_broken, "test": test_broken, "load": load_broken}
-    names = {"open": "zipfile.ZipFile", "test": "zipfile.ZipFile.testzip", "load": "torch.load"}
+    names = {
+        "open": "zipfile.ZipFile",
+        "test": "zipfile.ZipFile.testzip",
+        "load": "src.training.checkpoints.read_archive",
+    }
     patch.setattr(names[moment], stand_ins[moment])
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from src.errors import InputError
+from src.training.weight_files import find_weights
 from src.training.weights import (
-    find_weights,
     load_bert,
     load_checkpoint,
     load_starting_weights,

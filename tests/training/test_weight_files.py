@@ -1,0 +1,119 @@
+"""Folders and shards of weights, and the names of what files hold."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from src.errors import InputError
+from src.training.inert_pickle import Foreign
+from src.training.stored_tensors import StoredTensor
+from src.training.weight_files import find_weights, names_in, open_weights, read_weights
+from tests.training.weight_makers import saved
+
+
+def test_names_tell_the_places_of_values() -> None:
+    content = {"a": {"b.c": 1, "d": [1]}, "e": {}}
+    assert names_in(content) == {"a/b.c": 1, "a/d": [1], "e": {}}
+    assert names_in((content, 3)) == {"0/a/b.c": 1, "0/a/d": [1], "0/e": {}, "1": 3}
+
+
+def test_a_module_that_was_saved_whole_has_its_names(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.BatchNorm1d(2))
+    module[0].register_buffer("left_out", torch.zeros(1), persistent=False)
+    (tmp_path / "x.pt").write_bytes(saved({"net": module}))
+    with open_weights(tmp_path / "x.pt") as content:
+        names = names_in(content)
+        assert isinstance(content["net"], Foreign)
+    assert set(names) == {f"net/{name}" for name in module.state_dict()}
+    assert all(isinstance(value, StoredTensor) for value in names.values())
+
+
+def write_shards(folder: Path, *, ending: str = ".safetensors") -> list[Path]:
+    """Two shards of a model, with three tensors each."""
+    paths = [folder / f"model-0000{i}-of-00002{ending}" for i in (1, 2)]
+    for number, path in enumerate(paths):
+        part = {f"{number}.{i}": torch.full((2,), float(10 * number + i)) for i in range(3)}
+        save_file(part, path) if ending == ".safetensors" else torch.save(part, path)
+    return paths
+
+
+def write_index(folder: Path, weight_map: Any, *, ending: str = ".safetensors") -> Path:
+    path = folder / f"model{ending}.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return path
+
+
+@pytest.mark.parametrize("named", ["index", "shard", "folder"])
+@pytest.mark.parametrize("ending", [".safetensors", ".bin"])
+def test_all_shards_are_read(tmp_path: Path, ending: str, named: str) -> None:
+    shards = write_shards(tmp_path, ending=ending)
+    listed = {f"{number}.{i}": shards[number].name for number in (0, 1) for i in range(3)}
+    index = write_index(tmp_path, listed, ending=ending)
+    path = {"index": index, "shard": shards[1], "folder": tmp_path}[named]
+    found = read_weights(find_weights(path, key="k", source="s"))
+    expected = {f"{n}.{i}": [10.0 * n + i] * 2 for n in (0, 1) for i in range(3)}
+    assert {name: value.tolist() for name, value in found.items()} == expected
+
+
+def test_shards_without_an_index_are_read_together(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    assert len(read_weights(find_weights(tmp_path, key="k", source="s"))) == 6
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path)
+    shards[1].unlink()
+    with pytest.raises(InputError, match="model-00002-of-00002.safetensors: there is no such"):
+        read_weights(shards[0])
+    index = write_index(tmp_path, {"0.0": shards[0].name, "1.0": shards[1].name})
+    with pytest.raises(InputError, match="model-00002-of-00002.safetensors: there is no such"):
+        read_weights(index)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "told"),
+    [
+        ({}, "lists no tensors"),
+        (None, "lists no tensors"),
+        ([], "lists no tensors"),
+        ({"0.0": "../x.safetensors"}, "is no file name"),
+        ({"0.0": "/etc/passwd"}, "is no file name"),
+        ({"0.0": ".."}, "is no file name"),
+        ({"0.0": ""}, "is no file name"),
+        ({"0.0": 3}, "is no file name"),
+        ({"9.9": "model-00001-of-00002.safetensors"}, "lists 9.9 in .*, which lacks it"),
+    ],
+)
+def test_an_index_that_lies_is_refused(tmp_path: Path, weight_map: Any, told: str) -> None:
+    write_shards(tmp_path)
+    with pytest.raises(InputError, match=told):
+        read_weights(write_index(tmp_path, weight_map))
+
+
+def test_a_name_in_two_shards_is_refused(tmp_path: Path) -> None:
+    first, second = write_shards(tmp_path)
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(InputError, match="another shard of the model holds 0.0, too"):
+        read_weights(first)
+
+
+def test_a_folder_gives_weights_and_not_what_lies_beside_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("optimizer.pt", "training_args.bin", "rng_state.pth", "scheduler.pt"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="no weights at"):
+        find_weights(tmp_path, key="k", source="s")
+    for name in ("TimeSformer_8x32.pyth", "b.pt"):
+        (tmp_path / name).touch()
+    with caplog.at_level(logging.INFO):
+        assert find_weights(tmp_path, key="k", source="s").name == "TimeSformer_8x32.pyth"
+    assert f"{tmp_path}: taking TimeSformer_8x32.pyth; not read: b.pt" in caplog.text
