@@ -120,6 +120,7 @@ def test_large_files_and_lines_are_refused(
 ) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
+        file.write(b"x" * 2000)
         file.truncate(1 << 40)  # takes no space
     with pytest.raises(UnreadableFileError, match="has 1,099,511,627,776 bytes"):
         read_json(path)
