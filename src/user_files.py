@@ -6,9 +6,9 @@ annotations, label maps, stored arguments and results.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
+import reprlib
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.errors import InputError
+from src.file_kinds import encoding_of, why_not_text
 
 MAX_FILE_BYTES = 1 << 30  # of a text that is read whole; a million questions take a tenth of it
 MAX_LINE_CHARACTERS = 16 << 20  # of a line; the longest real paragraph has a few thousand
@@ -30,27 +31,6 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
-)
-_BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_FIRST_BYTES = (
-    (b"\x1f\x8b", "is a gzip file; unpack it (gunzip)"),
-    (b"\x28\xb5\x2f\xfd", "is a Zstandard file; unpack it (unzstd)"),
-    (b"BZh9", "is a bzip2 file; unpack it (bunzip2)"),
-    (b"\xfd7zXZ", "is an xz file; unpack it (unxz)"),
-    (b"7z\xbc\xaf", "is a 7z archive; unpack it"),
-    (b"Rar!", "is a RAR archive; unpack it"),
-    (b"PK\3\4", "is a ZIP archive or an Excel workbook; unpack it, or save it as CSV UTF-8"),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel or Word file; save it as CSV UTF-8"),
-    (b"PAR1", "is a Parquet table; let its name end in .parquet"),
-    (b"%PDF", "is a PDF"),
-    (b"SQLite format", "is an SQLite database; export its table as CSV"),
-    (b"\x89HDF", "is an HDF5 file; export its table as CSV"),
-    (b"version https://git-lfs", "is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
 )
 _BLOCK_CHARACTERS = 1 << 16
 _HEAD_BYTES = 1024  # enough to tell text from other content
@@ -95,29 +75,6 @@ def why_unreadable(path: Path) -> str | None:
         return f"cannot be read: {reason_of(error)}"
 
 
-def why_not_text(head: bytes) -> str | None:
-    """Reason why content is not the text that was meant, in words that follow the path.
-
-    Args:
-        head: the first bytes of the file.
-    """
-    for first_bytes, reason in _FIRST_BYTES:
-        if head.startswith(first_bytes):
-            return reason
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "is a web page; download the file itself"
-    if b"\0" in head and _encoding_of(head) == "utf-8-sig":
-        return "is not text but binary, or UTF-16 without a byte-order mark; convert it to UTF-8"
-    return None
-
-
-def _encoding_of(head: bytes) -> str:
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if head.startswith(mark):
-            return encoding
-    return "utf-8-sig"
-
-
 def reason_of(error: Exception) -> str:
     """The system's words for what went wrong, without the path."""
     return getattr(error, "strerror", None) or str(error)
@@ -138,7 +95,7 @@ def open_text(path: Path) -> Iterator[IO[str]]:
             head = binary.read(_HEAD_BYTES)
         if reason := why_not_text(head):
             raise UnreadableFileError(path, reason)
-        with open(path, encoding=_encoding_of(head)) as file:
+        with open(path, encoding=encoding_of(head)) as file:
             before = os.fstat(file.fileno())
             yield file
             after = os.fstat(file.fileno())
@@ -257,6 +214,14 @@ def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
     return values if is_flat else None
 
 
+def shown(value: Any) -> str:
+    """A value as messages quote it: shortened, whatever it is."""
+    short = reprlib.Repr()
+    short.maxlevel = 2  # a list that holds itself many times over is written in no time
+    short.maxlist = short.maxstring = short.maxother = _MAX_SHOWN
+    return short.repr(value)
+
+
 def _whole_number(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise JsonError(f"a number of {len(digits):,} digits; at most {MAX_DIGITS} are read")
@@ -314,6 +279,7 @@ def _texts_of(value: Any) -> Iterator[str]:
 
 
 _MAX_NAMED = 5
+_MAX_SHOWN = 60  # characters of a text and entries of a list that a message quotes
 _SHOWN = 30  # characters before what is wrong
 _TOO_DEEP = f"lists or objects nested more than {MAX_DEPTH} deep"
 _FAST = json.JSONDecoder(parse_int=_whole_number)

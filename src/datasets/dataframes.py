@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from src.datasets.records import RowError, shown
+from src.datasets.records import RowError
 from src.datasets.tables import Choice, Columns, TextChecks, limited_memory
 from src.errors import InputError
-from src.user_files import why_not_text
+from src.file_kinds import why_not_text
+from src.user_files import shown
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
 _MAX_COLUMNS = 10_000  # tables of annotations have a few

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.datasets.delimited import separator_of
-from src.datasets.records import Record, Refuse, RowError, RowKind, shown
+from src.datasets.records import Record, Refuse, RowError, RowKind
 from src.errors import InputError
 from src.user_files import (
     JsonError,
@@ -17,6 +17,7 @@ from src.user_files import (
     parse_json_line,
     read_json,
     read_lines,
+    shown,
 )
 
 _HEAD_CHARACTERS = 1 << 16

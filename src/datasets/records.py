@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import Any, Generic, TypeVar
 
 from src.datasets.storage.names import without_video_extension
 from src.errors import InputError
+from src.user_files import shown
 
 Row = TypeVar("Row")
 
 FILE_COLUMN = "video"
 """The column that names a video by its file: the id is what comes before the extension."""
-_MAX_SHOWN = 60  # characters of a text and entries of a list that a message quotes
 _MAX_ID_BITS = 128
 _MIN_LIKENESS = 0.8  # of a misspelt name, from 0 to 1
 _NEAR_MISSES = {
@@ -234,14 +233,6 @@ class RowKind(Generic[Row]):
                 f"{shown(list(header))}; remove or rename all but one"
             )
         return known
-
-
-def shown(value: Any) -> str:
-    """A value as messages quote it: shortened, whatever it is."""
-    short = reprlib.Repr()
-    short.maxlevel = 2  # a list that holds itself many times over is written in no time
-    short.maxlist = short.maxstring = short.maxother = _MAX_SHOWN
-    return short.repr(value)
 
 
 def plain_name(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from src.datasets.records import RowError
 from src.errors import InputError
-from src.user_files import why_not_text
+from src.file_kinds import why_not_text
 
 Columns = dict[str, list[Any]]
 """Values by the name of their column; a missing value is ``None``."""

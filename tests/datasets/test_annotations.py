@@ -106,7 +106,11 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             ["a.jsonl:1: not JSON (Extra data at column 36)"],
         ),
         ("a.jsonl", "nothing\n", ["a.jsonl:1: not JSON (Expecting value at column 1)"]),
-        ("a.jsonl", '{"caption": "x"}\n', ["a.jsonl:1", "'clip_name' (or video_id or videoid or video) is missing"]),
+        (
+            "a.jsonl",
+            '{"caption": "x"}\n',
+            ["a.jsonl:1", "'clip_name' (or video_id or videoid or video) is missing"],
+        ),
         ("a.jsonl", '{"caption": 3, "clip_name": "v"}\n', ["a.jsonl:1", "'caption'", "int", "3"]),
         ("a.jsonl", '{"caption": "x", "clip_name": " "}\n', ["a.jsonl:1", "'clip_name' is empty"]),
         ("a.jsonl", '["x", "v"]\n', ["a.jsonl:1", "object", "list"]),
