@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 
+HEAD_BYTES = 1024  # enough to tell what a file is
 _BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -27,20 +29,36 @@ _FIRST_BYTES = (
 )
 
 
+def foreign_kind(path: Path, *, expected: bytes = b"") -> str | None:
+    """Words that follow a path where its first bytes tell that the file is of another kind.
+
+    Args:
+        path: the file.
+        expected: first bytes of the kind that was meant.
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    return None if expected and head.startswith(expected) else _named_kind(head)
+
+
 def why_not_text(head: bytes) -> str | None:
-    """Reason why content is not the text that was meant, in words that follow the path.
+    """Words that follow a path where content is not the text that was meant.
 
     Args:
         head: the first bytes of the file.
     """
+    if b"\0" in head and encoding_of(head) == "utf-8-sig":
+        binary = "is not text but binary, or UTF-16 without a byte-order mark; convert it to UTF-8"
+        return _named_kind(head) or binary
+    return _named_kind(head)
+
+
+def _named_kind(head: bytes) -> str | None:
     for first_bytes, reason in _FIRST_BYTES:
         if head.startswith(first_bytes):
             return reason
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "is a web page; download the file itself"
-    if b"\0" in head and encoding_of(head) == "utf-8-sig":
-        return "is not text but binary, or UTF-16 without a byte-order mark; convert it to UTF-8"
-    return None
+    is_page = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return "is a web page; download the file itself" if is_page else None
 
 
 def encoding_of(head: bytes) -> str:

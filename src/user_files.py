@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.errors import InputError
-from src.file_kinds import encoding_of, why_not_text
+from src.file_kinds import HEAD_BYTES, encoding_of, why_not_text
 
 MAX_FILE_BYTES = 1 << 30  # of a text that is read whole; a million questions take a tenth of it
 MAX_LINE_CHARACTERS = 16 << 20  # of a line; the longest real paragraph has a few thousand
@@ -33,7 +33,6 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _BLOCK_CHARACTERS = 1 << 16
-_HEAD_BYTES = 1024  # enough to tell text from other content
 
 
 class UnreadableFileError(InputError):
@@ -92,7 +91,7 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         raise UnreadableFileError(path, reason)
     try:
         with open(path, "rb") as binary:
-            head = binary.read(_HEAD_BYTES)
+            head = binary.read(HEAD_BYTES)
         if reason := why_not_text(head):
             raise UnreadableFileError(path, reason)
         with open(path, encoding=encoding_of(head)) as file:
@@ -195,8 +194,8 @@ def parse_json_line(line: str) -> Any:
 def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
     """Parse lines of flat objects at once, in half the time; None where a line needs a closer look.
 
-    Where they have as many colons as keys, no object holds another, no key occurs twice, and none
-    goes over two lines.
+    Where they have as many colons as keys and no bracket, no object holds another or a list, no key
+    occurs twice, and none goes over two lines.
     """
     text = ",".join(lines)
     try:
@@ -209,6 +208,7 @@ def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
         and set(map(type, values)) == {dict}
         and text.count(":") == num_keys
         and "\\u" not in text
+        and "[" not in text
         and all(line.startswith("{") for line in lines)
     )
     return values if is_flat else None
@@ -219,7 +219,10 @@ def shown(value: Any) -> str:
     short = reprlib.Repr()
     short.maxlevel = 2  # a list that holds itself many times over is written in no time
     short.maxlist = short.maxstring = short.maxother = _MAX_SHOWN
-    return short.repr(value)
+    try:
+        return short.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return f"<{type(value).__name__}>"
 
 
 def _whole_number(digits: str) -> int:

@@ -21,7 +21,8 @@ from src.datasets.json_rows import json_records
 from src.datasets.records import FILE_COLUMN, Record, Refuse, RowError, RowKind
 from src.datasets.rows import SharedRows, pack_rows
 from src.datasets.tables import Choice, Columns, read_parquet_tables
-from src.errors import InputError
+from src.errors import InputError, RunError
+from src.file_kinds import foreign_kind
 from src.user_files import UnreadableFileError, why_unreadable
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -43,8 +44,12 @@ def read_rows(path: Path, kind: RowKind[Row], row_type: type[Row]) -> SharedRows
     Raises:
         InputError: naming file and line, for anything that is no row of this kind, or if there is
             none.
+        RunError: they do not fit into memory.
     """
-    return pack_rows(parsed_rows(path, kind), row_type)
+    try:
+        return pack_rows(parsed_rows(path, kind), row_type)
+    except MemoryError as error:
+        raise RunError(f"{path}: its rows do not fit into memory") from error
 
 
 def raise_error(error: RowError) -> None:
@@ -95,10 +100,13 @@ def records_of(
         InputError: the file cannot be read, or lacks a column.
     """
     suffix = path.suffix.lower()
+    reason = why_unreadable(path)
     if suffix not in kind.suffixes:
         known = ", ".join(kind.suffixes)
-        raise InputError(f"{path}: annotation files end in {known}, not in {suffix!r}")
-    if reason := why_unreadable(path):
+        told = f"annotation files end in {known}, not in {suffix!r}"
+        content = None if reason else foreign_kind(path)
+        raise InputError(f"{path}: {f'{content}; {told}' if content else told}")
+    if reason is not None:
         raise UnreadableFileError(path, reason)
     return _READERS[suffix](path, kind, refuse)
 

@@ -20,17 +20,18 @@ import numpy as np
 from src.datasets.records import RowError
 from src.datasets.tables import Choice, Columns, TextChecks, limited_memory
 from src.errors import InputError
-from src.file_kinds import why_not_text
+from src.file_kinds import foreign_kind
 from src.user_files import shown
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
+_FIRST_BYTE = b"\x80"  # of pickles since protocol 2
 _MAX_COLUMNS = 10_000  # tables of annotations have a few
 _MAX_MESSAGE = 200  # characters that a message takes over of a file
 _PLAIN_KINDS = "biuf"  # numpy's letters for truth values and numbers
 # What unpickling and reading records of a damaged file can meet.
 _DAMAGES = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError),
-    *(AttributeError, OverflowError, MemoryError, RecursionError),
+    *(AttributeError, OverflowError, RecursionError),
 )
 
 
@@ -130,7 +131,6 @@ def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
     """
     try:
         with path.open("rb") as file, limited_memory(path):
-            head = file.peek()
             frame = _RecordingUnpickler(file).load()
             if _name(frame) != "DataFrame":
                 raise InputError(f"a DataFrame is expected, not {_name(frame)}; {_CONVERT}")
@@ -143,12 +143,10 @@ def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
         where = f"{path}: "
         raise InputError(f"{where}{str(error).removeprefix(where)}") from error
     except _DAMAGES as error:
-        other = why_not_text(head)
-        raise InputError(
-            f"{path}: {other}" if other and not head.startswith(b"\x80") else
-            f"{path}: not a pickled DataFrame of plain columns ({_name(error)}: "
-            f"{_cut(str(error))}); write the file anew, or {_CONVERT}"
-        ) from error
+        told = f"not a pickled DataFrame of plain columns ({_name(error)}: {_cut(str(error))})"
+        told = f"{told}; write the file anew, or {_CONVERT}"
+        kind = foreign_kind(path, expected=_FIRST_BYTE)
+        raise InputError(f"{path}: {kind or told}") from error
 
 
 def _name(value: Any) -> str:

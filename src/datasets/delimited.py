@@ -93,7 +93,10 @@ def _fitness(line: str, separator: str, *, kind: RowKind[Any]) -> tuple[int, int
 
 
 def _split(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:  # longer than any header
+        return [line]
 
 
 def _find_header(lines: Iterator[str], kind: RowKind[Any]) -> tuple[int, str, str] | None:
@@ -121,6 +124,8 @@ def _names_in(line: str, separator: str, *, kind: RowKind[Any], where: str) -> l
     told = f", separated by {_SEPARATORS.get(separator, repr(separator))}"
     if len(header) < 2:
         told = f", in which nothing is separated by {', '.join(_SEPARATORS.values())}"
+    if not kind.names & set(map(plain_name, header)):
+        told += "; if the file has no header, write one"
     known = kind.known_columns(header, where=where, whole="the first line", remedy=told)
     return [known.get(name, name) for name in header]
 

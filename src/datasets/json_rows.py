@@ -9,6 +9,7 @@ from typing import Any
 
 from src.datasets.delimited import separator_of
 from src.datasets.records import Record, Refuse, RowError, RowKind
+from src.datasets.tables import limited_memory
 from src.errors import InputError
 from src.user_files import (
     JsonError,
@@ -80,10 +81,9 @@ def _looked_at(
         try:
             values = parse_json_line(line)
         except JsonError as error:
-            column = "" if error.column is None else f" at column {error.column}"
-            told = f"not JSON ({error.reason}{column}); each line must be one object such as"
+            told = _not_json(error, f"each line must be one object such as {kind.example}")
             hint = "; if this is CSV, let its name end in .csv" if separator_of(line, kind) else ""
-            refuse(RowError(place, number, f"{told} {kind.example}{hint}"))
+            refuse(RowError(place, number, f"{told}{hint}"))
             continue
         if isinstance(values, dict):
             yield Record(place, number, values, kind.columns)
@@ -92,15 +92,20 @@ def _looked_at(
             refuse(RowError(place, number, f"{told} per line, such as {kind.example}"))
 
 
+def _not_json(error: JsonError, wanted: str, *, line: int | None = None) -> str:
+    if error.column is None:  # JSON, but beyond the limits
+        return error.reason
+    where = f"column {error.column}" if line is None else f"line {line}, column {error.column}"
+    return f"not JSON ({error.reason} at {where}); {wanted}"
+
+
 def _entries(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Record]:
     try:
-        entries = read_json(path)
+        with limited_memory(path):
+            entries = read_json(path)
     except JsonError as error:
-        where = "" if error.line is None else f" at line {error.line}, column {error.column}"
-        raise InputError(
-            f"{path}: not JSON ({error.reason}{where}); the file must be one list of objects such "
-            f"as {kind.example}"
-        ) from error
+        wanted = f"the file must be one list of objects such as {kind.example}"
+        raise InputError(f"{path}: {_not_json(error, wanted, line=error.line)}") from error
     if not isinstance(entries, list):
         keys = f" with the keys {shown(list(entries))}" if isinstance(entries, dict) else ""
         raise InputError(

@@ -211,13 +211,8 @@ class RowKind(Generic[Row]):
         Raises:
             InputError: a column is missing, or is there twice.
         """
-        known = {}
-        for name in header:
-            plain = plain_name(name)
-            if name in self.names:
-                known[name] = name
-            elif plain in self.names and plain not in header:
-                known[name] = plain
+        plain = {name: plain_name(name) for name in header}
+        known = {name: own for name, own in plain.items() if own in self.names}
         if not self.fits(known.values()):
             missing = next(c for c in self.columns if not set(c) & set(known.values()))
             wanted = ", ".join(with_other_names(*names) for names in self.columns)

@@ -16,15 +16,17 @@ from typing import Any
 
 from src.datasets.records import RowError
 from src.errors import InputError
-from src.file_kinds import why_not_text
+from src.file_kinds import foreign_kind
+from src.user_files import MAX_LINE_CHARACTERS
 
 Columns = dict[str, list[Any]]
 """Values by the name of their column; a missing value is ``None``."""
 Choice = Callable[[Sequence[str]], Mapping[str, str]]
 """All names of columns -> those to read, and what to call them."""
 
+_FIRST_BYTES = b"PAR1"
 _ROWS_AT_A_TIME = 1 << 15  # that are read of a Parquet file
-_MEMORY_BYTES = 4 << 30  # that reading may take, and `_MEMORY_PER_BYTE` for each of the file's
+_MEMORY_BYTES = 2 << 30  # that reading may take, and `_MEMORY_PER_BYTE` for each of the file's
 _MEMORY_PER_BYTE = 20
 _MAX_CHARACTERS = 1 << 30  # of all texts, and `_CHARACTERS_PER_BYTE` for each of the file's
 _CHARACTERS_PER_BYTE = 100
@@ -34,9 +36,10 @@ _BOMB = "no annotations need so much; write the file anew"
 
 @contextmanager
 def limited_memory(path: Path) -> Iterator[None]:
-    """Limit the memory of this process to what it has, and what reading a table of this size takes.
+    """Limit the memory of this process to what it has, and what reading a file of this size takes.
 
-    What needs more gets a `MemoryError`.
+    Raises:
+        InputError: in place of a `MemoryError`.
     """
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     more = _MEMORY_BYTES + _MEMORY_PER_BYTE * os.stat(path).st_size
@@ -47,6 +50,8 @@ def limited_memory(path: Path) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         yield
+    except MemoryError as error:
+        raise InputError(f"{path}: takes too much memory to unpack; {_BOMB}") from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
@@ -68,7 +73,9 @@ class TextChecks:
         """
         for name, values in columns.items():
             if set(map(type, values)) == {str}:
-                self._spend(sum(map(len, values)))
+                self._spend(num_characters := sum(map(len, values)))
+                if num_characters > MAX_LINE_CHARACTERS:
+                    self._refuse_long(name, values)
                 if not _is_sound("".join(values)):
                     self._refuse_first(name, values)
                 continue
@@ -87,6 +94,12 @@ class TextChecks:
                 f"{self._path}: unpacks to more than {_MAX_CHARACTERS:,} characters and "
                 f"{_CHARACTERS_PER_BYTE} times its size; {_BOMB}"
             )
+
+    def _refuse_long(self, name: str, values: Sequence[str]) -> None:
+        for number, text in enumerate(values, start=self._num_rows + 1):
+            if len(text) > MAX_LINE_CHARACTERS:
+                told = f"{name!r} has more than {MAX_LINE_CHARACTERS:,} characters"
+                raise RowError(f"{self._path}: row ", number, told)
 
     def _refuse_first(self, name: str, values: Sequence[str]) -> None:
         self._refuse(name, next(at for at, text in enumerate(values) if not _is_sound(text)))
@@ -140,18 +153,9 @@ def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
                     columns = {new: batch.column(old).to_pylist() for old, new in names.items()}
                 checks.check(columns)
                 yield columns
-    except MemoryError as error:
-        raise InputError(f"{path}: takes too much memory to unpack ({error}); {_BOMB}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); write the file anew") from error
     except (pyarrow.ArrowException, OSError, OverflowError) as error:
-        raise InputError(
-            f"{path}: {_other_content(path) or f'not a Parquet file ({error}); write it anew'}"
-        ) from error
-
-
-def _other_content(path: Path) -> str | None:
-    """What a file is that is no Parquet file, if its first bytes tell."""
-    with path.open("rb") as file:
-        head = file.peek()
-    return None if head.startswith(b"PAR1") else why_not_text(head)
+        kind = foreign_kind(path, expected=_FIRST_BYTES)
+        told = f"not a Parquet file ({error}); write the file anew"
+        raise InputError(f"{path}: {kind or told}") from error

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from src.errors import InputError
-from src.file_kinds import why_not_text
+from src.file_kinds import HEAD_BYTES, why_not_text
 from src.user_files import (
     MAX_FILE_BYTES,
     JsonError,
@@ -30,7 +30,6 @@ from src.user_files import (
 SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".pkl")
 """What annotations are published as; other files of a folder are not looked at."""
 PACKED = ".gz"
-_HEAD_BYTES = 1024
 _NUM_NAMED = 8  # files found that a message names
 _NO_ANNOTATIONS = ("__MACOSX", ".ipynb_checkpoints")  # folders that systems leave behind
 
@@ -52,7 +51,7 @@ class SourceFile:
             InputError: it cannot be read, or is not UTF-8.
         """
         data = self.data()
-        if reason := why_not_text(data[:_HEAD_BYTES]):
+        if reason := why_not_text(data[:HEAD_BYTES]):
             raise InputError(f"{self.where}: {reason}")
         try:
             return data.decode("utf-8-sig")
