@@ -130,7 +130,7 @@ def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
         InputError: for anything else than such a pickle, without having run any of it.
     """
     try:
-        with path.open("rb") as file, limited_memory(path):
+        with path.open("rb") as file, limited_memory(path, size=path.stat().st_size):
             frame = _RecordingUnpickler(file).load()
             if _name(frame) != "DataFrame":
                 raise InputError(f"a DataFrame is expected, not {_name(frame)}; {_CONVERT}")

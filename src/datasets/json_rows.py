@@ -101,7 +101,7 @@ def _not_json(error: JsonError, wanted: str, *, line: int | None = None) -> str:
 
 def _entries(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Record]:
     try:
-        with limited_memory(path):
+        with limited_memory(path, size=path.stat().st_size):
             entries = read_json(path)
     except JsonError as error:
         wanted = f"the file must be one list of objects such as {kind.example}"

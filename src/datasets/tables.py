@@ -7,7 +7,6 @@ the rows amount to.
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,14 +34,18 @@ _BOMB = "no annotations need so much; write the file anew"
 
 
 @contextmanager
-def limited_memory(path: Path) -> Iterator[None]:
-    """Limit the memory of this process to what it has, and what reading a file of this size takes.
+def limited_memory(where: Path | str, *, size: int) -> Iterator[None]:
+    """Limit the memory of this process to what it has, and what reading a file of some size takes.
+
+    Args:
+        where: the file, for messages.
+        size: bytes of it.
 
     Raises:
         InputError: in place of a `MemoryError`.
     """
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    more = _MEMORY_BYTES + _MEMORY_PER_BYTE * os.stat(path).st_size
+    more = _MEMORY_BYTES + _MEMORY_PER_BYTE * size
     limit = pages * resource.getpagesize() + more
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
@@ -51,7 +54,7 @@ def limited_memory(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise InputError(f"{path}: takes too much memory to unpack; {_BOMB}") from error
+        raise InputError(f"{where}: takes too much memory to unpack; {_BOMB}") from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
@@ -146,7 +149,7 @@ def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
             # Without threads: each reserves memory of its own.
             batches = file.iter_batches(_ROWS_AT_A_TIME, columns=list(names), use_threads=False)
             while True:
-                with limited_memory(path):
+                with limited_memory(path, size=size):
                     batch = next(batches, None)
                     if batch is None:
                         return

@@ -40,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--captions", type=Path, metavar="FILE", help="captions, .csv or .jsonl")
-    given.add_argument("--questions", type=Path, metavar="FILE", help="questions, .csv or .jsonl")
+    given.add_argument("--captions", type=Path, metavar="FILE", help="as training reads them")
+    given.add_argument("--questions", type=Path, metavar="FILE", help="questions, likewise")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the sets")
     share_help = f"share of the videos (default {DEFAULT_SHARE})"
     parser.add_argument("--val", type=_share, default=DEFAULT_SHARE, help=share_help)

@@ -123,23 +123,29 @@ def _names_of_media(value: dict[str, Any]) -> dict[Any, str]:
 
 def _listed(value: dict[str, Any], renamed: Mapping[str | None, str]) -> Any:
     """The entries of an object: under one of its keys, by columns, or by video."""
-    keys = {renamed.get(key, key) for key in value}
-    if any(kind.fits(keys) for kind in _KINDS.values()):
+    if _fits(value, renamed):
         parts = [list(part.values()) if isinstance(part, dict) else part for part in value.values()]
         if not all(isinstance(part, list) for part in parts):
             return [value]
         if len({len(part) for part in parts}) == 1:
             return [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
-    lists = {key: part for key, part in value.items() if key not in _NAMES_OF_MEDIA}
-    lists = {key: part for key, part in lists.items() if part and _is_list_of_objects(part)}
-    if lists:
-        return max(lists.values(), key=len)
+    lists = [part for part in value.values() if part and _is_list_of_objects(part)]
+    if fitting := [part for part in lists if _fits(part[0], renamed)]:
+        return max(fitting, key=len)
     entries = []
     for video, own in value.items():
         for one in own if _is_list_of_objects(own) else [own]:
             told = one if isinstance(one, dict) else {"caption": one}
             entries.append({"clip_name": video, **told})
     return entries
+
+
+def _fits(entry: dict[str, Any], renamed: Mapping[str | None, str]) -> bool:
+    """Whether the keys are those of a caption or a question."""
+    keys = {renamed.get(key, key) for key in entry}
+    if "image_id" in keys:
+        keys.add("image")
+    return any(kind.fits(keys) for kind in _KINDS.values())
 
 
 def _is_list_of_objects(value: Any) -> bool:
