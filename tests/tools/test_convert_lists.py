@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,20 @@ def test_sources_are_read_up_to_a_limit(
     (tmp_path / "in/a.json.gz").write_bytes(gzip.compress(b" " * 100_000))
     assert _convert(tmp_path) == 2
     assert "more than the 1,000 bytes that are read" in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def scandir(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    _write(tmp_path, "a.json", _FORMS["entries"])
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert _convert(tmp_path) == 2
+    assert f"--source: {tmp_path / 'in'}: cannot be read: Permission denied" in (
+        capsys.readouterr().err
+    )
 
 
 def _msrvtt(tmp_path: Path) -> None:

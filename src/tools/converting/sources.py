@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -197,7 +198,8 @@ def field(entry: Any, key: str, kind: type | tuple[type, ...], *, where: str) ->
 
 def _files_in(path: Path) -> Iterator[SourceFile]:
     if path.is_dir():
-        for member in sorted(path.rglob("*")):
+        walk = os.walk(path, onerror=_refuse_folder)
+        for member in sorted(Path(folder, name) for folder, _, names in walk for name in names):
             if _is_wanted(member.relative_to(path).parts) and member.is_file():
                 yield _source_file(str(member), member.name, partial(_read_bounded, member))
     elif reason := why_unreadable(path):
@@ -207,6 +209,10 @@ def _files_in(path: Path) -> Iterator[SourceFile]:
         yield from _files_in_archive(path)
     else:
         yield _source_file(str(path), path.name, partial(_read_bounded, path))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(f"--source: {error.filename}: cannot be read: {reason_of(error)}") from error
 
 
 def _files_in_archive(path: Path) -> Iterator[SourceFile]:
