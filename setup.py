@@ -25,8 +25,8 @@ EXTRAS = {
     "ujson": ["ujson>=5.10"],
     "tables": ["pyarrow>=18"],
     "entities": ["hanta>=1.2"],
-    "images": ["pillow>=11"],
-    "demo": ["pillow>=11"],
+    "images": ["pillow>=11", "fontpkg-noto-sans>=2.15"],
+    "demo": ["pillow>=11", "fontpkg-noto-sans>=2.15"],
     # Does not build by itself with a current PyTorch: env/horovod_build/build.sh builds it.
     "horovod": ["horovod>=0.28.1"],
     "dev": ["mypy>=2.4", "pandas>=3.1", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],

@@ -282,6 +282,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "lmdb": _check_lmdb,
     "ujson": _imports("ujson"),
     "pillow": _check_pillow,
+    "fontpkg-noto-sans": _imports("fontpkg_noto_sans"),
     "tqdm": _imports("tqdm"),
     "tensorboard": _imports("torch.utils.tensorboard"),
     "pyarrow": _check_pyarrow,

@@ -120,6 +120,7 @@ def test_large_files_and_lines_are_refused(
 ) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
+        file.write(b"x" * 2000)
         file.truncate(1 << 40)  # takes no space
     with pytest.raises(UnreadableFileError, match="has 1,099,511,627,776 bytes"):
         read_json(path)
@@ -138,3 +139,53 @@ def test_a_number_of_too_many_digits_is_found_in_its_line() -> None:
         parse_json('{"a": 1,\n "b": [2, -' + "7" * 50 + "]}")
     assert (caught.value.line, caught.value.column) == (2, 11)
     assert caught.value.reason.startswith("a number of 51 digits")
+
+
+def test_a_text_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "growing"
+    path.write_text("one\ntwo\n")
+    lines = read_lines(path)
+    assert next(lines) == "one\n"
+    with path.open("a") as file:
+        file.write("thr")
+    with pytest.raises(UnreadableFileError, match="growing: has changed while it was read"):
+        list(lines)
+
+
+def test_lines_are_as_a_file_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"one\r\ntwo\rthree\n\n\x0bfour\xe2\x80\xa8five")
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(user_files, "_BLOCK_CHARACTERS", size)
+        assert list(read_lines(path)) == [
+            *("one\n", "two\n", "three\n", "\n", "\x0bfour\u2028five")
+        ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"a": 1}, {"b": 2}'],
+        ['{"a": [1', '{"b": 2}]}'],
+        ['{"a": 1', '"b": 2}'],
+        ['{"a": {"b": 1}}'],
+        ['{"a": 1, "a": 2}'],
+        ['{"a": "\\u0041"}'],
+        ["1"],
+        ["{} x"],
+        [""],
+    ],
+    ids=repr,
+)
+def test_lines_that_need_a_closer_look(lines: list[str]) -> None:
+    good = ['{"a": 1}', '{"b": "x:y", "c": 2}']
+    assert user_files.parse_flat_lines([*good[:1], *lines]) is None
+    assert user_files.parse_flat_lines(['{"a": 1}\n', '{"c": null}']) == [{"a": 1}, {"c": None}]
+
+
+def test_values_are_quoted_in_short() -> None:
+    nested: list[Any] = []
+    for _ in range(60):
+        nested = [nested] * 10
+    for value in (nested, "x" * 10_000, list(range(10_000)), 10**5000, object()):
+        assert len(user_files.shown(value)) < 1000

@@ -1,28 +1,31 @@
 """Annotation files: rows that say something about a video.
 
-Two formats for all: JSON lines with one object per row, as the original's, and CSV whose header
-names the columns. Some kinds of rows may also come as one JSON list of objects, or as tables.
-Captions, for retrieval, have the keys ``caption`` (or ``text``) and ``clip_name`` (or
-``video_id``). Further keys and columns are ignored.
+JSON with one object per row, on lines as the original's or in one list; CSV whose header names
+the columns; Parquet and pickled tables. Captions, for retrieval, have the keys ``caption`` (or
+``text``, ``name``) and ``clip_name`` (or ``video_id``, ``videoid``; or ``video``, the name of its
+file). A caption may be a list of texts: one row for each. Further keys and columns are ignored.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.datasets.dataframes import Columns, read_parquet_tables, read_pickled_table
-from src.datasets.records import Record, RowError, RowKind, with_other_names
+from src.datasets.dataframes import read_pickled_table
+from src.datasets.delimited import csv_records
+from src.datasets.json_rows import json_records
+from src.datasets.records import FILE_COLUMN, Record, Refuse, RowError, RowKind
 from src.datasets.rows import SharedRows, pack_rows
-from src.errors import InputError
+from src.datasets.tables import Choice, Columns, read_parquet_tables
+from src.errors import InputError, RunError
+from src.file_kinds import foreign_kind
+from src.user_files import UnreadableFileError, why_unreadable
 
 _HASH_BLOCK_BYTES = 1 << 20
-_DECODER = json.JSONDecoder()
 
 Row = TypeVar("Row")
 
@@ -36,37 +39,94 @@ class CaptionRow:
 
 
 def read_rows(path: Path, kind: RowKind[Row], row_type: type[Row]) -> SharedRows[Row]:
-    """Read and pack the rows of a file; see :func:`parsed_rows`."""
-    return pack_rows(parsed_rows(path, kind), row_type)
-
-
-def parsed_rows(path: Path, kind: RowKind[Row]) -> Iterator[Row]:
-    """Read the rows of a file one by one, in file order; blank lines are skipped.
+    """Read and pack the rows of a file.
 
     Raises:
         InputError: naming file and line, for anything that is no row of this kind, or if there is
             none.
+        RunError: they do not fit into memory.
     """
-    suffix = path.suffix.lower()
-    if suffix not in kind.suffixes:
-        known = ", ".join(kind.suffixes)
-        raise InputError(f"{path}: annotation files end in {known}, not in {suffix!r}")
-    if not path.is_file():
-        raise InputError(f"{path}: annotation file not found")
-    parse, record = kind.parse, None
     try:
-        for record in _READERS[suffix](path, kind):
+        return pack_rows(parsed_rows(path, kind), row_type)
+    except MemoryError as error:
+        raise RunError(f"{path}: its rows do not fit into memory") from error
+
+
+def raise_error(error: RowError) -> None:
+    """Refuse a row by raising its error, so that reading ends."""
+    raise error
+
+
+def parsed_rows(
+    path: Path, kind: RowKind[Row], *, refuse: Refuse = raise_error
+) -> Iterator[Row]:
+    """Read the rows of a file one by one, in file order; blank lines are skipped.
+
+    Args:
+        path: the file.
+        kind: what rows must have.
+        refuse: called for each row that is wrong; where it returns, the next row is read.
+
+    Raises:
+        InputError: naming the file, if it cannot be read, or has no row.
+    """
+    parse, is_empty = kind.parse, True
+
+    def noted(error: RowError) -> None:
+        nonlocal is_empty
+        is_empty = False
+        refuse(error)
+
+    record = None
+    for record in records_of(path, kind, refuse=noted):
+        try:
             yield parse(record)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); convert the file to UTF-8") from error
-    if record is None:
+        except RowError:  # only then: to look for lists first would cost a twentieth of the time
+            try:
+                yield from rows_of(record, kind)
+            except RowError as error:
+                noted(error)
+    if record is None and is_empty:
         empty = "" if path.stat().st_size else ", which is empty"
         raise InputError(f"{path}: no {kind.noun} in this file{empty}; it must have at least one")
 
 
+def records_of(
+    path: Path, kind: RowKind[Any], *, refuse: Refuse = raise_error
+) -> Iterator[Record]:
+    """Read the rows of a file as they are written there; see :func:`parsed_rows`.
+
+    Raises:
+        InputError: the file cannot be read, or lacks a column.
+    """
+    suffix = path.suffix.lower()
+    reason = why_unreadable(path)
+    if suffix not in kind.suffixes:
+        known = ", ".join(kind.suffixes)
+        told = f"annotation files end in {known}, not in {suffix!r}"
+        content = None if reason else foreign_kind(path)
+        raise InputError(f"{path}: {f'{content}; {told}' if content else told}")
+    if reason is not None:
+        raise UnreadableFileError(path, reason)
+    return _READERS[suffix](path, kind, refuse)
+
+
+def rows_of(record: Record, kind: RowKind[Row]) -> list[Row]:
+    """Make rows of a record: one, or as many as its first column lists texts.
+
+    Raises:
+        RowError: it is no such row.
+    """
+    name = record.name_of(*kind.columns[0])
+    if not kind.may_list or not isinstance(record.values.get(name), list):
+        return [kind.parse(record)]
+    rows = [{**record.values, name: text} for text in record.texts(name)]
+    return [kind.parse(replace(record, values=row)) for row in rows]
+
+
 def read_captions(path: Path) -> SharedRows[CaptionRow]:
     """Read the captions of a ``.jsonl`` or ``.csv`` file; see :func:`read_rows`."""
-    return read_rows(path, _CAPTIONS, CaptionRow)
+    return read_rows(path, CAPTIONS, CaptionRow)
 
 
 def sha256_of(path: Path) -> str:
@@ -78,142 +138,44 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _jsonl_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
-    place, columns = f"{path}:", kind.columns
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.isspace():
-                continue
-            try:
-                values = _json_of(line)
-            except json.JSONDecodeError as error:
-                told = f"not JSON ({error.msg} at column {error.colno}); each line must be one"
-                raise RowError(place, number, f"{told} object such as {kind.example}") from error
-            if not isinstance(values, dict):
-                told = f"a JSON object is expected, not {type(values).__name__}; write one object"
-                raise RowError(place, number, f"{told} per line, such as {kind.example}")
-            yield Record(place, number, values, columns)
+def _parquet_records(path: Path, kind: RowKind[Any], _refuse: Refuse) -> Iterator[Record]:
+    return _table_records(path, read_parquet_tables(path, _choice(path, kind)))
 
 
-def _json_of(line: str) -> Any:
-    """What a line of JSON says, in half the time that `json.loads` takes for it."""
-    try:
-        value, end = _DECODER.raw_decode(line)
-    except json.JSONDecodeError:  # or spaces come first
-        return json.loads(line)
-    return value if line[end:] in ("\n", "") else json.loads(line)
+def _pickle_records(path: Path, kind: RowKind[Any], _refuse: Refuse) -> Iterator[Record]:
+    return _table_records(path, [read_pickled_table(path, _choice(path, kind))])
 
 
-def _json_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
-    text = path.read_text(encoding="utf-8-sig")
-    if not text.strip():
-        return
-    try:
-        entries = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not JSON ({error.msg} at line {error.lineno}, column {error.colno}); the "
-            f"file must be one list of objects such as {kind.example}"
-        ) from error
-    if not isinstance(entries, list):
-        raise InputError(
-            f"{path}: a JSON list is expected, not {type(entries).__name__}; list objects such as "
-            f"{kind.example}"
-        )
-    place, columns = f"{path}: entry ", kind.columns
-    for number, values in enumerate(entries, start=1):
-        if not isinstance(values, dict):
-            told = f"a JSON object is expected, not {type(values).__name__}, such as {kind.example}"
-            raise RowError(place, number, told)
-        yield Record(place, number, values, columns)
+def _choice(path: Path, kind: RowKind[Any]) -> Choice:
+    return partial(kind.known_columns, where=f"{path}", whole="the table")
 
 
-def _parquet_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
-    return _table_records(path, read_parquet_tables(path, kind.names), kind=kind)
-
-
-def _pickle_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
-    return _table_records(path, [read_pickled_table(path, kind.names)], kind=kind)
-
-
-def _table_records(
-    path: Path, pieces: Iterable[Columns], *, kind: RowKind[Any]
-) -> Iterator[Record]:
+def _table_records(path: Path, pieces: Iterable[Columns]) -> Iterator[Record]:
     place, number = f"{path}: row ", 0
     for columns in pieces:
         names = list(columns)
-        _check_header(names, kind=kind, where=f"{path}", whole="the table")
         for values in zip(*columns.values(), strict=True):
             number += 1
             yield Record(place, number, dict(zip(names, values, strict=True)))
 
 
-def _csv_records(path: Path, kind: RowKind[Any]) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        try:
-            header = next(reader, None)
-            if header is None:
-                return
-            _check_header(header, kind=kind, where=f"{path}:1")
-            needed = {name for names in kind.columns for name in names}
-            others = [name for name in dict.fromkeys(header) if name not in needed]
-            place = f"{path}:"
-            for fields in reader:
-                if len(fields) < 2 and not "".join(fields).strip():
-                    continue
-                number = reader.line_num
-                if len(fields) != len(header):
-                    told = _wrong_width(fields, header, kind=kind)
-                    raise RowError(place, number, told)
-                cells = dict(zip(header, fields, strict=True))
-                for name in others:  # an empty cell of a column that may be absent says nothing
-                    if not cells[name].strip():
-                        del cells[name]
-                yield Record(place, number, cells)
-        except csv.Error as error:
-            told = f"not CSV ({error}); is a quotation mark missing?"
-            raise InputError(f"{path}:{reader.line_num}: {told}") from error
-
-
-def _check_header(
-    header: list[str], *, kind: RowKind[Any], where: str, whole: str = "the first line"
-) -> None:
-    for name, *other_names in kind.columns:
-        if not {name, *other_names} & set(header):
-            wanted = ", ".join(with_other_names(*names) for names in kind.columns)
-            raise InputError(
-                f"{where}: no column {name!r} in the header {header}; {whole} must name "
-                f"the columns, among them {wanted}"
-            )
-
-
-def _wrong_width(fields: list[str], header: list[str], *, kind: RowKind[Any]) -> str:
-    """Says that a row is not as wide as the header: a comma would cut its text in two."""
-    count = len(fields)
-    if count > len(header):
-        remedy = f"put {kind.noun}s that contain commas in quotes"
-    else:
-        remedy = "separate the fields with commas, and leave none out"
-    noun = "field" if count == 1 else "fields"
-    return f"{count} {noun}, but the header names {len(header)}; {remedy}"
-
-
 def _caption_row(record: Record) -> CaptionRow:
-    caption = record.text("caption", "text")
-    return CaptionRow(caption, record.text("clip_name", "video_id").strip())
+    caption = record.text(*CAPTIONS.columns[0])
+    return CaptionRow(caption, record.identifier(*CAPTIONS.columns[1]))
 
 
-_CAPTIONS = RowKind(
+CAPTIONS = RowKind(
     noun="caption",
-    columns=(("caption", "text"), ("clip_name", "video_id")),
+    columns=(("caption", "text", "name"), ("clip_name", "video_id", "videoid", FILE_COLUMN)),
     example='{"caption": "a dog runs", "clip_name": "video7"}',
     parse=_caption_row,
+    may_list=True,
 )
 _READERS = {
-    ".jsonl": _jsonl_records,
-    ".json": _json_records,
-    ".csv": _csv_records,
+    ".jsonl": json_records,
+    ".json": json_records,
+    ".csv": csv_records,
+    ".tsv": csv_records,
     ".parquet": _parquet_records,
     ".pkl": _pickle_records,
 }

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from src.datasets.annotations import parsed_rows, read_rows
-from src.datasets.records import HALF_CHARACTER, Record, RowKind, is_whole
+from src.datasets.records import FILE_COLUMN, Record, RowKind
 from src.datasets.rows import SharedRows, pack_rows
 from src.errors import InputError
 
@@ -50,18 +50,18 @@ def read_captioned(path: Path, media: Media) -> CaptionTable:
 def read_captioned_videos(path: Path) -> CaptionTable:
     """Read a table with the columns ``video_id`` and ``text``, and perhaps ``txt_len``.
 
-    Columns may also be called ``clip_name`` or ``videoid``, and ``caption`` or ``name``. Ids may be
-    numbers. Rows whose ``txt_len`` exceeds ``MAX_TEXT_LENGTH`` are left out and counted.
+    Columns may also be called ``clip_name``, ``videoid`` or ``video``, and ``caption`` or ``name``.
+    Ids may be numbers; a text may be a list, of which one is drawn each time. Rows whose
+    ``txt_len`` exceeds ``MAX_TEXT_LENGTH`` are left out and counted.
 
     Raises:
         InputError: naming file and row, for anything else, a row without text among it.
     """
-    _check_suffix(path, "video")
     num_left_out = 0
 
     def short_enough() -> Iterator[Captioned]:
         nonlocal num_left_out
-        for row in parsed_rows(path, _VIDEOS):
+        for row in parsed_rows(path, VIDEOS):
             if row is None:
                 num_left_out += 1
             else:
@@ -82,20 +82,13 @@ def read_captioned_images(path: Path) -> CaptionTable:
     Raises:
         InputError: naming file and entry, for anything else, an entry without caption among it.
     """
-    _check_suffix(path, "image")
-    return CaptionTable(read_rows(path, _IMAGES, Captioned), 0)
-
-
-def _check_suffix(path: Path, media: Media) -> None:
-    """Tell of a file that only the other media come in, that `media` may be wrong."""
-    kinds: dict[Media, RowKind[Any]] = {"video": _VIDEOS, "image": _IMAGES}
-    other: Media = "image" if media == "video" else "video"
     suffix = path.suffix.lower()
-    if suffix not in kinds[media].suffixes and suffix in kinds[other].suffixes:
-        known = ", ".join(kinds[media].suffixes)
+    if suffix in VIDEOS.suffixes and suffix not in IMAGES.suffixes:
+        known = ", ".join(IMAGES.suffixes)
         raise InputError(
-            f"{path}: annotations of {media}s end in {known}, not in {suffix!r}; " + _meant(other)
+            f"{path}: annotations of images end in {known}, not in {suffix!r}; " + _meant("video")
         )
+    return CaptionTable(read_rows(path, IMAGES, Captioned), 0)
 
 
 def _meant(media: Media) -> str:
@@ -107,8 +100,8 @@ def _video(record: Record) -> Captioned | None:
     if record.has("txt_len") and _number(record, "txt_len") > MAX_TEXT_LENGTH:
         return None
     hint = _meant("image") if "image" in record.values else ""
-    text = record.text(*_TEXT_NAMES, if_missing=hint).strip()
-    return Captioned(record.identifier(*_ID_NAMES, if_missing=hint), (text,), "video")
+    texts = record.texts(*_TEXT_NAMES, if_missing=hint)
+    return Captioned(record.identifier(*_ID_NAMES, if_missing=hint), texts, "video")
 
 
 def _number(record: Record, key: str) -> float:
@@ -120,34 +113,23 @@ def _number(record: Record, key: str) -> float:
 
 
 def _image(record: Record) -> Captioned:
-    captions = record.values.get("caption")
     hint = _meant("video") if any(name in record.values for name in _ID_NAMES) else ""
-    texts = captions if isinstance(captions, list) else [record.text("caption", if_missing=hint)]
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise record.refused(
-            "field 'caption' must be text, or a list of texts none of which is empty, not "
-            f"{captions!r}",
-            is_empty=all(isinstance(text, str) for text in texts),
-        )
-    if not all(map(is_whole, texts)):
-        raise record.refused(f"field 'caption' {HALF_CHARACTER}")
-    image = record.text("image", if_missing=hint).strip()
-    return Captioned(image, tuple(text.strip() for text in texts), "image")
+    texts = record.texts("caption", if_missing=hint)
+    return Captioned(record.text("image", if_missing=hint).strip(), texts, "image")
 
 
 _TEXT_NAMES = ("text", "caption", "name")
-_ID_NAMES = ("video_id", "clip_name", "videoid")
+_ID_NAMES = ("video_id", "clip_name", "videoid", FILE_COLUMN)
 
-_VIDEOS = RowKind(
+VIDEOS = RowKind(
     noun="caption",
     columns=(_TEXT_NAMES, _ID_NAMES),
     example='{"text": "a dog runs", "video_id": "1023"}',
     parse=_video,
     optional=("txt_len",),
-    suffixes=(".csv", ".jsonl", ".parquet", ".pkl"),
 )
 
-_IMAGES = RowKind(
+IMAGES = RowKind(
     noun="image",
     columns=(("image",), ("caption",)),
     example='{"image": "cc3m/0001.jpg", "caption": "a dog on a beach"}',

@@ -1,10 +1,9 @@
-"""Tables by column: Parquet files, and pickled pandas DataFrames.
+"""Pickled pandas DataFrames, read without pandas.
 
 A pickle is a program: it names functions and says what to call them with. Here each name that the
 pickle of a DataFrame has reason to use stands for an inert record of how it was called, from which
 the columns are then read; any other name is refused. So nothing of a pickle is ever run, and which
-pandas wrote it does not matter: 1.0 to 3.1 have been read, without pandas. Time and memory are not
-bounded: a file made to that end can still take much of both.
+pandas wrote it does not matter: 1.0 to 3.1 have been read. Memory is limited meanwhile.
 
 Shapes: ``C`` columns of a block, ``R`` rows.
 """
@@ -12,27 +11,27 @@ Shapes: ``C`` columns of a block, ``R`` rows.
 from __future__ import annotations
 
 import pickle
-import reprlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from src.datasets.records import RowError
+from src.datasets.tables import Choice, Columns, TextChecks, limited_memory
 from src.errors import InputError
-
-Columns = dict[str, list[Any]]
-"""Values by the name of their column; a missing value is ``None``."""
+from src.file_kinds import foreign_kind
+from src.user_files import shown
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
+_FIRST_BYTE = b"\x80"  # of pickles since protocol 2
 _MAX_COLUMNS = 10_000  # tables of annotations have a few
-_ROWS_AT_A_TIME = 1 << 15  # that are read of a Parquet file
 _MAX_MESSAGE = 200  # characters that a message takes over of a file
 _PLAIN_KINDS = "biuf"  # numpy's letters for truth values and numbers
 # What unpickling and reading records of a damaged file can meet.
 _DAMAGES = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError),
-    *(AttributeError, OverflowError, MemoryError, RecursionError),
+    *(AttributeError, OverflowError, RecursionError),
 )
 
 
@@ -59,7 +58,7 @@ class _RecordedPartial(_Recorded):
         """What calling the function records; of pandas', it is never itself a partial."""
         function = self.arguments[0]
         if function not in _STAND_INS.values() or function is _STAND_INS["partial"]:
-            raise pickle.UnpicklingError(f"a partial of {_shown(function)}")
+            raise pickle.UnpicklingError(f"a partial of {shown(function)}")
         return function(*arguments)
 
 
@@ -117,101 +116,75 @@ class _RecordingUnpickler(pickle.Unpickler):
         return _STAND_INS[name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError(f"persistent id {_shown(pid)}")
+        raise pickle.UnpicklingError(f"persistent id {shown(pid)}")
 
 
-def read_pickled_table(path: Path, columns: Collection[str] | None = None) -> Columns:
+def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
     """Read columns of a pickled pandas DataFrame, whatever pandas wrote it.
 
     Args:
         path: the file; plain numbers and texts can be read of it.
-        columns: the names wanted, those the table does not have are left out; all where ``None``.
+        choose: the columns wanted, by the names of all; all where ``None``.
 
     Raises:
         InputError: for anything else than such a pickle, without having run any of it.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, limited_memory(path, size=path.stat().st_size):
             frame = _RecordingUnpickler(file).load()
-        if _name(frame) != "DataFrame":
-            raise InputError(f"a DataFrame is expected, not {_name(frame)}; {_CONVERT}")
-        return _read_frame(frame, columns)
+            if _name(frame) != "DataFrame":
+                raise InputError(f"a DataFrame is expected, not {_name(frame)}; {_CONVERT}")
+            columns = _read_frame(frame, choose)
+        TextChecks(path).check(columns)
+        return columns
+    except RowError:
+        raise
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        where = f"{path}: "
+        raise InputError(f"{where}{str(error).removeprefix(where)}") from error
     except _DAMAGES as error:
-        raise InputError(
-            f"{path}: not a pickled DataFrame of plain columns ({_name(error)}: "
-            f"{_cut(str(error))}); write the file anew, or {_CONVERT}"
-        ) from error
-
-
-def read_parquet_tables(
-    path: Path, columns: Collection[str] | None = None
-) -> Iterator[Columns]:
-    """Read columns of a Parquet file, some thousand rows at a time; at least once.
-
-    Args:
-        path: the file.
-        columns: the names wanted, those the table does not have are left out; all where ``None``.
-
-    Raises:
-        InputError: pyarrow is not installed, or the file is no Parquet file.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading Parquet files needs pyarrow, which is not installed; `pip install "
-            "pyarrow`, or convert the table to CSV or JSONL"
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-            yield {name: [] for name in names}
-            for rows in file.iter_batches(_ROWS_AT_A_TIME, columns=names):
-                yield {name: rows.column(name).to_pylist() for name in names}
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file ({error}); write the file anew") from error
+        told = f"not a pickled DataFrame of plain columns ({_name(error)}: {_cut(str(error))})"
+        told = f"{told}; write the file anew, or {_CONVERT}"
+        kind = foreign_kind(path, expected=_FIRST_BYTE)
+        raise InputError(f"{path}: {kind or told}") from error
 
 
 def _name(value: Any) -> str:
     return type(value).__name__
 
 
-def _shown(value: Any) -> str:
-    """A value of the file as a message quotes it: in short, whatever it is."""
-    return _cut(reprlib.repr(value))
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]} ..."
 
 
-def _read_frame(frame: _Recorded, wanted: Collection[str] | None) -> Columns:
+def _read_frame(frame: _Recorded, choose: Choice | None) -> Columns:
     """The wanted columns, in the table's order; what the others hold is never looked at."""
     manager = frame.state.get("_mgr", frame.state.get("_data"))  # _data before pandas 1.1
     if manager.arguments:
-        blocks, (names, _rows) = manager.arguments
+        blocks, (axis, _rows) = manager.arguments
         pairs = [block.arguments[:2] for block in blocks]
     else:  # before pandas 1.3
         (*_, state) = manager.state
-        names, _rows = state["0.14.1"]["axes"]
+        axis, _rows = state["0.14.1"]["axes"]
         pairs = [(block["values"], block["mgr_locs"]) for block in state["0.14.1"]["blocks"]]
-    names = _read_labels(names)
-    if len(names) > _MAX_COLUMNS:
-        raise InputError(f"{len(names)} columns, more than {_MAX_COLUMNS}; {_CONVERT}")
+    labels = _read_labels(axis)
+    if len(labels) > _MAX_COLUMNS:
+        raise InputError(f"{len(labels)} columns, more than {_MAX_COLUMNS}; {_CONVERT}")
+    names = [str(label) for label in labels]
+    wanted: Mapping[str, str | None] = dict.fromkeys(names) if choose is None else choose(names)
     found: dict[int, list[Any]] = {}
     for values, places in pairs:
         positions = _read_places(places)
         if len(positions) > len(names):
             raise InputError(f"a block of more columns than have names ({len(names)}); {_CONVERT}")
         for row, position in enumerate(positions):
-            if wanted is None or names[position] in wanted:
+            if names[position] in wanted:
                 found[position] = _read_column(values, row, name=names[position])
-    columns = {str(names[position]): found[position] for position in sorted(found)}
+    columns = {
+        wanted[names[position]] or names[position]: found[position] for position in sorted(found)
+    }
     if len(columns) < len(found) or len({len(values) for values in columns.values()}) > 1:
-        raise InputError(f"columns of one name or of several lengths ({_shown(names)}); {_CONVERT}")
+        raise InputError(f"columns of one name or of several lengths ({shown(names)}); {_CONVERT}")
     return columns
 
 
@@ -246,7 +219,7 @@ def _read_column(values: Any, row: int, *, name: str) -> list[Any]:
     elif kind.startswith("StringArray"):
         values = values.state["_ndarray"]
     elif kind not in _ARRAYS:
-        raise InputError(f"column {_shown(name)} is of no plain kind ({kind}); {_CONVERT}")
+        raise InputError(f"column {shown(name)} is of no plain kind ({kind}); {_CONVERT}")
     array = _read_array(values)
     return [None if _is_missing(value) else value for value in np.atleast_2d(array)[row].tolist()]
 
@@ -269,7 +242,7 @@ def _read_array(array: _Recorded) -> np.ndarray:
         return np.fromiter(data, dtype=object, count=len(data)).reshape(shape)
     (letters, *_), byte_order = kind.arguments, kind.state[1]
     if letters[:1] not in _PLAIN_KINDS or not letters[1:].isdigit():
-        raise InputError(f"columns of numpy's kind {_shown(letters)} cannot be read; {_CONVERT}")
+        raise InputError(f"columns of numpy's kind {shown(letters)} cannot be read; {_CONVERT}")
     plain = np.dtype(letters).newbyteorder(byte_order)
     return np.frombuffer(_read_bytes(data), dtype=plain).reshape(shape, order=order)
 
@@ -280,7 +253,7 @@ def _read_arrow(array: _Recorded) -> list[str | None]:
         return [text for chunk in array.arguments[0] for text in _read_arrow(chunk)]
     ((kind, length, _missing, offset, buffers, *_),) = array.arguments
     if kind.arguments[0] not in ("large_string", "string"):
-        raise InputError(f"columns of Arrow's kind {_shown(kind.arguments[0])} cannot be read")
+        raise InputError(f"columns of Arrow's kind {shown(kind.arguments[0])} cannot be read")
     validity, ends, data = (_read_bytes(buffer) for buffer in buffers)
     if not length:
         return []

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.datasets.annotations import read_rows
-from src.datasets.records import Record, RowKind
+from src.datasets.records import FILE_COLUMN, Record, RowKind
 from src.datasets.rows import SharedRows
 from src.errors import InputError
 from src.user_files import JsonError, UnreadableFileError, read_json
@@ -80,8 +80,8 @@ def _plain(answer: str) -> str:
 
 
 def read_questions(path: Path) -> SharedRows[QuestionRow]:
-    """Read the questions of a ``.jsonl`` or ``.csv`` file; see :func:`read_rows`."""
-    return read_rows(path, _QUESTIONS, QuestionRow)
+    """Read the questions of a file; see :func:`read_rows`."""
+    return read_rows(path, QUESTIONS, QuestionRow)
 
 
 def read_answer_labels(path: Path) -> AnswerLabels:
@@ -160,15 +160,16 @@ def _listed(found: Sequence[str]) -> str:
 def _question_row(record: Record) -> QuestionRow:
     return QuestionRow(
         question=record.text("question"),
-        video_id=record.text("video_id").strip(),
+        video_id=record.identifier(*QUESTIONS.columns[1]),
         answer=record.text("answer", if_missing=_NO_ANSWER),
         answer_type=record.text("answer_type").strip() if record.has("answer_type") else UNTYPED,
     )
 
 
-_QUESTIONS = RowKind(
+QUESTIONS = RowKind(
     noun="question",
-    columns=(("question",), ("video_id",), ("answer",)),
+    columns=(("question",), ("video_id", "clip_name", "videoid", FILE_COLUMN), ("answer",)),
     example='{"question": "what runs?", "video_id": "v7", "answer": "dog", "answer_type": "what"}',
     parse=_question_row,
+    optional=("answer_type",),
 )

@@ -38,10 +38,9 @@ from src.tools.drawing import (
     VideoStrips,
     draw_bar,
     draw_strip,
-    load_font,
-    shortened,
     strip_width,
 )
+from src.tools.lettering import draw_text, note_undrawable, shortened
 from src.tools.results import (
     add_result_flags,
     chosen_results,
@@ -72,6 +71,11 @@ class ShownQuestion:
     answer: str
     answer_type: str
     best: tuple[tuple[str, float], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """All that is written of it."""
+        return [self.video_id, self.question, self.answer, *(text for text, _ in self.best)]
 
     @property
     def is_right(self) -> bool:
@@ -109,6 +113,7 @@ def make_answer_sheet(flags: argparse.Namespace) -> Image.Image:
     results = chosen_results(flags, name="results_all.json")
     videos = flags.videos or recorded_path(results, "videos", flag="--videos")
     chosen = choose_questions(read_answers(results), num_questions=flags.num_questions)
+    note_undrawable(text for one in chosen for text in one.texts)
     read_strip = VideoStrips(videos, num_frames=flags.num_frames)
     return draw_sheet(chosen, read_strip, num_frames=flags.num_frames)
 
@@ -190,20 +195,18 @@ def draw_sheet(
 
 
 def _draw_title(draw: ImageDraw.ImageDraw, answer: ShownQuestion, *, top: int, room: float) -> None:
-    font = load_font(TITLE_SIZE)
-    title = shortened(answer.question, draw=draw, font=font, room=room)
-    draw.text((MARGIN, top + TITLE_HEIGHT / 2), title, fill=INK, font=font, anchor="lm")
+    title = shortened(answer.question, size=TITLE_SIZE, room=room)
+    draw_text(draw, (MARGIN, top + TITLE_HEIGHT / 2), title, size=TITLE_SIZE, fill=INK)
 
 
 def _draw_right_answer(
     draw: ImageDraw.ImageDraw, answer: ShownQuestion, *, middle: float, width: int
 ) -> None:
-    font = load_font(LABEL_SIZE)
-    room = width / 2 - TEXT_GAP
-    text = shortened(f"right answer: {answer.answer}", draw=draw, font=font, room=room)
-    draw.text((MARGIN, middle), text, fill=CORRECT, font=font, anchor="lm")
-    text = shortened(answer.video_id, draw=draw, font=font, room=room)
-    draw.text((MARGIN + width, middle), text, fill=PALE, font=font, anchor="rm")
+    size, room = LABEL_SIZE, width / 2 - TEXT_GAP
+    text = shortened(f"right answer: {answer.answer}", size=size, room=room)
+    draw_text(draw, (MARGIN, middle), text, size=size, fill=CORRECT)
+    text = shortened(answer.video_id, size=size, room=room)
+    draw_text(draw, (MARGIN + width, middle), text, size=size, fill=PALE, from_right=True)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,9 @@ from src.tools.drawing import (
     StripReader,
     VideoStrips,
     draw_strip,
-    load_font,
-    shortened,
     strip_width,
 )
+from src.tools.lettering import draw_text, note_undrawable, shortened, text_width
 from src.tools.results import (
     add_result_flags,
     chosen_results,
@@ -71,6 +70,11 @@ class Answer:
     caption: str
     hits: list[Hit]
     correct_place: int | None
+
+    @property
+    def video_ids(self) -> list[str]:
+        """Ids of the hits."""
+        return [hit.video_id for hit in self.hits]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,8 +111,10 @@ def make_contact_sheet(flags: argparse.Namespace) -> Image.Image:
     answers = read_answers(results, rows=read_captions(txt), top_k=flags.top_k)
     count = min(flags.num_queries, len(answers))
     chosen = np.linspace(0, len(answers) - 1, count).round().astype(int)
+    shown = [answers[index] for index in chosen]
+    note_undrawable(text for answer in shown for text in (answer.caption, *answer.video_ids))
     return draw_sheet(
-        [answers[index] for index in chosen],
+        shown,
         VideoStrips(videos, num_frames=flags.num_frames),
         top_k=flags.top_k,
         num_frames=flags.num_frames,
@@ -184,19 +190,18 @@ def draw_sheet(
 
 
 def _draw_title(sheet: Image.Image, answer: Answer, *, top: int) -> None:
-    draw, font = ImageDraw.Draw(sheet), load_font(TITLE_SIZE)
+    draw = ImageDraw.Draw(sheet)
     note = "own clip not scored"
     if answer.correct_place is not None:
         note = f"own clip found at rank {answer.correct_place}"
-    note_font = load_font(LABEL_SIZE)
-    note_width = draw.textlength(note, font=note_font)
+    note_width = text_width(note, size=LABEL_SIZE)
     room = sheet.width - 2 * MARGIN - note_width - STRIP_GAP
     quoted = f"“{answer.caption}”"
-    title = shortened(quoted, draw=draw, font=font, room=room, end="…”")
-    draw.text((MARGIN, top + TITLE_HEIGHT / 2), title, fill=INK, font=font, anchor="lm")
+    title = shortened(quoted, size=TITLE_SIZE, room=room, end="…”")
+    draw_text(draw, (MARGIN, top + TITLE_HEIGHT / 2), title, size=TITLE_SIZE, fill=INK)
     right = (sheet.width - MARGIN, top + TITLE_HEIGHT / 2)
     color = CORRECT if answer.correct_place == 1 else PALE
-    draw.text(right, note, fill=color, font=note_font, anchor="rm")
+    draw_text(draw, right, note, size=LABEL_SIZE, fill=color, from_right=True)
 
 
 def _draw_hit(
@@ -206,13 +211,13 @@ def _draw_hit(
     outline = CORRECT if hit.is_correct else WRONG
     draw_strip(sheet, strip, left=left, top=top, outline=outline)
     middle = top + TILE + 2 * FRAME_WIDTH + LABEL_HEIGHT / 2
-    font = load_font(LABEL_SIZE)
+    size = LABEL_SIZE
     scores = f"match {hit.score:.2f}   similarity {hit.similarity:.1f}"
-    draw.text((left + width, middle), scores, fill=PALE, font=font, anchor="rm")
-    room = width - draw.textlength(scores, font=font) - LABEL_GAP
-    label = shortened(f"{place}.  {hit.video_id}", draw=draw, font=font, room=room)
+    draw_text(draw, (left + width, middle), scores, size=size, fill=PALE, from_right=True)
+    room = width - text_width(scores, size=size) - LABEL_GAP
+    label = shortened(f"{place}.  {hit.video_id}", size=size, room=room)
     color = CORRECT if hit.is_correct else PALE
-    draw.text((left, middle), label, fill=color, font=font, anchor="lm")
+    draw_text(draw, (left, middle), label, size=size, fill=color)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def convert(flags: argparse.Namespace) -> None:
 
 
 def _conversion(sources: Sources, flags: argparse.Namespace) -> Conversion:
-    from src.tools.converting.questions import convert_msrvtt_qa, convert_msvd_qa  # loads torch
+    from src.tools.converting.lists import convert_lists  # loads torch
+    from src.tools.converting.questions import convert_msrvtt_qa, convert_msvd_qa
 
     match flags.name:
         case "msrvtt":
@@ -53,6 +54,10 @@ def _conversion(sources: Sources, flags: argparse.Namespace) -> Conversion:
             return convert_msvd(sources, ids=flags.ids)
         case "msvd_qa":
             return convert_msvd_qa(sources, num_answers=flags.num_answers, ids=flags.ids)
+        case "lists":
+            return convert_lists(
+                sources, split=flags.split, text_key=flags.text_key, video_key=flags.video_key
+            )
         case "didemo":
             return convert_didemo(sources, order=flags.order)
         case _:
@@ -95,9 +100,15 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument(
             "--order", choices=ORDERS, default="file", help="of descriptions (default: file)"
         )
-    own = dataset("webdataset", "shards, or folders of them", "captions in tar shards")
-    own.add_argument(
-        "--split", default="train", metavar="NAME", help="write NAME.jsonl (default: train)"
+    webdataset = dataset("webdataset", "shards, or folders of them", "captions in tar shards")
+    lists = dataset("lists", _files("JSON"), "any other JSON of captions or questions")
+    for own in (webdataset, lists):
+        own.add_argument(
+            "--split", default="train", metavar="NAME", help="write NAME.jsonl (default: train)"
+        )
+    lists.add_argument("--text_key", metavar="KEY", help="of captions, else as training reads them")
+    lists.add_argument(
+        "--video_key", metavar="KEY", help="of videos' ids or files, else as training reads them"
     )
     return parser
 

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from src.datasets.decoding import VideoReadError, make_decoder
 from src.datasets.sampling import frame_indices
 from src.errors import InputError
 from src.tools.command import open_videos_of_flag
+from src.tools.lettering import draw_text, shortened
 
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 StripReader = Callable[[str], list[Image.Image]]
 """Video id -> square pictures of side ``TILE``."""
 
@@ -105,27 +105,12 @@ def draw_bar(
     ink: tuple[int, int, int],
 ) -> None:
     """Draw a name, a bar as long as it is probable, and the number: ``PANEL_WIDTH`` in all."""
-    font, middle = load_font(LABEL_SIZE), top + BAR_HEIGHT / 2
-    name = shortened(name, draw=draw, font=font, room=NAME_WIDTH - TEXT_GAP)
-    draw.text((left + NAME_WIDTH - TEXT_GAP, middle), name, fill=ink, font=font, anchor="rm")
+    middle, size = top + BAR_HEIGHT / 2, LABEL_SIZE
+    name = shortened(name, size=size, room=NAME_WIDTH - TEXT_GAP)
+    place = (left + NAME_WIDTH - TEXT_GAP, middle)
+    draw_text(draw, place, name, size=size, fill=ink, from_right=True)
     start = left + NAME_WIDTH
     end = start + int(np.clip(probability, 0.0, 1.0) * (BAR_WIDTH - 1))
     draw.rectangle((start, top, end, top + BAR_HEIGHT - 1), fill=color)
-    number = (left + PANEL_WIDTH, middle)
-    draw.text(number, f"{probability:.2f}", fill=ink, font=font, anchor="rm")
-
-
-def shortened(
-    text: str, *, draw: ImageDraw.ImageDraw, font: Font, room: float, end: str = "…"
-) -> str:
-    """Cut the text to the room there is, ``end`` marking the cut."""
-    if draw.textlength(text, font=font) <= room:
-        return text
-    while text and draw.textlength(text + end, font=font) > room:
-        text = text[:-1]
-    return text.rstrip() + end
-
-
-def load_font(size: int) -> Font:
-    """The font of all texts."""
-    return ImageFont.load_default(size)
+    place = (left + PANEL_WIDTH, middle)
+    draw_text(draw, place, f"{probability:.2f}", size=size, fill=ink, from_right=True)

@@ -10,7 +10,7 @@ from html import escape
 from PIL import Image
 
 from src.tools.command import counted
-from src.tools.html_page import html_page
+from src.tools.html_page import html_page, isolated
 from src.tools.shown_clips import Guess, ShownClip, erased_frames, outlined_frames
 
 STORED_SIDE = 210  # pixels; shown smaller, so that it is sharp on dense screens
@@ -105,8 +105,8 @@ def _card(clip: ShownClip, *, threshold: float) -> str:
     mark = f'<div class="mark" style="left: {_percent(threshold)}"></div>'
     return f"""<article>
 <header>
-<h2>“{escape(clip.caption)}”</h2>
-<span><span class="pale">{escape(clip.video_id)}</span> {_chip(clip, threshold=threshold)}</span>
+<h2>{isolated(f"“{clip.caption}”")}</h2>
+<span><span class="pale">{isolated(clip.video_id)}</span> {_chip(clip, threshold=threshold)}</span>
 </header>
 <div class="columns">
 <div>

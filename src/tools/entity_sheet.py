@@ -20,10 +20,9 @@ from src.tools.drawing import (
     TILE_GAP,
     TITLE_SIZE,
     draw_bar,
-    load_font,
     paste_frames,
-    shortened,
 )
+from src.tools.lettering import draw_text, note_undrawable, shortened, text_width
 from src.tools.shown_clips import (
     NUM_GUESSES,
     Guess,
@@ -59,6 +58,7 @@ def draw_sheet(clips: Sequence[ShownClip], *, threshold: float) -> Image.Image:
         clips: with their guesses.
         threshold: of the best entity's probability, for a clip to count.
     """
+    note_undrawable(text for clip in clips for text in clip.texts)
     num_frames = max(len(clip.frames) for clip in clips)
     frames_width = max(num_frames * (FRAME_SIDE + TILE_GAP) - TILE_GAP, MIN_FRAMES_WIDTH)
     panel = MARGIN + frames_width + PANEL_GAP
@@ -88,23 +88,23 @@ def _draw_title(
     draw: ImageDraw.ImageDraw, clip: ShownClip, *, top: int, width: int, threshold: float
 ) -> None:
     middle = top + TITLE_HEIGHT / 2
-    note_font, font = load_font(LABEL_SIZE), load_font(TITLE_SIZE)
     note, ink = f"below {threshold:g}: no entity loss", PALE
     if clip.is_confident:
         note, ink = "prompter confident", CORRECT
-    draw.text((width - MARGIN, middle), note, fill=ink, font=note_font, anchor="rm")
-    room = width - 2 * MARGIN - draw.textlength(note, font=note_font) - PANEL_GAP
-    name = shortened(clip.video_id, draw=draw, font=note_font, room=ID_SHARE * room)
-    room -= draw.textlength(name, font=note_font) + TEXT_GAP
-    title = shortened(f"“{clip.caption}”", draw=draw, font=font, room=room, end="…”")
-    draw.text((MARGIN, middle), title, fill=INK, font=font, anchor="lm")
-    left = MARGIN + draw.textlength(title, font=font) + TEXT_GAP
-    draw.text((left, middle), name, fill=PALE, font=note_font, anchor="lm")
+    right = (width - MARGIN, middle)
+    draw_text(draw, right, note, size=LABEL_SIZE, fill=ink, from_right=True)
+    room = width - 2 * MARGIN - text_width(note, size=LABEL_SIZE) - PANEL_GAP
+    name = shortened(clip.video_id, size=LABEL_SIZE, room=ID_SHARE * room)
+    room -= text_width(name, size=LABEL_SIZE) + TEXT_GAP
+    title = shortened(f"“{clip.caption}”", size=TITLE_SIZE, room=room, end="…”")
+    draw_text(draw, (MARGIN, middle), title, size=TITLE_SIZE, fill=INK)
+    left = MARGIN + text_width(title, size=TITLE_SIZE) + TEXT_GAP
+    draw_text(draw, (left, middle), name, size=LABEL_SIZE, fill=PALE)
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, text: str, *, left: int, top: int) -> None:
     middle = (left, top + LABEL_HEIGHT / 2)
-    draw.text(middle, text, fill=PALE, font=load_font(LABEL_SIZE), anchor="lm")
+    draw_text(draw, middle, text, size=LABEL_SIZE, fill=PALE)
 
 
 def _draw_guesses(

@@ -5,6 +5,11 @@ from __future__ import annotations
 from html import escape
 
 
+def isolated(text: str) -> str:
+    """Return text of any language as HTML, so that its direction stays its own."""
+    return f'<bdi lang="">{escape(text)}</bdi>'
+
+
 def html_page(main: str, *, title: str, style: str, script: str = "") -> str:
     """A page as HTML.
 

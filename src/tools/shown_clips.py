@@ -49,6 +49,12 @@ class ShownClip:
         """Whether the model's first guess is the prompter's."""
         return self.model[0].entity == self.prompter[0].entity
 
+    @property
+    def texts(self) -> list[str]:
+        """All that is written of it."""
+        guesses = (*self.prompter, *self.model)
+        return [self.video_id, self.caption, *(guess.entity for guess in guesses)]
+
     def mentions(self, entity: str) -> bool:
         """Whether the caption has this word."""
         return entity.lower() in tokens_of(self.caption)

@@ -41,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     given = parser.add_mutually_exclusive_group(required=True)
     of_texts: dict[str, Any] = {"type": path_flag, "metavar": "FILE"}
-    given.add_argument("--captions", help="captions, .csv or .jsonl", **of_texts)
-    given.add_argument("--questions", help="questions, .csv or .jsonl", **of_texts)
+    given.add_argument("--captions", help="as training reads them", **of_texts)
+    given.add_argument("--questions", help="questions, likewise", **of_texts)
     parser.add_argument(
         "--output", type=path_flag, required=True, metavar="DIR", help="for the sets"
     )

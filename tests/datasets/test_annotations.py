@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.datasets.annotations import (
-    _CAPTIONS,
+    CAPTIONS,
     CaptionRow,
     parsed_rows,
     read_captions,
@@ -48,10 +48,22 @@ def test_jsonl_rows_may_have_spaces_around(tmp_path: Path) -> None:
 def test_one_parsed_row_after_another(tmp_path: Path) -> None:
     """A file is not read to its end before the first row is there."""
     path = _write(tmp_path / "a.jsonl", '{"text": "x", "video_id": "v"}\nno row\n')
-    rows = parsed_rows(path, _CAPTIONS)
+    rows = parsed_rows(path, CAPTIONS)
     assert next(rows) == CaptionRow("x", "v")
     with pytest.raises(InputError, match=r"a\.jsonl:2: not JSON"):
         next(rows)
+
+
+def test_rows_after_a_wrong_one_can_be_read_too(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "a.jsonl",
+        '{"text": "x", "video_id": "v"}\nno row\n\n{"text": ["y", "z"], "video_id": "w"}\n'
+        '{"text": [], "video_id": "w"}\n',
+    )
+    errors: list[RowError] = []
+    rows = list(parsed_rows(path, CAPTIONS, refuse=errors.append))
+    assert rows == [CaptionRow("x", "v"), CaptionRow("y", "w"), CaptionRow("z", "w")]
+    assert [error.number for error in errors] == [2, 5]
 
 
 @pytest.mark.parametrize("video_column", ["clip_name", "video_id"])
@@ -94,31 +106,38 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             ["a.jsonl:1: not JSON (Extra data at column 36)"],
         ),
         ("a.jsonl", "nothing\n", ["a.jsonl:1: not JSON (Expecting value at column 1)"]),
-        ("a.jsonl", '{"caption": "x"}\n', ["a.jsonl:1", "'clip_name' (or video_id) is missing"]),
+        (
+            "a.jsonl",
+            '{"caption": "x"}\n',
+            ["a.jsonl:1", "'clip_name' (or video_id or videoid or video) is missing"],
+        ),
         ("a.jsonl", '{"caption": 3, "clip_name": "v"}\n', ["a.jsonl:1", "'caption'", "int", "3"]),
         ("a.jsonl", '{"caption": "x", "clip_name": " "}\n', ["a.jsonl:1", "'clip_name' is empty"]),
         ("a.jsonl", '["x", "v"]\n', ["a.jsonl:1", "object", "list"]),
         ("a.jsonl", "\n\n", ["a.jsonl", "no caption"]),
         ("a.csv", "", ["a.csv: no caption in this file, which is empty"]),
-        ("a.csv", "\n\n", ["a.csv:1", "no column 'caption' in the header []"]),
+        ("a.csv", "\n\n", ["a.csv: no caption in this file"]),
         ("a.jsonl", "", ["a.jsonl: no caption in this file, which is empty"]),
         (
             "a.jsonl",
             '{"caption": "a \\ud83d", "clip_name": "v"}',
-            ["a.jsonl:1: field 'caption' holds half a character (a lone surrogate)"],
+            ["a.jsonl:1: not JSON (half a character (a lone surrogate) after"],
         ),
         ("a.csv", "title,clip_name\nx,v\n", ["a.csv:1", "'caption'", "title"]),
         (
             "a.jsonl",
             '{"title": "x"}\n',
-            ["fields 'caption' (or text) and 'clip_name' (or video_id) are missing (fields found"],
+            [
+                "fields 'caption' (or text or name) and 'clip_name' (or video_id or videoid or "
+                "video) are missing (fields found: ['title']); rename 'title' to 'caption' if"
+            ],
         ),
         (
             "a.csv",
-            "caption,video\nx,v\n",
+            "caption,file\nx,v\n",
             [
                 "a.csv:1: no column 'clip_name'",
-                "among them caption (or text), clip_name (or video_id)",
+                "among them caption (or text or name), clip_name (or video_id or videoid or video)",
             ],
         ),
         ("a.csv", "caption,video_id\nx, \n", ["a.csv:2", "'video_id' is empty"]),
@@ -158,7 +177,7 @@ def test_annotations_of_pretraining_are_captions_too(tmp_path: Path, name: str, 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.jsonl: annotation file not found"):
+    with pytest.raises(InputError, match=r"absent\.jsonl: there is no such file"):
         read_captions(tmp_path / "absent.jsonl")
 
 

@@ -135,4 +135,4 @@ def test_ranges_without_bounds_are_refused(
     ]:
         path = _written(tmp_path / "a.pkl", _imitated_frame(imitate, names, places))
         with pytest.raises(InputError, match=told):
-            read_pickled_table(path, {"text"})
+            read_pickled_table(path, lambda _: {"text": "text"})

@@ -230,7 +230,7 @@ def test_archives_and_compressed_files(merged: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("other.json", "{}", "needs train_val_videodatainfo.json (or MSRVTT_data.json), but "),
+        ("other.json", "{}", "needs train_val_videodatainfo.json (or MSRVTT_data.json), or msrvtt"),
         ("MSRVTT_data.json", "{", "MSRVTT_data.json: not JSON"),
         ("MSRVTT_data.json", "[1, 2]", 'an object with the lists "videos" and "sentences" is'),
         ("MSRVTT_data.json", '{"videos": []}', "MSRVTT_data.json: no 'sentences' (found: ['vid"),

@@ -200,7 +200,7 @@ def test_zero_takes_as_many_as_there_are(
         ),
         (
             {"train_datasets": [{**SET, "ann": "none.jsonl"}]},
-            "none.jsonl: annotation file not found",
+            "none.jsonl: there is no such file",
         ),
         (
             {"train_datasets": [{**SET, "ann": "a.csv", "media": "images"}]},

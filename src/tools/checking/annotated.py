@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from src.datasets.annotations import read_captions
-from src.datasets.captioned import Media, read_captioned
-from src.datasets.questions import read_questions
+from src.datasets.annotations import CAPTIONS, CaptionRow, parsed_rows, records_of
+from src.datasets.captioned import IMAGES, VIDEOS
+from src.datasets.questions import QUESTIONS, QuestionRow
+from src.datasets.records import RowError, RowKind
 from src.errors import InputError
 from src.tools.checking.findings import Finding, Findings
-from src.tools.checking.rows_left import BadRow, read_rows_left
 from src.tools.checking.sources import CheckedSet, Rows
+
+MAX_BAD_ROWS = 2000  # of a file that are listed; others are counted
+
+_KINDS: dict[Rows, RowKind[Any]] = {
+    "questions": QUESTIONS,
+    "captioned images": IMAGES,
+    "captioned videos": VIDEOS,
+    "captions": CAPTIONS,
+}
 
 
 class AnnotatedText(NamedTuple):
@@ -44,80 +51,52 @@ class ReadSet:
 
 def read_set(source: CheckedSet, findings: Findings) -> ReadSet:
     """Read all rows of a set; what is wrong with the others becomes findings."""
-    reader = _Reader(source.rows)
+    texts: list[AnnotatedText] = []
+    num_broken = num_left_out = 0
+
+    def note(row: RowError) -> None:
+        nonlocal num_broken
+        num_broken += 1
+        if num_broken <= MAX_BAD_ROWS:
+            kind = "empty_text" if row.is_empty else "broken_row"
+            findings.add([Finding(kind, f"{row.place}{row.number}", row.told, str(source))])
+
     try:
-        left = read_rows_left(source.annotations, reader.read)
-    except (InputError, OSError) as error:
+        for row in parsed_rows(source.annotations, _KINDS[source.rows], refuse=note):
+            if row is None:
+                num_left_out += 1
+            else:
+                texts += _texts_of(row)
+    except InputError as error:
         message = str(error)
         told = message.removeprefix(f"{source.annotations}:")
         if told != message:  # the finding names the file; then comes a line, or a space
             told = told.strip() if told.startswith(" ") else f"line {told}"
-        findings.add([_unreadable(source, told)])
-        return ReadSet(source, [], 0, 0)
-    if not left.good and not left.bad:
-        findings.add([_unreadable(source, "there is no row in this file")])
-    findings.add(_finding(row, source) for row in left.bad)
-    if left.num_unseen:
-        told = f"{left.num_unseen:,} rows after {len(left.bad):,} broken ones were not looked at"
+        name = str(source.annotations)
+        findings.add([Finding("unreadable_annotations", name, told, str(source))])
+    if num_broken > MAX_BAD_ROWS:
+        told = f"{num_broken - MAX_BAD_ROWS:,} further rows are broken"
         findings.add([Finding("broken_row", str(source.annotations), told, str(source))])
-    return ReadSet(source, left.good, len(left.bad) + left.num_unseen, reader.num_left_out)
+    return ReadSet(source, texts, num_broken, num_left_out)
 
 
-def _unreadable(source: CheckedSet, told: str) -> Finding:
-    return Finding("unreadable_annotations", str(source.annotations), told, str(source))
-
-
-def _finding(row: BadRow, source: CheckedSet) -> Finding:
-    kind = "empty_text" if row.is_empty else "broken_row"
-    return Finding(kind, row.place, row.reason, str(source))
-
-
-class _Reader:
-    """Reads files with one kind of rows."""
-
-    def __init__(self, rows: Rows) -> None:
-        readers: dict[Rows, Callable[[Path], list[AnnotatedText]]] = {
-            "captions": self._captions,
-            "questions": self._questions,
-            "captioned videos": lambda path: self._captioned(path, "video"),
-            "captioned images": lambda path: self._captioned(path, "image"),
-        }
-        self.read = readers[rows]
-        self.num_left_out = 0
-
-    def _captions(self, path: Path) -> list[AnnotatedText]:
-        return [AnnotatedText(row.video_id, row.caption) for row in read_captions(path)]
-
-    def _questions(self, path: Path) -> list[AnnotatedText]:
-        return [
-            AnnotatedText(row.video_id, row.question, row.answer) for row in read_questions(path)
-        ]
-
-    def _captioned(self, path: Path, media: Media) -> list[AnnotatedText]:
-        table = read_captioned(path, media)
-        self.num_left_out += table.num_left_out
-        return [
-            AnnotatedText(item.video_id, caption)
-            for item in table.items
-            for caption in item.captions
-        ]
+def _texts_of(row: Any) -> list[AnnotatedText]:
+    if isinstance(row, CaptionRow):
+        return [AnnotatedText(row.video_id, row.caption)]
+    if isinstance(row, QuestionRow):
+        return [AnnotatedText(row.video_id, row.question, row.answer)]
+    return [AnnotatedText(row.video_id, caption) for caption in row.captions]
 
 
 def guess_rows(path: Path) -> Rows:
-    """What a file holds, as its ending and the names in its first row tell."""
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return "captioned images"
-    names: set[str] = set()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if suffix == ".csv":
-                names = set(next(csv.reader(file), []))
-            elif suffix == ".jsonl":
-                first = json.loads(next((line for line in file if line.strip()), "{}"))
-                names = set(first) if isinstance(first, dict) else set()
-    except (OSError, ValueError, csv.Error):
-        pass  # what is wrong is told when the file is read
-    if "question" in names:
-        return "questions"
-    return "captioned images" if "image" in names else "captioned videos"
+    """What a file holds, as the names in its first row tell."""
+    guesses: tuple[Rows, ...] = ("questions", "captioned images")
+    for rows in guesses:
+        kind = _KINDS[rows]
+        try:
+            first = next(records_of(path, kind), None)
+        except InputError:
+            continue  # what is wrong is told when the file is read
+        if first is not None and kind.columns[0][0] in first.values:
+            return rows
+    return "captioned videos"

@@ -11,7 +11,7 @@ from src.tools.checking.judging import size_told
 from src.tools.checking.report import Checked, Histogram, histograms, sets_told
 from src.tools.checking.style import STYLE
 from src.tools.command import counted
-from src.tools.html_page import html_page
+from src.tools.html_page import html_page, isolated
 
 NUM_LISTED = 100  # findings of a kind that the page shows
 NUM_OPEN = 20  # problems of a kind, at most, that are shown without a click
@@ -177,8 +177,8 @@ def _lists(checked: Checked) -> str:
 
 def _list(name: str, kind: Kind, found: Sequence[Finding]) -> str:
     rows = "\n".join(
-        f'<tr><td class="path">{_breakable(_short(one.subject))}</td>'
-        f"<td>{escape(one.told)}</td>"
+        f'<tr><td class="path"><bdi lang="">{_breakable(_short(one.subject))}</bdi></td>'
+        f"<td>{isolated(one.told)}</td>"
         f'<td class="pale">{escape(one.where)}</td></tr>'
         for one in found[:NUM_LISTED]
     )

@@ -81,7 +81,7 @@ def _difference(name: str, noun: str, count: int, expected: int, published: Publ
 
 def count_videos(rows: Iterable[Row]) -> int:
     """How many different videos rows are about."""
-    return len({row.get("clip_name") or row["video_id"] for row in rows})
+    return len({row.get("clip_name") or row.get("image") or row["video_id"] for row in rows})
 
 
 def finish(

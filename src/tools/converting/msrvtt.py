@@ -58,7 +58,8 @@ def convert_msrvtt(sources: Sources, *, split: str, num_val: int | None = None) 
 
     Args:
         sources: the publishers' JSON files, or all in one as ``MSRVTT_data.json``; for all splits
-            but ``full`` also the test pairs; the lists of training videos are read if there.
+            but ``full`` also the test pairs; the lists of training videos are read if there. Or
+            two lists, as hubs have them: ``msrvtt_train_9k.json`` and ``msrvtt_test_1k.json``.
         split: one of `SPLITS`.
         num_val: videos with one caption each for ``val.jsonl``: of ``7k`` drawn from the test
             videos that are not tested on (1,000 where ``None``), of ``9k`` taken out of training
@@ -69,8 +70,11 @@ def convert_msrvtt(sources: Sources, *, split: str, num_val: int | None = None) 
         if num_val is not None:
             raise InputError("--num_val: the full split has a validation split of its own")
         return _full(_read(sources, needs_test=True))
-    annotations = _read(sources, needs_test=split == "9k")
-    return _tested_on_pairs(sources, annotations, split=split, num_val=num_val)
+    copies = _find_copies(sources, split=split)
+    annotations, train, test = (
+        _read_copies(*copies) if copies else _read_published(sources, split=split)
+    )
+    return _tested_on_pairs(annotations, train, test, split=split, num_val=num_val)
 
 
 def _full(annotations: _Annotations) -> Conversion:
@@ -83,18 +87,57 @@ def _full(annotations: _Annotations) -> Conversion:
     return Conversion("caption", dict(rows), published)
 
 
-def _tested_on_pairs(
-    sources: Sources, annotations: _Annotations, *, split: str, num_val: int | None
-) -> Conversion:
+def _find_copies(sources: Sources, *, split: str) -> tuple[SourceFile, SourceFile] | None:
+    """The lists for training and testing that hubs and later projects have, if there are no others.
+
+    They are called ``msrvtt_train_9k.json`` or alike, and have one entry for each video.
+    """
+    if any(sources.find(name) for name in (MERGED, *OFFICIAL)):
+        return None
+    lists = [file for file in sources.files if file.name.lower().endswith(".json")]
+    train, test = (
+        [file for file in lists if part in file.name.lower() and mark in file.name.lower()]
+        for part, mark in (("train", split), ("test", "1k"))
+    )
+    return (train[0], test[0]) if len(train) == len(test) == 1 else None
+
+
+def _read_copies(train: SourceFile, test: SourceFile) -> tuple[_Annotations, list[str], list[Row]]:
+    from src.tools.converting.lists import caption_rows  # loads torch
+
+    captions: dict[str, list[str]] = {}
+    for row in caption_rows(train):
+        captions.setdefault(row["clip_name"], []).append(row["caption"])
+    pairs = caption_rows(test)
+    if shared := captions.keys() & {row["clip_name"] for row in pairs}:
+        raise InputError(f"{test.where}: {min(shared)!r} is also in {train.where}")
+    return _Annotations(dict.fromkeys(captions, "train"), captions), list(captions), pairs
+
+
+def _read_published(
+    sources: Sources, *, split: str
+) -> tuple[_Annotations, list[str], list[Row]]:
+    annotations = _read(sources, needs_test=split == "9k")
     pairs = sources.need(TEST_PAIRS, of=f"MSR-VTT {split}")
     test = _read_pairs(pairs)
     tested = {row["clip_name"] for row in test}
     train = _training_videos(sources, annotations, split=split, tested=tested)
     if split == "9k" and (unknown := tested - annotations.split_of.keys()):
         raise InputError(f"{pairs.where}: {min(unknown)!r} is not in the JSON files")
+    return annotations, train, test
+
+
+def _tested_on_pairs(
+    annotations: _Annotations,
+    train: list[str],
+    test: list[Row],
+    *,
+    split: str,
+    num_val: int | None,
+) -> Conversion:
     pool, default = train, 0
     if split == "7k":
-        used = tested | set(train)
+        used = {row["clip_name"] for row in test}.union(train)
         pool = [video_id for video_id in annotations.split_of if video_id not in used]
         default = min(NUM_VAL_OF_7K, len(pool))
     val = _draw(pool, default if num_val is None else num_val, annotations=annotations)
@@ -173,7 +216,11 @@ def _read(sources: Sources, *, needs_test: bool) -> _Annotations:
         asked = OFFICIAL if needs_test else OFFICIAL[:1]
         found = [sources.find(name) for name in OFFICIAL]
         if missing := [name for name, file in zip(asked, found, strict=False) if file is None]:
-            sources.refuse(f"{' and '.join(missing)} (or {MERGED})", of="MSR-VTT")
+            sources.refuse(
+                f"{' and '.join(missing)} (or {MERGED}), or msrvtt_train_9k.json and "
+                "msrvtt_test_1k.json",
+                of="MSR-VTT",
+            )
         files = [file for file in found if file]
     split_of: dict[str, str] = {}
     captions: dict[str, list[str]] = {}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
+from src.datasets.tables import limited_memory
 from src.errors import InputError
 from src.tools.command import counted
 from src.tools.converting.conversion import Conversion, Published, Row
@@ -193,7 +194,9 @@ class _PlainUnpickler(pickle.Unpickler):
 def _read_pickle(file: SourceFile) -> Captions:
     expected = "a pickled dict of clips with lists of words"
     try:
-        content = _PlainUnpickler(io.BytesIO(file.data()), encoding="utf-8").load()
+        data = file.data()
+        with limited_memory(file.where, size=len(data)):
+            content = _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
     except _DAMAGES as error:
         raise InputError(f"{file.where}: {expected} is expected ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(own, list) for own in content.values()):

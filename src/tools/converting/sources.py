@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +18,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from src.errors import InputError
+from src.file_kinds import HEAD_BYTES, why_not_text
+from src.user_files import (
+    MAX_FILE_BYTES,
+    JsonError,
+    parse_json,
+    reason_of,
+    shown,
+    why_unreadable,
+)
 
-SUFFIXES = (".json", ".csv", ".txt", ".pkl")
+SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".pkl")
 """What annotations are published as; other files of a folder are not looked at."""
 PACKED = ".gz"
 _NUM_NAMED = 8  # files found that a message names
@@ -42,8 +51,11 @@ class SourceFile:
         Raises:
             InputError: it cannot be read, or is not UTF-8.
         """
+        data = self.data()
+        if reason := why_not_text(data[:HEAD_BYTES]):
+            raise InputError(f"{self.where}: {reason}")
         try:
-            return self.data().decode("utf-8-sig")
+            return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{self.where}: not UTF-8 text ({error}); convert the file to UTF-8"
@@ -56,15 +68,18 @@ class SourceFile:
             InputError: it cannot be read.
         """
         try:
-            return self.read()
+            data = self.read()
+            if len(data) <= MAX_FILE_BYTES:
+                return data
         except RuntimeError as error:  # an archive with a password, or packed in a rare way
             raise InputError(
                 f"{self.where}: cannot be unpacked ({error}); unpack it and name the folder"
             ) from error
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{self.where}: cannot be read ({error}); get the file anew"
+                f"{self.where}: cannot be read ({reason_of(error)}); get the file anew"
             ) from error
+        raise InputError(f"{self.where}: more than the {MAX_FILE_BYTES:,} bytes that are read")
 
     def json(self, kind: type, *, expected: str) -> Any:
         """The file's JSON, which must be of a kind: ``list`` or ``dict``.
@@ -77,11 +92,12 @@ class SourceFile:
             InputError: it is something else.
         """
         try:
-            value = json.loads(self.text())
-        except json.JSONDecodeError as error:
+            value = parse_json(self.text())
+        except JsonError as error:
+            place = f" at line {error.line}, column {error.column}" if error.line else ""
             raise InputError(
-                f"{self.where}: not JSON ({error.msg} at line {error.lineno}, column "
-                f"{error.colno}); {expected} is expected. Is the download complete?"
+                f"{self.where}: not JSON ({error.reason}{place}); {expected} is expected. Is the "
+                "download complete?"
             ) from error
         if not isinstance(value, kind):
             raise InputError(
@@ -170,26 +186,33 @@ def field(entry: Any, key: str, kind: type | tuple[type, ...], *, where: str) ->
         InputError: there is none, or one of another kind.
     """
     if not isinstance(entry, dict):
-        raise InputError(f"{where}: an object is expected, not {type(entry).__name__} ({entry!r})")
+        told = f"not {type(entry).__name__} ({shown(entry)})"
+        raise InputError(f"{where}: an object is expected, {told}")
     if key not in entry:
         raise InputError(f"{where}: no {key!r} (found: {sorted(map(str, entry))})")
     value = entry[key]
     if not isinstance(value, kind):
-        raise InputError(f"{where}: {key!r} is {value!r}, of type {type(value).__name__}")
+        raise InputError(f"{where}: {key!r} is {shown(value)}, of type {type(value).__name__}")
     return value
 
 
 def _files_in(path: Path) -> Iterator[SourceFile]:
     if path.is_dir():
-        for member in sorted(path.rglob("*")):
+        walk = os.walk(path, onerror=_refuse_folder)
+        for member in sorted(Path(folder, name) for folder, _, names in walk for name in names):
             if _is_wanted(member.relative_to(path).parts) and member.is_file():
-                yield _source_file(str(member), member.name, member.read_bytes)
-    elif not path.is_file():
-        raise InputError(f"--source: {path}: no such file or folder")
+                yield _source_file(str(member), member.name, partial(_read_bounded, member))
+    elif reason := why_unreadable(path):
+        told = reason if path.exists() else "no such file or folder"
+        raise InputError(f"--source: {path}: {told}")
     elif path.suffix.lower() == ".zip":
         yield from _files_in_archive(path)
     else:
-        yield _source_file(str(path), path.name, path.read_bytes)
+        yield _source_file(str(path), path.name, partial(_read_bounded, path))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(f"--source: {error.filename}: cannot be read: {reason_of(error)}") from error
 
 
 def _files_in_archive(path: Path) -> Iterator[SourceFile]:
@@ -217,9 +240,15 @@ def _source_file(where: str, name: str, read: Callable[[], bytes]) -> SourceFile
 
 
 def _unpacked(read: Callable[[], bytes]) -> bytes:
-    return gzip.decompress(read())
+    with gzip.open(io.BytesIO(read())) as file:
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+def _read_bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _read_member(path: Path, member: str) -> bytes:
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(member)
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        return file.read(MAX_FILE_BYTES + 1)

@@ -7,7 +7,6 @@ together. Videos are passed over, not read; they get the ids by which shards are
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from src.datasets.storage.tar_members import DAMAGES, TarReader, id_of_member
 from src.errors import InputError
 from src.tools.command import counted
 from src.tools.converting.conversion import Row, write_all, write_rows
+from src.user_files import MAX_LINE_CHARACTERS, JsonError, parse_json
 
 TEXTS = (".txt", ".json")
 CAPTION_KEYS = ("caption", "text")
@@ -79,7 +79,8 @@ def _read_shard(shard: Path) -> tuple[dict[str, None], Texts]:
                 if key is not None:
                     videos[key] = None
                 elif text_of is not None and member.isreg():
-                    text = archive.content(member.offset_data, member.size)
+                    size = min(member.size, MAX_LINE_CHARACTERS + 1)
+                    text = archive.content(member.offset_data, size)
                     where = f"{shard}: {member.name}"
                     texts.setdefault(text_of, {})[extension] = _decoded(text, where=where)
     except InputError:
@@ -92,6 +93,8 @@ def _read_shard(shard: Path) -> tuple[dict[str, None], Texts]:
 
 
 def _decoded(data: bytes, *, where: str) -> str:
+    if len(data) > MAX_LINE_CHARACTERS:
+        raise InputError(f"{where}: has more than {MAX_LINE_CHARACTERS:,} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,9 +164,9 @@ def _caption(parts: dict[str, str], *, where: str) -> str:
     if not described:
         return ""
     try:
-        values = json.loads(described)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}.json: not JSON ({error.msg})") from error
+        values = parse_json(described)
+    except JsonError as error:
+        raise InputError(f"{where}.json: not JSON ({error.reason})") from error
     if isinstance(values, dict):
         for key in CAPTION_KEYS:
             if isinstance(values.get(key), str) and values[key].strip():

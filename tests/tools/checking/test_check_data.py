@@ -249,7 +249,7 @@ def test_the_console_names_what_is_wrong(
     assert "allow_missing_videos" not in out
     annotations.write_text("video_id,caption\nsound," + "x" * 200_000)
     run("--videos", videos, "--annotations", annotations)
-    assert f"- {annotations}: line 2: not CSV (field larger" in capsys.readouterr().out
+    assert f"- {annotations}:2: not CSV (field larger" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
