@@ -1,15 +1,18 @@
 """The exceptions that mean something to the user, and how a script ends on them."""
 
 import atexit
+import errno
 import gc
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +20,12 @@ FILE_ONLY = "file_only"  # attribute of log records that the console leaves out
 USER_ERROR_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells tell it
+
+# By which schedulers, launchers and terminals ask a run to end soon; SLURM sends what its option
+# --signal says, which is SIGUSR1 or SIGUSR2 by custom.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+GROUP_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
+"""Signals that the whole process group gets, and only a run's main process shall act on."""
 
 GRACE_SECONDS = 5.0  # in which a launcher ends the ranks that have lost another one
 
@@ -39,6 +48,10 @@ class RunError(RuntimeError):
     """
 
 
+class ScarcityError(RunError):
+    """The machine lacks something: memory, space, open files, processes. The message says what."""
+
+
 class PeerLostError(RuntimeError):
     """An exchange with other ranks failed, as a rule because one of them has ended.
 
@@ -49,6 +62,71 @@ class PeerLostError(RuntimeError):
 
 class TerminatedError(Exception):
     """SIGTERM came, and the run has saved what it needs to go on. Entry scripts exit with 0."""
+
+
+FULL_DISK_REMEDIES = {  # error number of a disk that takes no more -> what helps
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space or ask for a larger quota",
+    errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or use another file system",
+}
+_OUT_OF_PROCESSES = (
+    "Lower n_workers, or raise the limits of processes (ulimit -u; of a container: --pids-limit) "
+    "and of memory"
+)
+_SCARCITY_REMEDIES = {
+    **FULL_DISK_REMEDIES,
+    errno.EMFILE: "Raise the limit (ulimit -n 65536), or lower n_workers",
+    errno.ENFILE: "Close other programs, or raise the system's limit (sysctl fs.file-max)",
+    errno.ETOOMANYREFS: "Raise the limit of open files (ulimit -n 65536), or lower n_workers",
+    errno.EAGAIN: _OUT_OF_PROCESSES,
+}
+_OUT_OF_MEMORY = (
+    "Lower train_batch_size (in evaluation val_batch_size or inference_batch_size), num_frm, "
+    "crop_img_size or n_workers, or use a machine with more memory"
+)
+_SIGNS_OF_NO_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "failed to map segment"),
+    *("error: out of memory", "alloc_failed"),
+)
+NO_THREAD = "can't start new thread"  # what Python says where the system starts no more
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error, of the system or of a library, comes of too little memory."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is not imported for it
+        return True
+    text = str(error).lower() if isinstance(error, ImportError | OSError | RuntimeError) else ""
+    return any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
+
+
+def known_error(error: BaseException) -> InputError | RunError | None:
+    """Return what an exception means to the user; None where the program is to blame.
+
+    A lack of memory, space, files or processes is a `ScarcityError`, any other refusal of the
+    system that names a file an `InputError`.
+    """
+    if isinstance(error, InputError | RunError):
+        return error
+    if is_out_of_memory(error):
+        text = str(error).strip().split("\n")[0][:_MAX_SHOWN].rstrip(".")
+        said = f" ({text})" if text else ""
+        return ScarcityError(f"out of memory{said}. {_OUT_OF_MEMORY}.")
+    if isinstance(error, RuntimeError) and NO_THREAD in str(error):
+        return ScarcityError(f"{error}. {_OUT_OF_PROCESSES}.")
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    files = (error.filename, error.filename2)
+    names = " -> ".join(os.fsdecode(name) for name in files if isinstance(name, str | bytes | Path))
+    problem = f"{names}: {error.strerror}" if names else str(error.strerror)
+    remedy = _SCARCITY_REMEDIES.get(error.errno)
+    if remedy and not (names and error.errno == errno.EAGAIN):  # of a file: a lock, say
+        return ScarcityError(f"{problem}. {remedy}.")
+    return InputError(problem) if names else None
+
+
+_MAX_SHOWN = 300  # characters of a library's message
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -65,12 +143,6 @@ def run_script(main: Callable[[], None]) -> None:
         if terminated.args:
             sys.stderr.write(f"stopped{process_name()}: {terminated}\n")
         sys.exit(0)
-    except InputError as error:
-        _tell(f"error{process_name()}: {error}\n")
-        sys.exit(USER_ERROR_EXIT_CODE)
-    except RunError as error:
-        _tell(f"error{process_name()}: {error}\n")
-        sys.exit(FAILURE_EXIT_CODE)
     except PeerLostError:
         time.sleep(GRACE_SECONDS)
         _tell(f"{traceback.format_exc()}{process_name().strip()}\n")
@@ -80,11 +152,22 @@ def run_script(main: Callable[[], None]) -> None:
         sys.stderr.write(f"{told}\n")
         sys.exit(INTERRUPTED_EXIT_CODE)
     except Exception as error:
+        known = known_error(error)
+        if known is not None:
+            if known is not error:
+                _log(traceback.format_exc())
+            _tell(f"error{process_name()}: {known}\n")
+            sys.exit(exit_code_for(known))
         if name := process_name():
             error.add_note(name.strip())
         _log(traceback.format_exc())
         tell_torchrun(traceback.format_exc())
         raise
+
+
+def exit_code_for(error: InputError | RunError) -> int:
+    """Return the exit code that says whose fault an error is."""
+    return USER_ERROR_EXIT_CODE if isinstance(error, InputError) else FAILURE_EXIT_CODE
 
 
 def _log(text: str) -> None:
