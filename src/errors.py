@@ -69,7 +69,7 @@ FULL_DISK_REMEDIES = {  # error number of a disk that takes no more -> what help
     errno.EDQUOT: "Free some space or ask for a larger quota",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or use another file system",
 }
-_OUT_OF_PROCESSES = (
+OUT_OF_PROCESSES = (
     "Lower n_workers, or raise the limits of processes (ulimit -u; of a container: --pids-limit) "
     "and of memory"
 )
@@ -78,17 +78,17 @@ _SCARCITY_REMEDIES = {
     errno.EMFILE: "Raise the limit (ulimit -n 65536), or lower n_workers",
     errno.ENFILE: "Close other programs, or raise the system's limit (sysctl fs.file-max)",
     errno.ETOOMANYREFS: "Raise the limit of open files (ulimit -n 65536), or lower n_workers",
-    errno.EAGAIN: _OUT_OF_PROCESSES,
+    errno.EAGAIN: OUT_OF_PROCESSES,
 }
 _OUT_OF_MEMORY = (
     "Lower train_batch_size (in evaluation val_batch_size or inference_batch_size), num_frm, "
-    "crop_img_size or n_workers, or use a machine with more memory"
+    "crop_img_size or n_workers, or raise the memory limit (ulimit -v, or that of the job)"
 )
 _SIGNS_OF_NO_MEMORY = (
     *("can't allocate memory", "cannot allocate memory", "failed to map segment"),
     *("error: out of memory", "alloc_failed"),
 )
-NO_THREAD = "can't start new thread"  # what Python says where the system starts no more
+_NO_THREAD = ("can't start new thread", "unable to start watchdog thread")  # in Python's words
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -97,8 +97,17 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is not imported for it
         return True
-    text = str(error).lower() if isinstance(error, ImportError | OSError | RuntimeError) else ""
-    return any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
+    is_of_system = isinstance(error, ImportError | OSError | RuntimeError)
+    return is_of_system and _tells_of_no_memory(str(error))
+
+
+def lacks_threads(error: BaseException) -> bool:
+    """Say whether an error means that the system starts no more threads."""
+    return isinstance(error, RuntimeError) and str(error) in _NO_THREAD
+
+
+def _tells_of_no_memory(text: str) -> bool:
+    return any(sign in text.lower() for sign in _SIGNS_OF_NO_MEMORY)
 
 
 def known_error(error: BaseException) -> InputError | RunError | None:
@@ -110,11 +119,12 @@ def known_error(error: BaseException) -> InputError | RunError | None:
     if isinstance(error, InputError | RunError):
         return error
     if is_out_of_memory(error):
-        text = str(error).strip().split("\n")[0][:_MAX_SHOWN].rstrip(".")
+        lines = str(error).strip().split("\n")
+        text = next(filter(_tells_of_no_memory, lines), lines[0])[:_MAX_SHOWN].strip().rstrip(".")
         said = f" ({text})" if text else ""
         return ScarcityError(f"out of memory{said}. {_OUT_OF_MEMORY}.")
-    if isinstance(error, RuntimeError) and NO_THREAD in str(error):
-        return ScarcityError(f"{error}. {_OUT_OF_PROCESSES}.")
+    if lacks_threads(error):
+        return ScarcityError(f"{error}. {OUT_OF_PROCESSES}.")
     if not isinstance(error, OSError) or error.errno is None:
         return None
     files = (error.filename, error.filename2)
@@ -124,6 +134,17 @@ def known_error(error: BaseException) -> InputError | RunError | None:
     if remedy and not (names and error.errno == errno.EAGAIN):  # of a file: a lock, say
         return ScarcityError(f"{problem}. {remedy}.")
     return InputError(problem) if names else None
+
+
+def raise_scarcity(error: BaseException) -> None:
+    """Raise a lack of open files or processes, which is no fault of the file that was read.
+
+    Memory is left out: a damaged file may declare to need any amount of it.
+    """
+    known = known_error(error)
+    is_disk = isinstance(error, OSError) and error.errno in FULL_DISK_REMEDIES
+    if isinstance(known, ScarcityError) and not is_disk and not is_out_of_memory(error):
+        raise known from error
 
 
 _MAX_SHOWN = 300  # characters of a library's message

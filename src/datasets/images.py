@@ -18,7 +18,7 @@ import numpy as np
 
 from src.datasets.decoding import VideoReadError
 from src.datasets.storage import folder_trouble
-from src.errors import InputError
+from src.errors import InputError, raise_scarcity
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -130,6 +130,7 @@ def _open(path: Path) -> Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise VideoReadError(f"Pillow: more pixels than it reads of an image ({error})") from error
     except _DAMAGES as error:
+        raise_scarcity(error)
         raise VideoReadError(f"Pillow: {str(error) or type(error).__name__}") from error
 
 

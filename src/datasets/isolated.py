@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-from src.errors import GROUP_SIGNALS, NO_THREAD, is_out_of_memory
+from src.errors import GROUP_SIGNALS, is_out_of_memory, lacks_threads
 
 NOTE = struct.Struct("<Q")
 """What is sent through the socket: the number of bytes that the message takes."""
@@ -185,7 +185,7 @@ def _is_lack_of_memory(error: BaseException | None) -> bool:
     """Whether that is what this error was, or came from."""
     while error is not None:
         # A thread's stack is memory, too; here there is room for any number of threads.
-        if is_out_of_memory(error) or NO_THREAD in str(error):
+        if is_out_of_memory(error) or lacks_threads(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -22,16 +22,23 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.batch_transfer import BatchChannel, Parcel, Refusal, or_refusal
-from src.errors import GROUP_SIGNALS, ScarcityError, known_error
+from src.errors import (
+    FULL_DISK_REMEDIES,
+    GROUP_SIGNALS,
+    OUT_OF_PROCESSES,
+    ScarcityError,
+    known_error,
+)
 
 Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)
 
 _PREFETCHED_BATCHES_PER_WORKER = 4
+_NO_THREAD_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
 _CRASHES = (signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
 _SEMAPHORES = (
-    "Their semaphores need a /dev/shm that can be written to (docker run --shm-size 1g, or "
-    "--ipc=host); n_workers 0 needs none."
+    "The semaphores of loader workers need a /dev/shm that can be written to (docker run "
+    "--shm-size 1g, or --ipc=host); n_workers 0 does without."
 )
 _LESS_MEMORY = (
     "Lower n_workers, train_batch_size (in evaluation val_batch_size or inference_batch_size) or "
@@ -135,15 +142,15 @@ class _BatchLoader(DataLoader[Any]):
             self.dataset.channels = channels
             batches = super().__iter__()
         except (OSError, RuntimeError) as error:
+            _leave_alone(handler)
             _kill({*multiprocessing.active_children()} - before)
-            reason = known_error(error) or f"{error}. {_SEMAPHORES}"
-            raise ScarcityError(f"{self.num_workers} loader workers: {reason}") from error
+            is_disk = isinstance(error, OSError) and error.errno in FULL_DISK_REMEDIES
+            known = None if is_disk else known_error(error)
+            reason = known or f"{getattr(error, 'strerror', None) or error}. {_SEMAPHORES}"
+            raise ScarcityError(f"n_workers {self.num_workers}: {reason}") from error
         finally:
             gc.unfreeze()
-        if threading.current_thread() is threading.main_thread():
-            # PyTorch's raises an error wherever the trainer is when a worker ends, be it in the
-            # middle of writing a file.
-            signal.signal(signal.SIGCHLD, handler)
+        _leave_alone(handler)
         for channel in channels:
             channel.close_sender()
         self._workers = [*({*multiprocessing.active_children()} - before)]
@@ -203,6 +210,10 @@ def _prepare_worker(_worker: int) -> None:
     process does, and at once: it holds that process's connections open, and other ranks wait until
     they are closed.
     """
+    try:
+        threading.Thread(target=int).start()  # as sending a batch does
+    except RuntimeError:
+        os._exit(_NO_THREAD_EXIT_CODE)  # nothing could be sent
     torch.set_num_threads(1)
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -213,9 +224,21 @@ def _prepare_worker(_worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+def _leave_alone(handler: Any) -> None:
+    """Put the handler of SIGCHLD back in its place.
+
+    PyTorch's raises an error wherever the trainer is when a worker ends, be it in the middle of
+    writing a file.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+
+
 def _why_lost(process: int | None, code: int) -> str:
     """Say how a worker ended, and what helps."""
     name = f"a loader worker (process {process})"
+    if code == _NO_THREAD_EXIT_CODE:
+        return f"{name} can start no threads. {OUT_OF_PROCESSES}."
     if code >= 0:
         return f"{name} ended with exit code {code}; what it printed says why."
     ended = signal.Signals(-code).name if -code in [*signal.Signals] else f"signal {-code}"

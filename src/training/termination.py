@@ -33,8 +33,8 @@ def noticing_termination(
     """Context in which `STOP_SIGNALS` do not end the process but are noted.
 
     More of them change nothing: a launcher passes on what its whole process group has got already.
-    What the process ignores, as it does SIGHUP under `nohup`, it goes on to ignore. Only a process's
-    main thread can receive signals; others notice nothing.
+    What the process ignores, as SIGHUP under `nohup`, it goes on to ignore. Only a process's main
+    thread can receive signals; others notice nothing.
 
     Args:
         when_it_comes: called at the first.

@@ -102,7 +102,7 @@ class Trainer:
         """Train to the end, from the restore file if there is one.
 
         Raises:
-            TerminatedError: after SIGTERM or the like, on all ranks after the same update, which is saved.
+            TerminatedError: after one of `STOP_SIGNALS`, on all ranks after the same update.
             KeyboardInterrupt: saying how to go on.
             ScarcityError: as well.
         """

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
+from src.errors import raise_scarcity
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -299,6 +300,7 @@ def _open_video(video: Video) -> Iterator[_OpenVideo]:
             stream.codec_context.thread_count = 1
             yield _OpenVideo(container, stream)
     except av.error.FFmpegError as error:
+        raise_scarcity(error)
         raise VideoReadError(f"PyAV: {error.strerror}") from error
 
 

@@ -12,6 +12,7 @@ from src.datasets.storage.names import (
     split_extension,
     with_small_extension,
 )
+from src.errors import raise_scarcity
 
 _LAST_RANK = len(VIDEO_EXTENSIONS) + 2
 """Of files whose extension is unknown."""
@@ -42,7 +43,8 @@ class Listing:
             with os.scandir(folder) as entries:
                 links = ((entry, _leads_nowhere(entry)) for entry in entries)
                 found = sorted((one.name, not lost and one.is_dir(), lost) for one, lost in links)
-        except (OSError, ValueError):  # no folder, one that must not be read, or no such name
+        except (OSError, ValueError) as error:  # no folder, one that must not be read, no such name
+            raise_scarcity(error)
             return
         for name, is_folder, is_lost in found:
             if is_lost:

@@ -15,7 +15,7 @@ from src.datasets.decoding.contract import VideoReadError
 from src.datasets.storage.names import tails, without_video_extension
 from src.datasets.storage.shard_index import ShardIndex, index_file, load_index, shards_in
 from src.datasets.storage.tar_members import header_mark
-from src.errors import InputError
+from src.errors import InputError, raise_scarcity
 
 
 class VideoShards:
@@ -63,6 +63,7 @@ class VideoShards:
                 file.seek(offset - tarfile.BLOCKSIZE)
                 header, data = file.read(tarfile.BLOCKSIZE), file.read(size)
         except OSError as error:
+            raise_scarcity(error)
             raise VideoReadError(f"{shard}: {error.strerror}") from error
         if len(data) < size:
             raise VideoReadError(f"{shard} has become shorter while it was in use")
