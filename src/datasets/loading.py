@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
+from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, ClassVar, Protocol, TypeVar
 from weakref import WeakSet
@@ -28,6 +29,7 @@ from src.errors import (
     OUT_OF_PROCESSES,
     ScarcityError,
     known_error,
+    lacks_threads,
 )
 
 Sample = TypeVar("Sample")
@@ -94,6 +96,24 @@ class _BatchReader(Dataset[Any]):
 
     def _read(self, keys: list[Any]) -> Any:
         return self.collate([self.dataset[key] for key in keys])
+
+
+class _Worker(ForkProcess):
+    """A worker; its queue sends by a thread, which may be one too many for the system."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except RuntimeError as error:
+            if not lacks_threads(error):
+                raise
+            os._exit(_NO_THREAD_EXIT_CODE)  # it can send nothing else
+
+
+class _WorkerContext(ForkContext):
+    """How workers are made."""
+
+    Process = _Worker  # type: ignore[assignment]  # of the base it is a ForkProcess
 
 
 class _BatchLoader(DataLoader[Any]):
@@ -194,7 +214,7 @@ def make_loader(
         prefetch_factor=_PREFETCHED_BATCHES_PER_WORKER if num_workers else None,
         # Its own: starting an iteration draws a number, which would shift those of the training.
         generator=torch.Generator(),
-        multiprocessing_context="fork" if num_workers else None,
+        multiprocessing_context=_WorkerContext() if num_workers else None,
     )
 
 
@@ -210,10 +230,6 @@ def _prepare_worker(_worker: int) -> None:
     process does, and at once: it holds that process's connections open, and other ranks wait until
     they are closed.
     """
-    try:
-        threading.Thread(target=int).start()  # as sending a batch does
-    except RuntimeError:
-        os._exit(_NO_THREAD_EXIT_CODE)  # nothing could be sent
     torch.set_num_threads(1)
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
