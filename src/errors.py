@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from src.launchers import process_name
+
 logger = logging.getLogger(__name__)
 
 FILE_ONLY = "file_only"  # attribute of log records that the console leaves out
@@ -28,9 +30,6 @@ GROUP_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
 """Signals that the whole process group gets, and only a run's main process shall act on."""
 
 GRACE_SECONDS = 5.0  # in which a launcher ends the ranks that have lost another one
-
-# Variables in which launchers tell a process its rank, and the number of processes.
-RANK_VARIABLES = (("HOROVOD_RANK", "HOROVOD_SIZE"), ("RANK", "WORLD_SIZE"))
 
 
 class InputError(ValueError):
@@ -195,14 +194,6 @@ def _log(text: str) -> None:
     """Leave last words in the run's log file, if there is one by now."""
     if logging.getLogger().handlers:
         logger.error(text.strip(), extra={FILE_ONLY: True})
-
-
-def process_name() -> str:
-    """This process's place among several, as the launcher tells it: " (rank 3)"."""
-    for rank, size in RANK_VARIABLES:
-        if os.environ.get(size, "1") != "1":
-            return f" (rank {os.environ.get(rank, 'unknown')})"
-    return ""
 
 
 def _tell(text: str) -> None:

@@ -9,7 +9,8 @@ import traceback
 from contextlib import suppress
 from typing import TextIO
 
-from src.errors import FAILURE_EXIT_CODE, process_name, tell_torchrun
+from src.errors import FAILURE_EXIT_CODE, tell_torchrun
+from src.launchers import process_name
 
 _LOOKS_PER_TIMEOUT = 20
 _LONGEST_PAUSE = 5.0  # seconds between two looks
