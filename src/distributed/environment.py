@@ -13,6 +13,7 @@ _PLACES = (  # number of processes, and a number below it
     ("HOROVOD_SIZE", "HOROVOD_RANK"),
 )
 _MAX_PORT = 65535
+_MAX_SHOWN = 40  # characters of a value
 
 
 def check_launcher_variables() -> None:
@@ -23,7 +24,7 @@ def check_launcher_variables() -> None:
     """
     for name in _NUMBERS:
         if value_of(name) is not None and number_in(name) is None:
-            problem = f"{name} is {os.environ[name]!r} in the environment, not a whole number"
+            problem = f"{name} is {os.environ[name][:_MAX_SHOWN]!r} in the environment, not a whole number"
             raise InputError(f"{problem}. {_REMEDY}")
     for size_name, rank_name in _PLACES:
         size, rank = number_in(size_name), number_in(rank_name)
