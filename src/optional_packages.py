@@ -8,11 +8,7 @@ package counts as absent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 logger = logging.getLogger(__name__)
@@ -23,46 +19,43 @@ _MAX_SHOWN = 200  # characters of a reason
 class AbsentPackageError(ImportError):
     """A package that is not installed, or cannot be imported; the message says which and why."""
 
-
-def import_optional(name: str) -> ModuleType:
-    """Import a package, or a module of one.
-
-    Raises:
-        AbsentPackageError: it is not installed, or is of no use.
-    """
-    package = name.partition(".")[0]
-    with failure_as_absence(package):
-        return import_module(name)
-    raise AssertionError("unreachable")
+    def __init__(self, message: str, *, is_installed: bool) -> None:
+        super().__init__(message)
+        self.is_installed = is_installed
 
 
-@contextmanager
-def failure_as_absence(package: str) -> Iterator[None]:
-    """Context in which whatever an import raises is an `AbsentPackageError`.
+def import_optional(name: str, *, package: str | None = None) -> ModuleType:
+    """Import a module of an optional package.
 
     Args:
-        package: what is imported, directly or by another module.
+        name: of the module.
+        package: where another one imports it; by default the package that the module is of.
+
+    Raises:
+        AbsentPackageError: the package is not installed, or fails.
     """
+    package = package or name.partition(".")[0]
     try:
-        yield
-    except MemoryError:
+        return import_module(name)
+    except (KeyboardInterrupt, MemoryError):
         raise
-    except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == package:
-            raise AbsentPackageError(f"{package} is not installed") from error
-        lines = str(error).strip().splitlines() or [""]
-        reason = f"{type(error).__name__}: {lines[0][:_MAX_SHOWN]}"
-        raise AbsentPackageError(f"{package} cannot be imported ({reason})") from error
+    except BaseException as error:  # SystemExit, and panics of Rust's
+        missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+        if missing.partition(".")[0] == package:
+            problem = f"{package} is not installed"
+            raise AbsentPackageError(problem, is_installed=False) from error
+        line = str(error).strip().partition("\n")[0][:_MAX_SHOWN]
+        reason = f"{type(error).__name__}: {line}"
+        problem = f"{package} cannot be imported ({reason})"
+        raise AbsentPackageError(problem, is_installed=True) from error
 
 
-@cache
 def has_package(name: str) -> bool:
-    """Say whether a package can be imported; one that is installed in vain is logged, once."""
-    if find_spec(name) is None:
-        return False
+    """Say whether a package can be imported; one that is installed in vain is logged."""
     try:
         import_optional(name)
     except AbsentPackageError as error:
-        logger.warning("%s; the run does without it", error)
+        if error.is_installed:
+            logger.warning("%s; it counts as not installed", error)
         return False
     return True

@@ -23,13 +23,14 @@ OPTIONAL = (
 IMPORTED_LATE = ("src.distributed.horovod",)  # modules that are themselves imported when used
 
 # Who may import whom. Modules of `tasks` and `pretrain` are either entry scripts (`run_*`) or Task
-# classes. `src` itself (the version), `errors`, `launchers` and `user_files` are open to all.
+# classes. `src` itself (the version) and the modules beside it are open to all.
 LEAVES = {"datasets", "modeling", "losses", "metrics", "optimization"}
 ALLOWED: dict[str, set[str]] = {
     "src": set(),
     "errors": set(),
     "user_files": set(),
     "launchers": set(),
+    "optional_packages": set(),
     "configs": set(),
     **{leaf: set() for leaf in LEAVES},
     "distributed": set(),
@@ -79,7 +80,7 @@ def matches(name: str, packages: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
     own = layer_of(module_of(path))
-    allowed = ALLOWED[own] | {"src", "errors", "user_files", "launchers"}
+    allowed = ALLOWED[own] | {"src", "errors", "user_files", "launchers", "optional_packages"}
     if own != "entry scripts":  # one script does not import another
         allowed.add(own)
     layers = {layer_of(name): name for name in imported_by(path) if matches(name, ("src",))}

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from src.errors import InputError
+from src.optional_packages import AbsentPackageError, import_optional
 
 Columns = dict[str, list[Any]]
 """Values by the name of their column; a missing value is ``None``."""
@@ -158,12 +159,12 @@ def read_parquet_tables(
         InputError: pyarrow is not installed, or the file is no Parquet file.
     """
     try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
+        parquet = import_optional("pyarrow.parquet")
+        pyarrow = import_optional("pyarrow")
+    except AbsentPackageError as error:
         raise InputError(
-            f"{path}: reading Parquet files needs pyarrow, which is not installed; `pip install "
-            "pyarrow`, or convert the table to CSV or JSONL"
+            f"{path}: reading Parquet files needs pyarrow; {error}: `pip install pyarrow`, or "
+            "convert the table to CSV or JSONL"
         ) from error
     try:
         with parquet.ParquetFile(path) as file:

@@ -10,7 +10,6 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ import numpy as np
 from src.datasets.decoding import VideoReadError
 from src.datasets.storage import folder_trouble
 from src.errors import InputError, raise_scarcity
+from src.optional_packages import has_package
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,7 +61,7 @@ class ImageReader:
                 f"images: {folder_trouble(self.root)}; the dataset's `img` must name the folder "
                 "that its images' paths begin in, or be null"
             )
-        if find_spec("PIL") is None:
+        if not has_package("PIL"):
             raise InputError("images: Pillow is not installed; `pip install pillow`")
 
     def read(self, image_id: str, *, rng: np.random.Generator | None) -> np.ndarray:

@@ -24,8 +24,8 @@ def check_launcher_variables() -> None:
     """
     for name in _NUMBERS:
         if value_of(name) is not None and number_in(name) is None:
-            problem = f"{name} is {os.environ[name][:_MAX_SHOWN]!r} in the environment, not a whole number"
-            raise InputError(f"{problem}. {_REMEDY}")
+            problem = f"{name} is {os.environ[name][:_MAX_SHOWN]!r} in the environment"
+            raise InputError(f"{problem}, not a whole number. {_REMEDY}")
     for size_name, rank_name in _PLACES:
         size, rank = number_in(size_name), number_in(rank_name)
         if size == 0 or (size is not None and rank is not None and rank >= size):

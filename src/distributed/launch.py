@@ -15,6 +15,7 @@ from src.distributed.many import ManyProcesses
 from src.distributed.watchdog import Watchdog
 from src.errors import InputError, TerminatedError
 from src.launchers import number_in, value_of
+from src.optional_packages import AbsentPackageError, import_optional
 
 if TYPE_CHECKING:
     from src.distributed.horovod import HorovodCommunicator
@@ -116,13 +117,14 @@ def _engine_of_launcher() -> str:
 def _horovod() -> "HorovodCommunicator":
     _refuse_launcher_of("torch", engine="horovod")
     try:
-        from src.distributed.horovod import HorovodCommunicator
-    except ImportError as error:
+        module = import_optional("src.distributed.horovod", package="horovod")
+    except AbsentPackageError as error:
         raise InputError(
-            f"engine: Horovod cannot be imported ({error}). Install it with env/install_pkg.sh, "
-            "start the run with torchrun, or run one process."
+            f"engine: {error}. Install Horovod with env/install_pkg.sh, start the run with "
+            "torchrun, or run one process."
         ) from error
-    return HorovodCommunicator()
+    communicator: HorovodCommunicator = module.HorovodCommunicator()
+    return communicator
 
 
 def _torch() -> "TorchCommunicator":

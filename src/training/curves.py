@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.optional_packages import AbsentPackageError, import_optional
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -57,9 +59,10 @@ class TensorBoard:
     def _given_up_on_error(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # of packages that do not fit each other, too
             self._writer = None  # whose thread has ended: it would not go on by itself
-            _warn("the TensorBoard file cannot be written (%s)", error.strerror or error)
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            _warn("the TensorBoard file cannot be written (%s)", reason)
 
     def _leave_out_writing(self, failure: threading.ExceptHookArgs) -> None:
         """Keep silent where TensorBoard's thread fails to write: the next call here raises that."""
@@ -70,11 +73,12 @@ class TensorBoard:
 
 def _open(folder: Path, *, purge_step: int) -> "SummaryWriter | None":
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
+        tensorboard = import_optional("torch.utils.tensorboard", package="tensorboard")
+    except AbsentPackageError as error:
         _warn("no TensorBoard file is written (%s)", error)
         return None
-    return SummaryWriter(str(folder), purge_step=purge_step)
+    writer: SummaryWriter = tensorboard.SummaryWriter(str(folder), purge_step=purge_step)
+    return writer
 
 
 def _warn(message: str, problem: object) -> None:

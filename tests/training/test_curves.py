@@ -94,3 +94,23 @@ def test_errors_of_other_threads_are_told_as_before(
     curves.close()
     assert [str(error.exc_value) for error in raised] == ["of another kind"]
     assert threading.excepthook is hook
+
+
+@pytest.mark.parametrize("error", [TypeError("Descriptors"), AttributeError("np.string_")])
+def test_packages_that_do_not_fit_tensorboard_cost_the_curves_only(
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", fail)
+    curves = TensorBoard(tmp_path, purge_step=0)
+    for step in range(2):
+        curves.add("train", {"loss": 1.0}, step=step)
+    curves.flush()
+    curves.close()
+    (record,) = caplog.records
+    assert f"({type(error).__name__}: {error}); metrics.jsonl has all" in record.getMessage()

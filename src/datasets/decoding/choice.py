@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from src.datasets.decoding.contract import Decoder
 from src.datasets.decoding.decord_decoder import DecordDecoder
 from src.datasets.decoding.guarded import GuardedDecoder
 from src.datasets.decoding.pyav_decoder import PyAVDecoder, check_declared_length
 from src.datasets.decoding.torchcodec_decoder import TorchCodecDecoder, check_torchcodec
 from src.errors import InputError
+from src.optional_packages import has_package
 
 DECODERS = ("auto", "pyav", "decord", "torchcodec")
 
@@ -42,12 +41,13 @@ def _make_unlimited(name: str) -> Decoder:
     if name == "torchcodec":
         check_torchcodec()
         return TorchCodecDecoder()
-    has_pyav = find_spec("av") is not None
+    has_pyav = has_package("av")
     if has_pyav and name in ("auto", "pyav"):
         return PyAVDecoder()
-    if find_spec("decord") is not None and name in ("auto", "decord"):
+    if name in ("auto", "decord") and has_package("decord"):
         return DecordDecoder(check_declared_length if has_pyav else None)
     packages = {"auto": "av or decord", "decord": "decord", "pyav": "av"}[name]
     raise InputError(
-        f"video_decoder {name!r}: the library is not installed; `pip install {packages}`"
+        f"video_decoder {name!r}: the library is not installed, or fails (see the log); "
+        f"`pip install {packages}`"
     )

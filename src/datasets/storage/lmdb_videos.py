@@ -15,6 +15,7 @@ from src.datasets.decoding.contract import VideoReadError
 from src.datasets.storage.lmdb_entries import read_entries
 from src.datasets.storage.names import VIDEO_EXTENSIONS, without_video_extension
 from src.errors import InputError
+from src.optional_packages import AbsentPackageError, import_optional
 
 if TYPE_CHECKING:
     import lmdb
@@ -30,15 +31,14 @@ def lmdb_module() -> ModuleType:
     """The library.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed, or fails.
     """
     try:
-        import lmdb
-    except ImportError as error:
+        return import_optional("lmdb")
+    except AbsentPackageError as error:
         raise InputError(
-            "videos in an LMDB need the package lmdb, which is not installed; `pip install lmdb`"
+            f"videos in an LMDB need the package lmdb; {error}: `pip install lmdb`"
         ) from error
-    return lmdb
 
 
 def lmdb_key(video_id: str) -> bytes:
