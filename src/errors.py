@@ -8,11 +8,13 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from src.launchers import process_name
 
@@ -29,6 +31,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 GROUP_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
 """Signals that the whole process group gets, and only a run's main process shall act on."""
 
+_ONE_INTERRUPT_SECONDS = 1.0
 GRACE_SECONDS = 5.0  # in which a launcher ends the ranks that have lost another one
 
 
@@ -158,7 +161,8 @@ def run_script(main: Callable[[], None]) -> None:
     # Python collects garbage once more at its end, for seconds; launchers do not wait that long.
     atexit.register(gc.freeze)
     try:
-        main()
+        with interruptible():
+            main()
     except TerminatedError as terminated:
         if terminated.args:
             sys.stderr.write(f"stopped{process_name()}: {terminated}\n")
@@ -183,6 +187,45 @@ def run_script(main: Callable[[], None]) -> None:
         _log(traceback.format_exc())
         tell_torchrun(traceback.format_exc())
         raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Context in which the first Ctrl-C raises KeyboardInterrupt, and later ones end the process.
+
+    So they do after it, while Python ends: what is interrupted there prints a traceback. A launcher
+    passes on at once what the whole process group has got; that counts as one.
+    """
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came: list[float] = []
+
+    def take(_number: int, _frame: FrameType | None) -> None:
+        came.append(time.monotonic())
+        if len(came) == 1:
+            raise KeyboardInterrupt
+        if came[-1] - came[0] > _ONE_INTERRUPT_SECONDS:
+            _end_at_once()
+
+    signal.signal(signal.SIGINT, take)
+    try:
+        yield
+    finally:
+        if not came:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            atexit.unregister(_expect_no_interrupt)
+            atexit.register(_expect_no_interrupt)  # last, so that it is called first
+
+
+def _expect_no_interrupt() -> None:
+    signal.signal(signal.SIGINT, lambda *_: _end_at_once())
+
+
+def _end_at_once() -> None:
+    os.write(2, b"interrupted: ended at once\n")
+    os._exit(INTERRUPTED_EXIT_CODE)
 
 
 def exit_code_for(error: InputError | RunError) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.errors import INTERRUPTED_EXIT_CODE, InputError, exit_code_for, known_error
+from src.errors import INTERRUPTED_EXIT_CODE, InputError, exit_code_for, interruptible, known_error
 from src.training.writing import FullDiskError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def exit_code_of(work: Callable[[], object], *, goes_on: bool = False) -> int:
     """
     again = "the same command goes on"
     try:
-        work()
+        with interruptible():
+            work()
     except KeyboardInterrupt:
         return _ended(f"interrupted; {again}" if goes_on else "interrupted", INTERRUPTED_EXIT_CODE)
     except Exception as error:
