@@ -113,7 +113,7 @@ class _Worker(ForkProcess):
 class _WorkerContext(ForkContext):
     """How workers are made."""
 
-    Process = _Worker  # type: ignore[assignment]  # of the base it is a ForkProcess
+    Process = _Worker
 
 
 class _BatchLoader(DataLoader[Any]):
@@ -159,6 +159,7 @@ class _BatchLoader(DataLoader[Any]):
         gc.freeze()
         try:
             channels = [BatchChannel() for _ in range(self.num_workers)]
+            assert isinstance(self.dataset, _BatchReader)
             self.dataset.channels = channels
             batches = super().__iter__()
         except (OSError, RuntimeError) as error:

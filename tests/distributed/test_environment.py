@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -20,10 +20,9 @@ TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", **LOCAL}
 
 
 @pytest.fixture(autouse=True)
-def _of_no_launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _of_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in {*(one.size for one in LAUNCHERS), *(one.rank for one in LAUNCHERS), *LOCAL}:
         monkeypatch.delenv(name, raising=False)
-    return
 
 
 def start(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> type[object]:

@@ -13,11 +13,6 @@ from tests.scripts.stubs import RETRIEVAL, Stubs
 SCRIPT = "run_scripts/ft_msrvtt_ret.sh"
 RENDEZVOUS = ["--rdzv_backend", "c10d", "--rdzv_endpoint"]
 
-GETENT = r"""#!/bin/bash
-[[ $2 =~ ^([abc](\.lan)?|[0-9a-f:.]+)$ ]] && echo "${ADDRESS:-192.0.2.1} STREAM"
-"""
-
-
 def train(
     stubs: Stubs, folder: Path, *, script: str = SCRIPT, **variables: str
 ) -> subprocess.CompletedProcess[str]:
@@ -38,8 +33,7 @@ def launcher_words(
 def both(stubs: Stubs) -> Stubs:
     """Both launchers; there are hosts called a, b and c, and no others."""
     stubs.add("horovodrun", "torchrun", "python")
-    (stubs.folder / "getent").write_text(GETENT)
-    (stubs.folder / "getent").chmod(0o755)
+    stubs.add_hosts()
     return stubs
 
 
