@@ -14,8 +14,8 @@ class TerminationNotice:
 
     def __init__(self, when_it_comes: Callable[[], None] | None = None) -> None:
         self.has_come = False
-        self.name = "a signal"
-        """Of the first that has come; another rank may have got it."""
+        self.name = ""
+        """Of the first that has come."""
         self._when_it_comes = when_it_comes
 
     def _take(self, number: int, _frame: FrameType | None) -> None:

@@ -267,7 +267,7 @@ class Trainer:
         self._at.is_complete = is_complete
         self._restorer.save(self._at)
         step, total = self._at.step, self._plan.last_step
-        name = self._termination.name
+        name = next(filter(None, self._engine.gather_objects(self._termination.name)))
         logger.info("%s came: saved after update %d of %d", name, step, total)
         if self._engine.rank == 0:
             raise TerminatedError(f"{name} came, update {step} is saved; {HOW_TO_CONTINUE}")
