@@ -230,3 +230,19 @@ def out_of_files(_keys: list[int]) -> None:
 def test_a_worker_without_open_files_says_so() -> None:
     with pytest.raises(ScarcityError, match=r"^Too many open files. Raise the limit \(ulimit -n"):
         next(iter(loaded(out_of_files)))
+
+
+class Pinned(list[int]):
+    """A batch that is pinned without a GPU."""
+
+    def pin_memory(self) -> str:
+        if not self:
+            raise RuntimeError("CUDA error: out of memory\nmore")
+        return "pinned"
+
+
+def test_the_thread_that_pins_opens_parcels_and_reports_what_it_lacks() -> None:
+    channel = BatchChannel()
+    assert channel.send(Pinned([1])).pin_memory() == "pinned"
+    refusal = channel.send(Pinned()).pin_memory()
+    assert str(refusal.error).startswith("out of memory (CUDA error: out of memory). Lower")
