@@ -54,6 +54,8 @@ small_model_flags() {
 #   MAX_RESTARTS  (0)              torchrun: how often to begin again, from the last restore file, after a failure
 launch() {
     activate_environment "$root"
+    need_number NUM_PROCESSES "$NUM_PROCESSES" 1
+    need_number MAX_RESTARTS "${MAX_RESTARTS:-0}" 0
     if [ "$NUM_PROCESSES" = 1 ] && [ -z "${HOSTS:-}" ] && [ "${MAX_RESTARTS:-0}" = 0 ]; then
         run python "$@"
         return
@@ -68,14 +70,17 @@ launch() {
 launch_with_horovodrun() {
     local words=(horovodrun -np "$NUM_PROCESSES")
     need horovodrun
+    need_hosts
     [ "${MAX_RESTARTS:-0}" = 0 ] || refuse "MAX_RESTARTS is for torchrun: set LAUNCHER=torchrun"
-    [ -z "${HOSTS:-}" ] || words+=(-H "$HOSTS")
+    [ -z "${HOSTS:-}" ] || words+=(-H "$(hosts | paste -sd ,)")
     run "${words[@]}" python "$@"
 }
 
 launch_with_torchrun() {
-    local words=(torchrun) counts
+    local words=(torchrun) counts first port=${PORT:-29500}
     need torchrun
+    # What torchrun passes on to the processes; SLURM warns by one of the last two, of which it would end by itself.
+    export PET_SIGNALS_TO_HANDLE=${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2}
     if [ -z "${HOSTS:-}" ]; then
         words+=(--standalone --nproc_per_node "$NUM_PROCESSES")
     else
@@ -86,7 +91,10 @@ launch_with_torchrun() {
         [ $((${#counts[@]} * counts[0])) = "$NUM_PROCESSES" ] ||
             refuse "NUM_PROCESSES is $NUM_PROCESSES, but HOSTS is '$HOSTS': leave NUM_PROCESSES out"
         words+=(--nnodes "${#counts[@]}" --nproc_per_node "${counts[0]}")
-        words+=(--rdzv_backend c10d --rdzv_endpoint "${HOSTS%%:*}:${PORT:-29500}")
+        need_hosts
+        first=$(hosts | head -n 1)
+        need_port "${first%:*}" "$port"
+        words+=(--rdzv_backend c10d --rdzv_endpoint "${first%:*}:$port")
     fi
     [ "${MAX_RESTARTS:-0}" = 0 ] || words+=(--max_restarts "$MAX_RESTARTS")
     run "${words[@]}" "$@"
@@ -123,11 +131,55 @@ number_of_processes() {
 
 # Prints the numbers in HOSTS, one in each line.
 processes_of_hosts() {
-    local host
+    local all
+    all=$(hosts) || exit 1
+    sed 's/.*://' <<<"$all"
+}
+
+# Prints HOSTS, one in each line; spaces are no matter, and IPv6 addresses are in brackets.
+hosts() {
+    local host word='[^]:[]+' address='\[[0-9A-Fa-f:.]+(%[^]:[]+)?\]'
     for host in ${HOSTS//,/ }; do
-        [[ $host =~ ^[^:]+:([1-9][0-9]*)$ ]] || refuse "HOSTS is '$HOSTS': it must look like a:4,b:4"
-        echo "${BASH_REMATCH[1]}"
+        [[ $host =~ ^($word|$address):[1-9][0-9]{0,5}$ ]] ||
+            refuse "HOSTS is '$HOSTS': it must look like a:4,b:4 (IPv6: [fe80::1]:4,[fe80::2]:4)"
+        echo "$host"
     done
+}
+
+# need_hosts: fails unless all HOSTS, or what ssh takes them for, can be reached by their names.
+need_hosts() {
+    local host all
+    [ -n "${HOSTS:-}" ] && command -v getent >/dev/null || return 0
+    all=$(hosts) || exit 1
+    while read -r host; do
+        host=${host%:*}
+        addresses "${host//[\[\]]/}" >/dev/null ||
+            refuse "HOSTS is '$HOSTS': there is no host $host (getent ahosts $host finds none)"
+    done <<<"$all"
+}
+
+# addresses HOST: prints its addresses, or those of the host that ssh calls by this name.
+addresses() {
+    getent ahosts "$1" || getent ahosts "$(ssh -G "$1" 2>/dev/null | sed -n 's/^hostname //p')"
+}
+
+# need_port HOST PORT: fails where HOST is this machine and another program has the port.
+need_port() {
+    local own here host=${1//[\[\]]/}
+    need_number PORT "$2" 1
+    [ "$2" -le 65535 ] || refuse "PORT is '$2': it must be at most 65535"
+    own=" localhost 127.0.0.1 ::1 $(hostname) $(hostname -I 2>/dev/null) "
+    for here in "$host" $({ addresses "$host" || true; } 2>/dev/null | cut -d ' ' -f 1 | sort -u); do
+        if [[ $own == *" $here "* ]] && (: <>"/dev/tcp/$here/$2") 2>/dev/null; then
+            refuse "PORT is $2: another program uses it on $host; set PORT to another one, on every host"
+        fi
+    done
+}
+
+# need_number NAME VALUE LEAST
+need_number() {
+    [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] && [ "$2" -ge "$3" ] ||
+        refuse "$1 is '$2': it must be a whole number, at least $3"
 }
 
 # refuse MESSAGE

@@ -3,13 +3,22 @@ from __future__ import annotations
 import errno
 import io
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from src import errors
-from src.errors import InputError, PeerLostError, RunError, TerminatedError, run_script
+from src.errors import (
+    InputError,
+    PeerLostError,
+    RunError,
+    TerminatedError,
+    interruptible,
+    run_script,
+)
 from src.training.reporting import log_to_file, start_logging
 
 HOROVOD = {"HOROVOD_RANK": "3", "HOROVOD_SIZE": "4"}
@@ -206,3 +215,68 @@ def test_the_log_file_gets_the_last_words(error: Exception, tmp_path: Path) -> N
     with pytest.raises((SystemExit, KeyError)):
         run_script(main)
     assert str(error) in (tmp_path / "log.txt").read_text()
+
+
+@pytest.fixture
+def ended_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    ended: list[str] = []
+    monkeypatch.setattr(errors, "_end_at_once", lambda: ended.append("at once"))
+    handler = signal.getsignal(signal.SIGINT)
+    yield ended
+    signal.signal(signal.SIGINT, handler)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted_twice() -> None:
+    with interruptible():
+        try:
+            interrupt()
+        finally:
+            interrupt()  # while it tidies up
+
+
+def test_an_interrupt_that_a_launcher_passes_on_counts_once(ended_at_once: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_twice()
+    interrupt()
+    assert ended_at_once == []
+
+
+def test_a_second_interrupt_ends_the_process_at_once(
+    ended_at_once: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "_ONE_INTERRUPT_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_twice()
+    assert ended_at_once == ["at once"]
+    interrupt()  # while Python ends
+    assert ended_at_once == ["at once"] * 2
+
+
+def test_interrupts_that_are_ignored_go_on_to_be(ended_at_once: list[str]) -> None:
+    """Shells start jobs in the background so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible():
+        interrupt()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert ended_at_once == []
+
+
+def test_python_keeps_its_own_handler(ended_at_once: list[str]) -> None:
+    with interruptible():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert ended_at_once == []
+
+
+def test_the_traceback_of_a_refusal_goes_to_the_log_file_only(
+    tmp_path: Path, fail: Fail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_logging(rank=0)
+    log_to_file(tmp_path / "log.txt", rank=0)
+    assert fail(PermissionError(errno.EACCES, "Permission denied", "a")) == 2
+    assert capsys.readouterr().err == "error: a: Permission denied\n"
+    assert "Traceback" in (tmp_path / "log.txt").read_text()

@@ -23,14 +23,11 @@ OPTIONAL = (
 IMPORTED_LATE = ("src.distributed.horovod",)  # modules that are themselves imported when used
 
 # Who may import whom. Modules of `tasks` and `pretrain` are either entry scripts (`run_*`) or Task
-# classes. `src` itself (the version) and single modules beside the folders are open to all.
+# classes. `src` itself (the version) and the modules beside it are open to all.
 LEAVES = {"datasets", "modeling", "losses", "metrics", "optimization"}
+OPEN = {"src", "console", "errors", "file_kinds", "launchers", "optional_packages", "user_files"}
 ALLOWED: dict[str, set[str]] = {
-    "src": set(),
-    "console": set(),
-    "errors": set(),
-    "file_kinds": set(),
-    "user_files": set(),
+    **{module: OPEN for module in OPEN},
     "configs": set(),
     **{leaf: set() for leaf in LEAVES},
     "distributed": set(),
@@ -80,7 +77,7 @@ def matches(name: str, packages: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
     own = layer_of(module_of(path))
-    allowed = ALLOWED[own] | {"src", "console", "errors", "file_kinds", "user_files"}
+    allowed = ALLOWED[own] | OPEN
     if own != "entry scripts":  # one script does not import another
         allowed.add(own)
     layers = {layer_of(name): name for name in imported_by(path) if matches(name, ("src",))}

@@ -14,7 +14,11 @@ from typing import Any
 from src.configs.fields import Option, options_of
 from src.configs.problems import COMMAND_LINE, Problem, nearest, quoted, shortened
 from src.configs.values import UnfitError, expectation, from_texts, is_sequence, takes_table
+from src.launchers import value_of
 
+_LAUNCHER_FLAGS = ("local_rank", "local-rank")  # of torch.distributed.launch and deepspeed
+_UNSET = "is a launcher's, which has set no LOCAL_RANK"
+_TORCHRUN = "Start the run with torchrun --nproc_per_node N, or leave the flag out."
 _LOADER_FLAGS = ("config", "help", "print_config")
 _MAX_INDEX_DIGITS = 6  # of an entry of a list
 
@@ -42,6 +46,9 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
         key = config_class.ALIASES.get(name, name)
         if name in _LOADER_FLAGS:
             _take_loader_flag(flags, name, words)
+        elif name in _LAUNCHER_FLAGS:
+            if value_of("LOCAL_RANK") is None:
+                flags.problems.append(Problem(COMMAND_LINE, f"--{name} {_UNSET}.", _TORCHRUN))
         elif name in config_class.INERT:
             flags.ignored.append(name)
         elif (target := _target(key, options)) is None:

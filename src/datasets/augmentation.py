@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from src.errors import InputError
+from src.optional_packages import has_package
 
 MAX_LEVEL = 10
 VIDEO_LEVEL = 5
@@ -70,7 +70,7 @@ class RandAugment:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
-        if find_spec("torchvision") is None:
+        if not has_package("torchvision"):
             raise InputError(
                 "augmentation: randaugment needs torchvision, which is not installed; "
                 "`pip install torchvision`, or set augmentation to none"

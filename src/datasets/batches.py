@@ -9,7 +9,6 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 
 @dataclass
@@ -31,10 +30,5 @@ class TensorBatch:
 
 
 def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Stack arrays of one shape; in a loader's worker, in memory that it shares with the trainer.
-
-    To make a batch elsewhere first costs a second copy of all frames: 5 % of the speed of two
-    workers that read small files.
-    """
-    batch: Tensor = default_collate([torch.from_numpy(array) for array in arrays])
-    return batch
+    """Stack arrays of one shape."""
+    return torch.from_numpy(np.stack(arrays))

@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,8 @@ import numpy as np
 from src.datasets.decoding import VideoReadError
 from src.datasets.decoding.formats import described_content
 from src.datasets.storage import folder_trouble, is_open_folder
-from src.errors import InputError
+from src.errors import InputError, raise_scarcity
+from src.optional_packages import has_package
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +67,7 @@ class ImageReader:
                 f"images: {folder_trouble(self.root)}; the dataset's `img` must name the folder "
                 "that its images' paths begin in, or be null"
             )
-        if find_spec("PIL") is None:
+        if not has_package("PIL"):
             raise InputError("images: Pillow is not installed; `pip install pillow`")
 
     def read(self, image_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
@@ -145,6 +145,7 @@ def open_image(path: Path) -> Iterator[Image]:
         noun = described_content(path)
         raise VideoReadError(f"Pillow: cannot identify {noun} as an image") from error
     except _DAMAGES as error:
+        raise_scarcity(error)
         raise VideoReadError(f"Pillow: {str(error) or type(error).__name__}") from error
 
 

@@ -7,7 +7,6 @@ heavy of its own: what it runs decides.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import pickle
@@ -16,6 +15,8 @@ import struct
 import sys
 from collections.abc import Callable
 from typing import IO, Any
+
+from src.errors import GROUP_SIGNALS, is_out_of_memory, lacks_threads
 
 NOTE = struct.Struct("<Q")
 """What is sent through the socket: the number of bytes that the message takes."""
@@ -29,8 +30,6 @@ _KEPT_CAPACITY = 64 << 20
 """Bytes of a message up to which its memory is kept for the next one."""
 _PICKLE_PROTOCOL = 5
 """The first that leaves buffers out of the pickle."""
-_SIGNS_OF_LACK = ("cannot allocate memory", "failed to map segment", "can't start new thread")
-"""What errors say that come of too little memory, but are of no kind that tells so."""
 _COUNT = struct.Struct("<Q")
 _BLOCK = struct.Struct("<Q?")  # length, and whether it must not be written to
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
@@ -155,9 +154,9 @@ def _be_left_alone() -> None:
     """Ignore what is sent to the whole group, for the owner to deal with; leave no core dumps."""
     import resource
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
@@ -185,12 +184,8 @@ def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -
 def _is_lack_of_memory(error: BaseException | None) -> bool:
     """Whether that is what this error was, or came from."""
     while error is not None:
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            return True
-        # So libraries that cannot be loaded, and threads that cannot be started, are told.
-        if isinstance(error, ImportError | OSError | RuntimeError) and any(
-            sign in str(error).lower() for sign in _SIGNS_OF_LACK
-        ):
+        # A thread's stack is memory, too; here there is room for any number of threads.
+        if is_out_of_memory(error) or lacks_threads(error):
             return True
         error = error.__cause__ or error.__context__
     return False

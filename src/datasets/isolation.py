@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import IO, Any, TypeVar
 
 from src.datasets.isolated import ERROR, NOTE, OUT_OF_MEMORY, RESULT, SharedMemory, begin
+from src.errors import GROUP_SIGNALS
 
 Result = TypeVar("Result")
 
@@ -154,14 +155,13 @@ class _Child:
     def __init__(self, megabytes: int) -> None:
         self._owner = os.getpid()
         self._channel, theirs = socket.socketpair()
-        file = _memory_file()
+        file = memory_file()
         self._memory = SharedMemory(file, is_new=True)
         numbers = (theirs.fileno(), file.fileno(), self._owner, megabytes)
         path = [entry or os.getcwd() for entry in sys.path]
         # A signal to the whole group must not end the process before it can ignore it, nor
         # interrupt this one before it knows what to clean up.
-        signals = {signal.SIGINT, signal.SIGTERM}
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, *map(str, numbers), *path],
@@ -268,10 +268,10 @@ class _Child:
         return f"its process ended {ended}{told}"
 
 
-def _memory_file() -> IO[bytes]:
-    """A file without a name; of memory, where the system has such files."""
+def memory_file() -> IO[bytes]:
+    """Open a file without a name; of memory, where the system has such files."""
     if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("isolated"), "r+b", buffering=0)
+        return os.fdopen(os.memfd_create("shared"), "r+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)
 
 

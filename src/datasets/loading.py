@@ -9,21 +9,44 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+from multiprocessing.context import ForkContext, ForkProcess
+from multiprocessing.process import BaseProcess
+from typing import Any, ClassVar, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from src.errors import InputError
+from src.datasets.batch_transfer import BatchChannel, Parcel, Refusal, or_refusal
+from src.errors import (
+    FULL_DISK_REMEDIES,
+    GROUP_SIGNALS,
+    OUT_OF_PROCESSES,
+    ScarcityError,
+    known_error,
+    lacks_threads,
+)
 
 Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)
 
 PREFETCHED_BATCHES_PER_WORKER = 4
+_NO_THREAD_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h
+_CRASHES = (signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
+_SEMAPHORES = (
+    "The semaphores of loader workers need a /dev/shm that can be written to (docker run "
+    "--shm-size 1g, or --ipc=host); n_workers 0 does without."
+)
+_LESS_MEMORY = (
+    "Lower n_workers, train_batch_size (in evaluation val_batch_size or inference_batch_size) or "
+    "decode_memory, or give the job more memory."
+)
+_ISOLATE = "Keep decode_timeout or decode_memory above 0, so that videos are read in isolation."
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
 
 
@@ -56,45 +79,114 @@ class JoinedSets(Dataset[Sample]):
         return self.sets[which][epoch, index - begin]
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """An InputError as data: PyTorch would wrap one raised in a worker in a traceback."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _BatchReader(Dataset[Any]):
     """Whole batches by the keys of their samples; runs in the workers."""
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
+    channels: list[BatchChannel] = field(default_factory=list)
+    """One of each worker."""
 
     def __getitem__(self, keys: list[Any]) -> Any:
+        worker = get_worker_info()
+        if worker is None:
+            return self._read(keys)
+        return or_refusal(lambda: self.channels[worker.id].send(self._read(keys)))
+
+    def _read(self, keys: list[Any]) -> Any:
+        return self.collate([self.dataset[key] for key in keys])
+
+
+class _Worker(ForkProcess):
+    """A worker; its queue sends by a thread, which may be one too many for the system."""
+
+    def run(self) -> None:
         try:
-            return self.collate([self.dataset[key] for key in keys])
-        except InputError as error:
-            return _Refusal(str(error))
+            super().run()
+        except RuntimeError as error:
+            if not lacks_threads(error):
+                raise
+            os._exit(_NO_THREAD_EXIT_CODE)  # it can send nothing else
+
+
+class _WorkerContext(ForkContext):
+    """How workers are made."""
+
+    Process = _Worker
 
 
 class _BatchLoader(DataLoader[Any]):
-    """Starts workers that share memory, and raises the users' mistakes that they meet."""
+    """Starts workers that share memory, and raises what the user must know of them."""
+
+    _workers: Sequence[BaseProcess] = ()
+    _with_workers: ClassVar[WeakSet[_BatchLoader]] = WeakSet()
+    """All that there are: one that waits for validation does not look after its workers itself."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # narrower in PyTorch's stubs
+        batches = self._start() if self.num_workers else super().__iter__()
+        while True:
+            self._check_workers()
+            try:
+                batch = next(batches)
+                if isinstance(batch, Parcel):
+                    batch = batch.open()
+            except StopIteration:
+                return
+            except Exception as error:
+                self._check_workers()
+                known = known_error(error)
+                if known is None:
+                    raise
+                raise known from error
+            if isinstance(batch, Refusal):
+                raise batch.error
+            yield batch
+
+    def _start(self) -> Iterator[Any]:
+        """Begin an iteration, the first time with the start of the workers.
+
+        Raises:
+            ScarcityError: they cannot be started.
+        """
+        if self._workers:
+            return super().__iter__()
+        before = {*multiprocessing.active_children()}
+        handler = signal.getsignal(signal.SIGCHLD)
         # Workers are forked here. Their garbage collectors would write to every object they look
         # at, and so copy the memory of long annotation lists into each worker; frozen ones are left
         # alone. The caller's own collector goes on as before.
         gc.freeze()
         try:
+            channels = [BatchChannel() for _ in range(self.num_workers)]
+            assert isinstance(self.dataset, _BatchReader)
+            self.dataset.channels = channels
             batches = super().__iter__()
+        except (OSError, RuntimeError) as error:
+            _leave_alone(handler)
+            _kill({*multiprocessing.active_children()} - before)
+            is_disk = isinstance(error, OSError) and error.errno in FULL_DISK_REMEDIES
+            known = None if is_disk else known_error(error)
+            reason = known or f"{getattr(error, 'strerror', None) or error}. {_SEMAPHORES}"
+            raise ScarcityError(f"n_workers {self.num_workers}: {reason}") from error
         finally:
             gc.unfreeze()
+        _leave_alone(handler)
+        for channel in channels:
+            channel.close_sender()
+        self._workers = [*({*multiprocessing.active_children()} - before)]
+        self._with_workers.add(self)
         atexit.unregister(_end_workers)  # once for all loaders
         atexit.register(_end_workers)
-        for batch in batches:
-            if isinstance(batch, _Refusal):
-                raise InputError(batch.message)
-            yield batch
+        return batches
+
+    def _check_workers(self) -> None:
+        """End the run where a worker has ended: its batches will never come."""
+        for worker in chain.from_iterable(loader._workers for loader in self._with_workers):
+            if (code := worker.exitcode) is not None:
+                _end_workers()
+                self._with_workers.clear()
+                raise ScarcityError(_why_lost(worker.pid, code))
 
 
 def make_loader(
@@ -108,7 +200,8 @@ def make_loader(
     """Build a loader that yields ``collate([dataset[key] for key in batch])`` for each batch.
 
     With workers, batches are read ahead in their order; the workers live as long as the loader. An
-    InputError reaches the caller as it was raised, from wherever.
+    InputError or RunError reaches the caller as it was raised, from wherever; a lack of memory, of
+    open files or of processes, and the end of a worker, is a ScarcityError.
     """
     return _BatchLoader(
         _BatchReader(dataset, collate),
@@ -122,6 +215,7 @@ def make_loader(
         prefetch_factor=PREFETCHED_BATCHES_PER_WORKER if num_workers else None,
         # Its own: starting an iteration draws a number, which would shift those of the training.
         generator=torch.Generator(),
+        multiprocessing_context=_WorkerContext() if num_workers else None,
     )
 
 
@@ -132,15 +226,42 @@ def _as_it_is(batch: Any) -> Any:
 def _prepare_worker(_worker: int) -> None:
     """One thread per worker: more would fight over the cores the training itself needs.
 
-    SIGTERM is for the process that reads the batches, which ends when it has finished with them;
-    launchers send it to the whole process group. A worker ends when that process does, and at once:
-    it holds that process's connections open, and other ranks wait until they are closed.
+    SIGTERM and others are for the process that reads the batches, which ends when it has finished
+    with them; launchers and terminals send them to the whole process group. A worker ends when that
+    process does, and at once: it holds that process's connections open, and other ranks wait until
+    they are closed.
     """
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    for number in _CRASHES:
+        signal.signal(number, signal.SIG_DFL)  # where PyTorch would print a guess
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _leave_alone(handler: Any) -> None:
+    """Put the handler of SIGCHLD back in its place.
+
+    PyTorch's raises an error wherever the trainer is when a worker ends, be it in the middle of
+    writing a file.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _why_lost(process: int | None, code: int) -> str:
+    """Say how a worker ended, and what helps."""
+    name = f"a loader worker (process {process})"
+    if code == _NO_THREAD_EXIT_CODE:
+        return f"{name} can start no threads. {OUT_OF_PROCESSES}."
+    if code >= 0:
+        return f"{name} ended with exit code {code}; what it printed says why."
+    ended = signal.Signals(-code).name if -code in [*signal.Signals] else f"signal {-code}"
+    if -code == signal.SIGKILL:
+        return f"{name} was killed ({ended}), as systems do that are out of memory. {_LESS_MEMORY}"
+    return f"{name} was ended by {ended}: a library crashed, or memory was short. {_ISOLATE}"
 
 
 def _end_workers() -> None:
@@ -148,8 +269,9 @@ def _end_workers() -> None:
 
     Python would send them SIGTERM, to which they are deaf, and wait for them.
     """
-    workers = [child for child in multiprocessing.active_children() if child.daemon]
-    if workers:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where PyTorch would raise at their end
+    _kill(child for child in multiprocessing.active_children() if child.daemon)
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
     for worker in workers:
         worker.kill()

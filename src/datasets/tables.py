@@ -16,6 +16,7 @@ from typing import Any
 from src.datasets.records import RowError
 from src.errors import InputError
 from src.file_kinds import foreign_kind
+from src.optional_packages import AbsentPackageError, import_optional
 from src.user_files import MAX_LINE_CHARACTERS
 
 Columns = dict[str, list[Any]]
@@ -133,12 +134,12 @@ def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
             memory or rows than its size allows.
     """
     try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
+        parquet = import_optional("pyarrow.parquet")
+        pyarrow = import_optional("pyarrow")
+    except AbsentPackageError as error:
         raise InputError(
-            f"{path}: reading Parquet files needs pyarrow, which is not installed; `pip install "
-            "pyarrow`, or convert the table to CSV or JSONL"
+            f"{path}: reading Parquet files needs pyarrow; {error}: `pip install pyarrow`, or "
+            "convert the table to CSV or JSONL"
         ) from error
     checks, size = TextChecks(path), path.stat().st_size
     try:

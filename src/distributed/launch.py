@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from src.distributed.engine import Engine, SingleProcess
+from src.distributed.environment import check_launcher_variables, refuse_to_be_one_of_several
 from src.distributed.many import ManyProcesses
 from src.distributed.watchdog import Watchdog
 from src.errors import InputError, TerminatedError
+from src.launchers import number_in, value_of
+from src.optional_packages import AbsentPackageError, import_optional
 
 if TYPE_CHECKING:
     from src.distributed.horovod import HorovodCommunicator
     from src.distributed.torch_distributed import TorchCommunicator
 
-# Number of processes of a job, as launchers tell their processes -> launcher.
-_LAUNCHERS = {
-    "HOROVOD_SIZE": "horovodrun",
-    "WORLD_SIZE": "torchrun",
-    "OMPI_COMM_WORLD_SIZE": "mpirun",
-}
 _START_TIME = 19  # field of /proc/<pid>/stat, counted after the name (proc(5) has it as number 22)
 # Engine -> variable of its launcher, which tells it from others.
 _ENGINES = {"horovod": "HOROVOD_RANK", "torch": "TORCHELASTIC_RUN_ID"}
@@ -72,7 +69,7 @@ def launcher_on_this_machine() -> str | None:
 
     None under other launchers, and without one: they start processes once.
     """
-    if _ENGINES["torch"] not in os.environ:
+    if not value_of(_ENGINES["torch"]):
         return None
     parent = os.getppid()
     status = Path(f"/proc/{parent}/stat")  # Linux has it
@@ -84,10 +81,11 @@ def launcher_on_this_machine() -> str | None:
 def _start(
     name: str, *, device: str, precision: str, num_threads: int, watchdog: Watchdog | None
 ) -> Engine:
+    check_launcher_variables()
     if name == "auto":
         name = _engine_of_launcher()
     if name == "single":
-        _refuse_other_launchers()
+        refuse_to_be_one_of_several()
         chosen = _choose_device(device, index=0)
         _set_threads(num_threads, processes=1)
         _make_repeatable(chosen)
@@ -111,21 +109,22 @@ def _start(
 def _engine_of_launcher() -> str:
     """The engine that fits the environment; WORLD_SIZE is also what others than torchrun set."""
     for engine, variable in _ENGINES.items():
-        if variable in os.environ:
+        if value_of(variable):
             return engine
-    return "torch" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "single"
+    return "torch" if (number_in("WORLD_SIZE") or 1) > 1 else "single"
 
 
 def _horovod() -> "HorovodCommunicator":
     _refuse_launcher_of("torch", engine="horovod")
     try:
-        from src.distributed.horovod import HorovodCommunicator
-    except ImportError as error:
+        module = import_optional("src.distributed.horovod", package="horovod")
+    except AbsentPackageError as error:
         raise InputError(
-            f"engine: Horovod cannot be imported ({error}). Install it with env/install_pkg.sh, "
-            "start the run with torchrun, or run one process."
+            f"engine: {error}. Install Horovod with env/install_pkg.sh, start the run with "
+            "torchrun, or run one process."
         ) from error
-    return HorovodCommunicator()
+    communicator: HorovodCommunicator = module.HorovodCommunicator()
+    return communicator
 
 
 def _torch() -> "TorchCommunicator":
@@ -136,23 +135,12 @@ def _torch() -> "TorchCommunicator":
 
 
 def _refuse_launcher_of(other: str, *, engine: str) -> None:
-    if _ENGINES[other] in os.environ and _ENGINES[engine] not in os.environ:
+    if value_of(_ENGINES[other]) and not value_of(_ENGINES[engine]):
         launchers = {"horovod": "horovodrun", "torch": "torchrun"}
         raise InputError(
             f"engine: {engine} was asked for, but this process was started by {launchers[other]}. "
             f"Start the run with {launchers[engine]}, or leave engine at auto."
         )
-
-
-def _refuse_other_launchers() -> None:
-    """N processes that do not know of each other would overwrite each other's output."""
-    for variable, launcher in _LAUNCHERS.items():
-        if int(os.environ.get(variable, "1")) > 1:
-            raise InputError(
-                "engine: the environment says that this is one of several processes of "
-                f"{launcher} ({variable} is {os.environ[variable]}), which a run of one process "
-                "cannot be. Use horovodrun -np N or torchrun --nproc_per_node N, with engine auto."
-            )
 
 
 def _choose_device(wish: str, *, index: int) -> torch.device:

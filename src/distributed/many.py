@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from src.distributed.engine import GradientEngine
 from src.distributed.watchdog import Watchdog
-from src.errors import PeerLostError
+from src.errors import PeerLostError, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -94,9 +94,9 @@ class ManyProcesses(GradientEngine):
             with torch.inference_mode(False), torch.no_grad():
                 yield self._communicator
             self._await_exchange()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             raise PeerLostError(f"lost the connection to other ranks: {error}") from error
         self.communication += time.perf_counter() - started
         if self._watchdog is not None:

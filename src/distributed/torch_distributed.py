@@ -11,7 +11,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from src.errors import InputError
+from src.distributed.environment import check_master
+from src.errors import InputError, RunError
+from src.launchers import value_of
 
 T = TypeVar("T")
 
@@ -29,12 +31,15 @@ class TorchCommunicator:
         Raises:
             InputError: if there is no launcher.
         """
-        missing = [name for name in VARIABLES if name not in os.environ]
+        missing = [name for name in VARIABLES if value_of(name) is None]
         if missing:
+            size = value_of("WORLD_SIZE")
+            alone = f" For one process, unset WORLD_SIZE, which is {size}." if size else ""
             raise InputError(
                 "engine: torch needs a launcher. The environment lacks "
-                f"{', '.join(missing)}; torchrun --nproc_per_node N sets them."
+                f"{', '.join(missing)}; torchrun --nproc_per_node N sets them.{alone}"
             )
+        self._master = check_master()
         self.rank = int(os.environ["RANK"])
         self.size = int(os.environ["WORLD_SIZE"])
         self.local_rank = int(os.environ["LOCAL_RANK"])
@@ -60,12 +65,15 @@ class TorchCommunicator:
         not tell in it the addresses of one start from those of another.
         """
         keeps_one = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        store = torch.distributed.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=self.rank == 0 and not keeps_one,
-            wait_for_workers=False,
-        )
+        host, port = self._master
+        try:
+            store = torch.distributed.TCPStore(
+                host, port, is_master=self.rank == 0 and not keeps_one, wait_for_workers=False
+            )
+        except torch.distributed.DistError as error:
+            reason = str(error).partition("\n")[0]
+            place = f"port {port} of {host} (MASTER_PORT, MASTER_ADDR)"
+            raise RunError(f"rank 0 cannot be met at {place}: {reason}") from error
         if not keeps_one:
             return store
         name = name_start(store, rank=self.rank, size=self.size)

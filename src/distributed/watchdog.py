@@ -6,9 +6,11 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TextIO
 
-from src.errors import FAILURE_EXIT_CODE, process_name, tell_torchrun
+from src.errors import FAILURE_EXIT_CODE, tell_torchrun
+from src.launchers import process_name
 
 _LOOKS_PER_TIMEOUT = 20
 _LONGEST_PAUSE = 5.0  # seconds between two looks
@@ -54,7 +56,8 @@ class Watchdog:
         while not self._ended.wait(self._pause):
             if time.monotonic() - self._last_progress > self._timeout:
                 self._end_process()
-            self._watch_without_lock()
+            with suppress(RuntimeError):  # no thread can be started just now
+                self._watch_without_lock()
 
     def _watch_without_lock(self) -> None:
         """End the process even if the thread cannot look, because another holds Python's lock."""

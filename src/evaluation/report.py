@@ -6,6 +6,7 @@ from typing import Any
 
 from src.evaluation.answers import QaOutcome
 from src.evaluation.retrieval import RetrievalOutcome
+from src.optional_packages import has_package
 from src.training.writing import write_json, write_text
 
 COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank", "meanR": "mean rank"}
@@ -77,11 +78,11 @@ def write_answers(
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write many records as JSON; a million take ujson, where it is there, a tenth of the time."""
-    try:
-        import ujson
-    except ImportError:
+    if not has_package("ujson"):
         write_json(path, records)
         return
+    import ujson
+
     text = ujson.dumps(records, indent=4, ensure_ascii=False, escape_forward_slashes=False) + "\n"
     write_text(path, text)
 

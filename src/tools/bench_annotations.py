@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import count
 from math import gcd
 from multiprocessing.synchronize import Barrier
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from src.datasets.captioned import Captioned, read_captioned_videos
 from src.datasets.rows import pack_rows
 from src.errors import RunError
+from src.optional_packages import has_package
 from src.tools.command import positive
 from src.tools.results import markdown_table
 
@@ -121,7 +121,7 @@ def write_files(folder: Path, *, num_rows: int) -> list[Path]:
         for row in made_up_rows(num_rows):
             lines.write(json.dumps({"video_id": row.video_id, "text": row.captions[0]}) + "\n")
             writer.writerow((row.video_id, row.captions[0]))
-    if find_spec("pyarrow") is None:
+    if not has_package("pyarrow"):
         return [jsonl, table]
     _in_new_process(_write_parquet, table, parquet)
     return [jsonl, table, parquet]

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from statistics import median
@@ -31,6 +30,7 @@ from src.datasets.decoding import (
 from src.datasets.sampling import frame_indices
 from src.datasets.storage import VideoStorage
 from src.errors import InputError
+from src.optional_packages import has_package
 from src.tools.bench_processes import end_decoder, started_processes
 from src.tools.command import counted, open_videos_of_flag, path_flag, positive
 from src.tools.results import markdown_table
@@ -169,7 +169,7 @@ def run(flags: argparse.Namespace) -> None:
 def installed_decoders() -> dict[str, Decoder]:
     """The decoders by what the table calls them, plain decord first where it is installed."""
     decoders: dict[str, Decoder] = {}
-    if find_spec("decord") is not None:
+    if has_package("decord"):
         decoders[PLAIN_DECORD] = PlainDecord()
     for name in ("decord", "pyav", "torchcodec"):
         try:

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
 
 from src.errors import RunError
+from src.optional_packages import has_package
 from src.tools.bench_updates import Measured, read_measured
 from src.tools.command import positive
 from src.tools.results import markdown_table
@@ -66,7 +66,7 @@ def run(flags: argparse.Namespace, keys: Sequence[str]) -> None:
         flags: those of :func:`add_flags`.
         keys: further flags, for the config.
     """
-    engines = ["torch"] if find_spec("horovod") is None else ["torch", "horovod"]
+    engines = ["torch"] if not has_package("horovod") else ["torch", "horovod"]
     several = [Job(engine, flags.processes) for engine in engines]
     arguments = ["--config", flags.config, *keys]
     found: dict[Job, list[Measured]] = {}

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from src.configs.kinds import CONFIGS
 from src.errors import FAILURE_EXIT_CODE, InputError
+from src.optional_packages import has_package
 from src.tools.command import any_path_flag, exit_code_of, not_negative, positive, run_command
 
 DEFAULT_OUTPUT = Path("output/data_check")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems: list[int] = []
 
     def work() -> None:
-        if find_spec("av") is None:
+        if not has_package("av"):
             raise InputError("check_data looks into videos with PyAV: `pip install av`")
         from src.tools.checking.run import check  # --help must not wait for it
 

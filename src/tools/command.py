@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from src.console import console
 from src.errors import (
-    FAILURE_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
-    USER_ERROR_EXIT_CODE,
     InputError,
-    RunError,
+    exit_code_for,
+    interruptible,
+    known_error,
 )
-from src.training.writing import REMEDIES, FullDiskError
+from src.training.writing import FullDiskError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -47,23 +47,18 @@ def exit_code_of(work: Callable[[], object], *, goes_on: bool = False) -> int:
     """
     again = "the same command goes on"
     try:
-        work()
-    except InputError as error:
-        return _ended(f"error: {error}", USER_ERROR_EXIT_CODE)
-    except FullDiskError as error:
-        remedy = again if goes_on else "then give the same command again"
-        return _ended(f"error: {error.told(remedy)}", FAILURE_EXIT_CODE)
-    except RunError as error:
-        return _ended(f"error: {error}", FAILURE_EXIT_CODE)
-    except OSError as error:
-        is_full = error.errno in REMEDIES
-        if error.filename is None and not is_full:  # a mistake of the program
-            raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        code = FAILURE_EXIT_CODE if is_full else USER_ERROR_EXIT_CODE
-        return _ended(f"error: {where}{error.strerror}", code)
+        with interruptible():
+            work()
     except KeyboardInterrupt:
         return _ended(f"interrupted; {again}" if goes_on else "interrupted", INTERRUPTED_EXIT_CODE)
+    except Exception as error:
+        known = known_error(error)
+        if known is None:
+            raise
+        message = str(known)
+        if isinstance(known, FullDiskError):
+            message = known.told(again if goes_on else "then give the same command again")
+        return _ended(f"error: {message}", exit_code_for(known))
     return 0
 
 

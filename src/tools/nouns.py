@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from src.errors import InputError
+from src.optional_packages import AbsentPackageError, import_optional
 
 MODEL = "morphmodel_en.pgz"
 """English model, a part of the package."""
@@ -101,9 +102,9 @@ def load_tagger() -> Any:
         InputError: if HanTa is not installed.
     """
     try:
-        from HanTa.HanoverTagger import HanoverTagger
-    except ImportError as error:
-        raise InputError("finding nouns needs the package HanTa: pip install HanTa") from error
-    tagger = HanoverTagger(MODEL)
+        hanta = import_optional("HanTa.HanoverTagger")
+    except AbsentPackageError as error:
+        raise InputError(f"finding nouns needs HanTa; {error}: `pip install HanTa`") from error
+    tagger = hanta.HanoverTagger(MODEL)
     tagger.analyze_forward = lru_cache(NUM_REMEMBERED_WORDS)(tagger.analyze_forward)
     return tagger

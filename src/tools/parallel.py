@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from src.datasets.decoding.contract import CutOffError, VideoReadError
 from src.datasets.isolation import CallCutOffError, IsolatedProcess
-from src.errors import InputError
+from src.errors import InputError, raise_scarcity
 from src.training.writing import append_lines, keep_lines
 
 Item = TypeVar("Item")
@@ -56,7 +56,8 @@ def run_isolated(
 
     Yields:
         Items, as they are finished, and what came of them: a result, or a failure where the
-        function raised VideoReadError or OSError or was cut off. Other errors are raised.
+        function raised VideoReadError or OSError or was cut off. Other errors are raised, and
+        those of a lack of open files or processes.
     """
     feed = _Feed(items, ahead=_RESULTS_AHEAD_PER_WORKER * num_workers)
     finished: SimpleQueue[_Outcome[Item, Result]] = SimpleQueue()
@@ -194,4 +195,5 @@ class _Worker(Thread, Generic[Item, Result]):
         try:
             return self.process.call(self._function, item)
         except _FAILURES as error:
+            raise_scarcity(error)
             return Failure(str(error) or type(error).__name__, isinstance(error, _CUT_OFF))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.optional_packages import AbsentPackageError, import_optional
 from src.user_files import reason_of
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ class TensorBoard:
     def _given_up_on_error(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, UnicodeError) as error:  # UnicodeError: its folder's name is not UTF-8
+        except Exception as error:  # noqa: BLE001  # of packages that do not fit each other, too
             self._writer = None  # whose thread has ended: it would not go on by itself
-            _warn("the TensorBoard file cannot be written (%s)", reason_of(error))
+            is_of_system = isinstance(error, OSError | UnicodeError)
+            reason = reason_of(error) if is_of_system else f"{type(error).__name__}: {error}"
+            _warn("the TensorBoard file cannot be written (%s)", reason)
 
     def _leave_out_writing(self, failure: threading.ExceptHookArgs) -> None:
         """Keep silent where TensorBoard's thread fails to write: the next call here raises that."""
@@ -72,11 +75,12 @@ class TensorBoard:
 
 def _open(folder: Path, *, purge_step: int) -> "SummaryWriter | None":
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
+        tensorboard = import_optional("torch.utils.tensorboard", package="tensorboard")
+    except AbsentPackageError as error:
         _warn("no TensorBoard file is written (%s)", error)
         return None
-    return SummaryWriter(str(folder), purge_step=purge_step)
+    writer: SummaryWriter = tensorboard.SummaryWriter(str(folder), purge_step=purge_step)
+    return writer
 
 
 def _warn(message: str, problem: object) -> None:

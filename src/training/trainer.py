@@ -16,7 +16,9 @@ from src.errors import (
     InputError,
     PeerLostError,
     RunError,
+    ScarcityError,
     TerminatedError,
+    known_error,
 )
 from src.optimization.optimizer import set_learning_rate
 from src.training.checkpoints import CheckpointWriter
@@ -101,8 +103,9 @@ class Trainer:
         """Train to the end, from the restore file if there is one.
 
         Raises:
-            TerminatedError: after SIGTERM, on all ranks after the same update, which is saved.
+            TerminatedError: after one of `STOP_SIGNALS`, on all ranks after the same update.
             KeyboardInterrupt: saying how to go on.
+            ScarcityError: as well.
         """
         try:
             with noticing_termination(self._engine.hurry) as self._termination:
@@ -115,6 +118,11 @@ class Trainer:
             if not self._output.restore_files():
                 raise
             raise KeyboardInterrupt(HOW_TO_CONTINUE) from None
+        except Exception as error:
+            known = known_error(error)
+            if not isinstance(known, ScarcityError) or not self._output.restore_files():
+                raise
+            raise ScarcityError(f"{known}\nThen {HOW_TO_CONTINUE}.") from error
 
     def _fit(self) -> None:
         resumed = self._restorer.resume(num_steps=self._plan.num_train_steps)
@@ -259,9 +267,10 @@ class Trainer:
         self._at.is_complete = is_complete
         self._restorer.save(self._at)
         step, total = self._at.step, self._plan.last_step
-        logger.info("SIGTERM came: saved after update %d of %d", step, total)
+        name = next(filter(None, self._engine.gather_objects(self._termination.name)))
+        logger.info("%s came: saved after update %d of %d", name, step, total)
         if self._engine.rank == 0:
-            raise TerminatedError(f"SIGTERM came, update {step} is saved; {HOW_TO_CONTINUE}")
+            raise TerminatedError(f"{name} came, update {step} is saved; {HOW_TO_CONTINUE}")
         raise TerminatedError
 
     def _validate_and_checkpoint(self) -> None:

@@ -7,9 +7,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from src.errors import InputError
+from src.errors import FULL_DISK_REMEDIES, InputError
 from src.training.writing import (
-    REMEDIES,
     FullDiskError,
     free_bytes,
     free_files,
@@ -89,7 +88,7 @@ def check_space(root: Path, *, num_bytes: int) -> None:
     elif num_files is not None and 0 < num_files < _NUM_FILES:
         problem = f"only {num_files} more files can be made there (inodes)"
     if problem:
-        raise FullDiskError(f"output_dir: {root}: {problem}.", REMEDIES[errno.ENOSPC])
+        raise FullDiskError(f"output_dir: {root}: {problem}.", FULL_DISK_REMEDIES[errno.ENOSPC])
 
 
 def _trouble(file: Path) -> str | None:

@@ -3,7 +3,6 @@
 A full disk ends the run with one message; what was written before is as it was.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -12,13 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from src.errors import RunError
-
-REMEDIES = {  # error number of a disk that takes no more -> what helps
-    errno.ENOSPC: "Free some space",
-    errno.EDQUOT: "Free some space or ask for a larger quota",
-    errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or use another file system",
-}
+from src.errors import FULL_DISK_REMEDIES, RunError
 
 HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues"  # of training
 
@@ -166,14 +159,14 @@ def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[
     except OSError as error:
         if error.errno is None:
             raise
-        if error.errno not in REMEDIES:
+        if error.errno not in FULL_DISK_REMEDIES:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         needed = "" if num_bytes is None else f", the file needs at least {num_bytes:,}"
         left = ", but no more files can be made (inodes)" if free_files(path) == 0 else needed
         raise FullDiskError(
             f"{path}: cannot be written: {os.strerror(error.errno)}. "
             f"{free_bytes(path):,} bytes are free there{left}.",
-            REMEDIES[error.errno],
+            FULL_DISK_REMEDIES[error.errno],
         ) from error
 
 

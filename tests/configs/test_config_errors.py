@@ -232,3 +232,15 @@ def test_a_value_in_a_model_file(
 def test_a_missing_model_file_names_the_key_and_file_that_ask_for_it(load: Any) -> None:
     (error,) = load.errors({"model_config": "nowhere.json"})
     assert error.startswith("nowhere.json: there is no such file (named by model_config, ")
+
+
+@pytest.mark.parametrize("flag", [["--local-rank=0"], ["--local_rank", "0"], ["--local-rank", "1"]])
+def test_what_launchers_before_torchrun_add_is_passed_over(
+    load: Any, flag: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert load({}, *flag).config == load({}).config
+    monkeypatch.setenv("LOCAL_RANK", "")
+    (error,) = load.errors({}, *flag)
+    assert error.startswith(f"command line: {flag[0].partition('=')[0]} is a launcher's, which has")
+    assert "Start the run with torchrun --nproc_per_node N, or leave the flag out." in error

@@ -200,6 +200,6 @@ def test_sharpness_is_clipped_at_the_level_of_images() -> None:
 
 
 def test_without_torchvision_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augmentation, "find_spec", lambda _: None)
+    monkeypatch.setattr(augmentation, "has_package", lambda _: False)
     with pytest.raises(InputError, match="needs torchvision.*set augmentation to none"):
         video_augmentation()

@@ -38,6 +38,11 @@ _RECORD = f"""\
 """
 
 
+_GETENT = rf"""#!{BASH}
+[[ $2 =~ ^([abc](\.lan)?|[0-9a-f:.]+)$ ]] && echo "${{ADDRESS:-192.0.2.1}} STREAM"
+"""
+
+
 @dataclass
 class Call:
     """How a stand-in was called."""
@@ -60,6 +65,11 @@ class Stubs:
         for name in names:
             (self.folder / name).write_text(f"#!{BASH}\n{_RECORD}{then}\n")
             (self.folder / name).chmod(0o755)
+
+    def add_hosts(self) -> None:
+        """Let there be hosts called a, b and c, and no others; calls are not written down."""
+        (self.folder / "getent").write_text(_GETENT)
+        (self.folder / "getent").chmod(0o755)
 
     def link(self, *names: str) -> None:
         """Add the machine's own programs of these names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from tests.scripts.stubs import RETRIEVAL, Stubs
 
 SCRIPT = "run_scripts/ft_msrvtt_ret.sh"
 RENDEZVOUS = ["--rdzv_backend", "c10d", "--rdzv_endpoint"]
-
 
 def train(
     stubs: Stubs, folder: Path, *, script: str = SCRIPT, **variables: str
@@ -31,7 +31,9 @@ def launcher_words(
 
 @pytest.fixture
 def both(stubs: Stubs) -> Stubs:
+    """Both launchers; there are hosts called a, b and c, and no others."""
     stubs.add("horovodrun", "torchrun", "python")
+    stubs.add_hosts()
     return stubs
 
 
@@ -126,8 +128,23 @@ def test_inference_uses_hosts_with_its_own_folder(both: Stubs, tmp_path: Path) -
             {"LAUNCHER": "torchrun", "HOSTS": "a:4,b:4", "OUTPUT_DIR": ""},
             "OUTPUT_DIR is not set: the default has the time in it, which differs from host",
         ),
+        *(
+            ({"NUM_PROCESSES": value}, f"NUM_PROCESSES is '{value}': it must be a whole number, at")
+            for value in ("0", "-1", "two", "2.0", " ", "08", "1e3", "9" * 30, "a[0]")
+        ),
+        ({"MAX_RESTARTS": "often"}, "MAX_RESTARTS is 'often': it must be a whole number, at least"),
+        ({"HOSTS": "a:4,x.typo:4"}, "HOSTS is 'a:4,x.typo:4': there is no host x.typo (getent"),
+        ({"LAUNCHER": "torchrun", "HOSTS": "x:1"}, "there is no host x ("),
+        *(
+            ({"HOSTS": value}, f"HOSTS is '{value}': it must look like a:4,b:4 (IPv6: [fe80::1]:4,")
+            for value in ("a", ":4", "a:4:4", "fe80::1:4", "[fe80::1]", "[a:4", "a:-1", "a:4;b:4")
+        ),
+        *(
+            ({"LAUNCHER": "torchrun", "HOSTS": "a:4", "PORT": value}, f"PORT is '{value}': it must")
+            for value in ("0", "-1", "http", "65536", "99999999999")
+        ),
     ],
-    ids=["launcher", "restarts", "no number", "zero", "uneven", "number", "one", "folder"],
+    ids=lambda value: "" if isinstance(value, dict) else value[:40],
 )
 def test_what_cannot_be_is_refused(
     variables: dict[str, str], message: str, both: Stubs, tmp_path: Path
@@ -152,3 +169,35 @@ def test_without_a_launcher_one_process_needs_no_hosts(stubs: Stubs, tmp_path: P
     assert "horovodrun not found" in done.stderr
     assert "or set NUM_PROCESSES=1 and leave HOSTS out" in done.stderr
     assert stubs.calls() == []
+
+
+def test_hosts_may_have_spaces_between_them(both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(both, tmp_path, HOSTS=" a:2, b:1 c:1,")
+    assert words[:5] == ["horovodrun", "-np", "4", "-H", "a:2,b:1,c:1"]
+
+
+def test_hosts_may_be_addresses(both: Stubs, tmp_path: Path) -> None:
+    words = launcher_words(
+        both, tmp_path, LAUNCHER="torchrun", HOSTS="[fe80::1]:2,[fe80::2]:2", PORT="4000"
+    )
+    assert words[1:-1] == [
+        "--nnodes", "2", "--nproc_per_node", "2", *RENDEZVOUS, "[fe80::1]:4000",
+    ]  # fmt: skip
+
+
+def test_a_port_in_use_on_this_machine_is_named(both: Stubs, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        variables = {"LAUNCHER": "torchrun", "HOSTS": "a:1", "PORT": port}
+        done = train(both, tmp_path, **variables, ADDRESS="127.0.0.1")
+        assert done.returncode == 1
+        assert f"PORT is {port}: another program uses it on a; set PORT to another" in done.stderr
+        assert both.calls() == []
+    words = launcher_words(both, tmp_path, **variables, ADDRESS="127.0.0.1")
+    assert words[-2:] == [f"a:{port}", RETRIEVAL]
+
+
+def test_torchrun_passes_on_what_slurm_warns_by(both: Stubs, tmp_path: Path) -> None:
+    assert train(both, tmp_path, LAUNCHER="torchrun").returncode == 0
+    (call,) = both.calls()
+    assert "SIGUSR1,SIGUSR2" in call.environment["PET_SIGNALS_TO_HANDLE"]

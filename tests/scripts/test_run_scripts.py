@@ -47,6 +47,7 @@ INFERENCE = {f"run_scripts/inf_{name}.sh": name for name in SETS}
 def stand_ins(stubs: Stubs) -> Stubs:
     """All that a run script may start; `bash` too, since it is how they start the installer."""
     stubs.add("horovodrun", "python", "bash")
+    stubs.add_hosts()
     return stubs
 
 

@@ -48,8 +48,8 @@ def os_error(number: int, path: str | None = None) -> OSError:
         (os_error(errno.EACCES, "a/b"), 2, "error: a/b: Permission denied\n"),
         (os_error(errno.EISDIR, "a"), 2, "error: a: Is a directory\n"),
         (os_error(errno.ENOTDIR, "a"), 2, "error: a: Not a directory\n"),
-        (os_error(errno.ENOSPC, "a"), 1, "error: a: No space left on device\n"),
-        (os_error(errno.ENOSPC), 1, "error: No space left on device\n"),
+        (os_error(errno.ENOSPC, "a"), 1, "error: a: No space left on device. Free some space.\n"),
+        (os_error(errno.ENOSPC), 1, "error: No space left on device. Free some space.\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

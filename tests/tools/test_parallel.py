@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.datasets.decoding import VideoReadError
-from src.errors import InputError
+from src.errors import InputError, ScarcityError
 from src.tools.parallel import Failure, Journal, run_isolated
 from tests.datasets import misbehaving
 
@@ -25,6 +26,8 @@ def work(item: str) -> str:
             raise VideoReadError("no frames")
         case "absent":
             raise FileNotFoundError(2, "No such file", "absent")
+        case "many files":
+            raise OSError(errno.EMFILE, "Too many open files")
         case "mistake":
             raise ZeroDivisionError
         case "pid":
@@ -41,6 +44,11 @@ def test_every_item_comes_back_with_what_came_of_it() -> None:
         "absent": Failure("[Errno 2] No such file: 'absent'", cut_off=False),
         "abort": Failure("its process ended by SIGABRT: what(): of no use", cut_off=True),
     }
+
+
+def test_no_item_is_blamed_for_a_lack_of_open_files() -> None:
+    with pytest.raises(ScarcityError, match=r"^Too many open files. Raise the limit \(ulimit -n"):
+        list(run_isolated(work, ["a", "many files", "b"], num_workers=1))
 
 
 def test_items_that_hang_are_given_up() -> None:

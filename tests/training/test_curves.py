@@ -104,3 +104,23 @@ def test_a_folder_whose_name_is_not_utf8_gets_no_file_and_is_no_reason_to_end(
     curves.add("train", {"loss": 1.0}, step=1)
     curves.close()
     assert caplog.text.count("the TensorBoard file cannot be written") == 1
+
+
+@pytest.mark.parametrize("error", [TypeError("Descriptors"), AttributeError("np.string_")])
+def test_packages_that_do_not_fit_tensorboard_cost_the_curves_only(
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", fail)
+    curves = TensorBoard(tmp_path, purge_step=0)
+    for step in range(2):
+        curves.add("train", {"loss": 1.0}, step=step)
+    curves.flush()
+    curves.close()
+    (record,) = caplog.records
+    assert f"({type(error).__name__}: {error}); metrics.jsonl has all" in record.getMessage()

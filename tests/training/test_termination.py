@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.errors import TerminatedError
+from src.errors import STOP_SIGNALS, TerminatedError
 from src.training.task import Task
 from src.training.termination import noticing_termination
 from src.training.trainer import HOW_TO_CONTINUE
@@ -39,6 +39,25 @@ def test_sigterm_is_noted_and_ends_nothing() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
     with noticing_termination() as notice:
         assert not notice.has_come
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_other_ways_to_ask_a_run_to_end_are_noted_by_name(number: signal.Signals) -> None:
+    with noticing_termination() as notice:
+        os.kill(os.getpid(), number)
+        assert notice.has_come
+        assert notice.name == number.name
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with noticing_termination() as notice:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not notice.has_come
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_handler_of_before_comes_back_after_an_error() -> None:

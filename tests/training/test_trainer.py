@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from src.datasets.unreadable import UnreadableVideo
 from src.distributed.engine import SingleProcess
-from src.errors import InputError
+from src.errors import InputError, ScarcityError
 from src.training.task import Task
 from src.training.trainer import HOW_TO_CONTINUE
 from tests.factories import CPU
@@ -198,6 +198,20 @@ def test_an_interrupted_run_says_how_to_go_on_once_there_is_a_restore_file(
     with pytest.raises(KeyboardInterrupt) as caught:
         train(tmp_path, plan=make_plan(), batch=interrupted_at)
     assert caught.value.args == said
+
+
+@pytest.mark.parametrize(("batch", "goes_on"), [(1, False), (4, True)])
+def test_a_run_that_lacks_memory_says_how_to_go_on(
+    tmp_path: Path, batch: int, goes_on: bool
+) -> None:
+    def out_of_memory_at(number: int) -> ToyBatch:
+        if number == batch:
+            raise MemoryError
+        return toy_batch(number)
+
+    with pytest.raises(ScarcityError if goes_on else MemoryError) as caught:
+        train(tmp_path, plan=make_plan(), batch=out_of_memory_at)
+    assert (HOW_TO_CONTINUE in str(caught.value)) == goes_on
 
 
 def test_the_validation_before_the_first_update_is_logged(

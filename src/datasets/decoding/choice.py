@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from src.datasets.decoding.contract import Decoder
 from src.datasets.decoding.decord_decoder import DecordDecoder
 from src.datasets.decoding.guarded import GuardedDecoder
 from src.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from src.datasets.decoding.torchcodec_decoder import TorchCodecDecoder, check_torchcodec
 from src.errors import InputError
+from src.optional_packages import has_package
 
 DECODERS = ("auto", "pyav", "decord", "torchcodec")
 
@@ -39,16 +38,17 @@ def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decode
 def _make_unlimited(name: str) -> Decoder:
     if name not in DECODERS:
         raise InputError(f"video_decoder {name!r}: choose one of {', '.join(DECODERS)}")
-    has_pyav = find_spec("av") is not None
+    has_pyav = has_package("av")
     check = check_for_others if has_pyav else None
     if name == "torchcodec":
         check_torchcodec()
         return TorchCodecDecoder(check)
     if has_pyav and name in ("auto", "pyav"):
         return PyAVDecoder()
-    if find_spec("decord") is not None and name in ("auto", "decord"):
+    if name in ("auto", "decord") and has_package("decord"):
         return DecordDecoder(check)
     packages = {"auto": "av or decord", "decord": "decord", "pyav": "av"}[name]
     raise InputError(
-        f"video_decoder {name!r}: the library is not installed; `pip install {packages}`"
+        f"video_decoder {name!r}: the library is not installed, or fails (see the log); "
+        f"`pip install {packages}`"
     )

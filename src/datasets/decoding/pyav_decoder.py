@@ -22,6 +22,7 @@ import numpy as np
 
 from src.datasets.decoding.containers import OpenVideo, open_video
 from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
+from src.errors import raise_scarcity
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -287,6 +288,7 @@ def _open_video(video: Video) -> Iterator[OpenVideo]:
         with open_video(video) as opened:
             yield opened
     except av.error.FFmpegError as error:
+        raise_scarcity(error)
         raise VideoReadError(f"PyAV: {error.strerror}") from error
 
 

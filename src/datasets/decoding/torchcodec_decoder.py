@@ -12,6 +12,7 @@ from src.datasets.decoding.contract import FrameSelector, Video, VideoReadError
 from src.datasets.decoding.formats import described_content, has_video_signature
 from src.datasets.decoding.pyav_decoder import PyAVDecoder
 from src.errors import InputError
+from src.optional_packages import AbsentPackageError, import_optional
 
 _REMEDY = (
     "`pip install torchcodec` in the version that fits torch (0.13 for torch 2.13), and FFmpeg's "
@@ -78,15 +79,9 @@ class TorchCodecDecoder:
 def check_torchcodec() -> None:
     """InputError where torchcodec is not installed or cannot be loaded."""
     try:
-        import torchcodec.decoders  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"video_decoder 'torchcodec': the library is not installed; {_REMEDY}"
-        ) from error
-    except (RuntimeError, OSError) as error:  # no FFmpeg, or not the torch it was built for
-        raise InputError(
-            f"video_decoder 'torchcodec': the library cannot be loaded; {_REMEDY}"
-        ) from error
+        import_optional("torchcodec.decoders")
+    except AbsentPackageError as error:  # no FFmpeg, say, or not the torch it was built for
+        raise InputError(f"video_decoder 'torchcodec': {error}; {_REMEDY}") from error
 
 
 def _reason(error: Exception) -> str:

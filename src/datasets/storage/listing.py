@@ -13,6 +13,7 @@ from src.datasets.storage.names import (
     split_extension,
     with_small_extension,
 )
+from src.errors import raise_scarcity
 
 _LAST_RANK = len(VIDEO_EXTENSIONS) + 2
 """Of files whose extension is unknown."""
@@ -47,6 +48,7 @@ class Listing:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return
         except OSError as error:  # it must not be read, has gone meanwhile, or is a name too long
+            raise_scarcity(error)
             self.trouble = error.strerror
             return
         if not os.access(folder, os.X_OK):  # names can be listed, and files not be opened

@@ -24,6 +24,7 @@ from src.datasets.decoding.contract import VideoReadError
 from src.datasets.storage.index_file import PackedIds, read_index, stamp_of, write_index
 from src.datasets.storage.names import VIDEO_EXTENSIONS, without_video_extension
 from src.errors import InputError
+from src.optional_packages import AbsentPackageError, import_optional
 from src.user_files import NO_FILE, reason_of, why_unreadable
 
 if TYPE_CHECKING:
@@ -49,16 +50,16 @@ def lmdb_module() -> ModuleType:
     """The library.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed, or fails.
     """
     try:
-        import lmdb
-        import lmdb.verify
-    except ImportError as error:
+        import_optional("lmdb.verify")
+        return import_optional("lmdb")
+    except AbsentPackageError as error:
         raise InputError(
-            "videos in an LMDB need the package lmdb, version 3 or later; `pip install lmdb`"
+            f"videos in an LMDB need the package lmdb, version 3 or later; {error}: "
+            "`pip install lmdb`"
         ) from error
-    return lmdb
 
 
 def lmdb_key(video_id: str) -> bytes:

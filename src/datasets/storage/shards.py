@@ -17,7 +17,7 @@ from src.datasets.storage.index_file import index_file
 from src.datasets.storage.names import tails, without_video_extension
 from src.datasets.storage.shard_index import ShardIndex, load_index, shards_in
 from src.datasets.storage.tar_members import read_member
-from src.errors import InputError
+from src.errors import InputError, raise_scarcity
 from src.user_files import why_unreadable
 
 
@@ -69,6 +69,7 @@ class VideoShards:
                 raise VideoReadError(f"{shard} has become shorter while it was in use")
             data = read_member(shard, member)
         except OSError as error:
+            raise_scarcity(error)
             raise VideoReadError(f"{shard}: {error.strerror}") from error
         if data is None:  # else another video's bytes would be taken for this one's
             raise InputError(

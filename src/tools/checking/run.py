@@ -6,11 +6,11 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from src.datasets.questions import AnswerLabels, read_answer_labels
 from src.errors import InputError
+from src.optional_packages import has_package
 from src.tools.checking.annotated import ReadSet, guess_rows, read_set
 from src.tools.checking.findings import Finding, Findings
 from src.tools.checking.judging import judge, judge_contents, judge_splits
@@ -44,7 +44,7 @@ def check(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
         InputError: the config is wrong, or something that it takes is not installed.
     """
     task = _task(flags, config_flags)
-    if any(source.of_images for source in task.sets) and find_spec("PIL") is None:
+    if any(source.of_images for source in task.sets) and not has_package("PIL"):
         raise InputError("check_data looks into images with Pillow: `pip install pillow`")
     check_output_folder(
         flags.output, patterns=(PAGE_NAME, JSON_NAME, TABLE_NAME), named_by="--output"
