@@ -11,12 +11,12 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 from src.build.inputs import SetFiles, check_training_inputs
-from src.build.model import build_pretraining_model, build_prompter, load_weights
+from src.build.model import build_pretraining_model, load_weights
 from src.build.pretraining_data import CaptionedSet, build_validation_set, mix_sets, read_set
 from src.build.recipe import Model, Recipe
 from src.configs.objectives import ALL_RANKS
 from src.configs.pretraining import media_of, pretraining_file
-from src.configs.schema import PretrainConfig, PretrainingConfig, PrompterConfig
+from src.configs.schema import PretrainConfig, PretrainingConfig
 from src.datasets.entities import read_entities
 from src.datasets.pretraining import PretrainCollate
 from src.datasets.tokenization import tokenize
@@ -27,18 +27,15 @@ from src.modeling.pretraining import PROMPTER_PREFIX, AlproForPretraining
 from src.modeling.prompter import (
     LANGUAGE_HEAD,
     MAX_PROMPT_TOKENS,
-    PROMPT_NAMES,
-    UNUSED_BY_PROMPTER,
     Prompter,
     check_prompts,
 )
 from src.pretrain.pretraining_task import Objectives, PretrainingTask
-from src.pretrain.prompter_task import PrompterTask
 from src.training.output import OutputFolder, read_stored, run_of
 from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
 from src.training.state_dicts import shapes_in
-from src.training.weights import check_num_entities, load_teacher, without_prompts
+from src.training.weights import check_num_entities, load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -129,42 +126,6 @@ class PretrainingRecipe(Recipe[Config, Model], Generic[Config, Model]):
     def patches(self) -> tuple[int, int] | None:
         """Patches per side and the pixels of each; None where no loss asks for regions."""
         return None
-
-
-class PrompterRecipe(PretrainingRecipe[PrompterConfig, Prompter]):
-    """The first stage: VTC alone makes the teacher of the second."""
-
-    def build_model(self) -> Prompter:
-        """The prompter, with random weights."""
-        return build_prompter(self.resolved)
-
-    def start_model(self, *, resumes: bool = False) -> Prompter:
-        """A prompter with its starting weights; its prompts are made when it teaches."""
-        seed_everything(self.config.seed)
-        model = self.build_model()
-        if not resumes:
-            missing = (*PROMPT_NAMES, *UNUSED_BY_PROMPTER)
-            load_weights(model, self.config, may_be_missing=missing, prepare=without_prompts)
-        return model.to(self.engine.device)
-
-    def build_task(
-        self,
-        model: Prompter,
-        *,
-        plan: TrainingPlan,  # noqa: ARG002
-        progress: Progress,
-    ) -> PrompterTask:
-        """VTC."""
-        return PrompterTask(
-            model,
-            engine=self.engine,
-            normalize=self.normalize,
-            mask_same_video=self.config.mask_same_video,
-            precision=self.precision,
-            allow_missing_videos=self.config.allow_missing_videos,
-            progress=progress,
-            grad_cache_size=self.config.grad_cache_size,
-        )
 
 
 class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]):

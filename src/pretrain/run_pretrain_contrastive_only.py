@@ -21,7 +21,7 @@ def main() -> None:
     resolved = load_config(PrompterConfig, sys.argv[1:])
     from src.build.course import pretrain
     from src.build.launch import launched
-    from src.build.pretraining import PrompterRecipe
+    from src.build.prompter import PrompterRecipe
 
     with launched(resolved) as engine:
         pretrain(PrompterRecipe(resolved, engine=engine))

@@ -80,7 +80,8 @@ def _read_run(root: Path, *, changes: Sequence[str]) -> Resolved[Any]:
 
 
 def _recipe_of(resolved: Resolved[Any], *, engine: Any) -> Recipe[Any, Any]:
-    from src.build.pretraining import PrompterRecipe, VideoLanguageRecipe
+    from src.build.pretraining import VideoLanguageRecipe
+    from src.build.prompter import PrompterRecipe
     from src.build.question_answering import QuestionAnsweringRecipe
     from src.build.retrieval import RetrievalRecipe
 

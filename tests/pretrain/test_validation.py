@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.build.pretraining import PrompterRecipe, VideoLanguageRecipe
+from src.build.pretraining import VideoLanguageRecipe
+from src.build.prompter import PrompterRecipe
 from src.configs.loading import load_config
 from src.configs.schema import PrompterConfig
 from src.datasets.masking import IGNORED

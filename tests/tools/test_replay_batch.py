@@ -13,7 +13,8 @@ from torch import Tensor
 from src.build.course import pretrain
 from src.build.finetuning import finetune
 from src.build.launch import launched
-from src.build.pretraining import PrompterRecipe, VideoLanguageRecipe
+from src.build.pretraining import VideoLanguageRecipe
+from src.build.prompter import PrompterRecipe
 from src.build.question_answering import QuestionAnsweringRecipe
 from src.build.retrieval import RetrievalRecipe
 from src.configs.loading import load_config
