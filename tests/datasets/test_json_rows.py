@@ -75,7 +75,7 @@ def test_questions_may_be_listed(tmp_path: Path) -> None:
         ("a.jsonl", '{"caption": "x", "caption": "y"}', 'a.jsonl:1: key "caption" occurs more th'),
         ("a.json", '[{"caption": "x", "caption": "y"}]', 'a.json: key "caption" occurs more than'),
         ("a.jsonl", '{"caption": "x", "z": ' + "[" * 99 + "]" * 99 + "}", ":1: lists or objects"),
-        ("a.jsonl", '{"caption": "x", "n": ' + "9" * 50 + "}", "a.jsonl:1: a number of 50 digits"),
+        ("a.jsonl", '{"caption": "x", "n": ' + "9" * 50 + "}", ":1: .*a number of 50 digits"),
         ("a.jsonl", '{"caption": "x", "video": {"bytes": "' + "x" * 999 + '"}}', "not dict"),
     ],
 )
