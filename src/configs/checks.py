@@ -16,6 +16,7 @@ from typing import Any
 
 from src.configs.downstream import annotation_in
 
+_TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
 MAX_NAMED = 5  # entries of a map that a message names
 _PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help
 _ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
@@ -206,7 +207,7 @@ RETRIEVAL: tuple[Check, ...] = (
         ("*_datasets.*.txt",),
         lambda path: not isinstance(path, str),
         "retrieval reads its captions from one file per set",
-        "Give txt the path of a .jsonl or .csv file.",
+        f"Give txt the path of a file {_TABLES}.",
         training_only=True,
     ),
     Check(
@@ -231,8 +232,8 @@ QUESTION_ANSWERING: tuple[Check, ...] = (
         ("*_datasets.*.txt", "task"),
         lambda txt, task: annotation_in(txt, task) is None,
         _no_questions,
-        "Give txt the path of a .jsonl or .csv file, or a map of tasks to paths with an entry for"
-        " this task.",
+        f"Give txt the path of a file {_TABLES}, or a map of tasks to paths with an entry for this"
+        " task.",
         training_only=True,
     ),
     Check(

@@ -136,7 +136,7 @@ def read_members(path: Path) -> TarContent:
             return _read_members(tar, path=path, size=size)
     except DAMAGES as error:
         raise InputError(
-            f"{path} is no tar file, it holds {described_content(path)} ({error}); shards must be "
+            f"{path} is no tar file ({error}), it holds {described_content(path)}; shards must be "
             "plain tar files, not compressed"
         ) from error
     except OSError as error:
