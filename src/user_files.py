@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import IO, Any
 
 from src.errors import InputError
 from src.file_kinds import HEAD_BYTES, encoding_of, why_not_text
+from src.quoting import listed
 
 MAX_FILE_BYTES = 1 << 30  # of a text that is read whole; a million questions take a tenth of it
 MAX_LINE_CHARACTERS = 16 << 20  # of a line; the longest real paragraph has a few thousand
@@ -220,17 +220,6 @@ def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
     return values if is_flat else None
 
 
-def shown(value: Any) -> str:
-    """A value as messages quote it: shortened, whatever it is."""
-    short = reprlib.Repr()
-    short.maxlevel = 2  # a list that holds itself many times over is written in no time
-    short.maxlist = short.maxstring = short.maxother = _MAX_SHOWN
-    try:
-        return short.repr(value)
-    except ValueError:  # a number of more digits than Python writes
-        return f"<{type(value).__name__}>"
-
-
 class _TooManyDigitsError(JsonError):
     """A number beyond the limit, which the parser's hook is given without its place."""
 
@@ -251,8 +240,7 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(key for key, _ in pairs)
         twice = [json.dumps(key) for key, count in counts.items() if count > 1]
         noun = "key" if len(twice) == 1 else "keys"
-        more = ", ..." if len(twice) > _MAX_NAMED else ""
-        raise JsonError(f"{noun} {', '.join(twice[:_MAX_NAMED])}{more} occurs more than once")
+        raise JsonError(f"{noun} {listed(twice)} occurs more than once")
     return value
 
 
@@ -295,8 +283,6 @@ def _texts_of(value: Any) -> Iterator[str]:
             yield from _texts_of(part)
 
 
-_MAX_NAMED = 5
-_MAX_SHOWN = 60  # characters of a text and entries of a list that a message quotes
 _SHOWN = 30  # characters before what is wrong
 _TOO_DEEP = f"lists or objects nested more than {MAX_DEPTH} deep"
 _FAST = json.JSONDecoder(parse_int=_whole_number)

@@ -11,6 +11,7 @@ from src.datasets.delimited import separator_of
 from src.datasets.records import Record, Refuse, RowError, RowKind
 from src.datasets.tables import limited_memory
 from src.errors import InputError
+from src.quoting import shown
 from src.user_files import (
     JsonError,
     open_text,
@@ -18,7 +19,6 @@ from src.user_files import (
     parse_json_line,
     read_json,
     read_lines,
-    shown,
 )
 
 _HEAD_CHARACTERS = 1 << 16

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from src.datasets.storage.names import without_video_extension
 from src.errors import InputError
-from src.user_files import shown
+from src.quoting import shown
 
 Row = TypeVar("Row")
 

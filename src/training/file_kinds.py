@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from src.file_kinds import HEAD_BYTES, kind_of_content
+from src.quoting import listed, shortened
 from src.training.stored_tensors import DAMAGED, BrokenFileError
 
-MAX_SHOWN = 60  # characters of a text
 MAX_NAMED = 3  # members of an archive
 MAX_READ = 1000  # members of a tar archive, whose names are all over the file
 MAX_HEADER_BYTES = 100_000_000  # as in the library
@@ -108,9 +108,8 @@ def _format_of_zip(file: IO[bytes]) -> Format:
 
 def _named(names: list[str]) -> str:
     """A few members, weights first."""
-    few = sorted(names, key=lambda name: not name.endswith(WEIGHT_ENDINGS))[:MAX_NAMED]
-    shown = ", ".join(_shown(name) for name in few)
-    return (shown + (", ..." if len(names) > MAX_NAMED else "")) or "nothing"
+    few = sorted(names, key=lambda name: not name.endswith(WEIGHT_ENDINGS))[: MAX_NAMED + 1]
+    return listed([shortened(name) for name in few], most=MAX_NAMED) or "nothing"
 
 
 def _text_of(head: bytes) -> str:
@@ -121,14 +120,9 @@ def _text_of(head: bytes) -> str:
 
 
 def _kind_of_text(text: str) -> str:
-    start = text.lstrip("\ufeff \r\n\t")
+    start, shown = text.lstrip("\ufeff \r\n\t"), shortened(" ".join(text.split()))
     if start.startswith("<"):
-        return f"an XML text, as servers send for an error: {_shown(text)!r}. Download it again"
+        return f"an XML text, as servers send for an error: {shown!r}. Download it again"
     if start.startswith(("{", "[")):
-        return f"a JSON text: {_shown(text)!r}. Name the file that holds the weights"
-    return f"a text: {_shown(text)!r}. Download it again"
-
-
-def _shown(text: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."
+        return f"a JSON text: {shown!r}. Name the file that holds the weights"
+    return f"a text: {shown!r}. Download it again"

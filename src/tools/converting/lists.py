@@ -16,9 +16,10 @@ from src.datasets.questions import QUESTIONS, QuestionRow
 from src.datasets.records import Record, RowError, RowKind
 from src.datasets.storage.names import without_video_extension
 from src.errors import InputError
+from src.quoting import shown
 from src.tools.converting.conversion import Conversion, Row
 from src.tools.converting.sources import SourceFile, Sources
-from src.user_files import JsonError, parse_json_line, shown
+from src.user_files import JsonError, parse_json_line
 
 _SPLITS = {
     **{"train": "train", "training": "train"},

@@ -19,12 +19,12 @@ from typing import Any
 
 from src.errors import InputError
 from src.file_kinds import HEAD_BYTES, why_not_text
+from src.quoting import listed, shown
 from src.user_files import (
     MAX_FILE_BYTES,
     JsonError,
     parse_json,
     reason_of,
-    shown,
     why_unreadable,
 )
 
@@ -170,11 +170,11 @@ class Sources:
         Raises:
             InputError: always.
         """
-        found = ", ".join(file.name for file in self.files[:_NUM_NAMED]) or "no file of this kind"
-        more = ", ..." if len(self.files) > _NUM_NAMED else ""
+        names = [file.name for file in self.files]
+        found = listed(names, most=_NUM_NAMED) or "no file of this kind"
         looked = ", ".join(str(path) for path in self._given)
         raise InputError(
-            f"--source: {of} needs {expected}, but {looked} holds {found}{more}; give the "
+            f"--source: {of} needs {expected}, but {looked} holds {found}; give the "
             "published files under their own names, or the folder they are in"
         )
 
