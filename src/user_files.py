@@ -52,6 +52,9 @@ class UnreadableFileError(InputError):
 class JsonError(ValueError):
     """Text that is not JSON, or JSON beyond the limits of this module."""
 
+    is_syntax = False
+    """The text is not JSON."""
+
     def __init__(self, reason: str, *, line: int | None = None, column: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -174,7 +177,9 @@ def parse_json(text: str) -> Any:
     try:
         value = _STRICT.decode(text)
     except json.JSONDecodeError as error:
-        raise JsonError(error.msg, line=error.lineno, column=error.colno) from error
+        refusal = JsonError(error.msg, line=error.lineno, column=error.colno)
+        refusal.is_syntax = True
+        raise refusal from error
     except RecursionError as error:
         raise JsonError(_TOO_DEEP) from error
     except _TooManyDigitsError as error:

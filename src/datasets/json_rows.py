@@ -93,7 +93,7 @@ def _looked_at(
 
 
 def _not_json(error: JsonError, wanted: str, *, line: int | None = None) -> str:
-    if error.column is None:  # JSON, but beyond the limits
+    if not error.is_syntax:
         return error.reason
     where = f"column {error.column}" if line is None else f"line {line}, column {error.column}"
     return f"not JSON ({error.reason} at {where}); {wanted}"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.batch_transfer import BatchChannel, Parcel, Refusal, or_refusal
+from src.datasets.isolated import end_with_parent
 from src.errors import (
     FULL_DISK_REMEDIES,
     GROUP_SIGNALS,
@@ -47,7 +46,6 @@ _LESS_MEMORY = (
     "decode_memory, or give the job more memory."
 )
 _ISOLATE = "Keep decode_timeout or decode_memory above 0, so that videos are read in isolation."
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
 
 
 class EpochSet(Protocol[Sample_co]):
@@ -236,8 +234,7 @@ def _prepare_worker(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     for number in _CRASHES:
         signal.signal(number, signal.SIG_DFL)  # where PyTorch would print a guess
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from src.datasets.storage import folder_trouble
 from src.errors import InputError
+from src.file_kinds import HEAD_BYTES, encoding_of
 from src.user_files import JsonError, UnreadableFileError, read_json, read_lines
 
 if TYPE_CHECKING:
@@ -99,11 +100,14 @@ def _check_lines(path: Path) -> None:
                 f"{number}; take the vocabulary that belongs to the model"
             )
     with path.open("rb") as file:
-        if file.read(len(BOM_UTF8)) == BOM_UTF8:
-            raise InputError(
-                f"tokenizer_dir: {path}: begins with a byte-order mark, which would be part of "
-                "the first token; save the file as UTF-8 without it"
-            )
+        head = file.read(HEAD_BYTES)
+    is_wide = encoding_of(head) != "utf-8-sig"
+    if is_wide or head.startswith(BOM_UTF8):
+        problem = "not UTF-8 text" if is_wide else "begins with a byte-order mark"
+        raise InputError(
+            f"tokenizer_dir: {path}: {problem}; save the file as UTF-8 without a byte-order mark, "
+            "which would be part of the first token"
+        )
 
 
 def _check_object(path: Path) -> None:
