@@ -21,7 +21,7 @@ class FileKind(NamedTuple):
 
     noun: str
     remedy: str = ""
-    """How to get what is in it; empty where that depends on what was expected."""
+    """Way to its content; empty where that depends on what was expected."""
 
     def advice(self, otherwise: str = "") -> str:
         """Return the noun with the remedy, or with another where the kind has none."""

@@ -270,7 +270,7 @@ def _check_characters(value: Any) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - _SHOWN) : error.start]
-        reason = f"half a character (a lone surrogate) after {around!r}; write the text anew"
+        reason = f"half a character (a lone surrogate) after {around!r}; write the text again"
         raise JsonError(reason) from error
     if "\\u0000" in text and "\0" in "".join(_texts_of(value)):
         raise JsonError("a text holds a zero character (\\u0000); remove it")

@@ -137,7 +137,7 @@ def _lack(num_bytes: float, device: torch.device) -> str | None:
 
 
 def _model_keys(resolved: Resolved[Any]) -> str:
-    """Say which keys decide about the size of a model, with their values."""
+    """Name the keys that determine the size of a model, with their values."""
     config, video, text = resolved.config, resolved.video_encoder, resolved.text_encoder
     video_keys = ("depth", "embed_dim", "mlp_ratio", "patch_size")
     text_keys = (
@@ -169,7 +169,7 @@ def _system_memory(proc: Path = Path("/proc")) -> Iterator[int]:
 
 
 def _address_space() -> Iterator[int]:
-    """What is left of a limit by ``ulimit -v``."""
+    """Yield the bytes left of a limit by ``ulimit -v``."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     used = _lines(Path("/proc/self/statm"))
     if limit != resource.RLIM_INFINITY and used:
@@ -179,7 +179,7 @@ def _address_space() -> Iterator[int]:
 def _memory_of_cgroups(
     proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[int]:
-    """What is left of the limits of containers and jobs, of version 1 and 2."""
+    """Yield the bytes left of the limits of containers and jobs, of version 1 and 2."""
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         for controller in _LIMITS_OF_CGROUPS.keys() & set(controllers.split(",")):

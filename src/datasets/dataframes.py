@@ -146,7 +146,7 @@ def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
     except _DAMAGES as error:
         reason = foreign_kind(path, expected=_FIRST_BYTE) or (
             f"not a pickled DataFrame of plain columns ({_name(error)}: "
-            f"{shortened(str(error), most=_MAX_MESSAGE)}); write the file anew, or {_CONVERT}"
+            f"{shortened(str(error), most=_MAX_MESSAGE)}); write the file again, or {_CONVERT}"
         )
         raise InputError(f"{path}: {reason}") from error
 

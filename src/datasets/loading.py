@@ -109,7 +109,7 @@ class _Worker(ForkProcess):
 
 
 class _WorkerContext(ForkContext):
-    """How workers are made."""
+    """Context in which workers are started."""
 
     Process = _Worker
 
@@ -249,7 +249,7 @@ def _leave_alone(handler: Any) -> None:
 
 
 def _why_lost(process: int | None, code: int) -> str:
-    """Say how a worker ended, and what helps."""
+    """Describe the end of a worker, with the remedy."""
     name = f"a loader worker (process {process})"
     if code == _NO_THREAD_EXIT_CODE:
         return f"{name} can start no threads. {OUT_OF_PROCESSES}."

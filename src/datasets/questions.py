@@ -66,12 +66,12 @@ def describe_unknown(answers: Iterable[str], labels: AnswerLabels) -> str:
     known = {_plain(text): text for text in labels.texts}
     unknown = [answer for answer in answers if labels.label_of(answer) is None]
     meant = {answer: known.get(_plain(answer)) for answer in unknown}
-    told = [
+    described = [
         repr(answer) if near is None
         else f"{answer!r} differs from {near!r} only in capitals or spaces"
         for answer, near in sorted(meant.items(), key=lambda item: item[1] is None)
     ]  # fmt: skip
-    return listed(told, most=_NUM_UNKNOWN)
+    return listed(described, most=_NUM_UNKNOWN)
 
 
 def _plain(answer: str) -> str:
@@ -139,10 +139,10 @@ def _check_labels(labels: dict[str, Any], *, where: str) -> None:
         ],
     }
     if any(troubles.values()):
-        told = "; ".join(f"{what}: {listed(found)}" for what, found in troubles.items() if found)
+        reason = "; ".join(f"{what}: {listed(found)}" for what, found in troubles.items() if found)
         raise InputError(
             f"{where}: the labels of its {len(labels)} answers must be the numbers 0 to "
-            f"{len(labels) - 1}, each once; {told}. Number the answers without gaps, or give the "
+            f"{len(labels) - 1}, each once; {reason}. Number the answers without gaps, or give the "
             "file that the checkpoint was trained with"
         )
 

@@ -35,7 +35,7 @@ Row = TypeVar("Row")
 
 
 class _Codec(NamedTuple):
-    """How values of a type become what `marshal` writes, and again what they were."""
+    """Conversion of the values of a type into what `marshal` writes, and back."""
 
     encode: Callable[[Any], Any]
     decode: Callable[[Any], Any]

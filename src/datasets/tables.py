@@ -31,7 +31,7 @@ _MEMORY_PER_BYTE = 20
 _MAX_CHARACTERS = 1 << 30  # of all texts, and `_CHARACTERS_PER_BYTE` for each of the file's
 _CHARACTERS_PER_BYTE = 100
 _MAX_ROWS = 1_000_000  # and one for each byte of the file: no two rows are the same
-_BOMB = "no annotations need so much; write the file anew"
+_BOMB = "no annotations need so much; write the file again"
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def _problem_of(text: str) -> str | None:
         return f"has more than {MAX_LINE_CHARACTERS:,} characters"
     if _is_sound(text):
         return None
-    return "holds half a character (a lone surrogate), or a zero character; write the text anew"
+    return "holds half a character (a lone surrogate), or a zero character; write the text again"
 
 
 def _is_sound(text: str) -> bool:
@@ -152,8 +152,8 @@ def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
                 checks.check(columns)
                 yield columns
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); write the file anew") from error
+        raise InputError(f"{path}: not UTF-8 text ({error}); write the file again") from error
     except (pyarrow.ArrowException, OSError, OverflowError) as error:
         kind = foreign_kind(path, expected=_FIRST_BYTES)
-        told = f"not a Parquet file ({error}); write the file anew"
-        raise InputError(f"{path}: {kind or told}") from error
+        reason = f"not a Parquet file ({error}); write the file again"
+        raise InputError(f"{path}: {kind or reason}") from error

@@ -99,7 +99,7 @@ def _no_weights(
     others: Mapping[str, object],
     roots: Sequence[str],
 ) -> str:
-    """Say what a file holds in place of the weights that are wanted."""
+    """Describe what a file holds in place of the weights that are wanted."""
     wanted = f"names such as {', '.join(roots[:3])}"
     if not tensors:
         held = [f"{kind_of(value)} ({name or 'the whole'})" for name, value in others.items()]

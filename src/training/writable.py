@@ -1,4 +1,4 @@
-"""What a run or command will write, tried before its work: folders, names, permissions, space."""
+"""Checks of what will be written, before any work: folders, names, permissions, space."""
 
 import errno
 import os

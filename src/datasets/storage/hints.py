@@ -73,17 +73,17 @@ def hint_of_missing(
 
 
 def _contents(names: Sequence[str]) -> str | None:
-    """What most files are, where no file is a video."""
+    """Describe the most frequent kind of files, where no file is a video."""
     counts = Counter(split_extension(name)[1] for name in names)
     if not names:
         return "it is empty"
     if any(extension in counts for extension in VIDEO_EXTENSIONS):
         return None
     extension = max(counts, key=lambda one: (counts[one], one))
-    for extensions, told in _CONTENTS:
+    for extensions, reason in _CONTENTS:
         if extension in extensions:
             example = next(name for name in names if split_extension(name)[1] == extension)
-            return f"it holds {told.format(name=shortened(example))}"
+            return f"it holds {reason.format(name=shortened(example))}"
     return None
 
 
@@ -153,4 +153,4 @@ _RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
         lambda name: _without_zeros(_spelling(_without_addition(_last_part(name)))),
     ),
 )
-"""What may be the matter, and what ids and names are compared by; simple rules come first."""
+"""Possible reasons, each with the form in which ids and names are compared; simple rules first."""

@@ -206,11 +206,11 @@ def check_lmdb(data: Path) -> None:
 
 
 def _damaged(data: Path, trouble: str) -> InputError:
-    return InputError(f"videos: {data} is damaged ({trouble}); copy it again, or write it anew")
+    return InputError(f"videos: {data} is damaged ({trouble}); copy it again, or write it again")
 
 
 def _are_of(environment: lmdb.Environment, keys: PackedIds) -> bool:
-    """Whether keys that were kept are those of an LMDB, as far as a few of them show."""
+    """Return whether keys that were kept are those of an LMDB, as far as a few of them show."""
     import lmdb
 
     try:

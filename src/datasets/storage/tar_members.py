@@ -23,7 +23,7 @@ MAX_HEADER_BYTES = 1 << 15
 """Of all headers of a member, and of what is read of one at once; a name takes a few thousand."""
 _MANY_DIGITS = re.compile(rb"\d{256}")
 DAMAGES = (tarfile.TarError, ValueError, OverflowError, RecursionError)
-"""What `tarfile` raises for headers that hold anything."""
+"""Exceptions that `tarfile` raises for headers that hold anything."""
 
 
 class Member(NamedTuple):
@@ -106,7 +106,7 @@ def read_member(path: Path, member: Member) -> bytes | None:
 
 
 def is_member(path: Path, member: Member) -> bool:
-    """Whether a video's member is where it was before; arguments as of :func:`read_member`."""
+    """Return whether a video's member is still there; arguments as of :func:`read_member`."""
     with TarReader(io.FileIO(path)) as tar:
         return _is_at_its_place(tar, member)
 

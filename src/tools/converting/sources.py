@@ -77,7 +77,7 @@ class SourceFile:
             ) from error
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{self.where}: cannot be read ({reason_of(error)}); get the file anew"
+                f"{self.where}: cannot be read ({reason_of(error)}); get the file again"
             ) from error
         raise InputError(f"{self.where}: more than the {MAX_FILE_BYTES:,} bytes that are read")
 
@@ -123,7 +123,7 @@ class SourceFile:
             found, rows = list(reader.fieldnames or ()), list(reader)
         except csv.Error as error:
             raise InputError(
-                f"{self.where}: no CSV file ({error}, at line {reader.line_num}); get the file anew"
+                f"{self.where}: no CSV file ({error}, line {reader.line_num}); get the file again"
             ) from error
         if missing := [column for column in columns if column not in found]:
             raise InputError(
