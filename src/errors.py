@@ -106,7 +106,7 @@ _NO_THREAD = ("can't start new thread", "unable to start watchdog thread")  # in
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error, of the system or of a library, comes of too little memory."""
+    """Return whether an error, of the system or of a library, comes of too little memory."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is not imported for it
@@ -116,7 +116,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def lacks_threads(error: BaseException) -> bool:
-    """Say whether an error means that the system starts no more threads."""
+    """Return whether an error means that the system starts no more threads."""
     return isinstance(error, RuntimeError) and str(error) in _NO_THREAD
 
 

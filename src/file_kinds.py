@@ -1,36 +1,83 @@
-"""What a file is, as its first bytes tell, where text is expected."""
+"""Kinds of files that stand where others are expected, by their first bytes, and the remedies."""
 
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
+from typing import NamedTuple
 
-HEAD_BYTES = 1024  # enough to tell what a file is
+HEAD_BYTES = 1024  # enough to recognise any kind
 _BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_FIRST_BYTES = (
-    (b"\x1f\x8b", "is a gzip file; unpack it (gunzip)"),
-    (b"\x28\xb5\x2f\xfd", "is a Zstandard file; unpack it (unzstd)"),
-    (b"BZh9", "is a bzip2 file; unpack it (bunzip2)"),
-    (b"\xfd7zXZ", "is an xz file; unpack it (unxz)"),
-    (b"7z\xbc\xaf", "is a 7z archive; unpack it"),
-    (b"Rar!", "is a RAR archive; unpack it"),
-    (b"PK\3\4", "is a ZIP archive or an Excel workbook; unpack it, or save it as CSV UTF-8"),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel or Word file; save it as CSV UTF-8"),
-    (b"PAR1", "is a Parquet table; let its name end in .parquet"),
-    (b"%PDF", "is a PDF"),
-    (b"SQLite format", "is an SQLite database; export its table as CSV"),
-    (b"\x89HDF", "is an HDF5 file; export its table as CSV"),
-    (b"version https://git-lfs", "is a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+
+
+class FileKind(NamedTuple):
+    """A kind of files."""
+
+    noun: str
+    remedy: str = ""
+    """Way to its content; empty where that depends on what was expected."""
+
+    def advice(self, otherwise: str = "") -> str:
+        """Return the noun with the remedy, or with another where the kind has none."""
+        remedy = self.remedy or otherwise
+        return f"{self.noun}; {remedy}" if remedy else self.noun
+
+
+_ZIP = FileKind("a ZIP archive or an Excel workbook", "unpack it, or save it as CSV UTF-8")
+_LFS = FileKind("a Git LFS pointer", "fetch the file itself with `git lfs pull`")
+_ANNEX = FileKind("a git-annex pointer", "fetch the file itself with `git annex get`")
+_PAGE = FileKind(
+    "a web page (HTML), as sites send to ask for a login or to confirm a download",
+    "download the file itself, in a browser or with the site's own tool",
+)
+_KINDS = tuple(
+    (re.compile(signature, re.DOTALL), kind)
+    for signature, kind in (
+        (rb"\x1f\x8b", FileKind("a gzip file", "unpack it (gzip -d)")),
+        (rb"\x28\xb5\x2f\xfd", FileKind("a Zstandard file", "unpack it (zstd -d)")),
+        (rb"BZh[1-9]1AY&SY", FileKind("a bzip2 file", "unpack it (bzip2 -d)")),
+        (rb"\xfd7zXZ", FileKind("an xz file", "unpack it (xz -d)")),
+        (rb"7z\xbc\xaf", FileKind("a 7z archive", "unpack it")),
+        (rb"Rar!", FileKind("a RAR archive", "unpack it")),
+        (rb".{257}ustar *\0", FileKind("a tar archive", "unpack it")),
+        (rb"PK\x03\x04", _ZIP),
+        (rb"\xd0\xcf\x11\xe0", FileKind("an old Excel or Word file")),
+        (rb"PAR1", FileKind("a Parquet table", "let its name end in .parquet")),
+        (rb"%PDF", FileKind("a PDF")),
+        (rb"SQLite format", FileKind("an SQLite database")),
+        (rb"\x89HDF", FileKind("an HDF5 file, as of pandas, Keras and TensorFlow")),
+        (rb"GGUF.\0", FileKind("a GGUF file, of llama.cpp")),
+        (rb"\x93NUMPY", FileKind("an array of NumPy (.npy)")),
+        (rb"\x7fELF", FileKind("a program")),
+        (rb"\xff\xd8\xff", FileKind("a picture (JPEG)")),
+        (rb"\x89PNG\r\n\x1a\n", FileKind("a picture (PNG)")),
+        (rb"BM.{4}\0{4}", FileKind("a picture (BMP)")),
+        (rb"RIFF.{4}WEBP", FileKind("a picture (WebP)")),
+        (rb"ID3[\x02-\x04]", FileKind("sound (MP3)")),
+        (rb"fLaC\0", FileKind("sound (FLAC)")),
+        (rb"RIFF.{4}WAVE", FileKind("sound (WAV)")),
+        (rb"#EXTM3U", FileKind("a playlist (HLS), which names other files")),
+        (rb"ffconcat version", FileKind("a playlist (ffconcat), which names other files")),
+        (rb"version https://git-lfs", _LFS),
+        (rb"/annex/objects", _ANNEX),
+        (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<(?i:!doctype html|html|head|script)\b", _PAGE),
+    )
 )
 
 
+def kind_of_content(head: bytes) -> FileKind | None:
+    """Return the kind of a file that begins with these bytes; None if it is not a known one."""
+    return next((kind for signature, kind in _KINDS if signature.match(head)), None)
+
+
 def foreign_kind(path: Path, *, expected: bytes = b"") -> str | None:
-    """Words that follow a path where its first bytes tell that the file is of another kind.
+    """Return words that follow a path where the first bytes say that it is of another kind.
 
     Args:
         path: the file.
@@ -42,27 +89,24 @@ def foreign_kind(path: Path, *, expected: bytes = b"") -> str | None:
 
 
 def why_not_text(head: bytes) -> str | None:
-    """Words that follow a path where content is not the text that was meant.
+    """Return words that follow a path where content is not the text that was meant.
 
     Args:
         head: the first bytes of the file.
     """
-    if b"\0" in head and encoding_of(head) == "utf-8-sig":
-        binary = "is not text but binary, or UTF-16 without a byte-order mark; convert it to UTF-8"
-        return _named_kind(head) or binary
-    return _named_kind(head)
+    reason = _named_kind(head)
+    if reason is None and b"\0" in head and encoding_of(head) == "utf-8-sig":
+        return "is not text but binary, or UTF-16 without a byte-order mark; convert it to UTF-8"
+    return reason
 
 
 def _named_kind(head: bytes) -> str | None:
-    for first_bytes, reason in _FIRST_BYTES:
-        if head.startswith(first_bytes):
-            return reason
-    is_page = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
-    return "is a web page; download the file itself" if is_page else None
+    kind = kind_of_content(head)
+    return kind and f"is {kind.advice('save what it holds as text, CSV or JSON in UTF-8')}"
 
 
 def encoding_of(head: bytes) -> str:
-    """Encoding of a text that begins with these bytes, as its byte-order mark tells."""
+    """Return the encoding of a text that begins with these bytes, by its byte-order mark."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return encoding

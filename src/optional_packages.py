@@ -51,7 +51,7 @@ def import_optional(name: str, *, package: str | None = None) -> ModuleType:
 
 
 def has_package(name: str) -> bool:
-    """Say whether a package can be imported; one that is installed in vain is logged."""
+    """Return whether a package can be imported; one that is installed in vain is logged."""
     try:
         import_optional(name)
     except AbsentPackageError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import IO, Any
 
 from src.errors import InputError
 from src.file_kinds import HEAD_BYTES, encoding_of, why_not_text
+from src.quoting import listed
 
 MAX_FILE_BYTES = 1 << 30  # of a text that is read whole; a million questions take a tenth of it
 MAX_LINE_CHARACTERS = 16 << 20  # of a line; the longest real paragraph has a few thousand
@@ -51,6 +51,9 @@ class UnreadableFileError(InputError):
 
 class JsonError(ValueError):
     """Text that is not JSON, or JSON beyond the limits of this module."""
+
+    is_syntax = False
+    """The text is not JSON."""
 
     def __init__(self, reason: str, *, line: int | None = None, column: int | None = None) -> None:
         super().__init__(reason)
@@ -174,7 +177,9 @@ def parse_json(text: str) -> Any:
     try:
         value = _STRICT.decode(text)
     except json.JSONDecodeError as error:
-        raise JsonError(error.msg, line=error.lineno, column=error.colno) from error
+        refusal = JsonError(error.msg, line=error.lineno, column=error.colno)
+        refusal.is_syntax = True
+        raise refusal from error
     except RecursionError as error:
         raise JsonError(_TOO_DEEP) from error
     except _TooManyDigitsError as error:
@@ -220,17 +225,6 @@ def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
     return values if is_flat else None
 
 
-def shown(value: Any) -> str:
-    """A value as messages quote it: shortened, whatever it is."""
-    short = reprlib.Repr()
-    short.maxlevel = 2  # a list that holds itself many times over is written in no time
-    short.maxlist = short.maxstring = short.maxother = _MAX_SHOWN
-    try:
-        return short.repr(value)
-    except ValueError:  # a number of more digits than Python writes
-        return f"<{type(value).__name__}>"
-
-
 class _TooManyDigitsError(JsonError):
     """A number beyond the limit, which the parser's hook is given without its place."""
 
@@ -251,8 +245,7 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(key for key, _ in pairs)
         twice = [json.dumps(key) for key, count in counts.items() if count > 1]
         noun = "key" if len(twice) == 1 else "keys"
-        more = ", ..." if len(twice) > _MAX_NAMED else ""
-        raise JsonError(f"{noun} {', '.join(twice[:_MAX_NAMED])}{more} occurs more than once")
+        raise JsonError(f"{noun} {listed(twice)} occurs more than once")
     return value
 
 
@@ -277,7 +270,7 @@ def _check_characters(value: Any) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - _SHOWN) : error.start]
-        reason = f"half a character (a lone surrogate) after {around!r}; write the text anew"
+        reason = f"half a character (a lone surrogate) after {around!r}; write the text again"
         raise JsonError(reason) from error
     if "\\u0000" in text and "\0" in "".join(_texts_of(value)):
         raise JsonError("a text holds a zero character (\\u0000); remove it")
@@ -295,8 +288,6 @@ def _texts_of(value: Any) -> Iterator[str]:
             yield from _texts_of(part)
 
 
-_MAX_NAMED = 5
-_MAX_SHOWN = 60  # characters of a text and entries of a list that a message quotes
 _SHOWN = 30  # characters before what is wrong
 _TOO_DEEP = f"lists or objects nested more than {MAX_DEPTH} deep"
 _FAST = json.JSONDecoder(parse_int=_whole_number)

@@ -23,6 +23,7 @@ from src.user_files import UnreadableFileError, read_lines, read_text
         (b"\n <!doctype HTML><html>", "is a web page"),
         ("text".encode("utf-16-le"), "is not text but binary, or UTF-16 without a byte-order mark"),
         (b"\x00\x00\x00\x18ftypmp42", "is not text but binary"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", r"is a picture \(JPEG\); save what it holds as text"),
     ],
 )
 def test_content_that_is_no_text_is_named(tmp_path: Path, content: bytes, told: str) -> None:

@@ -25,7 +25,10 @@ IMPORTED_LATE = ("src.distributed.horovod",)  # modules that are themselves impo
 # Who may import whom. Modules of `tasks` and `pretrain` are either entry scripts (`run_*`) or Task
 # classes. `src` itself (the version) and the modules beside it are open to all.
 LEAVES = {"datasets", "modeling", "losses", "metrics", "optimization"}
-OPEN = {"src", "console", "errors", "file_kinds", "launchers", "optional_packages", "user_files"}
+OPEN = {
+    *("src", "console", "errors", "file_kinds", "launchers", "optional_packages", "quoting"),
+    "user_files",
+}
 ALLOWED: dict[str, set[str]] = {
     **{module: OPEN for module in OPEN},
     "configs": set(),

@@ -95,7 +95,7 @@ def train(
 
 
 def _bytes_of_first_files(model: nn.Module) -> int:
-    """What a checkpoint and a restore file take at least: the latter has averages of gradients."""
+    """Return the least size of a checkpoint and a restore file, which has averages of gradients."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     return 2 * weights + sum(one.nbytes for one in model.parameters() if one.requires_grad)
 

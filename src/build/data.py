@@ -17,7 +17,7 @@ from src.datasets.mixing import MixedBatches
 from src.datasets.ordering import EpochBatches, Stretch
 from src.datasets.quarantine import Quarantine
 from src.datasets.rows import SharedRows, pack_rows
-from src.datasets.storage import VideoStorage, hint_of_missing, open_videos, shortened_id
+from src.datasets.storage import VideoStorage, hint_of_missing, open_videos
 from src.datasets.videos import (
     EvaluationVideos,
     FrameReader,
@@ -29,6 +29,7 @@ from src.distributed.engine import Engine
 from src.errors import InputError
 from src.evaluation.encoding import chunks, shard
 from src.evaluation.sets import EvaluationSet
+from src.quoting import listed, shortened
 from src.training.output import OutputFolder
 from src.training.plan import TrainingData
 
@@ -137,8 +138,7 @@ def report_missing(
     Raises:
         InputError: if that is not allowed, or if all are missing.
     """
-    few = ", ".join(map(shortened_id, missing[:NUM_NAMED]))
-    few += ", ..." if len(missing) > NUM_NAMED else ""
+    few = listed([shortened(name) for name in missing[: NUM_NAMED + 1]], most=NUM_NAMED)
     told = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
     if are_all:
         raise InputError(

@@ -55,16 +55,15 @@ def check_model(
     to_train = (COPIES_TO_TRAIN - 1) * num_trained
     wanted = {torch.device("cpu"): num_all, device: num_all + to_train}  # it is built on the CPU
     for place, num_floats in wanted.items():
-        free = free_memory(place)
-        if num_floats * BYTES_OF_FLOAT <= free:
+        lack = _lack(num_floats * BYTES_OF_FLOAT, place)
+        if lack is None:
             continue
         parts = sorted(model.named_children(), key=lambda part: -_size(part[1]))[:2]
         sizes = " and ".join(f"{_size(part):,} in {name}" for name, part in parts)
-        why = ", with gradients and the optimizer's averages" if num_floats > num_all else ""
+        why = ", with gradients and the optimizer's averages," if num_floats > num_all else ""
         raise InputError(
-            f"the model has {num_all:,} parameters ({sizes}), which take"
-            f" {_gigabytes(num_floats * BYTES_OF_FLOAT)} of memory{why}; {_gigabytes(free)} are"
-            f" free ({place}). {_model_keys(resolved)}"
+            f"the model has {num_all:,} parameters ({sizes}), which{why} take {lack}."
+            f" {_model_keys(resolved)}"
         )
 
 
@@ -95,29 +94,23 @@ def check_batches(
     num_loaded = 1 + (ahead if trains else min(ahead, num_samples // batch))
     clip = config.num_frm * 3 * config.crop_img_size**2  # bytes
     # Each worker reads one clip at a time, before it is cropped.
-    read = max(1, config.n_workers) * config.num_frm * 3 * _side_read(config) ** 2
+    side = config.resize_size if isinstance(config, PretrainingConfig) else config.crop_img_size
+    read = max(1, config.n_workers) * config.num_frm * 3 * side**2
     chunk = getattr(config, "grad_cache_size", 0) if trains else 0
     at_once = min(batch, chunk or batch)
     kept = _kept_bytes(resolved) if trains else 0
     wanted = {torch.device("cpu"): num_loaded * batch * num_clips * clip + read}
     wanted[device] = wanted.get(device, 0) + at_once * (clip * BYTES_OF_FLOAT + kept)
     for place, num_bytes in wanted.items():
-        free = free_memory(place)
-        if num_bytes > free:
+        if lack := _lack(num_bytes, place):
             keys = ["num_frm", "crop_img_size", size_key, "n_workers"]
             keys += ["inference_n_clips"] * (num_clips > 1)
             keys += ["resize_size"] * isinstance(config, PretrainingConfig)
             values = ", ".join(f"{key} {getattr(config, key)}" for key in keys)
             raise InputError(
-                f"{values}: the frames of a batch and of those read ahead take at least"
-                f" {_gigabytes(num_bytes)} of memory; {_gigabytes(free)} are free ({place})."
+                f"{values}: the frames of a batch and of those read ahead take at least {lack}."
                 " Lower what is too large, or use a machine with more memory."
             )
-
-
-def _side_read(config: ExperimentConfig) -> int:
-    """Height and width at which frames are read."""
-    return config.resize_size if isinstance(config, PretrainingConfig) else config.crop_img_size
 
 
 def _kept_bytes(resolved: Resolved[Any]) -> int:
@@ -135,12 +128,16 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _gigabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:,.1f} GB"
+def _lack(num_bytes: float, device: torch.device) -> str | None:
+    """Return how much memory is wanted and free, in words; None if there is enough."""
+    free = free_memory(device)
+    if num_bytes <= free:
+        return None
+    return f"{num_bytes / 1e9:,.1f} GB of memory; {free / 1e9:,.1f} GB are free ({device})"
 
 
 def _model_keys(resolved: Resolved[Any]) -> str:
-    """Say which keys decide about the size of a model, with their values."""
+    """Name the keys that determine the size of a model, with their values."""
     config, video, text = resolved.config, resolved.video_encoder, resolved.text_encoder
     video_keys = ("depth", "embed_dim", "mlp_ratio", "patch_size")
     text_keys = (
@@ -172,7 +169,7 @@ def _system_memory(proc: Path = Path("/proc")) -> Iterator[int]:
 
 
 def _address_space() -> Iterator[int]:
-    """What is left of a limit by ``ulimit -v``."""
+    """Yield the bytes left of a limit by ``ulimit -v``."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     used = _lines(Path("/proc/self/statm"))
     if limit != resource.RLIM_INFINITY and used:
@@ -182,7 +179,7 @@ def _address_space() -> Iterator[int]:
 def _memory_of_cgroups(
     proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[int]:
-    """What is left of the limits of containers and jobs, of version 1 and 2."""
+    """Yield the bytes left of the limits of containers and jobs, of version 1 and 2."""
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         for controller in _LIMITS_OF_CGROUPS.keys() & set(controllers.split(",")):

@@ -31,6 +31,7 @@ from src.modeling.prompter import (
     check_prompts,
 )
 from src.pretrain.pretraining_task import Objectives, PretrainingTask
+from src.quoting import listed
 from src.training.output import OutputFolder, read_stored, run_of
 from src.training.plan import TrainingData, TrainingPlan
 from src.training.seeding import seed_everything
@@ -42,7 +43,6 @@ logger = logging.getLogger(__name__)
 Config = TypeVar("Config", bound=PretrainingConfig)
 
 TEACHER_KEY = "teacher_weights_path"
-NUM_NAMED = 5  # entities that a message names
 ENTITY_PARTS = (f"{PROMPTER_PREFIX}*", "mpm_head.*")  # what only PEM needs of a checkpoint
 
 
@@ -235,7 +235,7 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
             named = [repr(name) for name, bad in zip(self.entities, unknown, strict=True) if bad]
             raise InputError(
                 f"entity_file_path: {path}: the tokenizer does not know "
-                f"{', '.join(named[:NUM_NAMED])}. Take these entities out of the file."
+                f"{listed(named)}. Take these entities out of the file."
             )
         check_prompts(self._tokenize_prompts, self.entities)
         if not self.makes_teacher:
@@ -264,9 +264,8 @@ class VideoLanguageRecipe(PretrainingRecipe[PretrainConfig, AlproForPretraining]
     def _prepare_teacher(self, prompter: Prompter) -> None:
         load_teacher(prompter, Path(str(self.config.teacher_weights_path)))
         prompter.build_prompts(self._tokenize_prompts, self.entities)
-        few = ", ".join(self.entities[:NUM_NAMED])
-        more = ", ..." if len(self.entities) > NUM_NAMED else ""
-        logger.info("the prompter tells %d entities: %s%s", len(self.entities), few, more)
+        few = listed(self.entities)
+        logger.info("the prompter predicts %d entities: %s", len(self.entities), few)
 
     def build_task(
         self, model: AlproForPretraining, *, plan: TrainingPlan, progress: Progress

@@ -15,8 +15,9 @@ from pathlib import PurePath
 from typing import Any
 
 from src.configs.downstream import annotation_in
+from src.quoting import listed
 
-MAX_NAMED = 5  # entries of a map that a message names
+_TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
 _PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help
 _ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
 
@@ -206,7 +207,7 @@ RETRIEVAL: tuple[Check, ...] = (
         ("*_datasets.*.txt",),
         lambda path: not isinstance(path, str),
         "retrieval reads its captions from one file per set",
-        "Give txt the path of a .jsonl or .csv file.",
+        f"Give txt the path of a file {_TABLES}.",
         training_only=True,
     ),
     Check(
@@ -222,8 +223,7 @@ RETRIEVAL: tuple[Check, ...] = (
 def _no_questions(txt: Any, task: str) -> str:
     if txt is None:
         return "question answering reads its questions from one file per set"
-    named = list(txt)[:MAX_NAMED] + ["..."] * (len(txt) > MAX_NAMED)
-    return f"the map has no entry {task}, only {', '.join(named)}" if named else "the map is empty"
+    return f"the map has no entry {task}, only {listed(list(txt))}" if txt else "the map is empty"
 
 
 QUESTION_ANSWERING: tuple[Check, ...] = (
@@ -231,8 +231,8 @@ QUESTION_ANSWERING: tuple[Check, ...] = (
         ("*_datasets.*.txt", "task"),
         lambda txt, task: annotation_in(txt, task) is None,
         _no_questions,
-        "Give txt the path of a .jsonl or .csv file, or a map of tasks to paths with an entry for"
-        " this task.",
+        f"Give txt the path of a file {_TABLES}, or a map of tasks to paths with an entry for this"
+        " task.",
         training_only=True,
     ),
     Check(

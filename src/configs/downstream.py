@@ -17,7 +17,9 @@ class DownstreamDataset:
     """One entry of `train_datasets`, `val_datasets` or `test_datasets`."""
 
     name: str = required("name of the dataset", remedy="Any name does.")
-    txt: str | dict[str, str] | None = option(None, "annotation file (.jsonl or .csv)", path=True)
+    txt: str | dict[str, str] | None = option(
+        None, "annotation file (.jsonl, .json, .csv, .tsv, .parquet)", path=True
+    )
     img: str = required(
         "folder, LMDB or tar shards of videos",
         remedy="Name the folder, LMDB or tar shards that hold the videos.",

@@ -7,7 +7,6 @@ key which layer its value is from.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +93,7 @@ def _not_json(place: str, error: JsonError, text: str) -> Problem:
     line = text.split("\n")[error.line - 1].strip()
     shown = f", at {line[:60]!r}" if line else ""
     place = f"{place}:{error.line}:{error.column}"
-    if not isinstance(error.__cause__, json.JSONDecodeError):  # beyond the limits of the reader
+    if not error.is_syntax:
         return Problem(place, f"{error.reason}{shown}.")
     remedy = "Look for a missing or trailing comma, a missing quote or a comment there."
     return Problem(place, f"not JSON: {error.reason}{shown}.", remedy)

@@ -13,7 +13,7 @@ OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
 
 @dataclass(kw_only=True)
 class ContrastOptions:
-    """What pairs are compared with each other."""
+    """Pairs that are compared with each other."""
 
     TOPIC: ClassVar[str] = "Contrastive loss"
 
@@ -31,7 +31,7 @@ class ContrastOptions:
 
 @dataclass(kw_only=True)
 class MatchingOptions:
-    """When pairs are told apart, and which."""
+    """Matching of pairs: its start, and its negatives."""
 
     TOPIC: ClassVar[str] = "Matching loss"
 

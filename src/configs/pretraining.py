@@ -22,7 +22,8 @@ class PretrainingDataset:
     name: str = required("name of the dataset", remedy="Any name does.")
     ann: str | None = option(
         None,
-        "annotation file: of videos a table (.csv, .jsonl, .parquet, .pkl), of images a .json list",
+        "annotation file: of videos a table (.csv, .tsv, .jsonl, .json, .parquet, .pkl), of images"
+        " a .json list",
         path=True,
     )
     txt: str | None = option(None, "another key for the annotation file", path=True)

@@ -24,8 +24,8 @@ SHARED: tuple[Check, ...] = (
         ("*_datasets.*.ann", "*_datasets.*.txt"),
         lambda ann, txt: ann is None and txt is None,
         "pretraining reads its captions from one file per set",
-        "Give ann the path of a .csv, .jsonl, .parquet or .pkl table (videos) or of a .json list"
-        " (images).",
+        "Give ann the path of a .csv, .tsv, .jsonl, .json, .parquet or .pkl table (videos) or of a"
+        " .json list (images).",
     ),
     Check(
         ("*_datasets.*.ann", "*_datasets.*.txt"),

@@ -103,9 +103,9 @@ def records_of(
     reason = why_unreadable(path)
     if suffix not in kind.suffixes:
         known = ", ".join(kind.suffixes)
-        told = f"annotation files end in {known}, not in {suffix!r}"
+        problem = f"annotation files end in {known}, not in {suffix!r}"
         content = None if reason else foreign_kind(path)
-        raise InputError(f"{path}: {f'{content}; {told}' if content else told}")
+        raise InputError(f"{path}: {f'{content}; {problem}' if content else problem}")
     if reason is not None:
         raise UnreadableFileError(path, reason)
     return _READERS[suffix](path, kind, refuse)

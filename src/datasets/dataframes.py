@@ -21,7 +21,7 @@ from src.datasets.records import RowError
 from src.datasets.tables import Choice, Columns, TextChecks, limited_memory
 from src.errors import InputError
 from src.file_kinds import foreign_kind
-from src.user_files import shown
+from src.quoting import shortened, shown
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
 _FIRST_BYTE = b"\x80"  # of pickles since protocol 2
@@ -109,9 +109,10 @@ class _RecordingUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> type[_Recorded]:
         if module not in _MODULES.get(name, ()):
+            asked = shortened(f"{module}.{name}", most=_MAX_MESSAGE)
             raise InputError(
-                f"the pickle asks for {_cut(f'{module}.{name}')}, which a DataFrame of plain "
-                f"columns has no need of and which may run anything; {_CONVERT}"
+                f"the pickle asks for {asked}, which a DataFrame of plain columns has no need of "
+                f"and which may run anything; {_CONVERT}"
             )
         return _STAND_INS[name]
 
@@ -143,18 +144,15 @@ def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
         where = f"{path}: "
         raise InputError(f"{where}{str(error).removeprefix(where)}") from error
     except _DAMAGES as error:
-        told = f"not a pickled DataFrame of plain columns ({_name(error)}: {_cut(str(error))})"
-        told = f"{told}; write the file anew, or {_CONVERT}"
-        kind = foreign_kind(path, expected=_FIRST_BYTE)
-        raise InputError(f"{path}: {kind or told}") from error
+        reason = foreign_kind(path, expected=_FIRST_BYTE) or (
+            f"not a pickled DataFrame of plain columns ({_name(error)}: "
+            f"{shortened(str(error), most=_MAX_MESSAGE)}); write the file again, or {_CONVERT}"
+        )
+        raise InputError(f"{path}: {reason}") from error
 
 
 def _name(value: Any) -> str:
     return type(value).__name__
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]} ..."
 
 
 def _read_frame(frame: _Recorded, choose: Choice | None) -> Columns:

@@ -47,8 +47,8 @@ def csv_records(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Reco
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            told = f"not CSV ({error}); is a quotation mark missing?"
-            refuse(RowError(place, end + 1, told))
+            reason = f"not CSV ({error}); is a quotation mark missing?"
+            refuse(RowError(place, end + 1, reason))
             end = number + reader.line_num
             continue
         if fields is None:
@@ -56,8 +56,8 @@ def csv_records(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Reco
         end = number + reader.line_num
         row = fields if len(fields) == width else _trimmed(fields, width)
         if row is None:
-            told = _wrong_width(len(fields), width, separator, kind=kind)
-            refuse(RowError(place, end, told))
+            reason = _wrong_width(len(fields), width, separator, kind=kind)
+            refuse(RowError(place, end, reason))
         elif any(row):
             cells = dict(zip(names, row, strict=True))
             yield Record(place, end, _without_empty(cells, optional) if optional else cells)
@@ -76,7 +76,7 @@ def _trimmed(row: list[str], width: int) -> list[str] | None:
 
 
 def separator_of(line: str, kind: RowKind[Any]) -> str | None:
-    """What separates the columns of a header; None where the line names too few of them."""
+    """Return the separator of a header's columns; None where the line names too few of them."""
     best = _best_separator(line, kind)
     return best if _fitness(line, best, kind=kind)[0] == len(kind.columns) else None
 
@@ -86,7 +86,7 @@ def _best_separator(line: str, kind: RowKind[Any]) -> str:
 
 
 def _fitness(line: str, separator: str, *, kind: RowKind[Any]) -> tuple[int, int]:
-    """How many of the columns a header names, and how many it has."""
+    """Count the wanted columns that a header names, and all that it has."""
     names = _split(line, separator)
     plain = {*names, *map(plain_name, names)}
     return sum(any(name in plain for name in column) for column in kind.columns), len(names)
@@ -121,21 +121,21 @@ def _names_in(line: str, separator: str, *, kind: RowKind[Any], where: str) -> l
     header = _split(line, separator)
     while header and not header[-1].strip():
         header.pop()
-    told = f", separated by {_SEPARATORS.get(separator, repr(separator))}"
+    reason = f", separated by {_SEPARATORS.get(separator, repr(separator))}"
     if len(header) < 2:
-        told = f", in which nothing is separated by {', '.join(_SEPARATORS.values())}"
+        reason = f", in which nothing is separated by {', '.join(_SEPARATORS.values())}"
     if not kind.names & set(map(plain_name, header)):
-        told += "; if the file has no header, write one"
-    known = kind.known_columns(header, where=where, whole="the first line", remedy=told)
+        reason += "; if the file has no header, write one"
+    known = kind.known_columns(header, where=where, whole="the first line", remedy=reason)
     return [known.get(name, name) for name in header]
 
 
 def _wrong_width(count: int, width: int, separator: str, *, kind: RowKind[Any]) -> str:
-    """Says that a row is not as wide as the header: a comma would cut its text in two."""
-    told = _SEPARATORS.get(separator, repr(separator))
+    """Describe a row that is not as wide as the header: a comma would cut its text in two."""
+    reason = _SEPARATORS.get(separator, repr(separator))
     if count > width:
-        remedy = f"put {kind.noun}s that contain {told} in quotes"
+        remedy = f"put {kind.noun}s that contain {reason} in quotes"
     else:
-        remedy = f"separate the fields with {told}, and leave none out"
+        remedy = f"separate the fields with {reason}, and leave none out"
     noun = "field" if count == 1 else "fields"
     return f"{count} {noun}, but the header names {width}; {remedy}"

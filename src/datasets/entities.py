@@ -13,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 
 from src.errors import InputError
+from src.quoting import listed
 from src.user_files import UnreadableFileError, read_lines
 
 logger = logging.getLogger(__name__)
 
-_MAX_NAMED = 5  # repeated entities that a warning names
 _REMEDY = "python -m src.tools.extract_entities makes such a file"
 
 
@@ -53,10 +53,9 @@ def _warn_of_repeated(numbered: list[tuple[int, str]], *, where: str) -> None:
         if len(lines) > 1
     ]
     if repeated:
-        named = ", ".join(repeated[:_MAX_NAMED]) + (", ..." if len(repeated) > _MAX_NAMED else "")
         logger.warning(
             "%s: entities listed more than once (%d) share their probability: %s",
-            *(where, len(repeated), named),
+            *(where, len(repeated), listed(repeated)),
         )
 
 

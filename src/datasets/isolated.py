@@ -107,7 +107,9 @@ def serve(channel: int, file: int, owner: int, megabytes: int) -> None:
         megabytes: of memory that calls may take, all together, above what the process has after
             the first one, which has no limit, and above their messages; 0 for any number.
     """
-    _end_with(owner)
+    end_with_parent()
+    if os.getppid() != owner:  # it has ended before
+        os._exit(0)
     _be_left_alone()
     memory = SharedMemory(os.fdopen(file, "r+b", buffering=0), is_new=False)
     limit: int | None = None
@@ -140,14 +142,12 @@ def begin(prepare: Callable[[], object] | None, _function: Callable[..., object]
         prepare()
 
 
-def _end_with(owner: int) -> None:
-    """End at once when the owner does, even within a call."""
+def end_with_parent() -> None:
+    """Let this process end at once when its parent does, whatever it is doing."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != owner:
-        os._exit(0)
 
 
 def _be_left_alone() -> None:

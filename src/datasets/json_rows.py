@@ -11,6 +11,7 @@ from src.datasets.delimited import separator_of
 from src.datasets.records import Record, Refuse, RowError, RowKind
 from src.datasets.tables import limited_memory
 from src.errors import InputError
+from src.quoting import shown
 from src.user_files import (
     JsonError,
     open_text,
@@ -18,7 +19,6 @@ from src.user_files import (
     parse_json_line,
     read_json,
     read_lines,
-    shown,
 )
 
 _HEAD_CHARACTERS = 1 << 16
@@ -46,7 +46,7 @@ def json_records(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Rec
 
 
 def _is_one_value(head: str, path: Path) -> bool:
-    """Whether a file holds one JSON value instead of one on each line."""
+    """Return whether a file holds one JSON value instead of one on each line."""
     is_json = path.suffix.lower() == ".json"
     if head.startswith("["):
         return is_json or head[1:].lstrip()[:1] in ("{", "]", "")
@@ -81,19 +81,19 @@ def _looked_at(
         try:
             values = parse_json_line(line)
         except JsonError as error:
-            told = _not_json(error, f"each line must be one object such as {kind.example}")
+            reason = _not_json(error, f"each line must be one object such as {kind.example}")
             hint = "; if this is CSV, let its name end in .csv" if separator_of(line, kind) else ""
-            refuse(RowError(place, number, f"{told}{hint}"))
+            refuse(RowError(place, number, f"{reason}{hint}"))
             continue
         if isinstance(values, dict):
             yield Record(place, number, values, kind.columns)
         else:
-            told = f"a JSON object is expected, not {type(values).__name__}; write one object"
-            refuse(RowError(place, number, f"{told} per line, such as {kind.example}"))
+            reason = f"a JSON object is expected, not {type(values).__name__}; write one object"
+            refuse(RowError(place, number, f"{reason} per line, such as {kind.example}"))
 
 
 def _not_json(error: JsonError, wanted: str, *, line: int | None = None) -> str:
-    if error.column is None:  # JSON, but beyond the limits
+    if not error.is_syntax:
         return error.reason
     where = f"column {error.column}" if line is None else f"line {line}, column {error.column}"
     return f"not JSON ({error.reason} at {where}); {wanted}"
@@ -117,5 +117,6 @@ def _entries(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Record]
         if isinstance(values, dict):
             yield Record(place, number, values, columns)
         else:
-            told = f"a JSON object is expected, not {type(values).__name__}, such as {kind.example}"
-            refuse(RowError(place, number, told))
+            found = type(values).__name__
+            reason = f"a JSON object is expected, not {found}, such as {kind.example}"
+            refuse(RowError(place, number, reason))

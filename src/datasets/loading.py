@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from src.datasets.batch_transfer import BatchChannel, Parcel, Refusal, or_refusal
+from src.datasets.isolated import end_with_parent
 from src.errors import (
     FULL_DISK_REMEDIES,
     GROUP_SIGNALS,
@@ -47,7 +46,6 @@ _LESS_MEMORY = (
     "decode_memory, or give the job more memory."
 )
 _ISOLATE = "Keep decode_timeout or decode_memory above 0, so that videos are read in isolation."
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
 
 
 class EpochSet(Protocol[Sample_co]):
@@ -111,7 +109,7 @@ class _Worker(ForkProcess):
 
 
 class _WorkerContext(ForkContext):
-    """How workers are made."""
+    """Context in which workers are started."""
 
     Process = _Worker
 
@@ -236,8 +234,7 @@ def _prepare_worker(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     for number in _CRASHES:
         signal.signal(number, signal.SIG_DFL)  # where PyTorch would print a guess
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
@@ -252,7 +249,7 @@ def _leave_alone(handler: Any) -> None:
 
 
 def _why_lost(process: int | None, code: int) -> str:
-    """Say how a worker ended, and what helps."""
+    """Describe the end of a worker, with the remedy."""
     name = f"a loader worker (process {process})"
     if code == _NO_THREAD_EXIT_CODE:
         return f"{name} can start no threads. {OUT_OF_PROCESSES}."

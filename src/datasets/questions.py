@@ -18,12 +18,12 @@ from src.datasets.annotations import read_rows
 from src.datasets.records import FILE_COLUMN, Record, RowKind
 from src.datasets.rows import SharedRows
 from src.errors import InputError
+from src.quoting import listed
 from src.user_files import JsonError, UnreadableFileError, read_json
 
 UNTYPED = "other"
 """Answer type of questions whose annotation names none."""
 _EXAMPLE = '{"cat": 0, "dog": 1}'
-_NUM_NAMED = 5  # labels and answers that a message names
 _NUM_UNKNOWN = 3  # answers outside the map that a message names
 _NO_ANSWER = "questions need an answer, also for inference; a placeholder counts as wrong"
 
@@ -66,12 +66,12 @@ def describe_unknown(answers: Iterable[str], labels: AnswerLabels) -> str:
     known = {_plain(text): text for text in labels.texts}
     unknown = [answer for answer in answers if labels.label_of(answer) is None]
     meant = {answer: known.get(_plain(answer)) for answer in unknown}
-    told = [
+    described = [
         repr(answer) if near is None
         else f"{answer!r} differs from {near!r} only in capitals or spaces"
         for answer, near in sorted(meant.items(), key=lambda item: item[1] is None)
     ]  # fmt: skip
-    return ", ".join(told[:_NUM_UNKNOWN]) + (", ..." if len(told) > _NUM_UNKNOWN else "")
+    return listed(described, most=_NUM_UNKNOWN)
 
 
 def _plain(answer: str) -> str:
@@ -139,22 +139,18 @@ def _check_labels(labels: dict[str, Any], *, where: str) -> None:
         ],
     }
     if any(troubles.values()):
-        told = "; ".join(f"{what}: {_listed(found)}" for what, found in troubles.items() if found)
+        reason = "; ".join(f"{what}: {listed(found)}" for what, found in troubles.items() if found)
         raise InputError(
             f"{where}: the labels of its {len(labels)} answers must be the numbers 0 to "
-            f"{len(labels) - 1}, each once; {told}. Number the answers without gaps, or give the "
+            f"{len(labels) - 1}, each once; {reason}. Number the answers without gaps, or give the "
             "file that the checkpoint was trained with"
         )
 
 
 def _some(answers: Sequence[str]) -> str:
     """The first few answers, in quotes."""
-    return _listed([repr(answer) for answer in answers])
+    return listed([repr(answer) for answer in answers])
 
-
-def _listed(found: Sequence[str]) -> str:
-    """The first few of what was found."""
-    return ", ".join(found[:_NUM_NAMED]) + (", ..." if len(found) > _NUM_NAMED else "")
 
 
 def _question_row(record: Record) -> QuestionRow:

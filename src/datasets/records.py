@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from src.datasets.storage.names import without_video_extension
 from src.errors import InputError
-from src.user_files import shown
+from src.quoting import shown
 
 Row = TypeVar("Row")
 
@@ -33,27 +33,27 @@ _NEAR_MISSES = {
 class RowError(InputError):
     """A row is wrong; the message names it."""
 
-    def __init__(self, place: str, number: int, told: str, *, is_empty: bool = False) -> None:
+    def __init__(self, place: str, number: int, reason: str, *, is_empty: bool = False) -> None:
         """Refuse a row.
 
         Args:
             place: the path, and what stands between it and the row's number.
             number: the row's line, or its place in a list or table.
-            told: what is wrong, and what helps.
+            reason: what is wrong, and what helps.
             is_empty: that is all that is wrong: its text says nothing.
         """
-        super().__init__(place, number, told)
+        super().__init__(place, number, reason)
         self.place = place
         self.number = number
-        self.told = told
+        self.reason = reason
         self.is_empty = is_empty
 
     def __str__(self) -> str:
-        return f"{self.place}{self.number}: {self.told}"
+        return f"{self.place}{self.number}: {self.reason}"
 
 
 Refuse = Callable[[RowError], None]
-"""What to do about a row that is wrong; where this returns, reading goes on after the row."""
+"""Called for a row that is wrong; where it returns, reading goes on after the row."""
 
 
 @dataclass(slots=True)  # freezing would cost half a second per million
@@ -67,9 +67,9 @@ class Record:
     columns: tuple[tuple[str, ...], ...] = ()
     """What a row must have, as of its `RowKind`: a message tells all that is missing at once."""
 
-    def refused(self, told: str, *, is_empty: bool = False) -> RowError:
+    def refused(self, reason: str, *, is_empty: bool = False) -> RowError:
         """The error that refuses this row; see :class:`RowError`."""
-        return RowError(self.file, self.number, told, is_empty=is_empty)
+        return RowError(self.file, self.number, reason, is_empty=is_empty)
 
     def has(self, key: str) -> bool:
         """Whether there is a value under this key."""
@@ -97,10 +97,10 @@ class Record:
             remedy = "; put it in quotes" if isinstance(value, int | float) else ""
             if isinstance(value, list):
                 remedy = f"; write one row per {name}"
-            told = f"must be text, not {type(value).__name__} ({shown(value)})"
-            raise self.refused(f"field {name!r} {told}{remedy}")
-        told = f"field {name!r} is empty; fill it in, or remove the row"
-        raise self.refused(told, is_empty=True)
+            reason = f"must be text, not {type(value).__name__} ({shown(value)})"
+            raise self.refused(f"field {name!r} {reason}{remedy}")
+        reason = f"field {name!r} is empty; fill it in, or remove the row"
+        raise self.refused(reason, is_empty=True)
 
     def texts(self, key: str, *other_names: str, if_missing: str = "") -> tuple[str, ...]:
         """The text under this key or another of its names, or the texts of a list; all stripped.
@@ -192,7 +192,7 @@ class RowKind(Generic[Row]):
         return {name for names in self.columns for name in names} | set(self.optional)
 
     def fits(self, names: Container[str]) -> bool:
-        """Whether these name all columns that rows must have."""
+        """Return whether these name all columns that rows must have."""
         return all(any(name in names for name in column) for column in self.columns)
 
     def known_columns(

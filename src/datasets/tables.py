@@ -31,7 +31,7 @@ _MEMORY_PER_BYTE = 20
 _MAX_CHARACTERS = 1 << 30  # of all texts, and `_CHARACTERS_PER_BYTE` for each of the file's
 _CHARACTERS_PER_BYTE = 100
 _MAX_ROWS = 1_000_000  # and one for each byte of the file: no two rows are the same
-_BOMB = "no annotations need so much; write the file anew"
+_BOMB = "no annotations need so much; write the file again"
 
 
 @contextmanager
@@ -73,22 +73,21 @@ class TextChecks:
 
         Raises:
             InputError: they and those before are more than a file of this size may hold; or a text
-                holds half a character, or a zero character.
+                is too long, or holds half a character, or a zero character.
         """
         for name, values in columns.items():
-            if set(map(type, values)) == {str}:
+            is_plain = set(map(type, values)) == {str}
+            if is_plain:
                 self._spend(num_characters := sum(map(len, values)))
-                if num_characters > MAX_LINE_CHARACTERS:
-                    self._refuse_long(name, values)
-                if not _is_sound("".join(values)):
-                    self._refuse_first(name, values)
-                continue
-            for number, value in enumerate(values):
-                texts = value if isinstance(value, list) else (value,)
-                for text in texts:
-                    self._spend(len(text) if isinstance(text, str) else 1)
-                    if isinstance(text, str) and not _is_sound(text):
-                        self._refuse(name, number)
+                if num_characters <= MAX_LINE_CHARACTERS and _is_sound("".join(values)):
+                    continue
+            for number, value in enumerate(values, start=self._num_rows + 1):
+                for text in value if isinstance(value, list) else (value,):
+                    is_text = isinstance(text, str)
+                    if not is_plain:
+                        self._spend(len(text) if is_text else 1)
+                    if is_text and (problem := _problem_of(text)):
+                        raise RowError(f"{self._path}: row ", number, f"{name!r} {problem}")
         self._num_rows += max(map(len, columns.values()), default=0)
 
     def _spend(self, num_characters: int) -> None:
@@ -99,18 +98,13 @@ class TextChecks:
                 f"{_CHARACTERS_PER_BYTE} times its size; {_BOMB}"
             )
 
-    def _refuse_long(self, name: str, values: Sequence[str]) -> None:
-        for number, text in enumerate(values, start=self._num_rows + 1):
-            if len(text) > MAX_LINE_CHARACTERS:
-                told = f"{name!r} has more than {MAX_LINE_CHARACTERS:,} characters"
-                raise RowError(f"{self._path}: row ", number, told)
 
-    def _refuse_first(self, name: str, values: Sequence[str]) -> None:
-        self._refuse(name, next(at for at, text in enumerate(values) if not _is_sound(text)))
-
-    def _refuse(self, name: str, number: int) -> None:
-        told = "half a character (a lone surrogate), or a zero character; write the text anew"
-        raise RowError(f"{self._path}: row ", self._num_rows + number + 1, f"{name!r} holds {told}")
+def _problem_of(text: str) -> str | None:
+    if len(text) > MAX_LINE_CHARACTERS:
+        return f"has more than {MAX_LINE_CHARACTERS:,} characters"
+    if _is_sound(text):
+        return None
+    return "holds half a character (a lone surrogate), or a zero character; write the text again"
 
 
 def _is_sound(text: str) -> bool:
@@ -158,8 +152,8 @@ def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
                 checks.check(columns)
                 yield columns
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); write the file anew") from error
+        raise InputError(f"{path}: not UTF-8 text ({error}); write the file again") from error
     except (pyarrow.ArrowException, OSError, OverflowError) as error:
         kind = foreign_kind(path, expected=_FIRST_BYTES)
-        told = f"not a Parquet file ({error}); write the file anew"
-        raise InputError(f"{path}: {kind or told}") from error
+        reason = f"not a Parquet file ({error}); write the file again"
+        raise InputError(f"{path}: {kind or reason}") from error

@@ -101,10 +101,12 @@ def _check_lines(path: Path) -> None:
             )
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-    if head.startswith(BOM_UTF8) or encoding_of(head) != "utf-8-sig":
+    is_wide = encoding_of(head) != "utf-8-sig"
+    if is_wide or head.startswith(BOM_UTF8):
+        problem = "not UTF-8 text" if is_wide else "begins with a byte-order mark"
         raise InputError(
-            f"tokenizer_dir: {path}: begins with a byte-order mark, which would be part of the "
-            "first token; save the file as UTF-8 without it"
+            f"tokenizer_dir: {path}: {problem}; save the file as UTF-8 without a byte-order mark, "
+            "which would be part of the first token"
         )
 
 

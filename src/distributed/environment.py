@@ -1,4 +1,4 @@
-"""What the environment says of this process's place, checked before anything relies on it."""
+"""Variables of launchers, checked before anything relies on them."""
 
 import os
 import socket

@@ -145,7 +145,7 @@ def compare(
 
 
 def unusable(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> list[str]:
-    """Say of each tensor that a model cannot be filled with why not, in a line that names it.
+    """Describe each tensor that a model cannot be filled with, in a line that names it.
 
     Numbers that are not finite, or not in the model's type, make every score one that is no number.
     """

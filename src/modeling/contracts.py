@@ -2,7 +2,7 @@
 
 A family's model takes on the roles that it can fill, by having their methods.
 
-B: batch, T: frames, H, W: pixels, L: text tokens, A: answers, V: words of the vocabulary.
+B: batch, T: frames, H, W: pixels, L: text tokens, A: answers.
 """
 
 from __future__ import annotations
@@ -53,10 +53,6 @@ class Matcher(Encoders, Protocol):
         """Pair row i of `text` with row i of `video`: logits (B, 2); see `MATCH`."""
 
 
-class MatchingDualEncoder(DualEncoder, Matcher, Protocol):
-    """Ranks by similarity, and re-ranks by matching."""
-
-
 @runtime_checkable
 class AnswerClassifier(Encoders, Protocol):
     """Chooses one answer out of a fixed list."""
@@ -65,11 +61,3 @@ class AnswerClassifier(Encoders, Protocol):
 
     def answer(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
         """Ask question i of `text` about clip i of `video`: logits (B, A)."""
-
-
-@runtime_checkable
-class Captioner(Encoders, Protocol):
-    """Writes texts about videos, word by word."""
-
-    def next_token_logits(self, ids: Tensor, mask: Tensor, video: VideoFeatures) -> Tensor:
-        """Logits (B, L, V) of the word after each of (B, L) tokens, given the video."""

@@ -117,7 +117,7 @@ class Chosen(NamedTuple):
     names: dict[str, str]
     """Name without wrappers -> name in the file."""
     wrapper: str
-    """What stands before its names in the file."""
+    """Prefix of its names in the file."""
     others: list[str]
     """The same of the state dicts that were not chosen."""
 

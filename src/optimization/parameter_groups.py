@@ -27,7 +27,7 @@ class GroupRule(NamedTuple):
     weight_decay: float = 0.0
 
     def applies_to(self, name: str, module: nn.Module) -> bool:
-        """Whether a parameter of this full name, held by this module, is chosen."""
+        """Return whether a parameter of this full name, held by this module, is chosen."""
         if self.module_types and not isinstance(module, self.module_types):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
@@ -48,7 +48,7 @@ def decay_and_no_decay(model: nn.Module, *, weight_decay: float) -> list[Paramet
 
 
 def uses_weight_decay(parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: to matrices and convolutions, not to norms, biases, scalars."""
+    """Return whether weight decay applies: not to norms, biases and scalars."""
     return parameter.ndim > 1
 
 

@@ -58,12 +58,12 @@ class _Face:
     """Last characters of these."""
 
     def may_have(self, character: str) -> bool:
-        """Whether the character is in one of the ranges, as far as they are known."""
+        """Return whether the character is in one of the ranges, as far as they are known."""
         at = bisect_right(self.starts, ord(character)) - 1
         return not self.starts or (at >= 0 and ord(character) <= self.ends[at])
 
     def has(self, character: str) -> bool:
-        """Whether it draws the character, and not what stands for all that it lacks."""
+        """Return whether it draws the character, and not what stands for all that it lacks."""
         font = _trial_font(self)
         if font is None:
             return False
@@ -185,13 +185,13 @@ def _plain_letter(character: str) -> str:
 
 
 def _is_neutral(character: str) -> bool:
-    """Whether it goes with the characters before it: a space, a mark, punctuation."""
+    """Return whether it goes with the characters before it: a space, a mark, punctuation."""
     category = unicodedata.category(character)
     return category in _JOINED or category[0] in "ZP"
 
 
 def _goes_left(text: str) -> bool:
-    """Whether the first letter is of a script that is written from right to left."""
+    """Return whether the first letter is of a script that is written from right to left."""
     letters = (unicodedata.bidirectional(one) for one in text)
     return next((kind for kind in letters if kind in ("L", "R", "AL")), "L") != "L"
 

@@ -107,7 +107,7 @@ class Journal:
         keep_lines(path, sys.maxsize)
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
-                record = json.loads(line)
+                record = json.loads(line)  # names that are no UTF-8 have half characters
                 self.done[record["key"]] = record["value"]
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(

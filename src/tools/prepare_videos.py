@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from src.errors import RunError
+from src.quoting import listed
 from src.tools.command import (
     DefaultsShown,
     counted,
@@ -189,7 +190,7 @@ def _told(summary: Summary) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return printable(", ".join(names[:3])) + (", ..." if len(names) > 3 else "")
+    return printable(listed(names, most=3))
 
 
 def _speed(

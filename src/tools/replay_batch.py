@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from src.configs.loading import Resolved, load_config
 from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 from src.errors import InputError
+from src.quoting import listed
 from src.tools.command import exit_code_of, path_flag, run_command
 from src.training.output import OutputFolder, read_stored
 
@@ -121,7 +122,8 @@ def _replayed(
     lines = [f"update {stored['step']} of {stored['num_steps']}, on {device} in {precision}"]
     for number, (kind, values) in enumerate(zip(stored["kinds"], stored["batches"], strict=True)):
         batch = kinds[kind](**values).to(device)
-        lines.append(f"batch {number + 1} of {len(stored['batches'])}: {_listed(batch.video_ids)}")
+        named = listed(batch.video_ids, most=NUM_NAMED)
+        lines.append(f"batch {number + 1} of {len(stored['batches'])}: {named}")
         with noting_faults(model) as faults, autocast(precision, device):
             losses = task(batch)
         lines += [f"  {name} {float(value.detach()):g}" for name, value in losses.items()]
@@ -131,13 +133,12 @@ def _replayed(
     faulty = [name for name, gradient in parameters if not gradient.isfinite().all()]
     lines.append(
         f"parameters with a gradient that is not finite: {len(faulty)} of {len(parameters)}"
-        + (f", {_listed(faulty)}" if faulty else "")
+        + (f", {listed(faulty, most=NUM_NAMED)}" if faulty else "")
     )
     return "\n".join(lines)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+
 
 
 @contextmanager

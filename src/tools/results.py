@@ -129,7 +129,7 @@ def read_records(
 
 
 def read_scores(path: Path, use: Callable[[Any], Result]) -> Result:
-    """What is made of the scores of an evaluation.
+    """Read the scores of an evaluation, and use them.
 
     Args:
         path: their file.

@@ -10,10 +10,10 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
+from src.file_kinds import HEAD_BYTES, kind_of_content
+from src.quoting import listed, shortened
 from src.training.stored_tensors import DAMAGED, BrokenFileError
 
-HEAD_BYTES = 4096
-MAX_SHOWN = 60  # characters of a text
 MAX_NAMED = 3  # members of an archive
 MAX_READ = 1000  # members of a tar archive, whose names are all over the file
 MAX_HEADER_BYTES = 100_000_000  # as in the library
@@ -25,25 +25,8 @@ _PLAIN_PICKLE = (
     "a plain pickle, not one of torch.save. Where it was written, save the weights with "
     "torch.save(model.state_dict(), 'weights.pt')"
 )
-_DECOMPRESS = "compressed with {0}; decompress it ({0} -d FILE)"
-_OTHER_FRAMEWORK = "{}. Weights are read from files of PyTorch (.pt, .pth, .bin) and of safetensors"
-_MAGICS = (
-    (b"\x1f\x8b", _DECOMPRESS.format("gzip")),
-    (b"BZh", _DECOMPRESS.format("bzip2")),
-    (b"\xfd7zXZ\0", _DECOMPRESS.format("xz")),
-    (b"\x28\xb5\x2f\xfd", _DECOMPRESS.format("zstd")),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it and name the file in it"),
-    (b"Rar!", "a RAR archive; unpack it and name the file in it"),
-    (b"\x89HDF", _OTHER_FRAMEWORK.format("an HDF5 file, as of Keras and TensorFlow")),
-    (b"GGUF", _OTHER_FRAMEWORK.format("a GGUF file, of llama.cpp")),
-    (b"\x93NUMPY", _OTHER_FRAMEWORK.format("an array of NumPy (.npy)")),
-    (b"%PDF", "a PDF document"),
-    (b"\x89PNG", "a picture (PNG)"),
-    (b"\xff\xd8\xff", "a picture (JPEG)"),
-    (b"\x7fELF", "a program"),
-)
+_READ = "weights are read from files of PyTorch (.pt, .pth, .bin) and of safetensors"
 _TENSORFLOW_NAME = re.compile(r"\.(data-\d+-of-\d+|index|meta)$|\.pb$|^checkpoint$")
-_TENSORFLOW = _OTHER_FRAMEWORK.format("a part of a checkpoint of TensorFlow")
 
 
 class Format(Enum):
@@ -55,7 +38,7 @@ class Format(Enum):
 
 
 def format_of(file: IO[bytes], path: Path) -> Format:
-    """Tell the format of a file of weights by its content.
+    """Return the format of a file of weights by its content.
 
     Raises:
         BrokenFileError: it is no such file; the message says what it is, and the remedy.
@@ -84,17 +67,16 @@ def _not_weights(kind: str) -> BrokenFileError:
 
 
 def _other_kind(head: bytes, file: IO[bytes], path: Path) -> str | None:
-    for magic, kind in _MAGICS:
-        if head.startswith(magic):
-            return kind
     if head[257:262] == b"ustar":
         with tarfile.open(fileobj=file, mode="r:") as archive:
             names = [member.name for _, member in zip(range(MAX_READ), archive, strict=False)]
         return f"a tar archive that holds {_named(names)}. Unpack it and name the file in it"
     if _TENSORFLOW_NAME.search(path.name):
-        return _TENSORFLOW
+        return f"a part of a checkpoint of TensorFlow; {_READ}"
+    if kind := kind_of_content(head):
+        return kind.advice(_READ)
     if head.startswith(b"\x08") and (b"onnx" in head[:300] or b"pytorch" in head[:300]):
-        return _OTHER_FRAMEWORK.format("an ONNX model")
+        return f"an ONNX model; {_READ}"
     if head[4:8] == b"ftyp":
         return "a video (MP4)"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
@@ -119,16 +101,15 @@ def _format_of_zip(file: IO[bytes]) -> Format:
     if f"{root}/data.pkl" in names:
         return Format.ARCHIVE
     if names and all(name.endswith(".npy") for name in names):
-        raise _not_weights(_OTHER_FRAMEWORK.format("an archive of NumPy (.npz)"))
+        raise _not_weights(f"an archive of NumPy (.npz); {_READ}")
     held = _named(names)
     raise _not_weights(f"a ZIP archive that holds {held}. Unpack it and name the file in it")
 
 
 def _named(names: list[str]) -> str:
     """A few members, weights first."""
-    few = sorted(names, key=lambda name: not name.endswith(WEIGHT_ENDINGS))[:MAX_NAMED]
-    shown = ", ".join(_shown(name) for name in few)
-    return (shown + (", ..." if len(names) > MAX_NAMED else "")) or "nothing"
+    few = sorted(names, key=lambda name: not name.endswith(WEIGHT_ENDINGS))[: MAX_NAMED + 1]
+    return listed([shortened(name) for name in few], most=MAX_NAMED) or "nothing"
 
 
 def _text_of(head: bytes) -> str:
@@ -139,21 +120,9 @@ def _text_of(head: bytes) -> str:
 
 
 def _kind_of_text(text: str) -> str:
-    start = text.lstrip("\ufeff \r\n\t").lower()
-    if start.startswith("version https://git-lfs"):
-        return "a git-LFS pointer to it. Run git lfs pull in its repository"
-    if start.startswith(("<!doctype html", "<head", "<script")) or "<html" in start:
-        return (
-            "a web page (HTML), as Google Drive sends to confirm a download, or others for a "
-            "login. Download the file in a browser, or with the site's own tool"
-        )
+    start, shown = text.lstrip("\ufeff \r\n\t"), shortened(" ".join(text.split()))
     if start.startswith("<"):
-        return f"an XML text, as servers send for an error: {_shown(text)!r}. Download it again"
+        return f"an XML text, as servers send for an error: {shown!r}. Download it again"
     if start.startswith(("{", "[")):
-        return f"a JSON text: {_shown(text)!r}. Name the file that holds the weights"
-    return f"a text: {_shown(text)!r}. Download it again"
-
-
-def _shown(text: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}..."
+        return f"a JSON text: {shown!r}. Name the file that holds the weights"
+    return f"a text: {shown!r}. Download it again"

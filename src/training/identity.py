@@ -1,4 +1,4 @@
-"""Whether two stored configs are of one run: files count by their content, not by their names."""
+"""Identity of a run by its config, in which files count by their content, not by their names."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _NOT_NEEDED = tuple(f"{HASHES_KEY}.{key}" for key in ("tokenizer_dir", *WEIGHTS)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What makes a run that run."""
+    """Values that distinguish a run from others."""
 
     values: dict[str, Any]
     """Dotted key -> value, hashes of files included; no paths."""
@@ -34,7 +34,7 @@ class Identity:
 def identity_of(
     arguments: Mapping[str, Any], *, without: Collection[str], text_encoder: Mapping[str, Any]
 ) -> Identity:
-    """What makes a run that run.
+    """Return the values that distinguish a run from others.
 
     Args:
         arguments: the stored config, or one that would be stored.
@@ -96,7 +96,7 @@ def _is_path(key: str, value: Any) -> bool:
 
 
 def _are_other_files(before: str | None, now: str | None) -> bool:
-    """Whether both files are there and differ; where one is gone, nothing says so."""
+    """Return whether both files are there and differ; where one is gone, nothing says so."""
     if before is None or now is None or before == now:
         return False
     files = Path(before), Path(now)

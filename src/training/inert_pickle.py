@@ -14,6 +14,8 @@ from io import BytesIO
 from mmap import mmap
 from typing import Any, cast
 
+from src.quoting import shortened
+
 MAX_OPERATIONS = 2_000_000  # of a pickle; a checkpoint with its optimizer has about 20,000
 MAX_NAME = 300  # characters of a name that is shown
 
@@ -42,7 +44,7 @@ class Global(str):
     @classmethod
     def of(cls, module: str, name: str) -> Global:
         """Join a module and a name in it; pickles have the modules' names in Python 2."""
-        return cls(printable(f"{_PYTHON_2.get(module, module)}.{name}"))
+        return cls(shortened(f"{_PYTHON_2.get(module, module)}.{name}", most=MAX_NAME))
 
 
 class Foreign:
@@ -305,12 +307,6 @@ def _pairs(values: list[Any]) -> Iterator[tuple[Any, Any]]:
         key = values[place]
         plain = isinstance(key, _KEYS) and not isinstance(key, Global)
         yield (key if plain else Foreign(_text(key))), values[place + 1]
-
-
-def printable(name: str) -> str:
-    """Name as it can be shown: without control characters and half characters, of some length."""
-    shown = name[:MAX_NAME]
-    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def _text(value: Any) -> str:

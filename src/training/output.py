@@ -211,7 +211,7 @@ class OutputFolder:
             self.unreadable.unlink(missing_ok=True)
 
     def _is_of_a_run(self) -> bool:
-        """Whether a run has written here, and not only somebody who likes our names.
+        """Return whether a run has written here, and not only somebody who likes our names.
 
         Raises:
             InputError: none has, but a run would replace files that are here.

@@ -17,6 +17,7 @@ from src.modeling.weight_names import (
     other_model,
     unwrapped,
 )
+from src.quoting import listed
 from src.training.checkpoints import is_restore_state
 from src.training.inert_pickle import Foreign
 from src.training.stored_tensors import StoredTensor, UnreadableTensorError
@@ -24,7 +25,6 @@ from src.training.weight_files import MAX_SHOWN, kind_of, names_in, open_weights
 
 logger = logging.getLogger(__name__)
 
-MAX_NAMED = 5
 REMEDY = "Save the weights alone: torch.save(model.state_dict(), 'weights.pt')."
 
 
@@ -99,7 +99,7 @@ def _no_weights(
     others: Mapping[str, object],
     roots: Sequence[str],
 ) -> str:
-    """Say what a file holds in place of the weights that are wanted."""
+    """Describe what a file holds in place of the weights that are wanted."""
     wanted = f"names such as {', '.join(roots[:3])}"
     if not tensors:
         held = [f"{kind_of(value)} ({name or 'the whole'})" for name, value in others.items()]
@@ -138,5 +138,5 @@ def _log_choice(
         of = f", also weights under {', '.join(places)}" if places else ""
         logger.info("%s: %d other tensors are not read%s", path, num_others, of)
     if objects:
-        named = ", ".join(sorted(name[:MAX_SHOWN] for name in objects)[:MAX_NAMED])
+        named = listed(sorted(name[:MAX_SHOWN] for name in objects))
         logger.info("%s: objects of other classes are left alone: %s", path, named)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from src.errors import InputError
+from src.quoting import shortened
 from src.training.file_kinds import Format, format_of
-from src.training.inert_pickle import Foreign, printable
+from src.training.inert_pickle import MAX_NAME, Foreign
 from src.training.stored_tensors import (
     DAMAGED,
     BrokenFileError,
@@ -209,7 +210,7 @@ def names_in(content: Any) -> dict[str, Any]:
             seen.add(id(value))
             joint = "." if isinstance(value, Foreign) and not value.items else "/"
             inner = [
-                (f"{place}{printable(str(key))}{joint}", part, depth + 1)
+                (f"{place}{shortened(str(key), most=MAX_NAME)}{joint}", part, depth + 1)
                 for key, part in entries.items()
             ]
             num_characters += sum(len(name) for name, *_ in inner)

@@ -1,4 +1,4 @@
-"""What a run or command will write, tried before its work: folders, names, permissions, space."""
+"""Checks of what will be written, before any work: folders, names, permissions, space."""
 
 import errno
 import os
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.errors import FULL_DISK_REMEDIES, InputError
+from src.quoting import shortened
 from src.training.writing import (
     FullDiskError,
     free_bytes,
@@ -52,7 +53,7 @@ def check_output_folder(
         reason = next(reasons, None) or (_trial_trouble(root, root) if tries else None)
     if reason is not None:
         remedy = f"Change that, or give another {named_by}."
-        raise InputError(f"{named_by}: {_shortened(root)}: {reason}. {remedy}")
+        raise InputError(f"{named_by}: {shortened(str(root), most=_SHOWN)}: {reason}. {remedy}")
 
 
 def check_output_file(path: Path, *, named_by: str) -> None:
@@ -67,7 +68,8 @@ def check_output_file(path: Path, *, named_by: str) -> None:
         RunError: the disk is full.
     """
     if reason := _trouble(path) or _trial_trouble(path.parent, path):
-        raise InputError(f"cannot write {_shortened(path)}: {reason}; give another {named_by}")
+        shown = shortened(str(path), most=_SHOWN)
+        raise InputError(f"cannot write {shown}: {reason}; give another {named_by}")
 
 
 def check_space(root: Path, *, num_bytes: int) -> None:
@@ -120,13 +122,8 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            return f"{_shortened(made)} cannot be made ({reason_of(error)})"
+            return f"{shortened(str(made), most=_SHOWN)} cannot be made ({reason_of(error)})"
     return None
-
-
-def _shortened(path: Path) -> str:
-    shown = str(path)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
 def _file_trouble(path: Path) -> str | None:

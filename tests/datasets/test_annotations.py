@@ -83,7 +83,7 @@ def test_errors_of_rows_tell_which_and_how(tmp_path: Path) -> None:
             read_captions(path)
         error = pickle.loads(pickle.dumps(caught.value))
         assert (error.number, error.is_empty) == (3, is_empty)
-        assert str(error) == f"{path}:3: {error.told}" == str(caught.value)
+        assert str(error) == f"{path}:3: {error.reason}" == str(caught.value)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
@@ -191,3 +191,10 @@ def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
 def test_sha256_of_known_text(tmp_path: Path) -> None:
     path = _write(tmp_path / "a", "abc")
     assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_of_another_ending_is_named_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "captions.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00")
+    with pytest.raises(InputError, match=r"a gzip file; unpack it .*; annotation files end in"):
+        read_captions(path)

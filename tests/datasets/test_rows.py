@@ -55,9 +55,7 @@ def _nested(count: int) -> list[_Nested]:
     ]
 
 
-@pytest.mark.parametrize("at_a_time", [1, 2, 7, 100])
-def test_rows_come_back_as_they_were(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ROWS_PACKED_AT_A_TIME", at_a_time)
+def test_rows_come_back_as_they_were() -> None:
     for rows in (_captions(20), _nested(20), _TEXTS):
         packed: SharedRows[Any] = pack_rows(iter(rows), type(rows[0]))
         assert len(packed) == len(rows)

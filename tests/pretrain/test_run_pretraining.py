@@ -42,7 +42,7 @@ def test_pretraining_leaves_everything_behind(experiment: PretrainExperiment, ru
     assert "tiny train: 6 captioned videos\n" in log
     assert "tiny train images: 4 captioned images\n" in log
     assert f"tiny val images ({experiment.root / 'txt/val_images.json'}): 2 pairs\n" in log
-    assert "the prompter tells 5 entities: ball, box, red, green, blue\n" in log
+    assert "the prompter predicts 5 entities: ball, box, red, green, blue\n" in log
     every = {"loss", *(f"{name}_loss" for name in LOSSES)}
     assert losses_of(root, "train") == [every] * 7
     assert losses_of(root, "valid") == [every] * 3  # after 0, 4 and 7 updates

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from src.training import inert_pickle
-from src.training.inert_pickle import BrokenPickleError, Foreign, load_inert, printable
+from src.training.inert_pickle import BrokenPickleError, Foreign, Global, load_inert
 
 
 def read(pickled: bytes) -> Any:
@@ -187,6 +187,6 @@ def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_can_be_shown() -> None:
-    assert printable("a.b") == "a.b"
-    assert printable("\x1b[31m\ud800") == "\\x1b[31m\\ud800"
-    assert len(printable("a" * 100_000)) < 1000
+    assert Global.of("copy_reg", "b") == "copyreg.b"
+    assert Global.of("\x1b[31m", "\ud800") == "\\x1b[31m.\\ud800"
+    assert len(Global.of("a", "b" * 100_000)) < 1000

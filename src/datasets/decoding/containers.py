@@ -78,7 +78,7 @@ def _main_stream(container: InputContainer) -> VideoStream:
 
 
 def _is_single_picture(video: Video, container: InputContainer, stream: VideoStream) -> bool:
-    """Whether a stream is the cover of a file of sound that does not say so."""
+    """Return whether a stream is the cover of a file of sound that does not say so."""
     is_candidate = container.streams.audio and stream.frames <= 1
     if not is_candidate or stream.codec_context.name not in _CODECS_OF_PICTURES:
         return False

@@ -1,4 +1,4 @@
-"""Formats of files: those that hold videos, and names of others by their first bytes.
+"""Formats of files that hold videos, and what stands in their place.
 
 FFmpeg reads playlists as well (HLS, DASH, ffconcat, SDP, patterns of pictures), which lead it to
 other files and to the network. So files are opened with these demuxers only, which look at nothing
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from src.datasets.decoding.contract import Video
+from src.file_kinds import HEAD_BYTES, kind_of_content
 
 FFMPEG_OPTIONS = {
     "format_whitelist": (
@@ -23,31 +23,7 @@ FFMPEG_OPTIONS = {
 }
 """Options of opening a file with FFmpeg's libraries."""
 
-_HEAD_BYTES = 1024
-_SIGNATURES = (
-    (0, b"\xff\xd8\xff", "a picture (JPEG)"),
-    (0, b"\x89PNG\r\n\x1a\n", "a picture (PNG)"),
-    (0, b"BM", "a picture (BMP)"),
-    (8, b"WEBP", "a picture (WebP)"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"Rar!\x1a\x07", "a RAR archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-    (0, b"\x1f\x8b", "compressed data (gzip)"),
-    (0, b"BZh", "compressed data (bzip2)"),
-    (0, b"\xfd7zXZ\x00", "compressed data (xz)"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed data (Zstandard)"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"ID3", "sound (MP3)"),
-    (0, b"fLaC", "sound (FLAC)"),
-    (8, b"WAVE", "sound (WAV)"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"#EXTM3U", "a playlist (HLS), which names other files"),
-    (0, b"ffconcat version", "a playlist (ffconcat), which names other files"),
-    (0, b"version https://git-lfs", "a git LFS pointer; fetch the file itself with `git lfs pull`"),
-    (0, b"/annex/objects", "a git-annex pointer; fetch the file itself with `git annex get`"),
-)
 _TEXTS = (
-    (re.compile(rb"<(!doctype html|html)", re.IGNORECASE), "a web page"),
     (re.compile(rb"<MPD"), "a playlist (DASH), which names other files"),
     (re.compile(rb"^c=IN IP", re.MULTILINE), "a description of a stream (SDP)"),
 )
@@ -60,7 +36,7 @@ _OF_VIDEOS = re.compile(
 
 
 def has_video_signature(video: Video) -> bool:
-    """Whether a file begins as common ones with a video do: no library takes it for a playlist.
+    """Return whether a file begins as common videos do: no library takes it for a playlist.
 
     What FFmpeg takes for a video need not be one to the older version that another library brings.
     """
@@ -68,13 +44,12 @@ def has_video_signature(video: Video) -> bool:
 
 
 def described_content(video: Video) -> str:
-    """Noun for what a file holds, by its first bytes; "data" where these say nothing."""
+    """Return a noun for what a file holds, by its first bytes; "data" where these say nothing."""
     head = _head(video)
     if not head:
         return "nothing"
-    for start, signature, noun in _SIGNATURES:
-        if head.startswith(signature, start):
-            return noun
+    if kind := kind_of_content(head):
+        return kind.advice()
     is_text = not re.search(rb"[\x00-\x08\x0e-\x1a\x7f]", head)
     nouns = (noun for pattern, noun in _TEXTS if is_text and pattern.search(head))
     return next(nouns, "a text" if is_text else "data")
@@ -82,15 +57,11 @@ def described_content(video: Video) -> str:
 
 def _head(video: Video) -> bytes:
     if isinstance(video, bytes):
-        return video[:_HEAD_BYTES]
+        return video[:HEAD_BYTES]
+    if not os.path.isfile(video):  # a pipe would be waited for
+        return b"\0"
     try:
-        return _first_bytes(video)
+        with open(video, "rb") as file:
+            return file.read(HEAD_BYTES)
     except OSError:
         return b"\0"
-
-
-def _first_bytes(path: Path) -> bytes:
-    if not os.path.isfile(path):  # a pipe would be waited for
-        return b"\0"
-    with open(path, "rb") as file:
-        return file.read(_HEAD_BYTES)

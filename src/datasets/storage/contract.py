@@ -21,10 +21,8 @@ class VideoStorage(Protocol):
     worker processes, forked or spawned, at any time, and is small when it is sent.
     """
 
-    @property
-    def root(self) -> Path:
-        """The folder or file that holds them."""
-        ...
+    root: Path
+    """The folder or file that holds them."""
 
     @property
     def described(self) -> str:
@@ -46,12 +44,12 @@ class VideoStorage(Protocol):
         ...
 
     def listed_names(self) -> list[str]:
-        """Names of what was seen in looking for ids, for `hint_of_missing`."""
-        ...
+        """Return the names of what was seen in looking for ids, for `hint_of_missing`."""
+        return self.video_ids()
 
     def unlisted(self) -> str | None:
-        """Parts that cannot be read, in which there may be videos; None if there are none."""
-        ...
+        """Return what cannot be read, where there may be videos; where that is an error, None."""
+        return None
 
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted."""

@@ -17,9 +17,9 @@ from src.datasets.storage.names import (
     why_outside,
     without_video_extension,
 )
+from src.quoting import shortened
 
 _MAX_NAMES, _MAX_IDS = 100_000, 10_000  # that are compared; a rule takes 0.2 s for so many
-_MAX_SHOWN = 60  # characters of an id or a name in a hint
 
 _CONTENTS = (
     (
@@ -66,24 +66,24 @@ def hint_of_missing(
         if reason := why_outside(video_id):
             row = next((n for n, one in enumerate(rows, start=1) if one == video_id), None)
             where = "" if row is None else f"row {row:,}: "
-            shown = shortened_id(video_id)
+            shown = shortened(video_id)
             return f"{where}id '{shown}' {reason}; ids name videos within {videos.root}"
     names = videos.listed_names()
     return videos.unlisted() or near_names(missing, names) or _contents(names)
 
 
 def _contents(names: Sequence[str]) -> str | None:
-    """What most files are, where no file is a video."""
+    """Describe the most frequent kind of files, where no file is a video."""
     counts = Counter(split_extension(name)[1] for name in names)
     if not names:
         return "it is empty"
     if any(extension in counts for extension in VIDEO_EXTENSIONS):
         return None
     extension = max(counts, key=lambda one: (counts[one], one))
-    for extensions, told in _CONTENTS:
+    for extensions, reason in _CONTENTS:
         if extension in extensions:
             example = next(name for name in names if split_extension(name)[1] == extension)
-            return f"it holds {told.format(name=shortened_id(example))}"
+            return f"it holds {reason.format(name=shortened(example))}"
     return None
 
 
@@ -113,7 +113,7 @@ def near_names(missing: Sequence[str], names: Sequence[str]) -> str | None:
         return None
     count, question, video_id, name = best
     share = "" if len(missing) == 1 else f" ({count:,} of {len(missing):,} would match so)"
-    return f"the folder has {shortened_id(name)} for id {shortened_id(video_id)}; {question}{share}"
+    return f"the folder has {shortened(name)} for id {shortened(video_id)}; {question}{share}"
 
 
 def _without_zeros(name: str) -> str:
@@ -153,10 +153,4 @@ _RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
         lambda name: _without_zeros(_spelling(_without_addition(_last_part(name)))),
     ),
 )
-"""What may be the matter, and what ids and names are compared by; simple rules come first."""
-
-
-def shortened_id(text: str) -> str:
-    """An id or a name for messages: printable, and not longer than a line."""
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+"""Possible reasons, each with the form in which ids and names are compared; simple rules first."""

@@ -1,4 +1,4 @@
-"""What was found in a storage, kept in a file beside it: looking through takes long.
+"""Index of a storage, kept in a file beside it: looking through takes long.
 
 A file that is absent, damaged, of another format, or of a storage that has changed since counts as
 none: everything is looked through, and the file is written again.
@@ -36,7 +36,7 @@ def index_file(root: Path) -> Path:
 
 
 def stamp_of(files: Sequence[Path]) -> Stamp:
-    """What changes when one of the files does.
+    """Return a value that changes when one of the files does.
 
     Raises:
         OSError: one of them is not there.
@@ -142,7 +142,7 @@ class PackedIds:
         return (self._ids[a:b] for a, b in zip(starts, starts[1:], strict=False))
 
     def are_sorted(self) -> bool:
-        """Whether the arrays are those of ids that are sorted and distinct."""
+        """Return whether the arrays are those of ids that are sorted and distinct."""
         starts = self._starts
         if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(self._ids):
             return False

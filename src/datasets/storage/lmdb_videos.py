@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from src.datasets.decoding.contract import VideoReadError
+from src.datasets.storage.contract import VideoStorage
 from src.datasets.storage.index_file import PackedIds, read_index, stamp_of, write_index
 from src.datasets.storage.names import VIDEO_EXTENSIONS, without_video_extension
 from src.errors import InputError
@@ -72,7 +73,7 @@ def data_file(path: Path) -> Path:
     return path / DATA_FILE if os.path.isdir(path) else path
 
 
-class VideoLmdb:
+class VideoLmdb(VideoStorage):
     """An LMDB whose keys are video ids and whose values are files' bytes, as ClipBERT lays it out.
 
     An id with a video's extension is found without it too, and one without it with it.
@@ -133,14 +134,6 @@ class VideoLmdb:
             for video_id in dict.fromkeys(video_ids)
             if not any(key in there for key in _keys(video_id))
         ]
-
-    def listed_names(self) -> list[str]:
-        """The ids of all videos."""
-        return self.video_ids()
-
-    def unlisted(self) -> str | None:
-        """Nothing: what cannot be read is an error at once."""
-        return None
 
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted.
@@ -213,11 +206,11 @@ def check_lmdb(data: Path) -> None:
 
 
 def _damaged(data: Path, trouble: str) -> InputError:
-    return InputError(f"videos: {data} is damaged ({trouble}); copy it again, or write it anew")
+    return InputError(f"videos: {data} is damaged ({trouble}); copy it again, or write it again")
 
 
 def _are_of(environment: lmdb.Environment, keys: PackedIds) -> bool:
-    """Whether keys that were kept are those of an LMDB, as far as a few of them show."""
+    """Return whether keys that were kept are those of an LMDB, as far as a few of them show."""
     import lmdb
 
     try:

@@ -35,7 +35,7 @@ _OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|(^|/)\.?$|\0|[\ud800-\udc7
 
 
 def folder_trouble(path: Path) -> str:
-    """What is wrong with a path that is no folder, or one that must not be listed or entered."""
+    """Describe a path that is no folder, or one that must not be listed or entered."""
     trouble = why_unreadable(path)
     if trouble is None:
         return f"{path} is a file, not a folder; it holds {described_content(path)}"
@@ -45,7 +45,7 @@ def folder_trouble(path: Path) -> str:
 
 
 def is_open_folder(path: Path) -> bool:
-    """Whether a path is a folder that may be listed and entered."""
+    """Return whether a path is a folder that may be listed and entered."""
     return os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)
 
 

@@ -87,7 +87,7 @@ class ShardIndex:
         return Location(shard, Member(self.video_id(number), *self._places[number].tolist()))
 
     def is_plausible(self, sizes: Sequence[int]) -> bool:
-        """Whether it can be of shards of these sizes, and is, as far as a few members show."""
+        """Return whether it can be of shards of these sizes, and is, as a few members show."""
         if not self._ids.are_sorted() or not len(self._shard) == len(self._places) == len(self):
             return False
         if len(self) == 0:

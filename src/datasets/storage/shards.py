@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from src.datasets.decoding.contract import VideoReadError
-from src.datasets.storage.contract import AmbiguousIdError
+from src.datasets.storage.contract import AmbiguousIdError, VideoStorage
 from src.datasets.storage.index_file import index_file
 from src.datasets.storage.names import tails, without_video_extension
 from src.datasets.storage.shard_index import ShardIndex, load_index, shards_in
@@ -21,7 +21,7 @@ from src.errors import InputError, raise_scarcity
 from src.user_files import why_unreadable
 
 
-class VideoShards:
+class VideoShards(VideoStorage):
     """A folder of tar files, or one, with members ``<video id><extension>``; others are not read.
 
     Where each video lies is looked up once, so that order, evaluation and resuming are those of a
@@ -90,14 +90,6 @@ class VideoShards:
             for video_id in dict.fromkeys(video_ids)
             if video_id not in there and self._number_of(video_id) is None
         ]
-
-    def listed_names(self) -> list[str]:
-        """The ids of all videos."""
-        return self.video_ids()
-
-    def unlisted(self) -> str | None:
-        """Nothing: what cannot be read is an error at once."""
-        return None
 
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted."""

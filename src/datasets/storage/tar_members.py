@@ -23,7 +23,7 @@ MAX_HEADER_BYTES = 1 << 15
 """Of all headers of a member, and of what is read of one at once; a name takes a few thousand."""
 _MANY_DIGITS = re.compile(rb"\d{256}")
 DAMAGES = (tarfile.TarError, ValueError, OverflowError, RecursionError)
-"""What `tarfile` raises for headers that hold anything."""
+"""Exceptions that `tarfile` raises for headers that hold anything."""
 
 
 class Member(NamedTuple):
@@ -106,7 +106,7 @@ def read_member(path: Path, member: Member) -> bytes | None:
 
 
 def is_member(path: Path, member: Member) -> bool:
-    """Whether a video's member is where it was before; arguments as of :func:`read_member`."""
+    """Return whether a video's member is still there; arguments as of :func:`read_member`."""
     with TarReader(io.FileIO(path)) as tar:
         return _is_at_its_place(tar, member)
 
@@ -136,7 +136,7 @@ def read_members(path: Path) -> TarContent:
             return _read_members(tar, path=path, size=size)
     except DAMAGES as error:
         raise InputError(
-            f"{path} is no tar file, it holds {described_content(path)} ({error}); shards must be "
+            f"{path} is no tar file ({error}), it holds {described_content(path)}; shards must be "
             "plain tar files, not compressed"
         ) from error
     except OSError as error:

@@ -59,7 +59,7 @@ def read_set(source: CheckedSet, findings: Findings) -> ReadSet:
         num_broken += 1
         if num_broken <= MAX_BAD_ROWS:
             kind = "empty_text" if row.is_empty else "broken_row"
-            findings.add([Finding(kind, f"{row.place}{row.number}", row.told, str(source))])
+            findings.add([Finding(kind, f"{row.place}{row.number}", row.reason, str(source))])
 
     try:
         for row in parsed_rows(source.annotations, _KINDS[source.rows], refuse=note):
@@ -89,7 +89,7 @@ def _texts_of(row: Any) -> list[AnnotatedText]:
 
 
 def guess_rows(path: Path) -> Rows:
-    """What a file holds, as the names in its first row tell."""
+    """Return the kind of rows in a file, by the names in its first row."""
     guesses: tuple[Rows, ...] = ("questions", "captioned images")
     for rows in guesses:
         kind = _KINDS[rows]

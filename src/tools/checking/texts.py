@@ -8,6 +8,7 @@ from itertools import combinations, islice
 from pathlib import Path
 
 from src.datasets.questions import AnswerLabels
+from src.quoting import listed
 from src.tools.checking.annotated import ReadSet
 from src.tools.checking.findings import Finding
 from src.tools.checking.sources import TextLimits
@@ -106,4 +107,4 @@ def unknown_answers(data: ReadSet, labels: AnswerLabels, *, path: Path) -> Itera
 
 def few(names: Sequence[str]) -> str:
     """The first of some names."""
-    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+    return listed(names)

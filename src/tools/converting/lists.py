@@ -16,16 +16,17 @@ from src.datasets.questions import QUESTIONS, QuestionRow
 from src.datasets.records import Record, RowError, RowKind
 from src.datasets.storage.names import without_video_extension
 from src.errors import InputError
+from src.quoting import shown
 from src.tools.converting.conversion import Conversion, Row
 from src.tools.converting.sources import SourceFile, Sources
-from src.user_files import JsonError, parse_json_line, shown
+from src.user_files import JsonError, parse_json_line
 
 _SPLITS = {
     **{"train": "train", "training": "train"},
     **{"val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val"},
     **{"test": "test", "testing": "test"},
 }
-"""What sets are called -> what their files are called here."""
+"""Names of splits elsewhere -> names of their files here."""
 _NAMES_OF_MEDIA = ("videos", "images")
 """Lists that say what files numbers stand for."""
 _FILE_KEYS = ("file_name", "video", "name", "video_name", "path")
@@ -141,7 +142,7 @@ def _listed(value: dict[str, Any], renamed: Mapping[str | None, str]) -> Any:
 
 
 def _fits(entry: dict[str, Any], renamed: Mapping[str | None, str]) -> bool:
-    """Whether the keys are those of a caption or a question."""
+    """Return whether the keys are those of a caption or a question."""
     keys = {renamed.get(key, key) for key in entry}
     if "image_id" in keys:
         keys.add("image")
@@ -162,7 +163,7 @@ def _rows_of_entry(
         rows = rows_of(record, kind)
     except RowError as error:
         remedy = "; --text_key and --video_key name keys that are called otherwise"
-        raise InputError(f"{error}{remedy if 'missing' in error.told else ''}") from error
+        raise InputError(f"{error}{remedy if 'missing' in error.reason else ''}") from error
     return noun, [part for row in rows for part in _as_json(row)]
 
 

@@ -19,12 +19,12 @@ from typing import Any
 
 from src.errors import InputError
 from src.file_kinds import HEAD_BYTES, why_not_text
+from src.quoting import listed, shown
 from src.user_files import (
     MAX_FILE_BYTES,
     JsonError,
     parse_json,
     reason_of,
-    shown,
     why_unreadable,
 )
 
@@ -77,7 +77,7 @@ class SourceFile:
             ) from error
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{self.where}: cannot be read ({reason_of(error)}); get the file anew"
+                f"{self.where}: cannot be read ({reason_of(error)}); get the file again"
             ) from error
         raise InputError(f"{self.where}: more than the {MAX_FILE_BYTES:,} bytes that are read")
 
@@ -123,7 +123,7 @@ class SourceFile:
             found, rows = list(reader.fieldnames or ()), list(reader)
         except csv.Error as error:
             raise InputError(
-                f"{self.where}: no CSV file ({error}, at line {reader.line_num}); get the file anew"
+                f"{self.where}: no CSV file ({error}, line {reader.line_num}); get the file again"
             ) from error
         if missing := [column for column in columns if column not in found]:
             raise InputError(
@@ -170,11 +170,11 @@ class Sources:
         Raises:
             InputError: always.
         """
-        found = ", ".join(file.name for file in self.files[:_NUM_NAMED]) or "no file of this kind"
-        more = ", ..." if len(self.files) > _NUM_NAMED else ""
+        names = [file.name for file in self.files]
+        found = listed(names, most=_NUM_NAMED) or "no file of this kind"
         looked = ", ".join(str(path) for path in self._given)
         raise InputError(
-            f"--source: {of} needs {expected}, but {looked} holds {found}{more}; give the "
+            f"--source: {of} needs {expected}, but {looked} holds {found}; give the "
             "published files under their own names, or the folder they are in"
         )
 

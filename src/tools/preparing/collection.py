@@ -28,6 +28,7 @@ from src.tools.preparing.settings import Preparation
 from src.tools.video_writers import VideoWriter, holds_videos, open_writer
 from src.training.locking import RunLock
 from src.training.writing import write_atomically, write_json
+from src.user_files import JsonError, read_json
 
 FAILED = "failed.jsonl"
 NOTES = ".prepared"
@@ -145,9 +146,11 @@ def _check_settings(path: Path, settings: dict[str, Any], *, output: Path) -> bo
     if not path.exists():
         return True
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        stored = read_json(path)
+    except JsonError as error:
         raise InputError(f"{path} is not JSON ({error}): empty the folder {output}") from error
+    if not isinstance(stored, dict):
+        raise InputError(f"{path} holds no settings: empty the folder {output}")
     names = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
     if names:
         told = "; ".join(f"{n} was {stored.get(n)}, is {settings.get(n)}" for n in names)
