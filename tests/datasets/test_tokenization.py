@@ -46,7 +46,7 @@ _LINES = "".join(f"{token}\n" for token in _VOCABULARY)
     ("name", "content", "expected"),
     [
         ("vocab.txt", _LINES.encode() + b"caf\xe9\n", r"vocab\.txt: not UTF-8 text.*convert"),
-        ("vocab.txt", _LINES.encode("utf-16"), r"vocab\.txt: begins with a byte-order mark"),
+        ("vocab.txt", _LINES.encode("utf-16"), r"vocab\.txt: not UTF-8 text"),
         ("vocab.txt", b"\xef\xbb\xbf" + _LINES.encode(), "begins with a byte-order mark"),
         ("vocab.txt", _LINES + "dog\n", r"vocab\.txt: token 'dog' is in the lines 7 and 10"),
         ("tokenizer.json", "{", r"tokenizer\.json, line 1: Expecting property name"),
