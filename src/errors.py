@@ -174,6 +174,7 @@ def run_script(main: Callable[[], None]) -> None:
     atexit.register(gc.freeze)
     try:
         with interruptible(), console():
+            _refuse_lost_docstrings()
             main()
     except TerminatedError as terminated:
         if terminated.args:
@@ -199,6 +200,14 @@ def run_script(main: Callable[[], None]) -> None:
         _log(traceback.format_exc())
         tell_torchrun(traceback.format_exc())
         raise
+
+
+def _refuse_lost_docstrings() -> None:
+    if sys.flags.optimize > 1:
+        raise InputError(
+            "Python was told to leave docstrings out (-OO, or PYTHONOPTIMIZE=2 in the environment),"
+            " which transformers cannot do without. Run it without -OO; unset PYTHONOPTIMIZE."
+        )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,6 +96,16 @@ def test_what_the_user_must_know_is_one_message_that_names_the_process(
     start_as(environment, monkeypatch)
     assert fail(kind("num_frm: many is no number.")) == code
     assert capsys.readouterr().err == f"error{place}: num_frm: many is no number.\n"
+
+
+def test_a_python_without_docstrings_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.flags", SimpleNamespace(optimize=2))
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda: None)
+    assert end.value.code == errors.USER_ERROR_EXIT_CODE
+    assert "unset PYTHONOPTIMIZE.\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [InputError("no such file"), RunError("the disk is full")])

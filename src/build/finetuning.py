@@ -18,7 +18,7 @@ from src.build.results import (
 )
 from src.configs.downstream import DownstreamDataset
 from src.configs.schema import DownstreamConfig
-from src.errors import NotNumbersError, RunError
+from src.errors import InputError, NotNumbersError, RunError
 from src.evaluation.running import lively, silent_progress
 from src.evaluation.sets import EvaluationSet
 from src.training.output import QUARANTINE, SIZE_KEY, OutputFolder
@@ -94,6 +94,11 @@ def evaluate_test_sets(
 ) -> None:
     """Evaluate the best checkpoint of a finished training run on its test sets."""
     checkpoint = output.checkpoint("best")
+    if not checkpoint.exists():
+        raise InputError(
+            f"{checkpoint}: the best checkpoint of the run is gone. Put it back, or evaluate "
+            "another one: --do_inference 1 --inference_model_step last."
+        )
     load_checkpoint(model, checkpoint)
     evaluator = _evaluator_of(recipe, model)
     with naming(checkpoint):

@@ -1,6 +1,7 @@
 """What a config names must be there: all that is absent is reported together, before any work."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -154,9 +155,18 @@ def _missing_sets(sets: Iterable[SetFiles]) -> list[str]:
     return problems
 
 
+def _path_hint(path: str) -> str:
+    """Say of an absent path that it is meant for a shell or a network."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", path):
+        return " Addresses are not opened: download it, and name the file or folder."
+    if re.search(r"\$\w|\$\{\w", path):
+        return " Variables are not replaced in configs: write the path out, or give it as a flag."
+    return ""
+
+
 def _missing_file(key: str, path: Path) -> list[str]:
     if not os.path.lexists(path):
-        return [f"{key}: there is no file {path}."]
+        return [f"{key}: there is no file {path}.{_path_hint(str(path))}"]
     reason = why_unreadable(path)
     return [f"{key}: {path} {reason}."] if reason else []
 
@@ -165,7 +175,7 @@ def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[s
     """Say what is wrong with a folder; an LMDB and a tar shard of videos may also be one file."""
     place = Path(path)
     if why_unreadable(place) == NO_FILE:
-        return [f"{key}: there is no folder {path}."]
+        return [f"{key}: there is no folder {path}.{_path_hint(path)}"]
     kind = storage_kind(place) if holds_videos else "folder"
     if kind != "folder" and not place.is_dir():
         return _missing_file(key, place)
@@ -190,10 +200,13 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
     if config.e2e_weights_path is not None:
         path = Path(config.e2e_weights_path)
         if path.is_dir():
-            example = path / "model_step_best.pt"
+            patterns = ("", "ckpt/") if os.access(path, os.R_OK | os.X_OK) else ()
+            files = (file for part in patterns for file in path.glob(f"{part}model_step_best.pt"))
+            example = next(files, "model_step_best.pt of a run")
             return [f"e2e_weights_path: {path} is a folder; name a file such as {example}."]
         if not os.path.lexists(path):
-            return [f"e2e_weights_path: {path}: there is no such checkpoint file."]
+            hint = _path_hint(str(path))
+            return [f"e2e_weights_path: {path}: there is no such checkpoint file.{hint}"]
         return _missing_file("e2e_weights_path", path)
     vit = resolve_vit(config.visual_weights_path)
     if config.random_init or vit is None:

@@ -108,6 +108,7 @@ OTHER_MODELS = (
     ("roberta.", "RoBERTa"),
     ("distilbert.", "DistilBERT"),
     ("visual_encoder.blocks.", "ALBEF or BLIP"),
+    ("exp_avg", "the state of an optimizer; the weights are in a file beside it"),
 )
 
 

@@ -16,7 +16,14 @@ from pathlib import Path
 from src.configs.kinds import CONFIGS
 from src.errors import FAILURE_EXIT_CODE, InputError
 from src.optional_packages import has_package
-from src.tools.command import any_path_flag, exit_code_of, not_negative, positive, run_command
+from src.tools.command import (
+    MAX_WORKERS,
+    any_path_flag,
+    at_most,
+    exit_code_of,
+    not_negative,
+    run_command,
+)
 
 DEFAULT_OUTPUT = Path("output/data_check")
 
@@ -75,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--retry_failed", action="store_true", help="look again at what could not be read before")
     add(
         "--workers",
-        type=positive,
+        type=at_most(MAX_WORKERS, lowest=1),
         default=os.cpu_count() or 1,
         help="processes (default: one per core)",
     )

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 _TERMINAL_REDRAW_SECONDS = 0.1
 
+MAX_NUMBER = 2**31 - 1  # of a flag without a limit of its own
+MAX_SEED = 2**63 - 1
+MAX_WORKERS = 1024  # of which each is a process or a thread, started whether it has work or not
+_MAX_SHOWN = 40  # characters of a value
+
 
 def run_command(main: Callable[[], int]) -> NoReturn:
     """Run a command's main function as a program, whatever the console."""
@@ -147,25 +152,36 @@ def any_path_flag(text: str) -> Path:
 
 def positive(text: str) -> int:
     """A flag's value: a number above 0."""
-    number = _whole(text)
+    number = not_negative(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number
 
 
 def not_negative(text: str) -> int:
-    """A flag's value: a number, 0 or above."""
-    number = _whole(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
+    """A flag's value: a number, 0 or above, that C's int holds."""
+    return at_most(MAX_NUMBER)(text)
+
+
+def at_most(highest: int, *, lowest: int = 0) -> Callable[[str], int]:
+    """Return the reader of a flag's value: a number within bounds."""
+
+    def read(text: str) -> int:
+        number = _whole(text)
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"{text[:_MAX_SHOWN]} is below {lowest}")
+        if number > highest:
+            raise argparse.ArgumentTypeError(f"{text[:_MAX_SHOWN]} is above {highest}")
+        return number
+
+    return read
 
 
 def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(f"{text[:_MAX_SHOWN]!r} is no whole number") from None
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -36,11 +36,12 @@ from src.datasets.captioned import read_captioned
 from src.datasets.questions import read_questions
 from src.errors import InputError
 from src.tools.command import (
+    MAX_WORKERS,
+    at_most,
     counted,
     exit_code_of,
     not_negative,
     path_flag,
-    positive,
     progress,
     run_command,
 )
@@ -93,7 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         help="an error if there are fewer; 0 for as many as there are (default: the config's"
         f" num_entities, else {DEFAULT_NUM_ENTITIES} or as many as there are)",
     )
-    add("--n_workers", type=positive, help="processes (default: one per core)")
+    add(
+        "--n_workers",
+        type=at_most(MAX_WORKERS, lowest=1),
+        help="processes (default: one per core)",
+    )
     add("--overwrite", action="store_true", help="replace a file that says something else")
     return parser
 
@@ -133,7 +138,11 @@ def extract_entities(
         f"{captions.total() / seconds:,.0f} captions per second, {processes}"
     )
     if not nouns:
-        raise InputError(f"{config_file}: the training captions have no nouns")
+        raise InputError(
+            f"{config_file}: the training captions have no nouns that an English tagger knows; for "
+            "captions in other languages, write the nouns, one a line, to a file yourself and name "
+            "it as entity_file_path"
+        )
     if asked is not None and len(nouns) < asked:
         by_flag = num_entities is not None
         where = "--num_entities" if by_flag else str(config_file)

@@ -26,7 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import InputError
-from src.tools.command import exit_code_of, not_negative, path_flag, progress, run_command
+from src.tools.command import (
+    MAX_SEED,
+    MAX_WORKERS,
+    at_most,
+    exit_code_of,
+    not_negative,
+    path_flag,
+    progress,
+    run_command,
+)
 from src.tools.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
 from src.tools.demo.planning import SPLITS, describe, plan_dataset
 from src.tools.demo.staging import FPS, NUM_FRAMES, SIZE
@@ -78,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num_images", type=not_negative, default=NUM_IMAGES, help="still images for pretraining"
     )
-    parser.add_argument("--seed", type=not_negative, default=0)
+    parser.add_argument("--seed", type=at_most(MAX_SEED), default=0)
     parser.add_argument(
-        "--n_workers", type=not_negative, default=0, help="processes; 0: one per core"
+        "--n_workers", type=at_most(MAX_WORKERS), default=0, help="processes; 0: one per core"
     )
     parser.add_argument(
         "--write_tokenizer", type=path_flag, metavar="DIR", help="write the tokenizer, no clips"

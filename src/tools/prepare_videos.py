@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from src.errors import RunError
 from src.quoting import listed
 from src.tools.command import (
+    MAX_WORKERS,
     DefaultsShown,
+    at_most,
     counted,
     exit_code_of,
     not_negative,
@@ -93,9 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         help="frames; longer: smaller files, slower to read",
     )
     add("--b_frames", type=not_negative, default=given.b_frames, help="between two others")
-    add("--crf", type=_crf, default=given.crf, help="0 is best and largest, 51 worst")
+    crf_help = "0 is best and largest, 51 worst"
+    add("--crf", type=at_most(LARGEST_CRF), default=given.crf, help=crf_help)
     add("--preset", choices=PRESETS, default=given.preset, help="of x264; slower: smaller files")
-    add("--workers", type=not_negative, default=0, help="processes; 0: one per core")
+    add("--workers", type=at_most(MAX_WORKERS), default=0, help="processes; 0: one per core")
     add("--seconds", type=not_negative, default=SECONDS, help="for each video; 0: any number")
     add("--megabytes", type=not_negative, default=MEGABYTES, help="for each worker; 0: any number")
     add("--retry_failed", action="store_true", help="try again what failed before")
@@ -123,13 +126,6 @@ def _share(text: str) -> Fraction:
     if share > 1:
         raise argparse.ArgumentTypeError(f"{text} is more than all, which is 1")
     return share
-
-
-def _crf(text: str) -> int:
-    crf = not_negative(text)
-    if crf > LARGEST_CRF:
-        raise argparse.ArgumentTypeError(f"{text} is above {LARGEST_CRF}")
-    return crf
 
 
 def prepare_videos(flags: argparse.Namespace) -> None:

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from src.errors import InputError
-from src.tools.command import exit_code_of, path_flag, positive
+from src.tools.command import at_most, exit_code_of, path_flag
 from src.training.writable import check_output_file
 from src.user_files import UnreadableFileError, read_json, why_unreadable
+
+MAX_FRAMES = 256  # of a clip in a picture, which they make 15,000 pixels wide
 
 Record = TypeVar("Record")
 Result = TypeVar("Result")
@@ -32,7 +34,12 @@ def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, pictu
     add("--output_dir", type=path_flag, default=output_dir, help="of a run with results")
     add("--results_dir", type=path_flag, help="else the newest in output_dir")
     add("--videos", type=path_flag, help="folder, LMDB or tar shards, else as the evaluation noted")
-    add("--num_frames", type=positive, default=8, help="frames shown per clip, evenly spaced")
+    add(
+        "--num_frames",
+        type=at_most(MAX_FRAMES, lowest=1),
+        default=8,
+        help="frames shown per clip, evenly spaced",
+    )
     add("--picture", type=path_flag, help=f"the PNG to write, else {picture} in output_dir")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from src.datasets.annotations import read_captions
 from src.datasets.questions import read_questions
 from src.errors import InputError
-from src.tools.command import counted, exit_code_of, not_negative, path_flag, run_command
+from src.tools.command import MAX_SEED, at_most, counted, exit_code_of, path_flag, run_command
 from src.tools.converting.conversion import write_all
 from src.training.writable import check_output_folder
 
@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         help="sets of captions divided before: their videos go where they went; only others are"
         " divided by the shares",
     )
-    parser.add_argument("--seed", type=not_negative, default=0, help="another one divides anew")
+    parser.add_argument(
+        "--seed", type=at_most(MAX_SEED), default=0, help="another one divides anew"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace sets that are there")
     return parser
 

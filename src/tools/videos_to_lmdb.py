@@ -18,10 +18,11 @@ from pathlib import Path
 
 from src.errors import InputError
 from src.tools.command import (
+    MAX_WORKERS,
+    at_most,
     counted,
     exit_code_of,
     path_flag,
-    positive,
     progress,
     run_command,
 )
@@ -70,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a video's id: its file's name, or its path from the folder; both without extension"
         " (default: name)",
     )
-    add("--workers", type=positive, default=4, help="files read at a time (default: 4)")
+    add(
+        "--workers",
+        type=at_most(MAX_WORKERS, lowest=1),
+        default=4,
+        help="files read at a time (default: 4)",
+    )
     add(
         "--verify",
         action="store_true",

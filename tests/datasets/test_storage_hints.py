@@ -146,3 +146,11 @@ def test_folders_that_cannot_be_entered_are_named(
     assert videos.missing(["dog"]) == ["dog"]
     hint = hint_of_missing(["dog"], videos)
     assert hint == f"{tmp_path}/closed cannot be listed: Permission denied"
+
+
+def test_what_has_the_name_of_an_id_and_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
+    videos = VideoFolder(tmp_path)
+    hint = hint_of_missing(videos.missing(["a"]), videos)
+    assert hint is not None
+    assert hint.endswith("a.mp4 for id a; is that a link to nowhere, a pipe or a device?")

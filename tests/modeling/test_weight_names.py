@@ -254,6 +254,7 @@ def test_a_timesformer_of_transformers_fills_attention_over_time(tmp_path: Path)
         ("visual.transformer.resblocks.0.ln_1.bias", "CLIP"),
         ("vision_model.encoder.layers.0.mlp.fc1.bias", "CLIP"),
         ("base_model.model.q.lora_A.weight", "LoRA"),
+        ("state/0/exp_avg_sq", "optimizer"),
     ],
 )
 def test_well_known_models_are_recognised(name: str, model: str) -> None:

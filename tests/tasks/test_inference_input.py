@@ -42,10 +42,14 @@ def test_a_checkpoint_that_a_run_has_not(
     message = refused(experiment.inference("--inference_model_step", "77"))
     assert f"inference_model_step is 77; {ckpt} has 2, 4, best, last.\n" in message
     message = refused(experiment.inference("--e2e_weights_path", str(ckpt)))
-    told = f"e2e_weights_path: {ckpt} is a folder; name a file such as {ckpt}/model_step_best.pt.\n"
-    assert told in message
+    told = f"is a folder; name a file such as {ckpt}/model_step_best.pt.\n"
+    assert f"e2e_weights_path: {ckpt} {told}" in message
+    message = refused(experiment.inference("--e2e_weights_path", str(ckpt.parent)))
+    assert f"e2e_weights_path: {ckpt.parent} {told}" in message
     for path in ckpt.iterdir():
         path.unlink()
+    message = refused(experiment.arguments())
+    assert f"{ckpt}/model_step_best.pt: the best checkpoint of the run is gone. Put" in message
     message = refused(experiment.inference())
     assert f"{ckpt}: no checkpoint yet; continue the training first.\n" in message
 

@@ -102,3 +102,14 @@ def test_what_is_no_file_is_named_and_never_waited_for(
     path.unlink()
     os.mkfifo(path)
     assert str(path.parent) in refused(experiment.arguments())
+
+
+def test_paths_meant_for_a_shell_or_a_network_get_a_hint(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
+    train = {"name": "gone", "txt": "${DATA}/train.jsonl", "img": "s3://bucket/videos"}
+    weights = ("--e2e_weights_path", "https://example.org/model.pt")
+    message = refused(experiment.arguments(*weights, train_datasets=[train]))
+    assert "there is no file ${DATA}/train.jsonl. Variables are not replaced in" in message
+    assert "there is no folder s3://bucket/videos. Addresses are not opened: download" in message
+    assert "there is no such checkpoint file. Addresses are not opened: download it" in message

@@ -7,14 +7,17 @@ import errno
 import os
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from src.errors import InputError, RunError
+from src.errors import USER_ERROR_EXIT_CODE, InputError, RunError
 from src.tools.command import (
+    MAX_NUMBER,
     DefaultsShown,
     any_path_flag,
+    at_most,
     exit_code_of,
     not_negative,
     open_videos_of_flag,
@@ -106,6 +109,48 @@ def test_a_flag_that_names_no_videos(tmp_path: Path) -> None:
 def test_what_is_no_number(kind: Callable[[str], int]) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="^'abc' is no whole number$"):
         kind("abc")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        (positive, "0", "0 is not positive"),
+        (positive, "-1", "-1 is below 0"),
+        (not_negative, str(MAX_NUMBER + 1), f"{MAX_NUMBER + 1} is above {MAX_NUMBER}"),
+        (not_negative, "9" * 400, f"{'9' * 40} is above {MAX_NUMBER}"),
+        (at_most(7, lowest=2), "1", "1 is below 2"),
+        (at_most(7, lowest=2), "8", "8 is above 7"),
+    ],
+)
+def test_numbers_out_of_bounds(kind: Callable[[str], int], text: str, told: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{told}$"):
+        kind(text)
+
+
+def test_bounds_are_allowed() -> None:
+    assert [at_most(7, lowest=2)(text) for text in "27"] == [2, 7]
+    assert positive(str(MAX_NUMBER)) == MAX_NUMBER
+
+
+@pytest.mark.parametrize(
+    ("tool", "flags"),
+    [
+        ("check_data", ("--videos", "v", "--workers")),
+        ("prepare_videos", ("--videos", "v", "--output", "o", "--workers")),
+        ("videos_to_lmdb", ("--videos", "v", "--output", "o", "--workers")),
+        ("extract_entities", ("--config", "c", "--n_workers")),
+        ("make_demo_data", ("--n_workers",)),
+        ("contact_sheet", ("--num_frames",)),
+    ],
+)
+def test_numbers_that_no_machine_can_serve(
+    tool: str, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = import_module(f"src.tools.{tool}").main
+    with pytest.raises(SystemExit) as end:
+        main([*flags, "1000000"])
+    assert end.value.code == USER_ERROR_EXIT_CODE
+    assert f"argument {flags[-1]}: 1000000 is above " in capsys.readouterr().err
 
 
 def test_help_shows_defaults_that_tell_something() -> None:

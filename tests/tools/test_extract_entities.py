@@ -176,6 +176,15 @@ def test_fewer_nouns_than_asked_for_are_an_error(
     assert not (tmp_path / "list.txt").exists()
 
 
+def test_captions_of_another_language_are_told_what_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", {"text": "собака бежит", "video_id": "1"})
+    config = {"train_datasets": [{**SET, "ann": rows}]}
+    assert run(tmp_path, config) == USER_ERROR_EXIT_CODE
+    assert "no nouns that an English tagger knows" in capsys.readouterr().err
+
+
 def test_zero_takes_as_many_as_there_are(
     tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ def _spelling(name: str) -> str:
 
 
 _RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("is that a link to nowhere, a pipe or a device?", str),
     ("have the ids lost leading zeros?", _without_zeros),
     ("do capitals differ?", str.casefold),
     (
