@@ -67,6 +67,7 @@ class RetrievalRecipe(DownstreamRecipe[RetrievalConfig, CaptionRow, AlproForRetr
             caption_chunk=config.inference_batch_size if config.do_inference else chunk,
             top_k=config.retrieval_top_k,
             use_matching=config.use_itm,
+            dual_softmax=config.dual_softmax,
             progress=progress,
             **self.evaluator_arguments(),
         )

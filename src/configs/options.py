@@ -256,8 +256,8 @@ class OptimizationOptions:
     )
     decay: str = option(
         "linear",
-        "learning rate after warm-up",
-        choices=("linear", "invsqrt", "constant", "multi_step"),
+        "schedule of the learning rate; warmup_cosine is T2VLP's, whose first update has rate 0",
+        choices=("linear", "cosine", "warmup_cosine", "invsqrt", "constant", "multi_step"),
     )
     step_decay_epochs: list[int] | None = option(
         None,
@@ -265,7 +265,11 @@ class OptimizationOptions:
         minimum=0,
         maximum=MAX_EPOCHS,
     )
-    optim: str = option("adamw", "optimizer", choices=("adamw", "adam", "adamax"))
+    optim: str = option(
+        "adamw",
+        "optimizer; adamw_decay_last is that of ClipBERT and CLIP-ViP",
+        choices=("adamw", "adamw_decay_last", "adam", "adamax"),
+    )
     betas: tuple[float, float] = option(
         (0.9, 0.98), "the optimizer's averaging factors", minimum=0, below=1
     )

@@ -115,6 +115,9 @@ class RetrievalConfig(DownstreamConfig, ContrastOptions, MatchingOptions):
         minimum=0,
         maximum=MAX_COUNT,
     )
+    dual_softmax: bool = option(
+        False, "report dual softmax (DSL) as well: transductive, it sees all queries at once"
+    )
     eval_retrieval_batch_size: int = option(
         256, "texts per batch when a training run evaluates", minimum=1, maximum=MAX_BATCH
     )
