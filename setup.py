@@ -1,12 +1,14 @@
-"""The package `src`: what it needs, in ranges. The exact versions to install are in `env/`."""
+"""The package `alpro`: what it needs, in ranges. The exact versions to install are in `env/`."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-
+RESOURCES = ("config_release", "ext/bert-base-uncased", "ext/clip-bpe", "ext/demo-tokenizer")
 # Each range begins at the oldest release that the code was run with.
 REQUIREMENTS = [
     "torch>=2.11,<3",
@@ -32,9 +34,23 @@ EXTRAS = {
     "dev": ["mypy>=2.4", "pandas>=3.1", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],
 }
 
-INIT = (ROOT / "src/__init__.py").read_text()
+INIT = (ROOT / "src/alpro/__init__.py").read_text()
 VERSION = re.findall(r'^__version__ = "(.+)"$', INIT, re.MULTILINE)[0]
 README = ROOT / "README.md"
+
+
+class BuildWithResources(build_py):
+    """Copies configs and vocabularies into the package, for use without a checkout."""
+
+    def run(self) -> None:
+        """Build the package."""
+        super().run()
+        if self.editable_mode:
+            return
+        for folder in RESOURCES:
+            target = Path(self.build_lib, "alpro/resources", folder)
+            shutil.copytree(ROOT / folder, target, dirs_exist_ok=True)
+
 
 setup(
     name="alpro",
@@ -45,7 +61,10 @@ setup(
     author="The project's contributors",
     license="BSD-3-Clause",
     license_files=["LICENSE"],
-    packages=find_packages(include=("src", "src.*")),
+    package_dir={"": "src"},
+    packages=find_packages("src", include=("alpro", "alpro.*")),
+    cmdclass={"build_py": BuildWithResources},
+    entry_points={"console_scripts": ["alpro=alpro.commands.main:run"]},
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

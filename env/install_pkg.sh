@@ -109,6 +109,7 @@ install_packages() {
         constraints=()
     fi
     uv_install "${constraints[@]}" -r "$requirements"
+    uv_install --no-deps --no-build-isolation -e "$root"
 }
 
 mend_torchvision() {

@@ -22,8 +22,8 @@ readonly SHORT_RETRIEVAL=(--num_train_epochs 1) SHORT_ANSWERING=(--num_train_epo
 
 main() {
     install_and_activate
-    run python -m src.tools.make_demo_data
-    run python -m src.tools.extract_entities --config config_release/demo_pretrain.json --overwrite
+    run python -m alpro demo-data
+    run python -m alpro extract-entities --config config_release/demo_pretrain.json --overwrite
     local seed start
     for seed in "${SEEDS[@]}"; do
         pretrain_both "$seed" "$@"
@@ -31,7 +31,7 @@ main() {
             finetune_both "$start" "$seed" "$@"
         done
     done
-    run python -m src.tools.compare_runs \
+    run python -m alpro compare-runs \
         --runs "random weights" "${SEEDS[@]/#/$OUTPUT_DIR/random/seed_}" \
         --runs "pretrained without PEM" "${SEEDS[@]/#/$OUTPUT_DIR/without_pem/seed_}" \
         --runs "pretrained" "${SEEDS[@]/#/$OUTPUT_DIR/pretrained/seed_}"

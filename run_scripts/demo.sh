@@ -32,8 +32,8 @@ main() {
     install_and_activate
     local started=$SECONDS
 
-    timed "2. Videos, images, captions and questions" run python -m src.tools.make_demo_data
-    timed "3. Entities: the nouns of the pretraining captions" run python -m src.tools.extract_entities \
+    timed "2. Videos, images, captions and questions" run python -m alpro demo-data
+    timed "3. Entities: the nouns of the pretraining captions" run python -m alpro extract-entities \
         --config config_release/demo_pretrain.json --overwrite
     timed "4. The prompter, which is to recognize entities" \
         demo src/pretrain/run_pretrain_contrastive_only.py demo_prompter "$PROMPTER" --overwrite 1 "$@"
@@ -41,7 +41,7 @@ main() {
         demo src/pretrain/run_pretrain_sparse.py demo_pretrain "$PRETRAINED" --overwrite 1 \
         --e2e_weights_path "$PROMPTER/ckpt/model_step_best.pt" \
         --teacher_weights_path "$PROMPTER/ckpt/model_step_best.pt" "$@"
-    timed "6. A page of what the prompter sees" run python -m src.tools.show_entities \
+    timed "6. A page of what the prompter sees" run python -m alpro show-entities \
         --output_dir "$PRETRAINED"
 
     timed "7. Retrieval: finetuning from there, then the test clips as they are" \
@@ -49,20 +49,20 @@ main() {
     timed "8. The test clips with their frames in a random order" \
         retrieve "${RETRIEVAL_TEST[@]}" --frame_order shuffled "$@"
     timed "9. The test clips backwards" retrieve "${RETRIEVAL_TEST[@]}" --frame_order reversed "$@"
-    timed "10. A picture of some queries" run python -m src.tools.contact_sheet \
+    timed "10. A picture of some queries" run python -m alpro contact-sheet \
         --output_dir "$RETRIEVAL" --results_dir "$RETRIEVAL/results_test/step_best_1_mean"
 
     timed "11. Question answering: finetuning from retrieval, then the test clips as they are" \
         answer "${FROM_RETRIEVAL[@]}" "$@"
     timed "12. The same questions about the test clips backwards" \
         answer "${QA_TEST[@]}" --frame_order reversed "$@"
-    timed "13. A picture of some questions" run python -m src.tools.answer_sheet \
+    timed "13. A picture of some questions" run python -m alpro answer-sheet \
         --output_dir "$ANSWERING" --results_dir "$ANSWERING/results_test_qa/step_best_1_mean"
 
     echo "== Done in $((SECONDS - started)) s after the installation. 100 captions, 100 clips: by chance R@1 would be 1."
-    python -m src.tools.show_results --output_dir "$RETRIEVAL"
+    python -m alpro show-results --output_dir "$RETRIEVAL"
     echo
-    python -m src.tools.show_results --output_dir "$ANSWERING"
+    python -m alpro show-results --output_dir "$ANSWERING"
     echo "   videos, images, texts   data/demo/"
     echo "   models, logs            $OUTPUT_DIR/demo_{prompter,pretrain,ret,qa}/{ckpt,log}/"
     echo "   entities                $TXT/entities.txt, $PRETRAINED/entities.html"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Lints, type-checks and tests, after installing what is missing. Further arguments go to pytest:
+# Lints, type-checks and tests on all cores, after installing what is missing. Further arguments go to pytest:
 #   bash run_scripts/test.sh -k sampling
 #   bash run_scripts/test.sh -m slow        the tests that take minutes
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 install_and_activate
 
 run python -m ruff check
+run python -m ruff format --check
 run python -m mypy
-run python -m pytest "$@"
+run python -m pytest -n auto --durations 15 "$@"

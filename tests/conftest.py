@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Of processes that tests start.
+_ROOT = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = f"{_ROOT / 'src'}{os.pathsep}{_ROOT}"
 
 # What launchers tell their processes; a test must not depend on how the tests were started.
 LAUNCHER_VARIABLES = (

@@ -16,21 +16,21 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from src.datasets.annotations import CaptionRow
-from src.datasets.decoding import FrameSelector, Video, VideoReadError
-from src.datasets.retrieval import RetrievalBatch
-from src.datasets.storage import VideoFolder
-from src.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
-from src.datasets.transforms import Normalize
-from src.datasets.videos import EvaluationVideos, FrameReader, OfVideo, collate_videos
-from src.distributed.engine import Engine, SingleProcess
-from src.evaluation.encoding import chunks, shard
-from src.evaluation.retrieval import RetrievalEvaluator
-from src.evaluation.sets import EvaluationSet
-from src.modeling.alpro import AlproForRetrieval, AlproModel
-from src.modeling.encoders import TextEncoder
-from src.modeling.text import SplitBert
-from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.decoding import FrameSelector, Video, VideoReadError
+from alpro.datasets.retrieval import RetrievalBatch
+from alpro.datasets.storage import VideoFolder
+from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.datasets.videos import EvaluationVideos, FrameReader, HasVideoId, collate_videos
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.evaluation.encoding import chunks, shard
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.retrieval import RetrievalEvaluator
+from alpro.families.alpro.model import AlproForRetrieval, AlproModel
+from alpro.modeling.bert import SplitBert
+from alpro.modeling.encoders import TextEncoder
+from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
 CPU = torch.device("cpu")
 WIDTH, HEADS, IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES, EMBED_DIM = 32, 2, 32, 16, 2, 16
@@ -42,7 +42,7 @@ QUESTION_WORDS = ("what", "is", "it", "who", "how", "many", "fall", "which", "wa
 VOCABULARY = (*SPECIAL_TOKENS, *WORDS, *QUESTION_WORDS)
 AnyModel = TypeVar("AnyModel", bound=AlproModel)
 AnyText = TypeVar("AnyText", bound=TextEncoder)
-AnyRow = TypeVar("AnyRow", bound=OfVideo)
+AnyRow = TypeVar("AnyRow", bound=HasVideoId)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 

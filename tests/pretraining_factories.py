@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 import torch
 
-from src.configs.loading import Resolved, load_config
-from src.configs.schema import PretrainConfig
-from src.datasets.captioned import Captioned, Media
-from src.datasets.pretraining import PretrainBatch, PretrainCollate
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize
-from src.datasets.videos import TrainingSample
-from src.distributed.engine import Engine, SingleProcess
-from src.evaluation.running import silent_progress
-from src.modeling.pretraining import AlproForPretraining
-from src.modeling.prompter import Prompter
-from src.modeling.text import SplitBert
-from src.pretrain.pretraining_task import Objectives, PretrainingTask
-from src.pretrain.prompter_task import PrompterTask
+from alpro.configs.loading import ResolvedConfig, load_config
+from alpro.configs.schema import PretrainConfig
+from alpro.datasets.captions import CaptionedItem, Media
+from alpro.datasets.pretraining import PretrainBatch, PretrainCollate
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.datasets.videos import TrainingSample
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.evaluation.eval_mode import silent_progress
+from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.families.alpro.pretraining_task import Objectives, PretrainingTask
+from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.prompter_task import PrompterTask
+from alpro.modeling.bert import SplitBert
 from tests.factories import (
     CPU,
     EMBED_DIM,
@@ -100,7 +100,7 @@ def make_pairs(
         frames = np.random.default_rng(sum(map(ord, video_id))).integers(0, 256, shape, np.uint8)
         if media == "image":
             frames[:] = frames[0]
-        item = Captioned(video_id, (caption_of(index),), media)
+        item = CaptionedItem(video_id, (caption_of(index),), media)
         samples.append(TrainingSample(frames, item, key=(0, index)))
     collate = PretrainCollate(
         tokenizer,
@@ -132,7 +132,7 @@ def make_pretraining_task(
         objectives=Objectives(**{name: name in chosen for name in LOSSES}),
         **arguments,
     )
-    task.begin_update(1)
+    task.on_update_start(1)
     return task.train()
 
 
@@ -213,7 +213,7 @@ class PretrainExperiment(TinyExperiment):
         config = self.write("prompter.json", {**values, **unused, **changes})
         return ["--config", str(config), "--output_dir", str(self.root / output), *flags]
 
-    def resolved(self, *flags: str, **changes: Any) -> Resolved[PretrainConfig]:
+    def resolved(self, *flags: str, **changes: Any) -> ResolvedConfig[PretrainConfig]:
         """The config of a run with all four losses."""
         return load_config(PretrainConfig, self.pretraining(*flags, **changes))
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.datasets.question_answering import QaBatch
-from src.datasets.questions import AnswerLabels, QuestionRow
-from src.datasets.tokenization import Tokenizer, tokenize
-from src.datasets.transforms import Normalize
-from src.distributed.engine import Engine, SingleProcess
-from src.evaluation.question_answering import QuestionAnsweringEvaluator
-from src.evaluation.sets import EvaluationSet
-from src.modeling.question_answering import AlproForQuestionAnswering
-from src.modeling.text import HeadlessSplitBert
+from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
+from alpro.datasets.qa_batches import QaBatch
+from alpro.datasets.tokenization import Tokenizer, tokenize
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
+from alpro.families.alpro.question_answering_model import AlproForQuestionAnswering
+from alpro.modeling.bert import SplitBertEncoder
 from tests.factories import (
     CPU,
     EMBED_DIM,
@@ -71,7 +71,7 @@ def make_answer_model(
     """A tiny model with more logits than there are answers."""
     torch.manual_seed(seed)
     encoders = make_encoders(
-        HeadlessSplitBert, spread=spread, dropout=dropout, num_frames=num_frames
+        SplitBertEncoder, spread=spread, dropout=dropout, num_frames=num_frames
     )
     model = AlproForQuestionAnswering(*encoders, num_labels=num_labels, embed_dim=EMBED_DIM)
     return spread_weights(model, spread=spread)

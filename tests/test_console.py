@@ -16,7 +16,8 @@ ALL_WORK = "import os; os.write(9, b'done')"
 
 def program(body: str) -> str:
     lines = body.replace("\n", "\n    ")
-    return f"import sys\nfrom src.console import console\nwith console():\n    {lines}\n"
+    imports = "import sys\nsys.path.insert(0, 'src')\nfrom alpro.console import console\n"
+    return f"{imports}with console():\n    {lines}\n"
 
 
 def run(body: str, *, redirect: str = "", **variables: str) -> subprocess.CompletedProcess[bytes]:

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from src.configs.command_line import parse_flags
-from src.configs.fields import Option, options_of
-from src.configs.loading import load_config
-from src.configs.models import TextEncoderConfig, VideoEncoderConfig
-from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.commands.registry import COMMANDS
+from alpro.configs.command_line import parse_flags
+from alpro.configs.fields import Option, fields_of
+from alpro.configs.loading import load_config
+from alpro.configs.models import TextEncoderConfig, VideoEncoderConfig
+from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 from tests.test_structure import imported_by
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def config_table() -> str:
     by_topic: dict[str, dict[str, dict[str, Option]]] = {}  # topic, key, class -> its option
     tasks_of: dict[str, dict[str, None]] = {}  # topic -> classes that have it
     for config_class in CONFIG_CLASSES:
-        for name, option in options_of(config_class).items():
+        for name, option in fields_of(config_class).items():
             of_topic = by_topic.setdefault(option.topic, {})
             of_topic.setdefault(name, {})[config_class.TOPIC] = option
             tasks_of.setdefault(option.topic, {})[config_class.TOPIC] = None
@@ -198,6 +199,8 @@ def test_commands_can_be_typed(page: str, command: str) -> None:
         check_module(*arguments[1:])
     elif program == "python":
         check_script(*arguments)
+    elif program == "alpro":
+        check_command(*arguments)
     else:
         assert program in READERS_OWN_TOOLS
 
@@ -216,20 +219,22 @@ def check_script(script: str, *arguments: str) -> None:
                 assert (ROOT / flags.config).is_file()
 
 
-def check_module(module: str, *arguments: str) -> None:
-    """A module of the repository, or pytest, and flags that it takes."""
-    if module == "pytest":
-        return
-    source = source_of(module)
-    for shared in imported_by(ROOT / f"{module.replace('.', '/')}.py"):
-        if re.fullmatch(r"src\.tools\.\w+", shared):
-            source += source_of(shared)  # tools may share flags
+def check_module(module: str, *_arguments: str) -> None:
+    """A module of the repository, or pytest."""
+    assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+
+
+def check_command(name: str, *arguments: str) -> None:
+    """A command and flags that it takes."""
+    module = f"alpro.commands.{COMMANDS[name].module}"
+    files = [path_of(module), *map(path_of, imported_by(path_of(module)))]
+    source = "".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
     for flag in (word for word in arguments if word.startswith("--")):
-        assert f'"{flag}"' in source
+        assert f'"{flag}"' in source  # commands may share flags
 
 
-def source_of(module: str) -> str:
-    return (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+def path_of(module: str) -> Path:
+    return ROOT / "src" / f"{module.replace('.', '/')}.py"
 
 
 def test_example_configs_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

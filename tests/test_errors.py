@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from src import errors
-from src.errors import (
+from alpro import errors
+from alpro.errors import (
     InputError,
     PeerLostError,
     RunError,
@@ -20,7 +20,7 @@ from src.errors import (
     interruptible,
     run_script,
 )
-from src.training.reporting import log_to_file, start_logging
+from alpro.training.reporting import log_to_file, start_logging
 
 HOROVOD = {"HOROVOD_RANK": "3", "HOROVOD_SIZE": "4"}
 TORCH = {"RANK": "3", "WORLD_SIZE": "4"}
@@ -119,9 +119,7 @@ def test_torchrun_is_told(
     assert int(report["extraInfo"]["timestamp"]) > 0
 
 
-def test_torchrun_reads_the_report(
-    told: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torchrun_reads_the_report(told: Path, fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
     """As its agent does, for the summary that it ends with."""
     elastic = pytest.importorskip("torch.distributed.elastic.multiprocessing.errors")
     start_as(TORCH, monkeypatch)

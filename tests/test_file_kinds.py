@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from src.file_kinds import foreign_kind
-from src.user_files import UnreadableFileError, read_lines, read_text
+from alpro.file_kinds import foreign_kind
+from alpro.user_files import UnreadableFileError, read_lines, read_text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from src.errors import InputError, ScarcityError, known_error
+from alpro.errors import InputError, ScarcityError, known_error
 
 
 def known(number: int, *paths: str | None) -> Exception | None:

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from src.datasets.decoding import DecordDecoder, make_decoder
-from src.errors import InputError
-from src.optional_packages import AbsentPackageError, has_package, import_optional
+from alpro.datasets.decoding import DecordDecoder, make_decoder
+from alpro.errors import InputError
+from alpro.optional_packages import AbsentPackageError, has_package, import_optional
 
 FAILURES = {
     "raise ImportError('libavdevice.so.60: cannot open')": "ImportError: libavdevice.so.60",

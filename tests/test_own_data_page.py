@@ -56,7 +56,11 @@ def workplace(tmp_path: Path) -> Path:
 
 
 def test_every_command_of_the_page_runs_as_written(workplace: Path) -> None:
-    python = str(Path(sys.executable).parent)
+    program = workplace / "bin/alpro"  # as an installation has it, of these sources
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m alpro "$@"\n')
+    program.chmod(0o755)
+    python = f"{program.parent}{os.pathsep}{Path(sys.executable).parent}"
     environment = {**os.environ, "PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}
     told = {}
     for command in commands_of_the_first_part():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.quoting import listed, shortened, shown
+from alpro.quoting import listed, shortened, shown
 
 
 def test_values_are_quoted_in_short() -> None:

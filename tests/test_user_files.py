@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from src import user_files
-from src.user_files import (
+from alpro import user_files
+from alpro.user_files import (
     JsonError,
     UnreadableFileError,
     parse_json,
@@ -115,9 +115,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         list(read_lines(tmp_path / "latin1"))
 
 
-def test_large_files_and_lines_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_files_and_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.write(b"x" * 2000)

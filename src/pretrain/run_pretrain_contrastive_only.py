@@ -9,22 +9,22 @@ The heavy imports come after the config: ``--help`` and errors in a config come 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root, where `src` is
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # src, where `alpro` is
 
-from src.configs.loading import load_config
-from src.configs.schema import PrompterConfig
-from src.errors import run_script
+from alpro.configs.loading import load_config
+from alpro.configs.schema import PrompterConfig
+from alpro.errors import run_script
 
 
 def main() -> None:
     """Resolve the config, start the engine, then train."""
     resolved = load_config(PrompterConfig, sys.argv[1:])
-    from src.build.course import pretrain
-    from src.build.launch import launched
-    from src.build.prompter import PrompterRecipe
+    from alpro.experiment.launch import launch_run
+    from alpro.experiment.prompter import PrompterExperiment
+    from alpro.experiment.run import pretrain
 
-    with launched(resolved) as engine:
-        pretrain(PrompterRecipe(resolved, engine=engine))
+    with launch_run(resolved) as engine:
+        pretrain(PrompterExperiment(resolved, engine=engine))
 
 
 if __name__ == "__main__":

@@ -9,22 +9,22 @@ The heavy imports come after the config: ``--help`` and errors in a config come 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root, where `src` is
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # src, where `alpro` is
 
-from src.configs.loading import load_config
-from src.configs.schema import RetrievalConfig
-from src.errors import run_script
+from alpro.configs.loading import load_config
+from alpro.configs.schema import RetrievalConfig
+from alpro.errors import run_script
 
 
 def main() -> None:
     """Resolve the config, start the engine, then train or infer."""
     resolved = load_config(RetrievalConfig, sys.argv[1:])
-    from src.build.finetuning import finetune, infer
-    from src.build.launch import launched
-    from src.build.retrieval import RetrievalRecipe
+    from alpro.experiment.finetuning import finetune, infer
+    from alpro.experiment.launch import launch_run
+    from alpro.experiment.retrieval import RetrievalExperiment
 
-    with launched(resolved) as engine:
-        recipe = RetrievalRecipe(resolved, engine=engine)
+    with launch_run(resolved) as engine:
+        recipe = RetrievalExperiment(resolved, engine=engine)
         if resolved.config.do_inference:
             infer(recipe)
         else:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from src.configs.loading import Resolved, load_config
-from src.configs.problems import ConfigError
-from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.configs.errors import ConfigError
+from alpro.configs.loading import ResolvedConfig, load_config
+from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 
 Write = Callable[[str, Any], Path]
 
@@ -57,7 +57,7 @@ class Loader:
         values = {**self.experiment, **(changes or {})}
         return str(self.write("experiment.json", {k: v for k, v in values.items() if v != "drop"}))
 
-    def __call__(self, changes: dict[str, Any] | None = None, *flags: str) -> Resolved[Any]:
+    def __call__(self, changes: dict[str, Any] | None = None, *flags: str) -> ResolvedConfig[Any]:
         return load_config(self.config_class, ["--config", self.path(changes), *flags])
 
     def errors(self, changes: dict[str, Any] | None = None, *flags: str) -> list[str]:

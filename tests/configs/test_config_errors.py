@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from src.configs.loading import load_config
-from src.configs.problems import ConfigError
-from src.configs.schema import RetrievalConfig
-from src.errors import InputError
+from alpro.configs.errors import ConfigError
+from alpro.configs.loading import load_config
+from alpro.configs.schema import RetrievalConfig
+from alpro.errors import InputError
 
 
 def test_all_errors_are_reported_together(load: Any) -> None:
@@ -44,7 +44,10 @@ def test_all_errors_are_reported_together(load: Any) -> None:
         ),
         ({"fp16": "yes"}, 'fp16 is "yes"; expected true or false (or 1 or 0).'),
         ({"fp16": 2}, "fp16 is 2; expected true or false (or 1 or 0)."),
-        ({"optim": "sgd"}, 'optim is "sgd"; expected one of adamw, adamw_decay_last, adam, adamax.'),
+        (
+            {"optim": "sgd"},
+            'optim is "sgd"; expected one of adamw, adamw_decay_last, adam, adamax.',
+        ),
         ({"tokenizer_dir": ""}, 'tokenizer_dir is ""; expected text that is not empty.'),
         ({"betas": [0.9]}, "betas is [0.9]; expected a list of 2 numbers, each at least 0 and"),
         ({"betas": [0.9, 1.0]}, "betas is [0.9, 1.0]; expected a list of 2 numbers"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from src.errors import InputError
+from alpro.errors import InputError
 
 INFERENCE = (
     *("--do_inference", "1", "--inference_split", "test", "--inference_model_step", "best"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.configs.kinds import kind_of
+from alpro.configs.detect_task import kind_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from src.configs import checks
-from src.configs.command_line import parse_flags
-from src.configs.downstream import DownstreamDataset
-from src.configs.fields import Option, options_of
-from src.configs.kinds import CONFIGS
-from src.configs.loading import MODEL_FILES, load_config
-from src.configs.pretraining import PretrainingDataset
-from src.configs.problems import ConfigError, Problem
-from src.configs.reading import read_values
-from src.configs.schema import RetrievalConfig
+from alpro.configs import constraints as checks
+from alpro.configs.command_line import parse_flags
+from alpro.configs.detect_task import CONFIGS
+from alpro.configs.downstream import DownstreamDataset
+from alpro.configs.errors import ConfigError, ConfigIssue
+from alpro.configs.fields import Option, fields_of
+from alpro.configs.loading import MODEL_FILES, load_config
+from alpro.configs.pretraining import PretrainingDataset
+from alpro.configs.schema import RetrievalConfig
+from alpro.configs.validation import read_values
 
 CLASSES: list[Any] = [
     *CONFIGS.values(), *MODEL_FILES.values(), DownstreamDataset, PretrainingDataset
@@ -30,7 +30,7 @@ LONG = "x" * 5000
 
 def numbers_of(config_class: Any) -> list[Option]:
     """Options that take numbers, alone or in lists."""
-    return [option for option in options_of(config_class).values() if takes_number(option.type)]
+    return [option for option in fields_of(config_class).values() if takes_number(option.type)]
 
 
 def takes_number(expected: Any) -> bool:
@@ -42,8 +42,8 @@ def every_number() -> Iterator[tuple[Any, Option]]:
         yield from ((config_class, option) for option in numbers_of(config_class))
 
 
-def problems_of(config_class: Any, values: dict[str, Any]) -> list[Problem]:
-    problems: list[Problem] = []
+def problems_of(config_class: Any, values: dict[str, Any]) -> list[ConfigIssue]:
+    problems: list[ConfigIssue] = []
     read_values(config_class, values, locate=lambda key: ("file", key), problems=problems)
     return problems
 
@@ -123,7 +123,7 @@ def test_an_mlp_without_width_is_refused(load: Any, write: Any) -> None:
 
 def test_every_path_is_declared_as_one() -> None:
     for config_class in CLASSES:
-        for name, option in options_of(config_class).items():
+        for name, option in fields_of(config_class).items():
             is_path = name in ("txt", "ann", "img") or name.endswith(PATH_ENDINGS)
             assert option.rule.path == is_path, (config_class, name)
 

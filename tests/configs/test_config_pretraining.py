@@ -5,14 +5,14 @@ from typing import Any, get_args
 
 import pytest
 
-from src.configs import pretraining
-from src.configs.fields import options_of
-from src.configs.loading import load_config
-from src.configs.pretraining import media_of, pretraining_file
-from src.configs.schema import PretrainConfig, PretrainingDataset, PrompterConfig, RetrievalConfig
-from src.datasets import captioned
-from src.errors import InputError
-from src.modeling import prompter
+from alpro.configs import pretraining
+from alpro.configs.fields import fields_of
+from alpro.configs.loading import load_config
+from alpro.configs.pretraining import media_of, pretraining_file
+from alpro.configs.schema import PretrainConfig, PretrainingDataset, PrompterConfig, RetrievalConfig
+from alpro.datasets import captions as captioned
+from alpro.errors import InputError
+from alpro.families.alpro import prompter
 
 BOTH = ("load_prompter", "load_pretraining")
 IMAGES = {"name": "pictures", "ann": "pictures.json"}
@@ -55,7 +55,7 @@ def test_the_prompter_needs_no_teacher(load_prompter: Any) -> None:
 
 @pytest.mark.parametrize("config_class", [PrompterConfig, PretrainConfig])
 def test_keys_that_only_tasks_have(config_class: Any) -> None:
-    of_tasks = options_of(RetrievalConfig).keys() - options_of(config_class).keys()
+    of_tasks = fields_of(RetrievalConfig).keys() - fields_of(config_class).keys()
     expected = {"do_inference", "inference_txt_db", "test_datasets", "frame_order"}
     assert expected | {"train_n_clips", "max_n_example_per_group", "retrieval_top_k"} <= of_tasks
 
@@ -67,7 +67,7 @@ def test_help(config_class: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: python {config_class.SCRIPT} --config FILE")
-    for name in options_of(config_class):
+    for name in fields_of(config_class):
         assert f"  --{name}" in text
     topics = ("Run", "Data", "Video and text input", "Validation and saving")
     places = [text.index(f"\n{topic}:\n") for topic in topics]
@@ -198,7 +198,7 @@ PEM = {"use_mpm": 1, "entity_file_path": "unigrams.txt", "teacher_weights_path":
         ({"use_itc": 0, "use_mlm": 0}, "use_mpm = false (default): no loss is left to train with."),
         ({"use_itc": 0, "use_mlm": 0, "use_itm": 1, "itm_start_ratio": 0.5}, "there would be no"),
         ({**PEM, "entity_file_path": None}, "use_mpm = true and entity_file_path = null: the"),
-        ({**PEM, "entity_file_path": "drop"}, "python -m src.tools.extract_entities makes it"),
+        ({**PEM, "entity_file_path": "drop"}, "alpro extract-entities makes it"),
         (
             {**PEM, "teacher_weights_path": ""},
             "the entity loss needs a trained prompter as teacher",

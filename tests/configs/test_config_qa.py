@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from src.configs.downstream import annotation_file
-from src.configs.fields import options_of
-from src.configs.options import VideoOptions
-from src.configs.schema import DownstreamDataset, QaConfig, RetrievalConfig
+from alpro.configs.downstream import annotation_file
+from alpro.configs.fields import fields_of
+from alpro.configs.options import VideoOptions
+from alpro.configs.schema import DownstreamDataset, QaConfig, RetrievalConfig
 
 MAP = {"pets_qa": "pets/train.jsonl", "other_qa": "pets/other.jsonl"}
 
@@ -29,10 +29,10 @@ def test_defaults(load_qa: Any) -> None:
 
 
 def test_another_default_leaves_the_rest_of_a_key_as_it_is() -> None:
-    shared, own = options_of(VideoOptions)["augmentation"], options_of(QaConfig)["augmentation"]
+    shared, own = fields_of(VideoOptions)["augmentation"], fields_of(QaConfig)["augmentation"]
     assert (shared.default, own.default) == ("none", "randaugment")
     assert (shared.rule, shared.type, shared.topic) == (own.rule, own.type, own.topic)
-    assert options_of(RetrievalConfig)["augmentation"].default == "none"
+    assert fields_of(RetrievalConfig)["augmentation"].default == "none"
 
 
 def test_several_questions_may_share_a_video(load_qa: Any) -> None:

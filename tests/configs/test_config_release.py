@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from src.configs.downstream import annotation_file
-from src.configs.loading import load_config
-from src.configs.pretraining import media_of, pretraining_file
-from src.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.configs.downstream import annotation_file
+from alpro.configs.loading import load_config
+from alpro.configs.pretraining import media_of, pretraining_file
+from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config_release"

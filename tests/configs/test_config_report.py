@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from src.configs.fields import options_of, per_run_keys
-from src.configs.loading import load_config
-from src.configs.schema import QaConfig, RetrievalConfig
+from alpro.configs.fields import fields_of, per_run_keys
+from alpro.configs.loading import load_config
+from alpro.configs.schema import QaConfig, RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def test_help_names_every_flag_by_topic(capsys: pytest.CaptureFixture[str]) -> N
         load_config(RetrievalConfig, ["--config", "nowhere.json", "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    for name in options_of(RetrievalConfig):
+    for name in fields_of(RetrievalConfig):
         assert f"  --{name}" in text
     assert text.index("\nData:") < text.index("\nOptimization:") < text.index("\nRetrieval:")
     assert max(map(len, text.splitlines())) <= 100
@@ -42,8 +42,8 @@ def test_help_of_question_answering_has_its_own_topic_and_default(
 def test_help_needs_no_heavy_library() -> None:
     program = (
         "import sys\n"
-        "from src.configs.loading import load_config\n"
-        "from src.configs.schema import RetrievalConfig\n"
+        "from alpro.configs.loading import load_config\n"
+        "from alpro.configs.schema import RetrievalConfig\n"
         "try: load_config(RetrievalConfig, ['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'transformers', 'torchvision'} & set(sys.modules)\n"

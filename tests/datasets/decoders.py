@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from src.datasets.decoding import Decoder, make_decoder
-from src.errors import InputError
+from alpro.datasets.decoding import Decoder, make_decoder
+from alpro.errors import InputError
 
 
 def installed_decoder(name: str) -> Decoder:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.datasets.decoding import FrameSelector, Video, VideoReadError
+from alpro.datasets.decoding import FrameSelector, Video, VideoReadError
 
 _FAR_TOO_MUCH = 1 << 30
 """Bytes at which `grow` gives up on being stopped."""

@@ -8,8 +8,8 @@ import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from src.datasets.storage import VideoStorage, open_videos
-from src.tools.video_writers import open_writer
+from alpro.commands.video_writers import open_writer
+from alpro.datasets.storage import VideoStorage, open_videos
 
 KINDS = ("folder", "lmdb", "shards")
 IDS = ("a", "A", "x.y", "x.z", "part/d", "-_7", "0001", "50%", "été 中文", "v.mp4")

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.annotations import (
+from alpro.datasets.annotations import (
     CAPTIONS,
     CaptionRow,
     parsed_rows,
     read_captions,
     sha256_of,
 )
-from src.datasets.records import RowError
-from src.errors import InputError
+from alpro.datasets.row_parsing import RowError
+from alpro.errors import InputError
 
 
 def _write(path: Path, text: str) -> Path:

@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.datasets import batch_transfer
-from src.datasets.batch_transfer import BatchChannel, Refusal
-from src.datasets.batches import TensorBatch
-from src.datasets.loading import make_loader
-from src.errors import GROUP_SIGNALS, InputError, RunError, ScarcityError
-from src.training.writing import FullDiskError
+from alpro.datasets import batch_transfer
+from alpro.datasets.batch_transfer import BatchChannel, Refusal
+from alpro.datasets.batches import TensorBatch
+from alpro.datasets.dataloader import make_loader
+from alpro.errors import GROUP_SIGNALS, InputError, RunError, ScarcityError
+from alpro.training.atomic_io import FullDiskError
 
 
 @dataclass

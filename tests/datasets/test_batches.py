@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.datasets.batches import TensorBatch
+from alpro.datasets.batches import TensorBatch
 
 
 @dataclass

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.build.pretraining import VideoLanguageRecipe
-from src.build.question_answering import QuestionAnsweringRecipe
-from src.build.recipe import Recipe
-from src.build.retrieval import RetrievalRecipe
-from src.configs.loading import load_config
-from src.configs.schema import PretrainConfig, QaConfig, RetrievalConfig
-from src.datasets.loading import make_loader
-from src.datasets.ordering import Stretch
-from src.datasets.videos import TrainingSample
-from src.distributed.engine import Engine, SingleProcess
+from alpro.configs.loading import load_config
+from alpro.configs.schema import PretrainConfig, QaConfig, RetrievalConfig
+from alpro.datasets.dataloader import make_loader
+from alpro.datasets.samplers import SamplerSegment
+from alpro.datasets.videos import TrainingSample
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.experiment.experiment import Experiment
+from alpro.experiment.pretraining import VideoLanguageExperiment
+from alpro.experiment.question_answering import QuestionAnsweringExperiment
+from alpro.experiment.retrieval import RetrievalExperiment
 from tests.factories import CPU, MadeUpDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
@@ -64,8 +64,8 @@ Reader = Callable[..., list[Read]]
 @pytest.fixture(params=["retrieval", "questions", "pretraining"])
 def read(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     """What a task reads of videos that all show the same."""
-    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: MadeUpDecoder())
-    monkeypatch.setattr("src.build.data.make_loader", loader_with_samples)
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_loader", loader_with_samples)
     experiments: dict[str, Callable[[], TinyExperiment]] = {
         "retrieval": lambda: TinyExperiment(tmp_path, num_train=NUM_VIDEOS),
         "questions": lambda: QaExperiment(tmp_path, num_train=NUM_VIDEOS),
@@ -80,7 +80,7 @@ def read(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     changes = {"train_batch_size": BATCH_SIZE, **CHANGES[request.param]}
 
     def batches(
-        count: int, *, rank: int, size: int, done: Sequence[Stretch] = (), seed: int = 42
+        count: int, *, rank: int, size: int, done: Sequence[SamplerSegment] = (), seed: int = 42
     ) -> list[Read]:
         arguments = experiment.arguments(**changes, seed=seed)
         engine = SingleProcess(CPU, scale_loss=False)
@@ -92,12 +92,12 @@ def read(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return batches
 
 
-def recipe_of(task: str, arguments: list[str], engine: Engine) -> Recipe[Any, Any]:
+def recipe_of(task: str, arguments: list[str], engine: Engine) -> Experiment[Any, Any]:
     if task == "retrieval":
-        return RetrievalRecipe(load_config(RetrievalConfig, arguments), engine=engine)
+        return RetrievalExperiment(load_config(RetrievalConfig, arguments), engine=engine)
     if task == "questions":
-        return QuestionAnsweringRecipe(load_config(QaConfig, arguments), engine=engine)
-    return VideoLanguageRecipe(load_config(PretrainConfig, arguments), engine=engine)
+        return QuestionAnsweringExperiment(load_config(QaConfig, arguments), engine=engine)
+    return VideoLanguageExperiment(load_config(PretrainConfig, arguments), engine=engine)
 
 
 def loader_with_samples(dataset: Any, *, collate: Callable[..., Any], **options: Any) -> Any:
@@ -154,12 +154,12 @@ def test_epochs_differ_in_order_and_augmentation(read: Reader) -> None:
 
 def test_a_resumed_process_reads_on(read: Reader) -> None:
     whole = read(12, rank=1, size=2)
-    assert_same(read(5, rank=1, size=2, done=[Stretch(2, 7)]), whole[7:])
+    assert_same(read(5, rank=1, size=2, done=[SamplerSegment(2, 7)]), whole[7:])
 
 
 def test_more_processes_read_what_fewer_have_left(read: Reader) -> None:
     before = [read(1, rank=rank, size=2) for rank in range(2)]
-    after = [read(1, rank=rank, size=4, done=[Stretch(2, 1)]) for rank in range(4)]
+    after = [read(1, rank=rank, size=4, done=[SamplerSegment(2, 1)]) for rank in range(4)]
     keys = [key for shard in (*before, *after) for key in keys_of(shard)]
     assert len(keys) == len(set(keys)) == NUM_VIDEOS
     assert {epoch for epoch, *_ in keys} == {0}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.datasets.dataframes import _STAND_INS, read_pickled_table
-from src.errors import InputError
+from alpro.datasets.dataframes import _STAND_INS, read_pickled_table
+from alpro.errors import InputError
 
 pandas = pytest.importorskip("pandas")
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets.decoding import (
+from alpro.datasets.decoding import (
     DECODERS,
     Decoder,
     DecordDecoder,
     FrameSelector,
-    GuardedDecoder,
     PyAVDecoder,
+    SandboxedDecoder,
     VideoReadError,
-    choice,
     make_decoder,
 )
-from src.datasets.decoding.pyav_decoder import check_for_others
-from src.errors import InputError
+from alpro.datasets.decoding import factory as choice
+from alpro.datasets.decoding.pyav_decoder import check_for_others
+from alpro.errors import InputError
 from tests.datasets.clips import indices_of, write_clip, write_frames
 from tests.datasets.decoders import installed_decoder
 
@@ -153,7 +153,7 @@ def test_torchcodec_that_cannot_be_used_is_an_error(
 @pytest.mark.parametrize("limits", [{"seconds": 5}, {"megabytes": 500}])
 def test_either_limit_makes_a_guarded_decoder(tmp_path: Path, limits: dict[str, int]) -> None:
     guarded = make_decoder("pyav", **limits)
-    assert isinstance(guarded, GuardedDecoder)
+    assert isinstance(guarded, SandboxedDecoder)
     assert isinstance(guarded.decoder, PyAVDecoder)
     path = write_clip(tmp_path / "clip.mp4")
     frames = guarded.read(path, np.arange, height=64, width=64)  # all: can be sent

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from src.datasets.decoding import Decoder, DecordDecoder, VideoReadError
-from src.datasets.decoding.formats import described_content, has_video_signature
-from src.tools.checking.stream import describe
-from src.tools.preparing.encoding import prepare_video
-from src.tools.preparing.settings import Preparation
+from alpro.commands.check_data.ffmpeg_stream import describe
+from alpro.commands.transcode.encoding import prepare_video
+from alpro.commands.transcode.settings import Preparation
+from alpro.datasets.decoding import Decoder, DecordDecoder, VideoReadError
+from alpro.datasets.decoding.formats import described_content, has_video_signature
 from tests.datasets.clips import write_clip
 from tests.datasets.decoders import installed_decoder
 

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from src.datasets.decoding import PyAVDecoder, make_decoder
-from src.datasets.sampling import frame_indices
+from alpro.datasets.decoding import PyAVDecoder, make_decoder
+from alpro.datasets.sampling import frame_indices
 from tests.datasets.decoders import installed_decoder
 from tests.shared_data import shared_data
 

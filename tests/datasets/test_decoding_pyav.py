@@ -16,14 +16,8 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from src.datasets.decoding import (
-    FrameSelector,
-    PyAVDecoder,
-    Video,
-    VideoReadError,
-    pyav_decoder,
-)
-from src.datasets.decoding.containers import OpenVideo
+from alpro.datasets.decoding import FrameSelector, PyAVDecoder, Video, VideoReadError, pyav_decoder
+from alpro.datasets.decoding.containers import OpenVideo
 from tests.datasets.clips import indices_of, write_clip, write_frames
 
 
@@ -51,7 +45,7 @@ def test_skipping_what_is_not_wanted_changes_no_pixel(
     monkeypatch.setattr(pyav_decoder, "_MOST_KEPT_BYTES", 0)  # as for a long video
     for wanted, frames in zip(selections, skipping, strict=True):
         np.testing.assert_array_equal(decoder.read(path, wanted, height=64, width=80), frames)
-    monkeypatch.setattr(pyav_decoder._PacketIndex, "has_sound_times", lambda _index: False)
+    monkeypatch.setattr(pyav_decoder._PacketIndex, "has_valid_timestamps", lambda _index: False)
     for wanted, frames in zip(selections, skipping, strict=True):
         np.testing.assert_array_equal(decoder.read(path, wanted, height=64, width=80), frames)
 
@@ -106,7 +100,7 @@ def test_frames_that_do_not_come_out_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_clip(tmp_path / "clip.mp4", num_frames=6)
-    monkeypatch.setattr(pyav_decoder._PacketIndex, "has_sound_times", lambda _index: False)
+    monkeypatch.setattr(pyav_decoder._PacketIndex, "has_valid_timestamps", lambda _index: False)
     with pytest.raises(VideoReadError, match="1 of the wanted frames do not come out"):
         PyAVDecoder().read(path, _pick(2, 6), height=64, width=64)
 

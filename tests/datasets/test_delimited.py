@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.annotations import CaptionRow, read_captions
-from src.datasets.captioned import Captioned, read_captioned_videos
-from src.datasets.questions import QuestionRow, read_questions
-from src.errors import InputError
+from alpro.datasets.annotations import CaptionRow, read_captions
+from alpro.datasets.captions import CaptionedItem, read_captioned_videos
+from alpro.datasets.qa_annotations import QuestionRow, read_questions
+from alpro.errors import InputError
 
 _ROWS = [CaptionRow("a red, square", "v0"), CaptionRow("b", "v1")]
 _BODY = "v0;a red, square\nv1;b\n"
@@ -81,7 +81,7 @@ def test_cells_of_other_columns_may_be_alike_or_empty(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("x,x,,Video ID,TEXT,txt_len\n1,,,v,a dog,\n,,,w,a cat,90\n")
     table = read_captioned_videos(path)
-    assert table.items == [Captioned("v", ("a dog",), "video")]
+    assert table.items == [CaptionedItem("v", ("a dog",), "video")]
     assert table.num_left_out == 1
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.entities import read_entities
-from src.errors import InputError
+from alpro.datasets.entities import read_entities
+from alpro.errors import InputError
 from tests.shared_data import shared_data
 
 SHARED = shared_data()
@@ -33,7 +33,7 @@ def test_too_few_are_an_error(path: Path) -> None:
     with pytest.raises(InputError, match=r"entities\.txt: 2 entities, but num_entities is 3") as at:
         read_entities(path, num_entities=3)
     assert "set num_entities to 2 at most" in str(at.value)
-    assert "extract_entities" in str(at.value)
+    assert "extract-entities" in str(at.value)
 
 
 def test_one_that_is_there_twice_is_taken_twice_and_warned_of(

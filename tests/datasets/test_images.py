@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets.decoding import VideoReadError
-from src.datasets.images import ImageReader, draw_box
-from src.errors import InputError
+from alpro.datasets.decoding import VideoReadError
+from alpro.datasets.images import ImageReader, draw_box
+from alpro.errors import InputError
 
 Image = pytest.importorskip("PIL.Image")
 

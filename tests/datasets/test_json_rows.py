@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from src.datasets.annotations import CaptionRow, read_captions
-from src.datasets.captioned import Captioned, read_captioned
-from src.datasets.questions import QuestionRow, read_questions
-from src.errors import InputError
+from alpro.datasets.annotations import CaptionRow, read_captions
+from alpro.datasets.captions import CaptionedItem, read_captioned
+from alpro.datasets.qa_annotations import QuestionRow, read_questions
+from alpro.errors import InputError
 
 _ENTRIES = [
     {"video_id": "video7", "video": "video7.mp4", "caption": ["a dog", "a cat"], "id": 7},
@@ -50,7 +50,7 @@ def test_videos_of_pretraining_keep_their_captions_together(tmp_path: Path) -> N
     path = tmp_path / "a.json"
     path.write_text(json.dumps(_ENTRIES[:1]))
     assert read_captioned(path, "video").items == [
-        Captioned("video7", ("a dog", "a cat"), "video")
+        CaptionedItem("video7", ("a dog", "a cat"), "video")
     ]
 
 
@@ -67,7 +67,7 @@ def test_questions_may_be_listed(tmp_path: Path) -> None:
         ("a.jsonl", '{"caption": ["x", ""], "video": "v"}', "a.jsonl:1: .* list of texts none of"),
         ("a.json", '[{"caption": [], "video": "v"}]', "entry 1: field 'caption' must be text, or"),
         ("a.json", '{"caption": ["x"], "video": ["v"]}', r"not dict with the keys \['caption', "),
-        ("a.json", '{"sentences": [], "videos": []}', "or have `python -m .*convert_annotations l"),
+        ("a.json", '{"sentences": [], "videos": []}', "or have `alpro convert-annotations l"),
         ("a.json", '[{"caption": "x",', "a.json: not JSON .* at line 1, column 18"),
         ("a.json", "clip_name,caption\n", "a.json: not JSON"),
         ("a.jsonl", '{"sentence": "x", "vid": "v"}', "rename 'sentence' to 'caption' .* 'vid' to"),

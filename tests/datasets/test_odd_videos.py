@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets.decoding import PyAVDecoder
+from alpro.datasets.decoding import PyAVDecoder
 from tests.datasets.decoders import installed_decoder
 from tests.shared_data import shared_data
 
@@ -22,8 +22,8 @@ _SECONDS_ALLOWED = 300
 _READ_ALL = """
 import json, sys
 from pathlib import Path
-from src.datasets.decoding import VideoReadError, make_decoder
-from src.datasets.sampling import frame_indices
+from alpro.datasets.decoding import VideoReadError, make_decoder
+from alpro.datasets.sampling import frame_indices
 
 def select(num_video_frames):
     return frame_indices(

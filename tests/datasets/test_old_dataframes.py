@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.datasets.dataframes import read_pickled_table
-from src.errors import InputError
+from alpro.datasets.dataframes import read_pickled_table
+from alpro.errors import InputError
 
 _PROTOCOLS = [2, 3, 4, 5]
 

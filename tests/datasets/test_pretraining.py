@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.captioned import Captioned, Media
-from src.datasets.masking import IGNORED
-from src.datasets.pretraining import PretrainBatch, PretrainCollate
-from src.datasets.unreadable import UnreadableVideo
-from src.datasets.videos import TrainingSample
+from alpro.datasets.captions import CaptionedItem, Media
+from alpro.datasets.masking import IGNORED
+from alpro.datasets.pretraining import PretrainBatch, PretrainCollate
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.videos import TrainingSample
 from tests.factories import VOCABULARY, make_tokenizer
 
 LONG = "a red ball and a blue box right left red"
@@ -40,9 +40,9 @@ def sample(
     epoch: int = 0,
     media: Media = "video",
     unreadable: tuple[UnreadableVideo, ...] = (),
-) -> TrainingSample[Captioned]:
+) -> TrainingSample[CaptionedItem]:
     """A sample whose pixels are its index."""
-    item = Captioned(f"v{index}", captions or ("a red ball",), media)
+    item = CaptionedItem(f"v{index}", captions or ("a red ball",), media)
     frames = np.full((2, 3, 64, 64), index, np.uint8)
     return TrainingSample(frames, item, unreadable, key=(epoch, index))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.quarantine import Quarantine
+from alpro.datasets.quarantine import Quarantine
 
 
 @pytest.fixture

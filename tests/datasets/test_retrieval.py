@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.datasets.annotations import CaptionRow
-from src.datasets.retrieval import RetrievalCollate
-from src.datasets.unreadable import UnreadableVideo
-from src.datasets.videos import TrainingSample
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.retrieval import RetrievalCollate
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.videos import TrainingSample
 from tests.factories import VOCABULARY, make_tokenizer
 
 

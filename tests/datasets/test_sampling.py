@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.datasets.sampling import (
+from alpro.datasets.sampling import (
     STRATEGIES,
     clip_indices,
     evaluation_sampling,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from src.datasets.storage import VideoFolder, open_videos
-from src.errors import InputError
+from alpro.datasets.storage import VideoFolder, open_videos
+from alpro.errors import InputError
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def test_a_folder_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     listed: list[str] = []
     list_folder = os.scandir
 
-    def counted(path: str) -> Any:
+    def pluralize(path: str) -> Any:
         listed.append(os.path.relpath(path, folder))
         return list_folder(path)
 
-    monkeypatch.setattr(os, "scandir", counted)
+    monkeypatch.setattr(os, "scandir", pluralize)
     videos = VideoFolder(folder)
     assert videos.fetch("a") == folder / "a.mp4"
     assert listed == [], "the name is as it should be"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.storage import VideoFolder, hint_of_missing
-from src.datasets.storage.hints import near_names
+from alpro.datasets.storage import VideoFolder, hint_of_missing
+from alpro.datasets.storage.hints import near_names
 
 
 @pytest.mark.parametrize(

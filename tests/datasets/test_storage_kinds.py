@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets.decoding import make_decoder
-from src.datasets.storage import (
+from alpro.datasets.decoding import make_decoder
+from alpro.datasets.storage import (
     VideoFolder,
     VideoLmdb,
     VideoShards,
@@ -18,8 +18,8 @@ from src.datasets.storage import (
     open_videos,
     storage_kind,
 )
-from src.datasets.videos import FrameReader
-from src.errors import InputError
+from alpro.datasets.videos import FrameReader
+from alpro.errors import InputError
 from tests.datasets.clips import indices_of, write_clip
 from tests.datasets.stored import IDS, KINDS, content_of, fetched, store, write_tar
 from tests.shared_data import shared_data
@@ -98,7 +98,7 @@ def test_frames_are_the_same_from_each_kind(tmp_path: Path, decoder: str) -> Non
         names = ("mmcv_test", "video7010", "vllama_dog_barking")
         clips += [shared / "real/videos" / f"{name}.mp4" for name in names]
     for kind in KINDS:
-        with pytest.importorskip("src.tools.video_writers").open_writer(
+        with pytest.importorskip("alpro.commands.video_writers").open_writer(
             tmp_path / kind, kind
         ) as writer:
             for clip in clips:

@@ -16,10 +16,10 @@ import lmdb.verify
 import numpy as np
 import pytest
 
-from src.datasets.decoding import VideoReadError
-from src.datasets.storage import VideoLmdb, open_videos
-from src.datasets.storage.index_file import Arrays, PackedIds, read_index, stamp_of, write_index
-from src.errors import InputError
+from alpro.datasets.decoding import VideoReadError
+from alpro.datasets.storage import VideoLmdb, open_videos
+from alpro.datasets.storage.index_file import Arrays, PackedIds, read_index, stamp_of, write_index
+from alpro.errors import InputError
 from tests.datasets.stored import IDS, content_of, in_child, store
 
 
@@ -172,11 +172,11 @@ def num_verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     verified: list[str] = []
     verify = lmdb.verify.verify
 
-    def counted(path: str, subdir: bool | None = None) -> list[str]:
+    def pluralize(path: str, subdir: bool | None = None) -> list[str]:
         verified.append(path)
         return verify(path, subdir)
 
-    monkeypatch.setattr(lmdb.verify, "verify", counted)
+    monkeypatch.setattr(lmdb.verify, "verify", pluralize)
     return verified
 
 

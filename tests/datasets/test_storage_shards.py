@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.decoding import VideoReadError
-from src.datasets.storage import VideoShards, shard_index
-from src.errors import InputError
+from alpro.datasets.decoding import VideoReadError
+from alpro.datasets.storage import VideoShards, shard_index
+from alpro.errors import InputError
 from tests.datasets.stored import IDS, content_of, fetched, store, write_tar
 
 SAMPLE = {"{0}.mp4": b"video {0}", "{0}.txt": b"caption", "{0}.json": b"{}", "{0}.jpg": b"frame"}
@@ -145,11 +145,11 @@ def test_the_index_is_kept_and_made_anew_when_shards_change(
     read: list[str] = []
     read_members = shard_index.read_members
 
-    def counted(path: Path) -> object:
+    def pluralize(path: Path) -> object:
         read.append(path.name)
         return read_members(path)
 
-    monkeypatch.setattr(shard_index, "read_members", counted)
+    monkeypatch.setattr(shard_index, "read_members", pluralize)
     store(tmp_path, "shards")
     assert VideoShards(tmp_path).video_ids() == sorted(IDS)
     assert VideoShards(tmp_path).fetch("x.z") == content_of("x.z")

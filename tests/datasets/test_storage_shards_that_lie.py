@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets.storage import VideoShards, shard_index
-from src.datasets.storage.index_file import read_index, stamp_of, write_index
-from src.datasets.storage.shard_index import shards_in
-from src.errors import InputError
+from alpro.datasets.storage import VideoShards, shard_index
+from alpro.datasets.storage.index_file import read_index, stamp_of, write_index
+from alpro.datasets.storage.shard_index import shards_in
+from alpro.errors import InputError
 from tests.datasets.stored import write_tar
 
 

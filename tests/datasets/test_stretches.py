@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.datasets.ordering import EpochBatches, Stretch, merged
+from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment, merge_segments
 
 Key = tuple[int, int]
 Read = list[list[Key]]
@@ -26,16 +26,20 @@ HISTORIES = (
 )
 
 
-def stretches(history: Sequence[tuple[int, int]]) -> list[Stretch]:
-    return [Stretch(*numbers) for numbers in history]
+def stretches(history: Sequence[tuple[int, int]]) -> list[SamplerSegment]:
+    return [SamplerSegment(*numbers) for numbers in history]
 
 
-def order(num_examples: int, *, rank: int = 0, size: int = 1, **options: Any) -> EpochBatches:
+def order(
+    num_examples: int, *, rank: int = 0, size: int = 1, **options: Any
+) -> ResumableBatchSampler:
     arguments = {"batch_size": 4, "seed": SEED, **options}
-    return EpochBatches(num_examples, rank=rank, size=size, **arguments)
+    return ResumableBatchSampler(num_examples, rank=rank, size=size, **arguments)
 
 
-def read_by_all(num_examples: int, history: Sequence[Stretch], **options: Any) -> list[list[Read]]:
+def read_by_all(
+    num_examples: int, history: Sequence[SamplerSegment], **options: Any
+) -> list[list[Read]]:
     """What each process reads in each stretch, when every stretch begins with a new run."""
     return [
         [
@@ -64,7 +68,7 @@ def deal(cards: Sequence[int], size: int) -> list[list[int]]:
     raise AssertionError
 
 
-def read_by_hand(num_examples: int, history: Sequence[Stretch]) -> Iterator[list[Read]]:
+def read_by_hand(num_examples: int, history: Sequence[SamplerSegment]) -> Iterator[list[Read]]:
     """The same, an example at a time, for batches of 4."""
     epoch, unread = 0, shuffled(num_examples, 0)
     for size, num_batches in history:
@@ -98,7 +102,7 @@ def test_no_example_of_an_epoch_is_lost_or_repeated_but_for_padding(
     numbers: list[tuple[int, int]], block_size: int
 ) -> None:
     *before, (size, num_batches) = stretches(numbers)
-    history = [*before, Stretch(size, num_batches + 30)]
+    history = [*before, SamplerSegment(size, num_batches + 30)]
     reads = read_by_all(101, history, block_size=block_size)
     for stretch in reads:
         assert len({tuple(map(len, read)) for read in stretch}) == 1  # equally many in each batch
@@ -125,7 +129,7 @@ def test_a_run_that_changed_resumes_as_if_never_interrupted(
     for rank in range(size):
         options = {"rank": rank, "size": size, "block_size": block_size}
         whole = islice(order(50, done=before, **options), num_more, num_more + 30)
-        done = [*before, Stretch(size, num_more)]
+        done = [*before, SamplerSegment(size, num_more)]
         assert list(islice(order(50, done=done, **options), 30)) == list(whole)
 
 
@@ -142,11 +146,11 @@ def test_whole_blocks_stay_together(
 ) -> None:
     """Of the blocks 0, 1, 3, 4, 5, 2, 6 one process has read three examples."""
     blocks = np.array([0, 1, 3, 4, 5, 2, 6])
-    monkeypatch.setattr(EpochBatches, "_blocks", lambda *_: blocks)
+    monkeypatch.setattr(ResumableBatchSampler, "_blocks", lambda *_: blocks)
     options: dict[str, Any] = {"batch_size": 3, "block_size": 2}
     assert next(iter(order(14, **options))) == [(0, 0), (0, 1), (0, 2)]
     for rank, share in enumerate(shares):
-        one = iter(order(14, rank=rank, size=len(shares), done=[Stretch(1, 1)], **options))
+        one = iter(order(14, rank=rank, size=len(shares), done=[SamplerSegment(1, 1)], **options))
         batches = [next(one) for _ in range(-(-len(share) // 3))]
         assert [key for keys in batches for key in keys] == [(0, index) for index in share]
 
@@ -158,22 +162,22 @@ def test_an_epoch_of_which_only_repetitions_are_left_is_over() -> None:
         [(0, 0), (0, 1)],
         [(0, 0), (0, 1)],
     ]
-    assert next(iter(order(2, size=1, done=[Stretch(2, 1)], **options))) == [(1, 0), (1, 1)]
+    assert next(iter(order(2, size=1, done=[SamplerSegment(2, 1)], **options))) == [(1, 0), (1, 1)]
 
 
 def test_stretches_of_one_number_are_one_stretch() -> None:
     parts = stretches([(2, 0), (3, 2), (3, 1), (1, 0), (3, 4), (2, 1), (2, 2), (1, 0)])
-    assert merged(parts) == [(3, 7), (2, 3)]
-    assert merged([]) == []
+    assert merge_segments(parts) == [(3, 7), (2, 3)]
+    assert merge_segments([]) == []
     assert list(islice(order(50, size=2, done=parts), 20)) == list(
-        islice(order(50, size=2, done=merged(parts)), 20)
+        islice(order(50, size=2, done=merge_segments(parts)), 20)
     )
 
 
 @pytest.mark.parametrize("wrong", [(0, 1), (1, -1)])
 def test_no_stretch_of_nothing(wrong: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="no stretch of"):
-        order(50, done=[Stretch(*wrong)])
+        order(50, done=[SamplerSegment(*wrong)])
 
 
 def test_a_long_run_of_many_epochs_is_not_walked_through() -> None:

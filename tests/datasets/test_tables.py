@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from src.datasets import tables
-from src.datasets.annotations import CaptionRow, read_captions
-from src.errors import InputError
+from alpro.datasets import tables
+from alpro.datasets.annotations import CaptionRow, read_captions
+from alpro.errors import InputError
 
 pandas = pytest.importorskip("pandas")
 pyarrow = pytest.importorskip("pyarrow")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.datasets.tokenization import load_tokenizer, tokenize
-from src.errors import InputError
+from alpro.datasets.tokenization import load_tokenizer, tokenize
+from alpro.errors import InputError
 from tests.shared_data import shared_data
 
 _VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "run", "##s"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.datasets.annotations import CaptionRow
-from src.datasets.decoding import (
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.decoding import (
     Decoder,
     DecordDecoder,
     FrameSelector,
@@ -15,9 +15,9 @@ from src.datasets.decoding import (
     Video,
     VideoReadError,
 )
-from src.datasets.storage import VideoFolder
-from src.datasets.unreadable import UnreadableVideo
-from src.datasets.videos import (
+from alpro.datasets.storage import VideoFolder
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.videos import (
     EvaluationVideo,
     EvaluationVideos,
     FrameAugmentation,
@@ -25,7 +25,7 @@ from src.datasets.videos import (
     TrainingVideos,
     collate_videos,
 )
-from src.errors import InputError
+from alpro.errors import InputError
 from tests.datasets.clips import indices_of, write_clip
 
 _NUM_VIDEOS = 6

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from src.distributed.launch import launch_engine
+from alpro.distributed.launch import launch_engine
 
 T = TypeVar("T")
 Variables = dict[str, str]
@@ -73,8 +73,7 @@ def launcher(backend: str, size: int, *, local_size: int | None) -> Iterator[lis
     if backend == TORCH:
         port = free_port()
         yield [
-            launcher_variables(rank, size, port=port, local_size=local_size)
-            for rank in range(size)
+            launcher_variables(rank, size, port=port, local_size=local_size) for rank in range(size)
         ]
         return
     from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
@@ -186,7 +185,7 @@ def run_launched(words: Sequence[str]) -> None:
     done = subprocess.run(
         words,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

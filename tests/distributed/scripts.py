@@ -22,13 +22,13 @@ from unittest import mock
 
 import numpy as np
 
-from src.datasets.decoding import FrameSelector, Video
-from src.distributed.engine import Engine
-from src.distributed.launch import launch_engine
-from src.distributed.many import ManyProcesses
-from src.errors import run_script
-from src.pretrain import run_pretrain_contrastive_only, run_pretrain_sparse
-from src.tasks import run_video_qa, run_video_retrieval
+from alpro.datasets.decoding import FrameSelector, Video
+from alpro.distributed.engine import Engine
+from alpro.distributed.launch import launch_engine
+from alpro.distributed.multi_process import DistributedEngine
+from alpro.errors import run_script
+from pretrain import run_pretrain_contrastive_only, run_pretrain_sparse
+from tasks import run_video_qa, run_video_retrieval
 from tests.factories import MadeUpDecoder
 
 Command = tuple[str, Sequence[str]]
@@ -84,8 +84,8 @@ def run_commands(
     decoder = TerminatingDecoder(last_read=stop_at_read)
     for script, arguments in commands:
         with (
-            mock.patch("src.build.launch.launch_engine", reuse),
-            mock.patch("src.build.data.make_decoder", return_value=decoder),
+            mock.patch("alpro.experiment.launch.launch_engine", reuse),
+            mock.patch("alpro.experiment.data.make_decoder", return_value=decoder),
             mock.patch("sys.argv", [f"{script}.py", *arguments]),
         ):
             try:
@@ -101,7 +101,7 @@ def main() -> None:
     path = Path(sys.argv[1])
     commands = json.loads(path.read_text())
     with launch_engine("auto", device="cpu", precision="fp32", num_threads=1) as engine:
-        assert isinstance(engine, ManyProcesses)
+        assert isinstance(engine, DistributedEngine)
         name = type(engine._communicator).__name__  # noqa: SLF001
         path.with_suffix(f".{engine.rank}").write_text(json.dumps([name, engine.size]))
         run_commands(engine, commands)

@@ -20,9 +20,9 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from src.distributed.engine import Engine
-from src.distributed.launch import launch_engine
-from src.distributed.many import ManyProcesses
+from alpro.distributed.engine import Engine
+from alpro.distributed.launch import launch_engine
+from alpro.distributed.multi_process import DistributedEngine
 from tests.training.toys import (
     KilledError,
     ToyBatch,
@@ -41,7 +41,7 @@ LAST_BATCH = 5  # of a run that is killed
 def run(device: str, folder: Path) -> str:
     """Run all checks as the only process of a job; returns what carries the messages."""
     with launch_engine("torch", device=device, precision="fp32", num_threads=1) as engine:
-        assert isinstance(engine, ManyProcesses)
+        assert isinstance(engine, DistributedEngine)
         assert (engine.rank, engine.size, engine.device.type) == (0, 1, device)
         backends = torch.distributed.get_backend_config()
         check_prepare(engine)
@@ -158,7 +158,7 @@ def check_numbers_and_objects(engine: Engine) -> None:
         assert engine.sum({"b": 0.1, "a": 2.0**60 + 256.0}) == {"a": 2.0**60 + 256.0, "b": 0.1}
     value = {"text": "x" * 1000, "numbers": [1, None]}
     assert engine.gather_objects(value) == [value]
-    engine.alive()
+    engine.heartbeat()
 
 
 def check_resume(engine: Engine, folder: Path) -> None:

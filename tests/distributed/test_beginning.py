@@ -11,10 +11,10 @@ from unittest import mock
 
 import pytest
 
-from src.build.beginning import Beginning, agree_on_beginning
-from src.configs.loading import load_config
-from src.configs.schema import RetrievalConfig
-from src.distributed.engine import Engine
+from alpro.configs.loading import load_config
+from alpro.configs.schema import RetrievalConfig
+from alpro.distributed.engine import Engine
+from alpro.experiment.run_start import RunStart, agree_on_beginning
 from tests.evaluation.ranks import on_ranks
 from tests.factories import TinyExperiment
 
@@ -28,12 +28,12 @@ class Job:
 
     def beginning(
         self, *flags: str, launchers: Sequence[str | None], outputs: Sequence[str] = ("run", "run")
-    ) -> Beginning:
+    ) -> RunStart:
         """What the ranks agree on, which must be the same on each."""
         arguments = [self.experiment.arguments(*flags, output=output) for output in outputs]
         configs = [load_config(RetrievalConfig, own).config for own in arguments]
 
-        def work(engine: Engine) -> Beginning:
+        def work(engine: Engine) -> RunStart:
             self.here.launcher = launchers[engine.rank]
             return agree_on_beginning(configs[engine.rank], engine=engine)
 
@@ -49,7 +49,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
     (tmp_path / "run/restore.pt").touch()
     (tmp_path / "run/log/launchers.json").write_text(json.dumps({"launchers": ["A"]}))
     here = local()
-    name = "src.build.beginning.launcher_on_this_machine"
+    name = "alpro.experiment.run_start.launcher_on_this_machine"
     with mock.patch(name, side_effect=lambda: here.launcher):
         yield Job(TinyExperiment(tmp_path), here)
 
@@ -59,17 +59,17 @@ OVERWRITE = ("--overwrite", "1")
 
 def test_the_same_launcher_again_goes_on_in_spite_of_overwrite(job: Job) -> None:
     found = job.beginning(*OVERWRITE, launchers=["A", "A"])
-    assert found == Beginning(overwrites=False, resumes=True, launchers=("A",))
+    assert found == RunStart(overwrites=False, resumes=True, launchers=("A",))
 
 
 def test_another_launcher_overwrites_and_the_former_is_forgotten(job: Job) -> None:
     found = job.beginning(*OVERWRITE, launchers=["B", "B"])
-    assert found == Beginning(overwrites=True, resumes=False, launchers=("B",))
+    assert found == RunStart(overwrites=True, resumes=False, launchers=("B",))
 
 
 def test_without_overwrite_another_launcher_goes_on_and_is_added(job: Job) -> None:
     found = job.beginning(launchers=["B", "B"])
-    assert found == Beginning(overwrites=False, resumes=True, launchers=("A", "B"))
+    assert found == RunStart(overwrites=False, resumes=True, launchers=("A", "B"))
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -77,22 +77,22 @@ def test_without_a_launcher_that_starts_again_overwrite_is_always_meant(
     job: Job, size: int
 ) -> None:
     found = job.beginning(*OVERWRITE, launchers=[None] * size)
-    assert found == Beginning(overwrites=True, resumes=False, launchers=())
+    assert found == RunStart(overwrites=True, resumes=False, launchers=())
     found = job.beginning(launchers=[None] * size)
-    assert found == Beginning(overwrites=False, resumes=True, launchers=("A",))
+    assert found == RunStart(overwrites=False, resumes=True, launchers=("A",))
 
 
 def test_one_launcher_that_was_there_is_enough_whatever_machines_are_lost_or_new(job: Job) -> None:
     stored = job.experiment.root / "run/log/launchers.json"
     stored.write_text(json.dumps({"launchers": ["A", "lost"]}))
     found = job.beginning(*OVERWRITE, launchers=["new", "A"])
-    assert found == Beginning(overwrites=False, resumes=True, launchers=("A", "lost", "new"))
+    assert found == RunStart(overwrites=False, resumes=True, launchers=("A", "lost", "new"))
 
 
 def test_a_start_that_left_no_restore_file_is_begun_anew_without_overwriting(job: Job) -> None:
     (job.experiment.root / "run/restore.pt").unlink()
     found = job.beginning(*OVERWRITE, launchers=["A", "A"])
-    assert found == Beginning(overwrites=False, resumes=False, launchers=("A",))
+    assert found == RunStart(overwrites=False, resumes=False, launchers=("A",))
 
 
 @pytest.mark.parametrize("flags", [(), OVERWRITE])
@@ -102,14 +102,14 @@ def test_a_dry_run_never_goes_on(job: Job, flags: tuple[str, ...]) -> None:
 
 def test_rank_0_decides_where_the_ranks_see_different_folders(job: Job) -> None:
     found = job.beginning(*OVERWRITE, launchers=["A", "A"], outputs=["run", "elsewhere"])
-    assert found == Beginning(overwrites=False, resumes=True, launchers=("A",))
+    assert found == RunStart(overwrites=False, resumes=True, launchers=("A",))
     found = job.beginning(*OVERWRITE, launchers=["A", "A"], outputs=["elsewhere", "run"])
-    assert found == Beginning(overwrites=True, resumes=False, launchers=("A",))
+    assert found == RunStart(overwrites=True, resumes=False, launchers=("A",))
 
 
 def test_a_fresh_folder(job: Job) -> None:
     found = job.beginning(launchers=["A", None], outputs=["new", "new"])
-    assert found == Beginning(overwrites=False, resumes=False, launchers=("A",))
+    assert found == RunStart(overwrites=False, resumes=False, launchers=("A",))
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.distributed.engine import SingleProcess
+from alpro.distributed.engine import SingleProcess
 from tests.factories import CPU
 
 

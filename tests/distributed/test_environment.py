@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from src.distributed.engine import SingleProcess
-from src.distributed.environment import check_master
-from src.distributed.launch import launch_engine
-from src.distributed.torch_distributed import TorchCommunicator
-from src.errors import InputError, RunError
-from src.launchers import LAUNCHERS, process_name
+from alpro.distributed.engine import SingleProcess
+from alpro.distributed.environment import check_master
+from alpro.distributed.launch import launch_engine
+from alpro.distributed.torch_distributed import TorchCommunicator
+from alpro.errors import InputError, RunError
+from alpro.launchers import LAUNCHERS, process_name
 from tests.distributed.jobs import free_port, launcher_variables
 
 LOCAL = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}

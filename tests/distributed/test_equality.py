@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from src.datasets.masking import IGNORED
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize
-from src.distributed.engine import Engine, SingleProcess
-from src.tasks.question_answering_task import QuestionAnsweringTask
-from src.training.seeding import seed_everything
-from src.training.task import Task
+from alpro.datasets.masking import IGNORED
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.families.alpro.question_answering_task import QuestionAnsweringTask
+from alpro.training.seeding import seed_everything
+from alpro.training.task import Task
 from tests.distributed.jobs import both_engines, on_processes
 from tests.factories import CPU, MEAN, STD, make_batch, make_model, make_tokenizer, rows_of
 from tests.pretraining_factories import (

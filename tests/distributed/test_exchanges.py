@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.distributed.engine import Engine
+from alpro.distributed.engine import Engine
 from tests.distributed.jobs import both_engines, on_processes
 from tests.training.toys import assert_same
 
@@ -36,7 +36,7 @@ def place(engine: Engine) -> dict[str, Any]:
 @both_engines
 def test_numbers_and_objects(backend: str) -> None:
     found = on_processes(3, place, backend=backend)
-    assert [one["place"] for one in found] == [(rank, 3, "ManyProcesses") for rank in range(3)]
+    assert [one["place"] for one in found] == [(rank, 3, "DistributedEngine") for rank in range(3)]
     for one in found:
         assert one["objects"] == [{"rank": rank, "text": "x" * rank} for rank in range(3)]
         assert one["sum"] == {"a": 3 * 2.0**60 + 768.0, "b": 30.0}  # in double precision
@@ -205,7 +205,7 @@ def test_all_ranks_begin_with_rank_0s_weights_and_optimizer_state(backend: str, 
 
 
 def prepare_in_small_messages(engine: Engine) -> list[Tensor]:
-    from src.distributed import many
+    from alpro.distributed import multi_process as many
 
     many._BROADCAST_BYTES = 20  # noqa: SLF001  # 5 numbers; some tensors are larger
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1), nn.Linear(1, 1))

@@ -11,11 +11,11 @@ from unittest import mock
 import pytest
 import torch
 
-from src.distributed.engine import SingleProcess
-from src.distributed.launch import launch_engine, launcher_on_this_machine
-from src.distributed.many import ManyProcesses
-from src.distributed.torch_distributed import VARIABLES
-from src.errors import InputError, PeerLostError, TerminatedError
+from alpro.distributed.engine import SingleProcess
+from alpro.distributed.launch import launch_engine, launcher_on_this_machine
+from alpro.distributed.multi_process import DistributedEngine
+from alpro.distributed.torch_distributed import VARIABLES
+from alpro.errors import InputError, PeerLostError, TerminatedError
 from tests.distributed.jobs import (
     HOROVOD,
     TORCH,
@@ -78,7 +78,7 @@ def test_the_launcher_chooses_the_engine(backend: str, is_named: bool) -> None:
     name = backend if is_named else "auto"
     communicator = {TORCH: "TorchCommunicator", HOROVOD: "HorovodCommunicator"}[backend]
     found = in_processes(2, lambda: engine_of(name), backend=backend)
-    assert found == [("ManyProcesses", communicator, rank, 2, 2) for rank in range(2)]
+    assert found == [("DistributedEngine", communicator, rank, 2, 2) for rank in range(2)]
 
 
 def test_one_process_of_torchrun_is_a_job_of_one() -> None:
@@ -86,7 +86,7 @@ def test_one_process_of_torchrun_is_a_job_of_one() -> None:
         os.environ |= launcher_variables(0, 1, port=free_port())
         return engine_of("auto")
 
-    assert in_processes(1, work) == [("ManyProcesses", "TorchCommunicator", 0, 1, 1)]
+    assert in_processes(1, work) == [("DistributedEngine", "TorchCommunicator", 0, 1, 1)]
 
 
 @both_engines
@@ -146,9 +146,7 @@ def test_torch_under_horovodrun_is_refused() -> None:
     )
 
 
-def test_torch_needs_a_launcher(
-    monkeypatch: pytest.MonkeyPatch, torchrun: dict[str, str]
-) -> None:
+def test_torch_needs_a_launcher(monkeypatch: pytest.MonkeyPatch, torchrun: dict[str, str]) -> None:
     for name in torchrun:
         monkeypatch.delenv(name)
     assert refusal("torch") == (
@@ -165,8 +163,8 @@ def test_horovod_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setenv("HOROVOD_RANK", "0")
     monkeypatch.setitem(sys.modules, "horovod", None)
     monkeypatch.setitem(sys.modules, "horovod.torch", None)
-    monkeypatch.delitem(sys.modules, "src.distributed.horovod", raising=False)
-    monkeypatch.delattr("src.distributed.horovod", raising=False)
+    monkeypatch.delitem(sys.modules, "alpro.distributed.horovod", raising=False)
+    monkeypatch.delattr("alpro.distributed.horovod", raising=False)
     message = refusal(name)
     assert message.startswith("engine: horovod is not installed. Install Horovod with ")
     assert "env/install_pkg.sh, start the run with torchrun, or run one process" in message
@@ -218,7 +216,7 @@ def test_a_job_is_left_in_order_unless_it_fails(
     """Good-byes wait for the other ranks, which may stand somewhere else for ever."""
 
     def work() -> bool:
-        with mock.patch.object(ManyProcesses, "close", autospec=True) as close:
+        with mock.patch.object(DistributedEngine, "close", autospec=True) as close:
             try:
                 with launch_engine("auto", **CPU_RUN) as engine:
                     engine.gather_objects(None)

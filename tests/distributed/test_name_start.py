@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from torch.distributed import HashStore
 
-from src.distributed.torch_distributed import name_start
+from alpro.distributed.torch_distributed import name_start
 
 PATIENCE = 60  # seconds
 

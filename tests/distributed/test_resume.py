@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.distributed.engine import Engine
+from alpro.distributed.engine import Engine
 from tests.distributed.jobs import both_engines, on_processes
 from tests.distributed.scripts import run_commands
 from tests.factories import TinyExperiment

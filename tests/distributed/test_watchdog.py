@@ -13,15 +13,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.distributed import watchdog
-from src.distributed.watchdog import Watchdog
+from alpro.distributed import watchdog
+from alpro.distributed.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 60  # seconds, so that a test ends if a watchdog sleeps
 
 HANG = """
 import ctypes, sys, threading
-from src.distributed import watchdog
+from alpro.distributed import watchdog
 watchdog._GRACE_SECONDS = watchdog._WAITING_GRACE_SECONDS = 0.0
 
 def stays_here():
@@ -33,9 +33,7 @@ stays_here()
 """
 
 
-def hang(
-    how: str, *, waits: bool = False, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def hang(how: str, *, waits: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", HANG.format(hang=how, waits=waits)],
         cwd=ROOT,
@@ -108,7 +106,7 @@ def test_progress_keeps_a_process_alive(clock: Clock, ends: list[float]) -> None
     for _ in range(5):
         clock.now += 900.0
         clock.wait_for_looks()
-        dog.alive()
+        dog.heartbeat()
     assert ends == []
     clock.now += 1001.0
     clock.wait_for_looks()

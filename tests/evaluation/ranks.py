@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, TypeVar
 
-from src.distributed.engine import Engine, SingleProcess
+from alpro.distributed.engine import Engine, SingleProcess
 from tests.factories import CPU
 
 T = TypeVar("T")

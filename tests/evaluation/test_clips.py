@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.configs.fields import options_of
-from src.configs.schema import RetrievalConfig
-from src.datasets.transforms import Normalize
-from src.evaluation.clips import AGGREGATIONS, aggregate_clips, encode_clips, score_clips
-from src.modeling.features import VideoFeatures
+from alpro.configs.fields import fields_of
+from alpro.configs.schema import RetrievalConfig
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.evaluation.clips import AGGREGATIONS, aggregate_clips, encode_clips, score_clips
+from alpro.modeling.features import VideoFeatures
 from tests.factories import EMBED_DIM, IMAGE_SIZE, MEAN, NUM_FRAMES, STD, WIDTH, make_model
 
 
@@ -36,7 +36,7 @@ def test_the_scores_of_one_clip_are_left_alone(how: str) -> None:
 
 
 def test_the_config_knows_the_aggregations() -> None:
-    assert set(options_of(RetrievalConfig)["score_agg_func"].rule.choices) == set(AGGREGATIONS)
+    assert set(fields_of(RetrievalConfig)["score_agg_func"].rule.choices) == set(AGGREGATIONS)
 
 
 @torch.inference_mode()

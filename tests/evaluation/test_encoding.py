@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from src.evaluation.encoding import chunks, shard
+from alpro.evaluation.encoding import chunks, shard
 
 
 def test_chunks_cover_everything_once_and_in_order() -> None:

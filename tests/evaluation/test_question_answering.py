@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.questions import AnswerLabels, QuestionRow
-from src.datasets.tokenization import Tokenizer, tokenize
-from src.datasets.transforms import Normalize
-from src.distributed.engine import Engine
-from src.errors import InputError, NotNumbersError
-from src.evaluation.answers import QaOutcome
-from src.evaluation.sets import EvaluationSet
-from src.modeling.question_answering import AlproForQuestionAnswering
+from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
+from alpro.datasets.tokenization import Tokenizer, tokenize
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.distributed.engine import Engine
+from alpro.errors import InputError, NotNumbersError
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.qa_results import QaOutcome
+from alpro.families.alpro.question_answering_model import AlproForQuestionAnswering
 from tests.evaluation.ranks import on_ranks
 from tests.factories import MEAN, STD, MadeUpDecoder, make_tokenizer
 from tests.question_factories import (
@@ -145,9 +145,7 @@ def test_the_number_of_ranks_changes_nothing(
     models = [make_answer_model() for _ in range(size)]
 
     def evaluate(engine: Engine) -> QaOutcome:
-        data = make_question_set(
-            tmp_path / f"set{engine.rank}", rows, broken=["v3"], engine=engine
-        )
+        data = make_question_set(tmp_path / f"set{engine.rank}", rows, broken=["v3"], engine=engine)
         evaluator = make_answer_evaluator(
             models[engine.rank], tokenizer, engine=engine, allow_missing_videos=True
         )

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from src.configs.fields import options_of
-from src.configs.schema import RetrievalConfig
-from src.datasets.annotations import CaptionRow
-from src.datasets.tokenization import Tokenizer, tokenize
-from src.datasets.transforms import Normalize
-from src.distributed.engine import Engine
-from src.errors import InputError
-from src.evaluation.pairs import pairs_to_score
-from src.evaluation.report import metrics_table, write_results
-from src.evaluation.retrieval import RetrievalOutcome
-from src.evaluation.sets import EvaluationSet
-from src.metrics.retrieval import retrieval_metrics
-from src.modeling.alpro import AlproForRetrieval
+from alpro.configs.fields import fields_of
+from alpro.configs.schema import RetrievalConfig
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.tokenization import Tokenizer, tokenize
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.distributed.engine import Engine
+from alpro.errors import InputError
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.reranking import pairs_to_score
+from alpro.evaluation.result_files import metrics_table, write_results
+from alpro.evaluation.retrieval import RetrievalOutcome
+from alpro.families.alpro.model import AlproForRetrieval
+from alpro.metrics.retrieval import retrieval_metrics
 from tests.evaluation.ranks import on_ranks
 from tests.factories import (
     MEAN,
@@ -281,7 +281,7 @@ def test_results_files_by_hand(tmp_path: Path) -> None:
 
 
 def test_every_metric_can_choose_the_best_checkpoint() -> None:
-    choices = options_of(RetrievalConfig)["best_metric"].rule.choices
+    choices = fields_of(RetrievalConfig)["best_metric"].rule.choices
     assert set(choices) == set(outcome_by_hand().flat_metrics())
 
 

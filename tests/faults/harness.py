@@ -45,9 +45,7 @@ CHANGES: dict[str, Any] = {
 UPDATES_PER_EPOCH = NUM_UPDATES // CHANGES["num_train_epochs"]
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 POLL = 0.002  # seconds
-COLUMNS = (
-    *("moment", "signal", "to", "in update", "went on after", "exit", "ended in", "result"),
-)
+COLUMNS = (*("moment", "signal", "to", "in update", "went on after", "exit", "ended in", "result"),)
 SAME = "same"
 
 

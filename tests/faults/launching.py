@@ -82,7 +82,7 @@ class Job:
                 cwd=ROOT,
                 env={
                     **environment,
-                    **{"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), MARK: self._mark},
+                    **{"OMP_NUM_THREADS": "1", MARK: self._mark},
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=said,

@@ -64,9 +64,7 @@ class Moment:
         action = self.action + (" all" if self.rank is None else "")
         # Of a fault that happens to all, the first to reach the point tells the others.
         return [
-            Fault(
-                point=self.point, action=action, time=self.time, share=self.share, rank=self.rank
-            )
+            Fault(point=self.point, action=action, time=self.time, share=self.share, rank=self.rank)
         ]
 
 

@@ -24,7 +24,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from src.tasks.retrieval_task import RetrievalTask
+from alpro.families.alpro.retrieval_task import RetrievalTask
 from tests.factories import MadeUpDecoder
 
 POINTS = {
@@ -106,7 +106,7 @@ class Points:
         self._terminated.unlink(missing_ok=True)  # of an earlier start
         self._step = 0
 
-    def begin_update(self, step: int) -> None:
+    def on_update_start(self, step: int) -> None:
         """Note an update for whoever looks on from outside."""
         with self._updates.open("a") as file:
             file.write(f"{step}\n")
@@ -162,7 +162,7 @@ def named_points(points: Points) -> Iterator[None]:
         around(Tensor, "backward", after="backward")
         around(torch.optim.AdamW, "step", before="step", after="stepped")
         around(RetrievalTask, "evaluate", before="validation", after="validated")
-        forward, begin_update = RetrievalTask.forward, RetrievalTask.begin_update
+        forward, on_update_start = RetrievalTask.forward, RetrievalTask.on_update_start
 
         def forward_with_faults(task: RetrievalTask, batch: Any) -> dict[str, Tensor]:
             action = points.reach("forward")
@@ -174,17 +174,17 @@ def named_points(points: Points) -> Iterator[None]:
             return losses
 
         def begin_with_faults(task: RetrievalTask, step: int) -> None:
-            points.begin_update(step)
+            points.on_update_start(step)
             points.reach("update")
-            begin_update(task, step)
+            on_update_start(task, step)
 
-        stand_ins = {"forward": forward_with_faults, "begin_update": begin_with_faults}
+        stand_ins = {"forward": forward_with_faults, "on_update_start": begin_with_faults}
         for name, function in stand_ins.items():
             patches.enter_context(mock.patch.object(RetrievalTask, name, function))
         for name, function in _file_functions(points).items():
             patches.enter_context(mock.patch.object(os, name, function))
         patches.enter_context(mock.patch.object(signal, "signal", _signal_function(points)))
-        decoder = mock.patch("src.build.data.make_decoder", return_value=MadeUpDecoder())
+        decoder = mock.patch("alpro.experiment.data.make_decoder", return_value=MadeUpDecoder())
         patches.enter_context(decoder)
         yield
 

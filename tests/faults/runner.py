@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from src.errors import run_script
-from src.tasks import run_video_retrieval
+from alpro.errors import run_script
+from tasks import run_video_retrieval
 from tests.faults.points import Fault, Points, named_points, read_faults
 
 RANK_VARIABLES = ("RANK", "HOROVOD_RANK")

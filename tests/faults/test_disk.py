@@ -79,7 +79,7 @@ def test_a_limit_of_a_files_size_ends_the_run_like_a_full_disk(
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
         main()
 
-    from src.tasks import run_video_retrieval
+    from tasks import run_video_retrieval
 
     main = run_video_retrieval.main
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.distributed import watchdog
+from alpro.distributed import watchdog
 from tests.distributed.jobs import both_engines
 from tests.faults.conftest import AllRuns, said_by
 from tests.faults.forked import PATIENCE
@@ -24,9 +24,7 @@ LONG = 1e6  # seconds that pass at once for processes that stand still
 
 
 @pytest.mark.parametrize(("point", "rank"), [("validation", 1), ("written restore", 0)])
-def test_an_exception_on_one_rank_ends_all_at_once(
-    runs: AllRuns, point: str, rank: int
-) -> None:
+def test_an_exception_on_one_rank_ends_all_at_once(runs: AllRuns, point: str, rank: int) -> None:
     ended = runs.of(2).run(f"{point} fails", Fault(point=point, action="raise", rank=rank))
     last = ended[rank].said.splitlines()[-2:]
     assert last == [

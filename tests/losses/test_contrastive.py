@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from src.losses.contrastive import contrastive_loss, similarity
+from alpro.losses.contrastive import contrastive_loss, similarity
 
 
 def unit(*shape: int) -> Tensor:

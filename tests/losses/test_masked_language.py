@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.losses.masked_language import masked_language_loss
+from alpro.losses.masked_language import masked_language_loss
 
 
 def test_two_words_by_hand() -> None:

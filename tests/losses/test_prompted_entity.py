@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.losses.prompted_entity import confident, prompted_entity_loss
+from alpro.losses.prompted_entity import is_confident, prompted_entity_loss
 
 TARGETS = torch.tensor([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]])
 
@@ -19,10 +19,10 @@ def test_three_samples_by_hand() -> None:
 
 
 def test_the_best_entity_decides_who_counts() -> None:
-    assert confident(TARGETS, threshold=0.75).tolist() == [True, True, False]
-    assert confident(TARGETS, threshold=0.0).tolist() == [True] * 3
+    assert is_confident(TARGETS, threshold=0.75).tolist() == [True, True, False]
+    assert is_confident(TARGETS, threshold=0.0).tolist() == [True] * 3
     # Which entity is the best plays no part: the first one is as good as any.
-    assert confident(TARGETS.flip(1), threshold=0.75).tolist() == [True, True, False]
+    assert is_confident(TARGETS.flip(1), threshold=0.75).tolist() == [True, True, False]
 
 
 def test_who_does_not_count_changes_nothing() -> None:

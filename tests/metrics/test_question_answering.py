@@ -3,20 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.metrics.question_answering import Count, majority_correct, tally
+from alpro.metrics.question_answering import Accuracy, majority_correct, tally
 
 
 def test_accuracy_by_hand() -> None:
     types = ["who", "which way", "what", "who", "when", "a", "what", "who"]
     correct = np.array([True, False, True, True, False, True, False, False])
     found = tally(correct, types)
-    assert found.overall == Count(4, 8)
+    assert found.overall == Accuracy(4, 8)
     assert list(found.by_type.items()) == [
-        ("what", Count(1, 2)),
-        ("who", Count(2, 3)),
-        ("when", Count(0, 1)),
-        ("a", Count(1, 1)),
-        ("which way", Count(0, 1)),
+        ("what", Accuracy(1, 2)),
+        ("who", Accuracy(2, 3)),
+        ("when", Accuracy(0, 1)),
+        ("a", Accuracy(1, 1)),
+        ("which way", Accuracy(0, 1)),
     ]
     assert found.overall.percent == 50.0
     assert found.by_type["who"].percent == pytest.approx(66.6666667)
@@ -29,10 +29,10 @@ def test_the_counts_of_types_add_up(seed: int) -> None:
     types = rng.choice(["how", "other", "what", "zebra"], size=101).tolist()
     correct = rng.random(101) < 0.3
     found = tally(correct, types)
-    assert found.overall == Count(sum(correct.tolist()), 101)
+    assert found.overall == Accuracy(sum(correct.tolist()), 101)
     for kind, count in found.by_type.items():
         own = [hit for hit, its in zip(correct.tolist(), types, strict=True) if its == kind]
-        assert count == Count(sum(own), len(own))
+        assert count == Accuracy(sum(own), len(own))
     assert sum(found.share(kind) for kind in found.by_type) == pytest.approx(100.0)
 
 

@@ -3,8 +3,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from src.errors import NotNumbersError
-from src.metrics.retrieval import (
+from alpro.errors import NotNumbersError
+from alpro.metrics.retrieval import (
     dual_softmax,
     dual_softmax_metrics,
     retrieval_metrics,

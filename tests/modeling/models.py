@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.modeling.alpro import AlproForRetrieval
-from src.modeling.pretraining import AlproForPretraining
-from src.modeling.prompter import Prompter
-from src.modeling.question_answering import AlproForQuestionAnswering
-from src.modeling.text import HeadlessSplitBert, SplitBert
-from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.families.alpro.model import AlproForRetrieval
+from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.question_answering_model import AlproForQuestionAnswering
+from alpro.modeling.bert import SplitBert, SplitBertEncoder
+from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
 WIDTH = 16
 NUM_FRAMES = 2
@@ -53,8 +53,8 @@ def small_bert(**changes: Any) -> SplitBert:
     return SplitBert(**{**BERT_SIZES, **changes})
 
 
-def small_headless_bert(**changes: Any) -> HeadlessSplitBert:
-    return HeadlessSplitBert(**{**BERT_SIZES, **changes})
+def small_headless_bert(**changes: Any) -> SplitBertEncoder:
+    return SplitBertEncoder(**{**BERT_SIZES, **changes})
 
 
 def small_model(**video_changes: Any) -> AlproForRetrieval:

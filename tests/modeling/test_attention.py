@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from src.modeling.attention import Kernel, attend, merge_heads, split_heads
+from alpro.modeling.attention import Kernel, dot_product_attention, merge_heads, split_heads
 
 KERNELS: list[Kernel] = ["plain", "sdpa", "auto"]
 
@@ -17,7 +17,7 @@ def test_numbers_by_hand(kernel: Kernel) -> None:
     v = torch.tensor([[[[1.0, 0, 0, 0], [0, 1.0, 0, 0]]]])
     first = math.e / (math.e + 1)  # scores 2 / sqrt(4) and 0
     expected = torch.tensor([[[[first, 1 - first, 0, 0]]]])
-    torch.testing.assert_close(attend(q, k, v, kernel=kernel), expected)
+    torch.testing.assert_close(dot_product_attention(q, k, v, kernel=kernel), expected)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -25,17 +25,17 @@ def test_bias_hides_keys(kernel: Kernel) -> None:
     q, k, v = torch.randn(3, 2, 2, 5, 4).unbind()
     bias = torch.zeros(2, 1, 1, 5)
     bias[..., 3:] = -10000.0
-    shown = attend(q, k[:, :, :3], v[:, :, :3], kernel=kernel)
-    torch.testing.assert_close(attend(q, k, v, bias=bias, kernel=kernel), shown)
+    shown = dot_product_attention(q, k[:, :, :3], v[:, :, :3], kernel=kernel)
+    torch.testing.assert_close(dot_product_attention(q, k, v, bias=bias, kernel=kernel), shown)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kernels_agree(dtype: torch.dtype) -> None:
     q, k, v = torch.randn(3, 2, 2, 5, 4).to(dtype).unbind()
-    expected = attend(q.float(), k.float(), v.float(), kernel="plain")
+    expected = dot_product_attention(q.float(), k.float(), v.float(), kernel="plain")
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for kernel in KERNELS:
-        ours = attend(q, k, v, kernel=kernel).float()
+        ours = dot_product_attention(q, k, v, kernel=kernel).float()
         torch.testing.assert_close(ours, expected, atol=tolerance, rtol=tolerance)
 
 
@@ -43,7 +43,7 @@ def test_dropout_of_weights_keeps_the_mean() -> None:
     q, k = torch.zeros(2, 1, 1, 400, 4).unbind()
     v = torch.ones(1, 1, 400, 4)
     torch.manual_seed(0)
-    dropped = attend(q, k, v, dropout_p=0.5)
+    dropped = dot_product_attention(q, k, v, dropout_p=0.5)
     assert dropped.std() > 0
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
 

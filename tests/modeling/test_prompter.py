@@ -5,10 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import src.modeling.prompter as module
-from src.errors import InputError
-from src.losses.contrastive import contrastive_loss
-from src.modeling.prompter import (
+import alpro.families.alpro.prompter as module
+from alpro.errors import InputError
+from alpro.families.alpro.prompter import (
     MAX_PROMPT_TOKENS,
     TEMPLATES,
     Prompter,
@@ -16,8 +15,9 @@ from src.modeling.prompter import (
     ensemble,
     prompts_of,
 )
-from src.modeling.text import SplitBert
-from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.losses.contrastive import contrastive_loss
+from alpro.modeling.bert import SplitBert
+from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 from tests.modeling.models import (
     NUM_ENTITIES,
     VOCAB_SIZE,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.modeling.timesformer import TimeSformer
-from src.modeling.timesformer_block import Attention, Block
+from alpro.modeling.timesformer import TimeSformer
+from alpro.modeling.timesformer_block import Attention, Block
 from tests.modeling.models import NUM_PATCHES, WIDTH, random_frames, small_timesformer
 
 

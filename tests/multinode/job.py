@@ -20,9 +20,9 @@ from unittest import mock
 
 import numpy as np
 
-from src.datasets.decoding import FrameSelector, Video
-from src.errors import run_script
-from src.tasks import run_video_retrieval
+from alpro.datasets.decoding import FrameSelector, Video
+from alpro.errors import run_script
+from tasks import run_video_retrieval
 from tests.factories import MadeUpDecoder
 
 PLACES = "places.jsonl"
@@ -68,7 +68,7 @@ def main() -> None:
     with (folder / PLACES).open("a", encoding="utf-8") as places:
         places.write(json.dumps(here) + "\n")
     decoder = FaultyDecoder(folder, rank=int(here["rank"]))
-    with mock.patch("src.build.data.make_decoder", return_value=decoder):
+    with mock.patch("alpro.experiment.data.make_decoder", return_value=decoder):
         run_video_retrieval.main()
 
 

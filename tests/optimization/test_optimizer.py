@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from src.errors import InputError
-from src.optimization.optimizer import build_optimizer, freeze_parameters, set_learning_rate
-from src.optimization.parameter_groups import ParameterGroup, decay_and_no_decay
+from alpro.errors import InputError
+from alpro.optimization.optimizer import build_optimizer, freeze_parameters, set_learning_rate
+from alpro.optimization.parameter_groups import ParameterGroup, decay_and_no_decay
 from tests.factories import make_model
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from src.optimization.parameter_groups import (
+from alpro.optimization.parameter_groups import (
     GroupRule,
     ParameterGroup,
     decay_and_no_decay,

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from src.losses.contrastive import contrastive_loss, similarity
-from src.losses.masked_language import masked_language_loss
-from src.losses.matching import (
+from alpro.families.alpro.model import AlproForRetrieval, AlproModel
+from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.families.alpro.prompter import Media, Prompter, ensemble
+from alpro.losses.contrastive import contrastive_loss, similarity
+from alpro.losses.masked_language import masked_language_loss
+from alpro.losses.matching import (
     matching_loss,
     negative_pairs,
     sample_hard_negatives,
     with_positives,
 )
-from src.losses.prompted_entity import prompted_entity_loss
-from src.modeling.alpro import AlproForRetrieval, AlproModel
-from src.modeling.checkpoints import adapt_state_dict
-from src.modeling.contracts import MATCH
-from src.modeling.features import TextFeatures, VideoFeatures
-from src.modeling.pretraining import AlproForPretraining
-from src.modeling.prompter import Media, Prompter, ensemble
-from src.optimization.schedules import learning_rate_at
+from alpro.losses.prompted_entity import prompted_entity_loss
+from alpro.modeling.contracts import MATCH
+from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.state_dict_adapter import adapt_state_dict
+from alpro.optimization.schedules import learning_rate_at
 from tests.parity.golden import (
     FULL_SIZE,
     Case,
@@ -160,9 +160,7 @@ def pretraining_outputs(case: Case, model: AlproForPretraining, media: Media) ->
     outputs = training_outputs(model, video, text)
     outputs["itm_scores"] = outputs.pop("itm_logits")
     return outputs | {
-        "mlm_loss": masked_language_loss(
-            model.predict_words(masked, labelled), labels[labelled]
-        ),
+        "mlm_loss": masked_language_loss(model.predict_words(masked, labelled), labels[labelled]),
         "mlm_scores": words.unflatten(0, labels.shape),
         "mpm_loss": prompted_entity_loss(entities, targets, threshold=0.0),
         "mpm_logits": entities,

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.modeling.alpro import INITIAL_TEMPERATURE, AlproForRetrieval
-from src.modeling.pretraining import AlproForPretraining
-from src.modeling.prompter import Prompter
-from src.modeling.question_answering import AlproForQuestionAnswering
-from src.modeling.text import HeadlessSplitBert, SplitBert, SplitLayers
-from src.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.families.alpro.model import INITIAL_TEMPERATURE, AlproForRetrieval
+from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.question_answering_model import AlproForQuestionAnswering
+from alpro.modeling.bert import SplitBert, SplitBertBase, SplitBertEncoder
+from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
-Flavour = TypeVar("Flavour", bound=SplitLayers)
+Flavour = TypeVar("Flavour", bound=SplitBertBase)
 
 FULL_SIZE = {
     "width": 768,
@@ -68,7 +68,7 @@ def question_answering_model(config: Mapping[str, int]) -> AlproForQuestionAnswe
     """The question answering model of a case's ``config``, in evaluation mode."""
     return AlproForQuestionAnswering(
         _video_encoder(config),
-        _text_encoder(HeadlessSplitBert, config),
+        _text_encoder(SplitBertEncoder, config),
         num_labels=config["labels"],
     ).eval()
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from src.optimization.optimizer import build_optimizer, set_learning_rate
-from src.optimization.parameter_groups import ParameterGroup
-from src.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import build_optimizer, set_learning_rate
+from alpro.optimization.parameter_groups import ParameterGroup
+from alpro.optimization.schedules import learning_rate_at
 from tests.shared_data import shared_data
 
 _SHARED = shared_data()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.datasets.annotations import CaptionRow
+from alpro.datasets.annotations import CaptionRow
 from tests.datasets.stored import write_tar
 from tests.factories import write_captions, write_videos
 from tests.pretraining_factories import ENTITIES, PretrainExperiment, make_pretraining_model
@@ -43,9 +43,7 @@ def test_images_are_in_no_tar_file(experiment: PretrainExperiment, refused: Refu
     assert "train_datasets.0.img" not in message
 
 
-def test_videos_that_are_missing_in_shards(
-    experiment: PretrainExperiment, refused: Refuse
-) -> None:
+def test_videos_that_are_missing_in_shards(experiment: PretrainExperiment, refused: Refuse) -> None:
     shards = write_tar(experiment.root / "shards.tar", {"a.mp4": b""})
     message = refused(experiment.pretraining("--val_datasets.0.img", str(shards)))
     assert f"is in the shard {shards}: val0" in message
@@ -55,7 +53,7 @@ def test_what_the_entity_loss_needs(experiment: PretrainExperiment, refused: Ref
     message = refused(experiment.pretraining(teacher_weights_path=None, entity_file_path=None))
     assert "teacher_weights_path" in message
     assert "entity_file_path" in message
-    assert "src.tools.extract_entities" in message
+    assert "alpro extract-entities" in message
 
 
 def test_a_teacher_that_is_none(experiment: PretrainExperiment, refused: Refuse) -> None:
@@ -73,7 +71,7 @@ def test_a_teacher_that_is_none(experiment: PretrainExperiment, refused: Refuse)
 @pytest.fixture
 def reads_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mistake is told before millions of rows are read."""
-    monkeypatch.delattr("src.build.pretraining.read_set")
+    monkeypatch.delattr("alpro.experiment.pretraining.load_dataset")
 
 
 @pytest.mark.usefixtures("reads_no_rows")
@@ -233,7 +231,7 @@ def test_missing_images_of_large_sets_are_found_when_read(
     experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (experiment.root / "images/train1.png").unlink()
-    monkeypatch.setattr("src.build.pretraining_data.MAX_IMAGES_CHECKED", 3)
+    monkeypatch.setattr("alpro.experiment.pretraining_data.MAX_IMAGES_CHECKED", 3)
     flags = ("--max_unreadable_fraction", "1")
     run(experiment.pretraining(*flags, **images_only(experiment), num_train_epochs=1))
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.datasets.tokenization import Tokenizer, tokenize
-from src.modeling.prompter import PROMPT_NAMES
-from src.tasks import run_video_qa, run_video_retrieval
-from src.training.weights import load_teacher
+from alpro.datasets.tokenization import Tokenizer, tokenize
+from alpro.families.alpro.pretrained import load_teacher
+from alpro.families.alpro.prompter import PROMPT_NAMES
+from tasks import run_video_qa, run_video_retrieval
 from tests.factories import TinyExperiment
 from tests.pretraining_factories import ENTITIES, PretrainExperiment, make_prompter
 from tests.question_factories import QaExperiment

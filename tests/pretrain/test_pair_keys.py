@@ -8,9 +8,9 @@ from unittest import mock
 import pytest
 import torch
 
-from src.modeling.timesformer import TimeSformer
-from src.tasks import run_video_retrieval
-from src.tasks.pair_losses import common_pool
+from alpro.modeling.timesformer import TimeSformer
+from alpro.objectives.pairs import global_negatives
+from tasks import run_video_retrieval
 from tests.factories import MadeUpDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.tasks.conftest import Run, runner
@@ -33,7 +33,7 @@ def rows_seen(run: Run, arguments: list[str]) -> set[int]:
 
 def is_called(run: Run, task: str, arguments: list[str]) -> bool:
     """Whether a task gathers the pairs of all processes for VTM."""
-    with mock.patch(f"{task}.common_pool", wraps=common_pool) as pool:
+    with mock.patch(f"{task}.global_negatives", wraps=global_negatives) as pool:
         run(arguments)
     return pool.called
 
@@ -45,15 +45,15 @@ def test_prompter(experiment: PretrainExperiment, run_prompter: Run) -> None:
 
 def test_pretraining(experiment: PretrainExperiment, run: Run) -> None:
     assert rows_seen(run, experiment.pretraining(*FLAGS)) == {1, 2}
-    task = "src.pretrain.pretraining_task"
+    task = "alpro.families.alpro.pretraining_task"
     assert is_called(run, task, experiment.pretraining(*FLAGS, "--itm_negatives", "all_ranks"))
     assert not is_called(run, task, experiment.pretraining(*FLAGS))
 
 
 def test_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
     experiment, run = TinyExperiment(tmp_path), runner(run_video_retrieval, monkeypatch)
     assert rows_seen(run, experiment.arguments(*FLAGS)) == {1, 2}
-    task = "src.tasks.retrieval_task"
+    task = "alpro.families.alpro.retrieval_task"
     assert is_called(run, task, experiment.arguments(*FLAGS, "--itm_negatives", "all_ranks"))
     assert not is_called(run, task, experiment.arguments(*FLAGS))

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.datasets.masking import IGNORED
-from src.datasets.pretraining import PretrainBatch
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize
-from src.losses.matching import Pairs
-from src.modeling.features import TextFeatures, VideoFeatures
-from src.modeling.pretraining import AlproForPretraining
+from alpro.datasets.masking import IGNORED
+from alpro.datasets.pretraining import PretrainBatch
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.losses.matching import Pairs
+from alpro.modeling.features import TextFeatures, VideoFeatures
 from tests.factories import MEAN, PATCH_SIZE, STD
 from tests.pretraining_factories import (
     LOSSES,
@@ -129,7 +129,7 @@ def test_each_loss_is_what_it_is_when_computed_by_itself(pairs: MakePairs, kind:
             **{"mlm": alone.mlm(), "mpm": alone.mpm(threshold)},
         }
     task = make_pretraining_task(model, entity_threshold=threshold)
-    with mock.patch("src.pretrain.pretraining_task.hard_negatives", return_value=NEGATIVES):
+    with mock.patch("alpro.families.alpro.pretraining_task.hard_negatives", return_value=NEGATIVES):
         losses = task(batch)
     for name, value in expected.items():
         assert losses[f"{name}_loss"].item() == pytest.approx(value, rel=1e-5, abs=1e-5), name
@@ -206,7 +206,7 @@ def spied(module: torch.nn.Module, method: str) -> Any:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_alone_is_the_same_as_among_the_others(pairs: MakePairs, loss: str) -> None:
     model, batch = make_pretraining_model(), pairs()
-    with mock.patch("src.pretrain.pretraining_task.hard_negatives", return_value=NEGATIVES):
+    with mock.patch("alpro.families.alpro.pretraining_task.hard_negatives", return_value=NEGATIVES):
         among, alone = (make_pretraining_task(model, *on)(batch) for on in (LOSSES, [loss]))
     name = f"{loss}_loss"
     assert alone[name].item() == pytest.approx(among[name].item(), rel=1e-5)
@@ -295,7 +295,7 @@ def test_matching_sets_in_at_its_update(pairs: MakePairs) -> None:
     task, batch = make_pretraining_task(make_pretraining_model(), itm_start_step=3), pairs()
     with_matching = []
     for step in (1, 2, 3, 4):
-        task.begin_update(step)
+        task.on_update_start(step)
         values = task(batch)
         with_matching.append("itm_loss" in values)
         total = sum(value.item() for name, value in values.items() if name.endswith("_loss"))

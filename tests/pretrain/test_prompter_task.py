@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize
-from src.losses.contrastive import contrastive_loss
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.losses.contrastive import contrastive_loss
 from tests.factories import MEAN, STD
 from tests.pretraining_factories import make_pairs, make_prompter, make_prompter_task
 

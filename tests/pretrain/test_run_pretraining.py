@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.configs.schema import PretrainConfig
+from alpro.configs.schema import PretrainConfig
 from tests.factories import write_videos
 from tests.pretraining_factories import (
     ENTITIES,
@@ -87,7 +87,7 @@ def test_a_dry_run_writes_nothing(
 def test_both_kinds_are_trained_on_and_one_at_a_time(
     experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.pretrain.pretraining_task import PretrainingTask
+    from alpro.families.alpro.pretraining_task import PretrainingTask
 
     seen, forward = [], PretrainingTask.forward
 
@@ -123,7 +123,7 @@ def test_a_killed_run_continues_bit_for_bit(
     run(experiment.pretraining(output="whole", **RESUMED))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "src.build.data.make_decoder",
+            "alpro.experiment.data.make_decoder",
             lambda *_, **__: DyingDecoder(last_read=reads),
         )
         with pytest.raises(KilledError):
@@ -140,7 +140,9 @@ def test_a_killed_prompter_continues_bit_for_bit(
 ) -> None:
     run_prompter(experiment.prompting(output="whole"))
     with monkeypatch.context() as patch:
-        patch.setattr("src.build.data.make_decoder", lambda *_, **__: DyingDecoder(last_read=12))
+        patch.setattr(
+            "alpro.experiment.data.make_decoder", lambda *_, **__: DyingDecoder(last_read=12)
+        )
         with pytest.raises(KilledError):
             run_prompter(experiment.prompting())
     run_prompter(experiment.prompting())

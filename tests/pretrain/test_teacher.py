@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize, erase_outside
-from src.modeling.pretraining import AlproForPretraining
-from src.optimization.optimizer import build_optimizer
-from src.optimization.parameter_groups import decay_and_no_decay
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize, erase_outside
+from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.optimization.optimizer import build_optimizer
+from alpro.optimization.parameter_groups import decay_and_no_decay
 from tests.factories import MEAN, STD
 from tests.pretraining_factories import (
     given,

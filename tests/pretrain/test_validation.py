@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from src.build.pretraining import VideoLanguageRecipe
-from src.build.prompter import PrompterRecipe
-from src.configs.loading import load_config
-from src.configs.schema import PrompterConfig
-from src.datasets.masking import IGNORED
-from src.datasets.pretraining import PretrainBatch
-from src.datasets.transforms import Normalize, erase_outside
-from src.distributed.engine import Engine, SingleProcess
-from src.errors import InputError
-from src.evaluation.pair_sets import PairSet
-from src.evaluation.running import silent_progress
-from src.modeling.pretraining import AlproForPretraining
-from src.modeling.prompter import Prompter
+from alpro.configs.loading import load_config
+from alpro.configs.schema import PrompterConfig
+from alpro.datasets.masking import IGNORED
+from alpro.datasets.pretraining import PretrainBatch
+from alpro.datasets.transforms.normalize import Normalize, erase_outside
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.errors import InputError
+from alpro.evaluation.eval_mode import silent_progress
+from alpro.experiment.pretraining import VideoLanguageExperiment
+from alpro.experiment.prompter import PrompterExperiment
+from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.families.alpro.prompter import Prompter
+from alpro.objectives.validation import PairSet
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, MEAN, STD, write_videos
 from tests.pretraining_factories import (
@@ -56,7 +56,7 @@ def validate_on_ranks(
     models = [model, *(deepcopy(model) for _ in range(size - 1))]
 
     def work(engine: Engine) -> dict[str, float] | InputError:
-        recipe = VideoLanguageRecipe(resolved, engine=engine)
+        recipe = VideoLanguageExperiment(resolved, engine=engine)
         task = recipe.build_task(models[engine.rank], plan=make_plan(), progress=silent_progress)
         try:
             return task.evaluate(recipe.validation())
@@ -97,9 +97,9 @@ def test_the_same_numbers_on_any_number_of_ranks(experiment: PretrainExperiment,
     assert validate_on_ranks(more, model, size=size) == [alone] * size
 
 
-def recipe_of(experiment: PretrainExperiment) -> VideoLanguageRecipe:
+def recipe_of(experiment: PretrainExperiment) -> VideoLanguageExperiment:
     alone = SingleProcess(CPU, scale_loss=False)
-    return VideoLanguageRecipe(experiment.resolved(), engine=alone)
+    return VideoLanguageExperiment(experiment.resolved(), engine=alone)
 
 
 def batches_of(experiment: PretrainExperiment) -> list[PretrainBatch]:
@@ -216,7 +216,7 @@ def test_the_prompter_is_validated_in_the_same_way(experiment: PretrainExperimen
     resolved = load_config(PrompterConfig, experiment.prompting())
 
     def values(model: Prompter, engine: Engine) -> dict[str, float]:
-        recipe = PrompterRecipe(resolved, engine=engine)
+        recipe = PrompterExperiment(resolved, engine=engine)
         task = recipe.build_task(model, plan=make_plan(), progress=silent_progress)
         sets: list[PairSet] = recipe.validation()
         batches = [batch for data in sets for batch in data.loader]

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.configs.schema import (
+from alpro.configs.schema import (
     ExperimentConfig,
     PretrainConfig,
     PrompterConfig,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.configs.command_line import parse_flags
+from alpro.configs.command_line import parse_flags
 from tests.scripts.stubs import (
     ANSWERING,
     CONFIG_OF,
@@ -64,7 +64,7 @@ def trainings(calls: list[list[str]]) -> list[list[str]]:
 
 
 def tools(calls: list[list[str]]) -> list[str]:
-    return [words[2].removeprefix("src.tools.") for words in calls if words[1] == "-m"]
+    return [words[3] for words in calls if words[1:3] == ["-m", "alpro"]]
 
 
 def best_of(words: list[str]) -> str:
@@ -96,11 +96,11 @@ def demo_config(name: str) -> dict[str, str]:
 def test_the_demo_finds_entities_before_it_needs_them(stand_ins: Stubs, tmp_path: Path) -> None:
     calls = demo_calls(stand_ins, tmp_path)
     assert tools(calls) == [
-        *("make_demo_data", "extract_entities", "show_entities"),
-        *("contact_sheet", "answer_sheet", "show_results", "show_results"),
+        *("demo-data", "extract-entities", "show-entities"),
+        *("contact-sheet", "answer-sheet", "show-results", "show-results"),
     ]
     extraction = calls[1]
-    assert extraction[3:] == ["--config", "config_release/demo_pretrain.json", "--overwrite"]
+    assert extraction[4:] == ["--config", "config_release/demo_pretrain.json", "--overwrite"]
     assert demo_config("demo_pretrain")["entity_file_path"] == "data/demo/txt/entities.txt"
     counts = {demo_config(name)["num_entities"] for name in ("demo_prompter", "demo_pretrain")}
     assert len(counts) == 1
@@ -118,7 +118,7 @@ def test_the_demo_evaluates_what_it_has_trained(stand_ins: Stubs, tmp_path: Path
         (RETRIEVAL, "my output/demo_ret", "reversed"),
         (ANSWERING, "my output/demo_qa", "reversed"),
     ]
-    tables = [words[3:] for words in calls if words[2] == "src.tools.show_results"]
+    tables = [words[4:] for words in calls if words[2:4] == ["alpro", "show-results"]]
     assert tables == [
         ["--output_dir", "my output/demo_ret"],
         ["--output_dir", "my output/demo_qa"],
@@ -165,8 +165,8 @@ def test_the_comparison_shows_every_seed_of_every_kind(stand_ins: Stubs, tmp_pat
     calls = comparison_calls(stand_ins, tmp_path)
     folders = {Path(values_of(words)["--output_dir"]) for words in trainings(calls)}
     table = calls[-1]
-    assert table[2] == "src.tools.compare_runs"
-    kinds = " ".join(table[3:]).split("--runs ")[1:]
+    assert table[2:4] == ["alpro", "compare-runs"]
+    kinds = " ".join(table[4:]).split("--runs ")[1:]
     assert [kind.split(str(tmp_path))[0].strip() for kind in kinds] == [
         *("random weights", "pretrained without PEM", "pretrained"),
     ]

@@ -81,9 +81,10 @@ def machine(stubs: Stubs, tmp_path: Path) -> Machine:
 def test_installs_proves_and_shows_the_table(machine: Machine) -> None:
     code, printed = machine.install()
     assert code == 0, printed
-    packages, proof = machine.actions()
+    packages, own, proof = machine.actions()
     assert "-m uv pip install" in packages
     assert "constraints.txt" in packages
+    assert f"--no-deps --no-build-isolation -e {ROOT}" in own
     assert "verify_install.py" in proof
     assert "torch    1  OK       works" in printed
     assert "Installed in" in printed
@@ -148,7 +149,7 @@ def test_without_compiler_or_rights_the_rest_is_installed(machine: Machine) -> N
     machine.remove("g++", "make")
     code, printed = machine.install()
     assert code == 0, printed
-    packages, proof = machine.actions()
+    packages, _, proof = machine.actions()
     assert "pip install" in packages
     assert "cannot be built without g++ make" in proof
     assert "as root, apt-get install g++ make" in proof

@@ -13,6 +13,7 @@ from tests.scripts.stubs import RETRIEVAL, Stubs
 SCRIPT = "run_scripts/ft_msrvtt_ret.sh"
 RENDEZVOUS = ["--rdzv_backend", "c10d", "--rdzv_endpoint"]
 
+
 def train(
     stubs: Stubs, folder: Path, *, script: str = SCRIPT, **variables: str
 ) -> subprocess.CompletedProcess[str]:
@@ -72,9 +73,7 @@ def test_port_and_restarts_are_read(both: Stubs, tmp_path: Path) -> None:
 
 
 def test_one_process_can_begin_again_too(both: Stubs, tmp_path: Path) -> None:
-    words = launcher_words(
-        both, tmp_path, LAUNCHER="torchrun", NUM_PROCESSES="1", MAX_RESTARTS="3"
-    )
+    words = launcher_words(both, tmp_path, LAUNCHER="torchrun", NUM_PROCESSES="1", MAX_RESTARTS="3")
     assert words == [
         "torchrun", "--standalone", "--nproc_per_node", "1", "--max_restarts", "3", RETRIEVAL,
     ]  # fmt: skip

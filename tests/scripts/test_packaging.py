@@ -14,7 +14,7 @@ import pytest
 import setuptools
 from packaging.requirements import Requirement
 
-import src
+import alpro
 from tests.scripts.stubs import ROOT
 
 REQUIREMENT_FILES = sorted((ROOT / "env").glob("requirements*.txt"))
@@ -92,10 +92,10 @@ def test_every_place_names_the_same_python(setup_arguments: dict[str, Any]) -> N
 
 
 def test_setup_names_every_package(setup_arguments: dict[str, Any]) -> None:
-    folders = {path.parent for path in (ROOT / "src").rglob("*.py")}
-    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    folders = {path.parent for path in (ROOT / "src/alpro").rglob("*.py")}
+    names = {".".join(folder.relative_to(ROOT / "src").parts) for folder in folders}
     assert set(setup_arguments["packages"]) == names
-    assert setup_arguments["version"] == src.__version__
+    assert setup_arguments["version"] == alpro.__version__
 
 
 def test_every_required_package_is_proven(verify_install: ModuleType) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from src.configs.command_line import parse_flags
+from alpro.commands.registry import COMMANDS
+from alpro.configs.command_line import parse_flags
 from tests.scripts.stubs import (
     ANSWERING,
     BASH,
@@ -55,7 +56,7 @@ def only_words(stubs: Stubs) -> list[str]:
     """The words of the one program that was started."""
     (call,) = stubs.calls()
     assert call.folder == str(ROOT)
-    assert str(ROOT) in call.environment["PYTHONPATH"].split(":")
+    assert str(ROOT / "src") in call.environment["PYTHONPATH"].split(":")
     return call.words
 
 
@@ -197,8 +198,9 @@ def test_test_script_installs_then_checks(stand_ins: Stubs, tmp_path: Path) -> N
     assert [call.words for call in stand_ins.calls()] == [
         ["bash", "env/install_pkg.sh"],
         ["python", "-m", "ruff", "check"],
+        ["python", "-m", "ruff", "format", "--check"],
         ["python", "-m", "mypy"],
-        ["python", "-m", "pytest", "-k", "a or b"],
+        ["python", "-m", "pytest", "-n", "auto", "--durations", "15", "-k", "a or b"],
     ]
 
 
@@ -206,7 +208,7 @@ def test_test_script_stops_at_the_first_failure(stubs: Stubs, tmp_path: Path) ->
     stubs.add("bash")
     stubs.add("python", then='[ "$2" != mypy ]')
     assert stubs.run("run_scripts/test.sh", folder=tmp_path).returncode == 1
-    assert [call.words[-1] for call in stubs.calls("python")] == ["check", "mypy"]
+    assert [call.words[-1] for call in stubs.calls("python")] == ["check", "--check", "mypy"]
 
 
 def test_ci_runs_the_test_script_and_insists_on_horovod(stand_ins: Stubs, tmp_path: Path) -> None:
@@ -228,7 +230,8 @@ def python_calls(script: str, stubs: Stubs, folder: Path) -> list[list[str]]:
 def test_names_existing_files(script: str, stand_ins: Stubs, tmp_path: Path) -> None:
     for words in python_calls(script, stand_ins, tmp_path):
         if words[0] == "-m":
-            assert (ROOT / words[1].replace(".", "/")).with_suffix(".py").is_file()
+            assert words[1] == "alpro"
+            assert words[2] in COMMANDS
         else:
             assert (ROOT / words[0]).is_file()
             assert (ROOT / words[words.index("--config") + 1]).is_file()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from src.errors import run_script
-from src.tasks import run_video_qa, run_video_retrieval
+from alpro.errors import run_script
+from tasks import run_video_qa, run_video_retrieval
 from tests.factories import MadeUpDecoder, TinyExperiment
 from tests.question_factories import QaExperiment
 
@@ -27,13 +27,13 @@ def content(path: Path) -> Any:
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyExperiment:
-    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
     return TinyExperiment(tmp_path)
 
 
 @pytest.fixture
 def qa_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QaExperiment:
-    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
     return QaExperiment(tmp_path)
 
 

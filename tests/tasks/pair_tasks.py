@@ -9,13 +9,13 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize
-from src.distributed.engine import Engine, SingleProcess
-from src.losses.matching import NO_NEGATIVE
-from src.modeling.alpro import AlproForRetrieval
-from src.tasks.retrieval_task import RetrievalTask
-from src.training.task import Task
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.families.alpro.model import AlproForRetrieval
+from alpro.families.alpro.retrieval_task import RetrievalTask
+from alpro.losses.matching import NO_NEGATIVE
+from alpro.training.task import Task
 from tests.factories import CPU, MEAN, STD, make_evaluator
 
 
@@ -40,7 +40,7 @@ def make_retrieval_task(
         evaluator=make_evaluator(model, tokenizer, engine=engine, use_matching=matching),
         **arguments,
     )
-    task.begin_update(1)
+    task.on_update_start(1)
     return task.train()
 
 
@@ -90,7 +90,7 @@ def hardest(scores: Tensor, forbidden: Tensor, generator: torch.Generator | None
 
 def hardest_negatives() -> AbstractContextManager[Any]:
     """Context in which the negatives of VTM are the most similar ones."""
-    return mock.patch("src.losses.matching._draw", hardest)
+    return mock.patch("alpro.losses.matching._draw", hardest)
 
 
 def hardest_negatives_within(counts: list[int]) -> AbstractContextManager[Any]:
@@ -101,4 +101,4 @@ def hardest_negatives_within(counts: list[int]) -> AbstractContextManager[Any]:
     def draw(scores: Tensor, forbidden: Tensor, generator: torch.Generator | None) -> Tensor:
         return hardest(scores, forbidden | others, generator)
 
-    return mock.patch("src.losses.matching._draw", draw)
+    return mock.patch("alpro.losses.matching._draw", draw)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.datasets.annotations import CaptionRow
+from alpro.datasets.annotations import CaptionRow
 from tests.factories import VOCABULARY, TinyExperiment, make_model, write_captions, write_videos
 from tests.tasks.conftest import Refuse, Run
 

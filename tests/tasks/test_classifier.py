@@ -48,18 +48,14 @@ def test_a_pretrained_checkpoint_starts_the_model(
     assert after.keys() - before.keys() >= {"classifier.0.weight", "classifier.2.weight"}
 
 
-def test_a_finetuned_checkpoint_starts_retrieval(
-    trained: Path, tmp_path: Path, run: Run
-) -> None:
+def test_a_finetuned_checkpoint_starts_retrieval(trained: Path, tmp_path: Path, run: Run) -> None:
     """It has no language head, which retrieval keeps but does not use."""
     retrieval = TinyExperiment(tmp_path / "retrieval")
     run(retrieval.arguments(**start(trained)))
     before = weights_of(trained)
     after = weights_of(tmp_path / "retrieval/run/ckpt/model_step_last.pt")
     name = "encoder.layer.1.output.dense.weight"
-    torch.testing.assert_close(
-        after[f"text_encoder.bert.{name}"], before[f"text_encoder.{name}"]
-    )
+    torch.testing.assert_close(after[f"text_encoder.bert.{name}"], before[f"text_encoder.{name}"])
     log = (tmp_path / "retrieval/run/log/log.txt").read_text()
     assert f"{trained}: it lacks 6 tensors text_encoder.cls.*, which start as new ones" in log
     assert "4 tensors classifier.* not used" in log

@@ -58,7 +58,9 @@ def test_a_killed_run_continues_bit_for_bit(
     changes: dict[str, Any] = {"gradient_accumulation_steps": 2, "num_train_epochs": 4}
     run(experiment.arguments(*flags, output="whole", **changes))
     with monkeypatch.context() as patch:
-        patch.setattr("src.build.data.make_decoder", lambda *_, **__: DyingDecoder(last_read=reads))
+        patch.setattr(
+            "alpro.experiment.data.make_decoder", lambda *_, **__: DyingDecoder(last_read=reads)
+        )
         with pytest.raises(KilledError):
             run(experiment.arguments(*flags, **changes))
     run(experiment.arguments(*flags, **changes))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from src.datasets.annotations import CaptionRow
-from src.datasets.tokenization import Tokenizer
-from src.modeling.alpro import AlproModel
-from src.modeling.timesformer import TimeSformer
-from src.training.precision import autocast
-from src.training.task import Task
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.tokenization import Tokenizer
+from alpro.families.alpro.model import AlproModel
+from alpro.modeling.timesformer import TimeSformer
+from alpro.training.precision import autocast
+from alpro.training.task import Task
 from tests.factories import (
     CPU,
     caption_of,
@@ -104,7 +104,7 @@ def test_every_part_of_the_model_is_cut(make: MakeTask, kind: str) -> None:
 @pytest.mark.parametrize("kind", TASKS)
 def test_dropout_drops_the_same_when_computed_again(make: MakeTask, kind: str) -> None:
     recomputed, again = (seeded(*make(kind, size=2, dropout=0.3)) for _ in range(2))
-    with mock.patch("src.modeling.chunking.checkpoint", stored):
+    with mock.patch("alpro.modeling.grad_cache.checkpoint", stored):
         expected = seeded(*make(kind, size=2, dropout=0.3))
     assert recomputed.loss == again.loss == expected.loss
     for name, gradient in expected.gradients.items():

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from src.datasets.annotations import CaptionRow
-from src.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE
+from alpro.datasets.annotations import CaptionRow
+from alpro.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE
 from tests.factories import TinyExperiment, make_model, write_captions
 from tests.question_factories import QaExperiment
 from tests.tasks.conftest import Refuse, Run
@@ -22,9 +22,7 @@ def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Re
     assert f"{experiment.root / 'run'}: this is a file, not a folder, so output_dir" in message
 
 
-def test_inference_with_wrong_paths(
-    experiment: TinyExperiment, run: Run, refused: Refuse
-) -> None:
+def test_inference_with_wrong_paths(experiment: TinyExperiment, run: Run, refused: Refuse) -> None:
     run(experiment.arguments())
     assert "/gone.jsonl" in refused(experiment.inference("--inference_txt_db", "/gone.jsonl"))
     write_captions(experiment.root / "txt/test.jsonl", [CaptionRow("a ball", "lost")])
@@ -80,9 +78,7 @@ def test_weights_of_a_diverged_run_are_blamed(
     assert told in message
 
 
-def test_the_run_of_another_task(
-    experiment: TinyExperiment, run: Run, refused_qa: Refuse
-) -> None:
+def test_the_run_of_another_task(experiment: TinyExperiment, run: Run, refused_qa: Refuse) -> None:
     run(experiment.arguments())
     questions = QaExperiment(experiment.root / "questions")
     message = refused_qa([*questions.inference(), "--output_dir", str(experiment.root / "run")])

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from src.datasets.annotations import CaptionRow
-from src.datasets.tokenization import Tokenizer
-from src.distributed.engine import Engine, SingleProcess
-from src.tasks.pair_losses import among_all
-from src.training.task import Task
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.tokenization import Tokenizer
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.objectives.pairs import gather_batch_metadata
+from alpro.training.task import Task
 from tests.distributed.jobs import on_processes
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, caption_of, make_batch, make_model, make_tokenizer
@@ -175,7 +175,7 @@ def test_what_pairs_are_compared_among() -> None:
     ids = [["a", "b"], ["a"], ["c", "a", "c"]]
 
     def work(engine: Engine) -> Any:
-        among = among_all(
+        among = gather_batch_metadata(
             ids[engine.rank],
             num_tokens=(4, 9, 5)[engine.rank],
             temperature=torch.tensor(0.1),

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.build import finetuning
-from src.evaluation.retrieval import RetrievalEvaluator
+from alpro.evaluation.retrieval import RetrievalEvaluator
+from alpro.experiment import finetuning
 from tests.factories import TinyExperiment, make_model
 from tests.question_factories import QaExperiment
 from tests.tasks.conftest import Refuse, Run, content

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from src.datasets.annotations import CaptionRow
+from alpro.datasets.annotations import CaptionRow
 from tests.datasets.clips import write_clip
 from tests.factories import TinyExperiment, write_captions
 from tests.shared_data import shared_data

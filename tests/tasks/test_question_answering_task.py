@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.datasets.questions import QuestionRow
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize
-from src.distributed.engine import Engine, SingleProcess
-from src.modeling.question_answering import AlproForQuestionAnswering
-from src.tasks.question_answering_task import QuestionAnsweringTask
+from alpro.datasets.qa_annotations import QuestionRow
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.families.alpro.question_answering_model import AlproForQuestionAnswering
+from alpro.families.alpro.question_answering_task import QuestionAnsweringTask
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, MEAN, STD, make_tokenizer
 from tests.question_factories import (

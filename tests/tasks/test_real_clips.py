@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from src.configs.loading import load_config
-from src.configs.schema import QaConfig, RetrievalConfig
-from src.datasets.decoding import make_decoder
-from src.datasets.sampling import frame_indices
-from src.tasks import run_video_qa, run_video_retrieval
+from alpro.configs.loading import load_config
+from alpro.configs.schema import QaConfig, RetrievalConfig
+from alpro.datasets.decoding import make_decoder
+from alpro.datasets.sampling import frame_indices
+from tasks import run_video_qa, run_video_retrieval
 from tests.datasets.clips import write_frames
 from tests.parity.golden import fill
 from tests.shared_data import shared_data
@@ -121,7 +121,7 @@ def release(folder: Path, resolved: Any, model: torch.nn.Module) -> None:
 def test_full_size_inference_from_a_folder_like_the_released_ones(
     clips: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.build.model import build_retrieval_model
+    from alpro.experiment.model import build_retrieval_model
 
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "public"
@@ -148,9 +148,7 @@ def test_a_small_model_learns_its_training_questions(
     questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_questions, num_unanswerable = 200, 14
-    videos = small_copies(
-        questions.parents[1] / "videos", tmp_path / "videos", pattern="video70*"
-    )
+    videos = small_copies(questions.parents[1] / "videos", tmp_path / "videos", pattern="video70*")
     asked = questions.read_text().splitlines()[:num_questions]
     (tmp_path / "first.jsonl").write_text("\n".join(asked) + "\n")
     part = {"name": "first", "txt": str(tmp_path / "first.jsonl"), "img": str(videos)}
@@ -179,7 +177,7 @@ def test_a_small_model_learns_its_training_questions(
 def test_full_size_answers_from_a_folder_like_the_released_ones(
     questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from src.build.model import build_question_answering_model
+    from alpro.experiment.model import build_question_answering_model
 
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "public"

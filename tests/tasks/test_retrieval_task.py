@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from src.datasets.annotations import CaptionRow
-from src.datasets.retrieval import RetrievalBatch
-from src.datasets.tokenization import Tokenizer
-from src.datasets.transforms import Normalize
-from src.modeling.alpro import AlproForRetrieval
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.retrieval import RetrievalBatch
+from alpro.datasets.tokenization import Tokenizer
+from alpro.datasets.transforms.normalize import Normalize
+from alpro.families.alpro.model import AlproForRetrieval
 from tests.factories import (
     MEAN,
     STD,
@@ -109,7 +109,7 @@ def test_matching_sets_in_at_its_update(tokenizer: Tokenizer) -> None:
     batch = make_batch(tokenizer, rows_of(3))
     named = []
     for step in (1, 2, 3, 4):
-        task.begin_update(step)
+        task.on_update_start(step)
         named.append(sorted(task(batch)))
     without, both = ["itc_loss", "loss"], ["itc_loss", "itm_loss", "loss"]
     assert named == [without, without, both, both]

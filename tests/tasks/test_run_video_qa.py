@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from src.datasets.questions import QuestionRow, read_questions
+from alpro.datasets.qa_annotations import QuestionRow, read_questions
 from tests.factories import MadeUpDecoder
 from tests.question_factories import ANSWERS, QaExperiment, write_questions
 from tests.tasks.conftest import Refuse, Run, content
@@ -82,7 +82,7 @@ def test_questions_about_a_video_share_one_decode(
 ) -> None:
     run_qa(qa_experiment.arguments())
     decoder = MadeUpDecoder()
-    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: decoder)
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: decoder)
     run_qa(qa_experiment.inference())
     assert decoder.reads == {"test0": 1, "test1": 1, "test2": 1}
 
@@ -105,7 +105,7 @@ def test_a_run_that_is_killed_continues_bit_for_bit(
         def die(*_: object, **__: object) -> None:
             raise KilledError
 
-        patch.setattr("src.training.checkpoints.CheckpointWriter.save", die)
+        patch.setattr("alpro.training.checkpoints.CheckpointWriter.save", die)
         with pytest.raises(KilledError):
             run_qa([*killed, "--min_valid_steps", "6", "--save_steps_ratio", "0.4"])
     run_qa([*killed, "--min_valid_steps", "6", "--save_steps_ratio", "0.4"])

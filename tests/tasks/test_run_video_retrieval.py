@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.datasets.annotations import CaptionRow
-from src.datasets.decoding import PyAVDecoder
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.decoding import PyAVDecoder
 from tests.factories import (
     NUM_VIDEO_FRAMES,
     MadeUpDecoder,
@@ -131,9 +131,7 @@ def test_inference_of_a_numbered_checkpoint_on_another_set(
     assert scores["protocol"]["retrieval_top_k"] == 1
 
 
-def test_results_of_a_named_checkpoint_bear_its_name(
-    experiment: TinyExperiment, run: Run
-) -> None:
+def test_results_of_a_named_checkpoint_bear_its_name(experiment: TinyExperiment, run: Run) -> None:
     run(experiment.arguments(num_train_epochs=1))
     root = experiment.root / "run"
     before = (root / RESULTS / "scores.json").read_text()
@@ -163,7 +161,7 @@ def test_all_training_sets_are_used(
     txt = write_captions(experiment.root / "txt/more.jsonl", rows)
     more = {"name": "more", "txt": str(txt), "img": str(experiment.root / "more")}
     decoder = MadeUpDecoder()
-    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: decoder)
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: decoder)
     sets = [experiment.dataset("train"), more]
     run(experiment.arguments(train_datasets=sets, num_train_epochs=1, train_batch_size=5))
     expected = {*(f"train{i}" for i in range(6)), *(f"more{i}" for i in range(4))}
@@ -180,7 +178,9 @@ def test_a_killed_run_continues_bit_for_bit(
     changes: dict[str, Any] = {"gradient_accumulation_steps": 2, "num_train_epochs": 4}
     run(experiment.arguments(output="whole", **changes))
     with monkeypatch.context() as patch:
-        patch.setattr("src.build.data.make_decoder", lambda *_, **__: DyingDecoder(last_read=reads))
+        patch.setattr(
+            "alpro.experiment.data.make_decoder", lambda *_, **__: DyingDecoder(last_read=reads)
+        )
         with pytest.raises(KilledError):
             run(experiment.arguments(**changes))
     run(experiment.arguments(**changes))
@@ -271,7 +271,7 @@ def test_real_videos_and_loading_processes_change_nothing(
         rng = np.random.default_rng(int(path.read_text()))
         colours = rng.integers(0, 255, (NUM_VIDEO_FRAMES, 1, 1, 3), np.uint8)
         write_frames(path, np.broadcast_to(colours, (NUM_VIDEO_FRAMES, 32, 48, 3)).copy())
-    monkeypatch.setattr("src.build.data.make_decoder", lambda *_, **__: PyAVDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: PyAVDecoder())
     for workers in ("0", "2"):
         run(experiment.arguments("--n_workers", workers, output=f"run{workers}"))
     assert_same_run(experiment.root / "run0", experiment.root / "run2")

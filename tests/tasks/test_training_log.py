@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from src.training.reporting import Reporter
+from alpro.training.reporting import Reporter
 from tests.factories import TinyExperiment
 from tests.tasks.conftest import Run
 
@@ -40,7 +40,7 @@ def test_the_training_bar_is_closed_before_the_test_evaluation(
 
     monkeypatch.setattr(Reporter, "close", close_and_note)
     monkeypatch.setattr(
-        "src.build.finetuning.evaluate_test_sets", lambda *_, **__: events.append("test")
+        "alpro.experiment.finetuning.evaluate_test_sets", lambda *_, **__: events.append("test")
     )
     run(experiment.arguments())
     assert events == ["closed", "test"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from src.build.data import DEBUG_ROWS
-from src.datasets.questions import QuestionRow, read_questions
+from alpro.datasets.qa_annotations import QuestionRow, read_questions
+from alpro.experiment.data import DEBUG_ROWS
 from tests.question_factories import UNKNOWN_ANSWER, QaExperiment, write_questions
 from tests.tasks.conftest import Refuse, Run, content
 from tests.training.toys import metric_lines
@@ -79,8 +79,8 @@ def test_a_set_without_known_answers_is_evaluated_as_all_wrong(
     capsys.readouterr()
     run_qa(qa_experiment.inference())
     path = qa_experiment.root / "txt/test.jsonl"
-    counted = f": test: 12 of the 12 questions in {path} count as wrong, "
-    assert capsys.readouterr().err.count(counted) == 1
+    pluralize = f": test: 12 of the 12 questions in {path} count as wrong, "
+    assert capsys.readouterr().err.count(pluralize) == 1
 
 
 def test_a_loss_that_is_not_there_cannot_choose_the_best_checkpoint(

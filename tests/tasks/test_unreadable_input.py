@@ -25,7 +25,7 @@ def denied(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     def why(path: Path) -> str | None:
         return DENIED if path in paths else None
 
-    monkeypatch.setattr("src.build.inputs.why_unreadable", why)
+    monkeypatch.setattr("alpro.experiment.preflight.why_unreadable", why)
     monkeypatch.setattr("os.access", may_access)
     return paths
 

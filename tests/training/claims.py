@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from src.training.output import OutputFolder
+from alpro.training.run_directory import RunDirectory
 
 OWN = {"log/args.json", "log/model_config.json", "log/run.lock"}
 
@@ -23,7 +23,7 @@ def make_arguments(folder: Path) -> dict[str, Any]:
 
 
 def claim(root: Path, arguments: dict[str, Any], *, overwrite: bool = False) -> None:
-    output = OutputFolder(root, rank=0)
+    output = RunDirectory(root, rank=0)
     output.claim(arguments, may_differ={"n_workers"}, overwrite=overwrite)
 
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from src.errors import InputError, RunError
-from src.training.checkpoints import CheckpointWriter, load_restore, save_restore
-from src.training.output import OutputFolder
-from src.training.weight_files import read_weights
+from alpro.errors import InputError, RunError
+from alpro.training.checkpoints import CheckpointWriter, load_restore, save_restore
+from alpro.training.run_directory import RunDirectory
+from alpro.training.weight_files import read_weights
 from tests.training.disks import largest_file
 from tests.training.toys import (
     KilledError,
@@ -30,7 +30,7 @@ from tests.training.toys import (
 
 def save_steps(root: Path, *, keep: int, best: tuple[int, ...]) -> set[str]:
     """Save updates 9 to 12 with a weight that is the update's number; names of the files."""
-    writer, model = CheckpointWriter(OutputFolder(root, rank=0), keep=keep), nn.Linear(1, 1)
+    writer, model = CheckpointWriter(RunDirectory(root, rank=0), keep=keep), nn.Linear(1, 1)
     for step in range(9, 13):
         nn.init.constant_(model.weight, step)
         writer.save(model, step=step, best=step in best)
@@ -50,7 +50,7 @@ def test_where_there_are_no_hard_links_checkpoints_are_copied(
 
 
 def test_the_newest_checkpoints_stay_where_updates_are_counted_anew(tmp_path: Path) -> None:
-    output = OutputFolder(tmp_path, rank=0)
+    output = RunDirectory(tmp_path, rank=0)
     writer = CheckpointWriter(output, keep=2)
     for age, step in enumerate((38, 40, 20, 22)):  # from 20 on with twice as many processes
         writer.save(nn.Linear(1, 1), step=step, best=False)
@@ -86,16 +86,16 @@ def test_checkpoints_are_plain_state_dicts(tmp_path: Path) -> None:
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
-    output = OutputFolder(tmp_path, rank=1)
+    output = RunDirectory(tmp_path, rank=1)
     CheckpointWriter(output, keep=0).save(nn.Linear(1, 1), step=1, best=True)
     save_restore(output, {"step": 1})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> OutputFolder:
+def output(tmp_path: Path) -> RunDirectory:
     """A folder with the restore files of updates 2 (backup) and 4."""
-    output = OutputFolder(tmp_path, rank=0)
+    output = RunDirectory(tmp_path, rank=0)
     for step in (2, 4):
         save_restore(output, {"step": step})
     return output
@@ -105,19 +105,19 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-def test_the_newest_restore_file_is_taken(output: OutputFolder) -> None:
+def test_the_newest_restore_file_is_taken(output: RunDirectory) -> None:
     state = load_restore(output)
     assert state is not None
     assert state["step"] == 4
 
 
 def test_without_restore_files_there_is_nothing_to_take(tmp_path: Path) -> None:
-    assert load_restore(OutputFolder(tmp_path, rank=0)) is None
+    assert load_restore(RunDirectory(tmp_path, rank=0)) is None
 
 
 @pytest.mark.parametrize("how", ["damaged", "empty", "gone"])
 def test_the_backup_stands_in(
-    output: OutputFolder, how: str, caplog: pytest.LogCaptureFixture
+    output: RunDirectory, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if how == "gone":
         output.restore.unlink()
@@ -133,7 +133,7 @@ def test_the_backup_stands_in(
 
 
 def test_two_damaged_restore_files_are_an_error_that_names_each_once(
-    output: OutputFolder, caplog: pytest.LogCaptureFixture
+    output: RunDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(output.restore)
     damage(output.restore_backup)
@@ -146,13 +146,13 @@ def test_two_damaged_restore_files_are_an_error_that_names_each_once(
     assert "--overwrite 1" in message
 
 
-def test_a_restore_file_of_another_format_is_an_error(output: OutputFolder) -> None:
+def test_a_restore_file_of_another_format_is_an_error(output: RunDirectory) -> None:
     torch.save({"format": 99, "step": 4}, output.restore)
     with pytest.raises(InputError, match="written in format 99, this version reads"):
         load_restore(output)
 
 
-def loaded(output: OutputFolder, content: bytes) -> dict[str, Any]:
+def loaded(output: RunDirectory, content: bytes) -> dict[str, Any]:
     """What is taken if the newer restore file has a content."""
     output.restore.write_bytes(content)
     state = load_restore(output)
@@ -161,7 +161,7 @@ def loaded(output: OutputFolder, content: bytes) -> dict[str, Any]:
 
 
 @pytest.fixture
-def newest(output: OutputFolder) -> dict[str, Any]:
+def newest(output: RunDirectory) -> dict[str, Any]:
     """A restore file with tensors, written after those of updates 2 and 4."""
     tensors = {"weight": torch.randn(9, 7), "steps": [torch.arange(5)]}
     save_restore(output, {"step": 6, "model": tensors, "ranks": [{"random": (1, "MT")}]})
@@ -172,7 +172,7 @@ def newest(output: OutputFolder) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("caplog")
 def test_a_restore_file_cut_short_anywhere_is_not_taken(
-    output: OutputFolder, newest: dict[str, Any]
+    output: RunDirectory, newest: dict[str, Any]
 ) -> None:
     content = output.restore.read_bytes()
     for size in range(0, len(content), 11):
@@ -182,7 +182,7 @@ def test_a_restore_file_cut_short_anywhere_is_not_taken(
 
 
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(
-    output: OutputFolder, newest: dict[str, Any]
+    output: RunDirectory, newest: dict[str, Any]
 ) -> None:
     content, generator = output.restore.read_bytes(), random.Random(0)
     weights = newest["model"]["weight"].numpy().tobytes()
@@ -199,7 +199,7 @@ def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(
 
 @pytest.mark.parametrize("content", [{"weight": torch.zeros(2)}, torch.zeros(2)])
 def test_another_file_in_the_place_of_a_restore_file_is_an_error(
-    output: OutputFolder, content: object
+    output: RunDirectory, content: object
 ) -> None:
     torch.save(content, output.restore)
     with pytest.raises(InputError, match=r"restore\.pt: this is no restore file. Put it elsewhere"):
@@ -208,7 +208,7 @@ def test_another_file_in_the_place_of_a_restore_file_is_an_error(
 
 
 def test_too_little_memory_is_no_damage(
-    output: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    output: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def empty(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
@@ -221,7 +221,7 @@ def test_too_little_memory_is_no_damage(
 
 
 def test_a_full_disk_leaves_checkpoints_and_restore_files_as_they_were(
-    output: OutputFolder, caplog: pytest.LogCaptureFixture
+    output: RunDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = CheckpointWriter(output, keep=1)
     writer.save(nn.Linear(1, 1), step=4, best=True)
@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_checkpoints_and_restore_files_as_they_were(
     assert not caplog.records
 
 
-def test_what_cannot_be_saved_for_another_reason_is_told(output: OutputFolder) -> None:
+def test_what_cannot_be_saved_for_another_reason_is_told(output: RunDirectory) -> None:
     with pytest.raises(AttributeError, match="Can't pickle local object"):
         save_restore(output, {"step": lambda: 6})
     with pytest.raises(RuntimeError, match="made up"):

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from src.training.weight_files import read_weights
+from alpro.training.weight_files import read_weights
 from tests.training.weight_makers import WEIGHTS, refused, saved, zipped
 
 

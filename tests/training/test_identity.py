@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from src.training.identity import Identity, changed_values, hashes_by_key, identity_of, moved_paths
+from alpro.training.identity import (
+    Identity,
+    changed_values,
+    hashes_by_key,
+    identity_of,
+    moved_paths,
+)
 
 SETS = [{"name": "a", "txt": "old/a.jsonl", "img": "videos", "ann": None}]
 ARGUMENTS: dict[str, Any] = {

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.training import inert_pickle
-from src.training.inert_pickle import BrokenPickleError, Foreign, Global, load_inert
+from alpro.training import inert_pickle
+from alpro.training.inert_pickle import BrokenPickleError, Foreign, Global, load_inert
 
 
 def read(pickled: bytes) -> Any:
@@ -42,11 +42,11 @@ def test_plain_values_are_those_that_were_saved(protocol: int) -> None:
 @pytest.mark.parametrize("protocol", range(6))
 def test_containers_of_the_standard_library_are_read(protocol: int) -> None:
     ordered = collections.OrderedDict(b=1, a=2)
-    with_default = collections.defaultdict(list, {"a": [1]})
-    counted = collections.Counter("aab")
-    value = [ordered, with_default, counted, {1, 2}, frozenset([3])]
+    override_default = collections.defaultdict(list, {"a": [1]})
+    pluralize = collections.Counter("aab")
+    value = [ordered, override_default, pluralize, {1, 2}, frozenset([3])]
     read_back = read(pickle.dumps(value, protocol))
-    assert read_back[:3] == [dict(ordered), dict(with_default), dict(counted)]
+    assert read_back[:3] == [dict(ordered), dict(override_default), dict(pluralize)]
     assert list(read_back[0]) == ["b", "a"]
     assert [sorted(part) for part in read_back[3:]] == [[1, 2], [3]]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.distributed.engine import Engine, SingleProcess
-from src.errors import PeerLostError, RunError
-from src.training.nonfinite import MAX_SKIPPED_IN_A_ROW, Attempt, NonfiniteGuard
-from src.training.output import OutputFolder
-from src.training.seeding import random_state, set_random_state
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.errors import PeerLostError, RunError
+from alpro.training.nonfinite import MAX_SKIPPED_IN_A_ROW, NonfiniteGuard, UpdateRecord
+from alpro.training.run_directory import RunDirectory
+from alpro.training.seeding import random_state, set_random_state
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU
 from tests.training.toys import (
@@ -175,12 +175,12 @@ def judge(
 ) -> Judgement:
     """A rank's part in the judgement of an update."""
     engine._own_gradients_finite = finite[engine.rank]  # noqa: SLF001
-    attempt = Attempt(5, random_state(CPU), [toy_batch(engine.rank)], [losses[engine.rank]])
-    output = OutputFolder(root, rank=engine.rank)
+    attempt = UpdateRecord(5, random_state(CPU), [toy_batch(engine.rank)], [losses[engine.rank]])
+    output = RunDirectory(root, rank=engine.rank)
     guard = NonfiniteGuard(output, policy=policy, num_steps=9)
     what = "gradient" if all(map(math.isfinite, losses)) else "loss"
     try:
-        guard.judge(attempt, ToyTask(), engine=engine, what=what)
+        guard.handle_nonfinite(attempt, ToyTask(), engine=engine, what=what)
     except (RunError, PeerLostError) as error:
         return Judgement(type(error), str(error))
     return Judgement(None, "")

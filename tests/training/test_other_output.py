@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from src.errors import InputError
+from alpro.errors import InputError
 from tests.training.claims import OWN, claim, files_of, make_arguments, make_files
 
 
@@ -121,7 +121,7 @@ def test_a_config_that_may_not_be_read_is_no_reason_to_delete_a_run(
     claim(tmp_path / "run", arguments)
     path = tmp_path / "run/log/args.json"
     monkeypatch.setattr("os.access", lambda one, _: Path(one) != path)
-    monkeypatch.setattr("src.user_files.why_unreadable", lambda _: "cannot be read: denied")
+    monkeypatch.setattr("alpro.user_files.why_unreadable", lambda _: "cannot be read: denied")
     with pytest.raises(InputError, match=f"^{path}: cannot be read: denied$"):
         claim(tmp_path / "run", arguments)
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.errors import InputError
-from src.modeling.prompter import PROMPT_NAMES, Prompter
-from src.training.state_dicts import shapes_in
-from src.training.weights import (
+from alpro.errors import InputError
+from alpro.families.alpro.pretrained import (
     check_num_entities,
     load_checkpoint,
     load_starting_weights,
     load_teacher,
     without_prompts,
 )
+from alpro.families.alpro.prompter import PROMPT_NAMES, Prompter
+from alpro.training.state_dicts import read_shapes
 from tests.modeling.models import (
     NUM_ENTITIES,
     random_frames,
@@ -124,7 +124,7 @@ def test_pretraining_continues_with_its_own_prompter(tmp_path: Path) -> None:
     path = tmp_path / "alpro.pt"
     state = save(path, small_pretraining_model())
     model = small_pretraining_model()
-    check_num_entities(shapes_in(path), num_entities=NUM_ENTITIES, path=path)
+    check_num_entities(read_shapes(path), num_entities=NUM_ENTITIES, path=path)
     load_checkpoint(model, path)
     assert_same(dict(model.state_dict()), state)
 
@@ -149,7 +149,7 @@ def test_another_number_of_entities_is_named(tmp_path: Path, part: str) -> None:
     state = small_pretraining_model(num_entities=9).state_dict()
     torch.save({name: value for name, value in state.items() if part in name}, path)
     with pytest.raises(InputError) as caught:
-        check_num_entities(shapes_in(path), num_entities=NUM_ENTITIES, path=path)
+        check_num_entities(read_shapes(path), num_entities=NUM_ENTITIES, path=path)
     assert str(caught.value) == (
         f"e2e_weights_path: {path} was pretrained with 9 entities, num_entities is 5. Set "
         "num_entities to 9, with the list of entities that it was trained with as "
@@ -170,7 +170,7 @@ def test_a_prompter_can_be_trained_on_with_other_entities(tmp_path: Path) -> Non
     path = tmp_path / "prompter.pt"
     state = save(path, small_prompter(num_entities=9))
     model = small_prompter()
-    load_checkpoint(model, path, may_be_missing=PROMPT_NAMES, prepare=without_prompts)
+    load_checkpoint(model, path, allowed_missing=PROMPT_NAMES, prepare=without_prompts)
     assert_same(without_prompts(model.state_dict()), without_prompts(state))
 
 
@@ -212,7 +212,7 @@ def check_start(
     """Load a checkpoint: all that is not said to be missing must be the checkpoint's."""
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
     load_starting_weights(
-        model, checkpoint=path, vit=None, bert=path, random_init=False, may_be_missing=missing
+        model, checkpoint=path, vit=None, bert=path, random_init=False, allowed_missing=missing
     )
     new = tuple(pattern.removesuffix("*") for pattern in missing)
     for name, value in model.state_dict().items():

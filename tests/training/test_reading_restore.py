@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from src.errors import InputError
-from src.training.checkpoints import load_restore, save_restore
-from src.training.output import OutputFolder
-from src.training.stored_tensors import read_archive
+from alpro.errors import InputError
+from alpro.training.checkpoints import load_restore, save_restore
+from alpro.training.run_directory import RunDirectory
+from alpro.training.stored_tensors import read_archive
 
-WATCHED = "src.training.checkpoints._WatchedFile"
+WATCHED = "alpro.training.checkpoints._WatchedFile"
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> OutputFolder:
+def output(tmp_path: Path) -> RunDirectory:
     """A folder with the restore files of updates 2 (backup) and 4, larger than any buffer."""
-    output = OutputFolder(tmp_path, rank=0)
+    output = RunDirectory(tmp_path, rank=0)
     for step in (2, 4):
         save_restore(output, {"step": step, "model": {"weight": torch.zeros(1 << 20)}})
     return output
@@ -32,7 +32,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
-def check_refused(output: OutputFolder, path: Path, number: int) -> None:
+def check_refused(output: RunDirectory, path: Path, number: int) -> None:
     """The message names the file and the reason; nothing is renamed, nothing advised that loses."""
     before = files_of(output.root)
     with pytest.raises(InputError) as caught:
@@ -46,7 +46,7 @@ def check_refused(output: OutputFolder, path: Path, number: int) -> None:
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EACCES])
 def test_a_restore_file_that_cannot_be_opened_is_an_error(
-    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, number: int
+    output: RunDirectory, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def opened(path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path))
@@ -86,7 +86,7 @@ def break_at(moment: str, patch: pytest.MonkeyPatch) -> None:
     names = {
         "open": "zipfile.ZipFile",
         "test": "zipfile.ZipFile.testzip",
-        "load": "src.training.checkpoints.read_archive",
+        "load": "alpro.training.checkpoints.read_archive",
     }
     patch.setattr(names[moment], stand_ins[moment])
 
@@ -94,7 +94,7 @@ def break_at(moment: str, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["restore.pt", "restore_backup.pt"])
 @pytest.mark.parametrize("moment", ["open", "test", "load"])
 def test_an_error_of_the_file_system_while_reading_is_no_damage(
-    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, moment: str, name: str
+    output: RunDirectory, monkeypatch: pytest.MonkeyPatch, moment: str, name: str
 ) -> None:
     if name == "restore_backup.pt":
         output.restore.unlink()
@@ -107,7 +107,7 @@ def test_an_error_of_the_file_system_while_reading_is_no_damage(
 
 
 def test_a_damaged_file_stays_too_if_the_other_one_cannot_be_read(
-    output: OutputFolder, monkeypatch: pytest.MonkeyPatch
+    output: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output.restore.write_bytes(b"")
     archive = zipfile.ZipFile
@@ -124,5 +124,5 @@ def test_a_damaged_file_stays_too_if_the_other_one_cannot_be_read(
 def test_a_folder_in_the_place_of_a_restore_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "restore.pt").mkdir()
     with pytest.raises(InputError, match=r"restore\.pt: cannot be read \(Is a directory\)"):
-        load_restore(OutputFolder(tmp_path, rank=0))
+        load_restore(RunDirectory(tmp_path, rank=0))
     assert (tmp_path / "restore.pt").is_dir()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import RunError
-from src.training.output import OutputFolder
-from src.training.reporting import Reporter, Throughput, log_to_file, start_logging
+from alpro.errors import RunError
+from alpro.training.reporting import Reporter, Throughput, log_to_file, start_logging
+from alpro.training.run_directory import RunDirectory
 from tests.training.disks import FULL_DEVICE
 from tests.training.toys import metric_lines
 
@@ -18,12 +18,12 @@ VALUES = {"loss": 1.5, "lr": 0.1, "grad_norm": 2.0}
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> OutputFolder:
+def output(tmp_path: Path) -> RunDirectory:
     (tmp_path / "log").mkdir()
-    return OutputFolder(tmp_path, rank=0)
+    return RunDirectory(tmp_path, rank=0)
 
 
-def test_lines_are_written_at_the_interval_and_at_the_end(output: OutputFolder) -> None:
+def test_lines_are_written_at_the_interval_and_at_the_end(output: RunDirectory) -> None:
     with Reporter(output, total_steps=5, log_interval=2) as reporter:
         reporter.start(step=0)
         reporter.validation(0, {"score": 1.0})
@@ -40,7 +40,7 @@ def test_lines_are_written_at_the_interval_and_at_the_end(output: OutputFolder) 
 
 @pytest.mark.parametrize(("num_lines", "kept"), [(0, []), (3, [0, 1, 2]), (9, [0, 1, 2, 3])])
 def test_a_resumed_run_drops_lines_beyond_its_restore_file(
-    output: OutputFolder, num_lines: int, kept: list[int]
+    output: RunDirectory, num_lines: int, kept: list[int]
 ) -> None:
     output.metrics.write_text(step_lines(0, 1, 2, 3) + '{"step": 4, "spl')  # cut short by a kill
     with Reporter(output, total_steps=5, log_interval=1) as reporter:
@@ -64,7 +64,7 @@ def step_lines(*steps: int) -> str:
     ],
 )
 def test_curves_are_cut_where_the_run_goes_on(
-    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, start: dict[str, int], purge_step: int
+    output: RunDirectory, monkeypatch: pytest.MonkeyPatch, start: dict[str, int], purge_step: int
 ) -> None:
     cut: list[int] = []
 
@@ -75,13 +75,13 @@ def test_curves_are_cut_where_the_run_goes_on(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("src.training.reporting.TensorBoard", Curves)
+    monkeypatch.setattr("alpro.training.reporting.TensorBoard", Curves)
     with Reporter(output, total_steps=99, log_interval=1) as reporter:
         reporter.start(**start)
     assert cut == [purge_step]
 
 
-def test_lines_of_two_ways_of_counting_stay(output: OutputFolder) -> None:
+def test_lines_of_two_ways_of_counting_stay(output: RunDirectory) -> None:
     output.metrics.write_text(step_lines(39, 40, 21, 22, 23, 24))
     with Reporter(output, total_steps=25, log_interval=1) as reporter:
         reporter.start(step=22, num_lines=4)
@@ -91,7 +91,7 @@ def test_lines_of_two_ways_of_counting_stay(output: OutputFolder) -> None:
     assert [line["step"] for line in metric_lines(output.root)] == [39, 40, 21, 22, 23]
 
 
-def test_metrics_on_a_full_disk_end_the_run(output: OutputFolder) -> None:
+def test_metrics_on_a_full_disk_end_the_run(output: RunDirectory) -> None:
     with Reporter(output, total_steps=5, log_interval=1) as reporter:
         reporter.start(step=0)
         reporter.update(1, VALUES, throughput=Throughput())
@@ -103,7 +103,7 @@ def test_metrics_on_a_full_disk_end_the_run(output: OutputFolder) -> None:
 
 
 def test_other_ranks_report_nothing(tmp_path: Path) -> None:
-    with Reporter(OutputFolder(tmp_path, rank=1), total_steps=1, log_interval=1) as reporter:
+    with Reporter(RunDirectory(tmp_path, rank=1), total_steps=1, log_interval=1) as reporter:
         reporter.start(step=0)
         reporter.validation(0, {"score": 1.0})
         reporter.update(1, VALUES, throughput=Throughput())
@@ -114,9 +114,9 @@ def test_other_ranks_report_nothing(tmp_path: Path) -> None:
 
 
 def test_the_bar_shows_numbers_from_the_first_update(
-    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    output: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("src.training.reporting.MIN_REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr("alpro.training.reporting.MIN_REDRAW_SECONDS", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with Reporter(output, total_steps=500, log_interval=500) as reporter:
         reporter.start(step=0)
@@ -133,7 +133,7 @@ def test_the_bar_shows_numbers_from_the_first_update(
 
 
 def test_a_progress_bar_knows_its_end_and_its_unit(
-    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    output: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     reporter = Reporter(output, total_steps=1, log_interval=1)
@@ -145,7 +145,7 @@ def test_a_progress_bar_knows_its_end_and_its_unit(
 
 def test_throughput_is_that_since_the_last_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 2.0, 4.0, 4.0, 5.0])
-    monkeypatch.setattr("src.training.reporting.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("alpro.training.reporting.time.perf_counter", lambda: next(clock))
     throughput = Throughput()
     throughput.add(clips=8, waited=1.0)
     assert throughput.read() == {"clips_per_second": 4.0, "data_wait": 0.5}
@@ -159,7 +159,7 @@ def test_the_share_of_communication_is_that_since_the_last_restart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([0.0, 4.0, 6.0, 8.0])
-    monkeypatch.setattr("src.training.reporting.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("alpro.training.reporting.time.perf_counter", lambda: next(clock))
     exchanged = iter([10.0, 11.0, 12.0, 13.0])
     throughput = Throughput(lambda: next(exchanged))
     assert throughput.read()["communication"] == (11.0 - 10.0) / (4.0 - 0.0)
@@ -169,7 +169,7 @@ def test_the_share_of_communication_is_that_since_the_last_restart(
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_lines_of_updates_are_on_the_console_where_there_is_no_bar(
-    output: OutputFolder,
+    output: RunDirectory,
     terminal: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

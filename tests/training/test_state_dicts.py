@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from src.errors import InputError
-from src.training.state_dicts import read_checkpoint, shapes_in
-from src.training.weights import load_bert, load_checkpoint, load_vit
+from alpro.errors import InputError
+from alpro.families.alpro.pretrained import load_bert, load_checkpoint, load_vit
+from alpro.training.state_dicts import read_checkpoint, read_shapes
 from tests.modeling.models import small_model, small_prompter, small_qa_model
 from tests.training.toys import assert_same
 
@@ -163,7 +163,7 @@ def test_what_a_checkpoint_of_lavis_lacks_is_not_asked_for(
     lavis = {name.replace("text_encoder.bert.", "text_encoder."): x for name, x in state.items()}
     path = write(tmp_path, {"model": without(lavis, POSITION_IDS), "scaler": None, "config": {}})
     model = small_model()
-    load_checkpoint(model, path, may_be_missing=("text_encoder.cls.*",))
+    load_checkpoint(model, path, allowed_missing=("text_encoder.cls.*",))
     loaded = dict(model.state_dict())
     assert_same({name: loaded[name] for name in state}, state)
 
@@ -171,13 +171,13 @@ def test_what_a_checkpoint_of_lavis_lacks_is_not_asked_for(
 def test_a_checkpoint_of_lavis_for_questions_has_encoders_and_classifier_alone(
     tmp_path: Path,
 ) -> None:
-    from src.build.question_answering import QuestionAnsweringRecipe
+    from alpro.experiment.question_answering import QuestionAnsweringExperiment
 
     trained = dict(small_qa_model().state_dict())
     state = without(trained, HEAD, "vision_proj", "text_proj", "temp", "itm_head")
     model = small_qa_model()
     path = write(tmp_path, {"model": state})
-    load_checkpoint(model, path, may_be_missing=QuestionAnsweringRecipe.MAY_BE_MISSING)
+    load_checkpoint(model, path, allowed_missing=QuestionAnsweringExperiment.MAY_BE_MISSING)
     loaded = dict(model.state_dict())
     assert_same({name: loaded[name] for name in state}, state)
 
@@ -254,7 +254,7 @@ def test_a_giant_position_embedding_is_refused_unread(
 
 def test_shapes_are_read_without_numbers(tmp_path: Path, source: dict[str, Tensor]) -> None:
     giant = torch.zeros(1).expand(1 << 30, 1 << 20)
-    shapes = shapes_in(write(tmp_path, {"model": {**source, "mpm_head.2.weight": giant}}))
+    shapes = read_shapes(write(tmp_path, {"model": {**source, "mpm_head.2.weight": giant}}))
     assert shapes.pop("mpm_head.2.weight") == (1 << 30, 1 << 20)
     assert shapes == {name: tuple(value.shape) for name, value in source.items()}
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.datasets.unreadable import UnreadableVideo
-from src.distributed.engine import SingleProcess
-from src.errors import InputError, ScarcityError
-from src.training.task import Task
-from src.training.trainer import HOW_TO_CONTINUE
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.distributed.engine import SingleProcess
+from alpro.errors import InputError, ScarcityError
+from alpro.training.task import Task
+from alpro.training.trainer import HOW_TO_CONTINUE
 from tests.factories import CPU
 from tests.training.toys import (
     KilledError,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from src.datasets.unreadable import UnreadableVideo
-from src.distributed.engine import SingleProcess
-from src.errors import InputError, RunError
-from src.training.output import OutputFolder
-from src.training.unreadable import UnreadableLedger
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.distributed.engine import SingleProcess
+from alpro.errors import InputError, RunError
+from alpro.training.run_directory import RunDirectory
+from alpro.training.unreadable import UnreadableVideoLog
 from tests.factories import CPU
 from tests.training.disks import FULL_DEVICE
 from tests.training.toys import (
@@ -27,9 +27,9 @@ from tests.training.toys import (
 BAD = [UnreadableVideo("v1", "no frames"), UnreadableVideo("v2", "not a video")]
 
 
-def make_ledger(root: Path, *, max_fraction: float, rank: int = 0) -> UnreadableLedger:
-    output = OutputFolder(root, rank=rank)
-    return UnreadableLedger(output, max_fraction=max_fraction, samples_per_epoch=20)
+def make_ledger(root: Path, *, max_fraction: float, rank: int = 0) -> UnreadableVideoLog:
+    output = RunDirectory(root, rank=rank)
+    return UnreadableVideoLog(output, max_fraction=max_fraction, samples_per_epoch=20)
 
 
 def test_the_limit_is_a_share_of_an_epoch(tmp_path: Path) -> None:

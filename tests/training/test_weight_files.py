@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from src.errors import InputError
-from src.training.inert_pickle import Foreign
-from src.training.stored_tensors import StoredTensor
-from src.training.weight_files import find_weights, names_in, open_weights, read_weights
+from alpro.errors import InputError
+from alpro.training.inert_pickle import Foreign
+from alpro.training.stored_tensors import StoredTensor
+from alpro.training.weight_files import find_weights, names_in, open_weights, read_weights
 from tests.training.weight_makers import saved
 
 

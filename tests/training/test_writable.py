@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import InputError, RunError
-from src.training.output import APPENDED, WRITTEN_IN_TRAINING
-from src.training.writable import check_output_file, check_output_folder, check_space
+from alpro.errors import InputError, RunError
+from alpro.training.run_directory import APPENDED, WRITTEN_IN_TRAINING
+from alpro.training.writable import check_output_file, check_output_folder, check_space
 from tests.training.disks import largest_file
 
 RESULTS = "results_test/step_best_1_mean/scores.json"
@@ -133,8 +133,8 @@ def test_a_disk_that_takes_nothing_is_found_unless_nothing_will_be_written(tmp_p
 def test_too_little_space_for_the_first_files_is_found(
     monkeypatch: pytest.MonkeyPatch, free: int, needed: int, files: int, told: str
 ) -> None:
-    monkeypatch.setattr("src.training.writable.free_bytes", lambda _: free)
-    monkeypatch.setattr("src.training.writable.free_files", lambda _: files)
+    monkeypatch.setattr("alpro.training.writable.free_bytes", lambda _: free)
+    monkeypatch.setattr("alpro.training.writable.free_files", lambda _: files)
     with pytest.raises(RunError, match=rf"^output_dir: run: {told}\.\nFree some space"):
         check_space(Path("run"), num_bytes=needed)
 
@@ -143,8 +143,8 @@ def test_too_little_space_for_the_first_files_is_found(
 def test_unknown_space_is_not_judged(
     monkeypatch: pytest.MonkeyPatch, free: int, files: int | None
 ) -> None:
-    monkeypatch.setattr("src.training.writable.free_bytes", lambda _: free)
-    monkeypatch.setattr("src.training.writable.free_files", lambda _: files)
+    monkeypatch.setattr("alpro.training.writable.free_bytes", lambda _: free)
+    monkeypatch.setattr("alpro.training.writable.free_files", lambda _: files)
     check_space(Path("run"), num_bytes=1000)
 
 

@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.datasets.decoding import FrameSelector, Video
-from src.datasets.ordering import Stretch
-from src.datasets.unreadable import UnreadableVideo
-from src.distributed.engine import Engine, SingleProcess
-from src.training.checkpoints import CheckpointWriter
-from src.training.nonfinite import NonfiniteGuard
-from src.training.output import OutputFolder
-from src.training.plan import TrainingData, TrainingPlan
-from src.training.reporting import Reporter
-from src.training.seeding import seed_everything
-from src.training.task import Task
-from src.training.trainer import Trainer
-from src.training.unreadable import UnreadableLedger
+from alpro.datasets.decoding import FrameSelector, Video
+from alpro.datasets.samplers import SamplerSegment
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.training.checkpoints import CheckpointWriter
+from alpro.training.nonfinite import NonfiniteGuard
+from alpro.training.plan import TrainingData, TrainingPlan
+from alpro.training.reporting import Reporter
+from alpro.training.run_directory import RunDirectory
+from alpro.training.seeding import seed_everything
+from alpro.training.task import Task
+from alpro.training.trainer import Trainer
+from alpro.training.unreadable import UnreadableVideoLog
 from tests.factories import CPU, MadeUpDecoder
 
 TIMINGS = ("clips_per_second", "data_wait", "communication")  # differ from run to run
@@ -124,10 +124,10 @@ def train(
     """Train a task in a folder, as a process would that has just started."""
     seed_everything(3)
     task = task or ToyTask()
-    output = OutputFolder(root, rank=0)
+    output = RunDirectory(root, rank=0)
     output.log.mkdir(parents=True, exist_ok=True)
 
-    def start(done: Sequence[Stretch]) -> Iterator[Any]:
+    def start(done: Sequence[SamplerSegment]) -> Iterator[Any]:
         first = sum(stretch.num_batches for stretch in done)
         while True:
             yield batch(first)
@@ -150,12 +150,10 @@ def train(
             plan=plan,
             output=output,
             checkpoints=CheckpointWriter(output, keep=0),
-            ledger=UnreadableLedger(
+            ledger=UnreadableVideoLog(
                 output, max_fraction=max_unreadable, samples_per_epoch=data.samples_per_epoch
             ),
-            guard=NonfiniteGuard(
-                output, policy=on_nonfinite, num_steps=plan.num_train_steps
-            ),
+            guard=NonfiniteGuard(output, policy=on_nonfinite, num_steps=plan.num_train_steps),
             reporter=reporter,
         )
         trainer.fit()

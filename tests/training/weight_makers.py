@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.errors import InputError
-from src.training.weight_files import read_weights
+from alpro.errors import InputError
+from alpro.training.weight_files import read_weights
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 

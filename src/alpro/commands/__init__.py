@@ -1,0 +1,1 @@
+"""Command-line helpers, run as ``python -m alpro.commands.<name>``."""

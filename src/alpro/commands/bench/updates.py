@@ -1,0 +1,110 @@
+"""One job of the benchmark of updates: retrieval training on made-up batches, timed.
+
+    [horovodrun -np N | torchrun --nproc_per_node N] alpro bench-updates FILE UPDATES
+        --config CONFIG [--KEY VALUE ...]
+
+Rank 0 writes what it measured to FILE, as JSON. Shapes: B pairs of a process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from alpro.configs.loading import load_config
+from alpro.configs.schema import RetrievalConfig
+from alpro.datasets.retrieval import RetrievalBatch
+from alpro.errors import run_script
+from alpro.evaluation.eval_mode import silent_progress
+from alpro.experiment.launch import launch_run
+from alpro.experiment.retrieval import RetrievalExperiment
+from alpro.experiment.training import build_plan, optimizer_of
+from alpro.training.atomic_io import write_json
+from alpro.training.precision import autocast, usable_precision
+from alpro.training.seeding import seed_everything
+
+WARM_UP = 3  # updates that are not counted
+
+
+@dataclass(frozen=True, slots=True)
+class LossWithMetrics:
+    """What one job took."""
+
+    seconds: list[float]
+    """Of each update."""
+    communication: float
+    """Share of that time spent in exchanges, waiting for the other processes included."""
+    num_parameters: int
+    num_pairs: int
+    """B."""
+
+
+def read_measured(path: Path) -> LossWithMetrics:
+    """What a job has written."""
+    return LossWithMetrics(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def made_up_batch(recipe: RetrievalExperiment) -> RetrievalBatch:
+    """B pairs of noise in a config's shapes, other ones on each rank."""
+    config = recipe.config
+    num, side = config.train_batch_size, config.crop_img_size
+    seed_everything(config.seed, rank=recipe.engine.rank)
+    ids = torch.randint(1, recipe.resolved.text_encoder.vocab_size, (num, config.max_txt_len))
+    return RetrievalBatch(
+        frames=torch.randint(0, 256, (num, config.num_frm, 3, side, side), dtype=torch.uint8),
+        text_ids=ids,
+        text_mask=torch.ones_like(ids),
+        video_ids=[f"video {number} of rank {recipe.engine.rank}" for number in range(num)],
+        unreadable=[],
+    ).to(recipe.engine.device)
+
+
+def measure(recipe: RetrievalExperiment, *, num_updates: int) -> LossWithMetrics:
+    """Train for some updates and measure each of them."""
+    config, engine = recipe.config, recipe.engine
+    seed_everything(config.seed)
+    model = recipe.build_model().to(engine.device)
+    plan = build_plan(
+        config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
+    )
+    task = recipe.build_task(model, plan=plan, progress=silent_progress).train()
+    optimizer = optimizer_of(config, model)
+    engine.prepare(task, optimizer)
+    batch = made_up_batch(recipe)
+    precision = usable_precision(config.precision, engine.device)
+    seconds, before = [], 0.0
+    for number in range(WARM_UP + num_updates):
+        if number == WARM_UP:
+            before = engine.communication
+        started = time.perf_counter()
+        with autocast(precision, engine.device):
+            loss = task(batch)["loss"]
+        engine.backward(loss, last_micro_step=True)
+        engine.step(optimizer, max_grad_norm=config.grad_norm)
+        seconds.append(time.perf_counter() - started)
+    pluralize = seconds[WARM_UP:]
+    return LossWithMetrics(
+        seconds=pluralize,
+        communication=(engine.communication - before) / sum(pluralize),
+        num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        num_pairs=config.train_batch_size,
+    )
+
+
+def main() -> None:
+    """Measure, and write it down."""
+    path, num_updates, *arguments = sys.argv[1:]
+    resolved = load_config(RetrievalConfig, [*arguments, "--output_dir", str(Path(path).parent)])
+    with launch_run(resolved) as engine:
+        found = measure(RetrievalExperiment(resolved, engine=engine), num_updates=int(num_updates))
+        if engine.rank == 0:
+            write_json(Path(path), asdict(found))
+
+
+if __name__ == "__main__":
+    run_script(main)

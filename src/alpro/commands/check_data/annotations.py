@@ -1,0 +1,102 @@
+"""Reading the annotations of a set, whatever they hold, without stopping at rows that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alpro.commands.check_data.findings import Finding, Findings
+from alpro.commands.check_data.sources import CheckedSet, Rows
+from alpro.datasets.annotations import CAPTIONS, CaptionRow, parsed_rows, records_of
+from alpro.datasets.captions import IMAGES, VIDEOS
+from alpro.datasets.qa_annotations import QUESTIONS, QuestionRow
+from alpro.datasets.row_parsing import RowError, RowKind
+from alpro.errors import InputError
+
+MAX_BAD_ROWS = 2000  # of a file that are listed; others are counted
+
+_KINDS: dict[Rows, RowKind[Any]] = {
+    "questions": QUESTIONS,
+    "captioned images": IMAGES,
+    "captioned videos": VIDEOS,
+    "captions": CAPTIONS,
+}
+
+
+class AnnotatedText(NamedTuple):
+    """A text about a video or an image."""
+
+    video_id: str
+    text: str
+    answer: str | None = None
+    """Of a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSet:
+    """What the annotations of a set hold."""
+
+    source: CheckedSet
+    texts: Sequence[AnnotatedText]
+    num_broken: int
+    num_left_out: int
+    """Rows that training leaves out, too, since their ``txt_len`` is too large."""
+
+    def video_ids(self) -> list[str]:
+        """The videos or images that are named, once each."""
+        return list(dict.fromkeys(row.video_id for row in self.texts))
+
+
+def load_dataset(source: CheckedSet, findings: Findings) -> ReadSet:
+    """Read all rows of a set; what is wrong with the others becomes findings."""
+    texts: list[AnnotatedText] = []
+    num_broken = num_left_out = 0
+
+    def note(row: RowError) -> None:
+        nonlocal num_broken
+        num_broken += 1
+        if num_broken <= MAX_BAD_ROWS:
+            kind = "empty_text" if row.is_empty else "broken_row"
+            findings.add([Finding(kind, f"{row.place}{row.number}", row.reason, str(source))])
+
+    try:
+        for row in parsed_rows(source.annotations, _KINDS[source.rows], refuse=note):
+            if row is None:
+                num_left_out += 1
+            else:
+                texts += _texts_of(row)
+    except InputError as error:
+        message = str(error)
+        told = message.removeprefix(f"{source.annotations}:")
+        if told != message:  # the finding names the file; then comes a line, or a space
+            told = told.strip() if told.startswith(" ") else f"line {told}"
+        name = str(source.annotations)
+        findings.add([Finding("unreadable_annotations", name, told, str(source))])
+    if num_broken > MAX_BAD_ROWS:
+        told = f"{num_broken - MAX_BAD_ROWS:,} further rows are broken"
+        findings.add([Finding("broken_row", str(source.annotations), told, str(source))])
+    return ReadSet(source, texts, num_broken, num_left_out)
+
+
+def _texts_of(row: Any) -> list[AnnotatedText]:
+    if isinstance(row, CaptionRow):
+        return [AnnotatedText(row.video_id, row.caption)]
+    if isinstance(row, QuestionRow):
+        return [AnnotatedText(row.video_id, row.question, row.answer)]
+    return [AnnotatedText(row.video_id, caption) for caption in row.captions]
+
+
+def guess_rows(path: Path) -> Rows:
+    """Return the kind of rows in a file, by the names in its first row."""
+    guesses: tuple[Rows, ...] = ("questions", "captioned images")
+    for rows in guesses:
+        kind = _KINDS[rows]
+        try:
+            first = next(records_of(path, kind), None)
+        except InputError:
+            continue  # what is wrong is told when the file is read
+        if first is not None and kind.columns[0][0] in first.values:
+            return rows
+    return "captioned videos"

@@ -1,0 +1,163 @@
+"""What videos and images a task has: found in folders, LMDBs and shards by the ids of its sets."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alpro.commands.check_data.annotations import ReadSet
+from alpro.commands.check_data.findings import Finding, Findings
+from alpro.commands.check_data.probe import Item
+from alpro.commands.check_data.sources import CheckedSet, Task
+from alpro.datasets.storage import (
+    AmbiguousIdError,
+    VideoFolder,
+    VideoStorage,
+    hint_of_missing,
+    open_videos,
+    why_outside,
+)
+from alpro.errors import InputError
+
+
+@dataclass(slots=True)
+class Media:
+    """All videos and images of a task."""
+
+    items: dict[str, Item] = field(default_factory=dict)
+    """By key."""
+    sets_of: dict[str, list[CheckedSet]] = field(default_factory=lambda: defaultdict(list))
+    """Key of an item -> the sets that name it."""
+    ids_of_set: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Key of a set -> its ids, and the keys of the items that they name."""
+
+
+def collect_media(task: Task, sets: Sequence[ReadSet], findings: Findings) -> Media:
+    """Find out what is to be probed; what is not there becomes findings."""
+    media, storages = Media(), _Storages(findings)
+    for data in sets:
+        source = data.source
+        if source.of_images:
+            items = [_image(source.media, name) for name in data.video_ids()]
+        else:
+            assert source.media is not None
+            storage = storages.open(source.media, source.extension, where=str(source))
+            items = [] if storage is None else storages.named(storage, data)
+        media.ids_of_set[source.key] = {item.video_id: item.key for item in items}
+        for item in items:
+            media.items.setdefault(item.key, item)
+            media.sets_of[item.key].append(source)
+    for path, extension in task.storages.items():
+        storage = storages.open(path, extension, where=str(path))
+        for item in [] if storage is None else storages.all_of(storage):
+            media.items.setdefault(item.key, item)
+    _note_unused(storages, media, findings, annotated=bool(task.sets))
+    return media
+
+
+class _Storages:
+    """Opens each storage once, and finds videos in it."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.opened: dict[tuple[Path, str], VideoStorage | None] = {}
+
+    def open(self, path: Path, extension: str, *, where: str) -> VideoStorage | None:
+        if (path, extension) not in self.opened:
+            try:
+                storage = self.opened[path, extension] = open_videos(path, extension=extension)
+                if isinstance(storage, VideoFolder):
+                    closed = closed_folders(path)
+                    self.findings.add(
+                        Finding("closed_folder", name, why, where) for name, why in closed
+                    )
+            except InputError as error:
+                self.opened[path, extension] = None
+                self.findings.add([Finding("missing", str(path), str(error), where)])
+        return self.opened[path, extension]
+
+    def named(self, storage: VideoStorage, data: ReadSet) -> list[Item]:
+        """The videos of a set that are there."""
+        ids, where = data.video_ids(), str(data.source)
+        missing = self._missing(storage, ids, where=where)
+        hint = hint_of_missing(missing, storage) or "" if missing else ""
+        self.findings.add(
+            Finding("missing", name, f"the id {why}" if (why := why_outside(name)) else hint, where)
+            for name in missing
+        )
+        absent, items, ids_of = set(missing), [], defaultdict(list)
+        for name in ids:
+            item = None if name in absent else self.item(storage, name, data.source.extension)
+            if item is not None:
+                items.append(item)
+                ids_of[item.key].append(name)
+        for _key, (first, *others) in ids_of.items():
+            told = f"the file of {first}"
+            self.findings.add(Finding("same_file", other, told, where) for other in others)
+        return items
+
+    def _missing(self, storage: VideoStorage, ids: Sequence[str], *, where: str) -> list[str]:
+        try:
+            return storage.missing(ids)
+        except AmbiguousIdError as error:
+            self.findings.add([Finding("ambiguous", str(storage.root), str(error), where)])
+            return []
+
+    def item(self, storage: VideoStorage, name: str, extension: str) -> Item | None:
+        """A video that is there; None where its id does not tell its file."""
+        path = None
+        if isinstance(storage, VideoFolder):
+            try:
+                found = storage.fetch(name)
+            except AmbiguousIdError as error:
+                self.findings.add([Finding("ambiguous", name, str(error), str(storage.root))])
+                return None
+            path = found if isinstance(found, Path) else None
+        key = str(path or storage.root / name)
+        return Item(key, name, storage.root, path, extension, is_image=False)
+
+    def all_of(self, storage: VideoStorage) -> Iterator[Item]:
+        """All videos that a storage holds."""
+        try:
+            names = storage.video_ids()
+        except AmbiguousIdError as error:
+            self.findings.add([Finding("ambiguous", str(storage.root), str(error), "")])
+            return
+        extension = storage.extension if isinstance(storage, VideoFolder) else ".mp4"
+        for name in names:
+            item = self.item(storage, name, extension)
+            if item is not None:
+                yield item
+
+
+def _image(root: Path | None, name: str) -> Item:
+    path = Path(name) if root is None else root / name
+    return Item(str(path), name, root, path, "", is_image=True)
+
+
+def _note_unused(storages: _Storages, media: Media, findings: Findings, *, annotated: bool) -> None:
+    if not annotated:
+        return
+    for (path, _), storage in storages.opened.items():
+        for item in [] if storage is None else storages.all_of(storage):
+            if item.key not in media.sets_of:
+                findings.add([Finding("unused", item.video_id, "", str(path))])
+
+
+def closed_folders(root: Path) -> Iterator[tuple[str, str]]:
+    """Folders, from ``root`` on, that cannot be opened, and why: no id is found in them."""
+    closed: list[OSError] = []
+    seen = set()
+    for folder, names, _ in os.walk(root, onerror=closed.append, followlinks=True):
+        names[:] = [name for name in names if not name.startswith(".")]
+        with suppress(OSError):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder around it
+                names.clear()
+            seen.add((status.st_dev, status.st_ino))
+    for error in closed:
+        yield str(error.filename), str(error.strerror)

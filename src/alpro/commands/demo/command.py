@@ -1,0 +1,193 @@
+"""Make the embedded dataset: ``alpro demo-data [--output_dir data/demo]``.
+
+Writes ``videos/*.mp4`` and ``images/*.jpg``, and in ``txt/``:
+
+* for pretraining, with noisy captions: ``pretrain.jsonl`` (rows ``{"text", "video_id"}``),
+  ``images.json`` (a list of ``{"image", "caption"}``), and ``pretrain_val.jsonl``, the clips of the
+  validation split with the captions they have there;
+* for finetuning and evaluation: ``{train,val,test}.jsonl`` (rows ``{"caption", "clip_name"}``),
+  ``{train,val,test}_qa.jsonl`` (rows ``{"question", "answer", "video_id", "answer_type"}``) and
+  ``ans2label.json`` (the answers of ``train_qa``, numbered);
+* ``scenes.jsonl`` (what happens in each clip).
+
+What was made is told by ``manifest.json``. The same parameters give the same files; a second run
+makes no clip again, an interrupted one is completed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alpro.commands.cli import (
+    MAX_SEED,
+    MAX_WORKERS,
+    at_most,
+    exit_code_of,
+    not_negative,
+    path_flag,
+    progress,
+)
+from alpro.commands.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
+from alpro.commands.demo.planning import SPLITS, describe, plan_dataset
+from alpro.commands.demo.stills import plan_stills
+from alpro.commands.demo.texts import annotation_files, as_json, image_rows
+from alpro.commands.demo.trajectories import FPS, NUM_FRAMES, SIZE
+from alpro.commands.demo.vocabulary import write_tokenizer
+from alpro.errors import InputError
+from alpro.training.atomic_io import write_text
+from alpro.training.writable import check_output_folder
+from alpro.user_files import JsonError, read_json
+
+DRAWING_VERSION = 2
+"""Raised when the frames of an equal plan would look different."""
+NUM_PAIRS = {"pretrain": 3000, "train": 2000, "val": 50, "test": 50}
+NUM_IMAGES = 6000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    flags = _parser().parse_args(arguments)
+    if flags.write_tokenizer:
+        return exit_code_of(lambda: write_tokenizer(flags.write_tokenizer))
+    return exit_code_of(
+        lambda: make_demo_data(
+            flags.output_dir,
+            num_pairs={split: getattr(flags, f"num_{split}_pairs") for split in SPLITS},
+            num_images=flags.num_images,
+            seed=flags.seed,
+            num_workers=flags.n_workers or os.cpu_count() or 1,
+        ),
+        goes_on=True,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alpro demo-data",
+        description="Make a small dataset of short clips in which time matters.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--output_dir", type=path_flag, default=Path("data/demo"))
+    for split in SPLITS:
+        parser.add_argument(
+            f"--num_{split}_pairs",
+            type=not_negative,
+            default=NUM_PAIRS[split],
+            help="two clips each",
+        )
+    parser.add_argument(
+        "--num_images", type=not_negative, default=NUM_IMAGES, help="still images for pretraining"
+    )
+    parser.add_argument("--seed", type=at_most(MAX_SEED), default=0)
+    parser.add_argument(
+        "--n_workers", type=at_most(MAX_WORKERS), default=0, help="processes; 0: one per core"
+    )
+    parser.add_argument(
+        "--write_tokenizer", type=path_flag, metavar="DIR", help="write the tokenizer, no clips"
+    )
+    return parser
+
+
+def make_demo_data(
+    output_dir: Path, *, num_pairs: dict[str, int], num_images: int, seed: int, num_workers: int
+) -> None:
+    """Make or complete the dataset in ``output_dir``.
+
+    Args:
+        output_dir: folder of the dataset; one with other parameters is replaced.
+        num_pairs: split -> number of pairs of clips.
+        num_images: number of still images.
+        seed: everything random follows from it.
+        num_workers: processes that draw and encode.
+
+    Raises:
+        InputError: the folder holds something else, or there are not enough different scenes.
+    """
+    check_output_folder(output_dir, named_by="--output_dir")
+    start = time.perf_counter()
+    pairs = plan_dataset(num_pairs=num_pairs, seed=seed)
+    stills = plan_stills(num_images=num_images, seed=seed)
+    records = [record for pair in pairs for record in describe(pair)]
+    counts = {f"num_{split}_pairs": num_pairs[split] for split in SPLITS}
+    counts["num_images"] = num_images
+    manifest = _manifest([*records, *image_rows(stills)], counts=counts, seed=seed)
+    stored = _read_manifest(output_dir)
+    if stored != manifest:
+        _prepare_folder(output_dir, known=stored is not None)
+    items: list[Item] = [*pairs, *stills]
+    missing = [item for item in items if not is_encoded(item, folder=output_dir)]
+    num_texts = _write_texts(output_dir / "txt", annotation_files(records, stills, seed=seed))
+    made = f"{len(records)} clips, {len(stills)} images"
+    if stored == manifest and not missing:
+        todo = f"{num_texts} text files written" if num_texts else "nothing to do"
+        print(f"{output_dir}: complete already ({made}), {todo}")
+        return
+    _write_text(output_dir / "manifest.json", as_json(manifest))
+    encoded = encode_all(missing, folder=output_dir, num_workers=num_workers)
+    for _ in progress(encoded, len(missing), "demo clips and images", "item"):
+        pass
+    seconds = time.perf_counter() - start
+    share = f"{len(missing)} of {len(items)} pairs and images made"
+    print(f"{output_dir}: {made}; {share} in {seconds:.1f} s")
+
+
+def _manifest(plan: list[dict[str, Any]], *, counts: dict[str, int], seed: int) -> dict[str, Any]:
+    lines = "\n".join(json.dumps(record) for record in plan)
+    return {
+        **counts,
+        "seed": seed,
+        "size": SIZE,
+        "num_frames": NUM_FRAMES,
+        "fps": FPS,
+        "codec": CODEC,
+        "jpeg_quality": JPEG_QUALITY,
+        "drawing_version": DRAWING_VERSION,
+        "plan_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+    }
+
+
+def _read_manifest(output_dir: Path) -> dict[str, Any] | None:
+    path = output_dir / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        return read_json(path)
+    except JsonError as error:
+        raise InputError(f"{path} is not JSON ({error}): delete {output_dir}") from error
+
+
+def _prepare_folder(output_dir: Path, *, known: bool) -> None:
+    """Make the folders; remove what was drawn with other parameters."""
+    videos, images = output_dir / "videos", output_dir / "images"
+    if not known and output_dir.exists() and any(output_dir.iterdir()):
+        raise InputError(
+            f"--output_dir {output_dir} is not empty and holds no manifest.json of this command:"
+            " choose another folder or empty it"
+        )
+    clips = [path for split in SPLITS for path in videos.glob(f"{split}?????[ab].*")]
+    for path in [*clips, *images.glob("image?????.*")]:
+        path.unlink()
+    for folder in (videos, images):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _write_texts(folder: Path, texts: dict[str, str]) -> int:
+    """Write what is not there yet; return the number of files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return sum(_write_text(folder / name, text) for name, text in texts.items())
+
+
+def _write_text(path: Path, text: str) -> bool:
+    """Write a file that is not as it should be; return whether it was not."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True

@@ -1,0 +1,49 @@
+"""Subcommands of ``alpro``, in the groups of its help; a module is imported when it is called."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    module: str
+    """Below ``alpro.commands``."""
+    summary: str
+    function: str = "main"
+    """Takes the words after the subcommand, and returns the exit code."""
+
+
+GROUPS: dict[str, dict[str, Command]] = {
+    "Train and evaluate": {
+        "retrieval": Command("train", "text-video retrieval: finetune, or evaluate", "retrieval"),
+        "question-answering": Command(
+            "train", "video question answering: finetune, or evaluate", "question_answering"
+        ),
+        "pretrain-prompter": Command("train", "pretraining, stage 1: the prompter", "prompter"),
+        "pretrain": Command("train", "pretraining, stage 2: video and language", "pretrain"),
+    },
+    "Prepare data": {
+        "demo-data": Command("demo.command", "render a small synthetic dataset"),
+        "convert-annotations": Command("convert.command", "published annotations to JSON lines"),
+        "split-annotations": Command("split_annotations", "one file into train, val and test"),
+        "check-data": Command("check_data.command", "check annotations and videos"),
+        "prepare-videos": Command("transcode.command", "transcode videos for fast reading"),
+        "videos-to-lmdb": Command("videos_to_lmdb", "a folder of videos to an LMDB"),
+        "extract-entities": Command("extract_entities", "frequent nouns, for the prompter"),
+    },
+    "Look at results": {
+        "show-results": Command("show_results", "tables of evaluated runs"),
+        "compare-runs": Command("compare_runs", "kinds of runs over the same seeds"),
+        "contact-sheet": Command("gallery.contact_sheet", "picture of queries and their clips"),
+        "answer-sheet": Command("gallery.answer_sheet", "picture of questions and answers"),
+        "show-entities": Command("show_entities", "page of what the prompter sees in regions"),
+        "replay-batch": Command("replay_batch", "repeat an update that was not finite"),
+    },
+    "Measure and set up": {
+        "bench": Command("bench.command", "speed of decoding, loading and training"),
+        "completion": Command("completion", "script that completes commands in a shell"),
+    },
+}
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

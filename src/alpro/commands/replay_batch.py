@@ -1,0 +1,162 @@
+"""Repeat an update that stopped a run: ``alpro replay-batch --file FILE``.
+
+``FILE`` is what the run has left in its folder ``nonfinite``: ``step_<N>_rank_<R>.pt``. Each of its
+batches goes through the model as it was, with the same random numbers, forward and backward. Prints
+the losses, the first module whose output is not finite, and the parameters whose gradient is not.
+It is the update of one process: the batches of others are not there to be compared with, gradients
+of accumulated batches are summed, and fp16's loss scale is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alpro.commands.cli import exit_code_of, path_flag
+from alpro.configs.loading import ResolvedConfig, load_config
+from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.errors import InputError
+from alpro.quoting import listed
+from alpro.training.run_directory import RunDirectory, read_stored
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from alpro.experiment.experiment import Experiment
+
+CONFIGS = {one.SCRIPT: one for one in (RetrievalConfig, QaConfig, PrompterConfig, PretrainConfig)}
+FILE_NAME = re.compile(r"step_(\d+)_rank_\d+\.pt")
+NUM_NAMED = 10  # parameters
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="alpro replay-batch",
+        description="Repeat an update whose loss or gradient was not finite.",
+        epilog="Further flags --KEY VALUE change the run's config: --precision fp32, or a path "
+        "that has moved. Relative paths start where the run was started.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--file", type=path_flag, required=True, help="nonfinite/step_<N>_rank_<R>.pt"
+    )
+    flags, changes = parser.parse_known_args(arguments)
+    return exit_code_of(lambda: replay(flags.file, changes=changes))
+
+
+def replay(path: Path, *, changes: Sequence[str]) -> None:
+    """Repeat the update of a file and print what comes out.
+
+    Raises:
+        InputError: if there is no such file, or no run around it.
+    """
+    match = FILE_NAME.fullmatch(path.name)
+    if match is None or not path.is_file():
+        raise InputError(f"--file: {path} is no file of the kind nonfinite/step_<N>_rank_<R>.pt")
+    resolved = _read_run(path.absolute().parent.parent, changes=changes)
+    # Heavy imports, after what can be wrong with the file.
+    from alpro.experiment.launch import launch_run
+    from alpro.training.weight_files import read_weights
+
+    stored = read_weights(path)
+    weights = read_weights(path.with_name(f"step_{match[1]}_model.pt"))
+    with launch_run(resolved) as engine:
+        recipe = _recipe_of(resolved, engine=engine)
+        print(_replayed(recipe, stored, weights))
+
+
+def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
+    args = RunDirectory(root, rank=0).args
+    config_class = CONFIGS.get(str(read_stored(args).get("script")))
+    if config_class is None:
+        raise InputError(f"--file: {root} is not the folder of a run: {args} is not there, or old")
+    own = ["--config", str(args), "--output_dir", str(root)]
+    return load_config(config_class, [*own, "--engine", "single", "--hang_timeout", "0", *changes])
+
+
+def _recipe_of(resolved: ResolvedConfig[Any], *, engine: Any) -> Experiment[Any, Any]:
+    from alpro.experiment.pretraining import VideoLanguageExperiment
+    from alpro.experiment.prompter import PrompterExperiment
+    from alpro.experiment.question_answering import QuestionAnsweringExperiment
+    from alpro.experiment.retrieval import RetrievalExperiment
+
+    recipes = {
+        RetrievalConfig: RetrievalExperiment,
+        QaConfig: QuestionAnsweringExperiment,
+        PrompterConfig: PrompterExperiment,
+        PretrainConfig: VideoLanguageExperiment,
+    }
+    return recipes[type(resolved.config)](resolved, engine=engine)
+
+
+def _replayed(
+    recipe: Experiment[Any, Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> str:
+    """Losses and faults of each batch of the update, in words."""
+    from alpro.datasets.pretraining import PretrainBatch
+    from alpro.datasets.qa_batches import QaBatch
+    from alpro.datasets.retrieval import RetrievalBatch
+    from alpro.evaluation.eval_mode import silent_progress
+    from alpro.experiment.training import build_plan
+    from alpro.training.precision import autocast, usable_precision
+    from alpro.training.seeding import set_random_state
+
+    config, device = recipe.config, recipe.engine.device
+    kinds = {one.__name__: one for one in (RetrievalBatch, QaBatch, PretrainBatch)}
+    model = recipe.start_model(resumes=True)
+    model.load_state_dict(weights)
+    plan = replace(
+        build_plan(config, num_samples=1, best_metric=config.best_metric, engine=recipe.engine),
+        num_train_steps=stored["num_steps"],
+    )
+    task = recipe.build_task(model, plan=plan, progress=silent_progress).train()
+    task.on_update_start(stored["step"])
+    set_random_state(stored["random"], device)
+    precision = usable_precision(config.precision, device)
+    lines = [f"update {stored['step']} of {stored['num_steps']}, on {device} in {precision}"]
+    for number, (kind, values) in enumerate(zip(stored["kinds"], stored["batches"], strict=True)):
+        batch = kinds[kind](**values).to(device)
+        named = listed(batch.video_ids, most=NUM_NAMED)
+        lines.append(f"batch {number + 1} of {len(stored['batches'])}: {named}")
+        with record_nonfinite_modules(model) as faults, autocast(precision, device):
+            losses = task(batch)
+        lines += [f"  {name} {float(value.detach()):g}" for name, value in losses.items()]
+        lines.append(f"  first module with an output that is not finite: {(faults or ['none'])[0]}")
+        losses["loss"].backward()
+    parameters = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    faulty = [name for name, gradient in parameters if not gradient.isfinite().all()]
+    lines.append(
+        f"parameters with a gradient that is not finite: {len(faulty)} of {len(parameters)}"
+        + (f", {listed(faulty, most=NUM_NAMED)}" if faulty else "")
+    )
+    return "\n".join(lines)
+
+
+@contextmanager
+def record_nonfinite_modules(model: nn.Module) -> Iterator[list[str]]:
+    """Context in which the names of modules are noted whose outputs are not finite, in order."""
+    import torch
+
+    found: list[str] = []
+
+    def note(name: str, output: Any) -> None:
+        parts = output if isinstance(output, tuple) else (output,)
+        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+        if any(part.is_floating_point() and not part.isfinite().all() for part in tensors):
+            found.append(name)
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

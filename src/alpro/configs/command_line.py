@@ -1,0 +1,167 @@
+"""Flags: every key of the config class is one, nested keys are dotted, nothing is abbreviated.
+
+Written out rather than left to argparse because all mistakes are to be reported together, with
+those of the JSON files, and because flags of list entries (``--train_datasets.0.img``) have no end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from alpro.configs.errors import COMMAND_LINE, ConfigIssue, closest_match, shorten, shortened
+from alpro.configs.fields import Option, fields_of
+from alpro.configs.parsing import UnfitError, expectation, from_texts, is_sequence, takes_table
+from alpro.launchers import value_of
+from alpro.resources import with_resources
+
+_LAUNCHER_FLAGS = ("local_rank", "local-rank")  # of torch.distributed.launch and deepspeed
+_UNSET = "is a launcher's, which has set no LOCAL_RANK"
+_TORCHRUN = "Start the run with torchrun --nproc_per_node N, or leave the flag out."
+_LOADER_FLAGS = ("config", "help", "print_config")
+_MAX_INDEX_DIGITS = 6  # of an entry of a list
+
+
+@dataclasses.dataclass
+class Flags:
+    """A command line, read but not yet checked against ranges and choices."""
+
+    config: str | None = None
+    help: bool = False
+    print_config: bool = False
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Dotted key -> value as a JSON file would hold it."""
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Key -> alias that was typed for it."""
+    ignored: list[str] = dataclasses.field(default_factory=list)
+    problems: list[ConfigIssue] = dataclasses.field(default_factory=list)
+
+
+def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
+    """Read `argv` (without the program's name); of a repeated flag the last one counts."""
+    flags = Flags()
+    options = fields_of(config_class)
+    for name, words in _split(argv, flags.problems):
+        key = config_class.ALIASES.get(name, name)
+        if name in _LOADER_FLAGS:
+            _take_loader_flag(flags, name, words)
+        elif name in _LAUNCHER_FLAGS:
+            if value_of("LOCAL_RANK") is None:
+                flags.problems.append(ConfigIssue(COMMAND_LINE, f"--{name} {_UNSET}.", _TORCHRUN))
+        elif name in config_class.INERT:
+            flags.ignored.append(name)
+        elif (target := _target(key, options)) is None:
+            flags.problems.append(_unknown(name, options))
+        else:
+            flags.renamed.pop(key, None)
+            if name != key:
+                flags.renamed[key] = name
+            _take_value(flags, key, words, target)
+    return flags
+
+
+def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, list[str]]]:
+    """Group words into (flag name, words after it); ``--key=value`` holds exactly one."""
+    groups: list[tuple[str, list[str]]] = []
+    open_for_words = False
+    for word in argv:
+        if word == "-h":
+            word = "--help"
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            groups.append((name, [value] if equals else []))
+            open_for_words = not equals
+        elif open_for_words:
+            groups[-1][1].append(word)
+        else:
+            text = f"{shorten(word)} belongs to no flag."
+            problems.append(
+                ConfigIssue(COMMAND_LINE, text, "Values follow their flag: --key value.")
+            )
+    return groups
+
+
+def _take_loader_flag(flags: Flags, name: str, words: list[str]) -> None:
+    if name == "config":
+        if len(words) == 1:
+            flags.config = with_resources(os.path.expanduser(words[0]))
+        else:
+            flags.problems.append(ConfigIssue(COMMAND_LINE, "--config takes one file."))
+    elif words:
+        flags.problems.append(ConfigIssue(COMMAND_LINE, f"--{name} takes no value."))
+    else:
+        setattr(flags, name, True)
+
+
+def _target(key: str, options: dict[str, Option]) -> Option | None:
+    """The option a flag sets: a key, ``datasets.0.field`` or ``datasets.0.field.entry``."""
+    name, _, rest = key.partition(".")
+    target = options.get(name)
+    if target is None or not rest:
+        return target
+    if target.entry_class is None:
+        return None
+    index, _, path = rest.partition(".")
+    if not index.isdecimal() or len(index) > _MAX_INDEX_DIGITS:
+        return None
+    field, dot, entry = path.partition(".")
+    inner = fields_of(target.entry_class).get(field)
+    if inner is None or not dot:
+        return inner
+    fits = entry and "." not in entry and takes_table(inner.type)
+    return dataclasses.replace(inner, type=str) if fits else None
+
+
+def _unknown(name: str, options: dict[str, Option]) -> ConfigIssue:
+    """Say that there is no such flag; name the nearest one."""
+    head, *path = name.split(".")
+    target = options.get(head)
+    if path and target is not None and target.entry_class is not None:
+        return _unknown_part(name, target)
+    if path and target is not None:
+        remedy = f"{head} has no parts: write --{head}."
+    elif guess := closest_match(head, [*options, *_LOADER_FLAGS]):
+        remedy = f"Did you mean --{shortened('.'.join([guess, *path]))}?"
+    else:
+        remedy = "--help lists all flags."
+    return ConfigIssue(COMMAND_LINE, f"unknown flag --{shortened(name)}.", remedy)
+
+
+def _unknown_part(name: str, target: Option) -> ConfigIssue:
+    assert target.entry_class is not None
+    fields = fields_of(target.entry_class)
+    index = name.split(".")[1]
+    is_index = index.isdecimal() and len(index) <= _MAX_INDEX_DIGITS
+    entry = f"--{target.name}.{index if is_index else '0'}"
+    guess = closest_match(name.split(".")[-1], fields)
+    meant = f"Did you mean {entry}.{guess}? Its parts" if guess else f"The parts of {entry}"
+    remedy = f"{meant}: {', '.join(fields)}."
+    return ConfigIssue(COMMAND_LINE, f"unknown flag --{shortened(name)}.", remedy)
+
+
+def _take_value(flags: Flags, key: str, words: list[str], target: Option) -> None:
+    if target.entry_class is not None:
+        parts = ",".join(fields_of(target.entry_class))
+        text = f"--{key} cannot be given whole."
+        remedy = f"Give its parts: --{key}.0.{{{parts}}}."
+        flags.problems.append(ConfigIssue(COMMAND_LINE, text, remedy))
+        return
+    try:
+        flags.values[key] = from_texts(words, target.type)
+    except UnfitError:
+        name = flags.renamed.get(key, key)
+        given = f"is {shorten(words[0] if len(words) == 1 else words)}" if words else "has no value"
+        text = f"--{shortened(name)} {given}; expected {expectation(target.type, target.rule)}."
+        flags.problems.append(ConfigIssue(COMMAND_LINE, text, _how_to_write(name, target, words)))
+
+
+def _how_to_write(name: str, target: Option, words: list[str]) -> str:
+    if is_sequence(target.type):
+        return f"Write the values one after the other: --{name} A B."
+    if target.type is bool and not words:
+        return f"Write --{name} 1."
+    if len(words) > 1:
+        return "Put quotes around a value with spaces."
+    return ""

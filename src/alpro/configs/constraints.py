@@ -1,0 +1,245 @@
+"""Rules that involve more than one key, or refuse a value for a reason worth telling.
+
+A check is run only if all values it needs are valid by themselves. Keys of the model files carry
+the key that names the file: ``visual_model_cfg.patch_size``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import PurePath
+from typing import Any
+
+from alpro.configs.downstream import annotation_in
+from alpro.quoting import listed
+
+_TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
+_PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help
+_ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One rule: the keys it needs, when it is broken, why it is a rule, what to do."""
+
+    keys: tuple[str, ...]
+    """The first may be patterns, ``*_datasets.*.txt``: the rule holds for each match. The same
+    pattern twice is a rule about each two matches, different ones are parts of the same set."""
+    broken: Callable[..., bool]
+    """Receives the values of `keys`, in order."""
+    reason: str | Callable[..., str]
+    """A text, or what makes one of the values of `keys`."""
+    remedy: str
+    training_only: bool = False
+    """The rule is about what inference does not read."""
+
+    def told(self, *values: Any) -> str:
+        """Why these values are not allowed."""
+        return self.reason if isinstance(self.reason, str) else self.reason(*values)
+
+    def violations(self, values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        """The keys that break the rule, once per violation.
+
+        A rule about a value that is absent or invalid cannot be broken.
+        """
+        if self.training_only and values.get("do_inference"):
+            return []
+        others = tuple(key for key in self.keys if "*" not in key)
+        if any(key not in values for key in others):
+            return []
+        candidates = [(*keys, *others) for keys in self._matches(values)]
+        return [keys for keys in candidates if self.broken(*(values[key] for key in keys))]
+
+    def _matches(self, keys: Iterable[str]) -> Iterable[tuple[str, ...]]:
+        """What the patterns stand for: the empty tuple, once, if there are none."""
+        patterns = [key for key in self.keys if "*" in key]
+        if not patterns:
+            return [()]
+        matches = fnmatch.filter(keys, patterns[0])
+        if len(set(patterns)) < len(patterns):
+            return combinations(matches, len(patterns))
+        parts = [pattern.rpartition(".")[2] for pattern in patterns]
+        entries = [match.rpartition(".")[0] for match in matches]
+        return [tuple(f"{entry}.{part}" for part in parts) for entry in entries]
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _too_many(wanted: int) -> bool:
+    return wanted > max(_ALWAYS_ALLOWED, _PROCESSES_PER_CORE * _num_cores())
+
+
+def _why_too_many(wanted: int) -> str:
+    return f"so many cannot work at once on {_num_cores()} cores, {wanted:,} would only wait"
+
+
+SHARED: tuple[Constraint, ...] = (
+    *(
+        Constraint((key,), _too_many, _why_too_many, "Give about as many as there are cores.")
+        for key in ("n_workers", "num_threads")
+    ),
+    Constraint(
+        ("frm_sampling_strategy", "num_frm"),
+        lambda strategy, frames: strategy == "headtail" and frames % 2 == 1,
+        "headtail takes half of the frames from each half of the video",
+        "Make num_frm even.",
+    ),
+    Constraint(
+        ("img_input_format",),
+        lambda channels: channels != "RGB",
+        "videos are decoded to RGB and the released weights expect it",
+        'Set it to "RGB".',
+    ),
+    Constraint(
+        ("crop_img_size", "visual_model_cfg.patch_size"),
+        lambda size, patch: size % patch != 0,
+        "frames are cut into whole patches",
+        "Make crop_img_size a multiple of patch_size.",
+    ),
+    Constraint(
+        ("visual_model_cfg.embed_dim", "visual_model_cfg.num_heads"),
+        lambda width, heads: width % heads != 0,
+        "every attention head has the same width",
+        "Make embed_dim a multiple of num_heads.",
+    ),
+    Constraint(
+        ("visual_model_cfg.mlp_ratio", "visual_model_cfg.embed_dim"),
+        lambda ratio, width: int(width * ratio) < 1,
+        "the MLP has a width of 0",
+        "Raise mlp_ratio.",
+    ),
+    Constraint(
+        ("model_config.hidden_size", "model_config.num_attention_heads"),
+        lambda width, heads: width % heads != 0,
+        "every attention head has the same width",
+        "Make hidden_size a multiple of num_attention_heads.",
+    ),
+    Constraint(
+        ("visual_model_cfg.embed_dim", "model_config.hidden_size"),
+        lambda video, text: video != text,
+        "the fusion layers read video and text tokens as one sequence",
+        "Make embed_dim and hidden_size equal.",
+    ),
+    Constraint(
+        ("model_config.fusion_layer", "model_config.num_hidden_layers"),
+        lambda text_layers, layers: text_layers >= layers,
+        "at least one layer must be left to fuse text and video",
+        "Make fusion_layer smaller than num_hidden_layers.",
+    ),
+    Constraint(
+        ("max_txt_len", "model_config.max_position_embeddings"),
+        lambda length, positions: length > positions,
+        "the text encoder has no position embedding beyond its last one",
+        "Lower max_txt_len.",
+    ),
+    Constraint(
+        ("model_config.pad_token_id", "model_config.vocab_size"),
+        lambda pad, size: pad >= size,
+        "the padding token is a word of the vocabulary",
+        "Lower pad_token_id.",
+    ),
+    Constraint(
+        ("grad_norm",),
+        lambda norm: norm != -1 and norm <= 0,
+        "gradients cannot be clipped to a norm that is not positive",
+        "Give a number above 0, or -1 for no clipping.",
+    ),
+    Constraint(
+        ("decay", "step_decay_epochs"),
+        lambda decay, epochs: decay == "multi_step" and not epochs,
+        "multi_step needs the epochs after which the learning rate is halved",
+        "Give step_decay_epochs, as in [6, 8].",
+    ),
+)
+
+DOWNSTREAM: tuple[Constraint, ...] = (
+    Constraint(
+        ("train_n_clips",),
+        lambda clips: clips != 1,
+        "training reads one clip per video",
+        "Set it to 1; num_frm sets the frames of the clip.",
+    ),
+    Constraint(
+        ("inference_model_step",),
+        lambda step: "/" in step,
+        "it is part of the name model_step_<...>.pt in output_dir/ckpt",
+        "Give best, last or a number; --e2e_weights_path names any other file.",
+    ),
+)
+
+
+def _named_alike(first: Any, second: Any, task: str | None = None) -> bool:
+    one, other = annotation_in(first, task), annotation_in(second, task)
+    return one is not None and other is not None and PurePath(one).stem == PurePath(other).stem
+
+
+_ONE_FOLDER = "results go to results_<name of the annotation file>, the same folder for both"
+_RENAME = "Give one file another name; a link to it will do."
+
+
+RETRIEVAL: tuple[Constraint, ...] = (
+    Constraint(
+        ("max_n_example_per_group",),
+        lambda size: size != 1,
+        "the losses of retrieval pair each video with one caption",
+        "Set it to 1; captions of one video are rows of their own.",
+    ),
+    Constraint(
+        ("use_itc", "use_itm"),
+        lambda contrastive, matching: not (contrastive or matching),
+        "no loss is left to train with",
+        "Set use_itc or use_itm to 1.",
+    ),
+    Constraint(
+        ("itm_start_ratio", "use_itc"),
+        lambda start, contrastive: start > 0 and not contrastive,
+        "before the matching loss sets in there would be no loss",
+        "Set use_itc to 1 or itm_start_ratio to 0.",
+    ),
+    Constraint(
+        ("*_datasets.*.txt",),
+        lambda path: not isinstance(path, str),
+        "retrieval reads its captions from one file per set",
+        f"Give txt the path of a file {_TABLES}.",
+        training_only=True,
+    ),
+    Constraint(
+        ("test_datasets.*.txt", "test_datasets.*.txt"),
+        _named_alike,
+        _ONE_FOLDER,
+        _RENAME,
+        training_only=True,
+    ),
+)
+
+
+def _no_questions(txt: Any, task: str) -> str:
+    if txt is None:
+        return "question answering reads its questions from one file per set"
+    return f"the map has no entry {task}, only {listed(list(txt))}" if txt else "the map is empty"
+
+
+QUESTION_ANSWERING: tuple[Constraint, ...] = (
+    Constraint(
+        ("*_datasets.*.txt", "task"),
+        lambda txt, task: annotation_in(txt, task) is None,
+        _no_questions,
+        f"Give txt the path of a file {_TABLES}, or a map of tasks to paths with an entry for this"
+        " task.",
+        training_only=True,
+    ),
+    Constraint(
+        ("test_datasets.*.txt", "test_datasets.*.txt", "task"),
+        _named_alike,
+        _ONE_FOLDER,
+        _RENAME,
+        training_only=True,
+    ),
+)

@@ -1,0 +1,55 @@
+"""Which kind of experiment a config is of, where no script says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alpro.configs.fields import fields_of
+from alpro.configs.schema import (
+    ExperimentConfig,
+    PretrainConfig,
+    PrompterConfig,
+    QaConfig,
+    RetrievalConfig,
+)
+
+CONFIGS: dict[str, type[ExperimentConfig]] = {
+    "retrieval": RetrievalConfig,
+    "qa": QaConfig,
+    "prompter": PrompterConfig,
+    "pretrain": PretrainConfig,
+}
+"""All kinds, by what users call them."""
+_QUESTION_KEYS = ("ans2label_path", "task")
+"""Keys that only configs of question answering have."""
+_SETS = ("train_datasets", "val_datasets", "test_datasets")
+_LOSSES = ("use_itm", "use_mlm", "use_mpm")
+"""Of pretraining, but not of the prompter."""
+
+
+def kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
+    """What a config is of: a stored one says it, else keys and parts of sets that one kind has.
+
+    Args:
+        raw: the content of its file.
+    """
+    for config_class in CONFIGS.values():
+        if raw.get("script") == config_class.SCRIPT:
+            return config_class
+    if any(raw.get(key) for key in _QUESTION_KEYS):
+        return QaConfig
+    if not _is_of_pretraining(raw):
+        return RetrievalConfig
+    of_prompter = fields_of(PrompterConfig).keys() | PrompterConfig.INERT
+    needs_more = raw.keys() & (fields_of(PretrainConfig).keys() - of_prompter)
+    losses = any(raw.get(key) for key in _LOSSES)
+    return PretrainConfig if losses or needs_more else PrompterConfig
+
+
+def _is_of_pretraining(raw: Mapping[str, Any]) -> bool:
+    of_retrieval = fields_of(RetrievalConfig).keys() | RetrievalConfig.INERT
+    if raw.keys() & (fields_of(PretrainConfig).keys() - of_retrieval):
+        return True
+    sets = [one for key in _SETS if isinstance(raw.get(key), list) for one in raw[key]]
+    return any(isinstance(one, dict) and not one.get("txt") for one in sets)

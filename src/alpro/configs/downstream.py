@@ -1,0 +1,138 @@
+"""Configuration fields of the downstream tasks: their data sets, and inference.
+
+A class that is named after one of `options` adds fields to that topic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alpro.configs.fields import option, required
+from alpro.configs.options import MAX_BATCH, DataOptions, VideoOptions
+
+
+@dataclass(kw_only=True)
+class DownstreamDataset:
+    """One entry of `train_datasets`, `val_datasets` or `test_datasets`."""
+
+    name: str = required("name of the dataset", remedy="Any name does.")
+    txt: str | dict[str, str] | None = option(
+        None, "annotation file (.jsonl, .json, .csv, .tsv, .parquet)", path=True
+    )
+    img: str = required(
+        "folder, LMDB or tar shards of videos",
+        remedy="Name the folder, LMDB or tar shards that hold the videos.",
+        path=True,
+    )
+    ann: str | None = option(None, "annotation file of a pretraining set; not read here", path=True)
+
+
+def annotation_file(dataset: DownstreamDataset, task: str | None) -> str:
+    """The annotation file of a set of retrieval (`task` None) or question answering.
+
+    That there is one was checked when the config was read.
+    """
+    path = annotation_in(dataset.txt, task)
+    assert path is not None
+    return path
+
+
+def annotation_in(txt: str | dict[str, str] | None, task: str | None) -> str | None:
+    """The file that a set's `txt` names for a task: a path, or a map of tasks to paths."""
+    if isinstance(txt, dict):
+        return None if task is None else txt.get(task)
+    return txt
+
+
+@dataclass(kw_only=True)
+class DownstreamDataOptions(DataOptions):
+    """The sets of a task."""
+
+    TOPIC: ClassVar[str] = DataOptions.TOPIC
+
+    train_datasets: list[DownstreamDataset] = option(
+        [],
+        "training sets; each has name, txt (annotation file) and img (folder, LMDB or tar shards of"
+        " videos)",
+        needed="training",
+        remedy='Add "train_datasets": [{"name": ..., "txt": ..., "img": ...}].',
+    )
+    val_datasets: list[DownstreamDataset] = option(
+        [],
+        "validation sets: they choose the best checkpoint",
+        needed="training",
+        remedy='Add "val_datasets": [{"name": ..., "txt": ..., "img": ...}].',
+    )
+    test_datasets: list[DownstreamDataset] = option([], "evaluated once, after training, if given")
+    max_n_example_per_group: int = option(
+        1,
+        "texts that share a video of a batch, at most; retrieval takes only 1",
+        minimum=1,
+        maximum=MAX_BATCH,
+    )
+
+
+@dataclass(kw_only=True)
+class DownstreamVideoOptions(VideoOptions):
+    """How a task reads clips."""
+
+    TOPIC: ClassVar[str] = VideoOptions.TOPIC
+
+    train_n_clips: int = option(
+        1, "clips per training video; only 1 (original: 3)", minimum=1, maximum=1000
+    )
+    frame_order: str = option(
+        "original",
+        "evaluation only: shows whether the model uses the order of the frames",
+        choices=("original", "reversed", "shuffled"),
+    )
+
+
+@dataclass(kw_only=True)
+class InferenceOptions:
+    """Evaluating a trained model; only `score_agg_func` is taken from the trained run."""
+
+    TOPIC: ClassVar[str] = "Inference"
+
+    do_inference: bool = option(False, "evaluate the run in output_dir; no training", per_run=True)
+    inference_model_step: str = option(
+        "best",
+        "which ckpt/model_step_<...>.pt (original: -1)",
+        number_is_text=True,
+        per_run=True,
+    )
+    inference_txt_db: str | None = option(
+        None,
+        "annotation file",
+        needed="inference",
+        remedy="Add --inference_txt_db FILE.",
+        path=True,
+        per_run=True,
+    )
+    inference_img_db: str | None = option(
+        None,
+        "folder, LMDB or tar shards of videos",
+        needed="inference",
+        remedy="Add --inference_img_db DIR.",
+        path=True,
+        per_run=True,
+    )
+    inference_batch_size: int = option(
+        64, "texts per batch", minimum=1, maximum=MAX_BATCH, per_run=True
+    )
+    inference_n_clips: int = option(
+        1,
+        "clips per video: num_frm frames are read from each of as many equal parts of it",
+        minimum=1,
+        maximum=1000,
+        per_run=True,
+    )
+    inference_split: str | None = option(
+        None, "a name for the set, in messages (null: that of the annotation file)", per_run=True
+    )
+    score_agg_func: str = option(
+        "mean",
+        "how the scores of a video's clips become one (lse: log-sum-exp)",
+        choices=("mean", "max", "lse"),
+    )

@@ -1,0 +1,132 @@
+"""The two model files a config names: `visual_model_cfg` and `model_config`.
+
+Frame count and size are not part of the video encoder's file: they come from the experiment
+(`num_frm`, `crop_img_size`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alpro.configs.fields import option
+
+MAX_WIDTH = 1 << 16  # of tokens and embeddings; GPT-3 has 12,288
+MAX_LAYERS = 1000
+MAX_HEADS = 1 << 12
+MAX_WORDS = 10_000_000  # word pieces; the largest vocabularies of today have 256,000
+MAX_SPREAD = 100  # standard deviation of initial weights
+
+
+@dataclass(kw_only=True)
+class VideoEncoderConfig:
+    """TimeSformer, divided space-time attention."""
+
+    TOPIC: ClassVar[str] = "Video encoder (visual_model_cfg)"
+    INERT: ClassVar[frozenset[str]] = frozenset()
+    TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("drop_rate", "attn_drop_rate", "drop_path_rate", "gradient_checkpointing"),
+            *("initializer_range", "pos_embed_std", "time_embed_std", "temporal_init"),
+            *("maxpool_kernel_size", "use_maxpooling"),
+        }
+    )
+    """Makes no difference to what a trained model computes."""
+
+    cls: str = option("TimeSformer", "encoder class", choices=("TimeSformer",))
+    patch_size: int = option(16, "pixels along each side of a patch", minimum=1, maximum=4096)
+    embed_dim: int = option(768, "width of the tokens", minimum=1, maximum=MAX_WIDTH)
+    depth: int = option(12, "number of blocks", minimum=1, maximum=MAX_LAYERS)
+    num_heads: int = option(12, "attention heads", minimum=1, maximum=MAX_HEADS)
+    mlp_ratio: float = option(
+        4.0, "width of the MLP, as a multiple of embed_dim", above=0, maximum=64
+    )
+    drop_rate: float = option(0.0, "dropout after embeddings and MLPs", minimum=0, below=1)
+    attn_drop_rate: float = option(0.0, "dropout of attention weights", minimum=0, below=1)
+    drop_path_rate: float = option(
+        0.1, "stochastic depth of the last block; grows linearly from 0", minimum=0, below=1
+    )
+    gradient_checkpointing: bool = option(
+        False, "recompute blocks in the backward pass: less memory, more time"
+    )
+    pooling: str = option(
+        "cls", "what the VTC embedding is projected from", choices=("cls", "mean")
+    )
+    initializer_range: float = option(
+        0.02, "initial spread of the weights", above=0, maximum=MAX_SPREAD
+    )
+    pos_embed_std: float = option(
+        0.02, "initial spread of the position embedding", minimum=0, maximum=MAX_SPREAD
+    )
+    time_embed_std: float = option(
+        0.0,
+        "initial spread of the time embedding (0: starts at zero)",
+        minimum=0,
+        maximum=MAX_SPREAD,
+    )
+    temporal_init: str = option(
+        "zero",
+        "initial temporal projections: zero makes the fresh model an image model per frame",
+        choices=("zero", "normal"),
+    )
+    maxpool_kernel_size: int = option(
+        2, "no effect; kept for the original's files", minimum=0, maximum=MAX_WIDTH
+    )
+    use_maxpooling: bool = option(False, "no effect; kept for the original's files")
+
+
+@dataclass(kw_only=True)
+class TextEncoderConfig:
+    """BERT, split into text layers (the first `fusion_layer`) and fusion layers (the rest)."""
+
+    TOPIC: ClassVar[str] = "Text and fusion encoder (model_config)"
+    INERT: ClassVar[frozenset[str]] = frozenset(
+        {  # written into BERT's own config.json by transformers
+            "architectures",
+            "classifier_dropout",
+            "gradient_checkpointing",
+            "position_embedding_type",
+            "transformers_version",
+            "use_cache",
+        }
+    )
+
+    model_type: str = option("bert", "family of the text encoder", choices=("bert",))
+    vocab_size: int = option(
+        30522, "word pieces; must match the tokenizer", minimum=1, maximum=MAX_WORDS
+    )
+    hidden_size: int = option(768, "width of the tokens", minimum=1, maximum=MAX_WIDTH)
+    num_hidden_layers: int = option(
+        12, "text layers + fusion layers", minimum=1, maximum=MAX_LAYERS
+    )
+    fusion_layer: int = option(
+        6,
+        "number of text layers; the rest fuse text and video",
+        minimum=1,
+        maximum=MAX_LAYERS,
+    )
+    num_attention_heads: int = option(12, "attention heads", minimum=1, maximum=MAX_HEADS)
+    intermediate_size: int = option(3072, "width of the MLP", minimum=1, maximum=1 << 20)
+    hidden_act: str = option(
+        "gelu", "activation", choices=("gelu", "gelu_new", "relu", "silu", "tanh")
+    )
+    hidden_dropout_prob: float = option(0.1, "dropout", minimum=0, below=1)
+    attention_probs_dropout_prob: float = option(
+        0.1, "dropout of attention weights", minimum=0, below=1
+    )
+    max_position_embeddings: int = option(
+        512, "longest text, in word pieces", minimum=1, maximum=1 << 16
+    )
+    type_vocab_size: int = option(
+        2, "token types (only type 0 is used)", minimum=1, maximum=1 << 16
+    )
+    initializer_range: float = option(
+        0.02, "initial spread of the weights", above=0, maximum=MAX_SPREAD
+    )
+    layer_norm_eps: float = option(1e-12, "epsilon of the layer norms", above=0, maximum=1)
+    pad_token_id: int = option(0, "id of the padding token", minimum=0, maximum=MAX_WORDS)
+    itc_token_type: str = option("cls", "token the VTC embedding comes from", choices=("cls",))
+    itc_embed_dim: int = option(256, "width of the VTC embeddings", minimum=1, maximum=MAX_WIDTH)
+    encoder_width: int = option(
+        768, "no effect; kept for the original's files", minimum=0, maximum=MAX_WIDTH
+    )

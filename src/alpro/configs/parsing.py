@@ -1,0 +1,226 @@
+"""One value at a time: text of a flag -> value, value of a JSON file -> checked value.
+
+Types known here: bool, int, float, str, ``X | None``, ``list[X]``, ``tuple[X, ...]`` of fixed
+length, and ``str | dict[str, str]``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import types
+import typing
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from alpro.configs.fields import FieldSpec
+from alpro.resources import with_resources
+
+_BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
+_NULLS = ("null", "none", "")
+MAX_ENTRIES = 1000  # of a list
+_MAX_TEXT = 1000  # characters of a text that is no path
+_MAX_NAME = 255  # bytes of each part of a path, by the file systems in use
+_MAX_PATH = 4095  # bytes of a path on Linux
+
+
+class UnfitError(ValueError):
+    """The value does not fit its field; the caller knows the names to report.
+
+    A message says why, where that does not follow from what the field takes.
+    """
+
+
+def is_sequence(expected: Any) -> bool:
+    """Whether a field takes several values (after its flag, or as a JSON list)."""
+    return typing.get_origin(_without_none(expected)) in (list, tuple)
+
+
+def takes_table(expected: Any) -> bool:
+    """Whether a field takes an object of texts besides a text."""
+    return dict[str, str] in typing.get_args(expected)
+
+
+def from_texts(texts: Sequence[str], expected: Any) -> Any:
+    """Turn the words after a flag into what a JSON file would hold.
+
+    Raises:
+        UnfitError: a word is not of the field's type, or their number is wrong.
+    """
+    if _takes_none(expected) and len(texts) == 1 and texts[0].lower() in _NULLS:
+        return None
+    expected = _without_none(expected)
+    if is_sequence(expected):
+        element = typing.get_args(expected)[0]
+        return [_from_text(text, element) for text in texts]
+    if len(texts) != 1:
+        raise UnfitError
+    return _from_text(texts[0], expected)
+
+
+def _from_text(text: str, expected: Any) -> Any:
+    if expected is bool:
+        if text.lower() not in _BOOLEANS:
+            raise UnfitError
+        return _BOOLEANS[text.lower()]
+    if expected in (int, float):
+        try:
+            return expected(text)
+        except ValueError as error:
+            raise UnfitError from error
+    return text
+
+
+def checked(value: Any, expected: Any, rule: FieldSpec) -> Any:
+    """Return `value` in its field's type (lists become tuples where the length is fixed).
+
+    Raises:
+        UnfitError: wrong type, length, choice or range.
+    """
+    if _takes_none(expected) and value in (None, ""):
+        return None
+    expected = _without_none(expected)
+    if is_sequence(expected):
+        return _checked_sequence(value, expected, rule)
+    if typing.get_origin(expected) is types.UnionType:
+        return _checked_text_or_table(value, rule)
+    return _checked_scalar(value, expected, rule)
+
+
+def _checked_sequence(value: Any, expected: Any, rule: FieldSpec) -> Any:
+    arguments = typing.get_args(expected)
+    if not isinstance(value, list | tuple):
+        raise UnfitError
+    if len(value) > MAX_ENTRIES:
+        raise UnfitError(f"has more than {MAX_ENTRIES} entries")
+    elements = [_checked_scalar(element, arguments[0], rule) for element in value]
+    if typing.get_origin(expected) is list:
+        return elements
+    if len(elements) != len(arguments):
+        raise UnfitError
+    return tuple(elements)
+
+
+def _checked_text_or_table(value: Any, rule: FieldSpec) -> Any:
+    if isinstance(value, dict):
+        return {key: _checked_scalar(entry, str, rule) for key, entry in value.items()}
+    return _checked_scalar(value, str, rule)
+
+
+def _checked_scalar(value: Any, expected: Any, rule: FieldSpec) -> Any:
+    if rule.number_is_text and type(value) is int:
+        value = str(value)
+    value = _typed(value, expected)
+    if expected is str:
+        value = _checked_text(value, is_path=rule.path)
+    if rule.choices and value not in rule.choices:
+        raise UnfitError
+    if expected in (int, float) and not _in_range(value, rule):
+        raise UnfitError
+    return value
+
+
+def _typed(value: Any, expected: Any) -> Any:
+    if expected is bool and isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if expected is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError as error:  # a whole number of more than 308 digits
+            raise UnfitError from error
+    if expected is str and isinstance(value, str) and value.strip():
+        return value
+    raise UnfitError
+
+
+def _checked_text(text: str, *, is_path: bool) -> str:
+    """Return a text that can be written to UTF-8 files, a path with its ``~`` expanded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnfitError(
+            "is not UTF-8 text, as the files of a run are; rename what it names, or give it a link"
+        ) from error
+    if not is_path:
+        if len(text) > _MAX_TEXT:
+            raise UnfitError(f"has more than {_MAX_TEXT} characters")
+        if any(unicodedata.category(character) == "Cc" for character in text):
+            raise UnfitError("has a control character, which a log or a terminal would obey")
+        return text
+    path = with_resources(os.path.expanduser(text))
+    longest = max(len(part.encode()) for part in path.split("/"))
+    if longest > _MAX_NAME:
+        raise UnfitError(
+            f"has a name of {longest} bytes, more than the {_MAX_NAME} that file systems take"
+        )
+    if len(path.encode()) > _MAX_PATH:
+        raise UnfitError(f"has more than the {_MAX_PATH} bytes that a path can have")
+    return path
+
+
+def _in_range(value: float, rule: FieldSpec) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if 0 < abs(value) < sys.float_info.min:  # a denormal number, which PyTorch is told to round
+        value = 0.0
+    return (
+        (rule.minimum is None or value >= rule.minimum)
+        and (rule.above is None or value > rule.above)
+        and (rule.maximum is None or value <= rule.maximum)
+        and (rule.below is None or value < rule.below)
+    )
+
+
+def expectation(expected: Any, rule: FieldSpec) -> str:
+    """Say in words what a field takes: "a whole number, at least 1"."""
+    suffix = " or null" if _takes_none(expected) else ""
+    expected = _without_none(expected)
+    if rule.choices:
+        return f"one of {', '.join(rule.choices)}{suffix}"
+    limits = _limits(rule)
+    if is_sequence(expected):
+        arguments = typing.get_args(expected)
+        count = f"{len(arguments)} " if typing.get_origin(expected) is tuple else ""
+        each = f", each {limits}" if limits else ""
+        return f"a list of {count}{_noun(arguments[0], plural=True)}{each}{suffix}"
+    return f"{_noun(expected)}{', ' + limits if limits else ''}{suffix}"
+
+
+def _noun(expected: Any, *, plural: bool = False) -> str:
+    singular_and_plural = {
+        bool: ("true or false (or 1 or 0)", "truth values"),
+        int: ("a whole number", "whole numbers"),
+        float: ("a number", "numbers"),
+        str: ("text that is not empty", "texts"),
+    }
+    text_or_table = ("text, or an object of texts", "texts")
+    return singular_and_plural.get(expected, text_or_table)[plural]
+
+
+def _limits(rule: FieldSpec) -> str:
+    limits = [
+        (rule.minimum, "at least"),
+        (rule.above, "above"),
+        (rule.maximum, "at most"),
+        (rule.below, "below"),
+    ]
+    return " and ".join(
+        f"{word} {limit if isinstance(limit, int) else f'{limit:g}'}"
+        for limit, word in limits
+        if limit is not None
+    )
+
+
+def _takes_none(expected: Any) -> bool:
+    return type(None) in typing.get_args(expected)
+
+
+def _without_none(expected: Any) -> Any:
+    if typing.get_origin(expected) not in (typing.Union, types.UnionType):
+        return expected
+    rest = [argument for argument in typing.get_args(expected) if argument is not type(None)]
+    return rest[0] if len(rest) == 1 else rest[0] | rest[1]

@@ -1,0 +1,160 @@
+"""Where values come from: JSON file, stored config of a trained run, rules of inference, flags.
+
+Each source is a `ConfigSource`; `merge` lays them over one another, lowest first, and remembers for
+every key which layer its value is from.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alpro.configs.errors import COMMAND_LINE, ConfigIssue
+from alpro.user_files import JsonError, UnreadableFileError, parse_json, read_text
+
+DEFAULT_SOURCE = "default"
+STORED_SOURCE = "stored args.json"
+INFERENCE_SOURCE = "inference"
+FLAG_SOURCE = "flag"
+MAX_BYTES = 16 << 20  # of a config or model file
+
+
+@dataclass
+class ConfigSource:
+    """Values of one source, by key; keys of flags may be dotted."""
+
+    source: str
+    """What `--print_config` shows."""
+    place: str
+    """What error messages show: the file, or the command line."""
+    values: dict[str, Any]
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Key -> alias under which this source has it."""
+
+
+@dataclass(frozen=True)
+class ValueOrigin:
+    """Where one value is from. A higher rank overrides a lower one; defaults have rank 0."""
+
+    source: str
+    place: str
+    rank: int
+    alias: str | None = None
+    """Name under which the source has it, where that is not the key."""
+
+
+@dataclass
+class MergedConfig:
+    """All layers together."""
+
+    values: dict[str, Any]
+    origins: dict[str, ValueOrigin]
+    """By key; a part of a list set by a flag has an origin of its own."""
+
+    def origin(self, key: str) -> ValueOrigin:
+        """Where the value of `key`, or of the nearest key around it, is from."""
+        while key not in self.origins and "." in key:
+            key = key.rpartition(".")[0]
+        return self.origins.get(key, ValueOrigin(DEFAULT_SOURCE, DEFAULT_SOURCE, 0))
+
+
+def read_json_object(
+    path: str | Path, *, named_by: str, problems: list[ConfigIssue]
+) -> dict[str, Any]:
+    """Read a JSON file that holds one object; empty, with a problem noted, if it cannot be read."""
+    place = str(path)
+    text = ""
+    try:
+        text = read_text(Path(path), max_bytes=MAX_BYTES)
+        value = parse_json(text)
+    except UnreadableFileError as error:
+        remedy = "" if os.path.lexists(path) else _where(path)
+        problems.append(ConfigIssue(place, f"{error.reason} (named by {named_by}).", remedy))
+    except JsonError as error:
+        problems.append(_not_json(place, error, text))
+    else:
+        if isinstance(value, dict):
+            return value
+        problems.append(ConfigIssue(place, "must hold one JSON object: {...}."))
+    return {}
+
+
+def _where(path: str | Path) -> str:
+    if Path(path).is_absolute():
+        return "Check the path."
+    return f"Paths are relative to the current folder, {Path.cwd()}."
+
+
+def _not_json(place: str, error: JsonError, text: str) -> ConfigIssue:
+    if error.line is None:
+        return ConfigIssue(place, f"{error.reason}.")
+    line = text.split("\n")[error.line - 1].strip()
+    shown = f", at {line[:60]!r}" if line else ""
+    place = f"{place}:{error.line}:{error.column}"
+    if not error.is_syntax:
+        return ConfigIssue(place, f"{error.reason}{shown}.")
+    remedy = "Look for a missing or trailing comma, a missing quote or a comment there."
+    return ConfigIssue(place, f"not JSON: {error.reason}{shown}.", remedy)
+
+
+def apply_aliases(layer: ConfigSource, aliases: dict[str, str]) -> None:
+    """Give aliased keys of a layer their proper names; the proper name wins if both are there."""
+    for alias, key in aliases.items():
+        if alias in layer.values:
+            value = layer.values.pop(alias)
+            if key not in layer.values:
+                layer.values[key] = value
+                layer.renamed[key] = alias
+
+
+def drop_keys(layer: ConfigSource, keys: Iterable[str]) -> list[str]:
+    """Remove keys from a layer; returns those that were there."""
+    present = sorted(set(keys) & set(layer.values))
+    for key in present:
+        del layer.values[key]
+    return present
+
+
+def merge(layers: Sequence[ConfigSource], problems: list[ConfigIssue]) -> MergedConfig:
+    """Lay later layers over earlier ones."""
+    merged = MergedConfig({}, {})
+    for rank, layer in enumerate(layers, start=1):
+        for key, value in layer.values.items():
+            alias = layer.renamed.get(key)
+            source = f"{layer.source} (as {alias})" if alias else layer.source
+            origin = ValueOrigin(source, layer.place, rank, alias)
+            if "." not in key or layer.source != FLAG_SOURCE:
+                merged.values[key] = copy.deepcopy(value)
+                merged.origins[key] = origin
+            elif _set_part(merged.values, key, value, problems):
+                merged.origins[key] = origin
+    return merged
+
+
+def _set_part(values: dict[str, Any], key: str, value: Any, problems: list[ConfigIssue]) -> bool:
+    """Set ``datasets.0.field``; the index after the last one adds an entry."""
+    name, index_text, field, *entry = key.split(".")
+    entries = values.setdefault(name, [])
+    index = int(index_text)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return False  # the file's value is wrong, which is reported where it is checked
+    if index > len(entries):
+        text = f"--{key}: {name} has {len(entries)} entries, counted from 0."
+        problems.append(
+            ConfigIssue(COMMAND_LINE, text, f"The next one is --{name}.{len(entries)}.")
+        )
+        return False
+    if index == len(entries):
+        entries.append({})
+    target = entries[index]
+    if entry:
+        if not isinstance(target.get(field), dict):
+            target[field] = {}
+        target[field][entry[0]] = value
+    else:
+        target[field] = value
+    return True

@@ -1,0 +1,138 @@
+"""Videos and images with captions, for pretraining.
+
+Videos come in tables, as WebVid's (arXiv 2104.00650): CSV, JSON lines, Parquet, or the original's
+pickled DataFrame. Images come in a JSON list, as the original has CC3M, or in JSON lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from alpro.datasets.annotations import parsed_rows, read_rows
+from alpro.datasets.row_parsing import FILE_COLUMN, Record, RowKind
+from alpro.datasets.shared_rows import SharedRows, pack_rows
+from alpro.errors import InputError
+
+Media = Literal["video", "image"]
+
+MAX_TEXT_LENGTH = 79
+"""Rows whose ``txt_len`` says more are left out, as in the original."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedItem:
+    """A video or an image with its captions; an image's id is its path as annotated."""
+
+    video_id: str
+    captions: tuple[str, ...]
+    media: Media
+
+
+class CaptionTable(NamedTuple):
+    """What an annotation file holds, and how many of its rows were too long."""
+
+    items: SharedRows[CaptionedItem]
+    num_left_out: int
+
+
+def read_captioned(path: Path, media: Media) -> CaptionTable:
+    """Read captioned videos or images, see the functions for each."""
+    readers: dict[Media, Callable[[Path], CaptionTable]] = {
+        "video": read_captioned_videos,
+        "image": read_captioned_images,
+    }
+    return readers[media](path)
+
+
+def read_captioned_videos(path: Path) -> CaptionTable:
+    """Read a table with the columns ``video_id`` and ``text``, and perhaps ``txt_len``.
+
+    Columns may also be called ``clip_name``, ``videoid`` or ``video``, and ``caption`` or ``name``.
+    Ids may be numbers; a text may be a list, of which one is drawn each time. Rows whose
+    ``txt_len`` exceeds ``MAX_TEXT_LENGTH`` are left out and counted.
+
+    Raises:
+        InputError: naming file and row, for anything else, a row without text among it.
+    """
+    num_left_out = 0
+
+    def short_enough() -> Iterator[CaptionedItem]:
+        nonlocal num_left_out
+        for row in parsed_rows(path, VIDEOS):
+            if row is None:
+                num_left_out += 1
+            else:
+                yield row
+
+    items = pack_rows(short_enough(), CaptionedItem)
+    if not items:
+        raise InputError(
+            f"{path}: txt_len is above {MAX_TEXT_LENGTH} in all {num_left_out} rows; give shorter "
+            "texts, or leave the column out"
+        )
+    return CaptionTable(items, num_left_out)
+
+
+def read_captioned_images(path: Path) -> CaptionTable:
+    """Read objects with an ``image`` (its path) and a ``caption`` (a text or a list of texts).
+
+    Raises:
+        InputError: naming file and entry, for anything else, an entry without caption among it.
+    """
+    suffix = path.suffix.lower()
+    if suffix in VIDEOS.suffixes and suffix not in IMAGES.suffixes:
+        known = ", ".join(IMAGES.suffixes)
+        raise InputError(
+            f"{path}: annotations of images end in {known}, not in {suffix!r}; " + _meant("video")
+        )
+    return CaptionTable(read_rows(path, IMAGES, CaptionedItem), 0)
+
+
+def _meant(media: Media) -> str:
+    return f"if this is a set of {media}s, set its media to {media}"
+
+
+def _video(record: Record) -> CaptionedItem | None:
+    """The row's video; None where its text is too long."""
+    if record.has("txt_len") and _number(record, "txt_len") > MAX_TEXT_LENGTH:
+        return None
+    hint = _meant("image") if "image" in record.values else ""
+    texts = record.texts(*_TEXT_NAMES, if_missing=hint)
+    return CaptionedItem(record.identifier(*_ID_NAMES, if_missing=hint), texts, "video")
+
+
+def _number(record: Record, key: str) -> float:
+    value = record.values[key]
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise record.refused(f"field {key!r} must be a number, not {value!r}") from None
+
+
+def _image(record: Record) -> CaptionedItem:
+    hint = _meant("video") if any(name in record.values for name in _ID_NAMES) else ""
+    texts = record.texts("caption", if_missing=hint)
+    return CaptionedItem(record.text("image", if_missing=hint).strip(), texts, "image")
+
+
+_TEXT_NAMES = ("text", "caption", "name")
+_ID_NAMES = ("video_id", "clip_name", "videoid", FILE_COLUMN)
+
+VIDEOS = RowKind(
+    noun="caption",
+    columns=(_TEXT_NAMES, _ID_NAMES),
+    example='{"text": "a dog runs", "video_id": "1023"}',
+    parse=_video,
+    optional=("txt_len",),
+)
+
+IMAGES = RowKind(
+    noun="image",
+    columns=(("image",), ("caption",)),
+    example='{"image": "cc3m/0001.jpg", "caption": "a dog on a beach"}',
+    parse=_image,
+    suffixes=(".json", ".jsonl"),
+)

@@ -1,0 +1,70 @@
+"""Decoding with decord, as the original does."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+
+from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
+from alpro.datasets.decoding.formats import described_content, has_video_signature
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
+
+_SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
+
+
+class DecordDecoder:
+    """Decord resizes (bilinear) and rotates while decoding; one thread per file.
+
+    Where B-frames meet open groups of pictures, MPEG-TS or AVI, or an edit list cuts the beginning
+    off, it returns other frames than those asked for; PyAV does not.
+
+    Args:
+        check: Looks at a file first and raises VideoReadError for what decord must not be given: it
+            follows playlists, and ends the whole process where a damaged header declares billions
+            of frames. None: without PyAV, only the file's first bytes are looked at.
+    """
+
+    def __init__(self, check: Callable[[Video], None] | None = None) -> None:
+        self.check = check
+
+    def load(self) -> None:
+        """Import what reading calls for."""
+        import decord  # noqa: F401
+
+        if self.check is not None:
+            PyAVDecoder().load()
+
+    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+        """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
+        import decord  # optional: PyAV alone is enough
+
+        if self.check is not None:
+            self.check(video)
+        if not has_video_signature(video):
+            raise VideoReadError(f"decord: no video: the file holds {described_content(video)}")
+        decord.logging.set_level(decord.logging.QUIET)
+        try:
+            source = BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
+            reader = decord.VideoReader(source, width=width, height=height, num_threads=1)
+            num_video_frames = len(reader)
+        # decord raises its own error for bad content and RuntimeError for what it cannot open.
+        except (decord.DECORDError, RuntimeError) as error:
+            raise VideoReadError(_reason(error)) from error
+        if num_video_frames < 1:
+            raise VideoReadError("decord: no frames")
+        indices = select(num_video_frames)
+        try:
+            frames = reader.get_batch(indices.tolist()).asnumpy()  # (T, H, W, 3)
+        except (decord.DECORDError, RuntimeError, IndexError) as error:
+            raise VideoReadError(_reason(error)) from error
+        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))  # (T, 3, H, W)
+
+
+def _reason(error: Exception) -> str:
+    """The first line without places in decord's sources; a native stack trace follows it."""
+    lines = _SOURCE_PLACE.sub("", str(error)).strip().splitlines()
+    return f"decord: {lines[0] if lines else type(error).__name__}"

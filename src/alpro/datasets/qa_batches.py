@@ -1,0 +1,126 @@
+"""Training examples and batches of video question answering.
+
+Questions about one video share its frames: an example is a video with several questions.
+
+Shapes: ``B`` videos, ``Q`` questions, ``T`` frames, ``S`` side of the square frames in pixels,
+``L`` text tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alpro.datasets.batches import TensorBatch, stack_frames
+from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
+from alpro.datasets.shared_rows import SharedRows, pack_rows
+from alpro.datasets.tokenization import Tokenizer, tokenize
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.videos import TrainingSample
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledQuestion:
+    """A question and the label of its answer."""
+
+    question: str
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionGroup:
+    """Questions about one video that are trained on together."""
+
+    video_id: str
+    questions: tuple[LabelledQuestion, ...]
+
+
+class LabelledRows(NamedTuple):
+    """Questions whose answers have labels, in their order."""
+
+    rows: SharedRows[QuestionRow]
+    labels: Sequence[int]
+    """One for each row."""
+    num_left_out: int
+    """How many others were left out."""
+
+
+def label_questions(rows: SharedRows[QuestionRow], labels: AnswerLabels) -> LabelledRows:
+    """Find the labels of the questions' answers, and leave out questions without one."""
+    found = [labels.label_of(answer) for answer in rows.column("answer")]
+    labelled = [number for number, label in enumerate(found) if label is not None]
+    return LabelledRows(
+        rows.take(labelled),
+        [label for label in found if label is not None],
+        num_left_out=len(found) - len(labelled),
+    )
+
+
+def group_questions(labelled: LabelledRows, *, max_group: int) -> SharedRows[QuestionGroup]:
+    """Gather the questions of each video, and cut them into groups of at most ``max_group``.
+
+    Videos stand in order of first appearance, and the questions of a video in their order.
+    """
+    if max_group < 1:
+        raise ValueError(f"no groups of {max_group} questions")
+    places: dict[str, int] = {}
+    place_of = np.array(
+        [places.setdefault(name, len(places)) for name in labelled.rows.column("video_id")],
+        dtype=np.int64,
+    )
+    order = np.argsort(place_of, kind="stable")
+    texts = labelled.rows.take(order).column("question")
+    labels = np.asarray(labelled.labels, dtype=np.int64)[order].tolist()
+    ends = np.cumsum(np.bincount(place_of)).tolist()
+
+    def groups() -> Iterator[QuestionGroup]:
+        for video_id, (first, end) in zip(places, pairwise([0, *ends]), strict=True):
+            for start in range(first, end, max_group):
+                own = slice(start, min(start + max_group, end))
+                questions = tuple(map(LabelledQuestion, texts[own], labels[own]))
+                yield QuestionGroup(video_id, questions)
+
+    return pack_rows(groups(), QuestionGroup)
+
+
+@dataclass
+class QaBatch(TensorBatch):
+    """Videos and questions about them; those about one video follow one another."""
+
+    frames: Tensor  # (B, T, 3, S, S) uint8
+    text_ids: Tensor  # (Q, L) int64
+    text_mask: Tensor  # (Q, L) int64, 1 on tokens
+    labels: Tensor  # (Q,) int64
+    video_of_question: Tensor  # (Q,) int64, row of ``frames``
+    video_ids: list[str]  # of the B videos
+    unreadable: list[UnreadableVideo]
+
+
+@dataclass(frozen=True)
+class QaCollate:
+    """Make a batch of training samples; a class, so that spawned workers can receive it."""
+
+    tokenizer: Tokenizer
+    max_length: int
+
+    def __call__(self, samples: Sequence[TrainingSample[QuestionGroup]]) -> QaBatch:
+        """Stack the frames and tokenize all questions together."""
+        groups = [sample.item for sample in samples]
+        asked = [(row, one) for row, group in enumerate(groups) for one in group.questions]
+        texts = [one.question for _, one in asked]
+        ids, mask = tokenize(self.tokenizer, texts, max_length=self.max_length)
+        return QaBatch(
+            frames=stack_frames([sample.frames for sample in samples]),
+            text_ids=ids,
+            text_mask=mask,
+            labels=torch.tensor([one.label for _, one in asked]),
+            video_of_question=torch.tensor([row for row, _ in asked]),
+            video_ids=[group.video_id for group in groups],
+            unreadable=[video for sample in samples for video in sample.unreadable],
+        )

@@ -1,0 +1,138 @@
+"""Videos that are not tried again, since decoding them had to be cut off."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from alpro.user_files import parse_json
+
+logger = logging.getLogger(__name__)
+
+_MAX_BYTES = 1 << 26  # that are read at once; a line takes about 150
+
+
+class _Record(NamedTuple):
+    """A line: a video that was cut off, and the limits that it went beyond."""
+
+    video: str
+    reason: str
+    seconds: float
+    megabytes: float
+
+
+class Quarantine:
+    """Reasons by video, shared by all workers and ranks of a run through a file of JSON lines.
+
+    A line is appended in one write; what others have appended is read when the file has grown. A
+    line that is only half there, or was mixed up with another by a network drive, is passed over:
+    its video is tried once more at worst. A video that was cut off by lower limits than today's
+    counts as never tried. Lines may be deleted at any time.
+    """
+
+    def __init__(self, path: Path | None, *, seconds: float = 0, megabytes: int = 0) -> None:
+        """Start with what the file holds, if there is one.
+
+        Args:
+            path: the file; None keeps what this process adds in its memory.
+            seconds: the limits of today, which what is cut off goes beyond; 0: none.
+            megabytes: of memory, as well.
+        """
+        self.path = path
+        self.seconds = seconds
+        self.megabytes = megabytes
+        self._read: dict[str, str] = {}
+        """What the file says, by video."""
+        self._unwritten: dict[str, str] = {}
+        """What was added and is not in the file."""
+        self._num_read = 0
+        """Bytes of the file that are known, up to the end of a line."""
+        self._file_number: int | None = None
+        """The inode that they were read from."""
+
+    @property
+    def remedy(self) -> str:
+        """What lets a video be tried again."""
+        if self.path is None:
+            return "a new run tries it again"
+        return f"to try it again, delete its line in {self.path}"
+
+    def reason_for(self, key: str) -> str | None:
+        """Why a video was cut off, or None where it was not, or by lower limits only."""
+        self._read_new()
+        return self._read.get(key) or self._unwritten.get(key)
+
+    def add(self, key: str, reason: str) -> None:
+        """Remember a video that was cut off; a file that cannot be written to is told, no more."""
+        if self.path is None:
+            self._unwritten[key] = reason
+            return
+        record = _Record(key, reason, self.seconds, self.megabytes)
+        line = json.dumps(record._asdict(), ensure_ascii=False) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _append(self.path, line.encode(errors="surrogatepass"))
+        except OSError as error:
+            self._unwritten[key] = reason
+            logger.warning(
+                "%s: cannot be written, other processes will try %s, too: %s", self.path, key, error
+            )
+
+    def _read_new(self) -> None:
+        if self.path is None:
+            return
+        try:
+            status = self.path.stat()
+            # Somebody has deleted lines, perhaps with an editor, which writes a new file.
+            if status.st_size < self._num_read or status.st_ino != self._file_number:
+                self._read, self._num_read, self._file_number = {}, 0, status.st_ino
+            if status.st_size == self._num_read or not stat.S_ISREG(status.st_mode):
+                return
+            with self.path.open("rb") as file:
+                file.seek(self._num_read)
+                new = file.read(_MAX_BYTES)
+        except FileNotFoundError:  # there is none yet, or none any more
+            self._read, self._num_read, self._file_number = {}, 0, None
+            return
+        except OSError:  # adding to it tells
+            return
+        whole, newline, _ = new.rpartition(b"\n")
+        self._num_read += len(whole) + len(newline)
+        for line in whole.split(b"\n"):
+            record = _record(line)
+            if record is not None and self._is_within(record):
+                self._read[record.video] = record.reason
+
+    def _is_within(self, record: _Record) -> bool:
+        """Whether today's limits are no higher than those that were not enough."""
+        return (self.seconds or inf) <= (record.seconds or inf) and (self.megabytes or inf) <= (
+            record.megabytes or inf
+        )
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append in one write, on a line of its own even where the last one was cut short."""
+    number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(number).st_size
+        is_cut_short = size > 0 and os.pread(number, 1, size - 1) != b"\n"
+        os.write(number, b"\n" + line if is_cut_short else line)
+    finally:
+        os.close(number)
+
+
+def _record(line: bytes) -> _Record | None:
+    """What a line says; None if it is none of these, half a line or one edited by hand, say."""
+    try:
+        read = parse_json(line.decode(errors="surrogatepass"))
+        record = _Record(**{"seconds": 0, "megabytes": 0, **read})
+    except (ValueError, TypeError):
+        return None
+    texts_are_sound = all(isinstance(text, str) for text in (record.video, record.reason))
+    limits_are_sound = all(isinstance(n, int | float) for n in (record.seconds, record.megabytes))
+    return record if texts_are_sound and limits_are_sound else None

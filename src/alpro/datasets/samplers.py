@@ -1,0 +1,179 @@
+"""The order in which examples are read, by one number of processes after another.
+
+Shapes: ``N`` examples of an epoch, ``M`` examples that are left of it, ``P`` processes, ``K``
+examples that each process gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class SamplerSegment(NamedTuple):
+    """Part of a run's training with one number of processes."""
+
+    num_processes: int
+    num_batches: int
+    """Batches that each of them has read."""
+
+
+def merge_segments(stretches: Iterable[SamplerSegment]) -> list[SamplerSegment]:
+    """The stretches without empty ones; those of one number that follow each other are joined."""
+    found: list[SamplerSegment] = []
+    for stretch in stretches:
+        num_processes, num_batches = stretch
+        if num_processes < 1 or num_batches < 0:
+            raise ValueError(f"no stretch of {num_batches} batches with {num_processes} processes")
+        if found and found[-1].num_processes == num_processes:
+            found[-1] = SamplerSegment(num_processes, found[-1].num_batches + num_batches)
+        elif num_batches:
+            found.append(stretch)
+    return found
+
+
+class _Place(NamedTuple):
+    """Where some processes are in an epoch."""
+
+    epoch: int
+    dealt: np.ndarray | None
+    """(M,) Examples that were left of the epoch when they began; None: all."""
+    num_batches: int
+    """Batches of these that each process has read."""
+
+
+class ResumableBatchSampler:
+    """Endless batches of ``(epoch, index)`` for one of ``size`` processes.
+
+    Each epoch is a permutation of its own, the same in all processes, padded by repetition to a
+    multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. Iteration
+    begins after what the stretches in ``done`` have read, so that a resumed run reads what the
+    interrupted one would have read. Where the number of processes has changed, what nobody has read
+    of the epoch is dealt out anew, in the order of the permutation.
+
+    With a ``block_size`` above 1, blocks of that many consecutive examples are shuffled and dealt
+    out instead of single ones: examples that stand together in the annotations, because they are
+    easily mistaken for each other, meet in a batch and become each other's negatives. When they are
+    dealt out anew, the rest of blocks of which something has been read comes last.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        *,
+        batch_size: int,
+        rank: int,
+        size: int,
+        seed: int,
+        done: Sequence[SamplerSegment] = (),
+        block_size: int = 1,
+    ) -> None:
+        if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
+            raise ValueError(
+                f"no batches of {batch_size} out of {num_examples} examples for process {rank} "
+                f"of {size}"
+            )
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.size = size
+        self.seed = seed
+        self.done = merge_segments(done)
+        self.block_size = block_size
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """Examples that each process gets in an epoch."""
+        return self._examples_per_epoch(self.size)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that each process gets in an epoch."""
+        return self._num_batches(self.examples_per_epoch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, left, first = self._start()
+        while True:
+            own = self._shares(epoch, left, self.size)[self.rank].copy()  # not a view of all
+            for start in range(first * self.batch_size, len(own), self.batch_size):
+                yield [(epoch, index) for index in own[start : start + self.batch_size].tolist()]
+            epoch, left, first = epoch + 1, None, 0
+
+    def _start(self) -> _Place:
+        """Where this number of processes goes on."""
+        stretches = [*self.done]
+        if not stretches or stretches[-1].num_processes != self.size:
+            stretches.append(SamplerSegment(self.size, 0))
+        epoch, left = 0, None
+        for stretch in stretches[:-1]:
+            end = self._end(epoch, left, stretch)
+            epoch, left = self._left_at(end, stretch.num_processes)
+        return self._end(epoch, left, stretches[-1])
+
+    def _end(self, epoch: int, left: np.ndarray | None, stretch: SamplerSegment) -> _Place:
+        """Where a stretch ends that begins with what is left of an epoch."""
+        size, num_batches = stretch
+        if left is not None:
+            num_left = self._num_batches(-(-len(left) // size))
+            if num_batches < num_left:
+                return _Place(epoch, left, num_batches)
+            epoch, num_batches = epoch + 1, num_batches - num_left
+        num_epochs, num_batches = divmod(
+            num_batches, self._num_batches(self._examples_per_epoch(size))
+        )
+        return _Place(epoch + num_epochs, None, num_batches)
+
+    def _left_at(self, place: _Place, size: int) -> tuple[int, np.ndarray | None]:
+        """The epoch and (M,) what none of ``size`` processes has read of it; None: all is left."""
+        epoch, dealt, num_batches = place
+        if num_batches == 0:
+            return epoch, dealt
+        read = np.zeros(self.num_examples, dtype=bool)
+        read[self._shares(epoch, dealt, size)[:, : num_batches * self.batch_size]] = True
+        order = self._order(epoch) if dealt is None else dealt
+        left = order[~read[order]]
+        return (epoch, self._whole_blocks_first(left)) if len(left) else (epoch + 1, None)
+
+    def _shares(self, epoch: int, left: np.ndarray | None, size: int) -> np.ndarray:
+        """(P, K) The examples of each process; of a whole epoch or of what is left of one."""
+        if left is None:
+            blocks = self._blocks(epoch)
+            padded = np.resize(blocks, -(-len(blocks) // size) * size)  # wraps around
+            left = self._examples(padded) % self.num_examples
+        each = -(-len(left) // size)
+        padded = np.resize(left, each * size)
+        in_blocks = each // self.block_size * self.block_size
+        turns, rest = padded[: in_blocks * size], padded[in_blocks * size :]
+        shares = turns.reshape(-1, size, self.block_size).swapaxes(0, 1).reshape(size, in_blocks)
+        return np.concatenate([shares, rest.reshape(size, -1)], axis=1)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """(N,) All examples, block by block."""
+        examples = self._examples(self._blocks(epoch))
+        return examples[examples < self.num_examples]
+
+    def _whole_blocks_first(self, examples: np.ndarray) -> np.ndarray:
+        """The same examples, those whose block is not whole at the end."""
+        blocks = examples // self.block_size
+        is_whole = np.bincount(blocks)[blocks] == self.block_size
+        return np.concatenate([examples[is_whole], examples[~is_whole]])
+
+    def _examples(self, blocks: np.ndarray) -> np.ndarray:
+        """Numbers of the examples of blocks; the last block goes on beyond the last example."""
+        return (blocks[:, None] * self.block_size + np.arange(self.block_size)).ravel()
+
+    def _blocks(self, epoch: int) -> np.ndarray:
+        """All blocks in the epoch's order."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self._num_blocks)
+
+    @property
+    def _num_blocks(self) -> int:
+        return -(-self.num_examples // self.block_size)
+
+    def _examples_per_epoch(self, size: int) -> int:
+        return -(-self._num_blocks // size) * self.block_size
+
+    def _num_batches(self, num_examples: int) -> int:
+        return -(-num_examples // self.batch_size)

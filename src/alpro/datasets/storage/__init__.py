@@ -1,0 +1,29 @@
+"""Videos by their ids, from a folder, an LMDB or tar shards."""
+
+from alpro.datasets.storage.base import AmbiguousIdError, VideoStorage
+from alpro.datasets.storage.factory import open_videos, storage_kind
+from alpro.datasets.storage.file_names import (
+    VIDEO_EXTENSIONS,
+    folder_trouble,
+    is_open_folder,
+    why_outside,
+)
+from alpro.datasets.storage.folder import VideoFolder
+from alpro.datasets.storage.hints import hint_of_missing
+from alpro.datasets.storage.lmdb_videos import VideoLmdb
+from alpro.datasets.storage.shards import VideoShards
+
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "AmbiguousIdError",
+    "VideoFolder",
+    "VideoLmdb",
+    "VideoShards",
+    "VideoStorage",
+    "folder_trouble",
+    "hint_of_missing",
+    "is_open_folder",
+    "open_videos",
+    "storage_kind",
+    "why_outside",
+]

@@ -1,0 +1,311 @@
+"""Videos in an LMDB: one file for all of them, which the system reads as if it were memory.
+
+A damaged file would end the process that reads it: the library follows whatever numbers it holds.
+So the library's own verifier, which is written in Python, goes through a file before it is used.
+Its keys are then kept beside it: the verifier takes 10 microseconds for each, and of each value a
+page is read, which for 200,000 videos that are not in memory takes 20 s on a fast disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from alpro.datasets.decoding.base import VideoReadError
+from alpro.datasets.storage.base import VideoStorage
+from alpro.datasets.storage.file_names import VIDEO_EXTENSIONS, without_video_extension
+from alpro.datasets.storage.index_file import PackedIds, read_index, stamp_of, write_index
+from alpro.errors import InputError
+from alpro.optional_packages import AbsentPackageError, import_optional
+from alpro.user_files import NO_FILE, reason_of, why_unreadable
+
+if TYPE_CHECKING:
+    import lmdb
+
+logger = logging.getLogger(__name__)
+
+DATA_FILE = "data.mdb"
+_MAP_BYTES = 1 << 40
+"""Of addresses, not of memory, so that what is added to the file while it is in use has some."""
+_HARMLESS = re.compile(
+    "^freeDB|in the freeDB|header mp_pages|overflow pages, record says|errors suppressed"
+)
+"""Complaints of the verifier that do not concern reading: of free pages, and of values that were
+replaced by smaller ones, whose pages are then more than they need."""
+_NUM_COMPARED = 32
+"""Keys that are looked up, of those that were kept beside the file."""
+MAX_KEY_BYTES = 511
+"""What a key may have, as the library is built unless one builds it otherwise."""
+
+
+def lmdb_module() -> ModuleType:
+    """The library.
+
+    Raises:
+        InputError: it is not installed, or fails.
+    """
+    try:
+        import_optional("lmdb.verify")
+        return import_optional("lmdb")
+    except AbsentPackageError as error:
+        raise InputError(
+            f"videos in an LMDB need the package lmdb, version 3 or later; {error}: "
+            "`pip install lmdb`"
+        ) from error
+
+
+def lmdb_key(video_id: str) -> bytes:
+    """The key of a video, as ClipBERT makes it: its id in UTF-8."""
+    return video_id.encode("utf-8", "surrogateescape")
+
+
+def data_file(path: Path) -> Path:
+    """The file that holds an LMDB's data: in its folder, or itself."""
+    return path / DATA_FILE if os.path.isdir(path) else path
+
+
+class VideoLmdb(VideoStorage):
+    """An LMDB whose keys are video ids and whose values are files' bytes, as ClipBERT lays it out.
+
+    An id with a video's extension is found without it too, and one without it with it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Look whether it is there.
+
+        Raises:
+            InputError: it is not, or the library is not installed.
+        """
+        data = data_file(root)
+        if trouble := why_unreadable(data):
+            if trouble != NO_FILE:
+                raise InputError(f"videos: {data} {trouble}")
+            raise InputError(f"videos: {root} is no LMDB: there is no {DATA_FILE}")
+        lmdb_module()
+        self.root = root
+        self._shared: _Environment | None = None
+        self._is_verified = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_shared": None}
+
+    @property
+    def described(self) -> str:
+        """The LMDB, for messages."""
+        return f"the LMDB {self.root}"
+
+    def fetch(self, video_id: str) -> bytes | None:
+        """A video's bytes, or ``None`` where there is none.
+
+        Raises:
+            VideoReadError: it is there, but cannot be read.
+            InputError: the LMDB is damaged.
+        """
+        import lmdb
+
+        if not self._is_verified:
+            self._verified_keys()
+        environment = self._environment()
+        try:
+            with environment.begin() as transaction:
+                values = (transaction.get(key) for key in _keys(video_id))
+                return next((value for value in values if value is not None), None)
+        except lmdb.Error as error:
+            raise VideoReadError(f"{self.root}: {error}") from error
+
+    def missing(self, video_ids: Iterable[str]) -> list[str]:
+        """The ids without a video, once each, in order of first appearance.
+
+        Raises:
+            InputError: the LMDB is damaged.
+        """
+        there = set(self._verified_keys())
+        return [
+            video_id
+            for video_id in dict.fromkeys(video_ids)
+            if not any(key in there for key in _keys(video_id))
+        ]
+
+    def video_ids(self) -> list[str]:
+        """The ids of all videos, sorted.
+
+        Raises:
+            InputError: the LMDB is damaged.
+        """
+        return sorted(key.decode("utf-8", "surrogateescape") for key in self._verified_keys())
+
+    def _verified_keys(self) -> PackedIds:
+        """All keys, sorted; the file is gone through if that was not done since it has changed."""
+        data = data_file(self.root)
+        environment = self._environment()  # which looks whether the file is whole
+        try:
+            stamp = stamp_of([data])
+            kept = read_index(self.root, stamp, PackedIds.DTYPES)
+            if kept is not None:
+                keys = PackedIds(kept[1])
+                if keys.are_sorted() and _are_of(environment, keys):
+                    self._is_verified = True
+                    return keys
+            arrays = PackedIds.pack(_read_keys(environment, data))
+        except OSError as error:
+            raise InputError(f"videos: {data} cannot be read: {reason_of(error)}") from error
+        write_index(self.root, stamp, {}, arrays)
+        self._is_verified = True
+        return PackedIds(arrays)
+
+    def _environment(self) -> lmdb.Environment:
+        if self._shared is None:
+            self._shared = _Environment.of(self.root)
+        return self._shared.opened()
+
+
+def _read_keys(environment: lmdb.Environment, data: Path) -> list[bytes]:
+    """All keys, sorted, of a file that turns out to be whole.
+
+    Raises:
+        InputError: it is damaged.
+        OSError: it cannot be read.
+    """
+    import lmdb
+
+    logger.info("looking through %s for its videos", data)
+    check_lmdb(data)
+    try:
+        with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+            # Values are not asked for: all of their pages would be read.
+            keys = cursor.iternext_nodup(values=False)
+            return sorted(map(bytes, islice(keys, environment.stat()["entries"])))
+    except lmdb.Error as error:
+        raise _damaged(data, str(error)) from error
+
+
+def check_lmdb(data: Path) -> None:
+    """Go through a file with the library's verifier, before the library itself is given it.
+
+    Raises:
+        InputError: it is damaged.
+        OSError: it cannot be read.
+    """
+    from lmdb.verify import VerifyError, verify
+
+    try:
+        troubles = [one for one in verify(str(data), subdir=False) if not _HARMLESS.search(one)]
+    except VerifyError as error:
+        troubles = [str(error)]
+    if troubles:
+        raise _damaged(data, troubles[0])
+
+
+def _damaged(data: Path, trouble: str) -> InputError:
+    return InputError(f"videos: {data} is damaged ({trouble}); copy it again, or write it again")
+
+
+def _are_of(environment: lmdb.Environment, keys: PackedIds) -> bool:
+    """Return whether keys that were kept are those of an LMDB, as far as a few of them show."""
+    import lmdb
+
+    try:
+        with environment.begin() as transaction, transaction.cursor() as cursor:
+            step = max(1, len(keys) // _NUM_COMPARED)
+            return environment.stat()["entries"] >= len(keys) and all(
+                cursor.set_key(keys[number]) for number in range(0, len(keys), step)
+            )
+    except lmdb.Error:  # a key that none can be, for one
+        return False
+
+
+class _Environment:
+    """An open LMDB of this process.
+
+    The library opens a file once per process only, and storages do not know of each other: this is
+    why it is kept at the class, as long as one of them is there.
+    """
+
+    _of_file: WeakValueDictionary[Path, _Environment] = WeakValueDictionary()
+    _lock = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._process = 0
+        self._lmdb: lmdb.Environment | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> _Environment:
+        """That of a path; a folder and its file are one."""
+        with cls._lock:
+            return cls._of_file.setdefault(data_file(path).resolve(), cls(path))
+
+    def opened(self) -> lmdb.Environment:
+        """The environment, opened in this process: one that its parent opened is not used.
+
+        Raises:
+            InputError: the file is no LMDB, or was cut short.
+        """
+        if self._lmdb is not None and self._process == os.getpid():
+            return self._lmdb
+        with self._lock:
+            if self._lmdb is None or self._process != os.getpid():
+                if self._lmdb is not None:
+                    self._lmdb.close()
+                self._lmdb = _open(self._path)
+                self._process = os.getpid()
+            return self._lmdb
+
+
+def _open(path: Path) -> lmdb.Environment:
+    """Open for reading, without the lock file: others may have no right to write there.
+
+    Raises:
+        InputError: the file is no LMDB, or was cut short.
+    """
+    import lmdb
+
+    open_mapped = partial(
+        lmdb.open,
+        str(path),
+        subdir=os.path.isdir(path),
+        readonly=True,
+        create=False,
+        lock=False,
+        # The library's advice to switch it off is for small values: read a page at a time, a
+        # megabyte that was not in memory took 20 ms instead of 4.
+        readahead=True,
+    )
+    try:
+        try:
+            environment = open_mapped(map_size=_MAP_BYTES)
+        except lmdb.MemoryError:  # `ulimit -v`
+            environment = open_mapped()
+    except lmdb.Error as error:
+        raise InputError(f"videos: {path} cannot be read as an LMDB: {error}") from error
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    there = data_file(path).stat().st_size
+    if there < needed:  # reading beyond the end would end the process, without a word
+        environment.close()
+        raise InputError(
+            f"videos: {data_file(path)} was cut short: it has {there:,} bytes of {needed:,}; copy "
+            "it again"
+        )
+    return environment
+
+
+def _keys(video_id: str) -> Iterator[bytes]:
+    """The keys that a video may have, likely ones first."""
+    names = [video_id, without_video_extension(video_id)]
+    names += [video_id + extension for extension in VIDEO_EXTENSIONS]
+    for name in dict.fromkeys(names):
+        try:
+            key = lmdb_key(name)
+        except UnicodeEncodeError:  # half a character, which no name has
+            continue
+        if 0 < len(key) <= MAX_KEY_BYTES:
+            yield key

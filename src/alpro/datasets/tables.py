@@ -1,0 +1,159 @@
+"""Tables by column: Parquet files, and the limits of all tables that other programs have written.
+
+A small file can ask for any amount of memory: compressed columns repeat one long text, a pickle
+reserves room for what never comes. Memory is limited while a library reads a file, and so is what
+the rows amount to.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alpro.datasets.row_parsing import RowError
+from alpro.errors import InputError
+from alpro.file_kinds import foreign_kind
+from alpro.optional_packages import AbsentPackageError, import_optional
+from alpro.user_files import MAX_LINE_CHARACTERS
+
+Columns = dict[str, list[Any]]
+"""Values by the name of their column; a missing value is ``None``."""
+Choice = Callable[[Sequence[str]], Mapping[str, str]]
+"""All names of columns -> those to read, and what to call them."""
+
+_FIRST_BYTES = b"PAR1"
+_ROWS_AT_A_TIME = 1 << 15  # that are read of a Parquet file
+_MEMORY_BYTES = 2 << 30  # that reading may take, and `_MEMORY_PER_BYTE` for each of the file's
+_MEMORY_PER_BYTE = 20
+_MAX_CHARACTERS = 1 << 30  # of all texts, and `_CHARACTERS_PER_BYTE` for each of the file's
+_CHARACTERS_PER_BYTE = 100
+_MAX_ROWS = 1_000_000  # and one for each byte of the file: no two rows are the same
+_BOMB = "no annotations need so much; write the file again"
+
+
+@contextmanager
+def limited_memory(where: Path | str, *, size: int) -> Iterator[None]:
+    """Limit the memory of this process to what it has, and what reading a file of some size takes.
+
+    Args:
+        where: the file, for messages.
+        size: bytes of it.
+
+    Raises:
+        InputError: in place of a `MemoryError`.
+    """
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    more = _MEMORY_BYTES + _MEMORY_PER_BYTE * size
+    limit = pages * resource.getpagesize() + more
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(f"{where}: takes too much memory to unpack; {_BOMB}") from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+class TextChecks:
+    """Looks at the texts of a table, a piece after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left = _MAX_CHARACTERS + _CHARACTERS_PER_BYTE * path.stat().st_size
+        self._num_rows = 0
+
+    def check(self, columns: Columns) -> None:
+        """Check the next rows.
+
+        Raises:
+            InputError: they and those before are more than a file of this size may hold; or a text
+                is too long, or holds half a character, or a zero character.
+        """
+        for name, values in columns.items():
+            is_plain = set(map(type, values)) == {str}
+            if is_plain:
+                self._spend(num_characters := sum(map(len, values)))
+                if num_characters <= MAX_LINE_CHARACTERS and _is_sound("".join(values)):
+                    continue
+            for number, value in enumerate(values, start=self._num_rows + 1):
+                for text in value if isinstance(value, list) else (value,):
+                    is_text = isinstance(text, str)
+                    if not is_plain:
+                        self._spend(len(text) if is_text else 1)
+                    if is_text and (problem := _problem_of(text)):
+                        raise RowError(f"{self._path}: row ", number, f"{name!r} {problem}")
+        self._num_rows += max(map(len, columns.values()), default=0)
+
+    def _spend(self, num_characters: int) -> None:
+        self._left -= num_characters
+        if self._left < 0:
+            raise InputError(
+                f"{self._path}: unpacks to more than {_MAX_CHARACTERS:,} characters and "
+                f"{_CHARACTERS_PER_BYTE} times its size; {_BOMB}"
+            )
+
+
+def _problem_of(text: str) -> str | None:
+    if len(text) > MAX_LINE_CHARACTERS:
+        return f"has more than {MAX_LINE_CHARACTERS:,} characters"
+    if _is_sound(text):
+        return None
+    return "holds half a character (a lone surrogate), or a zero character; write the text again"
+
+
+def _is_sound(text: str) -> bool:
+    if "\0" in text:
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
+    """Read columns of a Parquet file, some thousand rows at a time.
+
+    Args:
+        path: the file.
+        choose: the columns wanted, by the names of all.
+
+    Raises:
+        InputError: pyarrow is not installed, or the file is no Parquet file, or asks for more
+            memory or rows than its size allows.
+    """
+    try:
+        parquet = import_optional("pyarrow.parquet")
+        pyarrow = import_optional("pyarrow")
+    except AbsentPackageError as error:
+        raise InputError(
+            f"{path}: reading Parquet files needs pyarrow; {error}: `pip install pyarrow`, or "
+            "convert the table to CSV or JSONL"
+        ) from error
+    checks, size = TextChecks(path), path.stat().st_size
+    try:
+        with parquet.ParquetFile(path) as file:
+            if (num_rows := file.metadata.num_rows) > _MAX_ROWS + size:
+                raise InputError(f"{path}: {num_rows:,} rows in {size:,} bytes; {_BOMB}")
+            names = choose(file.schema_arrow.names)
+            # Without threads: each reserves memory of its own.
+            batches = file.iter_batches(_ROWS_AT_A_TIME, columns=list(names), use_threads=False)
+            while True:
+                with limited_memory(path, size=size):
+                    batch = next(batches, None)
+                    if batch is None:
+                        return
+                    columns = {new: batch.column(old).to_pylist() for old, new in names.items()}
+                checks.check(columns)
+                yield columns
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); write the file again") from error
+    except (pyarrow.ArrowException, OSError, OverflowError) as error:
+        kind = foreign_kind(path, expected=_FIRST_BYTES)
+        reason = f"not a Parquet file ({error}); write the file again"
+        raise InputError(f"{path}: {kind or reason}") from error

@@ -1,0 +1,231 @@
+"""RandAugment (Cubuk et al., 2020): every frame of a clip is changed alike; an image is one frame.
+
+T: frames, S: side of the square frames in pixels.
+
+The operations are made of torchvision's, their arguments are those of the original. Operations on
+tensors take and return (T, 3, S, S) uint8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alpro.errors import InputError
+from alpro.optional_packages import has_package
+
+MAX_LEVEL = 10
+VIDEO_LEVEL = 5
+IMAGE_LEVEL = 7
+IMAGE_PROBABILITY = 0.5
+VIDEO_OPERATIONS = (
+    *("identity", "contrast", "brightness", "sharpness", "horizontal_flip"),
+    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+)
+IMAGE_OPERATIONS = (
+    *("identity", "brightness", "sharpness"),
+    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
+)
+BORDER = 128  # pixel value that fills what a moved frame leaves empty
+PIXEL_CENTRE = 0.5  # torchvision's points are counted from the corner of the first pixel
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done to the frames, and with what argument at a strength from 0 to 1.
+
+    An argument equal to `neutral` changes nothing.
+    """
+
+    apply: Callable[[Tensor, float], Tensor]
+    argument: Callable[[float], float] = float
+    neutral: float | None = None
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Some operations drawn at random, applied to all frames of a clip alike.
+
+    Args:
+        operations: Names in `OPERATIONS` to choose among.
+        num_operations: How many are drawn.
+        level: Their strength, from 0 to `MAX_LEVEL`.
+        with_replacement: The same operation may be drawn twice.
+        probability: With which each drawn operation is applied.
+
+    Raises:
+        InputError: torchvision, which moves the pixels, is not installed.
+    """
+
+    operations: tuple[str, ...]
+    num_operations: int
+    level: float
+    with_replacement: bool = False
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not has_package("torchvision"):
+            raise InputError(
+                "augmentation: randaugment needs torchvision, which is not installed; "
+                "`pip install torchvision`, or set augmentation to none"
+            )
+
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Change (T, 3, S, S) uint8 frames; the given array stays as it is."""
+        chosen = rng.choice(
+            len(self.operations), size=self.num_operations, replace=self.with_replacement
+        )
+        applied = chosen[rng.random(chosen.shape) < self.probability]
+        changed = torch.from_numpy(frames)
+        for index in applied:
+            changed = apply_operation(changed, self.operations[index], level=self.level)
+        return changed.numpy()
+
+
+def video_augmentation() -> RandAugment:
+    """The original's for clips of videos."""
+    return RandAugment(VIDEO_OPERATIONS, num_operations=2, level=VIDEO_LEVEL)
+
+
+def image_augmentation() -> RandAugment:
+    """The original's for still images."""
+    return RandAugment(
+        IMAGE_OPERATIONS,
+        num_operations=2,
+        level=IMAGE_LEVEL,
+        with_replacement=True,
+        probability=IMAGE_PROBABILITY,
+    )
+
+
+def apply_operation(frames: Tensor, name: str, *, level: float) -> Tensor:
+    """Apply one of `OPERATIONS` to (T, 3, S, S) uint8 frames, for nothing where it is neutral."""
+    operation = OPERATIONS[name]
+    argument = operation.argument(level / MAX_LEVEL)
+    if operation.neutral is not None and math.isclose(argument, operation.neutral):
+        return frames
+    return operation.apply(frames, argument)
+
+
+def _factor(strength: float) -> float:
+    return 1.8 * strength + 0.1
+
+
+def _slope(strength: float) -> float:
+    return 0.3 * strength
+
+
+def _pixels(strength: float) -> float:
+    return 10.0 * strength
+
+
+def _degrees(strength: float) -> float:
+    return 30.0 * strength
+
+
+def _identity(frames: Tensor, _: float) -> Tensor:
+    return frames
+
+
+def _contrast(frames: Tensor, factor: float) -> Tensor:
+    # The original takes red for blue in weighting the mean that it keeps.
+    return _torchvision().adjust_contrast(frames.flip(-3), factor).flip(-3)
+
+
+def _brightness(frames: Tensor, factor: float) -> Tensor:
+    return _torchvision().adjust_brightness(frames, factor)
+
+
+def _sharpness(frames: Tensor, factor: float) -> Tensor:
+    return _torchvision().adjust_sharpness(frames, factor)
+
+
+def _horizontal_flip(frames: Tensor, _: float) -> Tensor:
+    return _torchvision().horizontal_flip(frames)
+
+
+def _shear_x(frames: Tensor, slope: float) -> Tensor:
+    """Row y moves right by ``slope * y``."""
+    return _move(frames, shear=(-math.degrees(math.atan(slope)), 0.0))
+
+
+def _shear_y(frames: Tensor, slope: float) -> Tensor:
+    """Column x moves down by ``slope * x``."""
+    return _move(frames, shear=(0.0, -math.degrees(math.atan(slope))))
+
+
+def _translate_x(frames: Tensor, pixels: float) -> Tensor:
+    """The content moves left."""
+    return _move(frames, translate=(-pixels, 0.0))
+
+
+def _translate_y(frames: Tensor, pixels: float) -> Tensor:
+    """The content moves up."""
+    return _move(frames, translate=(0.0, -pixels))
+
+
+def _rotate(frames: Tensor, degrees: float) -> Tensor:
+    """The content turns counter-clockwise about the pixel (S/2, S/2), as in the original."""
+    height, width = frames.shape[-2:]
+    return _move(frames, clockwise=-degrees, centre=(width / 2, height / 2))
+
+
+def _move(
+    frames: Tensor,
+    *,
+    clockwise: float = 0.0,
+    translate: tuple[float, float] = (0.0, 0.0),
+    shear: tuple[float, float] = (0.0, 0.0),
+    centre: tuple[float, float] = (0.0, 0.0),
+) -> Tensor:
+    """Move the content of every frame; lengths in pixels, angles in degrees, points as (x, y).
+
+    Args:
+        frames: (T, 3, S, S) uint8.
+        clockwise: Angle of the rotation.
+        translate: Way to the right and down.
+        shear: Angles to the left and up.
+        centre: The pixel, from (0, 0), that rotation and shear leave where it is.
+    """
+    from torchvision.transforms.v2 import InterpolationMode
+
+    # The border is made the zero that torchvision samples outside: its own fill darkens pixels at
+    # the edge, where picture and border mix.
+    moved = _torchvision().affine(
+        frames.float().sub_(BORDER),
+        angle=clockwise,
+        translate=list(translate),
+        scale=1.0,
+        shear=list(shear),
+        interpolation=InterpolationMode.BILINEAR,
+        center=[pixel + PIXEL_CENTRE for pixel in centre],
+    )
+    return moved.add_(BORDER).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _torchvision() -> ModuleType:
+    """Imported when used: only training with augmentation needs it."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
+OPERATIONS = {
+    "identity": Operation(_identity),
+    "contrast": Operation(_contrast, _factor, neutral=1.0),
+    "brightness": Operation(_brightness, _factor, neutral=1.0),
+    "sharpness": Operation(_sharpness, _factor, neutral=1.0),
+    "horizontal_flip": Operation(_horizontal_flip),
+    "shear_x": Operation(_shear_x, _slope, neutral=0.0),
+    "shear_y": Operation(_shear_y, _slope, neutral=0.0),
+    "translate_x": Operation(_translate_x, _pixels, neutral=0.0),
+    "translate_y": Operation(_translate_y, _pixels, neutral=0.0),
+    "rotate": Operation(_rotate, _degrees, neutral=0.0),
+}
+"""The original's operations; its table of levels gives the same arguments."""

@@ -1,0 +1,270 @@
+"""Reading the frames of videos, for training and for evaluation.
+
+Everything random is a function of (seed, epoch, index), so that neither the number of workers nor
+an interruption changes a sample. Which videos are cut off, and so replaced, depends on the machine,
+on its speed and its load.
+
+Shapes: ``B`` batch, ``C`` clips of a video, ``T`` frames of a clip, ``S`` side of the square frames
+in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from alpro.datasets.batches import TensorBatch, stack_frames
+from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError
+from alpro.datasets.quarantine import Quarantine
+from alpro.datasets.sampling import evaluation_sampling, select_frames
+from alpro.datasets.storage import VideoStorage
+from alpro.datasets.transforms.normalize import reorder_frames
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.errors import InputError
+
+_SHUFFLE_STREAM = 1
+"""Tells the generator that shuffles frames from the one that samples them."""
+_AUGMENTATION_STREAM = 1 << 16
+"""Tells the generator that augments frames from those that sample them, numbered by attempt."""
+
+FrameAugmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""From (T, 3, S, S) uint8 frames to others; can be sent to worker processes."""
+
+
+class HasVideoId(Protocol):
+    """Anything annotated of one video."""
+
+    @property
+    def video_id(self) -> str:
+        """The video's id."""
+        ...
+
+
+Item = TypeVar("Item", bound=HasVideoId)
+
+
+class FrameSource(Protocol):
+    """Where the frames of annotated videos, or of images, are read from."""
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that holds them; None where that is the current one."""
+        ...
+
+    def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
+        """Read (T, 3, S, S) uint8 frames.
+
+        Raises:
+            VideoReadError: the video is missing or unreadable.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSample(Generic[Item]):
+    """What is annotated of a video, its frames, and the videos that were replaced by it."""
+
+    frames: np.ndarray  # (T, 3, S, S) uint8
+    item: Item
+    unreadable: tuple[UnreadableVideo, ...] = ()
+    key: tuple[int, int] = (0, 0)
+    """(epoch, index): what random changes of the sample are drawn by."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationVideo:
+    """The frames of the video at one position, or the reason why there are none."""
+
+    position: int
+    video_id: str
+    frames: np.ndarray | None  # (C, T, 3, S, S) uint8
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReader:
+    """How a set reads frames of its videos."""
+
+    videos: VideoStorage
+    decoder: Decoder
+    num_frames: int
+    sampling: str
+    frame_size: int
+    evaluates: bool = False
+    """``segment`` takes the centre of each segment, not a random frame of it."""
+    quarantine: Quarantine | None = None
+    """Videos that are not tried again."""
+
+    def for_evaluation(self) -> FrameReader:
+        """The reader with the sampling that evaluation calls for."""
+        return replace(self, sampling=evaluation_sampling(self.sampling), evaluates=True)
+
+    @property
+    def root(self) -> Path:
+        """The folder or file that holds the videos."""
+        return self.videos.root
+
+    def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
+        """Read (T, 3, S, S) uint8 frames of a video.
+
+        Raises:
+            VideoReadError: the video is missing or unreadable.
+        """
+        return self.read_clips(video_id, num_clips=1, rng=rng)[0]
+
+    def read_clips(
+        self, video_id: str, *, num_clips: int, rng: np.random.Generator | None
+    ) -> np.ndarray:
+        """Read (C, T, 3, S, S) uint8 frames: one clip from each of C equal spans of a video.
+
+        The file is decoded once, whatever the number of clips.
+
+        Raises:
+            VideoReadError: the video is missing, unreadable or in quarantine.
+        """
+        key = f"{self.root}/{video_id}"
+        if self.quarantine is not None and (reason := self.quarantine.reason_for(key)):
+            raise VideoReadError(f"quarantined: {reason} ({self.quarantine.remedy})")
+        video = self.videos.fetch(video_id)
+        if video is None:
+            raise VideoReadError(f"no file for it in {self.root}")
+        # Can be sent to the process that decodes, which needs no PyTorch to make use of it.
+        select = partial(
+            select_frames,
+            strategy=self.sampling,
+            num_frames=self.num_frames,
+            num_clips=num_clips,
+            rng=None if self.evaluates and self.sampling == "segment" else rng,
+        )
+        size = self.frame_size
+        try:
+            frames = self.decoder.read(video, select, height=size, width=size)  # (C*T, 3, S, S)
+        except CutOffError as error:
+            if self.quarantine is not None:
+                self.quarantine.add(key, str(error))
+            raise
+        return frames.reshape(num_clips, self.num_frames, *frames.shape[1:])
+
+
+class TrainingVideos(Dataset[TrainingSample[Item]]):
+    """Annotated videos, indexed by ``(epoch, index)``.
+
+    An item whose video cannot be read is replaced by another one, drawn by (seed, epoch, index);
+    the sample says which videos were given up on.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        reader: FrameSource,
+        *,
+        seed: int,
+        augment: FrameAugmentation | None = None,
+        max_attempts: int = 5,
+    ) -> None:
+        self.items = items
+        self.reader = reader
+        self.seed = seed
+        self.augment = augment
+        self.max_attempts = max_attempts
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainingSample[Item]:
+        """Read the sample; InputError where ``max_attempts`` different draws are all unreadable."""
+        epoch, index = key
+        unreadable: list[UnreadableVideo] = []
+        for attempt in range(self.max_attempts):
+            rng = np.random.default_rng([self.seed, epoch, index, attempt])
+            item = self.items[index if attempt == 0 else int(rng.integers(len(self.items)))]
+            try:
+                frames = self.reader.read(item.video_id, rng=rng)
+            except VideoReadError as error:
+                unreadable.append(UnreadableVideo(item.video_id, str(error)))
+            else:
+                frames = self._augmented(frames, epoch=epoch, index=index)
+                return TrainingSample(frames, item, tuple(unreadable), key)
+        reasons = "; ".join(f"{video.video_id}: {video.reason}" for video in unreadable)
+        raise InputError(
+            f"{self.reader.root or Path()}: {self.max_attempts} videos drawn one after the other "
+            f"cannot be read ({reasons}); check the folder"
+        )
+
+    def _augmented(self, frames: np.ndarray, *, epoch: int, index: int) -> np.ndarray:
+        if self.augment is None:
+            return frames
+        rng = np.random.default_rng([self.seed, epoch, index, _AUGMENTATION_STREAM])
+        return self.augment(frames, rng)
+
+
+class EvaluationVideos(Dataset[EvaluationVideo]):
+    """Each video once, by position; a file that cannot be read is reported, never replaced."""
+
+    def __init__(
+        self,
+        video_ids: Sequence[str],
+        reader: FrameReader,
+        *,
+        num_clips: int = 1,
+        frame_order: str = "original",
+        seed: int,
+    ) -> None:
+        """Collect what stays the same from video to video.
+
+        Args:
+            video_ids: the videos.
+            reader: reads them; its sampling is replaced by the one that evaluation calls for.
+            num_clips: C, clips read of each video.
+            frame_order: order of the frames within each clip, see :func:`reorder_frames`.
+            seed: of samplings and orders that are random.
+        """
+        self.video_ids = video_ids
+        self.reader = reader.for_evaluation()
+        self.num_clips = num_clips
+        self.frame_order = frame_order
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    def __getitem__(self, position: int) -> EvaluationVideo:
+        video_id = self.video_ids[position]
+        rng = np.random.default_rng([self.seed, position])
+        try:
+            clips = self.reader.read_clips(video_id, num_clips=self.num_clips, rng=rng)
+        except VideoReadError as error:
+            return EvaluationVideo(position, video_id, None, str(error))
+        shuffler = np.random.default_rng([self.seed, position, _SHUFFLE_STREAM])
+        ordered = [reorder_frames(clip, self.frame_order, shuffler) for clip in clips]
+        return EvaluationVideo(position, video_id, np.stack(ordered))
+
+
+@dataclass
+class VideoBatch(TensorBatch):
+    """Videos to encode; ``B`` is smaller than the chunk by as many as were unreadable, even 0."""
+
+    frames: Tensor | None  # (B, C, T, 3, S, S) uint8; None where no video was readable
+    positions: list[int]
+    unreadable: list[UnreadableVideo]
+
+
+def collate_videos(videos: Sequence[EvaluationVideo]) -> VideoBatch:
+    """Gather the readable videos of a chunk, and list the others."""
+    read = [(video, video.frames) for video in videos if video.frames is not None]
+    return VideoBatch(
+        frames=stack_frames([frames for _, frames in read]) if read else None,
+        positions=[video.position for video, _ in read],
+        unreadable=[
+            UnreadableVideo(video.video_id, video.error or "no frames")
+            for video in videos
+            if video.frames is None
+        ],
+    )

@@ -1,0 +1,53 @@
+"""Messages by Horovod, for jobs under ``horovodrun``."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class HorovodCommunicator:
+    """See :class:`alpro.distributed.multi_process.Communicator`."""
+
+    def __init__(self) -> None:
+        """Join the job; once in a process."""
+        hvd.init()
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
+        self.local_size: int = hvd.local_size()
+
+    def connect(self, device: torch.device) -> None:
+        """Nothing to do: Horovod finds out by itself where tensors are."""
+
+    def sum_(self, tensor: Tensor) -> None:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        hvd.allreduce_(tensor, name="sum", op=hvd.Sum)
+
+    def gather_rows(
+        self,
+        rows: Tensor,
+        counts: Sequence[int],  # noqa: ARG002  # which Horovod asks for by itself
+    ) -> Tensor:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        return hvd.allgather(rows, name="rows")
+
+    def broadcast_(self, tensor: Tensor) -> None:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        hvd.broadcast_(tensor, root_rank=0, name="broadcast")
+
+    def gather_objects(self, value: T) -> list[T]:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        return hvd.allgather_object(value, name="objects")
+
+    def is_finished(self) -> bool:
+        """See :class:`.multi_process.Communicator`; Horovod's calls return only then."""
+        return True
+
+    def close(self) -> None:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        hvd.shutdown()

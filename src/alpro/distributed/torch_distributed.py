@@ -1,0 +1,145 @@
+"""Messages by ``torch.distributed``, for jobs under ``torchrun``."""
+
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from alpro.distributed.environment import check_master
+from alpro.errors import InputError, RunError
+from alpro.launchers import value_of
+
+T = TypeVar("T")
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PAUSE = 0.02  # seconds between two looks into the store
+_PATIENCE = timedelta(days=30)  # of an exchange; `hang_timeout` is who loses it
+
+
+class TorchCommunicator:
+    """See :class:`.multi_process.Communicator`: Gloo for the CPU, NCCL for GPUs."""
+
+    def __init__(self) -> None:
+        """Learn this process's place from the launcher.
+
+        Raises:
+            InputError: if there is no launcher.
+        """
+        missing = [name for name in VARIABLES if value_of(name) is None]
+        if missing:
+            size = value_of("WORLD_SIZE")
+            alone = f" For one process, unset WORLD_SIZE, which is {size}." if size else ""
+            raise InputError(
+                "engine: torch needs a launcher. The environment lacks "
+                f"{', '.join(missing)}; torchrun --nproc_per_node N sets them.{alone}"
+            )
+        self._master = check_master()
+        self.rank = int(os.environ["RANK"])
+        self.size = int(os.environ["WORLD_SIZE"])
+        self.local_rank = int(os.environ["LOCAL_RANK"])
+        self.local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+        self._end: torch.cuda.Event | None = None
+
+    def connect(self, device: torch.device) -> None:
+        """Meet the other processes, each on its device."""
+        on_gpu = device.type == "cuda"
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=self._store(),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=_PATIENCE,
+            device_id=device if on_gpu else None,
+        )
+
+    def _store(self) -> torch.distributed.Store:
+        """Where the processes of this start tell each other their addresses.
+
+        ``torchrun`` keeps its own while it starts processes again and again, and PyTorch 2.13 does
+        not tell in it the addresses of one start from those of another.
+        """
+        keeps_one = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        host, port = self._master
+        try:
+            store = torch.distributed.TCPStore(
+                host, port, is_master=self.rank == 0 and not keeps_one, wait_for_workers=False
+            )
+        except torch.distributed.DistError as error:
+            reason = str(error).partition("\n")[0]
+            place = f"port {port} of {host} (MASTER_PORT, MASTER_ADDR)"
+            raise RunError(f"rank 0 cannot be met at {place}: {reason}") from error
+        if not keeps_one:
+            return store
+        name = name_start(store, rank=self.rank, size=self.size)
+        return torch.distributed.PrefixStore(name, store)
+
+    def sum_(self, tensor: Tensor) -> None:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        torch.distributed.all_reduce(tensor)
+        self._note(tensor)
+
+    def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        longest = max(counts)
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in counts]
+        torch.distributed.all_gather(gathered, padded)
+        cut = [part[:count] for part, count in zip(gathered, counts, strict=True)]
+        all_rows = torch.cat(cut)
+        self._note(all_rows)
+        return all_rows
+
+    def broadcast_(self, tensor: Tensor) -> None:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        torch.distributed.broadcast(tensor, src=0)
+        self._note(tensor)
+
+    def gather_objects(self, value: T) -> list[T]:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        gathered: list[T] = [value] * self.size
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def _note(self, tensor: Tensor) -> None:
+        """Mark the end of an exchange in the GPU's queue, if it is there that it runs."""
+        if tensor.is_cuda:
+            self._end = torch.cuda.Event()
+            self._end.record()
+
+    def is_finished(self) -> bool:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        return self._end is None or self._end.query()
+
+    def close(self) -> None:
+        """See :class:`alpro.distributed.multi_process.Communicator`."""
+        torch.distributed.destroy_process_group()
+
+
+def name_start(store: torch.distributed.Store, *, rank: int, size: int) -> str:
+    """Agree on a name for this start of the processes, through a store with words of earlier ones.
+
+    Each process asks for an answer to a number of its own, so that it is none of an earlier start.
+    Rank 0 answers all numbers that it sees, also those of processes that are no more, until each of
+    its fellows has got its answer.
+    """
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"asks {rank}", own)
+        name = store.get(f"answer to {own}").decode()
+        store.set(f"{name} reached {rank}", "")
+        return name
+    missing = set(range(1, size))
+    while missing:
+        for asking in [one for one in missing if store.check([f"asks {one}"])]:
+            store.set(f"answer to {store.get(f'asks {asking}').decode()}", own)
+        missing = {one for one in missing if not store.check([f"{own} reached {one}"])}
+        if missing:
+            time.sleep(_PAUSE)
+    return own

@@ -1,0 +1,181 @@
+"""Encoding every video and every caption once, sharded over the ranks.
+
+Chunks are formed before they are dealt out to ranks, so a chunk's shape, and with it every last
+bit of its features, does not depend on how many ranks there are.
+
+Shapes: P captions, V videos, C clips of each, N patches, L text tokens, D width, E embedding.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.videos import VideoBatch
+from alpro.distributed.engine import Engine
+from alpro.evaluation.clips import encode_clips
+from alpro.modeling.contracts import Encoders
+from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.training.precision import autocast
+
+Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedVideos:
+    """Features of a set of videos: embeddings of all of them, token sequences of this rank's."""
+
+    embeddings: Tensor
+    """(V, C, E) float32 on every rank; rows of unreadable videos are zero."""
+    tokens: dict[int, Tensor]
+    """Position -> (C, N, D), or (C, 0, D) if unwanted, for the videos this rank encoded."""
+    masks: dict[int, Tensor]
+    """Position -> (C, N) of 0/1, for the same videos; empty where all tokens count."""
+    unreadable: list[UnreadableVideo]
+    """Videos of all ranks that could not be read."""
+
+    @property
+    def num_clips(self) -> int:
+        """C."""
+        return self.embeddings.shape[1]
+
+    def select(self, positions: Sequence[int]) -> VideoFeatures:
+        """Features (K, C, ...) of K of this rank's videos, on the device."""
+        tokens = torch.stack([self.tokens[position] for position in positions])
+        masks = [self.masks[position] for position in positions] if self.masks else None
+        return VideoFeatures(
+            tokens,
+            self.embeddings[list(positions)].to(tokens.device),
+            None if masks is None else torch.stack(masks),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTexts:
+    """Features of a set of captions, all of them on every rank."""
+
+    tokens: Tensor
+    """(P, L, D), padded to the longest caption."""
+    mask: Tensor
+    """(P, L) int64, 1 for a token and 0 for padding."""
+    embeddings: Tensor
+    """(P, E) float32."""
+
+    def select(self, rows: Sequence[int]) -> TextFeatures:
+        """Features of some captions, padded to the longest of them."""
+        index = torch.as_tensor(rows, device=self.mask.device)
+        mask = self.mask[index]
+        length = int(mask.sum(dim=1).max())
+        embeddings = self.embeddings[list(rows)].to(index.device)
+        return TextFeatures(self.tokens[index, :length], mask[:, :length], embeddings)
+
+
+def chunks(count: int, *, size: int) -> list[range]:
+    """``range(count)`` cut into pieces of ``size``, the last one shorter."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def shard(pieces: Sequence[range], *, engine: Engine) -> Sequence[range]:
+    """The pieces that this rank works on."""
+    return pieces[engine.rank :: engine.size]
+
+
+@torch.inference_mode()
+def encode_videos(
+    model: Encoders,
+    loader: DataLoader[VideoBatch],
+    *,
+    num_videos: int,
+    normalize: Callable[[Tensor], Tensor],
+    engine: Engine,
+    precision: str,
+    keep_tokens: bool,
+    progress: Callable[[Iterable[VideoBatch]], Iterator[VideoBatch]] = iter,
+) -> EncodedVideos:
+    """Encode this rank's videos and share the embeddings.
+
+    Args:
+        model: in evaluation mode.
+        loader: this rank's chunks of the videos.
+        num_videos: V, over all ranks.
+        normalize: uint8 frames to what the model expects.
+        engine: the job.
+        precision: number format of the forward pass.
+        keep_tokens: whether the token sequences are wanted, for the fusion encoder.
+        progress: wraps the iteration, to show a progress bar.
+    """
+    embeddings: dict[int, np.ndarray] = {}
+    tokens: dict[int, Tensor] = {}
+    masks: dict[int, Tensor] = {}
+    unreadable: list[UnreadableVideo] = []
+    for batch in progress(loader):
+        unreadable += batch.unreadable
+        frames = batch.to(engine.device).frames
+        if frames is None:  # no video of the chunk is readable
+            continue
+        with autocast(precision, engine.device):
+            features = encode_clips(model, frames, normalize=normalize)
+        for row, position in enumerate(batch.positions):
+            embeddings[position] = features.embedding[row].float().cpu().numpy()
+            tokens[position] = features.tokens[row] if keep_tokens else features.tokens[row, :, :0]
+            if keep_tokens and features.mask is not None:
+                masks[position] = features.mask[row]
+    gathered = engine.gather_objects((embeddings, unreadable))
+    shapes = [embedding.shape for part, _ in gathered for embedding in part.values()]
+    table = np.zeros((num_videos, *max(shapes, default=(1, 0))), dtype=np.float32)
+    for part, _ in gathered:
+        for position, embedding in part.items():
+            table[position] = embedding
+    return EncodedVideos(
+        embeddings=torch.from_numpy(table),
+        tokens=tokens,
+        masks=masks,
+        unreadable=list(chain.from_iterable(part for _, part in gathered)),
+    )
+
+
+@torch.inference_mode()
+def encode_texts(
+    model: Encoders,
+    captions: Sequence[str],
+    *,
+    tokenize: Tokenize,
+    chunk_size: int,
+    engine: Engine,
+    precision: str,
+) -> EncodedTexts:
+    """Encode this rank's share of the captions and share all features.
+
+    Args:
+        model: in evaluation mode.
+        captions: P texts.
+        tokenize: texts to (ids, mask), padded to the longest of them.
+        chunk_size: captions encoded at once.
+        engine: the job.
+        precision: number format of the forward pass.
+    """
+    encoded = []
+    for piece in shard(chunks(len(captions), size=chunk_size), engine=engine):
+        ids, mask = tokenize([captions[row] for row in piece])
+        with autocast(precision, engine.device):
+            features = model.encode_text(ids.to(engine.device), mask.to(engine.device))
+        encoded.append((piece.start, features.tokens.cpu(), mask, features.embedding.float().cpu()))
+    pieces = sorted(chain.from_iterable(engine.gather_objects(encoded)), key=lambda piece: piece[0])
+    length = max(mask.shape[1] for _, _, mask, _ in pieces)
+    return EncodedTexts(
+        tokens=torch.cat([_pad(tokens, length) for _, tokens, _, _ in pieces]).to(engine.device),
+        mask=torch.cat([_pad(mask, length) for _, _, mask, _ in pieces]).to(engine.device),
+        embeddings=torch.cat([embedding for _, _, _, embedding in pieces]),
+    )
+
+
+def _pad(tensor: Tensor, length: int) -> Tensor:
+    """(P, L, ...) padded with zeros to (P, length, ...)."""
+    padded = tensor.new_zeros((tensor.shape[0], length, *tensor.shape[2:]))
+    padded[:, : tensor.shape[1]] = tensor
+    return padded

@@ -1,0 +1,102 @@
+"""What is evaluated: annotated videos, and which of them could be read."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from torch.utils.data import DataLoader
+
+from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.videos import HasVideoId, VideoBatch
+from alpro.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row", bound=HasVideoId, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet(Generic[Row]):
+    """Captions or questions, and the videos they are about."""
+
+    name: str
+    annotations: Path
+    folder: Path
+    """Where the videos are."""
+    rows: Sequence[Row]
+    """Captions or questions; a row's number is its id."""
+    video_ids: Sequence[str]
+    """V distinct videos in order of first appearance."""
+    video_chunks: Sequence[range]
+    """Positions of the videos that are encoded together, all ranks' chunks in order."""
+    loader: DataLoader[VideoBatch]
+    """This rank's chunks of the videos."""
+
+    def rows_by_position(self) -> list[list[int]]:
+        """(V,) the rows of each video, in order."""
+        rows_of: dict[str, list[int]] = defaultdict(list)
+        for number, row in enumerate(self.rows):
+            rows_of[row.video_id].append(number)
+        return [rows_of[video_id] for video_id in self.video_ids]
+
+
+class DatasetInfo(Protocol):
+    """A set of videos or images, as messages name it."""
+
+    @property
+    def name(self) -> str:
+        """The set's name."""
+        ...
+
+    @property
+    def annotations(self) -> Path:
+        """The file that names the videos."""
+        ...
+
+    @property
+    def video_ids(self) -> Sequence[str]:
+        """All of its videos."""
+        ...
+
+
+def check_unreadable(
+    data: DatasetInfo, unreadable: Sequence[UnreadableVideo], *, allowed: bool
+) -> None:
+    """Log which videos of a set could not be read, on all ranks together.
+
+    Raises:
+        InputError: if there are any and that is not allowed.
+    """
+    if not unreadable:
+        return
+    names = "\n".join(f"  {video.video_id}: {video.reason}" for video in unreadable)
+    if not allowed:
+        raise InputError(
+            f"{data.name}: {len(unreadable)} of {len(data.video_ids)} videos or images named "
+            f"in {data.annotations} cannot be read:\n{names}\n"
+            "Repair them, or set allow_missing_videos to 1 to evaluate without them."
+        )
+    logger.warning(
+        "%s: evaluated without %d unreadable videos or images:\n%s",
+        data.name,
+        len(unreadable),
+        names,
+    )
+
+
+def readable_rows(
+    data: EvaluationSet[HasVideoId], unreadable: Sequence[UnreadableVideo]
+) -> list[int]:
+    """Numbers of the rows whose video could be read, in order.
+
+    Raises:
+        InputError: if there are none.
+    """
+    lost = {video.video_id for video in unreadable}
+    rows = [number for number, row in enumerate(data.rows) if row.video_id not in lost]
+    if not rows:
+        raise InputError(f"{data.name}: none of the {len(data.video_ids)} videos can be read.")
+    return rows

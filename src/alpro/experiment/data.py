@@ -1,0 +1,317 @@
+"""Training and evaluation sets from a config: what all tasks share."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from alpro.configs.schema import DownstreamConfig, DownstreamDataset, ExperimentConfig
+from alpro.datasets.dataloader import ConcatDataset, make_loader
+from alpro.datasets.decoding import Decoder, make_decoder
+from alpro.datasets.mixture_sampler import MixtureBatchSampler
+from alpro.datasets.quarantine import Quarantine
+from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment
+from alpro.datasets.shared_rows import SharedRows, pack_rows
+from alpro.datasets.storage import VideoStorage, hint_of_missing, open_videos
+from alpro.datasets.transforms.randaugment import video_augmentation
+from alpro.datasets.videos import (
+    EvaluationVideos,
+    FrameReader,
+    HasVideoId,
+    TrainingVideos,
+    collate_videos,
+)
+from alpro.distributed.engine import Engine
+from alpro.errors import InputError
+from alpro.evaluation.encoding import chunks, shard
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.quoting import listed, shortened
+from alpro.training.plan import TrainingData
+from alpro.training.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+DEBUG_ROWS = 10  # rows or pairs of an evaluation set that `debug` and `dry_run` keep
+NUM_NAMED = 10  # missing videos or images that a message names
+
+Row = TypeVar("Row", bound=HasVideoId)
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations(Generic[Row]):
+    """The rows of an annotation file and the storage of their videos."""
+
+    name: str
+    path: Path
+    rows: SharedRows[Row]
+    videos: VideoStorage
+    missing: set[str]
+    """Videos that the rows name and the storage lacks."""
+
+
+def read_annotations(
+    config: ExperimentConfig,
+    part: DownstreamDataset,
+    *,
+    path: Path,
+    read: Callable[[Path], SharedRows[Row]],
+    extension: str,
+) -> Annotations[Row]:
+    """Read one set.
+
+    Args:
+        config: of the experiment.
+        part: the set.
+        path: its annotation file.
+        read: reader of such files.
+        extension: ending of the videos' names that is looked for first.
+
+    Raises:
+        InputError: if videos are missing and that is not allowed.
+    """
+    rows = read(path)
+    videos = open_videos(Path(part.img), extension=extension)
+    missing = check_missing_videos(
+        path, rows, videos, name=part.name, allowed=config.allow_missing_videos
+    )
+    return Annotations(part.name, path, rows, videos, missing)
+
+
+def check_missing_videos(
+    path: Path, rows: SharedRows[Any], videos: VideoStorage, *, name: str, allowed: bool
+) -> set[str]:
+    """Videos that the rows name and the storage lacks; logged if there are any.
+
+    Args:
+        path: the annotation file.
+        rows: what it holds, of videos.
+        videos: where they are looked for.
+        name: of the set.
+        allowed: going on without some of them is.
+
+    Raises:
+        InputError: if videos are missing and that is not allowed, or if all are.
+    """
+    video_ids = list(dict.fromkeys(rows.column("video_id")))
+    missing = videos.missing(video_ids)
+    if not missing:
+        return set()
+    num_videos = len(video_ids)
+    report_missing(
+        missing,
+        name=name,
+        named_in=f"{num_videos} videos named in {path}",
+        place=videos.described,
+        are_all=len(missing) == num_videos,
+        hint=hint_of_missing(missing, videos, rows=rows.column("video_id")),
+        allowed=allowed,
+    )
+    return set(missing)
+
+
+def report_missing(
+    missing: Sequence[str],
+    *,
+    name: str,
+    named_in: str,
+    place: str,
+    are_all: bool,
+    hint: str | None,
+    allowed: bool,
+) -> None:
+    """Stop, or warn where that is allowed, if the files of some ids or paths are missing.
+
+    Args:
+        missing: those without a file, at least one.
+        name: of the set.
+        named_in: how many of what the set names, and where: "8 videos named in train.csv".
+        place: where they are looked for.
+        are_all: not one of them is there.
+        hint: what may be the reason.
+        allowed: going on without some of them is.
+
+    Raises:
+        InputError: if that is not allowed, or if all are missing.
+    """
+    few = listed([shortened(name) for name in missing[: NUM_NAMED + 1]], most=NUM_NAMED)
+    told = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
+    if are_all:
+        raise InputError(
+            f"{name}: none of the {named_in} is in {told}\nName the right folder, or add them."
+        )
+    found = f"{name}: {len(missing)} of the {named_in} are not in {told}"
+    if not allowed:
+        raise InputError(
+            f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without them."
+        )
+    logger.warning(found)
+
+
+def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> SharedRows[Row]:
+    """The rows to train on: those whose videos are there, or the share ``data_ratio`` of them.
+
+    The share is the first part of a random order.
+    """
+    present = without_missing(annotations.rows, annotations.missing)
+    return subsample(present, share=config.data_ratio, seed=config.seed)
+
+
+def without_missing(rows: SharedRows[Kept], missing: set[str]) -> SharedRows[Kept]:
+    """The rows of all videos but these."""
+    if not missing:
+        return rows
+    names = rows.column("video_id")
+    return rows.take([number for number, name in enumerate(names) if name not in missing])
+
+
+def subsample(rows: SharedRows[Kept], *, share: float, seed: int) -> SharedRows[Kept]:
+    """The first part of a random order of the rows; for a share of 1 all of them as they are."""
+    if share == 1.0:
+        return rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return rows.take(order[: max(1, int(share * len(rows)))])
+
+
+def limit_for_debug(config: ExperimentConfig, rows: SharedRows[Kept]) -> SharedRows[Kept]:
+    """The rows of an evaluation set that are evaluated: all, or a few to try it out."""
+    return rows[:DEBUG_ROWS] if config.debug or config.dry_run else rows
+
+
+def build_training_set(
+    config: ExperimentConfig, items: Sequence[Row], *, videos: VideoStorage, decoder: Decoder
+) -> TrainingVideos[Row]:
+    """Items of one training set with the frames of their videos."""
+    return TrainingVideos(
+        items,
+        frame_reader(config, videos, frame_size=config.crop_img_size, decoder=decoder),
+        seed=config.seed,
+        augment=video_augmentation() if config.augmentation == "randaugment" else None,
+    )
+
+
+def build_training_data(
+    config: ExperimentConfig,
+    dataset: ConcatDataset[Any],
+    *,
+    order: Callable[..., ResumableBatchSampler | MixtureBatchSampler],
+    collate: Callable[[list[Any]], Any],
+    num_left_out: int = 0,
+    description: Sequence[str],
+    engine: Engine,
+) -> TrainingData:
+    """All training sets as one.
+
+    Args:
+        config: of the experiment.
+        dataset: what is learnt from.
+        order: makes the order of its batches of what all orders are made of.
+        collate: makes a batch of its samples.
+        num_left_out: annotations that nothing can be learnt from.
+        description: what the sets hold, in lines for the log.
+        engine: the job.
+    """
+    batches = partial(
+        order,
+        batch_size=config.train_batch_size,
+        rank=engine.rank,
+        size=engine.size,
+        seed=config.seed,
+        block_size=config.shuffle_block,
+    )
+
+    def start(done: Sequence[SamplerSegment]) -> Iterator[Any]:
+        loader = make_loader(
+            dataset,
+            batches=batches(done=done),
+            collate=collate,
+            num_workers=config.n_workers,
+            pin_memory=config.pin_mem and engine.device.type == "cuda",
+        )
+        return iter(loader)
+
+    return TrainingData(
+        start,
+        num_samples=len(dataset),
+        batches_per_epoch=batches().batches_per_epoch,
+        samples_per_epoch=batches().examples_per_epoch,
+        num_left_out=num_left_out,
+        description=description,
+    )
+
+
+def build_evaluation_set(
+    config: DownstreamConfig, annotations: Annotations[Row], *, num_clips: int, engine: Engine
+) -> EvaluationSet[Row]:
+    """A validation or test set, its videos dealt out to the ranks in chunks.
+
+    Videos that are missing stay in the set: the evaluation counts them with the unreadable ones.
+
+    Args:
+        config: of the experiment.
+        annotations: its rows.
+        num_clips: clips per video.
+        engine: the job.
+    """
+    rows = limit_for_debug(config, annotations.rows)
+    video_ids = pack_rows(dict.fromkeys(rows.column("video_id")), str)
+    dataset = EvaluationVideos(
+        video_ids,
+        frame_reader(
+            config,
+            annotations.videos,
+            frame_size=config.crop_img_size,
+            decoder=build_decoder(config),
+        ),
+        num_clips=num_clips,
+        frame_order=config.frame_order,
+        seed=config.seed,
+    )
+    pieces = chunks(len(video_ids), size=config.val_batch_size)
+    own = shard(pieces, engine=engine)
+    loader = make_loader(
+        dataset,
+        batches=[list(piece) for piece in own],
+        collate=collate_videos,
+        num_workers=min(config.n_workers, len(own)),
+        pin_memory=config.pin_mem and engine.device.type == "cuda",
+    )
+    return EvaluationSet(
+        name=annotations.name,
+        annotations=annotations.path,
+        folder=annotations.videos.root,
+        rows=rows,
+        video_ids=video_ids,
+        video_chunks=pieces,
+        loader=loader,
+    )
+
+
+def frame_reader(
+    config: ExperimentConfig, videos: VideoStorage, *, frame_size: int, decoder: Decoder
+) -> FrameReader:
+    """What reads the frames of videos, at a height and width of ``frame_size``."""
+    output = RunDirectory(Path(config.output_dir), rank=0)
+    return FrameReader(
+        videos,
+        decoder,
+        num_frames=config.num_frm,
+        sampling=config.frm_sampling_strategy,
+        frame_size=frame_size,
+        quarantine=Quarantine(
+            None if config.dry_run else output.quarantine,
+            seconds=config.decode_timeout,
+            megabytes=config.decode_memory,
+        ),
+    )
+
+
+def build_decoder(config: ExperimentConfig) -> Decoder:
+    """What decodes videos, within limits; one is enough for all that is read by one loader."""
+    return make_decoder(
+        config.video_decoder, seconds=config.decode_timeout, megabytes=config.decode_memory
+    )

@@ -1,0 +1,207 @@
+"""Memory that a config asks for at least, compared with what is free before anything is built."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from alpro.configs.loading import ResolvedConfig
+from alpro.configs.schema import DownstreamConfig, ExperimentConfig, PretrainingConfig
+from alpro.datasets.dataloader import PREFETCHED_BATCHES_PER_WORKER
+from alpro.errors import InputError
+from alpro.optimization.optimizer import freeze_parameters
+
+BYTES_OF_FLOAT = 4  # weights, gradients and averages are float32 in every precision
+COPIES_TO_TRAIN = 4  # of a trainable parameter: weight, gradient, the optimizer's two averages
+KEPT_PER_BLOCK = 8  # inputs of its norms and linear layers, at least, for the backward pass
+BYTES_OF_HALF = 2  # of what is kept, at least: in bf16 and fp16
+_LIMITS_OF_CGROUPS = {  # controllers in /proc/self/cgroup -> folder, limit and use
+    "": ("", "memory.max", "memory.current"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+_CACHES = ("inactive_file", "active_file")  # count as used, and make room when it is needed
+
+
+def check_model(
+    build: Callable[[], nn.Module],
+    resolved: ResolvedConfig[Any],
+    *,
+    device: torch.device,
+) -> None:
+    """Check a model before memory is taken for it.
+
+    Args:
+        build: makes the model, with random weights.
+        resolved: the config.
+        device: where it will run.
+
+    Raises:
+        InputError: the model does not fit into memory, or nothing of it is left to train.
+    """
+    config: ExperimentConfig = resolved.config
+    trains = not (isinstance(config, DownstreamConfig) and config.do_inference)
+    with torch.device("meta"):  # shapes alone
+        model = build()
+    if trains:
+        freeze_parameters(model, config.freeze)
+    num_all = sum(parameter.numel() for parameter in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad) if trains else 0
+    to_train = (COPIES_TO_TRAIN - 1) * num_trained
+    wanted = {torch.device("cpu"): num_all, device: num_all + to_train}  # it is built on the CPU
+    for place, num_floats in wanted.items():
+        lack = _lack(num_floats * BYTES_OF_FLOAT, place)
+        if lack is None:
+            continue
+        parts = sorted(model.named_children(), key=lambda part: -_size(part[1]))[:2]
+        sizes = " and ".join(f"{_size(part):,} in {name}" for name, part in parts)
+        why = ", with gradients and the optimizer's averages," if num_floats > num_all else ""
+        raise InputError(
+            f"the model has {num_all:,} parameters ({sizes}), which{why} take {lack}."
+            f" {_model_keys(resolved)}"
+        )
+
+
+def check_batches(
+    resolved: ResolvedConfig[Any],
+    *,
+    device: torch.device,
+    size_key: str,
+    num_samples: int,
+    num_clips: int = 1,
+) -> None:
+    """Check the batches that a loader reads ahead, and one on its way through the model.
+
+    Args:
+        resolved: the config.
+        device: where the model runs.
+        size_key: ``train_batch_size``, or the key of evaluations.
+        num_samples: of an epoch, or of the set.
+        num_clips: clips of num_frm frames of a video; they are encoded one after the other.
+
+    Raises:
+        InputError: they do not fit into memory.
+    """
+    config: ExperimentConfig = resolved.config
+    trains = size_key == "train_batch_size"
+    batch = max(1, min(getattr(config, size_key), num_samples))
+    ahead = config.n_workers * PREFETCHED_BATCHES_PER_WORKER
+    num_loaded = 1 + (ahead if trains else min(ahead, num_samples // batch))
+    clip = config.num_frm * 3 * config.crop_img_size**2  # bytes
+    # Each worker reads one clip at a time, before it is cropped.
+    side = config.resize_size if isinstance(config, PretrainingConfig) else config.crop_img_size
+    read = max(1, config.n_workers) * config.num_frm * 3 * side**2
+    chunk = getattr(config, "grad_cache_size", 0) if trains else 0
+    at_once = min(batch, chunk or batch)
+    kept = _kept_bytes(resolved) if trains else 0
+    wanted = {torch.device("cpu"): num_loaded * batch * num_clips * clip + read}
+    wanted[device] = wanted.get(device, 0) + at_once * (clip * BYTES_OF_FLOAT + kept)
+    for place, num_bytes in wanted.items():
+        if lack := _lack(num_bytes, place):
+            keys = ["num_frm", "crop_img_size", size_key, "n_workers"]
+            keys += ["inference_n_clips"] * (num_clips > 1)
+            keys += ["resize_size"] * isinstance(config, PretrainingConfig)
+            values = ", ".join(f"{key} {getattr(config, key)}" for key in keys)
+            raise InputError(
+                f"{values}: the frames of a batch and of those read ahead take at least {lack}."
+                " Lower what is too large, or use a machine with more memory."
+            )
+
+
+def _kept_bytes(resolved: ResolvedConfig[Any]) -> int:
+    """Bytes that the video encoder keeps of a clip until the backward pass, at least."""
+    config: ExperimentConfig = resolved.config
+    encoder = resolved.video_encoder
+    if config.freeze:  # what is kept depends on what is frozen
+        return 0
+    num_tokens = config.num_frm * (config.crop_img_size // encoder.patch_size) ** 2
+    per_block = 1 if encoder.gradient_checkpointing else KEPT_PER_BLOCK
+    return encoder.depth * per_block * num_tokens * encoder.embed_dim * BYTES_OF_HALF
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _lack(num_bytes: float, device: torch.device) -> str | None:
+    """Return how much memory is wanted and free, in words; None if there is enough."""
+    free = free_memory(device)
+    if num_bytes <= free:
+        return None
+    return f"{num_bytes / 1e9:,.1f} GB of memory; {free / 1e9:,.1f} GB are free ({device})"
+
+
+def _model_keys(resolved: ResolvedConfig[Any]) -> str:
+    """Name the keys that determine the size of a model, with their values."""
+    config, video, text = resolved.config, resolved.video_encoder, resolved.text_encoder
+    video_keys = ("depth", "embed_dim", "mlp_ratio", "patch_size")
+    text_keys = (
+        *("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"),
+        *("max_position_embeddings", "type_vocab_size"),
+    )
+    shown = [
+        f"{', '.join(f'{key} {getattr(values, key):g}' for key in keys)} in {path}"
+        for values, keys, path in (
+            (video, video_keys, config.visual_model_cfg),
+            (text, text_keys, config.model_config),
+        )
+    ]
+    entities = f"; num_entities {config.num_entities}" if hasattr(config, "num_entities") else ""
+    return f"Its size follows from {'; '.join(shown)}{entities}: lower what is too large."
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process may still take on a device; infinite where the system is silent."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min([*_system_memory(), *_memory_of_cgroups(), *_address_space()], default=math.inf)
+
+
+def _system_memory(proc: Path = Path("/proc")) -> Iterator[int]:
+    for line in _lines(proc / "meminfo"):
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) << 10
+
+
+def _address_space() -> Iterator[int]:
+    """Yield the bytes left of a limit by ``ulimit -v``."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    used = _lines(Path("/proc/self/statm"))
+    if limit != resource.RLIM_INFINITY and used:
+        yield limit - int(used[0].split()[0]) * resource.getpagesize()
+
+
+def _memory_of_cgroups(
+    proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """Yield the bytes left of the limits of containers and jobs, of version 1 and 2."""
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        for controller in _LIMITS_OF_CGROUPS.keys() & set(controllers.split(",")):
+            folder, limit_name, use_name = _LIMITS_OF_CGROUPS[controller]
+            top = cgroups / folder
+            own = top / path.lstrip("/")
+            for group in (own, *own.parents):  # a group's limit is one of those below it
+                if not group.is_relative_to(top):
+                    break
+                limit, use = _lines(group / limit_name), _lines(group / use_name)
+                if limit and use and limit[0].isdecimal():
+                    yield int(limit[0]) - int(use[0]) + _cache(group)
+
+
+def _cache(group: Path) -> int:
+    parts = dict(line.split() for line in _lines(group / "memory.stat") if line.count(" ") == 1)
+    return sum(int(parts.get(f"total_{name}", parts.get(name, 0))) for name in _CACHES)
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a file of the system; none where it is not there."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

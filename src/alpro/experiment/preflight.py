@@ -1,0 +1,234 @@
+"""What a config names must be there: all that is absent is reported together, before any work."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alpro.configs.loading import ResolvedConfig
+from alpro.configs.schema import DownstreamConfig, ExperimentConfig
+from alpro.configs.sources import INFERENCE_SOURCE, STORED_SOURCE
+from alpro.datasets.storage import folder_trouble, is_open_folder, storage_kind
+from alpro.datasets.storage.lmdb_videos import data_file
+from alpro.datasets.tokenization import check_vocabulary
+from alpro.errors import InputError
+from alpro.families.alpro.pretrained import BERT_SOURCE, VIT_SOURCE, resolve_vit
+from alpro.training.run_directory import RunDirectory, changed_keys, read_stored, run_directory_of
+from alpro.training.weight_files import find_weights
+from alpro.user_files import NO_FILE, why_unreadable
+
+_REMEDY = "Correct these paths, or see to it that the files are there and may be read."
+
+
+class DatasetPaths(NamedTuple):
+    """Where the parts of a set are; an image's path can be complete without a folder."""
+
+    key: str
+    """Of the set in the config: ``train_datasets.0``."""
+    name: str
+    annotations_key: str
+    """Of the annotation file in the set: ``txt``."""
+    annotations: Path
+    folder: str | None
+    holds_videos: bool = True
+    """Which may be in an LMDB or a tar file; images are in a folder."""
+
+
+def check_training_inputs(
+    config: ExperimentConfig,
+    *,
+    sets: Iterable[DatasetPaths],
+    others: Mapping[str, Path],
+    resumes: bool,
+) -> None:
+    """Report all that is missing for training: annotations, videos, vocabulary, weights.
+
+    Args:
+        config: of the experiment.
+        sets: those that are read.
+        others: config key -> further file that is read.
+        resumes: a restore file has the weights.
+    """
+    problems = _missing_sets(sets)
+    copies = RunDirectory(Path(config.output_dir), rank=0).copies
+    for key, path in others.items():
+        copy = copies.get(key)
+        has_copy = resumes and copy is not None and copy.is_file()
+        hint = f" The run has kept a copy; give --{key} {copy}." if has_copy else ""
+        problems += [f"{problem}{hint}" for problem in _missing_file(key, path)]
+    weights = [] if resumes else _missing_weights(config)
+    _report([*problems, *_missing_vocabulary(config), *weights])
+
+
+def check_validation_inputs(resolved: ResolvedConfig[Any], *, sets: Iterable[DatasetPaths]) -> None:
+    """Report all that is missing to see a checkpoint at work on validation sets.
+
+    Args:
+        resolved: the config of the checkpoint's run.
+        sets: those that are read.
+    """
+    problems = [*_missing_sets(sets), *_missing_vocabulary(resolved.config)]
+    _report([*problems, *_missing_weights(resolved.config), *_other_video_encoder(resolved)])
+
+
+def check_inference_inputs(resolved: ResolvedConfig[Any], *, others: Mapping[str, Path]) -> None:
+    """Report all that is missing for inference: annotations, videos, vocabulary, checkpoint.
+
+    Args:
+        resolved: the config, parts of which may be the trained run's.
+        others: config key -> further file that is read.
+    """
+    config: DownstreamConfig = resolved.config
+    problems = [
+        *_missing_file("inference_txt_db", Path(str(config.inference_txt_db))),
+        *_missing_folder("inference_img_db", str(config.inference_img_db)),
+    ]
+    output = RunDirectory(Path(config.output_dir), rank=0)
+    for key, path in others.items():
+        copy = output.copies.get(key)
+        name = copy if copy is not None and copy.is_file() else "FILE"
+        problems += _with_origin(_missing_file(key, path), resolved, f"{key} {name}")
+    problems += _with_origin(_missing_vocabulary(config), resolved, "tokenizer_dir DIR")
+    problems += _other_video_encoder(resolved)
+    if resolved.sources["e2e_weights_path"] == INFERENCE_SOURCE:
+        _report([*problems, *_missing_step(output, config.inference_model_step)])
+    else:
+        _report([*problems, *_missing_weights(config)])
+
+
+def _missing_step(output: RunDirectory, step: str) -> list[str]:
+    """Say which checkpoints a run has, if not this one."""
+    path = output.checkpoint(step)
+    if path.is_file():
+        return []
+    if steps := output.steps():
+        return [f"inference_model_step is {step}; {path.parent} has {', '.join(steps)}."]
+    return [f"{path.parent}: no checkpoint yet; continue the training first."]
+
+
+def _other_video_encoder(resolved: ResolvedConfig[Any]) -> list[str]:
+    """Say in what the video encoder differs from that of the run that the checkpoint is of."""
+    run = run_directory_of(Path(str(resolved.config.e2e_weights_path)))
+    trained = read_stored(run.args).get("visual_model") if run else None
+    if run is None or not isinstance(trained, dict):
+        return []
+    now = asdict(resolved.video_encoder)
+    changed = changed_keys(trained, now, without=resolved.video_encoder.TRAINING_ONLY)
+    if not changed:
+        return []
+    told = "; ".join(f"{key} {trained[key]!r} there, {now[key]!r} now" for key in changed)
+    return [
+        f"visual_model_cfg: {resolved.config.visual_model_cfg} is not the video encoder of "
+        f"{run.args}: {told}. Give --visual_model_cfg FILE with its values."
+    ]
+
+
+def _with_origin(problems: list[str], resolved: ResolvedConfig[Any], flag: str) -> list[str]:
+    """Say of what is missing that the trained run has named it, and with what flag to correct it.
+
+    Args:
+        problems: with a key's value.
+        resolved: the config.
+        flag: the key and what it stands for: ``tokenizer_dir DIR``.
+    """
+    if resolved.sources[flag.split()[0]] != STORED_SOURCE:
+        return problems
+    stored = RunDirectory(Path(resolved.config.output_dir), rank=0).args
+    return [f"{problem} This is from {stored}; give --{flag}." for problem in problems]
+
+
+def _report(problems: Iterable[str]) -> None:
+    if lines := list(problems):
+        raise InputError("\n".join([*lines, _REMEDY]))
+
+
+def _missing_sets(sets: Iterable[DatasetPaths]) -> list[str]:
+    problems = []
+    for one in sets:
+        named = f"{one.key}.{one.annotations_key} ({one.name})"
+        problems += _missing_file(named, one.annotations)
+        if one.folder is not None:
+            named = f"{one.key}.img ({one.name})"
+            problems += _missing_folder(named, one.folder, holds_videos=one.holds_videos)
+    return problems
+
+
+def _path_hint(path: str) -> str:
+    """Say of an absent path that it is meant for a shell or a network."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", path):
+        return " Addresses are not opened: download it, and name the file or folder."
+    if re.search(r"\$\w|\$\{\w", path):
+        return " Variables are not replaced in configs: write the path out, or give it as a flag."
+    return ""
+
+
+def _missing_file(key: str, path: Path) -> list[str]:
+    if not os.path.lexists(path):
+        return [f"{key}: there is no file {path}.{_path_hint(str(path))}"]
+    reason = why_unreadable(path)
+    return [f"{key}: {path} {reason}."] if reason else []
+
+
+def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[str]:
+    """Say what is wrong with a folder; an LMDB and a tar shard of videos may also be one file."""
+    place = Path(path)
+    if why_unreadable(place) == NO_FILE:
+        return [f"{key}: there is no folder {path}.{_path_hint(path)}"]
+    kind = storage_kind(place) if holds_videos else "folder"
+    if kind != "folder" and not place.is_dir():
+        return _missing_file(key, place)
+    if not is_open_folder(place):
+        return [f"{key}: {folder_trouble(place)}."]
+    database = data_file(place)
+    return _missing_file(key, database) if holds_videos and database.exists() else []
+
+
+def _missing_vocabulary(config: ExperimentConfig) -> list[str]:
+    folder = Path(config.tokenizer_dir)
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        return _missing_folder("tokenizer_dir", str(folder), holds_videos=False)
+    if problems := _complaint(lambda: check_vocabulary(folder)):
+        return problems
+    files = sorted({*folder.glob("*.txt"), *folder.glob("*.json")})
+    return [line for file in files for line in _missing_file("tokenizer_dir", file)]
+
+
+def _missing_weights(config: ExperimentConfig) -> list[str]:
+    """Of the weights that `load_weights` will read, what is not there."""
+    if config.e2e_weights_path is not None:
+        path = Path(config.e2e_weights_path)
+        if path.is_dir():
+            patterns = ("", "ckpt/") if os.access(path, os.R_OK | os.X_OK) else ()
+            files = (file for part in patterns for file in path.glob(f"{part}model_step_best.pt"))
+            example = next(files, "model_step_best.pt of a run")
+            return [f"e2e_weights_path: {path} is a folder; name a file such as {example}."]
+        if not os.path.lexists(path):
+            hint = _path_hint(str(path))
+            return [f"e2e_weights_path: {path}: there is no such checkpoint file.{hint}"]
+        return _missing_file("e2e_weights_path", path)
+    vit = resolve_vit(config.visual_weights_path)
+    if config.random_init or vit is None:
+        return []
+    bert = Path(config.bert_weights_path or config.tokenizer_dir)
+    return [
+        *_missing_part("visual_weights_path", vit, source=VIT_SOURCE),
+        *_missing_part("bert_weights_path", bert, source=BERT_SOURCE),
+    ]
+
+
+def _missing_part(key: str, path: Path, *, source: str) -> list[str]:
+    try:
+        return _missing_file(key, find_weights(path, key=key, source=source))
+    except InputError as error:
+        return [str(error)]
+
+
+def _complaint(check: Callable[[], object]) -> list[str]:
+    """What a check that raises InputError has to say."""
+    try:
+        check()
+    except InputError as error:
+        return [str(error)]
+    return []

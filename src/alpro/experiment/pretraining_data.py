@@ -1,0 +1,239 @@
+"""Captioned videos and images from a config: what both stages of pretraining read."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alpro.configs.pretraining import PretrainingDataset, media_of, pretraining_file
+from alpro.configs.schema import PretrainingConfig
+from alpro.datasets.captions import CaptionedItem, Media, read_captioned
+from alpro.datasets.dataloader import ConcatDataset, make_loader
+from alpro.datasets.decoding import Decoder
+from alpro.datasets.images import ImageReader
+from alpro.datasets.mixture_sampler import MixtureBatchSampler
+from alpro.datasets.shared_rows import SharedRows, pack_rows
+from alpro.datasets.storage import VideoStorage, open_videos
+from alpro.datasets.transforms.randaugment import image_augmentation, video_augmentation
+from alpro.datasets.transforms.spatial import (
+    CentreCrop,
+    Pipeline,
+    RandomCrop,
+    RandomFlip,
+    RepeatFrames,
+)
+from alpro.datasets.validation_pairs import ValidationPairs
+from alpro.datasets.videos import FrameAugmentation, FrameSource, TrainingVideos
+from alpro.distributed.engine import Engine
+from alpro.evaluation.encoding import chunks, shard
+from alpro.experiment.data import (
+    build_decoder,
+    build_training_data,
+    check_missing_videos,
+    frame_reader,
+    limit_for_debug,
+    report_missing,
+    subsample,
+    without_missing,
+)
+from alpro.objectives.validation import VALIDATION_SEED, PairSet
+from alpro.training.plan import TrainingData
+
+logger = logging.getLogger(__name__)
+
+MAX_IMAGES_CHECKED = 100_000  # of a set: each costs a look at the disk, minutes for millions
+FLIP_PROBABILITY = 0.5  # of an image left to right, the original's
+
+Collate = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedSet:
+    """One set of a config: its items and how their frames are read."""
+
+    name: str
+    annotations: Path
+    items: SharedRows[CaptionedItem]
+    num_left_out: int
+    media: Media
+    videos: VideoStorage | None
+    """Where videos are; None for images."""
+    image_root: Path | None
+    """Where the paths of images start."""
+    weight: float
+
+    def description(self, *, num_used: int) -> str:
+        """How much of it is used, in a line for the log."""
+        left_out = f" ({self.num_left_out} left out, too long)" if self.num_left_out else ""
+        return f"{self.name}: {num_used} captioned {self.media}s{left_out}"
+
+
+def load_dataset(
+    config: PretrainingConfig,
+    part: PretrainingDataset,
+    *,
+    key: str,
+    looks_for_images: bool = True,
+) -> CaptionedSet:
+    """Read one set.
+
+    Missing videos are left out where that is allowed; missing images stay, and are treated like
+    unreadable ones when their turn comes.
+
+    Args:
+        config: of the experiment.
+        part: the set.
+        key: of the set in the config: ``train_datasets.0``.
+        looks_for_images: missing images are reported at once; a run that goes on has done that.
+
+    Raises:
+        InputError: if videos or images are missing and that is not allowed.
+    """
+    path, media = Path(pretraining_file(part)), media_of(part)
+    items, num_left_out = read_captioned(path, media)
+    videos = None
+    if media == "video":
+        videos = open_videos(Path(str(part.img)))
+        allowed = config.allow_missing_videos
+        missing = check_missing_videos(path, items, videos, name=part.name, allowed=allowed)
+        items = without_missing(items, missing)
+    root = Path(part.img) if part.img is not None and media == "image" else None
+    if media == "image" and looks_for_images:
+        _check_missing_images(
+            path, items, root, name=f"{key}.img ({part.name})", allowed=config.allow_missing_videos
+        )
+    return CaptionedSet(part.name, path, items, num_left_out, media, videos, root, part.weight)
+
+
+def _check_missing_images(
+    path: Path, items: SharedRows[CaptionedItem], root: Path | None, *, name: str, allowed: bool
+) -> None:
+    """Report images that are not there, unless there are so many that looking takes long."""
+    image_ids = dict.fromkeys(items.column("video_id"))
+    if len(image_ids) > MAX_IMAGES_CHECKED:
+        return
+    missing = [image for image in image_ids if not os.path.isfile((root or Path()) / image)]
+    if missing:
+        here = "the current folder, where paths start as img is null"
+        report_missing(
+            missing,
+            name=name,
+            named_in=f"{len(image_ids)} images named in {path}",
+            place=here if root is None else str(root),
+            are_all=len(missing) == len(image_ids),
+            hint=None,
+            allowed=allowed,
+        )
+
+
+def build_mixture(
+    config: PretrainingConfig,
+    sets: Sequence[CaptionedSet],
+    *,
+    collate: Collate,
+    engine: Engine,
+) -> TrainingData:
+    """Batches of one set at a time, the set drawn anew for each update (the original's rule).
+
+    Args:
+        config: of the experiment.
+        sets: what is trained on.
+        collate: makes a batch of samples.
+        engine: the job.
+    """
+    decoder = build_decoder(config)
+    dataset = ConcatDataset([_training_set(config, one, decoder=decoder) for one in sets])
+    return build_training_data(
+        config,
+        dataset,
+        order=partial(
+            MixtureBatchSampler,
+            [len(one) for one in dataset.sets],
+            weights=[one.weight for one in sets],
+            window=config.gradient_accumulation_steps,
+        ),
+        collate=collate,
+        description=[
+            one.description(num_used=len(used))
+            for one, used in zip(sets, dataset.sets, strict=True)
+        ],
+        engine=engine,
+    )
+
+
+def build_validation_set(
+    config: PretrainingConfig, data: CaptionedSet, *, collate: Collate, engine: Engine
+) -> PairSet:
+    """A validation set, dealt out to the ranks in batches."""
+    pairs = validation_pairs(config, data)
+    own = shard(chunks(len(pairs), size=config.val_batch_size), engine=engine)
+    loader = make_loader(
+        pairs,
+        batches=[[(0, index) for index in piece] for piece in own],
+        collate=collate,
+        num_workers=min(config.n_workers, len(own)),
+        pin_memory=config.pin_mem and engine.device.type == "cuda",
+    )
+    return PairSet(
+        name=data.name,
+        annotations=data.annotations,
+        video_ids=pack_rows((item.video_id for item in pairs.items), str),
+        own_batches=own,
+        loader=loader,
+    )
+
+
+def validation_pairs(
+    config: PretrainingConfig, data: CaptionedSet
+) -> ValidationPairs[CaptionedItem]:
+    """The pairs of a validation set, as they are read."""
+    source: FrameSource
+    if data.videos is None:
+        source, adjust = _image_reader(config, data, random_crop=False), _still(config)
+    else:
+        reader = frame_reader(
+            config, data.videos, frame_size=config.resize_size, decoder=build_decoder(config)
+        )
+        source = reader.for_evaluation()
+        adjust = CentreCrop(config.crop_img_size)
+    return ValidationPairs(
+        limit_for_debug(config, data.items),
+        source,
+        adjust=adjust,
+        seed=VALIDATION_SEED,
+    )
+
+
+def _training_set(
+    config: PretrainingConfig, data: CaptionedSet, *, decoder: Decoder
+) -> TrainingVideos[CaptionedItem]:
+    augments = config.augmentation == "randaugment"
+    source: FrameSource
+    steps: list[FrameAugmentation]
+    if data.videos is None:
+        source = _image_reader(config, data, random_crop=augments)
+        steps = [RandomFlip(FLIP_PROBABILITY), image_augmentation()] * augments
+        steps += [_still(config)]
+    else:
+        source = frame_reader(config, data.videos, frame_size=config.resize_size, decoder=decoder)
+        steps = [RandomCrop(config.crop_img_size)] + [video_augmentation()] * augments
+    return TrainingVideos(
+        subsample(data.items, share=config.data_ratio, seed=config.seed),
+        source,
+        seed=config.seed,
+        augment=Pipeline(tuple(steps)),
+    )
+
+
+def _still(config: PretrainingConfig) -> FrameAugmentation:
+    """What makes a clip of an image."""
+    return RepeatFrames(config.num_frm if config.repeat_images else 1)
+
+
+def _image_reader(
+    config: PretrainingConfig, data: CaptionedSet, *, random_crop: bool
+) -> ImageReader:
+    return ImageReader(data.image_root, frame_size=config.crop_img_size, random_crop=random_crop)

@@ -1,0 +1,255 @@
+"""What is the question answering task's own: its data, its objective, its evaluation."""
+
+import logging
+from collections.abc import Mapping
+from fnmatch import filter as names_like
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alpro.configs.downstream import annotation_file
+from alpro.configs.schema import DownstreamDataset, QaConfig
+from alpro.datasets.qa_annotations import (
+    AnswerLabels,
+    QuestionRow,
+    describe_unknown,
+    read_answer_labels,
+    read_questions,
+)
+from alpro.datasets.qa_batches import QaCollate, group_questions, label_questions
+from alpro.datasets.shared_rows import SharedRows
+from alpro.errors import InputError
+from alpro.evaluation.eval_mode import Progress
+from alpro.evaluation.qa_results import RESERVED_TYPES, QaOutcome
+from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
+from alpro.evaluation.result_files import answers_table, write_answers
+from alpro.experiment.data import Annotations
+from alpro.experiment.finetuning_experiment import FinetuningExperiment, TrainingItems
+from alpro.experiment.model import build_question_answering_model
+from alpro.families.alpro.question_answering_model import (
+    CLASSIFIER_NAMES,
+    CLASSIFIER_OUTPUT,
+    UNUSED_FOR_ANSWERS,
+    AlproForQuestionAnswering,
+)
+from alpro.families.alpro.question_answering_task import QuestionAnsweringTask
+from alpro.modeling.state_dict_maps import StateDict
+from alpro.training.plan import TrainingData, TrainingPlan
+from alpro.training.run_directory import run_directory_of
+
+logger = logging.getLogger(__name__)
+
+MIN_NUM_LABELS = 1500  # size of the original's classifier where fewer answers are known
+
+
+class QuestionAnsweringExperiment(
+    FinetuningExperiment[QaConfig, QuestionRow, AlproForQuestionAnswering]
+):
+    """Video question answering as classification."""
+
+    ROWS = "questions"
+    MAY_BE_MISSING = (CLASSIFIER_NAMES, *UNUSED_FOR_ANSWERS)
+
+    @cached_property
+    def labels(self) -> AnswerLabels:
+        """The answers that the model can give."""
+        path = Path(self.config.ans2label_path)
+        self.sha256_of(path)  # the file may be gone when the results are written
+        return read_answer_labels(path)
+
+    def other_inputs(self) -> Mapping[str, Path]:
+        """The answers' labels."""
+        return {"ans2label_path": Path(self.config.ans2label_path)}
+
+    def annotation_path(self, part: DownstreamDataset) -> Path:
+        """The questions of a set."""
+        return Path(annotation_file(part, self.config.task))
+
+    def read_rows(self, path: Path) -> SharedRows[QuestionRow]:
+        """Read questions."""
+        return read_questions(path)
+
+    def data_name(self) -> str:
+        """The task's name."""
+        return self.config.task
+
+    def training_items(
+        self, found: Annotations[QuestionRow], rows: SharedRows[QuestionRow]
+    ) -> TrainingItems:
+        """Questions whose answers have labels, in groups of the same video."""
+        labelled = label_questions(rows, self.labels)
+        if not labelled.rows:
+            raise InputError(
+                f"{found.name}: none of the {len(rows)} questions in {found.path} has an answer "
+                f"that is {self._outside(rows)}. Name the file that belongs to this set."
+            )
+        if labelled.num_left_out:
+            self._warn(
+                f"{found.name}: {labelled.num_left_out} of the {len(rows)} questions in "
+                f"{found.path} are left out of the training, their answers are not "
+                f"{self._outside(rows)}"
+            )
+        groups = group_questions(labelled, max_group=self.config.max_n_example_per_group)
+        return TrainingItems(groups, len(labelled.rows), labelled.num_left_out)
+
+    def derived(self, data: TrainingData) -> dict[str, Any]:
+        """How many questions have no label."""
+        return {"num_left_out_questions": data.num_left_out}
+
+    def build_collate(self) -> QaCollate:
+        """Makes batches of videos with their questions."""
+        return QaCollate(self.tokenizer, max_length=self.config.max_txt_len)
+
+    def check_evaluated(self, found: Annotations[QuestionRow], *, validates: bool) -> None:
+        """Say how many questions of a set cannot be answered.
+
+        Raises:
+            InputError: if the accuracy of an answer type would go by the name of another metric,
+                or the loss is to choose the best checkpoint and no answer has a label.
+        """
+        taken = sorted(set(found.rows.column("answer_type")) & set(RESERVED_TYPES))
+        if taken:
+            raise InputError(
+                f"{found.path}: answer_type cannot be {' or '.join(map(repr, taken))}, "
+                f"which would be mistaken for the {taken[0]}_acc of all questions; name the type "
+                "otherwise"
+            )
+        num_rows, num_unknown = len(found.rows), self._num_unknown(found.rows)
+        if validates and self.config.best_metric == "loss" and num_unknown == num_rows:
+            raise InputError(
+                f"best_metric: {found.name} has no loss, none of the {num_rows} questions in "
+                f"{found.path} has an answer that is {self._outside(found.rows)}. Name "
+                "as ans2label_path the file that belongs to this set, or set best_metric to "
+                "overall_acc."
+            )
+        if num_unknown:
+            self._warn(
+                f"{found.name}: {num_unknown} of the {num_rows} questions in {found.path} count as "
+                f"wrong, their answers are not {self._outside(found.rows)}"
+            )
+
+    def _num_unknown(self, rows: SharedRows[QuestionRow]) -> int:
+        return sum(self.labels.label_of(one) is None for one in rows.column("answer"))
+
+    def _outside(self, rows: SharedRows[QuestionRow]) -> str:
+        """In which map answers are not, and which."""
+        unknown = describe_unknown(rows.column("answer"), self.labels)
+        return f"in {self.config.ans2label_path} (ans2label_path): {unknown}"
+
+    def build_model(self) -> AlproForQuestionAnswering:
+        """ALPRO with a classifier of answers."""
+        num_labels = max(len(self.labels), MIN_NUM_LABELS)
+        return build_question_answering_model(self.resolved, num_labels=num_labels)
+
+    def prepare_checkpoint(self, model: AlproForQuestionAnswering, state: StateDict) -> StateDict:
+        """The checkpoint, without its classifier if a new one is asked for.
+
+        Raises:
+            InputError: if its classifier is of another size or of other answers, or is not there
+                for inference.
+        """
+        config, path = self.config, self.config.e2e_weights_path
+        classifier = names_like(state, CLASSIFIER_NAMES)
+        if not classifier and config.do_inference:
+            raise InputError(
+                f"{path}: this checkpoint has no classifier of answers. Name one that was "
+                "finetuned for question answering."
+            )
+        if not classifier:
+            return state
+        if config.new_classifier and not config.do_inference:
+            logger.info("%s: its classifier is left out, a new one is trained", path)
+            return {name: value for name, value in state.items() if name not in classifier}
+        self._compare_labels(Path(str(path)))
+        self._check_size(state.get(CLASSIFIER_OUTPUT), model.get_parameter(CLASSIFIER_OUTPUT))
+        if not config.do_inference:
+            logger.info("%s: its classifier is taken over; new_classifier 1 trains a new one", path)
+        return state
+
+    def _check_size(self, there: Tensor | None, here: Tensor) -> None:
+        """Refuse a classifier that differs in the number of its outputs, and only in that."""
+        if there is None or there.shape[1:] != here.shape[1:] or len(there) == len(here):
+            return
+        config = self.config
+        raise InputError(
+            f"{config.e2e_weights_path}: its classifier has {len(there)} outputs, this model's "
+            f"{len(here)}, because there are {len(self.labels)} answers in {config.ans2label_path} "
+            f"(at least {MIN_NUM_LABELS} outputs). Give as ans2label_path the file that it was "
+            f"trained with{self._or_anew()}."
+        )
+
+    def _compare_labels(self, checkpoint: Path) -> None:
+        """Refuse a classifier whose labels meant other answers, as far as its run tells."""
+        run, now = run_directory_of(checkpoint), Path(self.config.ans2label_path)
+        if run is None or not run.answer_labels.is_file():
+            return
+        before, here = read_answer_labels(run.answer_labels).texts, self.labels.texts
+        changed = [label for label, text in enumerate(before) if here[label : label + 1] != (text,)]
+        if not changed:
+            return
+        label = changed[0]
+        meant = repr(here[label]) if label < len(here) else "no answer"
+        raise InputError(
+            f"ans2label_path: {now} is not the map that {checkpoint} was trained with, "
+            f"{run.answer_labels}: label {label} is {before[label]!r} there, {meant} here. "
+            f"Give --ans2label_path {run.answer_labels}{self._or_anew()}."
+        )
+
+    def _or_anew(self) -> str:
+        """The other remedy, which there is in training alone."""
+        if self.config.do_inference:
+            return ""
+        return "; or set new_classifier to 1, to train a new one"
+
+    def _warn(self, message: str) -> None:
+        """Warn, once for all processes."""
+        if self.engine.rank == 0:
+            logger.warning(message)
+
+    def build_evaluator(
+        self, model: AlproForQuestionAnswering, *, progress: Progress
+    ) -> QuestionAnsweringEvaluator:
+        """Answers to questions about videos."""
+        config = self.config
+        chunk = config.inference_batch_size if config.do_inference else config.val_batch_size
+        return QuestionAnsweringEvaluator(
+            model,
+            labels=self.labels,
+            question_chunk=chunk,
+            progress=progress,
+            **self.evaluator_arguments(),
+        )
+
+    def task_with(
+        self,
+        model: AlproForQuestionAnswering,
+        evaluator: QuestionAnsweringEvaluator,
+        *,
+        plan: TrainingPlan,  # noqa: ARG002
+    ) -> QuestionAnsweringTask:
+        """Cross-entropy over the answers."""
+        return QuestionAnsweringTask(
+            model, engine=self.engine, normalize=self.normalize, evaluator=evaluator
+        )
+
+    def results_suffix(self) -> str:
+        """Nothing: there is one way to answer."""
+        return ""
+
+    def protocol(self) -> dict[str, Any]:
+        """Which answers could be given."""
+        path = Path(self.config.ans2label_path)
+        return {
+            "ans2label": str(path),
+            "ans2label_sha256": self.sha256_of(path),
+            "num_answers": len(self.labels),
+        }
+
+    def write_results(
+        self, folder: Path, outcome: QaOutcome, *, protocol: Mapping[str, Any]
+    ) -> str:
+        """Accuracies, and the answer to every question."""
+        scores = write_answers(folder, outcome, protocol=protocol)
+        return f"{scores['counts']['overall'][1]} questions\n{answers_table(scores)}"

@@ -1,0 +1,101 @@
+"""Where the results of an evaluation go, and everything that its numbers depend on."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from alpro import __version__
+from alpro.configs.loading import ResolvedConfig
+from alpro.configs.schema import DownstreamConfig
+from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
+from alpro.datasets.sampling import evaluation_sampling
+from alpro.distributed.engine import Engine
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.training.precision import usable_precision
+from alpro.training.run_directory import RunDirectory, changed_keys, read_stored
+
+logger = logging.getLogger(__name__)
+
+_SAME_NUMBERS = ("version",)  # of the protocol: another one is no other evaluation
+_NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
+
+
+def results_folder(
+    config: DownstreamConfig, annotations: Path, *, checkpoint: Path, step: str, suffix: str
+) -> Path:
+    """The original's folder for results.
+
+    Other ways to evaluate than the original's, and checkpoints from elsewhere than the run's own
+    folder, have folders of their own.
+
+    Args:
+        config: of the experiment.
+        annotations: of the set that is evaluated.
+        checkpoint: the weights.
+        step: the checkpoint's name in the run's own folder.
+        suffix: what a task adds for ways to evaluate that are its own.
+    """
+    own = RunDirectory(Path(config.output_dir), rank=0).checkpoint(step)
+    model = step if checkpoint.absolute() == own.absolute() else checkpoint.stem
+    name = f"step_{model}_{config.inference_n_clips}_{config.score_agg_func}{suffix}"
+    if config.frame_order != "original":
+        name += f"_{config.frame_order}"
+    return Path(config.output_dir) / f"results_{annotations.stem}" / name
+
+
+def explicit_arguments(resolved: ResolvedConfig[Any]) -> dict[str, Any]:
+    """What the command line and its config file have set, without defaults and stored values."""
+    sources = resolved.sources.items()
+    own = {key.split(".")[0] for key, source in sources if _first_part(source) not in _NOT_GIVEN}
+    return {key: value for key, value in resolved.to_json().items() if key in own}
+
+
+def _first_part(source: str) -> str:
+    """A source without the other name under which it has a key: ``flag (as num_workers)``."""
+    return source.partition(" (as ")[0]
+
+
+def protocol_of(
+    config: DownstreamConfig,
+    data: EvaluationSet[Any],
+    *,
+    checkpoint: Path,
+    sha256_of: Callable[[Path], str],
+    engine: Engine,
+) -> dict[str, Any]:
+    """Everything that the numbers of an evaluation depend on, whatever the task."""
+    return {
+        "annotations": str(data.annotations),
+        "annotations_sha256": sha256_of(data.annotations),
+        "videos": str(data.folder),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": sha256_of(checkpoint),
+        "num_frames": config.num_frm,
+        "num_clips": config.inference_n_clips,
+        "clip_aggregation": config.score_agg_func,
+        "frame_sampling": evaluation_sampling(config.frm_sampling_strategy),
+        "frame_order": config.frame_order,
+        "resolution": config.crop_img_size,
+        "video_decoder": config.video_decoder,
+        "max_txt_len": config.max_txt_len,
+        "precision": usable_precision(config.precision, engine.device),
+        "seed": config.seed,
+        "version": __version__,
+    }
+
+
+def warn_of_replacement(folder: Path, *, protocol: Mapping[str, Any]) -> None:
+    """Warn if the results of another evaluation are in a folder.
+
+    Args:
+        folder: where results will be written.
+        protocol: of these results, without counts.
+    """
+    before = read_stored(folder / "scores.json").get("protocol")
+    if not isinstance(before, dict):
+        return
+    changed = changed_keys(before, protocol, without=_SAME_NUMBERS)
+    if changed:
+        told = "; ".join(f"{key} {before[key]} there, {protocol[key]} now" for key in changed)
+        logger.warning("these results replace others in %s: %s", folder, told)

@@ -1,0 +1,1 @@
+"""Model families: one folder each, with its models and objectives."""

@@ -1,0 +1,136 @@
+"""ALPRO (Li et al., CVPR 2022): a video encoder, a text encoder, and a fusion of both.
+
+B: batch, T: frames, N: patches per frame, P: patches per side, L: text tokens, D: width, E: width
+of the embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alpro.modeling.encoders import TextEncoder, VideoEncoder
+from alpro.modeling.features import TextFeatures, VideoFeatures
+
+INITIAL_TEMPERATURE = 0.07
+MIN_TEMPERATURE = 0.001
+MAX_TEMPERATURE = 0.5
+
+Pooling = Literal["cls", "mean"]
+
+
+class AlproModel(nn.Module):
+    """Two encoders, their projections to a common space, and the fusion.
+
+    Args:
+        visual_encoder: Frames to tokens.
+        text_encoder: Ids to tokens, and fusion; as wide as the visual encoder.
+        embed_dim: Width E of the common space.
+        pooling: What the video embedding is projected from: the first token ("cls", as in the
+            paper) or the mean of the patch tokens ("mean").
+    """
+
+    def __init__(
+        self,
+        visual_encoder: VideoEncoder,
+        text_encoder: TextEncoder,
+        *,
+        embed_dim: int = 256,
+        pooling: Pooling = "cls",
+    ) -> None:
+        super().__init__()
+        if visual_encoder.width != text_encoder.width:
+            raise ValueError(
+                f"fusion needs encoders of one width, but the video encoder has "
+                f"{visual_encoder.width} and the text encoder {text_encoder.width}"
+            )
+        self.embed_dim = embed_dim
+        self.pooling: Pooling = pooling
+        self.visual_encoder = visual_encoder
+        self.text_encoder = text_encoder
+        self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
+        self.text_proj = nn.Linear(text_encoder.width, embed_dim)
+        self.temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
+
+    def encode_video(self, frames: Tensor, *, region: Tensor | None = None) -> VideoFeatures:
+        """Frames to tokens (B, 1+N, D) and unit vectors (B, E).
+
+        Args:
+            frames: (B, T, 3, S, S) normalised.
+            region: (B, P, P) bool, true where there is something to see, P * P = N; None for
+                everywhere. The mean of the patch tokens is then that of the region's; the class
+                token stands for the whole, as in the original.
+        """
+        tokens = self.visual_encoder(frames)  # (B, 1+N, D)
+        if self.pooling == "cls":
+            pooled = tokens[:, 0]  # (B, D)
+        elif region is None:
+            pooled = tokens[:, 1:].mean(dim=1)
+        else:
+            pooled = mean_inside(tokens[:, 1:], region)
+        return VideoFeatures(tokens, _unit(self.vision_proj(pooled)))
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """(B, L) ids and (B, L) mask of 0/1 to tokens (B, L, D) and unit vectors (B, E)."""
+        tokens = self.text_encoder.encode(ids, mask)  # (B, L, D)
+        return TextFeatures(tokens, mask, _unit(self.text_proj(tokens[:, 0])))
+
+    def fuse(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+        """Pair row i of `text` with row i of `video`: (B, L+1+N, D), text positions first."""
+        return self.text_encoder.fuse(*_join(text, video))
+
+    def fuse_first(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+        """``fuse(text, video)[:, 0]``, (B, D), for less work."""
+        return self.text_encoder.fuse_first(*_join(text, video))
+
+    def temperature(self) -> Tensor:
+        """Scalar that divides cosine similarities; learnt."""
+        return self.temp
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Bring the learnt temperature back into its bounds, in place."""
+        self.temp.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
+
+
+class AlproForRetrieval(AlproModel):
+    """The model with a head that tells whether a text and a video belong together."""
+
+    def __init__(
+        self,
+        visual_encoder: VideoEncoder,
+        text_encoder: TextEncoder,
+        *,
+        embed_dim: int = 256,
+        pooling: Pooling = "cls",
+    ) -> None:
+        super().__init__(visual_encoder, text_encoder, embed_dim=embed_dim, pooling=pooling)
+        self.itm_head = nn.Linear(text_encoder.width, 2)
+
+    def match(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+        """Pair row i of `text` with row i of `video`: logits (B, 2); see `contracts.MATCH`."""
+        return self.itm_head(self.fuse_first(text, video))
+
+
+def mean_inside(patches: Tensor, region: Tensor) -> Tensor:
+    """The mean (B, D) of the patch tokens (B, N, D) inside a region (B, P, P) bool, N = P * P."""
+    inside = region.flatten(1).unsqueeze(-1)  # (B, N, 1)
+    mean = (patches * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+    return mean.to(patches.dtype)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """(B, E) to float32 vectors of length 1."""
+    return functional.normalize(x.float(), dim=-1)
+
+
+def _join(text: TextFeatures, video: VideoFeatures) -> tuple[Tensor, Tensor]:
+    """Tokens (B, L+1+N, D) and mask (B, L+1+N) of text and video together."""
+    tokens = torch.cat([text.tokens, video.tokens], dim=1)
+    video_mask = video.mask
+    if video_mask is None:
+        video_mask = text.mask.new_ones(video.tokens.shape[:2])
+    return tokens, torch.cat([text.mask, video_mask], dim=1)

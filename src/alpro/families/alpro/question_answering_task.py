@@ -1,0 +1,67 @@
+"""Video question answering: cross-entropy over a fixed list of answers.
+
+Shapes: B videos, Q questions about them, A answers.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alpro.datasets.qa_annotations import QuestionRow
+from alpro.datasets.qa_batches import QaBatch
+from alpro.distributed.engine import Engine
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
+from alpro.modeling.contracts import AnswerClassifier
+from alpro.training.task import Task
+
+
+class QuestionAnsweringTask(Task):
+    """Classify the answers to questions about videos (ALPRO section 4.2)."""
+
+    model: Any  # an nn.Module that is an AnswerClassifier
+
+    def __init__(
+        self,
+        model: AnswerClassifier,
+        *,
+        engine: Engine,
+        normalize: nn.Module,
+        evaluator: QuestionAnsweringEvaluator,
+    ) -> None:
+        """Assemble the objective.
+
+        Args:
+            model: what is trained.
+            engine: the job, for the number of questions on all ranks.
+            normalize: uint8 frames to what the model expects.
+            evaluator: answers the questions of a validation set.
+        """
+        super().__init__()
+        self.model = model
+        self._engine = engine
+        self._normalize = normalize
+        self._evaluator = evaluator
+
+    def forward(self, batch: QaBatch) -> dict[str, Tensor]:
+        """Cross-entropy of the Q questions, and the percentage answered right.
+
+        Each of the B videos is encoded once. Ranks may have different numbers of questions: the
+        sum over this rank's is divided by the mean number per rank, so that the mean of the ranks'
+        losses, and of their gradients, is that over all questions.
+        """
+        video = self.model.encode_video(self._normalize(batch.frames))  # B videos
+        text = self.model.encode_text(batch.text_ids, batch.text_mask)  # Q questions
+        logits = self.model.answer(text, video.select(batch.video_of_question)).float()  # (Q, A)
+        right = logits.detach().argmax(dim=-1) == batch.labels
+        questions = self._engine.sum({"questions": len(right)})["questions"]
+        summed = functional.cross_entropy(logits, batch.labels, reduction="sum")
+        return {
+            "loss": summed / (questions / self._engine.size),
+            "acc": 100.0 * right.float().mean(),
+        }
+
+    def evaluate(self, data: EvaluationSet[QuestionRow]) -> dict[str, float]:
+        """Accuracies in percent, overall and by answer type, and the mean loss."""
+        return self._evaluator.run(data).flat_metrics()

@@ -1,0 +1,179 @@
+"""Text-video retrieval: contrastive and matching loss, and retrieval evaluation.
+
+Shapes: B pairs on this rank, G pairs on all ranks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.retrieval import RetrievalBatch
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.evaluation.clips import clip_of
+from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
+from alpro.evaluation.eval_mode import evaluation_mode
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.retrieval import RetrievalEvaluator
+from alpro.modeling.contracts import DualEncoder, Matcher
+from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.grad_cache import grad_cached
+from alpro.objectives.pairs import (
+    contrast_loss,
+    contrast_with_all,
+    gather_batch_metadata,
+    global_negatives,
+    hard_negatives,
+    local_negatives,
+    match_loss,
+    match_pairs,
+    positives_with,
+)
+from alpro.training.task import Task
+
+VALIDATION_SEED = 0  # of the negatives in the validation loss, which is thus the same on every run
+
+
+class RetrievalTask(Task):
+    """VTC + VTM over matching video-text pairs (ALPRO section 3; ALBEF's recipe)."""
+
+    model: Any  # an nn.Module that is a DualEncoder
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        *,
+        engine: Engine,
+        normalize: nn.Module,
+        evaluator: RetrievalEvaluator,
+        use_itc: bool,
+        use_itm: bool,
+        itm_start_step: int,
+        mask_same_video: bool,
+        validation_batch: int,
+        negatives_of_all_ranks: bool = False,
+        grad_cache_size: int = 0,
+    ) -> None:
+        """Assemble the objective.
+
+        Args:
+            model: what is trained; a `Matcher` too where VTM is.
+            engine: the job, for the gathered contrastive loss.
+            normalize: uint8 frames to what the model expects.
+            evaluator: retrieval over a validation set.
+            use_itc: train with VTC, the original's ``itc``.
+            use_itm: train with VTM, the original's ``itm``.
+            itm_start_step: first update with VTM; its negatives tell nothing before VTC does.
+            mask_same_video: captions of one video are not each other's negatives.
+            validation_batch: pairs per batch of the validation loss.
+            negatives_of_all_ranks: VTM takes its negatives from all G pairs, not from this rank's.
+            grad_cache_size: videos, texts or pairs that go through the model at a time in training,
+                0 for all at once.
+        """
+        super().__init__()
+        assert isinstance(model, Matcher) or not use_itm
+        self.model = model
+        self._engine = engine
+        self._normalize = normalize
+        self._evaluator = evaluator
+        self._use_itc = use_itc
+        self._use_itm = use_itm
+        self._itm_start_step = itm_start_step
+        self._mask_same_video = mask_same_video
+        self._validation_batch = validation_batch
+        self._pool = global_negatives if negatives_of_all_ranks else local_negatives
+        self._grad_cache_size = grad_cache_size
+        self._matches_now = use_itm
+
+    def on_update_start(self, step: int) -> None:
+        """Switch VTM on when its time has come."""
+        self._matches_now = self._use_itm and step >= self._itm_start_step
+
+    def forward(self, batch: RetrievalBatch) -> dict[str, Tensor]:
+        """Losses of a batch: ``loss`` and those of its parts that are on, each a scalar."""
+        model, size = self.model, self._grad_cache_size
+        model.clamp_temperature()
+        video = grad_cached(self._encode_video, batch.frames, size=size)
+        text = grad_cached(model.encode_text, batch.text_ids, batch.text_mask, size=size)
+        return self._losses(
+            video, text, batch.video_ids, engine=self._engine, with_matching=self._matches_now
+        )
+
+    def _encode_video(self, frames: Tensor) -> VideoFeatures:
+        """Of uint8 frames."""
+        return self.model.encode_video(self._normalize(frames))
+
+    def _losses(
+        self,
+        video: VideoFeatures,
+        text: TextFeatures,
+        video_ids: Sequence[str],
+        *,
+        engine: Engine,
+        with_matching: bool,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses of B pairs among the G pairs of an engine's ranks."""
+        among = gather_batch_metadata(
+            video_ids,
+            num_tokens=text.mask.shape[1],
+            temperature=self.model.temperature(),
+            engine=engine,
+            mask_same_video=self._mask_same_video,
+        )
+        losses = {}
+        if self._use_itc:
+            losses["itc_loss"] = contrast_loss(
+                contrast_with_all(video, text, among=among), among=among
+            )
+        if with_matching:
+            pool = self._pool(video, text, among=among)
+            pairs = positives_with(hard_negatives(pool, generator=generator), pool=pool)
+            logits = match_pairs(self.model, pool, pairs, grad_cache_size=self._grad_cache_size)
+            losses["itm_loss"] = match_loss(logits, len(video_ids), engine=engine)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def evaluate(self, data: EvaluationSet[CaptionRow]) -> dict[str, float]:
+        """Retrieval metrics of both directions and the mean losses, the same on every rank.
+
+        The losses are those that :meth:`forward` gives once VTM has set in.
+        """
+        videos, texts = self._evaluator.encode(data)
+        outcome = self._evaluator.score(data, videos, texts)
+        return {**outcome.flat_metrics(), **self._mean_losses(data, videos, texts)}
+
+    @torch.inference_mode()
+    def _mean_losses(
+        self, data: EvaluationSet[CaptionRow], videos: EncodedVideos, texts: EncodedTexts
+    ) -> dict[str, float]:
+        """Mean losses over all pairs, in batches that do not depend on the number of ranks.
+
+        Of a video with several clips they are those of its first one, as in training.
+        """
+        rows_of = data.rows_by_position()
+        parts = {"itc_loss": self._use_itc, "itm_loss": self._use_itm}
+        names = ("num", "loss", *(name for name, used in parts.items() if used))
+        totals = dict.fromkeys(names, 0.0)
+        with evaluation_mode(self.model):
+            for chunk in data.video_chunks:
+                mine = [(row, p) for p in chunk if p in videos.tokens for row in rows_of[p]]
+                generator = torch.Generator(self._engine.device)
+                generator.manual_seed(VALIDATION_SEED + chunk.start)
+                for piece in chunks(len(mine), size=self._validation_batch):
+                    rows, positions = zip(*(mine[i] for i in piece), strict=True)
+                    losses = self._losses(
+                        clip_of(videos.select(positions), 0),
+                        texts.select(rows),
+                        [data.rows[row].video_id for row in rows],
+                        engine=SingleProcess(self._engine.device, scale_loss=False),
+                        with_matching=self._use_itm,
+                        generator=generator,
+                    )
+                    totals["num"] += len(rows)
+                    for name, loss in losses.items():
+                        totals[name] += float(loss) * len(rows)
+        summed = self._engine.sum(totals)
+        num = summed.pop("num")
+        return {name: total / num for name, total in summed.items()}

@@ -1,0 +1,210 @@
+"""The inside of an isolated process, and the memory through which it and its owner talk.
+
+Each message is written to memory that both share, and a note of its length goes through a socket.
+Large buffers, such as frames, are so copied twice and never pickled. The process imports nothing
+heavy of its own: what it runs decides.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from typing import IO, Any
+
+from alpro.errors import GROUP_SIGNALS, is_out_of_memory, lacks_threads
+
+NOTE = struct.Struct("<Q")
+"""What is sent through the socket: the number of bytes that the message takes."""
+
+RESULT, ERROR, OUT_OF_MEMORY = "result", "error", "out of memory"
+"""What an answer is: what was returned, what was raised, or nothing."""
+
+_FIRST_CAPACITY = 4 << 20
+"""Bytes of the shared memory at the start; what is not written to takes no memory."""
+_KEPT_CAPACITY = 64 << 20
+"""Bytes of a message up to which its memory is kept for the next one."""
+_PICKLE_PROTOCOL = 5
+"""The first that leaves buffers out of the pickle."""
+_COUNT = struct.Struct("<Q")
+_BLOCK = struct.Struct("<Q?")  # length, and whether it must not be written to
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
+_DATA_PAGES_FIELD = 5  # of /proc/self/statm: what RLIMIT_DATA counts
+
+
+class SharedMemory:
+    """A file of memory, which two processes write messages to in turn."""
+
+    def __init__(self, file: IO[bytes], *, is_new: bool) -> None:
+        self._file = file
+        if is_new:
+            file.truncate(_FIRST_CAPACITY)
+        self._memory = mmap.mmap(file.fileno(), 0)
+
+    def put(self, message: tuple[Any, ...]) -> bytes:
+        """Write a message, and return the note of it.
+
+        Arrays, and bytes that are the message's own elements, are copied and not pickled.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        elements = [pickle.PickleBuffer(e) if type(e) is bytes else e for e in message]
+        body = pickle.dumps(elements, _PICKLE_PROTOCOL, buffer_callback=buffers.append)
+        blocks = [memoryview(body), *(buffer.raw() for buffer in buffers)]
+        head = _COUNT.pack(len(blocks))
+        head += b"".join(_BLOCK.pack(block.nbytes, block.readonly) for block in blocks)
+        length = len(head) + sum(block.nbytes for block in blocks)
+        if length > len(self._memory):
+            self._file.truncate(2 * length)
+            self._map_again()
+        begin = 0
+        for block in (memoryview(head), *blocks):
+            self._memory[begin : begin + block.nbytes] = block
+            begin += block.nbytes
+        return NOTE.pack(length)
+
+    def get(self, note: bytes) -> list[Any]:
+        """Read the message that was noted; it shares no memory with this one."""
+        (length,) = NOTE.unpack(note)
+        if length > len(self._memory):
+            self._map_again()
+        (count,) = _COUNT.unpack_from(self._memory)
+        begin = _COUNT.size + count * _BLOCK.size
+        blocks: list[bytes | bytearray] = []
+        # Views are released at once: memory with views, be it those of a traceback, cannot be
+        # closed.
+        with memoryview(self._memory) as view:
+            for size, is_read_only in _BLOCK.iter_unpack(self._memory[_COUNT.size : begin]):
+                with view[begin : begin + size] as block:
+                    blocks.append(bytes(block) if is_read_only else bytearray(block))
+                begin += size
+        if length > _KEPT_CAPACITY and sys.platform == "linux":
+            self._memory.madvise(mmap.MADV_REMOVE)
+        body, *buffers = blocks
+        message: list[Any] = pickle.loads(body, buffers=buffers)
+        return message
+
+    def close(self) -> None:
+        """Give the memory back, as far as this process is concerned."""
+        self._file.close()
+        self._memory.close()
+
+    def _map_again(self) -> None:
+        self._memory.close()
+        self._memory = mmap.mmap(self._file.fileno(), 0)
+
+
+def serve(channel: int, file: int, owner: int, megabytes: int) -> None:
+    """Answer calls until there are no more; the isolated process does nothing else.
+
+    Args:
+        channel: where notes of calls come from, and notes of answers go to.
+        file: of the shared memory.
+        owner: id of the process whose calls these are.
+        megabytes: of memory that calls may take, all together, above what the process has after
+            the first one, which has no limit, and above their messages; 0 for any number.
+    """
+    end_with_parent()
+    if os.getppid() != owner:  # it has ended before
+        os._exit(0)
+    _ignore_group_signals()
+    memory = SharedMemory(os.fdopen(file, "r+b", buffering=0), is_new=False)
+    limit: int | None = None
+    while note := os.read(channel, NOTE.size):
+        note = _serve_once(memory, note, limit=limit or 0)
+        if limit is None:
+            is_limited = megabytes and sys.platform == "linux"
+            limit = _data_bytes() + (megabytes << 20) if is_limited else 0
+        os.write(channel, note)
+
+
+def _serve_once(memory: SharedMemory, note: bytes, *, limit: int) -> bytes:
+    """Answer the call that was noted, and return the note of the answer; nothing is kept of it."""
+    try:
+        function, *arguments = memory.get(note)
+    except Exception as error:  # noqa: BLE001  # whatever an import may raise
+        answer = _told(error)
+    else:
+        (num_bytes,) = NOTE.unpack(note)  # a video's may be among them: a path would have none
+        answer = _answer(function, arguments, limit=limit + num_bytes if limit else 0)
+    try:
+        return memory.put(answer)
+    except Exception as error:  # noqa: BLE001  # whatever pickling may raise
+        return memory.put(_told(error))
+
+
+def begin(prepare: Callable[[], object] | None, _function: Callable[..., object]) -> None:
+    """The first call of a process; both functions' modules were imported to get here."""
+    if prepare is not None:
+        prepare()
+
+
+def end_with_parent() -> None:
+    """Let this process end at once when its parent does, whatever it is doing."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _ignore_group_signals() -> None:
+    """Ignore what is sent to the whole group, for the owner to deal with; leave no core dumps."""
+    import resource
+
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+
+
+def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -> tuple[str, Any]:
+    """Call, and say what came of it."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    _, most = before
+    if limit:
+        lower = limit if most == resource.RLIM_INFINITY else min(limit, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (lower, most))
+    try:
+        return RESULT, function(*arguments)
+    except Exception as error:  # noqa: BLE001  # the owner raises it
+        if limit:
+            resource.setrlimit(resource.RLIMIT_DATA, before)  # telling takes memory, too
+        return (OUT_OF_MEMORY, None) if _is_out_of_memory(error) else _told(error)
+    finally:
+        if limit:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether that is what this error was, or came from."""
+    while error is not None:
+        # A thread's stack is memory, too; here there is room for any number of threads.
+        if is_out_of_memory(error) or lacks_threads(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _told(error: Exception) -> tuple[str, Any]:
+    """An error as an answer: with its traceback as a note, and surely one that can be sent."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    error.add_note(f"raised in an isolated process:\n{text}")
+    try:
+        pickle.loads(pickle.dumps(error, _PICKLE_PROTOCOL))
+    except Exception:  # noqa: BLE001  # whatever pickling may raise
+        return ERROR, RuntimeError(text)
+    return ERROR, error
+
+
+def _data_bytes() -> int:
+    """Memory of this process as RLIMIT_DATA counts it."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[_DATA_PAGES_FIELD]) * mmap.PAGESIZE

@@ -1,0 +1,108 @@
+"""Video-text contrastive loss (VTC; "itc" in ALPRO's configs and checkpoints).
+
+B: pairs of this process, G: pairs of all processes in rank order, E: width of the embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def similarity(queries: Tensor, keys: Tensor, *, temperature: Tensor | float) -> Tensor:
+    """Scaled inner products in float32, whatever the precision around.
+
+    Args:
+        queries: (B, E) unit vectors.
+        keys: (G, E) unit vectors.
+        temperature: Divisor, a scalar.
+
+    Returns:
+        (B, G).
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        return queries.float() @ keys.float().t() / temperature
+
+
+class SimilarityLogits(NamedTuple):
+    """Scaled similarities (B, G) of this process's videos to all texts, of its texts to all videos.
+
+    They are -inf where a pair must not count.
+    """
+
+    video_to_text: Tensor
+    text_to_video: Tensor
+
+
+def similarity_logits(
+    video: Tensor,
+    text: Tensor,
+    *,
+    all_video: Tensor,
+    all_text: Tensor,
+    temperature: Tensor | float,
+    exclude: Tensor | None = None,
+) -> SimilarityLogits:
+    """Similarities of B pairs to all G; see `contrastive_loss` for the arguments."""
+    video_to_text = similarity(video, all_text, temperature=temperature)  # (B, G)
+    text_to_video = similarity(text, all_video, temperature=temperature)  # (B, G)
+    if exclude is not None:
+        video_to_text = video_to_text.masked_fill(exclude, -torch.inf)
+        text_to_video = text_to_video.masked_fill(exclude, -torch.inf)
+    return SimilarityLogits(video_to_text, text_to_video)
+
+
+def contrastive_loss_from_logits(scores: SimilarityLogits, *, offset: int = 0) -> Tensor:
+    """Mean of both directions' cross-entropy of finding the own partner among all pairs.
+
+    Args:
+        scores: From `similarity_logits`.
+        offset: Place of this process's first pair among all.
+
+    Returns:
+        Scalar, float32.
+    """
+    video_to_text, text_to_video = scores
+    own = torch.arange(offset, offset + len(video_to_text), device=video_to_text.device)  # (B,)
+    loss_of_videos = functional.cross_entropy(video_to_text, own)
+    loss_of_texts = functional.cross_entropy(text_to_video, own)
+    return (loss_of_videos + loss_of_texts) / 2
+
+
+def contrastive_loss(
+    video: Tensor,
+    text: Tensor,
+    *,
+    all_video: Tensor,
+    all_text: Tensor,
+    temperature: Tensor | float,
+    offset: int = 0,
+    exclude: Tensor | None = None,
+) -> Tensor:
+    """The loss of similarities that are not asked for otherwise.
+
+    Args:
+        video: (B, E) unit vectors of this process.
+        text: (B, E), row i belonging to row i of `video`.
+        all_video: (G, E), in which rows `offset` ... `offset + B - 1` are `video`.
+        all_text: (G, E), the same for `text`.
+        temperature: Divisor of the similarities, a scalar; learnt if it is a parameter.
+        offset: See `contrastive_loss_from_logits`.
+        exclude: (B, G) bool, True where a pair must not count as a negative, as another caption of
+            the same video; None means that all others are negatives.
+
+    Returns:
+        Scalar, float32.
+    """
+    scores = similarity_logits(
+        video,
+        text,
+        all_video=all_video,
+        all_text=all_text,
+        temperature=temperature,
+        exclude=exclude,
+    )
+    return contrastive_loss_from_logits(scores, offset=offset)

@@ -1,0 +1,79 @@
+"""Accuracy of answers to questions, overall and by type of answer, as exact counts.
+
+Shapes: Q questions.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ANSWER_TYPES = ("what", "who", "how", "where", "when")
+"""The types of MSRVTT-QA and MSVD-QA, in the order in which results are reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How many of some questions were answered correctly."""
+
+    correct: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        """The accuracy, 0 to 100."""
+        return 100.0 * self.correct / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyByType:
+    """Correct answers to all questions and to those of each type."""
+
+    overall: Accuracy
+    by_type: dict[str, Accuracy]
+    """The types that occur: those of :data:`ANSWER_TYPES` first, then the others by name."""
+
+    def share(self, answer_type: str) -> float:
+        """How many of all questions are of a type, in percent."""
+        return 100.0 * self.by_type[answer_type].total / self.overall.total
+
+
+def tally(correct: np.ndarray, types: Sequence[str]) -> AccuracyByType:
+    """Count correct answers.
+
+    Args:
+        correct: (Q,) bool, at least one question.
+        types: (Q,) type of each question's answer.
+    """
+    totals = Counter(types)
+    hits = Counter(kind for kind, hit in zip(types, correct.tolist(), strict=True) if hit)
+    return AccuracyByType(
+        overall=Accuracy(hits.total(), totals.total()),
+        by_type={kind: Accuracy(hits[kind], totals[kind]) for kind in sorted(totals, key=_place)},
+    )
+
+
+def majority_correct(answers: Sequence[str], types: Sequence[str]) -> np.ndarray:
+    """Which questions are answered correctly by always giving the commonest answer of their type.
+
+    That is the accuracy of knowing the questions' types and nothing else.
+
+    Args:
+        answers: (Q,) the right answers.
+        types: (Q,) their types.
+
+    Returns:
+        (Q,) bool. Of equally common answers the one met first is given.
+    """
+    answers_of: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer, kind in zip(answers, types, strict=True):
+        answers_of[kind][answer] += 1
+    commonest = {kind: counts.most_common(1)[0][0] for kind, counts in answers_of.items()}
+    return np.array([commonest[kind] == a for a, kind in zip(answers, types, strict=True)])
+
+
+def _place(answer_type: str) -> tuple[int, str]:
+    """Sort key of an answer type."""
+    known = answer_type in ANSWER_TYPES
+    return (ANSWER_TYPES.index(answer_type) if known else len(ANSWER_TYPES), answer_type)

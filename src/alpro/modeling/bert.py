@@ -1,0 +1,218 @@
+"""BERT split into a text encoder (lower layers) and a fusion encoder (upper layers).
+
+B: batch, L: text tokens, M: tokens of a sequence, D: width.
+
+The layers are those of transformers. They are run through `run_layer` rather than through their own
+`forward`, so that attention takes the project's one function and the last layer can be limited to
+the tokens that are read. The submodule names it relies on are the checkpoint's own names.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM, BertModel
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertLayer
+
+from alpro.modeling.attention import Kernel, dot_product_attention, merge_heads, split_heads
+from alpro.modeling.encoders import TextEncoder
+
+MASKED_SCORE = -10000.0  # added to the attention scores of padding, as in the original
+
+
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, M) of 1 (token) and 0 (padding) to a (B, 1, 1, M) bias of attention scores."""
+    return ((1.0 - mask.to(dtype)) * MASKED_SCORE)[:, None, None, :]
+
+
+def run_layer(
+    layer: BertLayer,
+    hidden: Tensor,
+    bias: Tensor,
+    *,
+    kernel: Kernel,
+    num_queries: int | None = None,
+) -> Tensor:
+    """One BERT layer (post-norm), for all positions or only for the first few.
+
+    Args:
+        layer: A layer of transformers' BERT.
+        hidden: (B, M, D).
+        bias: (B, 1, 1, M), see `additive_mask`.
+        kernel: Kernel of `dot_product_attention`.
+        num_queries: Positions whose output is wanted; None means all M.
+
+    Returns:
+        (B, num_queries, D).
+    """
+    attention = layer.attention.self
+    num_heads = attention.num_attention_heads
+    queries = hidden if num_queries is None else hidden[:, :num_queries]
+    attended = dot_product_attention(
+        split_heads(attention.query(queries), num_heads),
+        split_heads(attention.key(hidden), num_heads),
+        split_heads(attention.value(hidden), num_heads),
+        bias=bias,
+        dropout_p=attention.dropout.p if attention.training else 0.0,
+        kernel=kernel,
+    )
+    attended = layer.attention.output(merge_heads(attended), queries)
+    return layer.output(layer.intermediate(attended), attended)
+
+
+class SplitBertBase(TextEncoder):
+    """BERT whose layers below `fusion_layer` encode text and whose others fuse text and video.
+
+    Its two flavours below run alike; they differ in the names of their parameters, which are those
+    of the released checkpoints, and in having a masked language head.
+
+    Args:
+        vocab_size: Rows of the word embedding.
+        hidden_size: Width.
+        num_hidden_layers: Layers of both parts together.
+        num_attention_heads: Heads of each layer.
+        intermediate_size: Width of the hidden layer of each MLP.
+        fusion_layer: First layer of the fusion encoder.
+        hidden_act: Activation, by transformers' name.
+        hidden_dropout_prob: Dropout of embeddings and layer outputs.
+        attention_probs_dropout_prob: Dropout of attention weights.
+        max_position_embeddings: Longest text in tokens.
+        type_vocab_size: Rows of the token type embedding, of which only row 0 is used.
+        pad_token_id: Row of the word embedding that receives no gradient.
+        initializer_range: Standard deviation of initial weights.
+        layer_norm_eps: Epsilon of the layer norms.
+        attention: Kernel of `dot_product_attention`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 30522,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        fusion_layer: int = 6,
+        hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512,
+        type_vocab_size: int = 2,
+        pad_token_id: int = 0,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        attention: Kernel = "auto",
+    ) -> None:
+        super().__init__()
+        if not 0 <= fusion_layer < num_hidden_layers:
+            raise ValueError(
+                f"fusion_layer {fusion_layer} is not one of the {num_hidden_layers} layers"
+            )
+        self.bert_config = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=num_attention_heads,
+            intermediate_size=intermediate_size,
+            hidden_act=hidden_act,
+            hidden_dropout_prob=hidden_dropout_prob,
+            attention_probs_dropout_prob=attention_probs_dropout_prob,
+            max_position_embeddings=max_position_embeddings,
+            type_vocab_size=type_vocab_size,
+            pad_token_id=pad_token_id,
+            initializer_range=initializer_range,
+            layer_norm_eps=layer_norm_eps,
+        )
+        self.width = hidden_size
+        self.fusion_layer = fusion_layer
+        self.kernel: Kernel = attention
+
+    @abstractmethod
+    def parts(self) -> tuple[BertEmbeddings, BertEncoder]:
+        """The modules that both flavours run, each under its own name."""
+
+    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, L) ids and (B, L) mask of 0/1 to (B, L, D) tokens."""
+        embeddings, _ = self.parts()
+        hidden = embeddings(input_ids=ids)  # (B, L, D)
+        return self._run(self.layers[: self.fusion_layer], hidden, mask)
+
+    def fuse(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, M, D) text and video tokens and their (B, M) mask to (B, M, D)."""
+        return self._run(self.layers[self.fusion_layer :], tokens, mask)
+
+    def fuse_first(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """``fuse(tokens, mask)[:, 0]``, (B, D), with the last layer run for that position only."""
+        hidden = self._run(self.layers[self.fusion_layer : -1], tokens, mask)
+        bias = additive_mask(mask, hidden.dtype)
+        return run_layer(self.layers[-1], hidden, bias, kernel=self.kernel, num_queries=1)[:, 0]
+
+    @property
+    def layers(self) -> list[BertLayer]:
+        """All layers, those of the text encoder first."""
+        _, encoder = self.parts()
+        return cast("list[BertLayer]", list(encoder.layer))
+
+    def _run(self, layers: list[BertLayer], hidden: Tensor, mask: Tensor) -> Tensor:
+        bias = additive_mask(mask, hidden.dtype)  # (B, 1, 1, M)
+        for layer in layers:
+            hidden = run_layer(layer, hidden, bias, kernel=self.kernel)
+        return hidden
+
+
+class SplitBert(SplitBertBase):
+    """The flavour of retrieval and pretraining: ``bert.*``, and the language head ``cls.*``.
+
+    Args:
+        with_mlm_head: Whether ``cls.*`` exists. Its decoder is tied to the word embeddings.
+        train_mlm_head: Whether ``cls.*`` is trained; models without a masked language loss keep it
+            for the sake of the checkpoint only.
+        sizes: Arguments of `SplitBertBase`.
+    """
+
+    def __init__(
+        self, *, with_mlm_head: bool = True, train_mlm_head: bool = False, **sizes: Any
+    ) -> None:
+        super().__init__(**sizes)
+        whole = BertForMaskedLM(self.bert_config)
+        self.bert = whole.bert
+        _store_position_ids(self.bert.embeddings)
+        if with_mlm_head:
+            self.cls = whole.cls
+            self.cls.predictions.transform.requires_grad_(train_mlm_head)
+            self.cls.predictions.bias.requires_grad_(train_mlm_head)
+
+    def parts(self) -> tuple[BertEmbeddings, BertEncoder]:
+        """``bert.embeddings`` and ``bert.encoder``."""
+        return self.bert.embeddings, self.bert.encoder
+
+    def predict_words(self, tokens: Tensor) -> Tensor:
+        """(n, D) fused tokens to the logits (n, V) of the words they stand for."""
+        return self.cls(tokens)
+
+
+class SplitBertEncoder(SplitBertBase):
+    """The flavour of question answering: ``embeddings.*`` and ``encoder.*``, and no head.
+
+    Args:
+        sizes: Arguments of `SplitBertBase`.
+    """
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        body = BertModel(self.bert_config, add_pooling_layer=False)
+        self.embeddings = body.embeddings
+        self.encoder = body.encoder
+        _store_position_ids(self.embeddings)
+
+    def parts(self) -> tuple[BertEmbeddings, BertEncoder]:
+        """``embeddings`` and ``encoder``."""
+        return self.embeddings, self.encoder
+
+
+def _store_position_ids(embeddings: BertEmbeddings) -> None:
+    """Keep the position ids in the state dict: released checkpoints do, transformers does not."""
+    embeddings.register_buffer("position_ids", embeddings.position_ids, persistent=True)

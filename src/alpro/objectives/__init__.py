@@ -1,0 +1,1 @@
+"""Objectives over matching pairs, for any dual encoder."""

@@ -1,0 +1,114 @@
+"""What both stages of pretraining share: how losses over matching pairs are validated.
+
+Shapes: B pairs on this rank, G pairs on all ranks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alpro.datasets.pretraining import PretrainBatch
+from alpro.distributed.engine import Engine, SingleProcess
+from alpro.evaluation.eval_mode import Progress, evaluation_mode
+from alpro.modeling.contracts import DualEncoder
+from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.grad_cache import grad_cached
+from alpro.objectives.pairs import GatheredBatch, gather_batch_metadata
+from alpro.objectives.validation import LossWithMetrics, PairSet, mean_losses
+from alpro.training.task import Task
+
+
+class PairTask(Task):
+    """Losses over matching pairs of a caption and a video or an image."""
+
+    model: Any  # an nn.Module that is a DualEncoder
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        *,
+        engine: Engine,
+        normalize: nn.Module,
+        mask_same_video: bool,
+        precision: str,
+        allow_missing_videos: bool,
+        progress: Progress,
+        grad_cache_size: int = 0,
+    ) -> None:
+        """Collect what any of the losses needs.
+
+        Args:
+            model: what is trained.
+            engine: the job, for the gathered contrastive loss.
+            normalize: uint8 frames to what the model expects.
+            mask_same_video: captions of one video are not each other's negatives.
+            precision: of validation's forward passes.
+            allow_missing_videos: validate without what cannot be read.
+            progress: shows validation's batches.
+            grad_cache_size: videos, texts or pairs that go through the model at a time in training,
+                0 for all at once.
+        """
+        super().__init__()
+        self.model = model
+        self._engine = engine
+        self._normalize = normalize
+        self._mask_same_video = mask_same_video
+        self._precision = precision
+        self._allow_missing_videos = allow_missing_videos
+        self._progress = progress
+        self._grad_cache_size = grad_cache_size
+
+    def measure_all(
+        self, batch: PretrainBatch, *, engine: Engine, generator: torch.Generator
+    ) -> Mapping[str, LossWithMetrics]:
+        """The losses of B pairs among those of an engine's ranks, by name.
+
+        Args:
+            batch: the pairs.
+            engine: may be another one than the job's.
+            generator: on the model's device, draws what is random.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, data: Sequence[PairSet]) -> dict[str, float]:
+        """Mean losses and accuracies; each pair is compared with those of its validation batch."""
+        alone = SingleProcess(self._engine.device, scale_loss=False)
+
+        def measure(
+            batch: PretrainBatch, generator: torch.Generator
+        ) -> Mapping[str, LossWithMetrics]:
+            return self.measure_all(batch, engine=alone, generator=generator)
+
+        with evaluation_mode(self.model):
+            return mean_losses(
+                data,
+                measure,
+                engine=self._engine,
+                precision=self._precision,
+                allow_missing=self._allow_missing_videos,
+                progress=self._progress,
+            )
+
+    def _encode_videos(self, frames: Tensor) -> VideoFeatures:
+        """Of (B, T, 3, S, S) uint8 frames."""
+
+        def encode(some: Tensor) -> VideoFeatures:
+            return self.model.encode_video(self._normalize(some))
+
+        return grad_cached(encode, frames, size=self._grad_cache_size)
+
+    def _encode_texts(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Of (B, L) ids and their mask."""
+        return grad_cached(self.model.encode_text, ids, mask, size=self._grad_cache_size)
+
+    def _among(self, batch: PretrainBatch, *, engine: Engine) -> GatheredBatch:
+        """What the pairs of a batch are compared among."""
+        return gather_batch_metadata(
+            batch.video_ids,
+            num_tokens=batch.text_ids.shape[1],
+            temperature=self.model.temperature(),
+            engine=engine,
+            mask_same_video=self._mask_same_video,
+        )

@@ -1,0 +1,216 @@
+"""What all objectives over matching pairs share: VTC over all ranks, and the pairs of VTM.
+
+Every rank's loss is weighed so that the mean of the ranks' losses, and of their gradients, is the
+mean over all pairs, also where ranks have different numbers of pairs.
+
+Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, L text tokens, N patches,
+D width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from alpro.distributed.engine import Engine
+from alpro.losses.contrastive import (
+    SimilarityLogits,
+    contrastive_loss_from_logits,
+    similarity,
+    similarity_logits,
+)
+from alpro.losses.matching import (
+    Pairs,
+    matching_loss,
+    negative_pairs,
+    sample_hard_negatives,
+    with_positives,
+)
+from alpro.modeling.contracts import Matcher
+from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.grad_cache import grad_cached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatheredBatch:
+    """What this rank's B pairs are compared among: the G pairs of all ranks."""
+
+    engine: Engine
+    temperature: Tensor
+    """Divides the similarities."""
+    counts: Sequence[int]
+    """Pairs of each rank, in rank order."""
+    num_tokens: int
+    """L of the rank with the longest text."""
+    exclude: Tensor | None
+    """(B, G) bool, pairs that are no negatives; None for none."""
+
+    @property
+    def own(self) -> slice:
+        """Where this rank's pairs stand among those of all ranks."""
+        first = sum(self.counts[: self.engine.rank])
+        return slice(first, first + self.counts[self.engine.rank])
+
+
+def gather_batch_metadata(
+    video_ids: Sequence[str],
+    *,
+    num_tokens: int,
+    temperature: Tensor,
+    engine: Engine,
+    mask_same_video: bool,
+) -> GatheredBatch:
+    """Ask the other ranks for their pairs.
+
+    Args:
+        video_ids: of this rank's B pairs.
+        num_tokens: L of this rank's texts.
+        temperature: divides the similarities.
+        engine: the job.
+        mask_same_video: pairs of one video are not each other's negatives.
+    """
+    ids = list(video_ids) if mask_same_video else []
+    gathered = engine.gather_objects((len(video_ids), num_tokens, ids))
+    counts, lengths, ids_of_ranks = zip(*gathered, strict=True)
+    return GatheredBatch(
+        engine=engine,
+        temperature=temperature,
+        counts=counts,
+        num_tokens=max(lengths),
+        exclude=same_video(ids_of_ranks, engine=engine) if mask_same_video else None,
+    )
+
+
+def same_video(ids_of_ranks: Sequence[Sequence[str]], *, engine: Engine) -> Tensor:
+    """(B, G) bool, true where another pair shows the same video as one of this rank's."""
+    ids = [name for names in ids_of_ranks for name in names]
+    number_of = {name: number for number, name in enumerate(ids)}
+    numbers = torch.tensor([number_of[name] for name in ids], device=engine.device)  # (G,)
+    parts = numbers.split([len(names) for names in ids_of_ranks])
+    same = parts[engine.rank][:, None] == numbers[None, :]  # (B, G)
+    first = sum(map(len, ids_of_ranks[: engine.rank]))
+    same[:, first : first + len(same)].fill_diagonal_(False)
+    return same
+
+
+def contrast_with_all(
+    video: VideoFeatures, text: TextFeatures, *, among: GatheredBatch
+) -> SimilarityLogits:
+    """This rank's B pairs against those of all ranks, with the gradient that reaches each from any.
+
+    Args:
+        video: of B pairs.
+        text: of the same pairs.
+        among: the pairs of all ranks.
+    """
+    own = torch.cat([video.embedding, text.embedding], dim=1)  # (B, 2E), one message for both
+    gathered = among.engine.all_gather(own, counts=among.counts)  # (G, 2E)
+    all_video, all_text = (part.contiguous() for part in gathered.chunk(2, dim=1))
+    return similarity_logits(
+        video.embedding,
+        text.embedding,
+        all_video=all_video,
+        all_text=all_text,
+        temperature=among.temperature,
+        exclude=among.exclude,
+    )
+
+
+def contrast_loss(scores: SimilarityLogits, *, among: GatheredBatch) -> Tensor:
+    """VTC of this rank's pairs, from :func:`contrast_with_all`, as its share of the ranks' mean."""
+    mean = contrastive_loss_from_logits(scores, offset=among.own.start)
+    return mean * _weight(len(scores.video_to_text), total=sum(among.counts), engine=among.engine)
+
+
+def match_loss(logits: Tensor, num_positive: int, *, engine: Engine) -> Tensor:
+    """VTM over (B+M, 2) logits, the B positives first, as this rank's share of the ranks' mean."""
+    total = engine.sum({"matched": len(logits)})["matched"]
+    return matching_loss(logits, num_positive) * _weight(len(logits), total=total, engine=engine)
+
+
+def _weight(count: int, *, total: float, engine: Engine) -> float:
+    """By which a rank's mean over `count` of `total` items enters the mean of the ranks' losses."""
+    return count * engine.size / total
+
+
+class NegativePool(NamedTuple):
+    """What the pairs of VTM are made of."""
+
+    video: VideoFeatures
+    text: TextFeatures
+    similarities: SimilarityLogits
+    """Of this rank's B pairs to all of the pool."""
+    exclude: Tensor | None
+    """Pairs that are no negatives, as similarities."""
+    offset: int
+    """Place of this rank's first pair."""
+
+
+def local_negatives(
+    video: VideoFeatures, text: TextFeatures, *, among: GatheredBatch
+) -> NegativePool:
+    """This rank's B pairs, to draw negatives from."""
+    v2t = similarity(video.embedding, text.embedding, temperature=among.temperature)  # (B, B)
+    exclude = None if among.exclude is None else among.exclude[:, among.own]
+    return NegativePool(video, text, SimilarityLogits(v2t, v2t.t()), exclude, offset=0)
+
+
+def global_negatives(
+    video: VideoFeatures, text: TextFeatures, *, among: GatheredBatch
+) -> NegativePool:
+    """The G pairs of all ranks; gradients find their way back to the rank that encoded a pair."""
+    gather = partial(among.engine.all_gather, counts=among.counts)
+    padding = among.num_tokens - text.mask.shape[1]
+    tokens = functional.pad(text.tokens, (0, 0, 0, padding))  # (B, longest L, D)
+    mask = functional.pad(text.mask, (0, padding))
+    video_mask = None if video.mask is None else gather(video.mask)
+    all_video = VideoFeatures(gather(video.tokens), gather(video.embedding), video_mask)
+    all_text = TextFeatures(gather(tokens), gather(mask), gather(text.embedding))
+    similarities = similarity_logits(
+        video.embedding,
+        text.embedding,
+        all_video=all_video.embedding,
+        all_text=all_text.embedding,
+        temperature=among.temperature,
+    )
+    return NegativePool(all_video, all_text, similarities, among.exclude, offset=among.own.start)
+
+
+def hard_negatives(pool: NegativePool, *, generator: torch.Generator | None) -> Pairs:
+    """M <= 2B pairs that do not belong together, similar ones likelier; one of each is this rank's.
+
+    Args:
+        pool: what they are drawn from; the pairs are rows of it.
+        generator: on the model's device; None takes PyTorch's own.
+    """
+    drawn = sample_hard_negatives(
+        *pool.similarities, offset=pool.offset, exclude=pool.exclude, generator=generator
+    )
+    return negative_pairs(*drawn, offset=pool.offset)
+
+
+def positives_with(negatives: Pairs, *, pool: NegativePool) -> Pairs:
+    """This rank's B pairs, then the negatives: (B+M,) rows of the pool."""
+    return with_positives(negatives, len(pool.similarities.video_to_text), offset=pool.offset)
+
+
+def match_pairs(
+    model: Matcher, pool: NegativePool, pairs: Pairs, *, grad_cache_size: int
+) -> Tensor:
+    """Matching logits (K, 2) of pairs of a pool.
+
+    Args:
+        model: what is trained.
+        pool: videos and texts.
+        pairs: K rows of it.
+        grad_cache_size: pairs that go through the model at a time, 0 for all at once.
+    """
+
+    def match(texts: Tensor, videos: Tensor) -> Tensor:
+        return model.match(pool.text.select(texts), pool.video.select(videos))
+
+    return grad_cached(match, *pairs, size=grad_cache_size)

@@ -1,0 +1,134 @@
+"""Mean losses and accuracies over sets of matching pairs: how pretraining is validated."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from alpro.datasets.pretraining import PretrainBatch
+from alpro.distributed.engine import Engine
+from alpro.errors import InputError
+from alpro.evaluation.eval_mode import Progress
+from alpro.evaluation.evaluation_set import check_unreadable
+from alpro.training.precision import autocast
+
+VALIDATION_SEED = 0  # of what is drawn at random in validation, which is thus the same on every run
+
+
+class Ratio(NamedTuple):
+    """How many of how many: a share that adds up over batches."""
+
+    hits: Tensor
+    of: Tensor | int
+
+
+@dataclass(frozen=True, slots=True)
+class LossWithMetrics:
+    """One loss of a batch, a mean over `count` items, and the shares that tell how good it is."""
+
+    loss: Tensor
+    count: Tensor | int
+    rates: Mapping[str, Ratio]
+
+    def values(self, name: str) -> dict[str, Tensor]:
+        """``<name>_loss`` and the shares in percent, each a scalar; not those of nothing."""
+        shares = {key: 100.0 * rate.hits / rate.of for key, rate in self.rates.items() if rate.of}
+        return {f"{name}_loss": self.loss, **shares}
+
+
+Measure = Callable[[PretrainBatch, torch.Generator], Mapping[str, LossWithMetrics]]
+"""The losses of a batch by name, what they draw at random being drawn by the generator."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSet:
+    """Captioned videos or images, in batches that do not depend on the number of ranks."""
+
+    name: str
+    annotations: Path
+    video_ids: Sequence[str]
+    """One for each pair."""
+    own_batches: Sequence[range]
+    """Which pairs stand together in this rank's batches."""
+    loader: DataLoader[PretrainBatch]
+    """This rank's batches; pairs that could not be read are left out and listed."""
+
+
+@torch.inference_mode()
+def mean_losses(
+    sets: Sequence[PairSet],
+    measure: Measure,
+    *,
+    engine: Engine,
+    precision: str,
+    allow_missing: bool,
+    progress: Progress,
+) -> dict[str, float]:
+    """Mean losses and shares over all pairs of all sets, the same on every rank.
+
+    The numbers do not depend on the number of ranks: what is drawn at random follows from a batch's
+    place in its set, and all sums are exact.
+
+    Args:
+        sets: what is measured.
+        measure: the losses of one batch; the model must be in evaluation mode.
+        engine: the job.
+        precision: of the forward pass.
+        allow_missing: go on without pairs that cannot be read.
+        progress: shows the batches.
+
+    Returns:
+        ``loss``, the sum of the mean losses; ``<name>_loss`` and shares in percent.
+
+    Raises:
+        InputError: if a pair cannot be read and that is not allowed, or none can.
+    """
+    terms: dict[str, list[float]] = defaultdict(list)
+    for data in sets:
+        unreadable = []
+        batches = zip(data.own_batches, progress(data.loader, data.name, "batch"), strict=True)
+        for place, batch in batches:
+            unreadable += batch.unreadable
+            if not batch.video_ids:
+                continue
+            generator = torch.Generator(engine.device)
+            generator.manual_seed(VALIDATION_SEED + place.start)
+            with autocast(precision, engine.device):
+                found = measure(batch.to(engine.device), generator)
+            _note(terms, found)
+        lost = [video for part in engine.gather_objects(unreadable) for video in part]
+        check_unreadable(data, lost, allowed=allow_missing)
+    gathered = engine.gather_objects(dict(terms))
+    names = dict.fromkeys(name for part in gathered for name in part)
+    totals = {name: math.fsum(x for part in gathered for x in part.get(name, ())) for name in names}
+    if not totals:
+        names_of_sets = ", ".join(data.name for data in sets)
+        raise InputError(f"{names_of_sets}: none of the pairs can be read.")
+    return _means(totals)
+
+
+def _note(terms: dict[str, list[float]], found: Mapping[str, LossWithMetrics]) -> None:
+    """Append what is summed: numerators under ``<key>``, denominators under ``<key>/``."""
+    for name, one in found.items():
+        count = float(one.count)
+        terms[f"{name}_loss"].append(float(one.loss) * count)
+        terms[f"{name}_loss/"].append(count)
+        for key, rate in one.rates.items():
+            terms[key].append(100.0 * float(rate.hits))
+            terms[f"{key}/"].append(float(rate.of))
+
+
+def _means(totals: Mapping[str, float]) -> dict[str, float]:
+    means = {
+        name: total / max(totals[f"{name}/"], 1.0)
+        for name, total in totals.items()
+        if not name.endswith("/")
+    }
+    loss = sum(value for name, value in means.items() if name.endswith("_loss"))
+    return {"loss": loss, **means}

@@ -1,0 +1,243 @@
+"""Files of a run's state: checkpoints in ALPRO's names, and the restore file of an exact resume."""
+
+import io
+import logging
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from alpro.errors import InputError
+from alpro.training.atomic_io import link_atomically, write_atomically
+from alpro.training.file_kinds import Format, format_of
+from alpro.training.run_directory import RunDirectory
+from alpro.training.stored_tensors import DAMAGED, BrokenFileError, read_archive
+from alpro.training.weight_files import UnreadableValueError, loaded
+
+logger = logging.getLogger(__name__)
+
+# What reading raises for files whose bytes are not those that were written, or that are another's.
+_DAMAGED = (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_PROBE_BYTES = 1 << 20
+RESTORE_FORMAT = 2  # raised when the content changes in a way that older code cannot read
+
+
+class CheckpointWriter:
+    """Writes ``ckpt/model_step_*.pt``: plain state dicts of CPU tensors in ALPRO's names."""
+
+    def __init__(self, output: RunDirectory, *, keep: int) -> None:
+        """Prepare to write.
+
+        Args:
+            output: the run's folder.
+            keep: how many numbered checkpoints stay, 0 for all; best and last always stay.
+        """
+        self._output = output
+        self._keep = keep
+
+    def save(self, model: nn.Module, *, step: int, best: bool) -> None:
+        """Write the checkpoint of an update; ``best`` also gives it that name."""
+        if not self._output.is_writer:
+            return
+        path = self._output.checkpoint(step)
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        write_tensors(path, state)
+        for name in ("last", "best") if best else ("last",):
+            _link(path, self._output.checkpoint(name))
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        if not self._keep:
+            return
+        folder = self._output.checkpoint(0).parent
+        numbers = {path: path.stem.rsplit("_", 1)[1] for path in folder.glob("model_step_*.pt")}
+        # By age: with another number of processes the updates are counted otherwise.
+        ages = [(p.stat().st_mtime_ns, int(n), p) for p, n in numbers.items() if n.isdigit()]
+        for *_, path in sorted(ages)[: -self._keep]:
+            path.unlink()
+
+
+def _link(source: Path, name: Path) -> None:
+    """Give a file a second name, without a second copy if possible, replacing what had it."""
+    try:
+        link_atomically(source, name)
+    except OSError:  # a file system without hard links
+        write_atomically(name, partial(shutil.copyfile, source), num_bytes=source.stat().st_size)
+
+
+def save_restore(output: RunDirectory, state: Mapping[str, Any]) -> None:
+    """Write the restore file; the previous one becomes the backup.
+
+    Raises:
+        RunError: if the disk is full; the previous ones are there as they were.
+    """
+    if output.is_writer:
+        content = {"format": RESTORE_FORMAT, **state}
+        write_tensors(output.restore, content, backup=output.restore_backup)
+
+
+def write_tensors(path: Path, content: Mapping[str, Any], *, backup: Path | None = None) -> None:
+    """``torch.save``, atomically.
+
+    Args:
+        path: where the file shall be.
+        content: tensors on the CPU or elsewhere, and plain values, however nested.
+        backup: name that the file's former version keeps.
+
+    Raises:
+        RunError: if the disk is full.
+    """
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError:
+            # PyTorch does not tell why it cannot write; going on where it has stopped does.
+            with temporary.open("ab") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            raise
+
+    write_atomically(path, write, backup=backup, num_bytes=_tensor_bytes(content))
+
+
+def _tensor_bytes(content: Any) -> int:
+    """What the tensors in nested dicts and sequences take."""
+    if isinstance(content, Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, Sequence) and not isinstance(content, str | bytes):
+        return sum(map(_tensor_bytes, content))
+    return 0
+
+
+def load_restore(
+    output: RunDirectory, *, difference: Callable[[dict[str, Any]], str | None] = lambda _: None
+) -> dict[str, Any] | None:
+    """The newest undamaged restore file's content, or None where there is none.
+
+    Args:
+        output: the run's folder.
+        difference: says in what a content is not this run's.
+
+    Raises:
+        InputError: if there are restore files and all are damaged, or if one is something else, or
+            if one cannot be read, which says nothing of what it holds.
+    """
+    problems: dict[Path, str] = {}
+    for path in output.restore_files():
+        try:
+            state = _read_whole(path)
+        except InputError:  # a kind of ValueError
+            raise
+        except _DAMAGED as error:
+            is_reason = isinstance(error, BrokenFileError | UnreadableValueError)
+            problems[path] = str(error) if is_reason else DAMAGED
+            continue
+        _check_restore_state(path, state)
+        if problem := difference(state):
+            raise InputError(
+                f"{path}: this restore file is not one of this run: {problem}. Put it elsewhere; "
+                "the run then continues from its other restore file, if there is one; or start "
+                "afresh with --overwrite 1."
+            )
+        for damaged, problem in problems.items():
+            logger.warning("%s: %s; continuing from %s", damaged, problem, path)
+            if output.is_writer:  # lest the next save makes it the backup
+                damaged.replace(damaged.with_suffix(".damaged"))
+        return state
+    if problems:
+        listed = "\n".join(f"  {path}: {reason}" for path, reason in problems.items())
+        raise InputError(
+            f"output_dir: no restore file can be read:\n{listed}\nStart afresh with --overwrite 1."
+        )
+    return None
+
+
+class _WatchedFile(io.FileIO):
+    """A file that keeps in mind why it could not be read; ``zipfile`` takes that for damage."""
+
+    problem: OSError | None = None
+
+    def readinto(self, buffer: Any) -> int:
+        """See :meth:`io.RawIOBase.readinto`."""
+        try:
+            return cast(int, super().readinto(buffer))
+        except OSError as error:
+            self.problem = error
+            raise
+
+    def readall(self) -> bytes:
+        """See :meth:`io.RawIOBase.readall`."""
+        try:
+            return super().readall()
+        except OSError as error:
+            self.problem = error
+            raise
+
+
+def _read_whole(path: Path) -> Any:
+    """What a restore file holds, if each byte is as it was written.
+
+    The checksums of the archive tell, once all its parts are known to be no longer than the file.
+
+    Raises:
+        InputError: if the file cannot be read.
+        Exception: one of ``_DAMAGED`` if its bytes are not those that were written.
+    """
+    try:
+        watched = _WatchedFile(path)
+    except OSError as error:
+        raise _cannot_be_read(path, error) from error
+    try:
+        with io.BufferedReader(watched) as file:
+            if format_of(file, path) is not Format.ARCHIVE:
+                raise zipfile.BadZipFile
+            content = read_archive(file)
+            file.seek(0)
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
+            return loaded(content)
+    except _DAMAGED as error:
+        if watched.problem is not None:
+            raise _cannot_be_read(path, watched.problem) from error
+        if isinstance(error, OSError):  # a damaged archive leads to places that are none
+            raise zipfile.BadZipFile from error
+        raise
+
+
+def _cannot_be_read(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or type(error).__name__
+    return InputError(
+        f"{path}: cannot be read ({reason}). It is left as it is; see to it that it can be read, "
+        "and give the same command again."
+    )
+
+
+def _check_restore_state(path: Path, content: Any) -> None:
+    if not (isinstance(content, dict) and type(content.get("format")) is int):
+        raise InputError(
+            f"{path}: this is no restore file. Put it elsewhere; the run then continues from its "
+            "other restore file, if there is one, and starts anew otherwise."
+        )
+    if content["format"] != RESTORE_FORMAT:
+        raise InputError(
+            f"{path}: written in format {content['format']}, this version reads "
+            f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start afresh with "
+            "--overwrite 1."
+        )
+
+
+def is_restore_state(content: Mapping[str, Any]) -> bool:
+    """Whether a file's content is that of a restore file."""
+    return content.keys() >= {"format", "model", "optimizer", "ranks"}

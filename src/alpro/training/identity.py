@@ -1,0 +1,127 @@
+"""Identity of a run by its config, in which files count by their content, not by their names."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alpro.datasets.annotations import sha256_of
+
+HASHES_KEY = "annotations_sha256"
+"""Config key of a file (dotted in sets) -> SHA-256; earlier versions stored it by path."""
+WEIGHTS = ("e2e_weights_path", "visual_weights_path", "bert_weights_path", "teacher_weights_path")
+_PATH = re.compile(
+    r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?"
+    r"|tokenizer_dir|model_config|visual_model_cfg|ans2label_path|entity_file_path|"
+    + "|".join(WEIGHTS)
+)
+_NOT_NEEDED = tuple(f"{HASHES_KEY}.{key}" for key in ("tokenizer_dir", *WEIGHTS))
+"""Hashes that earlier versions have not stored, or of files that a restore file makes needless."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Values that distinguish a run from others."""
+
+    values: dict[str, Any]
+    """Dotted key -> value, hashes of files included; no paths."""
+    paths: dict[str, str]
+    """Dotted key -> path."""
+
+
+def identity_of(
+    arguments: Mapping[str, Any], *, without: Collection[str], text_encoder: Mapping[str, Any]
+) -> Identity:
+    """Return the values that distinguish a run from others.
+
+    Args:
+        arguments: the stored config, or one that would be stored.
+        without: keys that do not count.
+        text_encoder: content of the file that ``model_config`` names.
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if key not in without and key != HASHES_KEY:
+            leaves |= _parts(key, value)
+    paths = {key: value for key, value in leaves.items() if _is_path(key, value)}
+    values = {key: value for key, value in leaves.items() if key not in paths}
+    values |= _parts("model_config", dict(text_encoder))
+    stored = arguments.get(HASHES_KEY)
+    hashes = hashes_by_key(arguments, stored if isinstance(stored, dict) else {})
+    return Identity(values | _parts(HASHES_KEY, hashes), paths)
+
+
+def hashes_by_key(arguments: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, str]:
+    """Hashes of files under the keys that name them.
+
+    Args:
+        arguments: a config.
+        hashes: by path; those that no key names keep their names.
+    """
+    leaves = [leaf for key, value in arguments.items() for leaf in _parts(key, value).items()]
+    paths = {key: str(Path(value)) for key, value in leaves if _is_path(key, value)}
+    named = {key: hashes[path] for key, path in paths.items() if path in hashes}
+    return named | {key: hashes[key] for key in hashes.keys() - set(paths.values())}
+
+
+def changed_values(before: Identity, now: Identity) -> list[str]:
+    """One line for each value in which two runs differ; none for one run."""
+    values, others = dict(before.values), dict(now.values)
+    for key in before.paths.keys() ^ now.paths.keys():  # null is no path
+        (values if key in before.paths else others)[key] = {**before.paths, **now.paths}[key]
+    for key in WEIGHTS:
+        if _are_other_files(before.paths.get(key), now.paths.get(key)):
+            values[key], others[key] = before.paths[key], now.paths[key]
+    return [
+        f"  {key}: {_shown(values, key)} there, {_shown(others, key)} now"
+        for key in sorted(values.keys() | others.keys())
+        if values.get(key) != others.get(key)
+        and not (key in _NOT_NEEDED and (key not in values or key not in others))
+    ]
+
+
+def moved_paths(before: Identity, now: Identity) -> dict[str, str]:
+    """Dotted key of each path that is another now -> both, in words."""
+    return {
+        key: f"{key}: {before.paths[key]} before, {path} now"
+        for key, path in now.paths.items()
+        if before.paths.get(key, path) != path
+    }
+
+
+def _is_path(key: str, value: Any) -> bool:
+    return isinstance(value, str) and _PATH.fullmatch(key) is not None
+
+
+def _are_other_files(before: str | None, now: str | None) -> bool:
+    """Return whether both files are there and differ; where one is gone, nothing says so."""
+    if before is None or now is None or before == now:
+        return False
+    files = Path(before), Path(now)
+    if not all(file.is_file() for file in files):
+        return False
+    first, second = (file.stat() for file in files)
+    return first.st_size != second.st_size or sha256_of(files[0]) != sha256_of(files[1])
+
+
+def _parts(key: str, value: Any) -> dict[str, Any]:
+    """A value under its name, or what it consists of under dotted ones."""
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {key: value}
+    return {
+        name: leaf
+        for part, part_value in value.items()
+        for name, leaf in _parts(f"{key}.{part}", part_value).items()
+    }
+
+
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
+    """A value as a config has it."""
+    if key not in leaves:
+        return "nothing"
+    value = leaves[key]
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

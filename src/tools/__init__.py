@@ -1,1 +1,0 @@
-"""Command-line helpers, run as ``python -m src.tools.<name>``."""

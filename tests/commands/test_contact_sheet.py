@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alpro.commands.demo.encoding import encode_video
+from alpro.commands.gallery.contact_sheet import draw_sheet, main, read_answers
+from alpro.commands.gallery.drawing import CORRECT, TILE
+from alpro.datasets.annotations import CaptionRow
+from alpro.errors import USER_ERROR_EXIT_CODE
+
+ROWS = [CaptionRow("a red square grows", "a"), CaptionRow("a red square shrinks", "b")]
+RESULTS = [
+    {"vid_id": "a", "txt_id": 0, "score": 0.25, "sim": 3.0},
+    {"vid_id": "b", "txt_id": 0, "score": 0.75, "sim": 1.0},
+    {"vid_id": "a", "txt_id": 1, "score": 0.5, "sim": 1.0},
+    {"vid_id": "b", "txt_id": 1, "score": 0.5, "sim": 2.0},
+]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    path = tmp_path / "output/results_test/step_best_1_mean/results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(RESULTS))
+    return path
+
+
+def test_hits_are_sorted_by_score_then_similarity(results: Path) -> None:
+    first, second = read_answers(results, rows=ROWS, top_k=1)
+    assert [hit.video_id for hit in first.hits] == ["b"]
+    assert not first.hits[0].is_correct
+    assert first.correct_place == 2
+    assert [hit.video_id for hit in second.hits] == ["b"]
+    assert second.hits[0].is_correct
+    assert second.correct_place == 1
+
+
+def test_only_the_correct_clip_is_outlined(results: Path) -> None:
+    answers = read_answers(results, rows=ROWS, top_k=2)
+    black = [Image.new("RGB", (TILE, TILE))] * 2
+    sheet = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=2, num_frames=2))
+    is_outline = (sheet == np.array(CORRECT)).all(axis=-1)
+    columns = np.flatnonzero(is_outline.sum(axis=0) > TILE / 2)
+    assert columns.size
+    assert columns.min() > sheet.shape[1] / 2
+
+
+def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
+    videos, txt = tmp_path / "videos", tmp_path / "test.jsonl"
+    videos.mkdir()
+    frames = np.zeros((16, 64, 64, 3), np.uint8)
+    encode_video(frames, path=videos / "a.mp4")
+    (videos / "b.mp4").write_bytes(b"no video")
+    rows = ({"caption": row.caption, "clip_name": row.video_id} for row in ROWS)
+    txt.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    picture = tmp_path / "docs/demo.png"
+    flags = ["--output_dir", str(results.parents[2]), "--num_queries", "9"]
+    given = ["--videos", str(videos), "--txt", str(txt), "--picture", str(picture)]
+    assert main([*flags, *given]) == 0
+    with Image.open(picture) as image:
+        assert image.width > image.height > 0
+    # What was evaluated stands in the evaluation's own record.
+    protocol = {"videos": str(videos), "annotations": str(txt)}
+    results.with_name("scores.json").write_text(json.dumps({"protocol": protocol}))
+    assert main(flags) == 0
+    assert (results.parents[2] / "contact_sheet.png").read_bytes() == picture.read_bytes()
+
+
+def test_without_a_record_of_the_evaluation_its_files_must_be_given(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--output_dir", str(results.parents[2])]) == USER_ERROR_EXIT_CODE
+    assert "give --txt" in capsys.readouterr().err
+
+
+def test_a_long_name_is_cut_before_it_reaches_the_scores(results: Path) -> None:
+    records = [{**record, "vid_id": str(record["vid_id"]) * 90} for record in RESULTS]
+    results.write_text(json.dumps(records))
+    answers = read_answers(results, rows=ROWS, top_k=1)
+    black = [Image.new("RGB", (TILE, TILE))] * 8
+    long = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
+    results.write_text(json.dumps(RESULTS))
+    answers = read_answers(results, rows=ROWS, top_k=1)
+    short = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
+    scores = (slice(-40, None), slice(long.shape[1] * 3 // 4, None))
+    assert (long[scores] == short[scores]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[", "no list"), ("[1]", "no list"), ("[]", "belong"), ('[{"txt_id": 7}]', "belong")],
+)
+def test_bad_results_are_named(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    results.write_text(text)
+    txt = tmp_path / "test.jsonl"
+    txt.write_text(json.dumps({"caption": "a red square grows", "clip_name": "a"}) + "\n")
+    flags = ["--results_dir", str(results.parent), "--videos", str(tmp_path), "--txt", str(txt)]
+    assert main(flags) == USER_ERROR_EXIT_CODE
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(results) in error
+
+
+def test_missing_results_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output_dir", str(tmp_path)]) == USER_ERROR_EXIT_CODE
+    assert str(tmp_path) in capsys.readouterr().err
