@@ -1,1 +1,1 @@
-"""Command-line helpers, run as ``python -m alpro.commands.<name>``."""
+"""Subcommands of ``alpro``; ``registry`` lists them."""
