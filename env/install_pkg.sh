@@ -11,6 +11,7 @@
 # Environment variables:
 #   ALPRO_VENV             environment folder to use, whatever is active; relative to the repository
 #   ALPRO_PYTHON           the Python that creates it (default: python3)
+#   ALPRO_HOROVOD          0: do not build Horovod; torchrun needs nothing more
 #   ALPRO_REQUIRE_HOROVOD  1: fail where Horovod cannot be built (default: go on without it)
 #   MAX_JOBS               compile jobs (default: all cores)
 # Exit code: 0 if all that is required works, else 1.
@@ -54,7 +55,9 @@ main() {
     step "installing packages (several GB the first time)" install_packages
     step "checking that torchvision fits PyTorch" mend_torchvision
     local horovod_reason=""
-    if "$python" "$root/env/installed.py" horovod-fits >>"$log" 2>&1; then
+    if [ "${ALPRO_HOROVOD:-1}" = 0 ]; then
+        horovod_reason="left out, since ALPRO_HOROVOD is 0"
+    elif "$python" "$root/env/installed.py" horovod-fits >>"$log" 2>&1; then
         echo "  Horovod is built for this PyTorch"
     elif ! have_build_tools; then
         horovod_reason="cannot be built without $(missing_build_tools | paste -sd ' '); remedy: as root, "
@@ -170,22 +173,28 @@ prove() {
         show_log "$first_line"
         fail "something required is missing or fails, see the table"
     fi
-    fingerprint >"$notes/stamp"
+    fingerprint "${ALPRO_HOROVOD:-1}" >"$notes/stamp"
     echo "Installed in $SECONDS s. To use it by hand: source $environment/bin/activate"
 }
 
-# Changes with what is asked for, the installer, the installed PyTorch, and the tools that were missing.
+# fingerprint HOROVOD: changes with what is asked for, the installer, the installed PyTorch, and the tools
+# that were missing.
 fingerprint() {
     (
         cd "$root/env"
         cat ./*.txt ./*.sh ./*.py horovod_build/* torchvision_cpu/*.{py,toml} ../setup.py
         cat "$environment"/lib/python*/site-packages/torch/version.py 2>/dev/null || true
-        echo "$environment $(missing_build_tools)"
+        echo "$environment $(missing_build_tools) $1"
     ) | sha256sum
 }
 
 is_up_to_date() {
-    [ -f "$notes/stamp" ] && [ "$(fingerprint)" = "$(cat "$notes/stamp")" ] || return 1
+    local stamp
+    [ -f "$notes/stamp" ] || return 1
+    stamp=$(cat "$notes/stamp")
+    # Whoever can do without Horovod does not mind that it is there.
+    [ "$stamp" = "$(fingerprint 1)" ] ||
+        { [ "${ALPRO_HOROVOD:-1}" = 0 ] && [ "$stamp" = "$(fingerprint 0)" ]; } || return 1
     [ "${ALPRO_REQUIRE_HOROVOD:-0}" != 1 ] || grep -q '^ *horovod .* OK ' "$notes/table.txt"
 }
 

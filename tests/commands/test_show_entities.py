@@ -199,7 +199,7 @@ def test_what_is_missing_is_named(
     [
         (["--step", "7"], "there is best"),
         (["--num_clip", "7"], "num_clip"),
-        (["--output_file", "."], "give another --output_file"),
+        (["--output_file", "."], "give another --output"),
         (["--picture", "picture.txt"], "give another --picture"),
     ],
 )

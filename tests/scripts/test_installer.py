@@ -155,6 +155,17 @@ def test_without_compiler_or_rights_the_rest_is_installed(machine: Machine) -> N
     assert "as root, apt-get install g++ make" in proof
 
 
+def test_horovod_can_be_left_out(machine: Machine) -> None:
+    (machine.bin / "no-horovod").touch()
+    code, printed = machine.install(ALPRO_HOROVOD="0")
+    assert code == 0, printed
+    actions = machine.actions()
+    assert not any("build.sh" in line for line in actions)
+    assert "left out, since ALPRO_HOROVOD is 0" in actions[-1]
+    machine.install()  # now it is wanted
+    assert any("build.sh" in line for line in machine.actions())
+
+
 def test_a_compiler_that_appears_is_noticed(machine: Machine) -> None:
     (machine.bin / "no-horovod").touch()
     machine.remove("g++")

@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", type=path_flag, required=True, help="of pretraining or of any task")
     add(
+        "--output",
         "--output_file",
+        dest="output_file",
         type=path_flag,
         help=f"the list to write (default: the config's entity_file_path, else {DEFAULT_FILE})",
     )
@@ -126,7 +128,7 @@ def extract_entities(
     kind, config = _read_config(config_file)
     path = output_file or Path(config.get("entity_file_path") or DEFAULT_FILE)
     asked = config["num_entities"] if num_entities is None else num_entities
-    check_output_file(path, named_by="--output_file")
+    check_output_file(path, named_by="--output")
     start = time.perf_counter()
     captions = Counter(_training_texts(kind, config, config_file=config_file))
     nouns = entities_of(_count_in_parallel(captions, num_workers=num_workers))
@@ -249,8 +251,8 @@ def _write(path: Path, entities: Sequence[tuple[str, int]], *, overwrite: bool) 
             if not overwrite:
                 raise InputError(
                     f"{path} exists and says something else: add --overwrite, or give another "
-                    "--output_file"
+                    "--output"
                 )
         write_text(path, text)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error}; give another --output_file") from error
+        raise InputError(f"cannot write {path}: {error}; give another --output") from error

@@ -68,7 +68,13 @@ def _parser() -> argparse.ArgumentParser:
         " %(default)s)",
     )
     add("--step", default="best", help="checkpoint: best, last or a number (default: best)")
-    add("--output_file", type=path_flag, help=f"the page to write, else {PAGE} in output_dir")
+    add(
+        "--output",
+        "--output_file",
+        dest="output_file",
+        type=path_flag,
+        help=f"the page to write, else {PAGE} in output_dir",
+    )
     add("--picture", type=path_flag, help=f"a PNG to draw, too, of up to {NUM_IN_PICTURE} of them")
     return parser
 
@@ -95,7 +101,7 @@ def show_entities(
     Raises:
         InputError: the folder is of no such run, or a file is missing or cannot be written.
     """
-    check_output_file(page, named_by="--output_file")
+    check_output_file(page, named_by="--output")
     if picture is not None:
         check_picture(picture)
     resolved = read_run(output_dir, step=step, changes=changes)

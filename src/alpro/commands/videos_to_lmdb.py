@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         " (default: name)",
     )
     add(
+        "--n_workers",
         "--workers",
+        dest="workers",
         type=at_most(MAX_WORKERS, lowest=1),
         default=4,
         help="files read at a time (default: 4)",

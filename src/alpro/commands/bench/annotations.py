@@ -79,7 +79,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         " workers that have read all of them in a random order."
     )
     parser.add_argument("--rows", type=positive, default=1_000_000, help="default 1,000,000")
-    parser.add_argument("--workers", type=positive, default=4, help="default 4")
+    parser.add_argument(
+        "--n_workers", "--workers", dest="workers", type=positive, default=4, help="default 4"
+    )
 
 
 def run(flags: argparse.Namespace) -> None:

@@ -129,7 +129,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--frames", type=positive, default=16, help="read of each video (default 16)")
     add("--size", type=positive, default=224, help="their side in pixels (default 224)")
     add(
+        "--n_workers",
         "--workers",
+        dest="workers",
         type=positive,
         nargs="+",
         default=[1, 2],

@@ -89,7 +89,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decoder", default="auto", help="a video_decoder (default auto)")
     parser.add_argument("--batch_size", type=positive, default=8, help="clips (default 8)")
     parser.add_argument(
-        "--workers", type=positive, nargs="+", help="numbers to try (default: one per core)"
+        "--n_workers",
+        "--workers",
+        dest="workers",
+        type=positive,
+        nargs="+",
+        help="numbers to try (default: one per core)",
     )
     parser.add_argument("--clips", type=positive, default=208, help="in a round (default 208)")
     parser.add_argument(

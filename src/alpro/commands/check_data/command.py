@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="decode every frame, not only those training would")
     add("--retry_failed", action="store_true", help="look again at what could not be read before")
     add(
+        "--n_workers",
         "--workers",
+        dest="workers",
         type=at_most(MAX_WORKERS, lowest=1),
         default=os.cpu_count() or 1,
         help="processes (default: one per core)",

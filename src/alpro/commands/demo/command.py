@@ -75,7 +75,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--output_dir", type=path_flag, default=Path("data/demo"))
+    parser.add_argument(
+        "--output",
+        "--output_dir",
+        dest="output_dir",
+        type=path_flag,
+        default=Path("data/demo"),
+        metavar="DIR",
+        help="folder for videos, images and texts",
+    )
     for split in SPLITS:
         parser.add_argument(
             f"--num_{split}_pairs",
@@ -111,7 +119,7 @@ def make_demo_data(
     Raises:
         InputError: the folder holds something else, or there are not enough different scenes.
     """
-    check_output_folder(output_dir, named_by="--output_dir")
+    check_output_folder(output_dir, named_by="--output")
     start = time.perf_counter()
     pairs = plan_dataset(num_pairs=num_pairs, seed=seed)
     stills = plan_stills(num_images=num_images, seed=seed)

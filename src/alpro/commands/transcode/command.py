@@ -97,7 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     crf_help = "0 is best and largest, 51 worst"
     add("--crf", type=at_most(LARGEST_CRF), default=given.crf, help=crf_help)
     add("--preset", choices=PRESETS, default=given.preset, help="of x264; slower: smaller files")
-    add("--workers", type=at_most(MAX_WORKERS), default=0, help="processes; 0: one per core")
+    add(
+        "--n_workers",
+        "--workers",
+        dest="workers",
+        type=at_most(MAX_WORKERS),
+        default=0,
+        help="processes; 0: one per core",
+    )
     add("--seconds", type=not_negative, default=SECONDS, help="for each video; 0: any number")
     add("--megabytes", type=not_negative, default=MEGABYTES, help="for each worker; 0: any number")
     add("--retry_failed", action="store_true", help="try again what failed before")
