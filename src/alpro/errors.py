@@ -185,8 +185,8 @@ def run_script(main: Callable[[], None]) -> None:
         _tell(f"{traceback.format_exc()}{process_name().strip()}\n")
         sys.exit(FAILURE_EXIT_CODE)
     except KeyboardInterrupt as interrupt:
-        told = "; ".join([f"interrupted{process_name()}", *map(str, interrupt.args)])
-        sys.stderr.write(f"{told}\n")
+        message = "; ".join([f"interrupted{process_name()}", *map(str, interrupt.args)])
+        sys.stderr.write(f"{message}\n")
         sys.exit(INTERRUPTED_EXIT_CODE)
     except Exception as error:
         known = known_error(error)

@@ -128,10 +128,10 @@ def _read_scores(path: Path) -> dict[str, float]:
 def _check_numbers(folders: Mapping[str, Sequence[Path]]) -> None:
     numbers = {name: len(of_kind) for name, of_kind in folders.items()}
     if len(set(numbers.values())) > 1 or 0 in numbers.values():
-        told = ", ".join(f"{name!r} {number}" for name, number in numbers.items())
+        message = ", ".join(f"{name!r} {number}" for name, number in numbers.items())
         raise InputError(
             f"--runs: each kind needs a name and the same number of folders, one for each seed; got"
-            f" {told}"
+            f" {message}"
         )
 
 

@@ -116,8 +116,8 @@ def show_entities(
     if not clips:
         raise InputError(f"{output_dir}: none of the chosen validation clips can be read")
     threshold = config.entity_threshold
-    told = pluralize(len(entities), "entity", "entities")
-    note = f"{output_dir}, checkpoint {step}: {_counts(sets)}; {told}."
+    message = pluralize(len(entities), "entity", "entities")
+    note = f"{output_dir}, checkpoint {step}: {_counts(sets)}; {message}."
     _write(page, entity_page(clips, title=TITLE, note=note, threshold=threshold))
     print(f"page: {page}")
     if picture is not None:

@@ -143,9 +143,9 @@ def _lost_questions(scores_of: dict[Path, Scores]) -> str:
     lines = []
     for name, scores in zip(_short_names(list(scores_of)), scores_of.values(), strict=True):
         found = {words: scores["protocol"][key] for key, words in LOST.items()}
-        told = [f"{count} {words}" for words, count in found.items() if count]
-        if told:
-            lines.append(f"{name}: of the questions {', '.join(told)}")
+        parts = [f"{count} {words}" for words, count in found.items() if count]
+        if parts:
+            lines.append(f"{name}: of the questions {', '.join(parts)}")
     return "\n".join(lines)
 
 

@@ -102,10 +102,10 @@ def _split(flags: argparse.Namespace) -> None:
         path.unlink()
     for name, rows in sets.items():
         videos = {record[place] for record in rows}
-        told = f"{pluralize(len(rows), 'row')} of {pluralize(len(videos), 'video')}"
+        message = f"{pluralize(len(rows), 'row')} of {pluralize(len(videos), 'video')}"
         is_small = name != "train" and len(videos) < FEW_VIDEOS
         few = "; so few that its scores say little" if is_small else ""
-        print(f"{name}: {told}{few}" if rows else f"{name}: none")
+        print(f"{name}: {message}{few}" if rows else f"{name}: none")
 
 
 def _divided_before(folder: Path) -> dict[str, str]:

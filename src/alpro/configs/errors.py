@@ -29,9 +29,9 @@ class ConfigIssue:
     remedy: str = ""
 
     def __str__(self) -> str:
-        told = " ".join(part for part in (f"{self.place}: {self.text}", self.remedy) if part)
+        message = " ".join(part for part in (f"{self.place}: {self.text}", self.remedy) if part)
         # Bytes of the command line that are no UTF-8 could not be written to a log.
-        return told.encode(errors="backslashreplace").decode()
+        return message.encode(errors="backslashreplace").decode()
 
 
 class ConfigError(InputError):

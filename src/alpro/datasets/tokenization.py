@@ -45,10 +45,10 @@ def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
         tokenizer = BertTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         tokenizer([_UNKNOWN_WORD])  # of which some vocabularies cannot make a token
     except Exception as error:  # noqa: BLE001  # tokenizers raises nothing narrower
-        told = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         raise InputError(
-            f"tokenizer_dir: no BERT tokenizer can be made of the files in {folder}: {told}; copy "
-            "them again from where they come from"
+            f"tokenizer_dir: no BERT tokenizer can be made of the files in {folder}: {message}; "
+            "copy them again from where they come from"
         ) from error
     if len(tokenizer) != vocab_size:
         raise InputError(

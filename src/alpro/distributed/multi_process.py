@@ -123,8 +123,8 @@ class DistributedEngine(GradientEngine):
         self._take_parameters(optimizer)
         self._broadcast(list(task.state_dict().values()))
         own = _split_tensors(optimizer.state_dict())
-        told = (own.skeleton, own.shapes()) if self.rank == 0 else None
-        first = self.gather_objects(told)[0]
+        layout = (own.skeleton, own.shapes()) if self.rank == 0 else None
+        first = self.gather_objects(layout)[0]
         assert first is not None
         skeleton, shapes = first
         tensors = own.tensors if self.rank == 0 else [shape.empty() for shape in shapes]

@@ -139,12 +139,12 @@ def report_missing(
         InputError: if that is not allowed, or if all are missing.
     """
     few = listed([shortened(name) for name in missing[: NUM_NAMED + 1]], most=NUM_NAMED)
-    told = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
+    message = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
     if are_all:
         raise InputError(
-            f"{name}: none of the {named_in} is in {told}\nName the right folder, or add them."
+            f"{name}: none of the {named_in} is in {message}\nName the right folder, or add them."
         )
-    found = f"{name}: {len(missing)} of the {named_in} are not in {told}"
+    found = f"{name}: {len(missing)} of the {named_in} are not in {message}"
     if not allowed:
         raise InputError(
             f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without them."

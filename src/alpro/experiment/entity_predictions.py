@@ -107,14 +107,14 @@ def _tell_some(
     *,
     num_pairs: int,
 ) -> SetPredictions:
-    told, unreadable = [], []
+    predictions, unreadable = [], []
     for index in evenly_spaced(num_pairs, size=len(pairs)):
         sample = pairs[0, index]
         if isinstance(sample, UnreadableVideo):
             unreadable.append(sample)
         else:
-            told.append(_tell(recipe, model, sample))
-    return SetPredictions(data.name, data.media, len(pairs), told, unreadable)
+            predictions.append(_tell(recipe, model, sample))
+    return SetPredictions(data.name, data.media, len(pairs), predictions, unreadable)
 
 
 @torch.inference_mode()

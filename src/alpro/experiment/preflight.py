@@ -118,10 +118,10 @@ def _other_video_encoder(resolved: ResolvedConfig[Any]) -> list[str]:
     changed = changed_keys(trained, now, without=resolved.video_encoder.TRAINING_ONLY)
     if not changed:
         return []
-    told = "; ".join(f"{key} {trained[key]!r} there, {now[key]!r} now" for key in changed)
+    message = "; ".join(f"{key} {trained[key]!r} there, {now[key]!r} now" for key in changed)
     return [
         f"visual_model_cfg: {resolved.config.visual_model_cfg} is not the video encoder of "
-        f"{run.args}: {told}. Give --visual_model_cfg FILE with its values."
+        f"{run.args}: {message}. Give --visual_model_cfg FILE with its values."
     ]
 
 

@@ -97,5 +97,5 @@ def warn_of_replacement(folder: Path, *, protocol: Mapping[str, Any]) -> None:
         return
     changed = changed_keys(before, protocol, without=_SAME_NUMBERS)
     if changed:
-        told = "; ".join(f"{key} {before[key]} there, {protocol[key]} now" for key in changed)
-        logger.warning("these results replace others in %s: %s", folder, told)
+        message = "; ".join(f"{key} {before[key]} there, {protocol[key]} now" for key in changed)
+        logger.warning("these results replace others in %s: %s", folder, message)

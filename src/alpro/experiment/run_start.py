@@ -31,9 +31,9 @@ def agree_on_beginning(config: ExperimentConfig, *, engine: Engine) -> RunStart:
     output = RunDirectory(Path(config.output_dir), rank=engine.rank)
     stored = read_stored(output.launchers).get("launchers")
     here = launcher_on_this_machine(), stored if isinstance(stored, list) else []
-    told = engine.gather_objects(here)
-    launchers = {name for name, _ in told if name is not None}
-    before = set(told[0][1])
+    gathered = engine.gather_objects(here)
+    launchers = {name for name, _ in gathered if name is not None}
+    before = set(gathered[0][1])
     overwrites = config.overwrite and not launchers & before
     continues = not overwrites and not config.dry_run and bool(output.restore_files())
     return RunStart(

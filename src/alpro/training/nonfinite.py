@@ -78,10 +78,12 @@ class NonfiniteGuard:
         """
         # A loss spoils the gradients of all ranks whose embeddings it has seen.
         is_mine = not (attempt.is_finite if what == "loss" else engine.own_gradients_finite)
-        told = engine.gather_objects((is_mine, attempt.describe(engine.rank)))
+        gathered = engine.gather_objects((is_mine, attempt.describe(engine.rank)))
         # Of numbers that are finite on every rank the sum, or the norm, may be too large.
-        at_fault = [rank for rank, (guilty, _) in enumerate(told) if guilty] or [*range(len(told))]
-        lines = "\n".join(f"  {told[rank][1]}" for rank in at_fault[:NUM_NAMED])
+        at_fault = [rank for rank, (guilty, _) in enumerate(gathered) if guilty] or [
+            *range(len(gathered))
+        ]
+        lines = "\n".join(f"  {gathered[rank][1]}" for rank in at_fault[:NUM_NAMED])
         more = f"\n  and {len(at_fault) - NUM_NAMED} more" if len(at_fault) > NUM_NAMED else ""
         message = f"update {attempt.step}: the {what} is not finite\n{lines}{more}"
         self._num_in_a_row += 1

@@ -84,16 +84,18 @@ class Restorer:
             self._task.model.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
         self._engine.prepare(self._task, self._optimizer)
-        told = state and {key: part for key, part in state.items() if key not in _SENT_OTHERWISE}
-        told = self._engine.gather_objects(told)[0]
-        if told is None:
+        shared_state = state and {
+            key: part for key, part in state.items() if key not in _SENT_OTHERWISE
+        }
+        shared_state = self._engine.gather_objects(shared_state)[0]
+        if shared_state is None:
             self._reporter.start(step=0)
             return None
-        position = self._take(told, num_steps=num_steps)
+        position = self._take(shared_state, num_steps=num_steps)
         self._reporter.start(
             step=position.step,
-            num_lines=told["num_lines"],
-            last_step_before=told["position"]["step"],
+            num_lines=shared_state["num_lines"],
+            last_step_before=shared_state["position"]["step"],
         )
         return position
 

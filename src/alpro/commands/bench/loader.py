@@ -130,8 +130,8 @@ def run(flags: argparse.Namespace) -> None:
     with started_processes(max(counts)) as processes:
         for number in range(flags.rounds):
             for way in ways:
-                told = f"{way.videos}, {way.num_workers} workers, {way.path}"
-                print(f"round {number + 1}: {told}", file=sys.stderr)
+                message = f"{way.videos}, {way.num_workers} workers, {way.path}"
+                print(f"round {number + 1}: {message}", file=sys.stderr)
                 clips = ClipReader(readers[way.videos], names_of[way.videos])
                 speed = _speed(way, clips, processes, collate, batch_size=flags.batch_size)
                 speeds.setdefault(way, []).append(speed)

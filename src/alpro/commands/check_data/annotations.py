@@ -69,14 +69,14 @@ def load_dataset(source: CheckedSet, findings: Findings) -> ReadSet:
                 texts += _texts_of(row)
     except InputError as error:
         message = str(error)
-        told = message.removeprefix(f"{source.annotations}:")
-        if told != message:  # the finding names the file; then comes a line, or a space
-            told = told.strip() if told.startswith(" ") else f"line {told}"
+        reason = message.removeprefix(f"{source.annotations}:")
+        if reason != message:  # the finding names the file; then comes a line, or a space
+            reason = reason.strip() if reason.startswith(" ") else f"line {reason}"
         name = str(source.annotations)
-        findings.add([Finding("unreadable_annotations", name, told, str(source))])
+        findings.add([Finding("unreadable_annotations", name, reason, str(source))])
     if num_broken > MAX_BAD_ROWS:
-        told = f"{num_broken - MAX_BAD_ROWS:,} further rows are broken"
-        findings.add([Finding("broken_row", str(source.annotations), told, str(source))])
+        reason = f"{num_broken - MAX_BAD_ROWS:,} further rows are broken"
+        findings.add([Finding("broken_row", str(source.annotations), reason, str(source))])
     return ReadSet(source, texts, num_broken, num_left_out)
 
 

@@ -96,8 +96,8 @@ class _Storages:
                 items.append(item)
                 ids_of[item.key].append(name)
         for _key, (first, *others) in ids_of.items():
-            told = f"the file of {first}"
-            self.findings.add(Finding("same_file", other, told, where) for other in others)
+            message = f"the file of {first}"
+            self.findings.add(Finding("same_file", other, message, where) for other in others)
         return items
 
     def _missing(self, storage: VideoStorage, ids: Sequence[str], *, where: str) -> list[str]:

@@ -82,8 +82,8 @@ def _tiles(checked: Checked) -> str:
         tiles += [(share, noun), (size_told(summary["bytes"]), "in files")]
     if summary["hours"]:
         hours = summary["hours"]
-        told = (f"{hours:,.1f}", "hours") if hours >= 1 else (f"{60 * hours:.1f}", "minutes")
-        tiles.append(told)
+        length = (f"{hours:,.1f}", "hours") if hours >= 1 else (f"{60 * hours:.1f}", "minutes")
+        tiles.append(length)
     if checked.sets:
         tiles.append((f"{summary['texts']:,}", "captions or questions"))
     cells = "".join(

@@ -193,8 +193,8 @@ def _look_at_video(probe: Probe, video: Video, *, sampling: Sampling, full: bool
             video, select, height=SMALL_SIDE, width=SMALL_SIDE
         )
     if len(set(select.counts)) > 1:
-        told = f"{select.counts[0]} frames were expected, {select.counts[-1]} came out"
-        troubles.append(told)
+        message = f"{select.counts[0]} frames were expected, {select.counts[-1]} came out"
+        troubles.append(message)
     if errors and not any(troubles):  # decoders read on where a packet is broken
         troubles.append(f"{errors[0]} ({pluralize(len(errors), 'message')} while decoding)")
     if not full or not probe.num_frames:

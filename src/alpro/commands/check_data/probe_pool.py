@@ -72,8 +72,8 @@ def probe_all(
         seconds=seconds,
         megabytes=megabytes,
     )
-    told = progress(results, len(media.items), "videos and images", "file", initial=len(probes))
-    for item, result in told:
+    bar = progress(results, len(media.items), "videos and images", "file", initial=len(probes))
+    for item, result in bar:
         probe = _failed(item, result) if isinstance(result, Failure) else result
         probes[item.key] = probe
         if not isinstance(result, Failure) or result.cut_off:  # else the disk: it may be back soon

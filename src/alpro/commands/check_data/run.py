@@ -140,8 +140,8 @@ def _labels(task: Task, notices: list[str]) -> AnswerLabels | None:
 
 def _tell(checked: Checked, folder: Path) -> int:
     """Write the report and print a summary; returns the number of problems."""
-    told = {PAGE_NAME: report_page, JSON_NAME: as_json, TABLE_NAME: table_told}
-    for name, text_of in told.items():
+    writers = {PAGE_NAME: report_page, JSON_NAME: as_json, TABLE_NAME: table_told}
+    for name, text_of in writers.items():
         write_text(folder / name, text_of(checked))
     summary = checked.summary()
     files = pluralize(summary["videos"] + summary["images"], "file")

@@ -161,8 +161,8 @@ def _of_task(config: ExperimentConfig) -> tuple[str | None, Rows]:
 def _extension(config: Any) -> str:
     """What is looked for first, as in training: MSVD's videos are ``.avi``, all others ``.mp4``."""
     names = [part.name for part in config.train_datasets]
-    told = config.task if isinstance(config, QaConfig) else " ".join(names)
-    return ".avi" if "msvd" in told else ".mp4"
+    set_names = config.task if isinstance(config, QaConfig) else " ".join(names)
+    return ".avi" if "msvd" in set_names else ".mp4"
 
 
 def _limits(resolved: ResolvedConfig[Any]) -> TextLimits:

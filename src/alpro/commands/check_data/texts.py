@@ -50,11 +50,11 @@ def token_lengths(
     for text, length in counter.lengths(times):
         counts[length] += times[text]
         if length > max_length:
-            told = f"{length} word pieces, {length - max_length} of them cut off"
-            findings.append(Finding("cut_text", text, told, str(data.source)))
+            message = f"{length} word pieces, {length - max_length} of them cut off"
+            findings.append(Finding("cut_text", text, message, str(data.source)))
         elif length <= NUM_SPECIAL_TOKENS:
-            told = "nothing is left of it as word pieces"
-            findings.append(Finding("empty_text", repr(text), told, str(data.source)))
+            message = "nothing is left of it as word pieces"
+            findings.append(Finding("empty_text", repr(text), message, str(data.source)))
     return counts, findings
 
 
@@ -98,8 +98,8 @@ def unknown_answers(data: ReadSet, labels: AnswerLabels, *, path: Path) -> Itera
         answer: count for answer, count in answers.items() if labels.label_of(answer) is None
     }
     if answers and len(unknown) == len(answers):
-        told = f"none of its {len(answers):,} different answers is in {path}"
-        yield Finding("no_known_answer", str(data.source), told, str(data.source))
+        message = f"none of its {len(answers):,} different answers is in {path}"
+        yield Finding("no_known_answer", str(data.source), message, str(data.source))
     for answer, count in sorted(unknown.items(), key=lambda item: -item[1]):
         questions = "1 question" if count == 1 else f"{count:,} questions"
         yield Finding("unknown_answer", answer, questions, str(data.source))

@@ -44,13 +44,13 @@ def _of_readable(one: Probed, sampling: Sampling) -> Iterator[Finding]:
     probe = one.probe
     if probe.trouble:
         yield _finding("decode_errors", one, probe.trouble)
-    if told := _other_length(one):
-        yield _finding("wrong_header", one, told)
-    if told := _picture(one):
-        yield _finding("no_picture", one, told)
+    if message := _other_length(one):
+        yield _finding("wrong_header", one, message)
+    if message := _picture(one):
+        yield _finding("no_picture", one, message)
     elif probe.change is not None and probe.change < ALIKE_CHANGE:
-        told = f"the frames read differ by {probe.change:g} grey levels at most"
-        yield _finding("no_motion", one, told)
+        message = f"the frames read differ by {probe.change:g} grey levels at most"
+        yield _finding("no_motion", one, message)
     if probe.width and probe.height:
         wide, tall = probe.width / probe.height, probe.height / probe.width
         if max(wide, tall) > MAX_ASPECT:
@@ -76,17 +76,17 @@ def _short(one: Probed, wanted: int) -> Iterator[Finding]:
 
 def _other_length(one: Probed) -> str:
     """How much the file has of what it declares, if that is not the same."""
-    probe, told = one.probe, []
+    probe, facts = one.probe, []
     declared, found = probe.declared_frames, probe.num_frames
     if declared and found is not None:
         allowed = max(FRAMES_TOLERANCE, LENGTH_TOLERANCE * declared)
         if abs(declared - found) > allowed:
-            told.append(f"{declared:,} frames declared, {found:,} found")
+            facts.append(f"{declared:,} frames declared, {found:,} found")
     if probe.declared_seconds and probe.seconds is not None:
         allowed = max(SECONDS_TOLERANCE, LENGTH_TOLERANCE * probe.declared_seconds)
         if abs(probe.declared_seconds - probe.seconds) > allowed:
-            told.append(f"{probe.declared_seconds:g} s declared, {probe.seconds:g} s found")
-    return "; ".join(told)
+            facts.append(f"{probe.declared_seconds:g} s declared, {probe.seconds:g} s found")
+    return "; ".join(facts)
 
 
 def _picture(one: Probed) -> str:
@@ -138,8 +138,8 @@ def judge_contents(videos: Sequence[Probed]) -> Iterator[Finding]:
         evaluated = [one for one in group if _splits(one) & {"val", "test"}]
         pairs = [(one, other) for one in evaluated for other in trained if one is not other]
         for one, other in pairs:
-            told = f"has the content of {other.item.video_id} in {_place(other)}"
-            yield _finding("shared_content", one, told)
+            message = f"has the content of {other.item.video_id} in {_place(other)}"
+            yield _finding("shared_content", one, message)
         if not pairs:
             first, *others = group
             names = [one.item.video_id for one in others]
@@ -160,8 +160,8 @@ def judge_splits(media: Media, sets: Sequence[CheckedSet]) -> Iterator[Finding]:
             kind = same.get((one.split, other.split), "shared_video")
             where = f"{one}, {other}"
             if kind == "shared_by_evaluations" and one.annotations == other.annotations:
-                told = "validation and test are the same annotations"
-                yield Finding(kind, str(one.annotations), told, where)
+                message = "validation and test are the same annotations"
+                yield Finding(kind, str(one.annotations), message, where)
                 continue
             theirs = set(media.ids_of_set[other.key].values())
             for video_id, key in media.ids_of_set[one.key].items():

@@ -110,10 +110,10 @@ def finish(conversion: Conversion, output: Path, *, is_strict: bool, may_overwri
         writers[output / LABEL_FILE] = partial(_write_labels, labels=conversion.labels)
     write_all(writers, may_overwrite=may_overwrite)
     for split, rows in conversion.splits.items():
-        told = (
+        message = (
             f"{pluralize(len(rows), conversion.noun)} of {pluralize(count_videos(rows), 'video')}"
         )
-        print(f"{output / f'{split}.jsonl'}: {told}{_agreement(conversion, split, found)}")
+        print(f"{output / f'{split}.jsonl'}: {message}{_agreement(conversion, split, found)}")
     if conversion.labels is not None:
         print(f"{output / LABEL_FILE}: {pluralize(len(conversion.labels), 'answer')}")
     for notice in conversion.notices:

@@ -116,9 +116,9 @@ def _names_of_media(value: dict[str, Any]) -> dict[Any, str]:
     for key in _NAMES_OF_MEDIA:
         listed: Any = value.get(key)
         for entry in listed if _is_list_of_objects(listed) else ():
-            told = [entry[name] for name in _FILE_KEYS if isinstance(entry.get(name), str)]
-            if told and isinstance(entry.get("id"), int | str):
-                names[entry["id"]] = without_video_extension(told[0])
+            texts = [entry[name] for name in _FILE_KEYS if isinstance(entry.get(name), str)]
+            if texts and isinstance(entry.get("id"), int | str):
+                names[entry["id"]] = without_video_extension(texts[0])
     return names
 
 
@@ -136,8 +136,8 @@ def _listed(value: dict[str, Any], renamed: Mapping[str | None, str]) -> Any:
     entries = []
     for video, own in value.items():
         for one in own if _is_list_of_objects(own) else [own]:
-            told = one if isinstance(one, dict) else {"caption": one}
-            entries.append({"clip_name": video, **told})
+            row = one if isinstance(one, dict) else {"caption": one}
+            entries.append({"clip_name": video, **row})
     return entries
 
 

@@ -186,8 +186,8 @@ def field(entry: Any, key: str, kind: type | tuple[type, ...], *, where: str) ->
         InputError: there is none, or one of another kind.
     """
     if not isinstance(entry, dict):
-        told = f"not {type(entry).__name__} ({shown(entry)})"
-        raise InputError(f"{where}: an object is expected, {told}")
+        message = f"not {type(entry).__name__} ({shown(entry)})"
+        raise InputError(f"{where}: an object is expected, {message}")
     if key not in entry:
         raise InputError(f"{where}: no {key!r} (found: {sorted(map(str, entry))})")
     value = entry[key]
@@ -203,8 +203,8 @@ def _files_in(path: Path) -> Iterator[SourceFile]:
             if _is_wanted(member.relative_to(path).parts) and member.is_file():
                 yield _source_file(str(member), member.name, partial(_read_bounded, member))
     elif reason := why_unreadable(path):
-        told = reason if path.exists() else "no such file or folder"
-        raise InputError(f"--source: {path}: {told}")
+        message = reason if path.exists() else "no such file or folder"
+        raise InputError(f"--source: {path}: {message}")
     elif path.suffix.lower() == ".zip":
         yield from _files_in_archive(path)
     else:

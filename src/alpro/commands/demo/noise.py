@@ -62,7 +62,7 @@ def web_captions(
     ]
     noisy = []
     for number, own in enumerate(full):
-        told = []
+        parts = []
         for caption in own:
             text = caption
             if len(full) > 1 and rng.random() < MISTAKEN_SHARE:
@@ -70,8 +70,8 @@ def web_captions(
             text = _without_some_words(text, rng=rng)
             if rng.random() < WRAPPED_SHARE:
                 text = wrappers[int(rng.integers(len(wrappers)))].format(text)
-            told.append(text)
-        noisy.append(tuple(told))
+            parts.append(text)
+        noisy.append(tuple(parts))
     return noisy
 
 

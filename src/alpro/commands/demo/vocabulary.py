@@ -21,11 +21,11 @@ def vocabulary() -> list[str]:
     Letters and digits follow the words of the captions, so that a word from outside is spelt, not
     lost; the words that only questions have, and those that only pretraining has, come last.
     """
-    told, asked, noised = caption_words(), _question_words(), _pretraining_words()
+    spoken, asked, noised = caption_words(), _question_words(), _pretraining_words()
     characters = string.ascii_lowercase + string.digits
     pieces = [*characters, *(f"##{character}" for character in characters)]
-    longer = sorted(word for word in told if len(word) > 1)
-    last = [*sorted(asked - told), *sorted(noised - asked - told)]
+    longer = sorted(word for word in spoken if len(word) > 1)
+    last = [*sorted(asked - spoken), *sorted(noised - asked - spoken)]
     return [*SPECIAL_TOKENS, *",.?", *longer, *pieces, *last]
 
 

@@ -263,5 +263,5 @@ def note_undrawable(texts: Iterable[str]) -> None:
         return
     named = " ".join(characters[:_NUM_NAMED])
     more = f" and {len(characters) - _NUM_NAMED} more" if len(characters) > _NUM_NAMED else ""
-    told = f"no font here has {printable(named)}{more}; the picture shows plain letters or boxes"
-    print(f"note: {told}. Install one: {_REMEDY}", file=sys.stderr)
+    message = f"no font here has {printable(named)}{more}; the picture shows plain letters or boxes"
+    print(f"note: {message}. Install one: {_REMEDY}", file=sys.stderr)

@@ -153,10 +153,10 @@ def _check_settings(path: Path, settings: dict[str, Any], *, output: Path) -> bo
         raise InputError(f"{path} holds no settings: empty the folder {output}")
     names = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
     if names:
-        told = "; ".join(f"{n} was {stored.get(n)}, is {settings.get(n)}" for n in names)
+        message = "; ".join(f"{n} was {stored.get(n)}, is {settings.get(n)}" for n in names)
         raise InputError(
-            f"--output {output} holds videos that were prepared otherwise ({told}): give the same "
-            "flags to go on with them, or name another folder"
+            f"--output {output} holds videos that were prepared otherwise ({message}): give the "
+            "same flags to go on with them, or name another folder"
         )
     return False
 

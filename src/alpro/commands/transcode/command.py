@@ -183,11 +183,13 @@ def _told(summary: Summary) -> str:
     ]
     damaged = [name for name, note in summary.prepared.items() if note.get("broken_packets")]
     if damaged:
-        told = f"{pluralize(len(damaged), 'original')} damaged: frames are missing in"
-        lines.append(f"{told} {_some(damaged)}")
+        message = f"{pluralize(len(damaged), 'original')} damaged: frames are missing in"
+        lines.append(f"{message} {_some(damaged)}")
     if summary.stale:
-        told = f"{pluralize(len(summary.stale), 'original')} changed since: {_some(summary.stale)}"
-        lines.append(f"{told}; shards keep what they hold, so prepare into another folder")
+        message = (
+            f"{pluralize(len(summary.stale), 'original')} changed since: {_some(summary.stale)}"
+        )
+        lines.append(f"{message}; shards keep what they hold, so prepare into another folder")
     return "\n  ".join(lines)
 
 
@@ -215,9 +217,9 @@ def _told_speed(speed: Speed) -> str:
 
     before, after = speed.before(), speed.after()
     difference = speed.difference()
-    told = "" if difference is None else f"; they differ by {difference:.2f} grey levels"
+    message = "" if difference is None else f"; they differ by {difference:.2f} grey levels"
     return (
         f"  reading {NUM_FRAMES} frames at {FRAME_SIZE}x{FRAME_SIZE} of "
         f"{pluralize(len(speed.readings), 'video')}, one thread: {before:.1f} clips/s before, "
-        f"{after:.1f} after, {after / before:.2f} times as fast{told}"
+        f"{after:.1f} after, {after / before:.2f} times as fast{message}"
     )

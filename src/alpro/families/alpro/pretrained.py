@@ -79,9 +79,9 @@ def load_checkpoint(
         logger.info("%s: %s", path, note)
     adapted = adapt_state_dict(state, expected)
     # Position ids tell nothing: they are filled in where a checkpoint lacks them.
-    told = [name for name in adapted if not name.endswith(POSITION_IDS)]
+    relevant = [name for name in adapted if not name.endswith(POSITION_IDS)]
     patterns = (*allowed_missing, *silently_missing)
-    absent = [pattern for pattern in patterns if not names_like(told, pattern)]
+    absent = [pattern for pattern in patterns if not names_like(relevant, pattern)]
     _fill(model, adapted, path=path, allowed_missing=absent)
     new = compare(adapted, model).missing
     for pattern in allowed_missing:

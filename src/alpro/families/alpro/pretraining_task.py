@@ -245,14 +245,16 @@ class PretrainingTask(PairTask):
 
     def _measure_entities(self, batch: PretrainBatch, fused: Tensor) -> LossWithMetrics:
         """PEM: what the prompter sees in each region, told from the region's fused tokens."""
-        told = predict_entity_pairs(
+        predicted = predict_entity_pairs(
             self.model,
             batch,
             fused,
             normalize=self._normalize,
             grad_cache_size=self._grad_cache_size,
         )
-        return measure_entities(told.logits, told.targets, threshold=self._entity_threshold)
+        return measure_entities(
+            predicted.logits, predicted.targets, threshold=self._entity_threshold
+        )
 
 
 class EntityPredictions(NamedTuple):
