@@ -45,6 +45,13 @@ def test_position_grid_keeps_its_directions() -> None:
     torch.testing.assert_close(patches[:, 0, 0], patches[:, 5, 0])
 
 
+def test_position_grids_are_smoothed_when_they_shrink() -> None:
+    # Columns of 1 and -1 in turn; every third one, without smoothing, is as far from 0 as they are.
+    stripes = (1 - 2 * (torch.arange(12) % 2)).float().repeat(12)[None, :, None]  # (1, 144, 1)
+    pos_embed = torch.cat([torch.zeros(1, 1, 1), stripes], dim=1)
+    assert resize_pos_embed(pos_embed, 1 + 16)[0, 1:].abs().max() < 0.2
+
+
 def test_checkpoint_of_fewer_frames_and_smaller_images_fits() -> None:
     source, target = small_model(), small_model(num_frames=4, image_size=16)
     state = source.state_dict()
