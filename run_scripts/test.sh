@@ -8,4 +8,6 @@ install_and_activate
 run python -m ruff check
 run python -m ruff format --check
 run python -m mypy
+# As many processes as cores, each with one thread.
+export OMP_NUM_THREADS=1
 run python -m pytest -n auto --durations 15 "$@"
