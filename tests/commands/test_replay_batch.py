@@ -27,8 +27,8 @@ from alpro.experiment.retrieval import RetrievalExperiment
 from alpro.experiment.run import pretrain
 from alpro.families.alpro.pretraining_task import PretrainingTask
 from alpro.families.alpro.prompter_task import PrompterTask
-from alpro.families.alpro.question_answering_task import QuestionAnsweringTask
-from alpro.families.alpro.retrieval_task import RetrievalTask
+from alpro.objectives.question_answering_task import QuestionAnsweringTask
+from alpro.objectives.retrieval_task import RetrievalTask
 from tests.factories import MadeUpDecoder, TinyExperiment, write_videos
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment

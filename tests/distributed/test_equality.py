@@ -14,7 +14,7 @@ from alpro.datasets.masking import IGNORED
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.families.alpro.question_answering_task import QuestionAnsweringTask
+from alpro.objectives.question_answering_task import QuestionAnsweringTask
 from alpro.training.seeding import seed_everything
 from alpro.training.task import Task
 from tests.distributed.jobs import both_engines, on_processes

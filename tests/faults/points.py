@@ -24,7 +24,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from alpro.families.alpro.retrieval_task import RetrievalTask
+from alpro.objectives.retrieval_task import RetrievalTask
 from tests.factories import MadeUpDecoder
 
 POINTS = {

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alpro.datasets.captions import Media
 from alpro.families.alpro.model import AlproForRetrieval, AlproModel
 from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Media, Prompter, ensemble
+from alpro.families.alpro.prompter import Prompter, ensemble
 from alpro.losses.contrastive import contrastive_loss, similarity
 from alpro.losses.masked_language import masked_language_loss
 from alpro.losses.matching import (

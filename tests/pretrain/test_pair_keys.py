@@ -54,6 +54,6 @@ def test_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
     experiment, run = TinyExperiment(tmp_path), runner(run_video_retrieval, monkeypatch)
     assert rows_seen(run, experiment.arguments(*FLAGS)) == {1, 2}
-    task = "alpro.families.alpro.retrieval_task"
+    task = "alpro.objectives.retrieval_task"
     assert is_called(run, task, experiment.arguments(*FLAGS, "--itm_negatives", "all_ranks"))
     assert not is_called(run, task, experiment.arguments(*FLAGS))

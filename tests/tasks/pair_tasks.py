@@ -13,8 +13,8 @@ from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.families.alpro.model import AlproForRetrieval
-from alpro.families.alpro.retrieval_task import RetrievalTask
 from alpro.losses.matching import NO_NEGATIVE
+from alpro.objectives.retrieval_task import RetrievalTask
 from alpro.training.task import Task
 from tests.factories import CPU, MEAN, STD, make_evaluator
 

@@ -34,8 +34,8 @@ from alpro.families.alpro.question_answering_model import (
     UNUSED_FOR_ANSWERS,
     AlproForQuestionAnswering,
 )
-from alpro.families.alpro.question_answering_task import QuestionAnsweringTask
 from alpro.modeling.state_dict_maps import StateDict
+from alpro.objectives.question_answering_task import QuestionAnsweringTask
 from alpro.training.plan import TrainingData, TrainingPlan
 from alpro.training.run_directory import run_directory_of
 

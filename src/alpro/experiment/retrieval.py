@@ -18,7 +18,7 @@ from alpro.experiment.data import Annotations
 from alpro.experiment.finetuning_experiment import FinetuningExperiment, TrainingItems
 from alpro.experiment.model import build_retrieval_model
 from alpro.families.alpro.model import AlproForRetrieval
-from alpro.families.alpro.retrieval_task import RetrievalTask
+from alpro.objectives.retrieval_task import RetrievalTask
 from alpro.training.plan import TrainingPlan
 
 

@@ -9,18 +9,16 @@ B: batch, T: frames, S: image side, K: entities, M: templates, L: tokens of a pr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alpro.datasets.captions import Media
 from alpro.errors import InputError
 from alpro.families.alpro.model import AlproModel, Pooling
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.encoders import VideoEncoder
-
-Media = Literal["video", "image"]
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Texts to ids (B, L) and mask (B, L) of 0/1, padded to the longest text."""

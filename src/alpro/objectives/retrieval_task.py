@@ -31,9 +31,8 @@ from alpro.objectives.pairs import (
     match_pairs,
     positives_with,
 )
+from alpro.objectives.validation import VALIDATION_SEED
 from alpro.training.task import Task
-
-VALIDATION_SEED = 0  # of the negatives in the validation loss, which is thus the same on every run
 
 
 class RetrievalTask(Task):
