@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from alpro.commands.gallery.results import (
     check_picture,
     check_readable,
+    chosen_results,
     read_records,
     recorded_path,
 )
@@ -68,3 +70,16 @@ def test_a_picture_that_cannot_be_written_is_refused_before_it_is_drawn(
         check_picture(tmp_path / name)
     check_picture(tmp_path / "new/a.PNG")
     assert not (tmp_path / "new").exists()
+
+
+def test_results_of_another_task_are_recognised(tmp_path: Path) -> None:
+    flags = Namespace(results_dir=None, output_dir=tmp_path / "absent")
+    with pytest.raises(InputError, match="there is no folder .*absent"):
+        chosen_results(flags, name="results.json")
+    flags.output_dir = tmp_path
+    with pytest.raises(InputError, match="run an inference first"):
+        chosen_results(flags, name="results.json")
+    (tmp_path / "results_test").mkdir()
+    (tmp_path / "results_test/results_all.json").write_text("[]")
+    with pytest.raises(InputError, match="results of another task, for alpro answer-sheet"):
+        chosen_results(flags, name="results.json")

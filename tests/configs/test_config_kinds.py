@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from alpro.configs.detect_task import kind_of
+from alpro.configs.errors import ConfigError
+from alpro.configs.loading import load_config
+from alpro.configs.schema import RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,3 +31,12 @@ def test_the_kind_of_a_config_is_told_by_its_keys(name: str, kind: str) -> None:
 
 def test_a_stored_config_says_what_it_is_of() -> None:
     assert kind_of({"script": "src/tasks/run_video_qa.py"}).__name__ == "QaConfig"
+
+
+def test_a_config_of_another_script_is_recognised() -> None:
+    arguments = ["--config", "config_release/demo_qa.json", "--output_dir", "run"]
+    with pytest.raises(
+        ConfigError, match=r"its keys are those of src/tasks/run_video_qa\.py"
+    ) as caught:
+        load_config(RetrievalConfig, arguments)
+    assert any("unknown key ans2label_path" in error for error in caught.value.errors)

@@ -47,6 +47,23 @@ def kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
     return PretrainConfig if losses or needs_more else PrompterConfig
 
 
+def script_of_another_kind(raw: Mapping[str, Any], config_class: Any) -> str | None:
+    """Return the script that a config is of, where that knows all its keys, and this one does not.
+
+    Args:
+        raw: the content of its file.
+        config_class: of the script that was started.
+    """
+    kind, num_unknown = kind_of(raw), len(raw.keys() - _known_keys(config_class))
+    is_other = num_unknown > 1 and raw.keys() <= _known_keys(kind)  # a single key may be a slip
+    return kind.SCRIPT if is_other else None
+
+
+def _known_keys(config_class: Any) -> set[str]:
+    stored = config_class.INERT | config_class.DERIVED | config_class.ALIASES.keys()
+    return {*fields_of(config_class), *stored}
+
+
 def _is_of_pretraining(raw: Mapping[str, Any]) -> bool:
     of_retrieval = fields_of(RetrievalConfig).keys() | RetrievalConfig.INERT
     if raw.keys() & (fields_of(PretrainConfig).keys() - of_retrieval):

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from alpro.configs import help as report
 from alpro.configs.command_line import Flags, parse_flags
+from alpro.configs.detect_task import script_of_another_kind
 from alpro.configs.downstream import InferenceOptions
 from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, shorten
 from alpro.configs.fields import fields_of
@@ -193,6 +194,9 @@ class _Reader:
         problem_count = len(self.problems)
         values = read_json_object(path, named_by="--config", problems=self.problems)
         self.unreadable = len(self.problems) > problem_count
+        if script := script_of_another_kind(values, self.config_class):
+            text = f"its keys are those of {script}."
+            self.problems.append(ConfigIssue(path, text, "Run that, or name another config."))
         layer = ConfigSource(path, path, values)
         apply_aliases(layer, self.config_class.ALIASES)
         self._drop_inert(layer, self.config_class.INERT | self.config_class.DERIVED)

@@ -1,4 +1,4 @@
-"""Make the embedded dataset: ``alpro demo-data [--output_dir data/demo]``.
+"""Make the embedded dataset: ``alpro demo-data [--output data/demo]``.
 
 Writes ``videos/*.mp4`` and ``images/*.jpg``, and in ``txt/``:
 

@@ -19,6 +19,9 @@ from alpro.user_files import UnreadableFileError, read_json, why_unreadable
 MAX_FRAMES = 256  # of a clip in a picture, which they make 15,000 pixels wide
 
 Record = TypeVar("Record")
+
+_COMMANDS = {"results.json": "contact-sheet", "results_all.json": "answer-sheet"}
+"""File of results -> the command that draws a picture of them."""
 Result = TypeVar("Result")
 
 
@@ -94,9 +97,14 @@ def chosen_results(flags: argparse.Namespace, *, name: str) -> Path:
         InputError: if there is none.
     """
     folder = flags.results_dir or flags.output_dir
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
     check_readable(folder)
     found = sorted(folder.glob(f"**/{name}"), key=lambda path: path.stat().st_mtime)
     if not found:
+        for other, command in _COMMANDS.items():
+            if other != name and any(folder.glob(f"**/{other}")):
+                raise InputError(f"{folder} has results of another task, for alpro {command}")
         raise InputError(
             f"no {name} in {folder}: run an inference first, or give another --results_dir"
         )
