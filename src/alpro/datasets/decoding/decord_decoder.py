@@ -10,7 +10,7 @@ from io import BytesIO
 import numpy as np
 
 from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
-from alpro.datasets.decoding.formats import described_content, has_video_signature
+from alpro.datasets.decoding.formats import require_video_signature
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
@@ -44,8 +44,7 @@ class DecordDecoder:
 
         if self.check is not None:
             self.check(video)
-        if not has_video_signature(video):
-            raise VideoReadError(f"decord: no video: the file holds {described_content(video)}")
+        require_video_signature(video, library="decord")
         decord.logging.set_level(decord.logging.QUIET)
         try:
             source = BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)

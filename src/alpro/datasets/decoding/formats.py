@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 
-from alpro.datasets.decoding.base import Video
+from alpro.datasets.decoding.base import Video, VideoReadError
 from alpro.file_kinds import HEAD_BYTES, kind_of_content
 
 FFMPEG_OPTIONS = {
@@ -41,6 +41,16 @@ def has_video_signature(video: Video) -> bool:
     What FFmpeg takes for a video need not be one to the older version that another library brings.
     """
     return _OF_VIDEOS.match(_head(video)) is not None
+
+
+def require_video_signature(video: Video, *, library: str) -> None:
+    """Refuse a file that does not begin as one with a video, for a library that would follow it.
+
+    Raises:
+        VideoReadError: naming the library and what the file holds.
+    """
+    if not has_video_signature(video):
+        raise VideoReadError(f"{library}: no video: the file holds {described_content(video)}")
 
 
 def described_content(video: Video) -> str:

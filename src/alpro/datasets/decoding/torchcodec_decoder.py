@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
-from alpro.datasets.decoding.formats import described_content, has_video_signature
+from alpro.datasets.decoding.formats import require_video_signature
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.errors import InputError
 from alpro.optional_packages import AbsentPackageError, import_optional
@@ -53,8 +53,7 @@ class TorchCodecDecoder:
 
         if self.check is not None:
             self.check(video)
-        if not has_video_signature(video):
-            raise VideoReadError(f"torchcodec: no video: the file holds {described_content(video)}")
+        require_video_signature(video, library="torchcodec")
         try:
             reader = VideoDecoder(
                 video if isinstance(video, bytes) else os.path.abspath(video),
