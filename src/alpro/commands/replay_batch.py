@@ -61,14 +61,15 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
         raise InputError(f"--file: {path} is no file of the kind nonfinite/step_<N>_rank_<R>.pt")
     resolved = _read_run(path.absolute().parent.parent, changes=changes)
     # Heavy imports, after what can be wrong with the file.
+    from alpro.experiment.factory import build_experiment
     from alpro.experiment.launch import launch_run
     from alpro.training.weight_files import read_weights
 
     stored = read_weights(path)
     weights = read_weights(path.with_name(f"step_{match[1]}_model.pt"))
     with launch_run(resolved) as engine:
-        recipe = _recipe_of(resolved, engine=engine)
-        print(_replayed(recipe, stored, weights))
+        experiment = build_experiment(resolved, engine=engine)
+        print(_replayed(experiment, stored, weights))
 
 
 def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
@@ -80,23 +81,8 @@ def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
     return load_config(config_class, [*own, "--engine", "single", "--hang_timeout", "0", *changes])
 
 
-def _recipe_of(resolved: ResolvedConfig[Any], *, engine: Any) -> Experiment[Any, Any]:
-    from alpro.experiment.pretraining import VideoLanguageExperiment
-    from alpro.experiment.prompter import PrompterExperiment
-    from alpro.experiment.question_answering import QuestionAnsweringExperiment
-    from alpro.experiment.retrieval import RetrievalExperiment
-
-    recipes = {
-        RetrievalConfig: RetrievalExperiment,
-        QaConfig: QuestionAnsweringExperiment,
-        PrompterConfig: PrompterExperiment,
-        PretrainConfig: VideoLanguageExperiment,
-    }
-    return recipes[type(resolved.config)](resolved, engine=engine)
-
-
 def _replayed(
-    recipe: Experiment[Any, Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
+    experiment: Experiment[Any, Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> str:
     """Losses and faults of each batch of the update, in words."""
     from alpro.datasets.pretraining import PretrainBatch
@@ -107,15 +93,15 @@ def _replayed(
     from alpro.training.precision import autocast, usable_precision
     from alpro.training.seeding import set_random_state
 
-    config, device = recipe.config, recipe.engine.device
+    config, device = experiment.config, experiment.engine.device
     kinds = {one.__name__: one for one in (RetrievalBatch, QaBatch, PretrainBatch)}
-    model = recipe.start_model(resumes=True)
+    model = experiment.start_model(resumes=True)
     model.load_state_dict(weights)
     plan = replace(
-        build_plan(config, num_samples=1, best_metric=config.best_metric, engine=recipe.engine),
+        build_plan(config, num_samples=1, best_metric=config.best_metric, engine=experiment.engine),
         num_train_steps=stored["num_steps"],
     )
-    task = recipe.build_task(model, plan=plan, progress=silent_progress).train()
+    task = experiment.build_task(model, plan=plan, progress=silent_progress).train()
     task.on_update_start(stored["step"])
     set_random_state(stored["random"], device)
     precision = usable_precision(config.precision, device)

@@ -2,54 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from typing import Any
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.configs.schema import (
+    PretrainConfig,
+    PrompterConfig,
+    QaConfig,
+    RetrievalConfig,
+)
 from alpro.errors import run_script
 
 
 def retrieval(arguments: Sequence[str]) -> int:
     """Finetune or evaluate text-video retrieval."""
-    return _run(RetrievalConfig, arguments, "retrieval", "RetrievalExperiment")
+    return _run(RetrievalConfig, arguments)
 
 
 def question_answering(arguments: Sequence[str]) -> int:
     """Finetune or evaluate video question answering."""
-    return _run(QaConfig, arguments, "question_answering", "QuestionAnsweringExperiment")
+    return _run(QaConfig, arguments)
 
 
 def prompter(arguments: Sequence[str]) -> int:
     """Train the prompter."""
-    return _run(PrompterConfig, arguments, "prompter", "PrompterExperiment")
+    return _run(PrompterConfig, arguments)
 
 
 def pretrain(arguments: Sequence[str]) -> int:
     """Train the video-language model."""
-    return _run(PretrainConfig, arguments, "pretraining", "VideoLanguageExperiment")
+    return _run(PretrainConfig, arguments)
 
 
-def _run(config_class: Any, arguments: Sequence[str], module: str, experiment_class: str) -> int:
+def _run(config_class: Any, arguments: Sequence[str]) -> int:
     """Train or infer as the entry script of a task does, and end as it ends."""
 
     def main() -> None:
         resolved = load_config(config_class, arguments)
         # The heavy imports come after the config: --help and its errors come at once.
         from alpro.experiment import finetuning, run
+        from alpro.experiment.factory import build_experiment
+        from alpro.experiment.finetuning_experiment import FinetuningExperiment
         from alpro.experiment.launch import launch_run
 
-        experiment: Callable[..., Any] = getattr(
-            import_module(f"alpro.experiment.{module}"), experiment_class
-        )
         with launch_run(resolved) as engine:
-            if issubclass(config_class, PrompterConfig | PretrainConfig):
-                run.pretrain(experiment(resolved, engine=engine))
+            experiment = build_experiment(resolved, engine=engine)
+            if not isinstance(experiment, FinetuningExperiment):
+                run.pretrain(experiment)
             elif resolved.config.do_inference:
-                finetuning.infer(experiment(resolved, engine=engine))
+                finetuning.infer(experiment)
             else:
-                finetuning.finetune(experiment(resolved, engine=engine))
+                finetuning.finetune(experiment)
 
     run_script(main)
     return 0
