@@ -24,11 +24,11 @@ def main() -> None:
     from alpro.experiment.question_answering import QuestionAnsweringExperiment
 
     with launch_run(resolved) as engine:
-        recipe = QuestionAnsweringExperiment(resolved, engine=engine)
+        experiment = QuestionAnsweringExperiment(resolved, engine=engine)
         if resolved.config.do_inference:
-            infer(recipe)
+            infer(experiment)
         else:
-            finetune(recipe)
+            finetune(experiment)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ def main() -> None:
     from alpro.experiment.retrieval import RetrievalExperiment
 
     with launch_run(resolved) as engine:
-        recipe = RetrievalExperiment(resolved, engine=engine)
+        experiment = RetrievalExperiment(resolved, engine=engine)
         if resolved.config.do_inference:
-            infer(recipe)
+            infer(experiment)
         else:
-            finetune(recipe)
+            finetune(experiment)
 
 
 if __name__ == "__main__":

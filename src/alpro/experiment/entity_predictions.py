@@ -72,14 +72,14 @@ def tell_validation_pairs(
     """
     config = resolved.config
     with launch_engine("single", device=config.device, precision=config.precision) as engine:
-        recipe = VideoLanguageExperiment(resolved, engine=engine)
-        check_validation_inputs(resolved, sets=recipe.set_files("val_datasets"))
-        sets = recipe.read_sets("val_datasets")
+        experiment = VideoLanguageExperiment(resolved, engine=engine)
+        check_validation_inputs(resolved, sets=experiment.set_files("val_datasets"))
+        sets = experiment.read_sets("val_datasets")
         pairs_of = [validation_pairs(config, one) for one in sets]
         shares = split_evenly(num_pairs, sizes=[len(pairs) for pairs in pairs_of])
-        model = recipe.start_model().eval()
+        model = experiment.start_model().eval()
         return [
-            _tell_some(recipe, model, data, pairs, num_pairs=share)
+            _tell_some(experiment, model, data, pairs, num_pairs=share)
             for data, pairs, share in zip(sets, pairs_of, shares, strict=True)
         ]
 
@@ -100,7 +100,7 @@ def evenly_spaced(count: int, *, size: int) -> list[int]:
 
 
 def _tell_some(
-    recipe: VideoLanguageExperiment,
+    experiment: VideoLanguageExperiment,
     model: AlproForPretraining,
     data: CaptionedSet,
     pairs: ValidationPairs[CaptionedItem],
@@ -113,24 +113,24 @@ def _tell_some(
         if isinstance(sample, UnreadableVideo):
             unreadable.append(sample)
         else:
-            predictions.append(_tell(recipe, model, sample))
+            predictions.append(_tell(experiment, model, sample))
     return SetPredictions(data.name, data.media, len(pairs), predictions, unreadable)
 
 
 @torch.inference_mode()
 def _tell(
-    recipe: VideoLanguageExperiment,
+    experiment: VideoLanguageExperiment,
     model: AlproForPretraining,
     sample: TrainingSample[CaptionedItem],
 ) -> PairPrediction:
     """Ask about one pair, as validation does."""
-    collate, device = recipe.build_collate(seed=VALIDATION_SEED), recipe.engine.device
+    collate, device = experiment.build_collate(seed=VALIDATION_SEED), experiment.engine.device
     batch: PretrainBatch = collate([sample]).to(device)
     assert batch.region is not None
-    with autocast(recipe.precision, device):
-        video = model.encode_video(recipe.normalize(batch.frames))
+    with autocast(experiment.precision, device):
+        video = model.encode_video(experiment.normalize(batch.frames))
         fused = model.fuse(model.encode_text(batch.text_ids, batch.text_mask), video)
-        logits, targets = predict_entity_pairs(model, batch, fused, normalize=recipe.normalize)
+        logits, targets = predict_entity_pairs(model, batch, fused, normalize=experiment.normalize)
     return PairPrediction(
         item=sample.item,
         caption=collate.caption_of(sample),
@@ -138,5 +138,5 @@ def _tell(
         region=batch.region[0].cpu().numpy(),
         prompter=targets[0].cpu().numpy(),
         model=logits[0].float().softmax(dim=0).cpu().numpy(),
-        is_confident=bool(is_confident(targets, threshold=recipe.config.entity_threshold)),
+        is_confident=bool(is_confident(targets, threshold=experiment.config.entity_threshold)),
     )

@@ -30,63 +30,65 @@ from alpro.training.writable import check_output_folder
 logger = logging.getLogger(__name__)
 
 
-def finetune(recipe: FinetuningExperiment[Any, Any, Any]) -> None:
+def finetune(experiment: FinetuningExperiment[Any, Any, Any]) -> None:
     """Train a task's model, then evaluate the best checkpoint on the test sets."""
-    config = recipe.config
-    check_run(recipe)
+    config = experiment.config
+    check_run(experiment)
     tests = [
-        recipe.evaluation_set(part, num_clips=config.inference_n_clips)
+        experiment.evaluation_set(part, num_clips=config.inference_n_clips)
         for part in config.test_datasets
     ]
     for data in tests:
-        _check_memory(recipe, data)
-    lines = [line for data in tests for line in recipe.describe(data)]
-    model, output = train(recipe, tested_on=lines)
+        _check_memory(experiment, data)
+    lines = [line for data in tests for line in experiment.describe(data)]
+    model, output = train(experiment, tested_on=lines)
     if tests and not config.dry_run:
-        evaluate_test_sets(recipe, model, tests, output=output)
+        evaluate_test_sets(experiment, model, tests, output=output)
 
 
-def _check_memory(recipe: FinetuningExperiment[Any, Any, Any], data: EvaluationSet[Any]) -> None:
+def _check_memory(
+    experiment: FinetuningExperiment[Any, Any, Any], data: EvaluationSet[Any]
+) -> None:
     check_batches(
-        recipe.resolved,
-        device=recipe.engine.device,
+        experiment.resolved,
+        device=experiment.engine.device,
         size_key="val_batch_size",
         num_samples=len(data.video_ids),
-        num_clips=recipe.config.inference_n_clips,
+        num_clips=experiment.config.inference_n_clips,
     )
 
 
-def infer(recipe: FinetuningExperiment[Any, Any, Any]) -> None:
+def infer(experiment: FinetuningExperiment[Any, Any, Any]) -> None:
     """Evaluate a trained model on one set of annotations and videos."""
-    config = recipe.config
+    config = experiment.config
     checkpoint = Path(str(config.e2e_weights_path))
     part = _inference_set(config)
     check_output_folder(
         Path(config.output_dir),
-        patterns=recipe.files_of_results(part, checkpoint, step=config.inference_model_step),
+        patterns=experiment.files_of_results(part, checkpoint, step=config.inference_model_step),
         appended=[QUARANTINE],
         tries=not config.dry_run,
     )
-    check_inference_inputs(recipe.resolved, others=recipe.other_inputs())
-    check_model(recipe.build_model, recipe.resolved, device=recipe.engine.device)
-    data = recipe.evaluation_set(part, num_clips=config.inference_n_clips)
-    _check_memory(recipe, data)
-    evaluator = _evaluator_of(recipe, recipe.start_model())
+    check_inference_inputs(experiment.resolved, others=experiment.other_inputs())
+    check_model(experiment.build_model, experiment.resolved, device=experiment.engine.device)
+    data = experiment.evaluation_set(part, num_clips=config.inference_n_clips)
+    _check_memory(experiment, data)
+    evaluator = _evaluator_of(experiment, experiment.start_model())
     if config.dry_run:
         with naming(checkpoint):
             evaluator.run(data)
-        count = f"{len(data.rows)} {recipe.ROWS}"
+        count = f"{len(data.rows)} {experiment.ROWS}"
         logger.info("dry run: %s were evaluated, nothing is written", count)
         return
-    if recipe.engine.rank == 0:
-        recipe.sha256_of(checkpoint)  # which may be gone when the results are there
+    if experiment.engine.rank == 0:
+        experiment.sha256_of(checkpoint)  # which may be gone when the results are there
     step = config.inference_model_step
     with naming(checkpoint):
-        evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step=step)
+        evaluate_and_write(experiment, evaluator, data, checkpoint=checkpoint, step=step)
 
 
 def evaluate_test_sets(
-    recipe: FinetuningExperiment[Any, Any, Any],
+    experiment: FinetuningExperiment[Any, Any, Any],
     model: Any,
     tests: Sequence[EvaluationSet[Any]],
     *,
@@ -100,10 +102,10 @@ def evaluate_test_sets(
             "another one: --do_inference 1 --inference_model_step last."
         )
     load_checkpoint(model, checkpoint)
-    evaluator = _evaluator_of(recipe, model)
+    evaluator = _evaluator_of(experiment, model)
     with naming(checkpoint):
         for data in tests:
-            evaluate_and_write(recipe, evaluator, data, checkpoint=checkpoint, step="best")
+            evaluate_and_write(experiment, evaluator, data, checkpoint=checkpoint, step="best")
 
 
 @contextmanager
@@ -115,13 +117,15 @@ def naming(checkpoint: Path) -> Iterator[None]:
         raise RunError(f"{checkpoint}: {error}") from error
 
 
-def _evaluator_of(recipe: FinetuningExperiment[Any, Any, Any], model: Any) -> Evaluator:
-    progress = console_progress if recipe.engine.rank == 0 else silent_progress
-    return recipe.build_evaluator(model, progress=with_heartbeat(progress, engine=recipe.engine))
+def _evaluator_of(experiment: FinetuningExperiment[Any, Any, Any], model: Any) -> Evaluator:
+    progress = console_progress if experiment.engine.rank == 0 else silent_progress
+    return experiment.build_evaluator(
+        model, progress=with_heartbeat(progress, engine=experiment.engine)
+    )
 
 
 def evaluate_and_write(
-    recipe: FinetuningExperiment[Any, Any, Any],
+    experiment: FinetuningExperiment[Any, Any, Any],
     evaluator: Evaluator,
     data: EvaluationSet[Any],
     *,
@@ -130,23 +134,29 @@ def evaluate_and_write(
 ) -> None:
     """Evaluate a model on a set; rank 0 writes the results and logs a table."""
     outcome = evaluator.run(data)
-    config, engine = recipe.config, recipe.engine
+    config, engine = experiment.config, experiment.engine
     if engine.rank != 0:
         return
     folder = results_folder(
-        config, data.annotations, checkpoint=checkpoint, step=step, suffix=recipe.results_suffix()
+        config,
+        data.annotations,
+        checkpoint=checkpoint,
+        step=step,
+        suffix=experiment.results_suffix(),
     )
     protocol = {
         **protocol_of(
-            config, data, checkpoint=checkpoint, sha256_of=recipe.sha256_of, engine=engine
+            config, data, checkpoint=checkpoint, sha256_of=experiment.sha256_of, engine=engine
         ),
-        **recipe.protocol(),
+        **experiment.protocol(),
     }
     warn_of_replacement(folder, protocol=protocol)
-    write_json(folder / "raw_args.json", explicit_arguments(recipe.resolved))
+    write_json(folder / "raw_args.json", explicit_arguments(experiment.resolved))
     # The number of processes changes no number, so it is no part of the protocol.
-    write_json(folder / "merged_args.json", {**recipe.resolved.to_json(), SIZE_KEY: engine.size})
-    table = recipe.write_results(folder, outcome, protocol=protocol)
+    write_json(
+        folder / "merged_args.json", {**experiment.resolved.to_json(), SIZE_KEY: engine.size}
+    )
+    table = experiment.write_results(folder, outcome, protocol=protocol)
     logger.info("%s: %s\nresults: %s", data.annotations, table, folder)
 
 

@@ -21,63 +21,63 @@ from alpro.training.seeding import seed_everything
 from alpro.training.writable import check_output_folder, check_space
 
 
-def check_run(recipe: Experiment[Any, Any]) -> None:
+def check_run(experiment: Experiment[Any, Any]) -> None:
     """Check, before any work, that a run can write its output and has all that it reads."""
-    config = recipe.config
+    config = experiment.config
     check_output_folder(
         Path(config.output_dir),
-        patterns=[*WRITTEN_IN_TRAINING, *recipe.result_files()],
+        patterns=[*WRITTEN_IN_TRAINING, *experiment.result_files()],
         appended=APPENDED,
         tries=not config.dry_run,
     )
-    recipe.check_inputs()
-    check_model(recipe.build_model, recipe.resolved, device=recipe.engine.device)
+    experiment.check_inputs()
+    check_model(experiment.build_model, experiment.resolved, device=experiment.engine.device)
 
 
-def pretrain(recipe: Experiment[Any, Any]) -> None:
+def pretrain(experiment: Experiment[Any, Any]) -> None:
     """Train a task's model from beginning to end; finetuning starts from its checkpoints."""
-    check_run(recipe)
-    train(recipe)
+    check_run(experiment)
+    train(experiment)
 
 
 def train(
-    recipe: Experiment[Any, Any], *, tested_on: Sequence[str] = ()
+    experiment: Experiment[Any, Any], *, tested_on: Sequence[str] = ()
 ) -> tuple[nn.Module, RunDirectory]:
     """Train a task's model; a dry run tries one batch.
 
     Args:
-        recipe: the task, of which :func:`check_run` has approved.
+        experiment: the task, of which :func:`check_run` has approved.
         tested_on: what the model will be tested on, in lines for the log.
 
     Returns:
         The model after the last update, and the run's folder.
     """
-    config, engine = recipe.config, recipe.engine
-    data = recipe.training_data()
-    validation = recipe.validation()
+    config, engine = experiment.config, experiment.engine
+    data = experiment.training_data()
+    validation = experiment.validation()
     largest = max(len(one.video_ids) for one in _sets_of(validation))
     for size_key, num_samples in (
         ("train_batch_size", data.samples_per_epoch),
         ("val_batch_size", largest),
     ):
         check_batches(
-            recipe.resolved, device=engine.device, size_key=size_key, num_samples=num_samples
+            experiment.resolved, device=engine.device, size_key=size_key, num_samples=num_samples
         )
     plan = build_plan(
         config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
     )
-    model = recipe.start_model(resumes=recipe.beginning.resumes)
+    model = experiment.start_model(resumes=experiment.beginning.resumes)
     output = build_output(
-        recipe.resolved,
+        experiment.resolved,
         plan=plan,
-        beginning=recipe.beginning,
-        hashes=recipe.input_hashes(),
-        derived=recipe.derived(data),
+        beginning=experiment.beginning,
+        hashes=experiment.input_hashes(),
+        derived=experiment.derived(data),
         engine=engine,
     )
     with build_reporter(config, plan=plan, output=output) as reporter:
         progress = with_heartbeat(reporter.progress, engine=engine)
-        task = recipe.build_task(model, plan=plan, progress=progress)
+        task = experiment.build_task(model, plan=plan, progress=progress)
         seed_everything(config.seed, rank=engine.rank)
         trainer = build_trainer(
             config, task, data=data, validation=validation, plan=plan, output=output,
@@ -85,7 +85,7 @@ def train(
         )  # fmt: skip
         if not config.dry_run:
             check_space(output.root, num_bytes=_bytes_of_first_files(model))
-        sets = [*data.description, *recipe.describe(validation), *tested_on]
+        sets = [*data.description, *experiment.describe(validation), *tested_on]
         log_summary(config, model, sets=sets, plan=plan, engine=engine)
         if config.dry_run:
             trainer.try_one_batch()

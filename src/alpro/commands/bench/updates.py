@@ -49,33 +49,33 @@ def read_measured(path: Path) -> LossWithMetrics:
     return LossWithMetrics(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def made_up_batch(recipe: RetrievalExperiment) -> RetrievalBatch:
+def made_up_batch(experiment: RetrievalExperiment) -> RetrievalBatch:
     """B pairs of noise in a config's shapes, other ones on each rank."""
-    config = recipe.config
+    config = experiment.config
     num, side = config.train_batch_size, config.crop_img_size
-    seed_everything(config.seed, rank=recipe.engine.rank)
-    ids = torch.randint(1, recipe.resolved.text_encoder.vocab_size, (num, config.max_txt_len))
+    seed_everything(config.seed, rank=experiment.engine.rank)
+    ids = torch.randint(1, experiment.resolved.text_encoder.vocab_size, (num, config.max_txt_len))
     return RetrievalBatch(
         frames=torch.randint(0, 256, (num, config.num_frm, 3, side, side), dtype=torch.uint8),
         text_ids=ids,
         text_mask=torch.ones_like(ids),
-        video_ids=[f"video {number} of rank {recipe.engine.rank}" for number in range(num)],
+        video_ids=[f"video {number} of rank {experiment.engine.rank}" for number in range(num)],
         unreadable=[],
-    ).to(recipe.engine.device)
+    ).to(experiment.engine.device)
 
 
-def measure(recipe: RetrievalExperiment, *, num_updates: int) -> LossWithMetrics:
+def measure(experiment: RetrievalExperiment, *, num_updates: int) -> LossWithMetrics:
     """Train for some updates and measure each of them."""
-    config, engine = recipe.config, recipe.engine
+    config, engine = experiment.config, experiment.engine
     seed_everything(config.seed)
-    model = recipe.build_model().to(engine.device)
+    model = experiment.build_model().to(engine.device)
     plan = build_plan(
         config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
     )
-    task = recipe.build_task(model, plan=plan, progress=silent_progress).train()
+    task = experiment.build_task(model, plan=plan, progress=silent_progress).train()
     optimizer = optimizer_of(config, model)
     engine.prepare(task, optimizer)
-    batch = made_up_batch(recipe)
+    batch = made_up_batch(experiment)
     precision = usable_precision(config.precision, engine.device)
     seconds, before = [], 0.0
     for number in range(WARM_UP + num_updates):
