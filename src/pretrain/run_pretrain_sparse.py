@@ -19,12 +19,11 @@ from alpro.errors import run_script
 def main() -> None:
     """Resolve the config, start the engine, then train."""
     resolved = load_config(PretrainConfig, sys.argv[1:])
-    from alpro.experiment.launch import launch_run
-    from alpro.experiment.pretraining import VideoLanguageExperiment
-    from alpro.experiment.run import pretrain
+    from alpro.experiment.experiment import Experiment
+    from alpro.experiment.run import launch_run, pretrain
 
     with launch_run(resolved) as engine:
-        pretrain(VideoLanguageExperiment(resolved, engine=engine))
+        pretrain(Experiment(resolved, engine=engine))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,11 @@ from alpro.errors import run_script
 def main() -> None:
     """Resolve the config, start the engine, then train or infer."""
     resolved = load_config(RetrievalConfig, sys.argv[1:])
-    from alpro.experiment.finetuning import finetune, infer
-    from alpro.experiment.launch import launch_run
-    from alpro.experiment.retrieval import RetrievalExperiment
+    from alpro.experiment.experiment import Experiment
+    from alpro.experiment.run import finetune, infer, launch_run
 
     with launch_run(resolved) as engine:
-        experiment = RetrievalExperiment(resolved, engine=engine)
+        experiment = Experiment(resolved, engine=engine)
         if resolved.config.do_inference:
             infer(experiment)
         else:

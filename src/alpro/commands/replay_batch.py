@@ -61,14 +61,14 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
         raise InputError(f"--file: {path} is no file of the kind nonfinite/step_<N>_rank_<R>.pt")
     resolved = _read_run(path.absolute().parent.parent, changes=changes)
     # Heavy imports, after what can be wrong with the file.
-    from alpro.experiment.factory import build_experiment
-    from alpro.experiment.launch import launch_run
+    from alpro.experiment.experiment import Experiment
+    from alpro.experiment.run import launch_run
     from alpro.training.weight_files import read_weights
 
     stored = read_weights(path)
     weights = read_weights(path.with_name(f"step_{match[1]}_model.pt"))
     with launch_run(resolved) as engine:
-        experiment = build_experiment(resolved, engine=engine)
+        experiment = Experiment(resolved, engine=engine)
         print(_replayed(experiment, stored, weights))
 
 
@@ -82,7 +82,7 @@ def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
 
 
 def _replayed(
-    experiment: Experiment[Any, Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
+    experiment: Experiment[Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> str:
     """Losses and faults of each batch of the update, in words."""
     from alpro.datasets.pretraining import PretrainBatch
@@ -101,7 +101,7 @@ def _replayed(
         build_plan(config, num_samples=1, best_metric=config.best_metric, engine=experiment.engine),
         num_train_steps=stored["num_steps"],
     )
-    task = experiment.build_task(model, plan=plan, progress=silent_progress).train()
+    task = experiment.task.build_task(model, plan=plan, progress=silent_progress).train()
     task.on_update_start(stored["step"])
     set_random_state(stored["random"], device)
     precision = usable_precision(config.precision, device)

@@ -27,7 +27,7 @@ from alpro.training.run_directory import RunDirectory, read_stored
 from alpro.training.writable import check_output_file
 
 if TYPE_CHECKING:
-    from alpro.experiment.entity_predictions import SetPredictions
+    from alpro.commands.gallery.entity_predictions import SetPredictions
 
 DEFAULT_NUM_CLIPS = 8
 PAGE = "entities.html"
@@ -108,9 +108,12 @@ def show_entities(
     config = resolved.config
     entities = read_entities(Path(str(config.entity_file_path)), num_entities=config.num_entities)
     # A heavy import, after what can be wrong with the run, as in the entry scripts.
-    from alpro.experiment.entity_predictions import evenly_spaced, tell_validation_pairs
+    from alpro.commands.gallery.entity_predictions import (
+        evenly_spaced,
+        predict_validation_pairs,
+    )
 
-    sets = tell_validation_pairs(resolved, num_pairs=num_clips)
+    sets = predict_validation_pairs(resolved, num_pairs=num_clips)
     clips = [clip for one in sets for clip in _shown(one, entities)]
     _tell_unreadable(sets)
     if not clips:
@@ -158,7 +161,8 @@ def read_run(
         raise InputError(f"--step: there is no {checkpoint}: {there}")
     own = {
         **{"config": output.args, "output_dir": output_dir, "e2e_weights_path": checkpoint},
-        **{"model_config": output.model_config, "entity_file_path": output.entities},
+        **{key: output.log / f"{key}.json" for key in stored.get("architecture", {})},
+        "entity_file_path": output.entities,
         **{"random_init": 0, "device": "auto"},
     }
     flags = [word for key, value in own.items() for word in (f"--{key}", str(value))]
@@ -176,14 +180,14 @@ def _shown(one: SetPredictions, entities: Sequence[str]) -> list[ShownClip]:
             model=best_guesses(pair.model, entities),
             is_confident=pair.is_confident,
         )
-        for pair in one.told
+        for pair in one.pairs
     ]
 
 
 def _counts(sets: Sequence[SetPredictions]) -> str:
     """How many of what are shown, of how many."""
     return ", ".join(
-        f"{len(one.told)} of {pluralize(one.num_pairs, f'validation {one.media}')} ({one.name})"
+        f"{len(one.pairs)} of {pluralize(one.num_pairs, f'validation {one.media}')} ({one.name})"
         for one in sets
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from alpro.configs.loading import load_config
 from alpro.configs.schema import (
+    DownstreamConfig,
     PretrainConfig,
     PrompterConfig,
     QaConfig,
@@ -41,19 +42,18 @@ def _run(config_class: Any, arguments: Sequence[str]) -> int:
     def main() -> None:
         resolved = load_config(config_class, arguments)
         # The heavy imports come after the config: --help and its errors come at once.
-        from alpro.experiment import finetuning, run
-        from alpro.experiment.factory import build_experiment
-        from alpro.experiment.finetuning_experiment import FinetuningExperiment
-        from alpro.experiment.launch import launch_run
+        from alpro.experiment.experiment import Experiment
+        from alpro.experiment.run import finetune, infer, launch_run
+        from alpro.experiment.run import pretrain as run_pretraining
 
         with launch_run(resolved) as engine:
-            experiment = build_experiment(resolved, engine=engine)
-            if not isinstance(experiment, FinetuningExperiment):
-                run.pretrain(experiment)
+            experiment = Experiment(resolved, engine=engine)
+            if not issubclass(config_class, DownstreamConfig):
+                run_pretraining(experiment)
             elif resolved.config.do_inference:
-                finetuning.infer(experiment)
+                infer(experiment)
             else:
-                finetuning.finetune(experiment)
+                finetune(experiment)
 
     run_script(main)
     return 0

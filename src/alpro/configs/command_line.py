@@ -20,6 +20,7 @@ from alpro.resources import with_resources
 _LAUNCHER_FLAGS = ("local_rank", "local-rank")  # of torch.distributed.launch and deepspeed
 _UNSET = "is a launcher's, which has set no LOCAL_RANK"
 _TORCHRUN = "Start the run with torchrun --nproc_per_node N, or leave the flag out."
+_PEEKED = ("config", "do_inference", "family", "output_dir")
 _LOADER_FLAGS = ("config", "help", "print_config")
 _MAX_INDEX_DIGITS = 6  # of an entry of a list
 
@@ -60,6 +61,15 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
                 flags.renamed[key] = name
             _take_value(flags, key, words, target)
     return flags
+
+
+def peek_flags(argv: Sequence[str]) -> dict[str, str]:
+    """Return the flags with one value that decide which other flags there are, unchecked."""
+    words = {name: words for name, words in _split(argv, []) if len(words) == 1}
+    peeked = {name: words[name][0] for name in _PEEKED if name in words}
+    if "config" in peeked:
+        peeked["config"] = with_resources(os.path.expanduser(peeked["config"]))
+    return peeked
 
 
 def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, list[str]]]:

@@ -1,7 +1,7 @@
 """Rules that involve more than one key, or refuse a value for a reason worth telling.
 
-A check is run only if all values it needs are valid by themselves. Keys of the model files carry
-the key that names the file: ``visual_model_cfg.patch_size``.
+A check is run only if all values it needs are valid by themselves. Keys of a family's
+files carry the key that names the file: ``model_config.hidden_size``.
 """
 
 from __future__ import annotations
@@ -96,54 +96,6 @@ SHARED: tuple[Constraint, ...] = (
         lambda channels: channels != "RGB",
         "videos are decoded to RGB and the released weights expect it",
         'Set it to "RGB".',
-    ),
-    Constraint(
-        ("crop_img_size", "visual_model_cfg.patch_size"),
-        lambda size, patch: size % patch != 0,
-        "frames are cut into whole patches",
-        "Make crop_img_size a multiple of patch_size.",
-    ),
-    Constraint(
-        ("visual_model_cfg.embed_dim", "visual_model_cfg.num_heads"),
-        lambda width, heads: width % heads != 0,
-        "every attention head has the same width",
-        "Make embed_dim a multiple of num_heads.",
-    ),
-    Constraint(
-        ("visual_model_cfg.mlp_ratio", "visual_model_cfg.embed_dim"),
-        lambda ratio, width: int(width * ratio) < 1,
-        "the MLP has a width of 0",
-        "Raise mlp_ratio.",
-    ),
-    Constraint(
-        ("model_config.hidden_size", "model_config.num_attention_heads"),
-        lambda width, heads: width % heads != 0,
-        "every attention head has the same width",
-        "Make hidden_size a multiple of num_attention_heads.",
-    ),
-    Constraint(
-        ("visual_model_cfg.embed_dim", "model_config.hidden_size"),
-        lambda video, text: video != text,
-        "the fusion layers read video and text tokens as one sequence",
-        "Make embed_dim and hidden_size equal.",
-    ),
-    Constraint(
-        ("model_config.fusion_layer", "model_config.num_hidden_layers"),
-        lambda text_layers, layers: text_layers >= layers,
-        "at least one layer must be left to fuse text and video",
-        "Make fusion_layer smaller than num_hidden_layers.",
-    ),
-    Constraint(
-        ("max_txt_len", "model_config.max_position_embeddings"),
-        lambda length, positions: length > positions,
-        "the text encoder has no position embedding beyond its last one",
-        "Lower max_txt_len.",
-    ),
-    Constraint(
-        ("model_config.pad_token_id", "model_config.vocab_size"),
-        lambda pad, size: pad >= size,
-        "the padding token is a word of the vocabulary",
-        "Lower pad_token_id.",
     ),
     Constraint(
         ("grad_norm",),

@@ -133,11 +133,15 @@ def override_default(owner: Any, name: str, default: T) -> T:
 def fields_of(config_class: type) -> dict[str, Option]:
     """All fields of a configuration class by name, grouped by topic in order of its bases.
 
-    A field that is declared anew keeps the topic and the place of its first declaration.
+    A topic stands where the last class of that topic does. A field that is declared twice keeps the
+    topic and the place of its first declaration.
     """
     types = typing.get_type_hints(config_class)
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     bases = [base for base in config_class.__mro__ if base not in (config_class, object)]
+    owners = [*bases, config_class]
+    places = {owner.__dict__.get("TOPIC", ""): place for place, owner in enumerate(owners)}
+    owners.sort(key=lambda owner: places[owner.__dict__.get("TOPIC", "")])
     home = {
         name: owner
         for owner in [config_class, *bases]  # of several declarations the last one counts
@@ -145,7 +149,7 @@ def fields_of(config_class: type) -> dict[str, Option]:
     }
     return {
         name: _option(fields[name], types[name], owner.__dict__.get("TOPIC", ""))
-        for owner in [*bases, config_class]
+        for owner in owners
         for name in owner.__dict__.get("__annotations__", {})
         if name in fields and home[name] is owner
     }

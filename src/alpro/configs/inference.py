@@ -1,6 +1,7 @@
 """What an inference run takes from the trained run in its output folder.
 
-A trained run leaves ``log/args.json``, ``log/model_config.json`` and ``ckpt/model_step_<step>.pt``.
+A trained run leaves ``log/args.json``, copies of the files of its model as ``log/<key>.json``, and
+``ckpt/model_step_<step>.pt``.
 The stored config beats the JSON file (a model is evaluated as it was trained), flags beat both. Not
 taken from it: keys marked ``per_run`` (where results go, what is evaluated, how and on which
 machine), and keys this task does not have.
@@ -9,7 +10,7 @@ machine), and keys this task does not have.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def inference_layers(
     *,
     output_dir: str,
     step: str,
+    architecture: Iterable[str],
     flags: Mapping[str, Any],
     problems: list[ConfigIssue],
 ) -> list[ConfigSource]:
@@ -43,23 +45,24 @@ def inference_layers(
         InputError: if the run is of another task, so that nothing in it can be right.
     """
     stored = Path(output_dir) / "log" / "args.json"
-    model_config = Path(output_dir) / "log" / "model_config.json"
-    if "e2e_weights_path" in flags:
-        present = [path for path in (stored, model_config) if os.path.isfile(path)]
-    else:
-        present = [stored, model_config]
-        if not os.path.lexists(stored):
-            problems.append(_no_run(stored, output_dir=output_dir))
-            return []
+    if not os.path.lexists(stored) and "e2e_weights_path" not in flags:
+        problems.append(_no_run(stored, output_dir=output_dir))
+        return []
     layers = []
-    if stored in present:
+    if os.path.isfile(stored) or "e2e_weights_path" not in flags:
         layers.append(_stored_layer(config_class, stored, problems))
     derived: dict[str, Any] = {"data_ratio": 1.0}
-    if model_config in present:
-        derived["model_config"] = str(model_config)
+    copies = {key: stored.with_name(f"{key}.json") for key in architecture}
+    derived |= {key: str(copy) for key, copy in copies.items() if os.path.isfile(copy)}
     checkpoint = Path(output_dir) / "ckpt" / f"model_step_{step}.pt"
     derived["e2e_weights_path"] = str(checkpoint)
     return [*layers, ConfigSource(INFERENCE_SOURCE, INFERENCE_SOURCE, derived)]
+
+
+def stored_config(output_dir: str) -> Mapping[str, Any]:
+    """Return what the run in a folder has stored; nothing if there is none or it is damaged."""
+    stored = Path(output_dir) / "log" / "args.json"
+    return read_json_object(stored, named_by="", problems=[]) if os.path.isfile(stored) else {}
 
 
 def _no_run(stored: Path, *, output_dir: str) -> ConfigIssue:

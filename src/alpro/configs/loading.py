@@ -15,13 +15,13 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from alpro.configs import help as report
-from alpro.configs.command_line import Flags, parse_flags
+from alpro.configs.command_line import Flags, parse_flags, peek_flags
 from alpro.configs.detect_task import script_of_another_kind
 from alpro.configs.downstream import InferenceOptions
-from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, shorten
+from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest_match, shorten
+from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
-from alpro.configs.inference import inference_layers
-from alpro.configs.models import TextEncoderConfig, VideoEncoderConfig
+from alpro.configs.inference import inference_layers, stored_config
 from alpro.configs.parsing import UnfitError, checked
 from alpro.configs.sources import (
     DEFAULT_SOURCE,
@@ -35,14 +35,9 @@ from alpro.configs.sources import (
     read_json_object,
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
+from alpro.families.registry import FAMILIES, family_config
 
 C = TypeVar("C")
-
-MODEL_FILES: dict[str, Any] = {
-    "visual_model_cfg": VideoEncoderConfig,
-    "model_config": TextEncoderConfig,
-}
-"""Config key that names a model file -> class of the file's content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +45,8 @@ class ResolvedConfig(Generic[C]):
     """A valid configuration and where its values came from."""
 
     config: C
-    video_encoder: VideoEncoderConfig
-    text_encoder: TextEncoderConfig
+    architecture: dict[str, Any]
+    """Key of each file of the model -> its content, of the family's class for it."""
     sources: dict[str, str]
     """Key (dotted for parts of lists) -> "default", the JSON file, "stored args.json", "inference",
     "flag"."""
@@ -79,22 +74,23 @@ def load_config(config_class: type[C], argv: Sequence[str]) -> ResolvedConfig[C]
     Raises:
         ConfigError: holds everything that is wrong.
     """
-    flags = parse_flags(config_class, argv)
-    if flags.help:
-        sys.stdout.write(report.help_text(config_class))
+    reader = _Reader(config_class, argv)
+    if reader.flags.help:
+        sys.stdout.write(report.help_text(reader.config_class))
         raise SystemExit(0)
-    reader = _Reader(config_class, flags)
     reader.read()
-    if flags.print_config and not reader.problems:
+    if reader.flags.print_config and not reader.problems:
         sys.stdout.write(reader.table())
         raise SystemExit(0)
     problems = reader.problems + reader.missing()
     if problems:
         raise ConfigError(problems)
     return ResolvedConfig(
-        config=config_class(**reader.values),
-        video_encoder=VideoEncoderConfig(**reader.models["visual_model_cfg"]),
-        text_encoder=TextEncoderConfig(**reader.models["model_config"]),
+        config=reader.config_class(**reader.values),
+        architecture={
+            key: model_class(**reader.models[key])
+            for key, model_class in reader.family.architecture.items()
+        },
         sources=reader.sources(),
         warnings=reader.warnings(),
     )
@@ -103,19 +99,45 @@ def load_config(config_class: type[C], argv: Sequence[str]) -> ResolvedConfig[C]
 class _Reader:
     """The state of one `load_config`: values found so far, where from, and what is wrong."""
 
-    def __init__(self, config_class: Any, flags: Flags) -> None:
-        self.config_class = config_class
-        self.flags = flags
-        self.problems: list[ConfigIssue] = list(flags.problems)
-        self.ignored: dict[str, list[str]] = {}
+    def __init__(self, config_class: Any, argv: Sequence[str]) -> None:
+        self.problems: list[ConfigIssue] = []
         self.unreadable = False
         """There is no config file to check: only that and mistakes in flags are reported."""
+        self.file: ConfigSource | None = self._read_file(peek_flags(argv).get("config"))
+        self.config_class = self._with_family(config_class, peek_flags(argv))
+        self.family = family_config(self.config_class.FAMILY)
+        self.flags: Flags = parse_flags(self.config_class, argv)
+        self.problems += self.flags.problems
+        self.ignored: dict[str, list[str]] = {}
         self.merged = MergedConfig({}, {})
         self.values: dict[str, Any] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.model_keys_given: dict[str, set[str]] = {}
-        if flags.ignored:
-            self.ignored[COMMAND_LINE] = flags.ignored
+        if self.flags.ignored:
+            self.ignored[COMMAND_LINE] = self.flags.ignored
+
+    def _read_file(self, path: str | None) -> ConfigSource | None:
+        if path is None:
+            return None
+        num_problems = len(self.problems)
+        values = read_json_object(path, named_by="--config", problems=self.problems)
+        self.unreadable = len(self.problems) > num_problems
+        return ConfigSource(path, path, values)
+
+    def _with_family(self, config_class: Any, flags: Mapping[str, str]) -> Any:
+        """The config class with the keys of the family that flags, stored run or file name."""
+        values = self.file.values if self.file is not None else {}
+        given = {**values, **flags}
+        infers = str(given.get("do_inference", 0)) in ("1", "true", "True")
+        stored = stored_config(str(given.get("output_dir", ""))) if infers else {}
+        name = detect_family(flags, stored, values)
+        if name in FAMILIES:
+            return with_family(config_class, name)
+        guess = closest_match(name, FAMILIES)
+        remedy = f"Did you mean {guess}?" if guess else f"The families: {', '.join(FAMILIES)}."
+        place = COMMAND_LINE if "family" in flags or self.file is None else self.file.place
+        text = f"family is {shorten(name)}, which there is not."
+        raise ConfigError([*self.problems, ConfigIssue(place, text, remedy)])
 
     def read(self) -> None:
         """Merge all sources, then check single values, then rules between them."""
@@ -127,7 +149,7 @@ class _Reader:
             self.config_class, self.merged.values, locate=self._located, problems=self.problems
         )
         self._resolve_precision()
-        for key, model_class in MODEL_FILES.items():
+        for key, model_class in self.family.architecture.items():
             if isinstance(self.values.get(key), str):
                 self._read_model(key, model_class)
         self._check_rules()
@@ -156,13 +178,13 @@ class _Reader:
     def table(self) -> str:
         """What `--print_config` prints."""
         sections = report.sections(self.config_class, self._rows())
-        for key, model_class in MODEL_FILES.items():
+        for key, model_class in self.family.architecture.items():
             if key in self.models:
                 sections.append((f"{model_class.TOPIC}, {self.values[key]}", self._model_rows(key)))
         return report.config_table(sections, self.warnings())
 
     def _layers(self) -> list[ConfigSource]:
-        layers = [self._file_layer()] if self.flags.config is not None else []
+        layers = [self._file_layer(self.file)] if self.file is not None else []
         given = {**(layers[0].values if layers else {}), **self.flags.values}
         infers = issubclass(self.config_class, InferenceOptions) and (
             given.get("do_inference") in (1, True)
@@ -174,6 +196,7 @@ class _Reader:
                 self.config_class,
                 output_dir=output_dir,
                 step=step,
+                architecture=self.family.architecture,
                 flags=self.flags.values,
                 problems=self.problems,
             )
@@ -189,15 +212,11 @@ class _Reader:
         except UnfitError:
             return None
 
-    def _file_layer(self) -> ConfigSource:
-        path = self.flags.config or ""
-        problem_count = len(self.problems)
-        values = read_json_object(path, named_by="--config", problems=self.problems)
-        self.unreadable = len(self.problems) > problem_count
-        if script := script_of_another_kind(values, self.config_class):
+    def _file_layer(self, layer: ConfigSource) -> ConfigSource:
+        if script := script_of_another_kind(layer.values, self.config_class):
             text = f"its keys are those of {script}."
-            self.problems.append(ConfigIssue(path, text, "Run that, or name another config."))
-        layer = ConfigSource(path, path, values)
+            remedy = "Run that, or name another config."
+            self.problems.append(ConfigIssue(layer.place, text, remedy))
         apply_aliases(layer, self.config_class.ALIASES)
         self._drop_inert(layer, self.config_class.INERT | self.config_class.DERIVED)
         return layer

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alpro.configs.fields import option, required
+from alpro.families.registry import DEFAULT_FAMILY, FAMILIES
 
 SAMPLING_STRATEGIES = (
     "rand",
@@ -205,23 +206,8 @@ class ModelOptions:
 
     TOPIC: ClassVar[str] = "Model and starting weights"
 
-    model_config: str = required(
-        "JSON of the text and fusion encoder",
-        remedy="ALPRO uses config_release/base_model.json.",
-        path=True,
-    )
-    visual_model_cfg: str = required(
-        "JSON of the video encoder",
-        remedy="ALPRO uses config_release/timesformer_divst_8x32_224_k600.json.",
-        path=True,
-    )
+    family: str = option(DEFAULT_FAMILY, f"model family: {' | '.join(FAMILIES)}")
     e2e_weights_path: str | None = option(None, "checkpoint of a whole model (.pt)", path=True)
-    visual_weights_path: str | None = option(
-        None,
-        "image ViT for the video encoder; vit_base_patch16_224 means ext/vit_base_patch16_224",
-        path=True,
-    )
-    bert_weights_path: str | None = option(None, "BERT weights (null: tokenizer_dir)", path=True)
     random_init: bool = option(False, "start from random weights on purpose")
     freeze: list[str] = option(
         [], 'parameters not trained: patterns like "visual_encoder.model.blocks.*"'

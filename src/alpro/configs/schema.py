@@ -60,6 +60,10 @@ class ExperimentConfig(
 
     SCRIPT: ClassVar[str]
     """The entry script, for the usage line."""
+    TASK: ClassVar[str]
+    """Name of the task among those of a family."""
+    FAMILY: ClassVar[str]
+    """Of a class with a family's keys, see `alpro.configs.family.with_family`."""
 
     INERT: ClassVar[frozenset[str]] = frozenset(
         {  # accepted by the original, never read by it
@@ -75,7 +79,8 @@ class ExperimentConfig(
     DERIVED: ClassVar[frozenset[str]] = frozenset(
         {
             *("n_gpu", "num_train_steps", "save_steps", "valid_steps"),
-            *("annotations_sha256", "num_left_out_questions", "script", "visual_model"),
+            *("annotations_sha256", "num_left_out_questions", "script", "architecture"),
+            "visual_model",  # of runs of earlier versions
         }
     )
     """Stored by a run with its config; accepted in a file, never used."""
@@ -99,6 +104,7 @@ class RetrievalConfig(DownstreamConfig, ContrastOptions, MatchingOptions):
     """Text-to-video retrieval: finetuning and inference."""
 
     SCRIPT: ClassVar[str] = "src/tasks/run_video_retrieval.py"
+    TASK: ClassVar[str] = "retrieval"
     TOPIC: ClassVar[str] = "Retrieval"
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = DownstreamConfig.CHECKS + checks.RETRIEVAL
 
@@ -129,6 +135,7 @@ class QaConfig(DownstreamConfig):
     """Video question answering: finetuning and inference."""
 
     SCRIPT: ClassVar[str] = "src/tasks/run_video_qa.py"
+    TASK: ClassVar[str] = "question_answering"
     TOPIC: ClassVar[str] = "Question answering"
     INERT: ClassVar[frozenset[str]] = DownstreamConfig.INERT | {
         *("classifier", "cls_hidden_scale", "loss_type"),
@@ -186,6 +193,7 @@ class PrompterConfig(PretrainingConfig):
     """Prompter pretraining: the contrastive loss alone makes the teacher of entities."""
 
     SCRIPT: ClassVar[str] = "src/pretrain/run_pretrain_contrastive_only.py"
+    TASK: ClassVar[str] = "prompter"
     TOPIC: ClassVar[str] = "Prompter pretraining"
     INERT: ClassVar[frozenset[str]] = PretrainingConfig.INERT | {
         *("entity_file_path", "teacher_weights_path"),  # it becomes the teacher
@@ -211,6 +219,7 @@ class PretrainConfig(PretrainingConfig, MatchingOptions):
     """Pretraining: contrastive, matching, masked language and entity losses."""
 
     SCRIPT: ClassVar[str] = "src/pretrain/run_pretrain_sparse.py"
+    TASK: ClassVar[str] = "pretraining"
     TOPIC: ClassVar[str] = "Pretraining"
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = (
         PretrainingConfig.CHECKS + pretraining_checks.PRETRAINING

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, count, islice
+from typing import Self
 
 import numpy as np
 
@@ -23,64 +25,47 @@ class MixtureBatchSampler:
     An index counts through the sources in turn, as `ConcatDataset` does; an epoch counts
     how often its source has been read. A source is drawn for each window of consecutive batches,
     the same in all processes; batches are those of `ResumableBatchSampler`, from its last window
-    ended. Iteration begins after the windows that the stretches in ``done`` have read; the draws go
-    on over all stretches, whatever their numbers of processes.
+    ended. The draws go on where a run resumes, whatever the number of processes.
     """
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sources: Sequence[ResumableBatchSampler],
         *,
         weights: Sequence[float] | None = None,
         window: int = 1,
-        batch_size: int,
-        rank: int,
-        size: int,
-        seed: int,
-        done: Sequence[SamplerSegment] = (),
-        block_size: int = 1,
     ) -> None:
         """Lay out the sources.
 
         Args:
-            sizes: Examples of each source.
+            sources: Orders of the sources' batches, of one seed.
             weights: Of the sources; they are drawn in this proportion, whatever their sizes. None:
                 all alike.
             window: Batches that come from one source before the next is drawn.
-            batch_size: Examples of a batch.
-            rank: This process.
-            size: Number of processes.
-            seed: Of everything drawn.
-            done: What has been read before; each stretch ends with a window.
-            block_size: See `ResumableBatchSampler`.
         """
-        weights = [1.0] * len(sizes) if weights is None else weights
-        if not sizes or len(weights) != len(sizes) or min(weights) <= 0 or window < 1:
+        weights = [1.0] * len(sources) if weights is None else weights
+        if not sources or len(weights) != len(sources) or min(weights) <= 0 or window < 1:
             raise ValueError(
-                f"no windows of {window} batches from {len(sizes)} sources with the weights "
+                f"no windows of {window} batches from {len(sources)} sources with the weights "
                 f"{list(weights)}"
             )
-        if any(stretch.num_batches % window for stretch in done):
-            raise ValueError(f"not all of {list(done)} end with a window of {window} batches")
         self._window = window
-        self._seed = seed
+        self._seed = sources[0].seed
         shares = np.cumsum(weights)
         self._shares = shares / shares[-1]  # the last is 1 exactly, above all draws
-        self._begins = [0, *accumulate(sizes)][:-1]
-        self._num_sources = len(sizes)
-        self._first_window = sum(stretch.num_batches for stretch in done) // window
-        self._sources = [
-            ResumableBatchSampler(
-                num_examples,
-                batch_size=batch_size,
-                rank=rank,
-                size=size,
-                seed=seed,
-                done=read,
-                block_size=block_size,
-            )
-            for num_examples, read in zip(sizes, self._done_by_source(done), strict=True)
-        ]
+        self._begins = [0, *accumulate(source.num_examples for source in sources)][:-1]
+        self._first_window = 0
+        self._sources = list(sources)
+
+    def resume(self, done: Sequence[SamplerSegment]) -> Self:
+        """Return a sampler that begins after the windows that these segments have read."""
+        if any(segment.num_batches % self._window for segment in done):
+            raise ValueError(f"not all of {list(done)} end with a window of {self._window} batches")
+        resumed = copy.copy(self)
+        resumed._first_window = sum(segment.num_batches for segment in done) // self._window
+        shares = zip(self._sources, self._done_by_source(done), strict=True)
+        resumed._sources = [source.resume(read) for source, read in shares]
+        return resumed
 
     @property
     def examples_per_epoch(self) -> int:
@@ -114,14 +99,14 @@ class MixtureBatchSampler:
 
     def _windows_before(self, window: int) -> np.ndarray:
         """How many of the windows before this one each source has got."""
-        counts = np.zeros(self._num_sources, dtype=np.int64)
+        counts = np.zeros(len(self._sources), dtype=np.int64)
         block, within = divmod(window, _DRAWS)
         for earlier in range(block):
             counts += self._count(self._draws(earlier))
         return counts + self._count(self._draws(block)[:within])
 
     def _count(self, draws: np.ndarray) -> np.ndarray:
-        return np.bincount(draws, minlength=self._num_sources)
+        return np.bincount(draws, minlength=len(self._sources))
 
     def _draws_from(self, window: int) -> Iterator[int]:
         """The sources of this window and all later ones."""

@@ -6,8 +6,9 @@ examples that each process gets.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -48,15 +49,14 @@ class ResumableBatchSampler:
     """Endless batches of ``(epoch, index)`` for one of ``size`` processes.
 
     Each epoch is a permutation of its own, the same in all processes, padded by repetition to a
-    multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. Iteration
-    begins after what the stretches in ``done`` have read, so that a resumed run reads what the
-    interrupted one would have read. Where the number of processes has changed, what nobody has read
-    of the epoch is dealt out anew, in the order of the permutation.
+    multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. A sampler
+    that resumes reads what the interrupted one would have read. Where the number of processes has
+    changed, what nobody has read of the epoch is dealt out again, in the order of the permutation.
 
     With a ``block_size`` above 1, blocks of that many consecutive examples are shuffled and dealt
     out instead of single ones: examples that stand together in the annotations, because they are
     easily mistaken for each other, meet in a batch and become each other's negatives. When they are
-    dealt out anew, the rest of blocks of which something has been read comes last.
+    dealt out again, the rest of blocks of which something has been read comes last.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class ResumableBatchSampler:
         rank: int,
         size: int,
         seed: int,
-        done: Sequence[SamplerSegment] = (),
         block_size: int = 1,
     ) -> None:
         if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
@@ -80,8 +79,14 @@ class ResumableBatchSampler:
         self.rank = rank
         self.size = size
         self.seed = seed
-        self.done = merge_segments(done)
         self.block_size = block_size
+        self.done: list[SamplerSegment] = []
+
+    def resume(self, done: Sequence[SamplerSegment]) -> Self:
+        """Return a sampler that begins after what these segments have read."""
+        resumed = copy.copy(self)
+        resumed.done = merge_segments(done)
+        return resumed
 
     @property
     def examples_per_epoch(self) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,38 +24,88 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
-"""A tokenizer of transformers; ours are BERT's, in its fast implementation."""
+"""A tokenizer of transformers, in its fast implementation."""
 
-_VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")  # the latter is read where both are
 _FURTHER_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 _UNKNOWN_WORD = "x" * 200  # of more characters than WordPiece cuts into pieces
 
 
-def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
-    """Load a lower-casing BERT tokenizer from ``folder``; the network is never asked.
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFormat:
+    """Files and class of one kind of tokenizer."""
+
+    kind: str
+    """For messages."""
+    vocabulary: str
+    """File of the vocabulary; ``tokenizer.json`` is read in its place where it is there."""
+    description: str
+    """Of that file, for messages."""
+    load: Callable[[str], Tokenizer]
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """Files with a vocabulary; the second is read where both are."""
+        return self.vocabulary, "tokenizer.json"
+
+    def file_in(self, folder: Path) -> Path:
+        """The file that the vocabulary is read from; see :func:`check_vocabulary`."""
+        first, second = (folder / name for name in self.files)
+        return second if second.is_file() else first
+
+
+# Imported here: transformers takes most of a second, and --help must not wait for it.
+def _load_wordpiece(folder: str) -> Tokenizer:
+    from transformers import BertTokenizerFast  # type: ignore[attr-defined]  # made at run time
+
+    return BertTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def _load_clip_bpe(folder: str) -> Tokenizer:
+    from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # made at run time
+
+    return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+WORDPIECE = TokenizerFormat(
+    kind="BERT",
+    vocabulary="vocab.txt",
+    description="the vocabulary there, one token a line as vocab.txt",
+    load=_load_wordpiece,
+)
+"""BERT's, in lower case: ``[CLS] text [SEP]``."""
+CLIP_BPE = TokenizerFormat(
+    kind="CLIP",
+    vocabulary="vocab.json",
+    description="CLIP's vocab.json and merges.txt there, as they are in ext/clip-bpe",
+    load=_load_clip_bpe,
+)
+"""CLIP's byte-pair encoding: ``<|startoftext|> text <|endoftext|>``, padded by the latter."""
+
+
+def load_tokenizer(
+    folder: Path, *, vocab_size: int, layout: TokenizerFormat = WORDPIECE
+) -> Tokenizer:
+    """Load a tokenizer from ``folder``; the network is never asked.
 
     Raises:
         InputError: see :func:`check_vocabulary`; the files make no tokenizer, or one of another
             number of tokens than the text encoder's ``vocab_size``.
     """
-    check_vocabulary(folder)
-    # Imported here: transformers takes most of a second, and --help must not wait for it.
-    from transformers import BertTokenizerFast  # type: ignore[attr-defined]  # made at run time
-
+    check_vocabulary(folder, layout=layout)
     try:
-        tokenizer = BertTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = layout.load(str(folder))
         tokenizer([_UNKNOWN_WORD])  # of which some vocabularies cannot make a token
     except Exception as error:  # noqa: BLE001  # tokenizers raises nothing narrower
         message = str(error).partition("\n")[0]
         raise InputError(
-            f"tokenizer_dir: no BERT tokenizer can be made of the files in {folder}: {message}; "
-            "copy them again from where they come from"
+            f"tokenizer_dir: no {layout.kind} tokenizer can be made of the files in {folder}: "
+            f"{message}; copy them again from where they come from"
         ) from error
     if len(tokenizer) != vocab_size:
         raise InputError(
             f"tokenizer_dir: the vocabulary in {folder} has {len(tokenizer)} tokens, but the text "
-            f"encoder expects {vocab_size} (vocab_size in model_config); use the tokenizer that "
-            "belongs to the model, or set vocab_size to match"
+            f"encoder expects {vocab_size} (vocab_size in the model's file); use the tokenizer "
+            "that belongs to the model, or set vocab_size to match"
         )
     if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
         raise InputError(
@@ -64,7 +115,7 @@ def load_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def check_vocabulary(folder: Path) -> None:
+def check_vocabulary(folder: Path, *, layout: TokenizerFormat = WORDPIECE) -> None:
     """Check the files of a tokenizer before transformers reads them.
 
     Raises:
@@ -73,16 +124,13 @@ def check_vocabulary(folder: Path) -> None:
     """
     if not os.path.isdir(folder):
         raise InputError(
-            f"tokenizer_dir: {folder_trouble(folder)}; give a folder that holds vocab.txt"
+            f"tokenizer_dir: {folder_trouble(folder)}; give a folder that holds {layout.vocabulary}"
         )
-    if not any(os.path.lexists(folder / name) for name in _VOCABULARY_FILES):
-        wanted = " nor ".join(_VOCABULARY_FILES)
-        raise InputError(
-            f"tokenizer_dir: neither {wanted} in {folder}; put the vocabulary there, one token a "
-            "line as vocab.txt"
-        )
+    if not any(os.path.lexists(folder / name) for name in layout.files):
+        wanted = " nor ".join(layout.files)
+        raise InputError(f"tokenizer_dir: neither {wanted} in {folder}; put {layout.description}")
     try:
-        for name in (*_VOCABULARY_FILES, *_FURTHER_FILES):
+        for name in (*layout.files, *_FURTHER_FILES):
             if os.path.lexists(path := folder / name):
                 _check_lines(path) if path.suffix == ".txt" else _check_object(path)
     except UnreadableFileError as error:
@@ -120,16 +168,10 @@ def _check_object(path: Path) -> None:
         raise InputError(f"tokenizer_dir: {path}: must hold one JSON object: {{...}}")
 
 
-def vocabulary_file(folder: Path) -> Path:
-    """The file that a tokenizer's vocabulary is read from; see :func:`check_vocabulary`."""
-    paths = [folder / name for name in _VOCABULARY_FILES]
-    return paths[1] if paths[1].is_file() else paths[0]
-
-
 def tokenize(
     tokenizer: Tokenizer, texts: Sequence[str], *, max_length: int
 ) -> tuple[Tensor, Tensor]:
-    """Encode ``[CLS] text [SEP]``, padded to the longest text, cut at ``max_length``.
+    """Encode texts between the tokenizer's marks, padded to the longest, cut at ``max_length``.
 
     Returns:
         ids (B, L) int64 and mask (B, L) int64, 1 on tokens and 0 on padding.

@@ -1,20 +1,19 @@
 """Training and evaluation sets from a config: what all tasks share."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from alpro.configs.schema import DownstreamConfig, DownstreamDataset, ExperimentConfig
-from alpro.datasets.dataloader import ConcatDataset, make_loader
+from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import Decoder, make_decoder
-from alpro.datasets.mixture_sampler import MixtureBatchSampler
 from alpro.datasets.quarantine import Quarantine
-from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment
+from alpro.datasets.samplers import ResumableBatchSampler
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.storage import VideoStorage, hint_of_missing, open_videos
 from alpro.datasets.transforms.randaugment import video_augmentation
@@ -30,7 +29,6 @@ from alpro.errors import InputError
 from alpro.evaluation.encoding import chunks, shard
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.quoting import listed, shortened
-from alpro.training.plan import TrainingData
 from alpro.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -194,29 +192,12 @@ def build_training_set(
     )
 
 
-def build_training_data(
-    config: ExperimentConfig,
-    dataset: ConcatDataset[Any],
-    *,
-    order: Callable[..., ResumableBatchSampler | MixtureBatchSampler],
-    collate: Callable[[list[Any]], Any],
-    num_left_out: int = 0,
-    description: Sequence[str],
-    engine: Engine,
-) -> TrainingData:
-    """All training sets as one.
-
-    Args:
-        config: of the experiment.
-        dataset: what is learnt from.
-        order: makes the order of its batches of what all orders are made of.
-        collate: makes a batch of its samples.
-        num_left_out: annotations that nothing can be learnt from.
-        description: what the sets hold, in lines for the log.
-        engine: the job.
-    """
-    batches = partial(
-        order,
+def batch_sampler(
+    config: ExperimentConfig, *, num_examples: int, engine: Engine
+) -> ResumableBatchSampler:
+    """Order of the batches of one data set on this rank."""
+    return ResumableBatchSampler(
+        num_examples,
         batch_size=config.train_batch_size,
         rank=engine.rank,
         size=engine.size,
@@ -224,23 +205,23 @@ def build_training_data(
         block_size=config.shuffle_block,
     )
 
-    def start(done: Sequence[SamplerSegment]) -> Iterator[Any]:
-        loader = make_loader(
-            dataset,
-            batches=batches(done=done),
-            collate=collate,
-            num_workers=config.n_workers,
-            pin_memory=config.pin_mem and engine.device.type == "cuda",
-        )
-        return iter(loader)
 
-    return TrainingData(
-        start,
-        num_samples=len(dataset),
-        batches_per_epoch=batches().batches_per_epoch,
-        samples_per_epoch=batches().examples_per_epoch,
-        num_left_out=num_left_out,
-        description=description,
+def build_loader(
+    config: ExperimentConfig,
+    dataset: Any,
+    *,
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Any],
+    engine: Engine,
+    num_batches: int | None = None,
+) -> DataLoader[Any]:
+    """Loader of batches with the config's workers, at most one for each of `num_batches`."""
+    return make_loader(
+        dataset,
+        batches=batches,
+        collate=collate,
+        num_workers=config.n_workers if num_batches is None else min(config.n_workers, num_batches),
+        pin_memory=config.pin_mem and engine.device.type == "cuda",
     )
 
 
@@ -273,12 +254,13 @@ def build_evaluation_set(
     )
     pieces = chunks(len(video_ids), size=config.val_batch_size)
     own = shard(pieces, engine=engine)
-    loader = make_loader(
+    loader = build_loader(
+        config,
         dataset,
         batches=[list(piece) for piece in own],
         collate=collate_videos,
-        num_workers=min(config.n_workers, len(own)),
-        pin_memory=config.pin_mem and engine.device.type == "cuda",
+        engine=engine,
+        num_batches=len(own),
     )
     return EvaluationSet(
         name=annotations.name,

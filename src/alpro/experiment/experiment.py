@@ -1,48 +1,61 @@
-"""What every task brings to the common course of a training run in `alpro.experiment.run`."""
+"""An experiment: a config with its family, its task and the job that runs it."""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.schema import ExperimentConfig
 from alpro.datasets.annotations import sha256_of
-from alpro.datasets.tokenization import Tokenizer, tokenize, vocabulary_file
+from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine
+from alpro.errors import InputError
 from alpro.evaluation.eval_mode import Progress
-from alpro.experiment.model import build_tokenizer
-from alpro.experiment.run_start import RunStart, agree_on_beginning
+from alpro.experiment.weights import load_starting_weights
+from alpro.families.family import ModelFamily
+from alpro.families.registry import load_family
+from alpro.modeling.state_dict_maps import StateDict
 from alpro.training.plan import TrainingData, TrainingPlan
 from alpro.training.precision import usable_precision
+from alpro.training.seeding import seed_everything
 from alpro.training.task import Task
 
 Config = TypeVar("Config", bound=ExperimentConfig)
-Model = TypeVar("Model", bound=nn.Module)
 
 
-class Experiment(ABC, Generic[Config, Model]):
-    """One task with its config, and how the parts of its training are built."""
+class Experiment(Generic[Config]):
+    """All that a config determines, built when it is asked for."""
 
     def __init__(self, resolved: ResolvedConfig[Config], *, engine: Engine) -> None:
         self.resolved = resolved
         self.config = resolved.config
         self.engine = engine
+        self.family: ModelFamily = load_family(self.config.family)
+        if self.config.TASK not in self.family.tasks:
+            raise InputError(
+                f"family: {self.config.family} has no task {self.config.TASK}, only "
+                f"{', '.join(self.family.tasks)}. Use another script or another family."
+            )
+        self.spec = self.family.tasks[self.config.TASK]
         self._hashes: dict[Path, str] = {}
-
-    @cached_property
-    def beginning(self) -> RunStart:
-        """How a training run begins; the ranks agree on it, so all ask at the same place."""
-        return agree_on_beginning(self.config, engine=self.engine)
+        self.task: Any = self.spec.definition(self)
+        """The task's `TaskDefinition`."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The config's tokenizer."""
-        return build_tokenizer(self.resolved)
+        """The family's tokenizer, from the config's folder."""
+        return load_tokenizer(
+            Path(self.config.tokenizer_dir),
+            vocab_size=self.family.vocab_size(self.resolved.architecture),
+            layout=self.family.tokenizer,
+        )
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Texts to (ids, mask)."""
@@ -59,10 +72,6 @@ class Experiment(ABC, Generic[Config, Model]):
         """Number format of forward passes outside of training."""
         return usable_precision(self.config.precision, self.engine.device)
 
-    def other_inputs(self) -> Mapping[str, Path]:
-        """Config key -> file that the task reads beside annotations and weights."""
-        return {}
-
     def sha256_of(self, path: Path) -> str:
         """SHA-256 of a file as it was when it was first asked for; it may vanish or change then."""
         if path not in self._hashes:
@@ -74,53 +83,101 @@ class Experiment(ABC, Generic[Config, Model]):
 
         A run whose files have changed is another one.
         """
-        files = [*self.annotation_files(), *self.other_inputs().values()]
+        files = [*self.task.data.annotation_files(), *self.task.other_inputs().values()]
         folder = Path(self.config.tokenizer_dir)
         return {
             **{str(path): self.sha256_of(path) for path in files},
-            str(folder): self.sha256_of(vocabulary_file(folder)),
+            str(folder): self.sha256_of(self.family.tokenizer.file_in(folder)),
         }
+
+    def build_model(self, **sizes: Any) -> Any:
+        """The task's model with random weights; `sizes` are those that its data determine."""
+        return self.spec.build_model(self.config, self.resolved.architecture, **sizes)
+
+    def start_model(self, *, resumes: bool = False) -> Any:
+        """The model with its starting weights, on the device, the same on every rank.
+
+        Args:
+            resumes: a restore file will fill the model; starting weights are left out.
+        """
+        seed_everything(self.config.seed)
+        model = self.task.build_model()
+        if not resumes:
+            load_starting_weights(
+                model,
+                self.config,
+                family=self.family,
+                allowed_missing=self.task.allowed_missing(),
+                prepare=partial(self.task.prepare_checkpoint, model),
+            )
+        model.to(self.engine.device)
+        if not resumes:
+            self.task.complete_model(model)
+        return model
+
+
+class Data(Protocol):
+    """The data sets of an experiment."""
+
+    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
+        """Report all files that are missing for training; `others` are the task's, by key."""
+
+    def annotation_files(self) -> list[Path]:
+        """Those of all sets that a training run reads."""
+
+    def training(self) -> TrainingData:
+        """All training sets as one."""
+
+    def validation(self) -> Sequence[Any]:
+        """The sets that a training run is validated on."""
+
+    def describe(self, data: Any) -> str:
+        """One of these sets, in a line for the log."""
+
+
+class TaskDefinition(ABC, Generic[Config]):
+    """What a task adds to an experiment: its data, model, objective, and files of its own."""
+
+    data: Data
+
+    def __init__(self, experiment: Experiment[Config]) -> None:
+        self.experiment = experiment
+        self.config = experiment.config
+
+    def other_inputs(self, *, resumes: bool = False) -> Mapping[str, Path]:  # noqa: ARG002
+        """Config key -> file that the task reads beside annotations and weights."""
+        return {}
+
+    def check(self, *, resumes: bool) -> None:  # noqa: B027
+        """Check what the task's own files hold, before anything is built."""
 
     def result_files(self) -> list[str]:
         """Files that will be written after the training, from the output folder."""
         return []
 
     def derived(self, data: TrainingData) -> dict[str, Any]:  # noqa: ARG002
-        """What ``log/args.json`` tells of the training data beside the config."""
+        """Facts about the training data that ``log/args.json`` keeps beside the config."""
         return {}
 
-    @abstractmethod
-    def check_inputs(self) -> None:
-        """Report all files that are missing for training."""
+    def build_model(self) -> nn.Module:
+        """The model with random weights."""
+        return self.experiment.build_model()
 
-    @abstractmethod
-    def annotation_files(self) -> list[Path]:
-        """Those of all sets that a training run reads."""
+    def allowed_missing(self) -> Sequence[str]:
+        """Patterns of parameters that a checkpoint may lack."""
+        return self.experiment.spec.allowed_missing
 
-    @abstractmethod
-    def training_data(self) -> TrainingData:
-        """All training sets of the config as one."""
+    def prepare_checkpoint(self, model: Any, state: StateDict) -> StateDict:  # noqa: ARG002
+        """Return what is wanted of a checkpoint's tensors; all of them by default.
 
-    @abstractmethod
-    def validation(self) -> Any:
-        """What the task's ``evaluate`` takes."""
-
-    @abstractmethod
-    def describe(self, validation: Any) -> list[str]:
-        """What a run is validated on, in lines for the log."""
-
-    @abstractmethod
-    def build_model(self) -> Model:
-        """The model, with random weights."""
-
-    @abstractmethod
-    def start_model(self, *, resumes: bool = False) -> Model:
-        """The model with its starting weights, on the device, the same on every rank.
-
-        Args:
-            resumes: a restore file will fill the model; starting weights are left out.
+        Raises:
+            InputError: if the part that is the task's own is not fit for the model.
         """
+        return state
+
+    def complete_model(self, model: Any) -> None:  # noqa: B027
+        """Fill what starting weights leave open."""
 
     @abstractmethod
-    def build_task(self, model: Model, *, plan: TrainingPlan, progress: Progress) -> Task:
-        """What is trained, and how it is validated."""
+    def build_task(self, model: Any, *, plan: TrainingPlan, progress: Progress) -> Task:
+        """The objective that is trained, and how it is validated."""

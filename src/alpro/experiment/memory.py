@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import DownstreamConfig, ExperimentConfig, PretrainingConfig
+from alpro.configs.schema import DownstreamConfig, PretrainingConfig
 from alpro.datasets.dataloader import PREFETCHED_BATCHES_PER_WORKER
 from alpro.errors import InputError
+from alpro.experiment.experiment import Experiment
 from alpro.optimization.optimizer import freeze_parameters
 
 BYTES_OF_FLOAT = 4  # weights, gradients and averages are float32 in every precision
 COPIES_TO_TRAIN = 4  # of a trainable parameter: weight, gradient, the optimizer's two averages
-KEPT_PER_BLOCK = 8  # inputs of its norms and linear layers, at least, for the backward pass
-BYTES_OF_HALF = 2  # of what is kept, at least: in bf16 and fp16
 _LIMITS_OF_CGROUPS = {  # controllers in /proc/self/cgroup -> folder, limit and use
     "": ("", "memory.max", "memory.current"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -28,26 +26,16 @@ _LIMITS_OF_CGROUPS = {  # controllers in /proc/self/cgroup -> folder, limit and 
 _CACHES = ("inactive_file", "active_file")  # count as used, and make room when it is needed
 
 
-def check_model(
-    build: Callable[[], nn.Module],
-    resolved: ResolvedConfig[Any],
-    *,
-    device: torch.device,
-) -> None:
-    """Check a model before memory is taken for it.
-
-    Args:
-        build: makes the model, with random weights.
-        resolved: the config.
-        device: where it will run.
+def check_model(experiment: Experiment[Any]) -> None:
+    """Check the experiment's model before memory is taken for it.
 
     Raises:
         InputError: the model does not fit into memory, or nothing of it is left to train.
     """
-    config: ExperimentConfig = resolved.config
+    config, device = experiment.config, experiment.engine.device
     trains = not (isinstance(config, DownstreamConfig) and config.do_inference)
     with torch.device("meta"):  # shapes alone
-        model = build()
+        model = experiment.task.build_model()
     if trains:
         freeze_parameters(model, config.freeze)
     num_all = sum(parameter.numel() for parameter in model.parameters())
@@ -63,14 +51,13 @@ def check_model(
         why = ", with gradients and the optimizer's averages," if num_floats > num_all else ""
         raise InputError(
             f"the model has {num_all:,} parameters ({sizes}), which{why} take {lack}."
-            f" {_model_keys(resolved)}"
+            f" {_model_keys(experiment)}"
         )
 
 
 def check_batches(
-    resolved: ResolvedConfig[Any],
+    experiment: Experiment[Any],
     *,
-    device: torch.device,
     size_key: str,
     num_samples: int,
     num_clips: int = 1,
@@ -78,8 +65,7 @@ def check_batches(
     """Check the batches that a loader reads ahead, and one on its way through the model.
 
     Args:
-        resolved: the config.
-        device: where the model runs.
+        experiment: with config, model and device.
         size_key: ``train_batch_size``, or the key of evaluations.
         num_samples: of an epoch, or of the set.
         num_clips: clips of num_frm frames of a video; they are encoded one after the other.
@@ -87,7 +73,7 @@ def check_batches(
     Raises:
         InputError: they do not fit into memory.
     """
-    config: ExperimentConfig = resolved.config
+    config, device = experiment.config, experiment.engine.device
     trains = size_key == "train_batch_size"
     batch = max(1, min(getattr(config, size_key), num_samples))
     ahead = config.n_workers * PREFETCHED_BATCHES_PER_WORKER
@@ -98,7 +84,9 @@ def check_batches(
     read = max(1, config.n_workers) * config.num_frm * 3 * side**2
     chunk = getattr(config, "grad_cache_size", 0) if trains else 0
     at_once = min(batch, chunk or batch)
-    kept = _kept_bytes(resolved) if trains else 0
+    kept = 0
+    if trains and not config.freeze:  # what is kept depends on what is frozen
+        kept = experiment.family.kept_bytes(config, experiment.resolved.architecture)
     wanted = {torch.device("cpu"): num_loaded * batch * num_clips * clip + read}
     wanted[device] = wanted.get(device, 0) + at_once * (clip * BYTES_OF_FLOAT + kept)
     for place, num_bytes in wanted.items():
@@ -113,17 +101,6 @@ def check_batches(
             )
 
 
-def _kept_bytes(resolved: ResolvedConfig[Any]) -> int:
-    """Bytes that the video encoder keeps of a clip until the backward pass, at least."""
-    config: ExperimentConfig = resolved.config
-    encoder = resolved.video_encoder
-    if config.freeze:  # what is kept depends on what is frozen
-        return 0
-    num_tokens = config.num_frm * (config.crop_img_size // encoder.patch_size) ** 2
-    per_block = 1 if encoder.gradient_checkpointing else KEPT_PER_BLOCK
-    return encoder.depth * per_block * num_tokens * encoder.embed_dim * BYTES_OF_HALF
-
-
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -136,20 +113,13 @@ def _lack(num_bytes: float, device: torch.device) -> str | None:
     return f"{num_bytes / 1e9:,.1f} GB of memory; {free / 1e9:,.1f} GB are free ({device})"
 
 
-def _model_keys(resolved: ResolvedConfig[Any]) -> str:
+def _model_keys(experiment: Experiment[Any]) -> str:
     """Name the keys that determine the size of a model, with their values."""
-    config, video, text = resolved.config, resolved.video_encoder, resolved.text_encoder
-    video_keys = ("depth", "embed_dim", "mlp_ratio", "patch_size")
-    text_keys = (
-        *("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"),
-        *("max_position_embeddings", "type_vocab_size"),
-    )
+    config = experiment.config
     shown = [
-        f"{', '.join(f'{key} {getattr(values, key):g}' for key in keys)} in {path}"
-        for values, keys, path in (
-            (video, video_keys, config.visual_model_cfg),
-            (text, text_keys, config.model_config),
-        )
+        f"{', '.join(f'{key} {getattr(content, key):g}' for key in content.SIZE_KEYS)} in "
+        f"{getattr(config, file_key)}"
+        for file_key, content in experiment.resolved.architecture.items()
     ]
     entities = f"; num_entities {config.num_entities}" if hasattr(config, "num_entities") else ""
     return f"Its size follows from {'; '.join(shown)}{entities}: lower what is too large."

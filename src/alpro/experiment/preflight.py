@@ -1,5 +1,6 @@
-"""What a config names must be there: all that is absent is reported together, before any work."""
+"""Checks before any work: all that is missing is reported together, keys without effect too."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -7,17 +8,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import DownstreamConfig, ExperimentConfig
+from alpro.configs.schema import (
+    DownstreamConfig,
+    ExperimentConfig,
+    PretrainConfig,
+    QaConfig,
+    RetrievalConfig,
+)
 from alpro.configs.sources import INFERENCE_SOURCE, STORED_SOURCE
 from alpro.datasets.storage import folder_trouble, is_open_folder, storage_kind
 from alpro.datasets.storage.lmdb_videos import data_file
 from alpro.datasets.tokenization import check_vocabulary
+from alpro.distributed.engine import Engine
 from alpro.errors import InputError
-from alpro.families.alpro.pretrained import BERT_SOURCE, VIT_SOURCE, resolve_vit
+from alpro.families.registry import load_family
+from alpro.training.precision import usable_precision
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored, run_directory_of
-from alpro.training.weight_files import find_weights
 from alpro.user_files import NO_FILE, why_unreadable
+
+logger = logging.getLogger(__name__)
 
 _REMEDY = "Correct these paths, or see to it that the files are there and may be read."
 
@@ -57,7 +69,7 @@ def check_training_inputs(
         copy = copies.get(key)
         has_copy = resumes and copy is not None and copy.is_file()
         hint = f" The run has kept a copy; give --{key} {copy}." if has_copy else ""
-        problems += [f"{problem}{hint}" for problem in _missing_file(key, path)]
+        problems += [f"{problem}{hint}" for problem in missing_file(key, path)]
     weights = [] if resumes else _missing_weights(config)
     _report([*problems, *_missing_vocabulary(config), *weights])
 
@@ -70,7 +82,7 @@ def check_validation_inputs(resolved: ResolvedConfig[Any], *, sets: Iterable[Dat
         sets: those that are read.
     """
     problems = [*_missing_sets(sets), *_missing_vocabulary(resolved.config)]
-    _report([*problems, *_missing_weights(resolved.config), *_other_video_encoder(resolved)])
+    _report([*problems, *_missing_weights(resolved.config), *_other_architecture(resolved)])
 
 
 def check_inference_inputs(resolved: ResolvedConfig[Any], *, others: Mapping[str, Path]) -> None:
@@ -82,16 +94,16 @@ def check_inference_inputs(resolved: ResolvedConfig[Any], *, others: Mapping[str
     """
     config: DownstreamConfig = resolved.config
     problems = [
-        *_missing_file("inference_txt_db", Path(str(config.inference_txt_db))),
+        *missing_file("inference_txt_db", Path(str(config.inference_txt_db))),
         *_missing_folder("inference_img_db", str(config.inference_img_db)),
     ]
     output = RunDirectory(Path(config.output_dir), rank=0)
     for key, path in others.items():
         copy = output.copies.get(key)
         name = copy if copy is not None and copy.is_file() else "FILE"
-        problems += _with_origin(_missing_file(key, path), resolved, f"{key} {name}")
+        problems += _with_origin(missing_file(key, path), resolved, f"{key} {name}")
     problems += _with_origin(_missing_vocabulary(config), resolved, "tokenizer_dir DIR")
-    problems += _other_video_encoder(resolved)
+    problems += _other_architecture(resolved)
     if resolved.sources["e2e_weights_path"] == INFERENCE_SOURCE:
         _report([*problems, *_missing_step(output, config.inference_model_step)])
     else:
@@ -108,21 +120,23 @@ def _missing_step(output: RunDirectory, step: str) -> list[str]:
     return [f"{path.parent}: no checkpoint yet; continue the training first."]
 
 
-def _other_video_encoder(resolved: ResolvedConfig[Any]) -> list[str]:
-    """Say in what the video encoder differs from that of the run that the checkpoint is of."""
+def _other_architecture(resolved: ResolvedConfig[Any]) -> list[str]:
+    """Describe in what the model differs from that of the run that the checkpoint is of."""
     run = run_directory_of(Path(str(resolved.config.e2e_weights_path)))
-    trained = read_stored(run.args).get("visual_model") if run else None
+    trained = read_stored(run.args).get("architecture") if run else None
     if run is None or not isinstance(trained, dict):
         return []
-    now = asdict(resolved.video_encoder)
-    changed = changed_keys(trained, now, without=resolved.video_encoder.TRAINING_ONLY)
-    if not changed:
-        return []
-    message = "; ".join(f"{key} {trained[key]!r} there, {now[key]!r} now" for key in changed)
-    return [
-        f"visual_model_cfg: {resolved.config.visual_model_cfg} is not the video encoder of "
-        f"{run.args}: {message}. Give --visual_model_cfg FILE with its values."
-    ]
+    problems = []
+    for key, content in resolved.architecture.items():
+        now, there = asdict(content), trained.get(key, {})
+        ignored = getattr(content, "TRAINING_ONLY", ())
+        if changed := changed_keys(there, now, without=ignored):
+            values = (f"{name} {there[name]!r} there, {now[name]!r} now" for name in changed)
+            problems.append(
+                f"{key}: {getattr(resolved.config, key)} is not the one of {run.args}: "
+                f"{'; '.join(values)}. Give --{key} FILE with its values."
+            )
+    return problems
 
 
 def _with_origin(problems: list[str], resolved: ResolvedConfig[Any], flag: str) -> list[str]:
@@ -148,7 +162,7 @@ def _missing_sets(sets: Iterable[DatasetPaths]) -> list[str]:
     problems = []
     for one in sets:
         named = f"{one.key}.{one.annotations_key} ({one.name})"
-        problems += _missing_file(named, one.annotations)
+        problems += missing_file(named, one.annotations)
         if one.folder is not None:
             named = f"{one.key}.img ({one.name})"
             problems += _missing_folder(named, one.folder, holds_videos=one.holds_videos)
@@ -164,7 +178,8 @@ def _path_hint(path: str) -> str:
     return ""
 
 
-def _missing_file(key: str, path: Path) -> list[str]:
+def missing_file(key: str, path: Path) -> list[str]:
+    """Describe what is wrong with the file that a key names."""
     if not os.path.lexists(path):
         return [f"{key}: there is no file {path}.{_path_hint(str(path))}"]
     reason = why_unreadable(path)
@@ -178,21 +193,22 @@ def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[s
         return [f"{key}: there is no folder {path}.{_path_hint(path)}"]
     kind = storage_kind(place) if holds_videos else "folder"
     if kind != "folder" and not place.is_dir():
-        return _missing_file(key, place)
+        return missing_file(key, place)
     if not is_open_folder(place):
         return [f"{key}: {folder_trouble(place)}."]
     database = data_file(place)
-    return _missing_file(key, database) if holds_videos and database.exists() else []
+    return missing_file(key, database) if holds_videos and database.exists() else []
 
 
 def _missing_vocabulary(config: ExperimentConfig) -> list[str]:
     folder = Path(config.tokenizer_dir)
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         return _missing_folder("tokenizer_dir", str(folder), holds_videos=False)
-    if problems := _complaint(lambda: check_vocabulary(folder)):
+    layout = load_family(config.family).tokenizer
+    if problems := _complaint(lambda: check_vocabulary(folder, layout=layout)):
         return problems
     files = sorted({*folder.glob("*.txt"), *folder.glob("*.json")})
-    return [line for file in files for line in _missing_file("tokenizer_dir", file)]
+    return [line for file in files for line in missing_file("tokenizer_dir", file)]
 
 
 def _missing_weights(config: ExperimentConfig) -> list[str]:
@@ -207,22 +223,8 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
         if not os.path.lexists(path):
             hint = _path_hint(str(path))
             return [f"e2e_weights_path: {path}: there is no such checkpoint file.{hint}"]
-        return _missing_file("e2e_weights_path", path)
-    vit = resolve_vit(config.visual_weights_path)
-    if config.random_init or vit is None:
-        return []
-    bert = Path(config.bert_weights_path or config.tokenizer_dir)
-    return [
-        *_missing_part("visual_weights_path", vit, source=VIT_SOURCE),
-        *_missing_part("bert_weights_path", bert, source=BERT_SOURCE),
-    ]
-
-
-def _missing_part(key: str, path: Path, *, source: str) -> list[str]:
-    try:
-        return _missing_file(key, find_weights(path, key=key, source=source))
-    except InputError as error:
-        return [str(error)]
+        return missing_file("e2e_weights_path", path)
+    return [] if config.random_init else load_family(config.family).starting_weights.missing(config)
 
 
 def _complaint(check: Callable[[], object]) -> list[str]:
@@ -232,3 +234,57 @@ def _complaint(check: Callable[[], object]) -> list[str]:
     except InputError as error:
         return [str(error)]
     return []
+
+
+def log_notices(resolved: ResolvedConfig[Any], *, engine: Engine) -> None:
+    """Warn of what has no effect, once for all processes."""
+    if engine.rank == 0:
+        for notice in [*resolved.warnings, *_notices(resolved, engine.device)]:
+            logger.warning(notice)
+
+
+def _notices(resolved: ResolvedConfig[Any], device: torch.device) -> list[str]:
+    config: ExperimentConfig = resolved.config
+    infers = isinstance(config, DownstreamConfig) and config.do_inference
+    notices = []
+    used = usable_precision(config.precision, device)
+    if used != config.precision:
+        notices.append(f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}")
+    if isinstance(config, DownstreamConfig) and not infers and len(config.val_datasets) > 1:
+        first = config.val_datasets[0].name
+        notices.append(f"val_datasets: only the first, {first}, is validated on")
+    if config.random_init and config.e2e_weights_path is not None and not infers:
+        notices.append("random_init has no effect: e2e_weights_path is given; null takes it away")
+    if isinstance(config, PretrainConfig):
+        notices += _entity_notices(config)
+    if (
+        isinstance(config, PretrainConfig | RetrievalConfig)
+        and config.itm_start_ratio > 0
+        and not config.use_itm
+        and not infers
+    ):
+        notices.append("itm_start_ratio has no effect: use_itm is 0")
+    if isinstance(config, QaConfig) and config.new_classifier:
+        stored = resolved.sources["new_classifier"] == STORED_SOURCE  # and was of use in training
+        if infers and not stored:
+            notices.append("new_classifier has no effect: inference trains no classifier")
+        if not infers and config.e2e_weights_path is None:
+            notices.append("new_classifier has no effect: e2e_weights_path is not given")
+    return notices
+
+
+def _entity_notices(config: PretrainConfig) -> list[str]:
+    """What the user should know about the entity loss."""
+    if not config.use_mpm:
+        return [
+            f"{key} has no effect: use_mpm is 0"
+            for key in ("teacher_weights_path", "entity_file_path")
+            if getattr(config, key) is not None
+        ]
+    chance = 1 / config.num_entities
+    if config.entity_threshold > chance:
+        return []
+    return [
+        f"entity_threshold {config.entity_threshold:g} is not above chance, 1/num_entities = "
+        f"{chance:.3g}: a mere guess of the prompter counts as confident"
+    ]

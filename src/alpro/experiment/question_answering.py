@@ -1,4 +1,4 @@
-"""What is the question answering task's own: its data, its objective, its evaluation."""
+"""Question-answering-specific data, objective and evaluation."""
 
 import logging
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from alpro.configs.downstream import annotation_file
 from alpro.configs.schema import DownstreamDataset, QaConfig
@@ -26,14 +26,7 @@ from alpro.evaluation.qa_results import RESERVED_TYPES, QaOutcome
 from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
 from alpro.evaluation.result_files import answers_table, write_answers
 from alpro.experiment.data import Annotations
-from alpro.experiment.finetuning_experiment import FinetuningExperiment, TrainingItems
-from alpro.experiment.model import build_question_answering_model
-from alpro.families.alpro.question_answering_model import (
-    CLASSIFIER_NAMES,
-    CLASSIFIER_OUTPUT,
-    UNUSED_FOR_ANSWERS,
-    AlproForQuestionAnswering,
-)
+from alpro.experiment.downstream import DownstreamTask, TrainingItems
 from alpro.modeling.state_dict_maps import StateDict
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
 from alpro.training.plan import TrainingData, TrainingPlan
@@ -44,22 +37,19 @@ logger = logging.getLogger(__name__)
 MIN_NUM_LABELS = 1500  # size of the original's classifier where fewer answers are known
 
 
-class QuestionAnsweringExperiment(
-    FinetuningExperiment[QaConfig, QuestionRow, AlproForQuestionAnswering]
-):
-    """Video question answering as classification."""
+class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
+    """Video question answering as classification, with any `AnswerClassifier`."""
 
     ROWS = "questions"
-    MAY_BE_MISSING = (CLASSIFIER_NAMES, *UNUSED_FOR_ANSWERS)
 
     @cached_property
     def labels(self) -> AnswerLabels:
         """The answers that the model can give."""
         path = Path(self.config.ans2label_path)
-        self.sha256_of(path)  # the file may be gone when the results are written
+        self.experiment.sha256_of(path)  # the file may be gone when the results are written
         return read_answer_labels(path)
 
-    def other_inputs(self) -> Mapping[str, Path]:
+    def other_inputs(self, *, resumes: bool = False) -> Mapping[str, Path]:  # noqa: ARG002
         """The answers' labels."""
         return {"ans2label_path": Path(self.config.ans2label_path)}
 
@@ -76,19 +66,19 @@ class QuestionAnsweringExperiment(
         return self.config.task
 
     def training_items(
-        self, found: Annotations[QuestionRow], rows: SharedRows[QuestionRow]
+        self, annotations: Annotations[QuestionRow], rows: SharedRows[QuestionRow]
     ) -> TrainingItems:
         """Questions whose answers have labels, in groups of the same video."""
         labelled = label_questions(rows, self.labels)
         if not labelled.rows:
             raise InputError(
-                f"{found.name}: none of the {len(rows)} questions in {found.path} has an answer "
-                f"that is {self._outside(rows)}. Name the file that belongs to this set."
+                f"{annotations.name}: none of the {len(rows)} questions in {annotations.path} has "
+                f"an answer that is {self._outside(rows)}. Name the file that belongs to this set."
             )
         if labelled.num_left_out:
             self._warn(
-                f"{found.name}: {labelled.num_left_out} of the {len(rows)} questions in "
-                f"{found.path} are left out of the training, their answers are not "
+                f"{annotations.name}: {labelled.num_left_out} of the {len(rows)} questions in "
+                f"{annotations.path} are left out of the training, their answers are not "
                 f"{self._outside(rows)}"
             )
         groups = group_questions(labelled, max_group=self.config.max_n_example_per_group)
@@ -100,34 +90,34 @@ class QuestionAnsweringExperiment(
 
     def build_collate(self) -> QaCollate:
         """Makes batches of videos with their questions."""
-        return QaCollate(self.tokenizer, max_length=self.config.max_txt_len)
+        return QaCollate(self.experiment.tokenizer, max_length=self.config.max_txt_len)
 
-    def check_evaluated(self, found: Annotations[QuestionRow], *, validates: bool) -> None:
+    def check_evaluated(self, annotations: Annotations[QuestionRow], *, validates: bool) -> None:
         """Say how many questions of a set cannot be answered.
 
         Raises:
             InputError: if the accuracy of an answer type would go by the name of another metric,
                 or the loss is to choose the best checkpoint and no answer has a label.
         """
-        taken = sorted(set(found.rows.column("answer_type")) & set(RESERVED_TYPES))
+        taken = sorted(set(annotations.rows.column("answer_type")) & set(RESERVED_TYPES))
         if taken:
             raise InputError(
-                f"{found.path}: answer_type cannot be {' or '.join(map(repr, taken))}, "
+                f"{annotations.path}: answer_type cannot be {' or '.join(map(repr, taken))}, "
                 f"which would be mistaken for the {taken[0]}_acc of all questions; name the type "
                 "otherwise"
             )
-        num_rows, num_unknown = len(found.rows), self._num_unknown(found.rows)
+        num_rows, num_unknown = len(annotations.rows), self._num_unknown(annotations.rows)
         if validates and self.config.best_metric == "loss" and num_unknown == num_rows:
             raise InputError(
-                f"best_metric: {found.name} has no loss, none of the {num_rows} questions in "
-                f"{found.path} has an answer that is {self._outside(found.rows)}. Name "
+                f"best_metric: {annotations.name} has no loss, none of the {num_rows} questions in "
+                f"{annotations.path} has an answer that is {self._outside(annotations.rows)}. Name "
                 "as ans2label_path the file that belongs to this set, or set best_metric to "
                 "overall_acc."
             )
         if num_unknown:
             self._warn(
-                f"{found.name}: {num_unknown} of the {num_rows} questions in {found.path} count as "
-                f"wrong, their answers are not {self._outside(found.rows)}"
+                f"{annotations.name}: {num_unknown} of the {num_rows} questions in "
+                f"{annotations.path} count as wrong, their answers are not {self._outside(annotations.rows)}"
             )
 
     def _num_unknown(self, rows: SharedRows[QuestionRow]) -> int:
@@ -138,12 +128,12 @@ class QuestionAnsweringExperiment(
         unknown = describe_unknown(rows.column("answer"), self.labels)
         return f"in {self.config.ans2label_path} (ans2label_path): {unknown}"
 
-    def build_model(self) -> AlproForQuestionAnswering:
-        """ALPRO with a classifier of answers."""
+    def build_model(self) -> nn.Module:
+        """The family's model with a classifier of answers."""
         num_labels = max(len(self.labels), MIN_NUM_LABELS)
-        return build_question_answering_model(self.resolved, num_labels=num_labels)
+        return self.experiment.build_model(num_labels=num_labels)
 
-    def prepare_checkpoint(self, model: AlproForQuestionAnswering, state: StateDict) -> StateDict:
+    def prepare_checkpoint(self, model: Any, state: StateDict) -> StateDict:
         """The checkpoint, without its classifier if a new one is asked for.
 
         Raises:
@@ -151,7 +141,7 @@ class QuestionAnsweringExperiment(
                 for inference.
         """
         config, path = self.config, self.config.e2e_weights_path
-        classifier = names_like(state, CLASSIFIER_NAMES)
+        classifier = names_like(state, model.CLASSIFIER)
         if not classifier and config.do_inference:
             raise InputError(
                 f"{path}: this checkpoint has no classifier of answers. Name one that was "
@@ -163,7 +153,8 @@ class QuestionAnsweringExperiment(
             logger.info("%s: its classifier is left out, a new one is trained", path)
             return {name: value for name, value in state.items() if name not in classifier}
         self._compare_labels(Path(str(path)))
-        self._check_size(state.get(CLASSIFIER_OUTPUT), model.get_parameter(CLASSIFIER_OUTPUT))
+        output = model.CLASSIFIER_OUTPUT
+        self._check_size(state.get(output), model.get_parameter(output))
         if not config.do_inference:
             logger.info("%s: its classifier is taken over; new_classifier 1 trains a new one", path)
         return state
@@ -205,12 +196,10 @@ class QuestionAnsweringExperiment(
 
     def _warn(self, message: str) -> None:
         """Warn, once for all processes."""
-        if self.engine.rank == 0:
+        if self.experiment.engine.rank == 0:
             logger.warning(message)
 
-    def build_evaluator(
-        self, model: AlproForQuestionAnswering, *, progress: Progress
-    ) -> QuestionAnsweringEvaluator:
+    def build_evaluator(self, model: Any, *, progress: Progress) -> QuestionAnsweringEvaluator:
         """Answers to questions about videos."""
         config = self.config
         chunk = config.inference_batch_size if config.do_inference else config.val_batch_size
@@ -222,20 +211,24 @@ class QuestionAnsweringExperiment(
             **self.evaluator_arguments(),
         )
 
-    def task_with(
+    def build_task(
         self,
-        model: AlproForQuestionAnswering,
-        evaluator: QuestionAnsweringEvaluator,
+        model: Any,
         *,
         plan: TrainingPlan,  # noqa: ARG002
+        progress: Progress,
     ) -> QuestionAnsweringTask:
         """Cross-entropy over the answers."""
+        experiment = self.experiment
         return QuestionAnsweringTask(
-            model, engine=self.engine, normalize=self.normalize, evaluator=evaluator
+            model,
+            engine=experiment.engine,
+            normalize=experiment.normalize,
+            evaluator=self.build_evaluator(model, progress=progress),
         )
 
     def results_suffix(self) -> str:
-        """Nothing: there is one way to answer."""
+        """Empty: there is one way to answer."""
         return ""
 
     def protocol(self) -> dict[str, Any]:
@@ -243,7 +236,7 @@ class QuestionAnsweringExperiment(
         path = Path(self.config.ans2label_path)
         return {
             "ans2label": str(path),
-            "ans2label_sha256": self.sha256_of(path),
+            "ans2label_sha256": self.experiment.sha256_of(path),
             "num_answers": len(self.labels),
         }
 

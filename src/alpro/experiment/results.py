@@ -1,22 +1,27 @@
-"""Where the results of an evaluation go, and everything that its numbers depend on."""
+"""Summary of a run for the log, folder of its results, and all that its numbers depend on."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from alpro import __version__
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import DownstreamConfig
+from alpro.configs.schema import DownstreamConfig, ExperimentConfig
 from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
 from alpro.datasets.sampling import evaluation_sampling
 from alpro.distributed.engine import Engine
 from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.training.plan import TrainingPlan
 from alpro.training.precision import usable_precision
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored
 
 logger = logging.getLogger(__name__)
 
+FEW_UPDATES = 10  # a run of fewer teaches next to nothing, and is hardly meant
 _SAME_NUMBERS = ("version",)  # of the protocol: another one is no other evaluation
 _NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
 
@@ -99,3 +104,54 @@ def warn_of_replacement(folder: Path, *, protocol: Mapping[str, Any]) -> None:
     if changed:
         message = "; ".join(f"{key} {before[key]} there, {protocol[key]} now" for key in changed)
         logger.warning("these results replace others in %s: %s", folder, message)
+
+
+def log_summary(
+    config: ExperimentConfig,
+    model: nn.Module,
+    *,
+    sets: Sequence[str],
+    plan: TrainingPlan,
+    engine: Engine,
+) -> None:
+    """Log the machine's part, the model's size, the sets and the length of a run.
+
+    Args:
+        config: of the experiment.
+        model: what is trained, with its frozen parameters marked.
+        sets: what is trained, validated and tested on, in lines.
+        plan: lengths and intervals.
+        engine: the job.
+    """
+    logger.info(
+        "device %s, precision %s, processes: %d, threads of each: %d",
+        _device_name(engine.device),
+        plan.precision,
+        engine.size,
+        torch.get_num_threads(),
+    )
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trainable = sum(size for size, is_trainable in sizes if is_trainable)
+    logger.info("parameters: %d trainable of %d", trainable, sum(size for size, _ in sizes))
+    for line in sets:
+        logger.info(line)
+    logger.info(
+        "epochs: %g, updates: %d, validation every %d, restore file every %d",
+        config.num_train_epochs,
+        plan.num_train_steps,
+        plan.valid_steps,
+        plan.save_steps,
+    )
+    if plan.num_train_steps < FEW_UPDATES and not config.debug and engine.rank == 0:
+        logger.warning(
+            "only %d update%s: lower train_batch_size or gradient_accumulation_steps, or raise "
+            "num_train_epochs",
+            plan.num_train_steps,
+            "" if plan.num_train_steps == 1 else "s",
+        )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

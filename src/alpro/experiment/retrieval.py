@@ -1,9 +1,11 @@
-"""What is the retrieval task's own: its data, its objective, its evaluation."""
+"""Retrieval-specific data, objective and evaluation."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from alpro.configs.downstream import annotation_file
 from alpro.configs.objectives import ALL_RANKS
@@ -11,22 +13,21 @@ from alpro.configs.schema import DownstreamDataset, RetrievalConfig
 from alpro.datasets.annotations import CaptionRow, read_captions
 from alpro.datasets.retrieval import RetrievalCollate
 from alpro.datasets.shared_rows import SharedRows
+from alpro.errors import InputError
 from alpro.evaluation.eval_mode import Progress
 from alpro.evaluation.result_files import metrics_table, write_results
 from alpro.evaluation.retrieval import RetrievalEvaluator, RetrievalOutcome
 from alpro.experiment.data import Annotations
-from alpro.experiment.finetuning_experiment import FinetuningExperiment, TrainingItems
-from alpro.experiment.model import build_retrieval_model
-from alpro.families.alpro.model import AlproForRetrieval
+from alpro.experiment.downstream import DownstreamTask, TrainingItems
+from alpro.modeling.contracts import DualEncoder, Matcher
 from alpro.objectives.retrieval_task import RetrievalTask
 from alpro.training.plan import TrainingPlan
 
 
-class RetrievalExperiment(FinetuningExperiment[RetrievalConfig, CaptionRow, AlproForRetrieval]):
-    """Text-to-video retrieval."""
+class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
+    """Text-to-video retrieval with any `DualEncoder`; VTM and re-ranking need a `Matcher`."""
 
     ROWS = "captions"
-    MAY_BE_MISSING = ("text_encoder.cls.*",)  # kept, but not used; question answering has none
 
     def annotation_path(self, part: DownstreamDataset) -> Path:
         """The captions of a set."""
@@ -42,7 +43,7 @@ class RetrievalExperiment(FinetuningExperiment[RetrievalConfig, CaptionRow, Alpr
 
     def training_items(
         self,
-        found: Annotations[CaptionRow],  # noqa: ARG002
+        annotations: Annotations[CaptionRow],  # noqa: ARG002
         rows: SharedRows[CaptionRow],
     ) -> TrainingItems:
         """Pairs of a caption and its video."""
@@ -50,15 +51,24 @@ class RetrievalExperiment(FinetuningExperiment[RetrievalConfig, CaptionRow, Alpr
 
     def build_collate(self) -> RetrievalCollate:
         """Makes batches of pairs."""
-        return RetrievalCollate(self.tokenizer, max_length=self.config.max_txt_len)
+        return RetrievalCollate(self.experiment.tokenizer, max_length=self.config.max_txt_len)
 
-    def build_model(self) -> AlproForRetrieval:
-        """ALPRO with a head for matching."""
-        return build_retrieval_model(self.resolved)
+    def build_model(self) -> nn.Module:
+        """The family's model.
 
-    def build_evaluator(
-        self, model: AlproForRetrieval, *, progress: Progress
-    ) -> RetrievalEvaluator:
+        Raises:
+            InputError: if it cannot match, as `use_itm` wants.
+        """
+        model = super().build_model()
+        assert isinstance(model, DualEncoder), type(model)
+        if self.config.use_itm and not isinstance(model, Matcher):
+            raise InputError(
+                f"use_itm: models of the family {self.config.family} do not match texts with "
+                "videos. Set use_itm to 0."
+            )
+        return model
+
+    def build_evaluator(self, model: Any, *, progress: Progress) -> RetrievalEvaluator:
         """Scoring of texts against videos."""
         config = self.config
         chunk = config.eval_retrieval_batch_size
@@ -72,16 +82,14 @@ class RetrievalExperiment(FinetuningExperiment[RetrievalConfig, CaptionRow, Alpr
             **self.evaluator_arguments(),
         )
 
-    def task_with(
-        self, model: AlproForRetrieval, evaluator: RetrievalEvaluator, *, plan: TrainingPlan
-    ) -> RetrievalTask:
+    def build_task(self, model: Any, *, plan: TrainingPlan, progress: Progress) -> RetrievalTask:
         """VTC + VTM."""
-        config = self.config
+        config, experiment = self.config, self.experiment
         return RetrievalTask(
             model,
-            engine=self.engine,
-            normalize=self.normalize,
-            evaluator=evaluator,
+            engine=experiment.engine,
+            normalize=experiment.normalize,
+            evaluator=self.build_evaluator(model, progress=progress),
             use_itc=config.use_itc,
             use_itm=config.use_itm,
             itm_start_step=1 + math.floor(config.itm_start_ratio * plan.num_train_steps),
@@ -92,7 +100,7 @@ class RetrievalExperiment(FinetuningExperiment[RetrievalConfig, CaptionRow, Alpr
         )
 
     def results_suffix(self) -> str:
-        """Tells re-ranking of a few and no re-ranking from the published way."""
+        """Suffix that distinguishes non-default retrieval protocols."""
         few = f"_top{self.config.retrieval_top_k}" if self.config.retrieval_top_k > 0 else ""
         return few if self.config.use_itm else f"{few}_vtc"
 

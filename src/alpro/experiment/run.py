@@ -1,91 +1,187 @@
-"""The course of a training run, whatever the task."""
+"""The order of a run: pretraining, finetuning and inference, from top to bottom."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from alpro.evaluation.eval_mode import with_heartbeat
+from alpro.configs.downstream import DownstreamDataset
+from alpro.configs.loading import ResolvedConfig
+from alpro.configs.schema import DownstreamConfig
+from alpro.distributed.engine import Engine
+from alpro.distributed.launch import launch_engine
+from alpro.errors import InputError, NotNumbersError, RunError
+from alpro.evaluation.eval_mode import silent_progress, with_heartbeat
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.experiment.downstream import Evaluator
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.memory import check_batches, check_model
-from alpro.experiment.summary import log_summary
+from alpro.experiment.preflight import check_inference_inputs, log_notices
+from alpro.experiment.results import (
+    explicit_arguments,
+    log_summary,
+    protocol_of,
+    results_folder,
+    warn_of_replacement,
+)
 from alpro.experiment.training import (
+    RunStart,
+    agree_on_start,
     build_output,
     build_plan,
     build_reporter,
     build_trainer,
 )
-from alpro.training.run_directory import APPENDED, WRITTEN_IN_TRAINING, RunDirectory
+from alpro.experiment.weights import load_checkpoint
+from alpro.training.atomic_io import write_json
+from alpro.training.reporting import console_progress, start_logging
+from alpro.training.run_directory import (
+    APPENDED,
+    QUARANTINE,
+    SIZE_KEY,
+    WRITTEN_IN_TRAINING,
+    RunDirectory,
+)
 from alpro.training.seeding import seed_everything
 from alpro.training.writable import check_output_folder, check_space
 
+logger = logging.getLogger(__name__)
 
-def check_run(experiment: Experiment[Any, Any]) -> None:
-    """Check, before any work, that a run can write its output and has all that it reads."""
-    config = experiment.config
+
+@contextmanager
+def launch_run(resolved: ResolvedConfig[Any]) -> Iterator[Engine]:
+    """Context of a job that a config describes; yields this process's view of it."""
+    config = resolved.config
+    with launch_engine(
+        config.engine,
+        device=config.device,
+        precision=config.precision,
+        num_threads=config.num_threads,
+        hang_timeout=config.hang_timeout,
+    ) as engine:
+        start_logging(rank=engine.rank)
+        log_notices(resolved, engine=engine)
+        yield engine
+
+
+def pretrain(experiment: Experiment[Any]) -> None:
+    """Train a model from beginning to end; finetuning starts from its checkpoints."""
+    start = check_run(experiment)
+    train(experiment, start=start)
+
+
+def finetune(experiment: Experiment[Any]) -> None:
+    """Train a model, then evaluate its best checkpoint on the test sets."""
+    config, data = experiment.config, experiment.task.data
+    start = check_run(experiment)
+    # The test sets are read before the training: what is wrong with them shows at once.
+    tests = [data.test(part, num_clips=config.inference_n_clips) for part in config.test_datasets]
+    for test in tests:
+        _check_memory(experiment, test)
+    model, output = train(experiment, start=start, tested_on=[data.describe(one) for one in tests])
+    if tests and not config.dry_run:
+        evaluate_test_sets(experiment, model, tests, output=output)
+
+
+def infer(experiment: Experiment[Any]) -> None:
+    """Evaluate a trained model on one set of annotations and videos."""
+    config, task = experiment.config, experiment.task
+    checkpoint = Path(str(config.e2e_weights_path))
+    part = _inference_set(config)
+    # Check that results can be written, and that all is there that is read.
     check_output_folder(
         Path(config.output_dir),
-        patterns=[*WRITTEN_IN_TRAINING, *experiment.result_files()],
+        patterns=task.files_of_results(part, checkpoint, step=config.inference_model_step),
+        appended=[QUARANTINE],
+        tries=not config.dry_run,
+    )
+    check_inference_inputs(experiment.resolved, others=task.other_inputs())
+    check_model(experiment)
+    # Read the set, then load the model.
+    data = task.data.test(part, num_clips=config.inference_n_clips)
+    _check_memory(experiment, data)
+    evaluator = _evaluator_of(experiment, experiment.start_model())
+    # Evaluate.
+    with _naming(checkpoint):
+        if config.dry_run:
+            evaluator.run(data)
+            count = f"{len(data.rows)} {task.ROWS}"
+            logger.info("dry run: %s were evaluated, nothing is written", count)
+            return
+        if experiment.engine.rank == 0:
+            experiment.sha256_of(checkpoint)  # which may be gone when the results are there
+        step = config.inference_model_step
+        evaluate_and_write(experiment, evaluator, data, checkpoint=checkpoint, step=step)
+
+
+def check_run(experiment: Experiment[Any]) -> RunStart:
+    """Check, before any work, that a run can write its output and has all that it reads."""
+    config, task = experiment.config, experiment.task
+    check_output_folder(
+        Path(config.output_dir),
+        patterns=[*WRITTEN_IN_TRAINING, *task.result_files()],
         appended=APPENDED,
         tries=not config.dry_run,
     )
-    experiment.check_inputs()
-    check_model(experiment.build_model, experiment.resolved, device=experiment.engine.device)
-
-
-def pretrain(experiment: Experiment[Any, Any]) -> None:
-    """Train a task's model from beginning to end; finetuning starts from its checkpoints."""
-    check_run(experiment)
-    train(experiment)
+    start = agree_on_start(config, engine=experiment.engine)
+    others = task.other_inputs(resumes=start.resumes)
+    task.data.check(others=others, resumes=start.resumes)
+    task.check(resumes=start.resumes)
+    check_model(experiment)
+    return start
 
 
 def train(
-    experiment: Experiment[Any, Any], *, tested_on: Sequence[str] = ()
+    experiment: Experiment[Any], *, start: RunStart, tested_on: Sequence[str] = ()
 ) -> tuple[nn.Module, RunDirectory]:
-    """Train a task's model; a dry run tries one batch.
+    """Train a model; a dry run tries one batch.
 
     Args:
-        experiment: the task, of which :func:`check_run` has approved.
+        experiment: of which :func:`check_run` has approved.
+        start: what that has returned.
         tested_on: what the model will be tested on, in lines for the log.
 
     Returns:
         The model after the last update, and the run's folder.
     """
-    config, engine = experiment.config, experiment.engine
-    data = experiment.training_data()
-    validation = experiment.validation()
-    largest = max(len(one.video_ids) for one in _sets_of(validation))
+    config, engine, task = experiment.config, experiment.engine, experiment.task
+    # Read the sets.
+    data = task.data.training()
+    validation = task.data.validation()
+    largest = max(len(one.video_ids) for one in validation)
     for size_key, num_samples in (
         ("train_batch_size", data.samples_per_epoch),
         ("val_batch_size", largest),
     ):
-        check_batches(
-            experiment.resolved, device=engine.device, size_key=size_key, num_samples=num_samples
-        )
+        check_batches(experiment, size_key=size_key, num_samples=num_samples)
     plan = build_plan(
         config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
     )
-    model = experiment.start_model(resumes=experiment.beginning.resumes)
+    # Load the model, then make the output folder this run's.
+    model = experiment.start_model(resumes=start.resumes)
     output = build_output(
         experiment.resolved,
         plan=plan,
-        beginning=experiment.beginning,
+        start=start,
         hashes=experiment.input_hashes(),
-        derived=experiment.derived(data),
+        derived=task.derived(data),
         engine=engine,
     )
+    # Train.
     with build_reporter(config, plan=plan, output=output) as reporter:
         progress = with_heartbeat(reporter.progress, engine=engine)
-        task = experiment.build_task(model, plan=plan, progress=progress)
+        objective = task.build_task(model, plan=plan, progress=progress)
         seed_everything(config.seed, rank=engine.rank)
         trainer = build_trainer(
-            config, task, data=data, validation=validation, plan=plan, output=output,
-            reporter=reporter, engine=engine,
+            config, objective, data=data, validation=validation, plan=plan, output=output,
+            reporter=reporter, engine=engine, parameter_groups=experiment.family.parameter_groups,
         )  # fmt: skip
         if not config.dry_run:
             check_space(output.root, num_bytes=_bytes_of_first_files(model))
-        sets = [*data.description, *experiment.describe(validation), *tested_on]
+        sets = [*data.description, *map(task.data.describe, validation), *tested_on]
         log_summary(config, model, sets=sets, plan=plan, engine=engine)
         if config.dry_run:
             trainer.try_one_batch()
@@ -94,12 +190,94 @@ def train(
     return model, output
 
 
+def evaluate_test_sets(
+    experiment: Experiment[Any],
+    model: nn.Module,
+    tests: Sequence[EvaluationSet[Any]],
+    *,
+    output: RunDirectory,
+) -> None:
+    """Evaluate the best checkpoint of a finished training run on its test sets."""
+    checkpoint = output.checkpoint("best")
+    if not checkpoint.exists():
+        raise InputError(
+            f"{checkpoint}: the best checkpoint of the run is gone. Put it back, or evaluate "
+            "another one: --do_inference 1 --inference_model_step last."
+        )
+    load_checkpoint(model, checkpoint, layout=experiment.family.checkpoint)
+    evaluator = _evaluator_of(experiment, model)
+    with _naming(checkpoint):
+        for data in tests:
+            evaluate_and_write(experiment, evaluator, data, checkpoint=checkpoint, step="best")
+
+
+def evaluate_and_write(
+    experiment: Experiment[Any],
+    evaluator: Evaluator,
+    data: EvaluationSet[Any],
+    *,
+    checkpoint: Path,
+    step: str,
+) -> None:
+    """Evaluate a model on a set; rank 0 writes the results and logs a table."""
+    outcome = evaluator.run(data)
+    config, engine, task = experiment.config, experiment.engine, experiment.task
+    if engine.rank != 0:
+        return
+    suffix = task.results_suffix()
+    folder = results_folder(
+        config, data.annotations, checkpoint=checkpoint, step=step, suffix=suffix
+    )
+    protocol = {
+        **protocol_of(
+            config, data, checkpoint=checkpoint, sha256_of=experiment.sha256_of, engine=engine
+        ),
+        **task.protocol(),
+    }
+    warn_of_replacement(folder, protocol=protocol)
+    write_json(folder / "raw_args.json", explicit_arguments(experiment.resolved))
+    # The number of processes changes no number, so it is no part of the protocol.
+    merged = {**experiment.resolved.to_json(), SIZE_KEY: engine.size}
+    write_json(folder / "merged_args.json", merged)
+    table = task.write_results(folder, outcome, protocol=protocol)
+    logger.info("%s: %s\nresults: %s", data.annotations, table, folder)
+
+
+def _check_memory(experiment: Experiment[Any], data: EvaluationSet[Any]) -> None:
+    check_batches(
+        experiment,
+        size_key="val_batch_size",
+        num_samples=len(data.video_ids),
+        num_clips=experiment.config.inference_n_clips,
+    )
+
+
 def _bytes_of_first_files(model: nn.Module) -> int:
     """Return the least size of a checkpoint and a restore file, which has averages of gradients."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     return 2 * weights + sum(one.nbytes for one in model.parameters() if one.requires_grad)
 
 
-def _sets_of(validation: Any) -> list[Any]:
-    """Sets that a run is validated on, of tasks with one and with several."""
-    return validation if isinstance(validation, list) else [validation]
+@contextmanager
+def _naming(checkpoint: Path) -> Iterator[None]:
+    """Context in which outputs that are not numbers are blamed on a checkpoint."""
+    try:
+        yield
+    except NotNumbersError as error:
+        raise RunError(f"{checkpoint}: {error}") from error
+
+
+def _evaluator_of(experiment: Experiment[Any], model: Any) -> Evaluator:
+    progress = console_progress if experiment.engine.rank == 0 else silent_progress
+    return experiment.task.build_evaluator(
+        model, progress=with_heartbeat(progress, engine=experiment.engine)
+    )
+
+
+def _inference_set(config: DownstreamConfig) -> DownstreamDataset:
+    """The set that the inference flags name."""
+    return DownstreamDataset(
+        name=config.inference_split or Path(str(config.inference_txt_db)).stem,
+        txt=str(config.inference_txt_db),
+        img=str(config.inference_img_db),
+    )

@@ -1,10 +1,11 @@
-"""The training loop around any task."""
+"""How a training run begins, its plan, output folder and loop, from a config."""
 
 import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from alpro.configs.fields import per_run_keys
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.schema import ExperimentConfig
 from alpro.distributed.engine import Engine
+from alpro.distributed.launch import launcher_on_this_machine
 from alpro.errors import InputError
-from alpro.experiment.run_start import RunStart
 from alpro.optimization.optimizer import build_optimizer, freeze_parameters
-from alpro.optimization.parameter_groups import decay_and_no_decay
+from alpro.optimization.parameter_groups import ParameterGroup
 from alpro.optimization.schedules import learning_rate_at
 from alpro.training.atomic_io import write_json
 from alpro.training.checkpoints import CheckpointWriter
@@ -28,18 +29,56 @@ from alpro.training.nonfinite import NonfiniteGuard
 from alpro.training.plan import TrainingData, TrainingPlan
 from alpro.training.precision import usable_precision
 from alpro.training.reporting import Reporter, log_to_file
-from alpro.training.run_directory import RunDirectory
+from alpro.training.run_directory import RunDirectory, read_stored
 from alpro.training.task import Task
 from alpro.training.trainer import Trainer
 from alpro.training.unreadable import UnreadableVideoLog
 
 logger = logging.getLogger(__name__)
 
+GroupParameters = Callable[[nn.Module, ExperimentConfig], list[ParameterGroup]]
+
 DEBUG_STEPS = 3  # updates of a `debug` run
 MAX_UPDATES = 10**9  # at ten updates a second they take three years
 MAX_EXCESS = 1000  # times the run's batches that its one update may consist of
 _SECONDS_TO_APPEAR = 60.0  # of a file on other machines
 _PAUSE = 0.5  # seconds between two looks
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """How a training run begins; the ranks have agreed on it."""
+
+    overwrites: bool
+    """The contents of the output folder are deleted."""
+    resumes: bool
+    """The run resumes from a restore file, which rank 0 reads."""
+    launchers: tuple[str, ...]
+    """Names of the launchers that have started the run's processes, this time or before."""
+
+
+def agree_on_start(config: ExperimentConfig, *, engine: Engine) -> RunStart:
+    """Agree with the other ranks on how a run begins, as rank 0 sees the output folder.
+
+    All ranks must call it: it communicates.
+
+    ``overwrite`` is meant for the first time that a launcher starts the processes. One that starts
+    them again, after a failure or without a machine that was lost, means to go on. Its own count of
+    restarts does not tell: it differs between machines, and leaves the lost ones out.
+    """
+    output = RunDirectory(Path(config.output_dir), rank=engine.rank)
+    stored = read_stored(output.launchers).get("launchers")
+    here = launcher_on_this_machine(), stored if isinstance(stored, list) else []
+    gathered = engine.gather_objects(here)
+    launchers = {name for name, _ in gathered if name is not None}
+    before = set(gathered[0][1])
+    overwrites = config.overwrite and not launchers & before
+    continues = not overwrites and not config.dry_run and bool(output.restore_files())
+    return RunStart(
+        overwrites=overwrites,
+        resumes=engine.gather_objects(continues)[0],
+        launchers=tuple(sorted(launchers if overwrites else launchers | before)),
+    )
 
 
 def build_plan(
@@ -99,11 +138,12 @@ def build_trainer(
     task: Task,
     *,
     data: TrainingData,
-    validation: Any,
+    validation: Sequence[Any],
     plan: TrainingPlan,
     output: RunDirectory,
     reporter: Reporter,
     engine: Engine,
+    parameter_groups: GroupParameters,
 ) -> Trainer:
     """The loop over a task whose model is on the engine's device.
 
@@ -111,11 +151,12 @@ def build_trainer(
         config: of the experiment.
         task: what is trained.
         data: this rank's batches.
-        validation: set that ``task.evaluate`` takes.
+        validation: sets that ``task.evaluate`` takes.
         plan: lengths and intervals.
         output: the run's folder.
         reporter: shows and records numbers.
         engine: the job.
+        parameter_groups: the family's, see `ModelFamily`.
     """
     frozen = freeze_parameters(task.model, config.freeze)
     if frozen:
@@ -125,7 +166,7 @@ def build_trainer(
     return Trainer(
         task,
         engine=engine,
-        optimizer=optimizer_of(config, task.model),
+        optimizer=optimizer_of(config, task.model, parameter_groups=parameter_groups),
         learning_rate=partial(
             learning_rate_at,
             decay=config.decay,
@@ -135,7 +176,7 @@ def build_trainer(
             milestones=[int(epoch * steps_per_epoch) for epoch in config.step_decay_epochs or ()],
         ),
         data=data,
-        validate=partial(task.evaluate, validation),
+        validate=partial(task.evaluate, *validation),
         plan=plan,
         output=output,
         checkpoints=CheckpointWriter(output, keep=config.keep_checkpoints),
@@ -149,10 +190,12 @@ def build_trainer(
     )
 
 
-def optimizer_of(config: ExperimentConfig, model: nn.Module) -> Optimizer:
+def optimizer_of(
+    config: ExperimentConfig, model: nn.Module, *, parameter_groups: GroupParameters
+) -> Optimizer:
     """The optimizer over a model's trainable parameters."""
     return build_optimizer(
-        decay_and_no_decay(model, weight_decay=config.weight_decay),
+        parameter_groups(model, config),
         algorithm=config.optim,
         learning_rate=config.learning_rate,
         betas=config.betas,
@@ -163,7 +206,7 @@ def build_output(
     resolved: ResolvedConfig[Any],
     *,
     plan: TrainingPlan,
-    beginning: RunStart,
+    start: RunStart,
     hashes: Mapping[str, str],
     derived: Mapping[str, Any],
     engine: Engine,
@@ -173,7 +216,7 @@ def build_output(
     Args:
         resolved: the config.
         plan: lengths and intervals.
-        beginning: what the ranks have agreed on.
+        start: what the ranks have agreed on.
         hashes: path of each file that the run learns from -> its SHA-256.
         derived: what is stored beside the config, in the names of ``ExperimentConfig.DERIVED``.
         engine: the job.
@@ -192,14 +235,16 @@ def build_output(
         "num_train_steps": plan.num_train_steps,
         "valid_steps": plan.valid_steps,
         "save_steps": plan.save_steps,
-        "visual_model": dataclasses.asdict(resolved.video_encoder),
+        "architecture": {
+            key: dataclasses.asdict(content) for key, content in resolved.architecture.items()
+        },
         **derived,
     }
     arguments[HASHES_KEY] = hashes_by_key(arguments, hashes)
     may_differ = per_run_keys(type(config))
-    output.claim(arguments, may_differ=may_differ, overwrite=beginning.overwrites)
-    if beginning.launchers and output.is_writer:
-        write_json(output.launchers, {"launchers": beginning.launchers})
+    output.claim(arguments, may_differ=may_differ, overwrite=start.overwrites)
+    if start.launchers and output.is_writer:
+        write_json(output.launchers, {"launchers": start.launchers})
     engine.gather_objects(None)  # nobody goes on before rank 0 has cleared the folder
     _check_shared(output, engine=engine)
     log_to_file(output.log / "log.txt", rank=engine.rank)

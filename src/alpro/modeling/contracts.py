@@ -57,6 +57,10 @@ class Matcher(Encoders, Protocol):
 class AnswerClassifier(Encoders, Protocol):
     """Chooses one answer out of a fixed list."""
 
+    CLASSIFIER: str
+    """Pattern of the names of the classifier's parameters, in checkpoints as well."""
+    CLASSIFIER_OUTPUT: str
+    """Name of its last weight (A, ...)."""
     num_labels: int
 
     def answer(self, text: TextFeatures, video: VideoFeatures) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fitting a state dict of ALPRO's names to a model: renaming, resizing, dropping, comparing. Pure.
+"""Comparing a state dict with a model, and resizing embeddings. Pure.
 
 N: patches per frame, T: frames, D: width.
 """
@@ -14,22 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alpro.modeling.state_dict_maps import StateDict, text_renames
-
-TIME_EMBED = "time_embed"
-POS_EMBED = "pos_embed"
 POSITION_IDS = "position_ids"
-
-DROPPABLE = (
-    "prompter.",  # the teacher inside a pretraining checkpoint
-    "video_prompt_feat",  # buffers of a teacher's own checkpoint
-    "image_prompt_feat",
-    "mpm_head.",  # heads of other tasks
-    "classifier.",
-    "itm_head.",
-    "text_encoder.cls.",
-)
-"""Beginnings of names that a checkpoint of another stage may have and a model may lack."""
 
 
 @dataclass(frozen=True)
@@ -57,59 +42,6 @@ class Mismatch:
             if len(names) > limit:
                 lines.append(f"{title}: {len(names) - limit} more")
         return "\n".join(lines)
-
-
-def adapt_state_dict(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> StateDict:
-    """Fit a checkpoint to a model of other frames, image size, heads or text encoder.
-
-    The text encoder's tensors take the names of the model's flavour, see `text_renames`. Time
-    embeddings of another length are resized by nearest neighbour (as the original, 4 to 8 frames
-    gives 0,0,1,1,2,2,3,3), position embeddings by bicubic interpolation of the patch grid. What the
-    model lacks is left out if it is `DROPPABLE`. Position ids are the model's own, as they count
-    from zero everywhere. Everything else is passed on for `compare` to judge.
-
-    Args:
-        state: The checkpoint; not changed.
-        model_state: ``model.state_dict()``.
-
-    Returns:
-        A new mapping.
-    """
-    adapted: StateDict = {}
-    renames = text_renames(state, model_state)
-    for there, value in state.items():
-        key = renames.get(there, there)
-        target = model_state.get(key)
-        if key.endswith(POSITION_IDS):
-            continue
-        if target is not None:
-            adapted[key] = _resized(key, value, target)
-        elif not key.startswith(DROPPABLE):
-            adapted[key] = value
-    ids = {key: value for key, value in model_state.items() if key.endswith(POSITION_IDS)}
-    return {**adapted, **ids}
-
-
-def describe_adaptation(
-    state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
-) -> list[str]:
-    """What `adapt_state_dict` does to a checkpoint, one sentence per kind, for the log."""
-    dropped: dict[str, int] = {}
-    renames = text_renames(state, model_state)
-    notes = []
-    if renames:
-        there, here = next(iter(renames.items()))
-        notes.append(f"{len(renames)} tensors renamed to the model's names, as {there} to {here}")
-    for there, value in state.items():
-        key = renames.get(there, there)
-        target = model_state.get(key)
-        if target is None:
-            prefix = next((p for p in DROPPABLE if key.startswith(p)), None)
-            if prefix is not None:
-                dropped[prefix] = dropped.get(prefix, 0) + 1
-        elif _is_resizable(key, value, target):
-            notes.append(f"{key} resized from {tuple(value.shape)} to {tuple(target.shape)}")
-    return notes + [f"{count} tensors {prefix}* not used" for prefix, count in dropped.items()]
 
 
 def compare(
@@ -177,23 +109,3 @@ def resize_pos_embed(pos_embed: Tensor, num_tokens: int) -> Tensor:
     )
     patches = resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)
     return torch.cat([pos_embed[:, :1], patches], dim=1)
-
-
-def _resized(key: str, value: Tensor, target: Tensor) -> Tensor:
-    if not _is_resizable(key, value, target):
-        return value
-    resize = resize_time_embed if key.endswith(TIME_EMBED) else resize_pos_embed
-    return resize(value.to(target.dtype), target.size(1))
-
-
-def _is_resizable(key: str, value: Tensor, target: Tensor) -> bool:
-    """Whether the tensor is an embedding that differs from the model's in length only."""
-    if value.dim() != 3 or value.shape == target.shape or value.size(2) != target.size(2):
-        return False
-    if key.endswith(TIME_EMBED):
-        return True
-    return key.endswith(POS_EMBED) and _is_grid(value.size(1) - 1) and _is_grid(target.size(1) - 1)
-
-
-def _is_grid(num_patches: int) -> bool:
-    return num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches

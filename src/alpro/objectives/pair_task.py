@@ -3,7 +3,7 @@
 Shapes: B pairs on this rank, G pairs on all ranks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class PairTask(Task):
         """
         raise NotImplementedError
 
-    def evaluate(self, data: Sequence[PairSet]) -> dict[str, float]:
+    def evaluate(self, *data: PairSet) -> dict[str, float]:
         """Mean losses and accuracies; each pair is compared with those of its validation batch."""
         alone = SingleProcess(self._engine.device, scale_loss=False)
 

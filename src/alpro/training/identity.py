@@ -11,13 +11,11 @@ from alpro.datasets.annotations import sha256_of
 
 HASHES_KEY = "annotations_sha256"
 """Config key of a file (dotted in sets) -> SHA-256; earlier versions stored it by path."""
-WEIGHTS = ("e2e_weights_path", "visual_weights_path", "bert_weights_path", "teacher_weights_path")
-_PATH = re.compile(
-    r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?"
-    r"|tokenizer_dir|model_config|visual_model_cfg|ans2label_path|entity_file_path|"
-    + "|".join(WEIGHTS)
-)
-_NOT_NEEDED = tuple(f"{HASHES_KEY}.{key}" for key in ("tokenizer_dir", *WEIGHTS))
+ARCHITECTURE_KEY = "architecture"
+"""Config key of each file of the model -> its values."""
+_PATH = re.compile(r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?|tokenizer_dir|\w+_(path|config|cfg)")
+_WEIGHTS = re.compile(r"\w+_weights_path")
+_NOT_NEEDED = re.compile(rf"{HASHES_KEY}\.(tokenizer_dir|\w+_weights_path)")
 """Hashes that earlier versions have not stored, or of files that a restore file makes needless."""
 
 
@@ -31,23 +29,27 @@ class Identity:
     """Dotted key -> path."""
 
 
-def identity_of(
-    arguments: Mapping[str, Any], *, without: Collection[str], text_encoder: Mapping[str, Any]
-) -> Identity:
+def is_weights(key: str) -> bool:
+    """Return whether a key names weights to start from."""
+    return _WEIGHTS.fullmatch(key) is not None
+
+
+def identity_of(arguments: Mapping[str, Any], *, without: Collection[str]) -> Identity:
     """Return the values that distinguish a run from others.
 
     Args:
         arguments: the stored config, or one that would be stored.
         without: keys that do not count.
-        text_encoder: content of the file that ``model_config`` names.
     """
     leaves: dict[str, Any] = {}
     for key, value in arguments.items():
-        if key not in without and key != HASHES_KEY:
+        if key not in without and key not in (HASHES_KEY, ARCHITECTURE_KEY):
             leaves |= _parts(key, value)
     paths = {key: value for key, value in leaves.items() if _is_path(key, value)}
     values = {key: value for key, value in leaves.items() if key not in paths}
-    values |= _parts("model_config", dict(text_encoder))
+    if ARCHITECTURE_KEY not in without:
+        for key, value in arguments.get(ARCHITECTURE_KEY, {}).items():
+            values |= _parts(key, value)
     stored = arguments.get(HASHES_KEY)
     hashes = hashes_by_key(arguments, stored if isinstance(stored, dict) else {})
     return Identity(values | _parts(HASHES_KEY, hashes), paths)
@@ -71,14 +73,14 @@ def changed_values(before: Identity, now: Identity) -> list[str]:
     values, others = dict(before.values), dict(now.values)
     for key in before.paths.keys() ^ now.paths.keys():  # null is no path
         (values if key in before.paths else others)[key] = {**before.paths, **now.paths}[key]
-    for key in WEIGHTS:
+    for key in filter(is_weights, before.paths):
         if _are_other_files(before.paths.get(key), now.paths.get(key)):
             values[key], others[key] = before.paths[key], now.paths[key]
     return [
         f"  {key}: {_shown(values, key)} there, {_shown(others, key)} now"
         for key in sorted(values.keys() | others.keys())
         if values.get(key) != others.get(key)
-        and not (key in _NOT_NEEDED and (key not in values or key not in others))
+        and not (_NOT_NEEDED.fullmatch(key) and (key not in values or key not in others))
     ]
 
 

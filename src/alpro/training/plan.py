@@ -1,7 +1,8 @@
-"""What the training loop is told: how long to train, and on what."""
+"""Input of the training loop: how long to train, and on what."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 from alpro.datasets.samplers import SamplerSegment
 from alpro.training.task import Batch
@@ -32,32 +33,53 @@ class TrainingPlan:
         return min(self.num_train_steps, self.stop_after or self.num_train_steps)
 
 
+class BatchSampler(Protocol):
+    """Order of a training set's batches on this rank, from any position on."""
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of this rank in one epoch."""
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """Examples of this rank in one epoch."""
+
+    def resume(self, done: Sequence[SamplerSegment]) -> Self:
+        """Return a sampler that begins after what these segments have read."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """Yield the keys of each batch, without end."""
+
+
 class TrainingData:
-    """What the loop needs of a training set: batches from any position on."""
+    """A training set as the loop needs it: batches from any position on."""
 
     def __init__(
         self,
-        start: Callable[[Sequence[SamplerSegment]], Iterator[Batch]],
+        sampler: BatchSampler,
+        load: Callable[[BatchSampler], Iterable[Batch]],
         *,
         num_samples: int,
-        batches_per_epoch: int,
-        samples_per_epoch: int,
         num_left_out: int = 0,
         description: Sequence[str] = (),
     ) -> None:
-        """Wrap a way of starting.
+        """Join an order and what reads in it.
 
         Args:
-            start: endless batches of this rank, beginning after what has been read already.
+            sampler: the order of this rank's batches.
+            load: from such an order to the batches.
             num_samples: videos read in one epoch, over all ranks.
-            batches_per_epoch: batches of this rank in one epoch.
-            samples_per_epoch: samples of this rank in one epoch.
             num_left_out: annotations that nothing can be learnt from.
             description: what the sets hold, in lines for the log.
         """
-        self.start = start
+        self._sampler = sampler
+        self._load = load
         self.num_samples = num_samples
-        self.batches_per_epoch = batches_per_epoch
-        self.samples_per_epoch = samples_per_epoch
+        self.batches_per_epoch = sampler.batches_per_epoch
+        self.samples_per_epoch = sampler.examples_per_epoch
         self.num_left_out = num_left_out
         self.description = description
+
+    def start(self, done: Sequence[SamplerSegment]) -> Iterator[Batch]:
+        """Yield batches without end, beginning after what has been read already."""
+        return iter(self._load(self._sampler.resume(done)))

@@ -1,11 +1,11 @@
 """The output folder of a run: its files, and whose run it is.
 
-Layout: ``log/`` (args.json, model_config.json, for questions ans2label.json, for pretraining
-entities.txt, under torchrun launchers.json, log.txt, metrics.jsonl, TensorBoard events,
-unreadable_videos.jsonl, quarantine.jsonl, run.lock), ``ckpt/model_step_<N|best|last>.pt``,
-``restore.pt`` and its predecessor restore_backup.pt, damaged ones as ``*.damaged``, ``nonfinite/``
-(of an update that stopped the run step_<N>_rank_<R>.pt and step_<N>_model.pt), ``results_*/``, and
-what tools show of a run: entities.html.
+Layout: ``log/`` (args.json, copies of the model's files as <key>.json, for questions
+ans2label.json, for pretraining entities.txt, under torchrun launchers.json, log.txt, metrics.jsonl,
+TensorBoard events, unreadable_videos.jsonl, quarantine.jsonl, run.lock),
+``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its predecessor restore_backup.pt, damaged
+ones as ``*.damaged``, ``nonfinite/`` (of an update that stopped the run step_<N>_rank_<R>.pt and
+step_<N>_model.pt), ``results_*/``, and what tools show of a run: entities.html.
 """
 
 import json
@@ -19,7 +19,14 @@ from typing import Any
 
 from alpro.errors import InputError
 from alpro.training.atomic_io import temporary_of, write_atomically, write_json
-from alpro.training.identity import HASHES_KEY, WEIGHTS, changed_values, identity_of, moved_paths
+from alpro.training.identity import (
+    ARCHITECTURE_KEY,
+    HASHES_KEY,
+    changed_values,
+    identity_of,
+    is_weights,
+    moved_paths,
+)
 from alpro.training.run_lock import RunLock
 from alpro.user_files import JsonError, UnreadableFileError, read_json
 
@@ -42,7 +49,7 @@ APPENDED = (  # patterns below the output folder
     *("log/log.txt", "log/metrics.jsonl", "log/unreadable_videos.jsonl", QUARANTINE, LOCK),
 )
 WRITTEN_IN_TRAINING = (
-    *("log/args.json", "log/model_config.json", "log/ans2label.json"),
+    *("log/args.json", "log/*_config.json", "log/*_cfg.json", "log/ans2label.json"),
     *("log/launchers.json", "log/entities.txt", "log/events.out.tfevents.*"),
     *CHECKPOINTS,
     *("ckpt/model_step_best.pt", "ckpt/model_step_last.pt"),
@@ -65,11 +72,9 @@ class RunDirectory:
         self.is_writer = rank == 0
         self.log = root / "log"
         self.args = self.log / "args.json"
-        self.model_config = self.log / "model_config.json"
         self.answer_labels = self.log / "ans2label.json"
         self.entities = self.log / "entities.txt"
         self.copies = {
-            "model_config": self.model_config,
             "ans2label_path": self.answer_labels,
             "entity_file_path": self.entities,
         }
@@ -117,7 +122,8 @@ class RunDirectory:
             self._clear()
         self._tidy()
         if not self.restore_files():
-            for key, copy in self.copies.items():
+            of_model = {key: self.log / f"{key}.json" for key in arguments[ARCHITECTURE_KEY]}
+            for key, copy in {**of_model, **self.copies}.items():
                 source = Path(arguments.get(key) or "")
                 if source.is_file():  # what a run needs is there; it may name what it does not
                     write_atomically(copy, partial(shutil.copyfile, source))
@@ -125,8 +131,8 @@ class RunDirectory:
         elif moved:
             logger.info("other paths than before:\n%s", "\n".join(moved.values()))
             # What the run began with stays on record.
-            keys = {HASHES_KEY, *(key.partition(".")[0] for key in moved)} - {*WEIGHTS}
-            new = {key: value for key, value in arguments.items() if key in keys}
+            keys = {HASHES_KEY, *(key.partition(".")[0] for key in moved)}
+            new = {key: arguments[key] for key in keys if not is_weights(key)}
             write_json(self.args, {**_read_object(self.args), **new})
 
     def restore_files(self) -> list[Path]:
@@ -175,12 +181,9 @@ class RunDirectory:
         ignored = {*may_differ, SIZE_KEY, SCRIPT_KEY}
         if stored.get(SIZE_KEY) != current[SIZE_KEY]:
             ignored |= SCHEDULE_KEYS
-        before = identity_of(stored, without=ignored, text_encoder=_read_object(self.model_config))
-        now = identity_of(
-            current,
-            without=ignored,
-            text_encoder=_read_object(Path(str(arguments["model_config"]))),
-        )
+        if ARCHITECTURE_KEY not in stored:  # of an earlier version
+            ignored |= {ARCHITECTURE_KEY, "visual_model"}
+        before, now = identity_of(stored, without=ignored), identity_of(current, without=ignored)
         if changed := changed_values(before, now):
             raise InputError(self._other_run(changed))
         return moved_paths(before, now)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from alpro.errors import InputError
 from alpro.modeling.state_dict_maps import (
-    ALPRO_ROOTS,
     Chosen,
     StateDict,
     choose_state_dict,
@@ -28,28 +27,23 @@ logger = logging.getLogger(__name__)
 REMEDY = "Save the weights alone: torch.save(model.state_dict(), 'weights.pt')."
 
 
-def read_checkpoint(path: Path) -> StateDict:
-    """Read the tensors of a checkpoint under ALPRO's names.
-
-    Raises:
-        InputError: the file is none.
-    """
-    return read_state(path, ALPRO_ROOTS)
-
-
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of a checkpoint.
+def read_shapes(path: Path, roots: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of a checkpoint whose names begin with some roots.
 
     Raises:
         InputError: the file is none.
     """
     with open_weights(path) as content:
-        tensors, chosen = _chosen(path, content, ALPRO_ROOTS)
+        tensors, chosen = _chosen(path, content, roots)
         return {name: tensors[there].shape for name, there in chosen.names.items()}
 
 
 def read_state(path: Path, *roots: Sequence[str]) -> StateDict:
-    """Read the state dict in a file whose names begin with the first roots that fit."""
+    """Read the state dict in a file whose names begin with the first roots that fit.
+
+    Raises:
+        InputError: the file holds none.
+    """
     with open_weights(path) as content:
         tensors, chosen = _chosen(path, content, *roots)
         state: StateDict = {}

@@ -43,6 +43,6 @@ class Task(nn.Module):
     def check_dry_run(self, losses: Mapping[str, float]) -> None:
         """Warn of what :meth:`forward` has told of the one batch of a dry run."""
 
-    def evaluate(self, data: Any) -> dict[str, float]:
-        """Metrics on a validation set, the same on every rank."""
+    def evaluate(self, *data: Any) -> dict[str, float]:
+        """Metrics on the task's validation sets, the same on every rank."""
         raise NotImplementedError

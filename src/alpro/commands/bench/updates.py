@@ -21,8 +21,8 @@ from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.retrieval import RetrievalBatch
 from alpro.errors import run_script
 from alpro.evaluation.eval_mode import silent_progress
-from alpro.experiment.launch import launch_run
-from alpro.experiment.retrieval import RetrievalExperiment
+from alpro.experiment.experiment import Experiment
+from alpro.experiment.run import launch_run
 from alpro.experiment.training import build_plan, optimizer_of
 from alpro.training.atomic_io import write_json
 from alpro.training.precision import autocast, usable_precision
@@ -49,12 +49,12 @@ def read_measured(path: Path) -> LossWithMetrics:
     return LossWithMetrics(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def made_up_batch(experiment: RetrievalExperiment) -> RetrievalBatch:
+def made_up_batch(experiment: Experiment[RetrievalConfig]) -> RetrievalBatch:
     """B pairs of noise in a config's shapes, other ones on each rank."""
     config = experiment.config
     num, side = config.train_batch_size, config.crop_img_size
     seed_everything(config.seed, rank=experiment.engine.rank)
-    ids = torch.randint(1, experiment.resolved.text_encoder.vocab_size, (num, config.max_txt_len))
+    ids = torch.randint(1, len(experiment.tokenizer), (num, config.max_txt_len))
     return RetrievalBatch(
         frames=torch.randint(0, 256, (num, config.num_frm, 3, side, side), dtype=torch.uint8),
         text_ids=ids,
@@ -64,16 +64,16 @@ def made_up_batch(experiment: RetrievalExperiment) -> RetrievalBatch:
     ).to(experiment.engine.device)
 
 
-def measure(experiment: RetrievalExperiment, *, num_updates: int) -> LossWithMetrics:
+def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> LossWithMetrics:
     """Train for some updates and measure each of them."""
     config, engine = experiment.config, experiment.engine
     seed_everything(config.seed)
-    model = experiment.build_model().to(engine.device)
+    model = experiment.task.build_model().to(engine.device)
     plan = build_plan(
         config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
     )
-    task = experiment.build_task(model, plan=plan, progress=silent_progress).train()
-    optimizer = optimizer_of(config, model)
+    task = experiment.task.build_task(model, plan=plan, progress=silent_progress).train()
+    optimizer = optimizer_of(config, model, parameter_groups=experiment.family.parameter_groups)
     engine.prepare(task, optimizer)
     batch = made_up_batch(experiment)
     precision = usable_precision(config.precision, engine.device)
@@ -101,7 +101,7 @@ def main() -> None:
     path, num_updates, *arguments = sys.argv[1:]
     resolved = load_config(RetrievalConfig, [*arguments, "--output_dir", str(Path(path).parent)])
     with launch_run(resolved) as engine:
-        found = measure(RetrievalExperiment(resolved, engine=engine), num_updates=int(num_updates))
+        found = measure(Experiment(resolved, engine=engine), num_updates=int(num_updates))
         if engine.rank == 0:
             write_json(Path(path), asdict(found))
 

@@ -66,7 +66,8 @@ class TextLimits:
     """How texts become tokens."""
 
     tokenizer_dir: Path
-    vocab_size: int
+    family: str
+    architecture: Mapping[str, Any]
     max_length: int
     """Word pieces, with [CLS] and [SEP]."""
 
@@ -168,7 +169,8 @@ def _extension(config: Any) -> str:
 def _limits(resolved: ResolvedConfig[Any]) -> TextLimits:
     return TextLimits(
         tokenizer_dir=Path(resolved.config.tokenizer_dir),
-        vocab_size=resolved.text_encoder.vocab_size,
+        family=resolved.config.family,
+        architecture=resolved.architecture,
         max_length=resolved.config.max_txt_len,
     )
 

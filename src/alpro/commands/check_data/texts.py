@@ -26,9 +26,16 @@ class TokenCounter:
     """
 
     def __init__(self, limits: TextLimits) -> None:
-        from alpro.datasets.tokenization import load_tokenizer  # PyTorch comes with it
+        # PyTorch comes with these.
+        from alpro.datasets.tokenization import load_tokenizer
+        from alpro.families.registry import load_family
 
-        self.tokenizer = load_tokenizer(limits.tokenizer_dir, vocab_size=limits.vocab_size)
+        family = load_family(limits.family)
+        self.tokenizer = load_tokenizer(
+            limits.tokenizer_dir,
+            vocab_size=family.vocab_size(limits.architecture),
+            layout=family.tokenizer,
+        )
         self.tokenizer.model_max_length = int(1e9)  # no warnings: nothing goes into a model here
 
     def lengths(self, texts: Iterable[str]) -> Iterator[tuple[str, int]]:

@@ -1,36 +1,38 @@
-"""Filling a model from local files: a checkpoint, an image transformer and a BERT, a teacher."""
+"""Weights that ALPRO's models start from: an image transformer and a BERT, a teacher."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from fnmatch import filter as names_like
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
+from alpro.configs.schema import ExperimentConfig
 from alpro.errors import InputError
-from alpro.families.alpro.pretraining_model import ENTITY_HEAD_OUTPUT, PROMPTER_PREFIX
-from alpro.families.alpro.prompter import PROMPT_NAMES, UNUSED_BY_PROMPTER, Prompter
-from alpro.modeling.state_dict_adapter import (
-    POSITION_IDS,
-    adapt_state_dict,
-    compare,
-    describe_adaptation,
-    unusable,
-)
-from alpro.modeling.state_dict_maps import (
+from alpro.experiment.preflight import missing_file
+from alpro.experiment.weights import fill, load_checkpoint
+from alpro.families.alpro.checkpoint import (
     BERT_LEAVES_AT_INIT,
     BERT_ROOTS,
+    ROOTS,
     TEXT_PREFIX,
     TRANSFORMERS_VIT_ROOTS,
     VIDEO_PREFIX,
     VIT_LEAVES_AT_INIT,
     VIT_ROOTS,
-    StateDict,
+    adapt_state_dict,
+    describe_adaptation,
     from_bert,
     from_vit,
 )
-from alpro.training.state_dicts import hint_of, read_checkpoint, read_state
+from alpro.families.alpro.config import CONFIG, AlproOptions
+from alpro.families.alpro.pretraining_model import ENTITY_HEAD_OUTPUT, PROMPTER_PREFIX
+from alpro.families.alpro.prompter import PROMPT_NAMES, UNUSED_BY_PROMPTER, Prompter
+from alpro.families.family import CheckpointFormat, StartingWeights
+from alpro.modeling.state_dict_maps import StateDict
+from alpro.training.state_dicts import read_state
 from alpro.training.weight_files import find_weights
 
 logger = logging.getLogger(__name__)
@@ -40,58 +42,13 @@ VIT_SOURCE = (
     "timm's vit_base_patch16_224 (AugReg, ImageNet-21k then 1k), model.safetensors or a .pth file"
 )
 BERT_SOURCE = "bert-base-uncased's model.safetensors or pytorch_model.bin from the Hugging Face hub"
-NEVER_USED = ("*visual_encoder.model.head.*",)  # patterns of what every model has and none reads
-MAX_NAMED = 5
-
-Prepare = Callable[[StateDict], StateDict]
-"""Takes what a checkpoint file holds, judges it, and returns what is wanted of it."""
-
-
-def load_checkpoint(
-    model: nn.Module,
-    path: Path,
-    *,
-    allowed_missing: Sequence[str] = (),
-    silently_missing: Sequence[str] = (),
-    prepare: Prepare | None = None,
-) -> None:
-    """Fill a model from a checkpoint in ALPRO's names.
-
-    Time and position embeddings are resized to the model; heads of other tasks are left out. The
-    state dict may be wrapped, see :func:`extract_state_dict`.
-
-    Args:
-        model: to be filled.
-        path: of the checkpoint.
-        allowed_missing: patterns such as ``classifier.*``. Where the file has no tensor at all
-            of a pattern, those of the model stay as initialised. All others must be there.
-        silently_missing: what may be missing, too, and is not told of: the caller does.
-        prepare: applied to the checkpoint's tensors before they are fitted to the model.
-
-    Raises:
-        InputError: if the file is of another architecture, naming keys and shapes, or none at all.
-    """
-    state = read_checkpoint(path)
-    if prepare is not None:
-        state = prepare(state)
-    expected = model.state_dict()
-    for note in describe_adaptation(state, expected):
-        logger.info("%s: %s", path, note)
-    adapted = adapt_state_dict(state, expected)
-    # Position ids tell nothing: they are filled in where a checkpoint lacks them.
-    relevant = [name for name in adapted if not name.endswith(POSITION_IDS)]
-    patterns = (*allowed_missing, *silently_missing)
-    absent = [pattern for pattern in patterns if not names_like(relevant, pattern)]
-    _fill(model, adapted, path=path, allowed_missing=absent)
-    new = compare(adapted, model).missing
-    for pattern in allowed_missing:
-        if pattern in absent:
-            count = len(names_like(new, pattern))
-            some = f"1 tensor {pattern}, which starts as a new one"
-            many = f"{count} tensors {pattern}, which start as new ones"
-            logger.info("%s: it lacks %s", path, some if count == 1 else many)
-    num_loaded = len(expected) - len(new)
-    logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))
+CHECKPOINT = CheckpointFormat(
+    roots=ROOTS,
+    files=tuple(CONFIG.architecture),
+    adapt=adapt_state_dict,
+    describe=describe_adaptation,
+    never_used=("*visual_encoder.model.head.*",),
+)
 
 
 def load_teacher(prompter: Prompter, path: Path) -> None:
@@ -111,6 +68,7 @@ def load_teacher(prompter: Prompter, path: Path) -> None:
         load_checkpoint(
             prompter,
             path,
+            layout=CHECKPOINT,
             allowed_missing=UNUSED_BY_PROMPTER,
             silently_missing=PROMPT_NAMES,
             prepare=without_prompts,
@@ -176,44 +134,33 @@ def load_bert(model: nn.Module, path: Path) -> None:
     )
 
 
-def load_starting_weights(
-    model: nn.Module,
-    *,
-    checkpoint: Path | None,
-    vit: Path | None,
-    bert: Path,
-    random_init: bool,
-    allowed_missing: Sequence[str] = (),
-    prepare: Prepare | None = None,
-) -> None:
-    """Give a model its starting weights.
+def load_encoders(model: nn.Module, config: ExperimentConfig) -> bool:
+    """Start both encoders from the files that a config names; False if it names no ViT."""
+    options = cast(AlproOptions, config)
+    vit = resolve_vit(options.visual_weights_path)
+    if vit is None:
+        return False
+    load_vit(model, vit)
+    load_bert(model, _bert_of(config))
+    return True
 
-    Args:
-        model: freshly initialised.
-        checkpoint: a whole model; the other files are then not asked for.
-        vit: image transformer for the video encoder, a file or a folder.
-        bert: BERT for the text and fusion encoder, a file or a folder.
-        random_init: starting from random weights is meant.
-        allowed_missing: what a checkpoint may lack, see :func:`load_checkpoint`.
-        prepare: applied to a checkpoint's tensors, see :func:`load_checkpoint`.
 
-    Raises:
-        InputError: if there is nothing to start from and ``random_init`` does not say that this is
-            meant, or a file does not fit.
-    """
-    if checkpoint is not None:
-        load_checkpoint(model, checkpoint, allowed_missing=allowed_missing, prepare=prepare)
-    elif random_init:
-        logger.info("starting from random weights (random_init)")
-    elif vit is None:
-        raise InputError(
-            "e2e_weights_path: nothing to start from. Name a checkpoint there, or an image "
-            f"transformer as visual_weights_path ({VIT_SOURCE}), or set random_init to 1 if random "
-            "weights are meant."
-        )
-    else:
-        load_vit(model, vit)
-        load_bert(model, bert)
+def missing_weights(config: ExperimentConfig) -> list[str]:
+    """Describe what is missing of the files that `load_encoders` reads."""
+    vit = resolve_vit(cast(AlproOptions, config).visual_weights_path)
+    if vit is None:
+        return []
+    return [
+        *_missing_part("visual_weights_path", vit, source=VIT_SOURCE),
+        *_missing_part("bert_weights_path", _bert_of(config), source=BERT_SOURCE),
+    ]
+
+
+STARTING_WEIGHTS = StartingWeights(
+    load=load_encoders,
+    missing=missing_weights,
+    remedy=f"an image transformer as visual_weights_path ({VIT_SOURCE})",
+)
 
 
 def resolve_vit(name: str | None) -> Path | None:
@@ -221,6 +168,17 @@ def resolve_vit(name: str | None) -> Path | None:
     if name is None:
         return None
     return Path("ext") / VIT_NAME if name == VIT_NAME else Path(name)
+
+
+def _bert_of(config: ExperimentConfig) -> Path:
+    return Path(cast(AlproOptions, config).bert_weights_path or config.tokenizer_dir)
+
+
+def _missing_part(key: str, path: Path, *, source: str) -> list[str]:
+    try:
+        return missing_file(key, find_weights(path, key=key, source=source))
+    except InputError as error:
+        return [str(error)]
 
 
 def _load_part(
@@ -235,37 +193,8 @@ def _load_part(
 ) -> None:
     expected = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
     state = adapt_state_dict(rename(read_state(file, *roots)), expected)
-    _fill(
-        model, state, path=file, prefix=prefix, allowed_missing=allowed_missing,
+    fill(
+        model, state, path=file, layout=CHECKPOINT, prefix=prefix, allowed_missing=allowed_missing,
         wanted=f"Wanted is {source}.",
     )  # fmt: skip
     logger.info("%s: %d of the %d tensors of %s* loaded", file, len(state), len(expected), prefix)
-
-
-def _fill(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    *,
-    path: Path,
-    prefix: str = "",
-    allowed_missing: Sequence[str] = (),
-    wanted: str = "",
-) -> None:
-    mismatch = compare(state, model, allowed_missing=[*allowed_missing, *NEVER_USED])
-    own = [key for key in mismatch.missing if key.startswith(prefix)]
-    mismatch = replace(mismatch, missing=own)
-    if mismatch:
-        advice = f"{hint_of(path)} {wanted}".strip()
-        listed = "\n".join(filter(None, [mismatch.describe(), advice]))
-        raise InputError(
-            f"{path}: this checkpoint is of another architecture than the model of "
-            f"visual_model_cfg and model_config:\n{listed}"
-        )
-    if problems := unusable(state, model.state_dict()):
-        listed = "\n".join(problems[:MAX_NAMED])
-        rest = len(problems) - MAX_NAMED
-        more = f"\n{rest} more" if rest > 0 else ""
-        raise InputError(
-            f"{path}: these tensors cannot be used:\n{listed}{more}\nName another checkpoint."
-        )
-    model.load_state_dict(dict(state), strict=False)

@@ -5,7 +5,7 @@ D width, K entities, P patches per side.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -135,9 +135,9 @@ class PretrainingTask(PairTask):
         """Warn of a prompter that is sure of nothing in the batch."""
         self._warn_of_doubt(losses, where="batch's")
 
-    def evaluate(self, data: Sequence[PairSet]) -> dict[str, float]:
+    def evaluate(self, *data: PairSet) -> dict[str, float]:
         """Mean losses and accuracies; negatives are those of the same validation batch."""
-        metrics = super().evaluate(data)
+        metrics = super().evaluate(*data)
         self._warn_of_doubt(metrics, where="validation")
         return metrics
 

@@ -11,8 +11,6 @@ from alpro.families.alpro.model import AlproModel, Pooling
 from alpro.modeling.encoders import TextEncoder, VideoEncoder
 from alpro.modeling.features import TextFeatures, VideoFeatures
 
-CLASSIFIER_NAMES = "classifier.*"
-CLASSIFIER_OUTPUT = "classifier.2.weight"  # (A, 2D)
 UNUSED_FOR_ANSWERS = ("vision_proj.*", "text_proj.*", "temp", "itm_head.*")
 """Patterns of what the model has and neither training nor evaluation reads."""
 CLASSIFIER_SCALE = 2  # width of the classifier's hidden layer over D, as in the released weights
@@ -31,6 +29,9 @@ class AlproForQuestionAnswering(AlproModel):
         embed_dim: See `AlproModel`.
         pooling: See `AlproModel`.
     """
+
+    CLASSIFIER = "classifier.*"
+    CLASSIFIER_OUTPUT = "classifier.2.weight"  # (A, 2D)
 
     def __init__(
         self,

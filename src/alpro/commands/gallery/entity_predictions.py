@@ -1,4 +1,4 @@
-"""What a pretrained model and its prompter tell of validation pairs, to be looked at.
+"""Predictions of a pretrained model and its prompter for validation pairs, to be looked at.
 
 Shapes: ``T`` frames, ``S`` side of the square frames in pixels, ``P`` patches along each side,
 ``K`` entities.
@@ -6,6 +6,7 @@ Shapes: ``T`` frames, ``S`` side of the square frames in pixels, ``P`` patches a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +19,16 @@ from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.validation_pairs import ValidationPairs
 from alpro.datasets.videos import TrainingSample
 from alpro.distributed.launch import launch_engine
+from alpro.experiment.experiment import Experiment
 from alpro.experiment.preflight import check_validation_inputs
-from alpro.experiment.pretraining import VideoLanguageExperiment
 from alpro.experiment.pretraining_data import CaptionedSet, validation_pairs
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.pretraining_task import predict_entity_pairs
 from alpro.losses.prompted_entity import is_confident
 from alpro.objectives.validation import VALIDATION_SEED
-from alpro.training.precision import autocast
 
 
 @dataclass(frozen=True, slots=True)
 class PairPrediction:
-    """A captioned video or image, its masked region, and what is told of that."""
+    """A captioned video or image, its masked region, and the predictions for that."""
 
     item: CaptionedItem
     caption: str
@@ -51,12 +49,12 @@ class SetPredictions:
     media: Media
     num_pairs: int
     """Of the whole set."""
-    told: list[PairPrediction]
+    pairs: list[PairPrediction]
     unreadable: list[UnreadableVideo]
     """Those that were chosen and could not be read."""
 
 
-def tell_validation_pairs(
+def predict_validation_pairs(
     resolved: ResolvedConfig[PretrainConfig], *, num_pairs: int
 ) -> list[SetPredictions]:
     """Ask prompter and model about some pairs of each validation set; others are not read.
@@ -72,14 +70,14 @@ def tell_validation_pairs(
     """
     config = resolved.config
     with launch_engine("single", device=config.device, precision=config.precision) as engine:
-        experiment = VideoLanguageExperiment(resolved, engine=engine)
-        check_validation_inputs(resolved, sets=experiment.set_files("val_datasets"))
-        sets = experiment.read_sets("val_datasets")
+        experiment = Experiment(resolved, engine=engine)
+        check_validation_inputs(resolved, sets=experiment.task.data.paths("val_datasets"))
+        sets = experiment.task.data.read("val_datasets")
         pairs_of = [validation_pairs(config, one) for one in sets]
         shares = split_evenly(num_pairs, sizes=[len(pairs) for pairs in pairs_of])
         model = experiment.start_model().eval()
         return [
-            _tell_some(experiment, model, data, pairs, num_pairs=share)
+            _predict_some(experiment, model, data, pairs, num_pairs=share)
             for data, pairs, share in zip(sets, pairs_of, shares, strict=True)
         ]
 
@@ -99,9 +97,9 @@ def evenly_spaced(count: int, *, size: int) -> list[int]:
     return [(2 * place + 1) * size // (2 * count) for place in range(count)]
 
 
-def _tell_some(
-    experiment: VideoLanguageExperiment,
-    model: AlproForPretraining,
+def _predict_some(
+    experiment: Experiment[PretrainConfig],
+    model: Any,
     data: CaptionedSet,
     pairs: ValidationPairs[CaptionedItem],
     *,
@@ -113,24 +111,21 @@ def _tell_some(
         if isinstance(sample, UnreadableVideo):
             unreadable.append(sample)
         else:
-            predictions.append(_tell(experiment, model, sample))
+            predictions.append(_predict(experiment, model, sample))
     return SetPredictions(data.name, data.media, len(pairs), predictions, unreadable)
 
 
 @torch.inference_mode()
-def _tell(
-    experiment: VideoLanguageExperiment,
-    model: AlproForPretraining,
+def _predict(
+    experiment: Experiment[PretrainConfig],
+    model: Any,
     sample: TrainingSample[CaptionedItem],
 ) -> PairPrediction:
     """Ask about one pair, as validation does."""
-    collate, device = experiment.build_collate(seed=VALIDATION_SEED), experiment.engine.device
-    batch: PretrainBatch = collate([sample]).to(device)
+    collate = experiment.task.data.collate(seed=VALIDATION_SEED)
+    batch: PretrainBatch = collate([sample]).to(experiment.engine.device)
     assert batch.region is not None
-    with autocast(experiment.precision, device):
-        video = model.encode_video(experiment.normalize(batch.frames))
-        fused = model.fuse(model.encode_text(batch.text_ids, batch.text_mask), video)
-        logits, targets = predict_entity_pairs(model, batch, fused, normalize=experiment.normalize)
+    logits, targets = experiment.task.predict_entities(model, batch)
     return PairPrediction(
         item=sample.item,
         caption=collate.caption_of(sample),

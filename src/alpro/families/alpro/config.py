@@ -1,4 +1,4 @@
-"""The two model files a config names: `visual_model_cfg` and `model_config`.
+"""What ALPRO adds to a config: the two files of its encoders, and the weights that they start from.
 
 Frame count and size are not part of the video encoder's file: they come from the experiment
 (`num_frm`, `crop_img_size`).
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alpro.configs.fields import option
+from alpro.configs.constraints import Constraint
+from alpro.configs.family import FamilyConfig
+from alpro.configs.fields import option, required
+from alpro.configs.options import ModelOptions
 
 MAX_WIDTH = 1 << 16  # of tokens and embeddings; GPT-3 has 12,288
 MAX_LAYERS = 1000
@@ -31,7 +34,7 @@ class VideoEncoderConfig:
             *("maxpool_kernel_size", "use_maxpooling"),
         }
     )
-    """Makes no difference to what a trained model computes."""
+    SIZE_KEYS: ClassVar[tuple[str, ...]] = ("depth", "embed_dim", "mlp_ratio", "patch_size")
 
     cls: str = option("TimeSformer", "encoder class", choices=("TimeSformer",))
     patch_size: int = option(16, "pixels along each side of a patch", minimum=1, maximum=4096)
@@ -90,6 +93,10 @@ class TextEncoderConfig:
             "use_cache",
         }
     )
+    SIZE_KEYS: ClassVar[tuple[str, ...]] = (
+        *("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"),
+        *("max_position_embeddings", "type_vocab_size"),
+    )
 
     model_type: str = option("bert", "family of the text encoder", choices=("bert",))
     vocab_size: int = option(
@@ -130,3 +137,83 @@ class TextEncoderConfig:
     encoder_width: int = option(
         768, "no effect; kept for the original's files", minimum=0, maximum=MAX_WIDTH
     )
+
+
+@dataclass(kw_only=True)
+class AlproOptions(ModelOptions):
+    """The encoders and the weights that they start from."""
+
+    TOPIC: ClassVar[str] = ModelOptions.TOPIC
+
+    model_config: str = required(
+        "JSON of the text and fusion encoder",
+        remedy="ALPRO uses config_release/base_model.json.",
+        path=True,
+    )
+    visual_model_cfg: str = required(
+        "JSON of the video encoder",
+        remedy="ALPRO uses config_release/timesformer_divst_8x32_224_k600.json.",
+        path=True,
+    )
+    visual_weights_path: str | None = option(
+        None,
+        "image ViT for the video encoder; vit_base_patch16_224 means ext/vit_base_patch16_224",
+        path=True,
+    )
+    bert_weights_path: str | None = option(None, "BERT weights (null: tokenizer_dir)", path=True)
+
+
+CONFIG = FamilyConfig(
+    options=AlproOptions,
+    architecture={"visual_model_cfg": VideoEncoderConfig, "model_config": TextEncoderConfig},
+    constraints=(
+        Constraint(
+            ("crop_img_size", "visual_model_cfg.patch_size"),
+            lambda size, patch: size % patch != 0,
+            "frames are cut into whole patches",
+            "Make crop_img_size a multiple of patch_size.",
+        ),
+        Constraint(
+            ("visual_model_cfg.embed_dim", "visual_model_cfg.num_heads"),
+            lambda width, heads: width % heads != 0,
+            "every attention head has the same width",
+            "Make embed_dim a multiple of num_heads.",
+        ),
+        Constraint(
+            ("visual_model_cfg.mlp_ratio", "visual_model_cfg.embed_dim"),
+            lambda ratio, width: int(width * ratio) < 1,
+            "the MLP has a width of 0",
+            "Raise mlp_ratio.",
+        ),
+        Constraint(
+            ("model_config.hidden_size", "model_config.num_attention_heads"),
+            lambda width, heads: width % heads != 0,
+            "every attention head has the same width",
+            "Make hidden_size a multiple of num_attention_heads.",
+        ),
+        Constraint(
+            ("visual_model_cfg.embed_dim", "model_config.hidden_size"),
+            lambda video, text: video != text,
+            "the fusion layers read video and text tokens as one sequence",
+            "Make embed_dim and hidden_size equal.",
+        ),
+        Constraint(
+            ("model_config.fusion_layer", "model_config.num_hidden_layers"),
+            lambda text_layers, layers: text_layers >= layers,
+            "at least one layer must be left to fuse text and video",
+            "Make fusion_layer smaller than num_hidden_layers.",
+        ),
+        Constraint(
+            ("max_txt_len", "model_config.max_position_embeddings"),
+            lambda length, positions: length > positions,
+            "the text encoder has no position embedding beyond its last one",
+            "Lower max_txt_len.",
+        ),
+        Constraint(
+            ("model_config.pad_token_id", "model_config.vocab_size"),
+            lambda pad, size: pad >= size,
+            "the padding token is a word of the vocabulary",
+            "Lower pad_token_id.",
+        ),
+    ),
+)

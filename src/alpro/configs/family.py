@@ -1,0 +1,68 @@
+"""A model family's part of a config: which family it is, and the keys that this one adds."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from alpro.configs.constraints import Constraint
+from alpro.families.registry import DEFAULT_FAMILY, FAMILIES, family_config
+
+_FILE_KEY = re.compile(r"\w+_(config|cfg)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyConfig:
+    """Keys, files and rules of one family; see `alpro.families.registry`."""
+
+    options: type
+    """Dataclass of its own keys. It may give keys of all families another default, and have the
+    ClassVars ``INERT`` and ``ALIASES`` of an experiment's config."""
+    architecture: Mapping[str, Any]
+    """Key that names a JSON file of the model, ``..._config`` or ``..._cfg`` -> dataclass of its
+    content, with ``TOPIC``, ``INERT``, ``TRAINING_ONLY`` (keys that change nothing about what a
+    trained model computes) and ``SIZE_KEYS`` (those that determine how many parameters it has)."""
+    constraints: tuple[Constraint, ...] = ()
+    """Rules about its keys; those of files carry the key of the file."""
+    signature: frozenset[str] = frozenset()
+    """Keys that only configs of this family have: they tell what a file without ``family`` is."""
+
+    def __post_init__(self) -> None:
+        assert all(_FILE_KEY.fullmatch(key) for key in self.architecture), self.architecture
+
+
+def detect_family(*layers: Mapping[str, Any]) -> str:
+    """Return the name of the family that a config asks for; it may be an unknown one.
+
+    Args:
+        layers: raw values of the sources, the one that counts most first.
+    """
+    named = next((layer["family"] for layer in layers if "family" in layer), None)
+    if named is not None:
+        return str(named)
+    keys = {key for layer in layers for key in layer}
+    signed = (name for name in FAMILIES if family_config(name).signature & keys)
+    return next(signed, DEFAULT_FAMILY)
+
+
+@cache
+def with_family(config_class: Any, family: str) -> Any:
+    """Return an experiment's config class with the keys, aliases and rules of a family."""
+    own = family_config(family)
+    options: Any = own.options
+    namespace = {
+        "__doc__": config_class.__doc__,
+        "__module__": config_class.__module__,
+        "TOPIC": config_class.TOPIC,
+        "FAMILY": family,
+        "INERT": config_class.INERT | getattr(options, "INERT", frozenset()),
+        "ALIASES": config_class.ALIASES | getattr(options, "ALIASES", {}),
+        "CHECKS": config_class.CHECKS + own.constraints,
+    }
+    return dataclasses.make_dataclass(
+        config_class.__name__, [], bases=(options, config_class), namespace=namespace, kw_only=True
+    )

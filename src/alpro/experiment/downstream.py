@@ -1,0 +1,232 @@
+"""Tasks that are finetuned and evaluated on annotated sets of videos: their data and contract."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+from alpro.configs.downstream import DownstreamDataset
+from alpro.configs.schema import DownstreamConfig
+from alpro.datasets.dataloader import ConcatDataset
+from alpro.datasets.shared_rows import SharedRows
+from alpro.evaluation.eval_mode import Progress
+from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.experiment.data import (
+    Annotations,
+    Row,
+    batch_sampler,
+    build_decoder,
+    build_evaluation_set,
+    build_loader,
+    build_training_set,
+    read_annotations,
+    training_rows,
+)
+from alpro.experiment.experiment import Experiment, TaskDefinition
+from alpro.experiment.preflight import DatasetPaths, check_training_inputs
+from alpro.experiment.results import results_folder
+from alpro.training.plan import TrainingData
+from alpro.training.run_directory import RESULT_FILES, RunDirectory
+
+Config = TypeVar("Config", bound=DownstreamConfig)
+
+
+class Evaluator(Protocol):
+    """Evaluates its model on sets of the task's kind."""
+
+    model: Any
+
+    def run(self, data: Any) -> Any:
+        """Evaluate one set; the outcome is the same on every rank."""
+
+
+class TrainingItems(NamedTuple):
+    """One set as it is trained on."""
+
+    items: SharedRows[Any]
+    """Each makes a sample with its video."""
+    num_rows: int
+    """Rows that the items hold."""
+    num_left_out: int = 0
+    """Rows that nothing can be learnt from."""
+
+
+class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
+    """Definition of a downstream task: how its rows are read, and how it is scored."""
+
+    ROWS: ClassVar[str]
+    """Plural noun for the rows of an annotation file, in messages."""
+
+    def __init__(self, experiment: Experiment[Config]) -> None:
+        super().__init__(experiment)
+        self.data: DownstreamData[Row] = DownstreamData(self)
+
+    def result_files(self) -> list[str]:
+        """Files that the test sets' results will be in, from the output folder."""
+        best = RunDirectory(Path(self.config.output_dir), rank=0).checkpoint("best")
+        return [
+            file
+            for part in self.config.test_datasets
+            for file in self.files_of_results(part, best, step="best")
+        ]
+
+    def files_of_results(
+        self, part: DownstreamDataset, checkpoint: Path, *, step: str
+    ) -> list[str]:
+        """Files that the results of a set will be in, from the output folder."""
+        folder = results_folder(
+            self.config,
+            self.annotation_path(part),
+            checkpoint=checkpoint,
+            step=step,
+            suffix=self.results_suffix(),
+        ).relative_to(self.config.output_dir)
+        return [str(folder / name) for name in RESULT_FILES]
+
+    def evaluator_arguments(self) -> dict[str, Any]:
+        """Arguments that the evaluators of all tasks have in common."""
+        config, experiment = self.config, self.experiment
+        return {
+            "tokenize": experiment.tokenize,
+            "normalize": experiment.normalize,
+            "engine": experiment.engine,
+            "precision": experiment.precision,
+            "clip_aggregation": config.score_agg_func,
+            "allow_missing_videos": config.allow_missing_videos,
+        }
+
+    @abstractmethod
+    def annotation_path(self, part: DownstreamDataset) -> Path:
+        """The annotation file of a set."""
+
+    @abstractmethod
+    def read_rows(self, path: Path) -> SharedRows[Row]:
+        """Read an annotation file."""
+
+    @abstractmethod
+    def data_name(self) -> str:
+        """Name of the sets; has ``msvd`` in it for those of MSVD."""
+
+    @abstractmethod
+    def training_items(self, annotations: Annotations[Row], rows: SharedRows[Row]) -> TrainingItems:
+        """Make the items that some rows of a set are trained on as."""
+
+    def check_evaluated(self, annotations: Annotations[Row], *, validates: bool) -> None:  # noqa: B027
+        """Check the rows of a set, all of them also where only a few are evaluated (``debug``).
+
+        Args:
+            annotations: the set.
+            validates: it chooses the best checkpoint.
+
+        Raises:
+            InputError: if the task cannot be evaluated on them.
+        """
+
+    @abstractmethod
+    def build_collate(self) -> Callable[[list[Any]], Any]:
+        """Return the function that makes a batch of samples with their items."""
+
+    @abstractmethod
+    def build_evaluator(self, model: Any, *, progress: Progress) -> Evaluator:
+        """The evaluator of the model, for validation and inference alike."""
+
+    @abstractmethod
+    def results_suffix(self) -> str:
+        """Ending of the results folder's name, for ways to evaluate that are the task's own."""
+
+    @abstractmethod
+    def protocol(self) -> dict[str, Any]:
+        """Facts of the task's own on which the numbers depend."""
+
+    @abstractmethod
+    def write_results(self, folder: Path, outcome: Any, *, protocol: Mapping[str, Any]) -> str:
+        """Write the outcome of an evaluation; return a summary and a table for the log."""
+
+
+class DownstreamData(Generic[Row]):
+    """The data sets of a downstream task."""
+
+    def __init__(self, task: DownstreamTask[Any, Row]) -> None:
+        self._task = task
+        self._experiment = task.experiment
+        self._config: DownstreamConfig = task.config
+
+    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
+        """Report all files that are missing for training."""
+        check_training_inputs(
+            self._config,
+            sets=[
+                DatasetPaths(
+                    f"{key}.{index}", part.name, "txt", self._task.annotation_path(part), part.img
+                )
+                for key in ("train_datasets", "val_datasets", "test_datasets")
+                for index, part in enumerate(getattr(self._config, key))
+            ],
+            others=others,
+            resumes=resumes,
+        )
+
+    def annotation_files(self) -> list[Path]:
+        """Those of all sets that a training run reads."""
+        config = self._config
+        parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
+        return [self._task.annotation_path(part) for part in parts]
+
+    def training(self) -> TrainingData:
+        """All training sets as one."""
+        config, task = self._config, self._task
+        sets, description, num_left_out = [], [], 0
+        decoder = build_decoder(config)
+        for part in config.train_datasets:
+            annotations = self._read(part)
+            chosen = task.training_items(annotations, training_rows(config, annotations))
+            num_videos = len(set(chosen.items.column("video_id")))
+            description.append(
+                f"{part.name}: {chosen.num_rows} {task.ROWS}, {num_videos} videos to train on"
+            )
+            num_left_out += chosen.num_left_out
+            videos = annotations.videos
+            sets.append(build_training_set(config, chosen.items, videos=videos, decoder=decoder))
+        dataset, collate = ConcatDataset(sets), task.build_collate()
+        engine = self._experiment.engine
+        return TrainingData(
+            batch_sampler(config, num_examples=len(dataset), engine=engine),
+            lambda batches: build_loader(
+                config, dataset, batches=batches, collate=collate, engine=engine
+            ),
+            num_samples=len(dataset),
+            num_left_out=num_left_out,
+            description=description,
+        )
+
+    def validation(self) -> list[EvaluationSet[Row]]:
+        """The set that a training run is validated on."""
+        return [self._evaluated(self._config.val_datasets[0], num_clips=1, validates=True)]
+
+    def test(self, part: DownstreamDataset, *, num_clips: int = 1) -> EvaluationSet[Row]:
+        """A set to be tested on, with so many clips per video."""
+        return self._evaluated(part, num_clips=num_clips, validates=False)
+
+    def describe(self, data: EvaluationSet[Row]) -> str:
+        """The size of a set."""
+        size = f"{len(data.rows)} {self._task.ROWS}, {len(data.video_ids)} videos"
+        return f"{data.name} ({data.annotations}): {size}"
+
+    def _evaluated(
+        self, part: DownstreamDataset, *, num_clips: int, validates: bool
+    ) -> EvaluationSet[Row]:
+        annotations, engine = self._read(part), self._experiment.engine
+        self._task.check_evaluated(annotations, validates=validates)
+        return build_evaluation_set(self._config, annotations, num_clips=num_clips, engine=engine)
+
+    def _read(self, part: DownstreamDataset) -> Annotations[Row]:
+        """Read a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
+        path = self._task.annotation_path(part)
+        self._experiment.sha256_of(path)  # the file may be gone when it is evaluated
+        return read_annotations(
+            self._config,
+            part,
+            path=path,
+            read=self._task.read_rows,
+            extension=".avi" if "msvd" in self._task.data_name() else ".mp4",
+        )

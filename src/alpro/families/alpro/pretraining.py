@@ -1,0 +1,242 @@
+"""ALPRO's pretraining: the prompter, and the model that it teaches (ALPRO section 3)."""
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from alpro.configs.objectives import ALL_RANKS
+from alpro.configs.schema import PretrainConfig, PrompterConfig
+from alpro.datasets.entities import read_entities
+from alpro.datasets.pretraining import PretrainBatch
+from alpro.datasets.tokenization import tokenize
+from alpro.errors import InputError
+from alpro.evaluation.eval_mode import Progress
+from alpro.experiment.experiment import Experiment, TaskDefinition
+from alpro.experiment.pretraining_data import PretrainingData
+from alpro.families.alpro.checkpoint import ROOTS
+from alpro.families.alpro.config import VideoEncoderConfig
+from alpro.families.alpro.pretrained import check_num_entities, load_teacher, without_prompts
+from alpro.families.alpro.pretraining_model import PROMPTER_PREFIX, AlproForPretraining
+from alpro.families.alpro.pretraining_task import (
+    Objectives,
+    PretrainingTask,
+    predict_entity_pairs,
+)
+from alpro.families.alpro.prompter import (
+    LANGUAGE_HEAD,
+    MAX_PROMPT_TOKENS,
+    PROMPT_NAMES,
+    UNUSED_BY_PROMPTER,
+    Prompter,
+    check_prompts,
+)
+from alpro.families.alpro.prompter_task import PrompterTask
+from alpro.modeling.state_dict_maps import StateDict
+from alpro.quoting import listed
+from alpro.training.plan import TrainingPlan
+from alpro.training.precision import autocast
+from alpro.training.run_directory import run_directory_of
+from alpro.training.state_dicts import read_shapes
+
+logger = logging.getLogger(__name__)
+
+TEACHER_KEY = "teacher_weights_path"
+ENTITY_PARTS = (f"{PROMPTER_PREFIX}*", "mpm_head.*")  # what only PEM needs of a checkpoint
+
+
+class PrompterPretraining(TaskDefinition[PrompterConfig]):
+    """The first stage: VTC alone makes the teacher of the second."""
+
+    def __init__(self, experiment: Experiment[PrompterConfig]) -> None:
+        super().__init__(experiment)
+        self.data = PretrainingData(experiment)
+
+    def allowed_missing(self) -> Sequence[str]:
+        """Prompts are made when it teaches; nothing else reads the other parts."""
+        return (*PROMPT_NAMES, *UNUSED_BY_PROMPTER)
+
+    def prepare_checkpoint(self, model: Prompter, state: StateDict) -> StateDict:  # noqa: ARG002
+        """A checkpoint's tensors without prompts."""
+        return without_prompts(state)
+
+    def build_task(
+        self,
+        model: Prompter,
+        *,
+        plan: TrainingPlan,  # noqa: ARG002
+        progress: Progress,
+    ) -> PrompterTask:
+        """VTC."""
+        experiment, config = self.experiment, self.config
+        return PrompterTask(
+            model,
+            engine=experiment.engine,
+            normalize=experiment.normalize,
+            mask_same_video=config.mask_same_video,
+            precision=experiment.precision,
+            allow_missing_videos=config.allow_missing_videos,
+            progress=progress,
+            grad_cache_size=config.grad_cache_size,
+        )
+
+
+class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
+    """The second stage: VTC + VTM + MLM + PEM."""
+
+    def __init__(self, experiment: Experiment[PretrainConfig]) -> None:
+        super().__init__(experiment)
+        config = self.config
+        video = cast(VideoEncoderConfig, experiment.resolved.architecture["visual_model_cfg"])
+        grid = config.crop_img_size // video.patch_size, video.patch_size
+        self.data = PretrainingData(
+            experiment,
+            mlm_probability=config.mlm_probability if config.use_mlm else None,
+            patches=grid if config.use_mpm else None,
+        )
+
+    def other_inputs(self, *, resumes: bool = False) -> Mapping[str, Path]:
+        """The entities, and the teacher that is made of them, if PEM is trained with."""
+        config = self.config
+        if not config.use_mpm:
+            return {}
+        files = {"entity_file_path": Path(str(config.entity_file_path))}
+        if not resumes and self.makes_teacher and config.teacher_weights_path is not None:
+            files[TEACHER_KEY] = Path(config.teacher_weights_path)
+        return files
+
+    def check(self, *, resumes: bool) -> None:
+        """Check the entities and their teacher."""
+        config = self.config
+        if not config.use_mpm or resumes:
+            return
+        self._check_teacher()
+        self._check_entities()
+        is_unused = not self.makes_teacher and config.teacher_weights_path
+        if is_unused and self.experiment.engine.rank == 0:
+            path = config.e2e_weights_path
+            logger.warning("%s has no effect: %s brings its own prompter", TEACHER_KEY, path)
+
+    @cached_property
+    def entities(self) -> tuple[str, ...]:
+        """Entities that the prompter distinguishes."""
+        path = Path(str(self.config.entity_file_path))
+        return read_entities(path, num_entities=self.config.num_entities)
+
+    @cached_property
+    def start_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Names and shapes in the checkpoint that the model starts from; of none where none is."""
+        path = self.config.e2e_weights_path
+        return read_shapes(Path(path), ROOTS) if path is not None and os.path.isfile(path) else {}
+
+    @property
+    def makes_teacher(self) -> bool:
+        """Whether PEM needs a teacher, and the model does not start with one."""
+        return self.config.use_mpm and not any(
+            name.startswith(PROMPTER_PREFIX) for name in self.start_shapes
+        )
+
+    def allowed_missing(self) -> Sequence[str]:
+        """Parts of losses that the checkpoint was not trained with."""
+        if self.config.use_mpm:
+            self._check_teacher()
+        missing = ENTITY_PARTS if self.makes_teacher else ()
+        return missing if self.config.use_mlm else (*missing, LANGUAGE_HEAD)
+
+    def complete_model(self, model: AlproForPretraining) -> None:
+        """Make the teacher of PEM, unless the checkpoint brought one."""
+        if model.prompter is None or not self.makes_teacher:
+            return
+        load_teacher(model.prompter, Path(str(self.config.teacher_weights_path)))
+        model.prompter.build_prompts(self._tokenize_prompts, self.entities)
+        few = listed(self.entities)
+        logger.info("the prompter predicts %d entities: %s", len(self.entities), few)
+
+    def predict_entities(
+        self, model: AlproForPretraining, batch: PretrainBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the entities of masked regions: the model's logits, the prompter's probabilities.
+
+        Both are (B, K).
+        """
+        experiment = self.experiment
+        with autocast(experiment.precision, experiment.engine.device):
+            video = model.encode_video(experiment.normalize(batch.frames))
+            fused = model.fuse(model.encode_text(batch.text_ids, batch.text_mask), video)
+            return predict_entity_pairs(model, batch, fused, normalize=experiment.normalize)
+
+    def _check_teacher(self) -> None:
+        """Refuse to start with a teacher of another number of entities, or without any."""
+        config, path = self.config, Path(str(self.config.e2e_weights_path))
+        if not self.makes_teacher:
+            check_num_entities(self.start_shapes, num_entities=config.num_entities, path=path)
+        elif config.teacher_weights_path is None:
+            raise InputError(
+                f"e2e_weights_path: {path} holds no prompter, the teacher of the entity loss. "
+                f"Give {TEACHER_KEY} the checkpoint of one, or set use_mpm to 0."
+            )
+
+    def _check_entities(self) -> None:
+        """Refuse a list of which no teacher can be made, or another than the teacher's own.
+
+        Entities that the tokenizer cannot spell would have prompts that are alike.
+        """
+        path = self.config.entity_file_path
+        ids, _ = self.experiment.tokenize(self.entities)
+        unknown = (ids == self.experiment.tokenizer.unk_token_id).any(dim=1).tolist()
+        if any(unknown):
+            named = [repr(name) for name, bad in zip(self.entities, unknown, strict=True) if bad]
+            raise InputError(
+                f"entity_file_path: {path}: the tokenizer does not know "
+                f"{listed(named)}. Take these entities out of the file."
+            )
+        check_prompts(self._tokenize_prompts, self.entities)
+        if not self.makes_teacher:
+            self._compare_entities()
+
+    def _compare_entities(self) -> None:
+        """Refuse entities that are not those of the checkpoint, as far as its run tells."""
+        config, checkpoint = self.config, self.config.e2e_weights_path
+        run = run_directory_of(Path(str(checkpoint)))
+        if run is None or not run.entities.is_file():
+            return
+        before = read_entities(run.entities, num_entities=config.num_entities)
+        pairs = zip(before, self.entities, strict=True)
+        changed = [(place, *pair) for place, pair in enumerate(pairs, 1) if pair[0] != pair[1]]
+        if changed:
+            place, there, here = changed[0]
+            raise InputError(
+                f"entity_file_path: {config.entity_file_path} is not the list that {checkpoint} "
+                f"was pretrained with, {run.entities}: entity {place} is {there!r} there, {here!r} "
+                f"here. Give --entity_file_path {run.entities}."
+            )
+
+    def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return tokenize(self.experiment.tokenizer, prompts, max_length=MAX_PROMPT_TOKENS + 1)
+
+    def build_task(
+        self, model: AlproForPretraining, *, plan: TrainingPlan, progress: Progress
+    ) -> PretrainingTask:
+        """The losses that are switched on."""
+        config = self.config
+        return PretrainingTask(
+            model,
+            engine=self.experiment.engine,
+            normalize=self.experiment.normalize,
+            objectives=Objectives(
+                itc=config.use_itc, itm=config.use_itm, mlm=config.use_mlm, mpm=config.use_mpm
+            ),
+            itm_start_step=1 + math.floor(config.itm_start_ratio * plan.num_train_steps),
+            mask_same_video=config.mask_same_video,
+            entity_threshold=config.entity_threshold,
+            precision=self.experiment.precision,
+            allow_missing_videos=config.allow_missing_videos,
+            progress=progress,
+            negatives_of_all_ranks=config.itm_negatives == ALL_RANKS,
+            grad_cache_size=config.grad_cache_size,
+        )

@@ -1,0 +1,86 @@
+"""The contract of a model family: what it brings to experiments; `registry` lists the families.
+
+A family's `FAMILY` is one `ModelFamily`. Nothing else of it is known to the rest of the framework,
+which asks its models for roles (`alpro.modeling.contracts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from alpro.configs.schema import ExperimentConfig
+from alpro.datasets.tokenization import TokenizerFormat
+from alpro.modeling.state_dict_maps import StateDict
+from alpro.optimization.parameter_groups import ParameterGroup, decay_and_no_decay
+
+Architecture = Mapping[str, Any]
+"""Config key of each file of the model -> its content, of the class of the family's config."""
+Prepare = Callable[[StateDict], StateDict]
+"""Takes what a checkpoint file holds, judges it, and returns what is wanted of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFormat:
+    """The family's own checkpoints (``e2e_weights_path``), fitted to a model of it."""
+
+    roots: Sequence[str]
+    """First parts of all names; whatever stands before them is wrapping."""
+    files: Sequence[str]
+    """Keys of the files that determine the model, for messages."""
+    adapt: Callable[[StateDict, Mapping[str, Tensor]], StateDict]
+    """From (checkpoint, ``model.state_dict()``): renamed, resized, without what other tasks' heads
+    have; what fits nowhere is passed on, and refused."""
+    describe: Callable[[StateDict, Mapping[str, Tensor]], Sequence[str]] = lambda _state, _model: ()
+    """Sentences for the log on what `adapt` does."""
+    never_used: tuple[str, ...] = ()
+    """Patterns of parameters that a checkpoint may lack, since nothing reads them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingWeights:
+    """Weights that a model starts from where there is no checkpoint of the whole of it."""
+
+    load: Callable[[nn.Module, Any], bool]
+    """From (model, config): fill the model from the files that the config names; False, and nothing
+    done, if it names none."""
+    missing: Callable[[Any], list[str]]
+    """From the config: what is wrong with these files, in sentences; empty if it names none."""
+    remedy: str
+    """Which keys name such files, and of what, for the message that there is nothing to start
+    from: ``name ... as visual_weights_path``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One task of the family."""
+
+    definition: Callable[[Any], Any]
+    """Makes the `TaskDefinition` of an experiment: the framework's for tasks that it has."""
+    build_model: Callable[..., nn.Module]
+    """From (config, architecture), and for question answering ``num_labels``: random weights."""
+    allowed_missing: tuple[str, ...] = ()
+    """Patterns of parameters that the checkpoint of another task may lack."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFamily:
+    """Models, weights, tokenizer and tasks of a family."""
+
+    tasks: Mapping[str, TaskSpec]
+    """Name, as ``TASK`` of the configs -> task."""
+    tokenizer: TokenizerFormat
+    """Of the files in ``tokenizer_dir``."""
+    vocab_size: Callable[[Architecture], int]
+    """Tokens that the model knows."""
+    checkpoint: CheckpointFormat
+    starting_weights: StartingWeights
+    parameter_groups: Callable[[nn.Module, ExperimentConfig], list[ParameterGroup]] = (
+        lambda model, config: decay_and_no_decay(model, weight_decay=config.weight_decay)
+    )
+    """Trainable parameters with the scale of their learning rate and their weight decay."""
+    kept_bytes: Callable[[ExperimentConfig, Architecture], int] = lambda _config, _files: 0
+    """Bytes that encoding a clip keeps for the backward pass, at least."""

@@ -1,0 +1,28 @@
+"""The only list of model families.
+
+A family is a package with two modules, each imported when it is used: ``config`` (quick to import) has its `CONFIG`, what it adds to a config; ``family`` has its
+`FAMILY`, the models, weights and tasks.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alpro.configs.family import FamilyConfig
+    from alpro.families.family import ModelFamily
+
+FAMILIES = {"alpro": "alpro.families.alpro"}
+"""Name in a config (key ``family``) -> package."""
+DEFAULT_FAMILY = "alpro"
+
+
+def family_config(name: str) -> FamilyConfig:
+    """Return what a family adds to a config."""
+    return import_module(f"{FAMILIES[name]}.config").CONFIG
+
+
+def load_family(name: str) -> ModelFamily:
+    """Return a family's models, weights and tasks."""
+    return import_module(f"{FAMILIES[name]}.family").FAMILY
