@@ -19,10 +19,11 @@ import pytest
 
 from alpro.commands.main import main
 from alpro.configs.command_line import parse_flags
+from alpro.configs.family import with_family
 from alpro.configs.fields import Option, fields_of
 from alpro.configs.loading import load_config
-from alpro.configs.models import TextEncoderConfig, VideoEncoderConfig
 from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.families.alpro.config import TextEncoderConfig, VideoEncoderConfig
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -30,10 +31,10 @@ FOLDERS_OF_PAGES = (".", "docs", "data", "ext", "ext/bert-base-uncased", "output
 PAGES = sorted(page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md"))
 
 TASKS: dict[str, Any] = {
-    "run_video_retrieval": RetrievalConfig,
-    "run_video_qa": QaConfig,
-    "run_pretrain_contrastive_only": PrompterConfig,
-    "run_pretrain_sparse": PretrainConfig,
+    "run_video_retrieval": with_family(RetrievalConfig, "alpro"),
+    "run_video_qa": with_family(QaConfig, "alpro"),
+    "run_pretrain_contrastive_only": with_family(PrompterConfig, "alpro"),
+    "run_pretrain_sparse": with_family(PretrainConfig, "alpro"),
 }
 CONFIG_CLASSES: tuple[Any, ...] = (*TASKS.values(), VideoEncoderConfig, TextEncoderConfig)
 TABLE_BEGIN, TABLE_END = "<!-- config table -->", "<!-- end of config table -->"

@@ -18,13 +18,8 @@ from alpro.datasets.qa_batches import QaBatch
 from alpro.datasets.retrieval import RetrievalBatch
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.errors import RunError
-from alpro.experiment.finetuning import finetune
-from alpro.experiment.launch import launch_run
-from alpro.experiment.pretraining import VideoLanguageExperiment
-from alpro.experiment.prompter import PrompterExperiment
-from alpro.experiment.question_answering import QuestionAnsweringExperiment
-from alpro.experiment.retrieval import RetrievalExperiment
-from alpro.experiment.run import pretrain
+from alpro.experiment.experiment import Experiment
+from alpro.experiment.run import finetune, launch_run, pretrain
 from alpro.families.alpro.pretraining_task import PretrainingTask
 from alpro.families.alpro.prompter_task import PrompterTask
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
@@ -58,7 +53,7 @@ def stopped(tmp_path: Path) -> Path:
         launch_run(load_config(RetrievalConfig, arguments)) as engine,
         pytest.raises(RunError, match="update 2: the loss is not finite"),
     ):
-        finetune(RetrievalExperiment(load_config(RetrievalConfig, arguments), engine=engine))
+        finetune(Experiment(load_config(RetrievalConfig, arguments), engine=engine))
     return next((tmp_path / "experiment").rglob("step_2_rank_0.pt"))
 
 
@@ -92,7 +87,6 @@ class Kind:
     """A kind of run, whose batches are of one class."""
 
     config: type[Any]
-    recipe: type[Any]
     task: type[Any]
     run: Callable[[Any], None]
     experiment: type[TinyExperiment]
@@ -101,19 +95,19 @@ class Kind:
 
 KINDS = {
     "retrieval": Kind(
-        *(RetrievalConfig, RetrievalExperiment, RetrievalTask, finetune, TinyExperiment),
+        *(RetrievalConfig, RetrievalTask, finetune, TinyExperiment),
         RetrievalBatch,
     ),
     "questions": Kind(
-        *(QaConfig, QuestionAnsweringExperiment, QuestionAnsweringTask, finetune, QaExperiment),
+        *(QaConfig, QuestionAnsweringTask, finetune, QaExperiment),
         QaBatch,
     ),
     "prompter": Kind(
-        *(PrompterConfig, PrompterExperiment, PrompterTask, pretrain, PretrainExperiment),
+        *(PrompterConfig, PrompterTask, pretrain, PretrainExperiment),
         PretrainBatch,
     ),
     "pretraining": Kind(
-        *(PretrainConfig, VideoLanguageExperiment, PretrainingTask, pretrain, PretrainExperiment),
+        *(PretrainConfig, PretrainingTask, pretrain, PretrainExperiment),
         PretrainBatch,
     ),
 }
@@ -154,7 +148,7 @@ def stop_in_second_update(kind: Kind, root: Path) -> tuple[Path, list[Any], list
         launch_run(resolved) as engine,
         pytest.raises(RunError, match="update 2: the loss is not finite"),
     ):
-        kind.run(kind.recipe(resolved, engine=engine))
+        kind.run(Experiment(resolved, engine=engine))
     return next(root.rglob("step_2_rank_0.pt")), batches[2:], losses[2:]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from alpro.commands.gallery.entity_predictions import (
+    PairPrediction,
+    evenly_spaced,
+    predict_validation_pairs,
+    split_evenly,
+)
 from alpro.commands.show_entities import NUM_IN_PICTURE, main, read_run
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.schema import PretrainConfig, PrompterConfig
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import USER_ERROR_EXIT_CODE
-from alpro.experiment.entity_predictions import (
-    PairPrediction,
-    evenly_spaced,
-    split_evenly,
-    tell_validation_pairs,
-)
-from alpro.experiment.pretraining import VideoLanguageExperiment
+from alpro.experiment.experiment import Experiment
 from alpro.training.run_directory import RunDirectory
 from tests.factories import CPU, IMAGE_SIZE, NUM_FRAMES, MadeUpDecoder, write_videos
 from tests.pretraining_factories import (
@@ -44,11 +45,14 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> MadeUpDecoder:
 def run(tmp_path: Path, decoder: MadeUpDecoder) -> Path:  # noqa: ARG001
     """The folder of a run as training leaves it."""
     experiment = PretrainExperiment(tmp_path, num_val=NUM_VIDEOS, num_val_images=NUM_IMAGES)
-    recipe = recipe_of(load_config(PretrainConfig, experiment.arguments()))
+    trained = experiment_of(load_config(PretrainConfig, experiment.arguments()))
     output = RunDirectory(tmp_path / "run", rank=0)
-    arguments = {**recipe.resolved.to_json(), "script": PretrainConfig.SCRIPT}
+    arguments = {**trained.resolved.to_json(), "script": PretrainConfig.SCRIPT}
+    arguments["architecture"] = {
+        key: asdict(content) for key, content in trained.resolved.architecture.items()
+    }
     output.claim(arguments, may_differ=(), overwrite=False)
-    model = recipe.start_model()
+    model = trained.start_model()
     given(model.prompter).temp.data.fill_(0.02)
     for parameter in given(model.mpm_head).parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -59,8 +63,8 @@ def run(tmp_path: Path, decoder: MadeUpDecoder) -> Path:  # noqa: ARG001
     return output.root
 
 
-def recipe_of(resolved: ResolvedConfig[PretrainConfig]) -> VideoLanguageExperiment:
-    return VideoLanguageExperiment(resolved, engine=SingleProcess(CPU, scale_loss=False))
+def experiment_of(resolved: ResolvedConfig[PretrainConfig]) -> Experiment[PretrainConfig]:
+    return Experiment(resolved, engine=SingleProcess(CPU, scale_loss=False))
 
 
 def change_config(run: Path, **changes: object) -> None:
@@ -70,7 +74,7 @@ def change_config(run: Path, **changes: object) -> None:
 
 def tell(run: Path, *changes: str, num_pairs: int = 99) -> list[list[PairPrediction]]:
     resolved = read_run(run, step="best", changes=changes)
-    return [one.told for one in tell_validation_pairs(resolved, num_pairs=num_pairs)]
+    return [one.pairs for one in predict_validation_pairs(resolved, num_pairs=num_pairs)]
 
 
 def test_sets_share_the_clips_and_each_spreads_its_own() -> None:
@@ -89,9 +93,9 @@ def test_what_is_shown_is_what_validation_counts(run: Path) -> None:
     best = sorted(pair.prompter.max() for pair in told)
     threshold = float(np.mean(best[3:5]))  # 5 of 9 are confident
     resolved = read_run(run, step="best", changes=["--entity_threshold", str(threshold)])
-    recipe = recipe_of(resolved)
-    task = make_pretraining_task(recipe.start_model(), entity_threshold=threshold)
-    expected = task.evaluate(recipe.validation())
+    trained = experiment_of(resolved)
+    task = make_pretraining_task(trained.start_model(), entity_threshold=threshold)
+    expected = task.evaluate(*trained.task.data.validation())
     sure = [
         pair
         for one in tell(run, "--entity_threshold", str(threshold))

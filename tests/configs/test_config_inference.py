@@ -51,7 +51,7 @@ def test_checkpoint_and_text_encoder_are_the_runs_own(load: Any, trained: Path) 
     resolved = load(changes, *INFERENCE)
     assert resolved.config.e2e_weights_path == str(trained / "ckpt" / "model_step_best.pt")
     assert resolved.config.model_config == str(trained / "log" / "model_config.json")
-    assert resolved.text_encoder.num_hidden_layers == 8
+    assert resolved.architecture["model_config"].num_hidden_layers == 8
     assert resolved.config.data_ratio == 1.0
     other = load(changes, *INFERENCE, "--inference_model_step", "300")
     assert other.config.e2e_weights_path == str(trained / "ckpt" / "model_step_300.pt")
@@ -71,7 +71,7 @@ def test_flags_may_name_other_weights_and_another_folder(load: Any, tmp_path: Pa
     flags = ("--output_dir", str(tmp_path / "new"), "--e2e_weights_path", "other.pt")
     resolved = load({}, *INFERENCE, *flags)
     assert resolved.config.e2e_weights_path == "other.pt"
-    assert resolved.text_encoder.num_hidden_layers == 12
+    assert resolved.architecture["model_config"].num_hidden_layers == 12
 
 
 def test_training_keys_are_not_needed(load: Any, trained: Path) -> None:

@@ -14,15 +14,19 @@ from alpro.configs.command_line import parse_flags
 from alpro.configs.detect_task import CONFIGS
 from alpro.configs.downstream import DownstreamDataset
 from alpro.configs.errors import ConfigError, ConfigIssue
+from alpro.configs.family import with_family
 from alpro.configs.fields import Option, fields_of
-from alpro.configs.loading import MODEL_FILES, load_config
+from alpro.configs.loading import load_config
 from alpro.configs.pretraining import PretrainingDataset
 from alpro.configs.schema import RetrievalConfig
 from alpro.configs.validation import read_values
+from alpro.families.alpro.config import CONFIG
 
 CLASSES: list[Any] = [
-    *CONFIGS.values(), *MODEL_FILES.values(), DownstreamDataset, PretrainingDataset
-]  # fmt: skip
+    *(with_family(config_class, "alpro") for config_class in CONFIGS.values()),
+    *CONFIG.architecture.values(),
+    *(DownstreamDataset, PretrainingDataset),
+]
 ODD_NUMBERS = (2**31, 2**63, 10**400, -(2**63), -(10**400), 1e308, 1e-320, math.inf, math.nan)
 PATH_ENDINGS = ("_path", "_dir", "_db", "_cfg", "model_config")
 LONG = "x" * 5000

@@ -51,8 +51,14 @@ def test_retrieval_files_load_with_only_the_known_warnings(
         assert getattr(resolved.config, key) == value
     assert (resolved.config.num_frm, resolved.config.weight_decay) == (8, 1e-3)
     assert resolved.warnings == [f"keys without effect: dropout, resize_size ({path})"]
-    assert (resolved.video_encoder.patch_size, resolved.video_encoder.drop_path_rate) == (16, 0.1)
-    assert (resolved.text_encoder.fusion_layer, resolved.text_encoder.vocab_size) == (6, 30522)
+    assert (
+        resolved.architecture["visual_model_cfg"].patch_size,
+        resolved.architecture["visual_model_cfg"].drop_path_rate,
+    ) == (16, 0.1)
+    assert (
+        resolved.architecture["model_config"].fusion_layer,
+        resolved.architecture["model_config"].vocab_size,
+    ) == (6, 30522)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_qa_files_load_with_only_the_known_warnings(
         assert annotation_file(part, config.task) == f"data/{name}/txt/{split}.jsonl"
     keys = f"classifier, cls_hidden_scale, cnn_lr_decay, dropout, {ignored}resize_size"
     assert resolved.warnings == [f"keys without effect: {keys} ({path})"]
-    assert resolved.video_encoder.gradient_checkpointing is True
+    assert resolved.architecture["visual_model_cfg"].gradient_checkpointing is True
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,11 +17,8 @@ from alpro.configs.schema import PretrainConfig, QaConfig, RetrievalConfig
 from alpro.datasets.dataloader import make_loader
 from alpro.datasets.samplers import SamplerSegment
 from alpro.datasets.videos import TrainingSample
-from alpro.distributed.engine import Engine, SingleProcess
+from alpro.distributed.engine import SingleProcess
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.pretraining import VideoLanguageExperiment
-from alpro.experiment.question_answering import QuestionAnsweringExperiment
-from alpro.experiment.retrieval import RetrievalExperiment
 from tests.factories import CPU, MadeUpDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
@@ -35,6 +32,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "retrieval": RANDOM,
     "questions": {**RANDOM, "max_n_example_per_group": 4},
     "pretraining": {**RANDOM, "mlm_probability": 0.4},
+}
+
+CONFIGS: dict[str, Any] = {
+    **{"retrieval": RetrievalConfig, "questions": QaConfig, "pretraining": PretrainConfig},
 }
 
 Key = tuple[int, int, str]
@@ -85,19 +86,11 @@ def read(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         arguments = experiment.arguments(**changes, seed=seed)
         engine = SingleProcess(CPU, scale_loss=False)
         engine.rank, engine.size = rank, size
-        recipe = recipe_of(request.param, arguments, engine)
-        found: Iterator[Any] = recipe.training_data().start(done)
+        resolved: Any = load_config(CONFIGS[request.param], arguments)
+        found = Experiment(resolved, engine=engine).task.data.training().start(done)
         return list(islice(found, count))
 
     return batches
-
-
-def recipe_of(task: str, arguments: list[str], engine: Engine) -> Experiment[Any, Any]:
-    if task == "retrieval":
-        return RetrievalExperiment(load_config(RetrievalConfig, arguments), engine=engine)
-    if task == "questions":
-        return QuestionAnsweringExperiment(load_config(QaConfig, arguments), engine=engine)
-    return VideoLanguageExperiment(load_config(PretrainConfig, arguments), engine=engine)
 
 
 def loader_with_samples(dataset: Any, *, collate: Callable[..., Any], **options: Any) -> Any:

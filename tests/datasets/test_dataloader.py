@@ -53,8 +53,8 @@ def test_workers_change_nothing() -> None:
     def read(num_workers: int) -> list[Any]:
         loader = make_loader(
             Echo("a", 7),
-            batches=ResumableBatchSampler(
-                7, batch_size=3, rank=0, size=1, seed=5, done=[SamplerSegment(1, 1)]
+            batches=ResumableBatchSampler(7, batch_size=3, rank=0, size=1, seed=5).resume(
+                [SamplerSegment(1, 1)]
             ),
             collate=_as_list,
             num_workers=num_workers,

@@ -14,9 +14,17 @@ from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment
 Keys = list[tuple[int, int]]
 
 
-def mixed(sizes: Sequence[int], **changes: Any) -> MixtureBatchSampler:
+def mixed(
+    sizes: Sequence[int],
+    *,
+    weights: Sequence[float] | None = None,
+    window: int = 1,
+    done: Sequence[SamplerSegment] = (),
+    **changes: Any,
+) -> MixtureBatchSampler:
     arguments = {"batch_size": 3, "rank": 0, "size": 1, "seed": 5, **changes}
-    return MixtureBatchSampler(sizes, **arguments)
+    sources = [ResumableBatchSampler(size, **arguments) for size in sizes]
+    return MixtureBatchSampler(sources, weights=weights, window=window).resume(done)
 
 
 def source_of(keys: Keys, sizes: Sequence[int]) -> int:
@@ -39,12 +47,11 @@ def test_one_source_alone_is_read_as_ever(done: list[SamplerSegment], window: in
         "rank": 1,
         "size": 2,
         "seed": 5,
-        "done": done,
         "block_size": 2,
     }
     alone, one = (
-        ResumableBatchSampler(23, **options),
-        MixtureBatchSampler([23], window=window, **options),
+        ResumableBatchSampler(23, **options).resume(done),
+        mixed([23], window=window, done=done, **options),
     )
     assert list(islice(one, 30)) == list(islice(alone, 30))
     assert one.batches_per_epoch == alone.batches_per_epoch
@@ -136,7 +143,9 @@ def test_with_another_number_of_processes_each_source_goes_on_where_it_was(rank:
         assert len(own) > 20
         assert own == [
             [(epoch, begin + index) for epoch, index in keys]
-            for keys in islice(ResumableBatchSampler(sizes[source], done=read, **options), len(own))
+            for keys in islice(
+                ResumableBatchSampler(sizes[source], **options).resume(read), len(own)
+            )
         ]
 
 

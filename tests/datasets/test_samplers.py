@@ -26,9 +26,8 @@ def _batches(
         rank=rank,
         size=size,
         seed=5,
-        done=done,
         block_size=block_size,
-    )
+    ).resume(done)
 
 
 def _epochs(batches: ResumableBatchSampler, count: int) -> list[list[Key]]:

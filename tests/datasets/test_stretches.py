@@ -31,10 +31,15 @@ def stretches(history: Sequence[tuple[int, int]]) -> list[SamplerSegment]:
 
 
 def order(
-    num_examples: int, *, rank: int = 0, size: int = 1, **options: Any
+    num_examples: int,
+    *,
+    rank: int = 0,
+    size: int = 1,
+    done: Sequence[SamplerSegment] = (),
+    **options: Any,
 ) -> ResumableBatchSampler:
     arguments = {"batch_size": 4, "seed": SEED, **options}
-    return ResumableBatchSampler(num_examples, rank=rank, size=size, **arguments)
+    return ResumableBatchSampler(num_examples, rank=rank, size=size, **arguments).resume(done)
 
 
 def read_by_all(

@@ -14,7 +14,7 @@ import pytest
 from alpro.configs.loading import load_config
 from alpro.configs.schema import RetrievalConfig
 from alpro.distributed.engine import Engine
-from alpro.experiment.run_start import RunStart, agree_on_beginning
+from alpro.experiment.training import RunStart, agree_on_start
 from tests.evaluation.ranks import on_ranks
 from tests.factories import TinyExperiment
 
@@ -35,7 +35,7 @@ class Job:
 
         def work(engine: Engine) -> RunStart:
             self.here.launcher = launchers[engine.rank]
-            return agree_on_beginning(configs[engine.rank], engine=engine)
+            return agree_on_start(configs[engine.rank], engine=engine)
 
         first, *others = on_ranks(len(launchers), work)
         assert others == [first] * len(others)
@@ -49,7 +49,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
     (tmp_path / "run/restore.pt").touch()
     (tmp_path / "run/log/launchers.json").write_text(json.dumps({"launchers": ["A"]}))
     here = local()
-    name = "alpro.experiment.run_start.launcher_on_this_machine"
+    name = "alpro.experiment.training.launcher_on_this_machine"
     with mock.patch(name, side_effect=lambda: here.launcher):
         yield Job(TinyExperiment(tmp_path), here)
 

@@ -15,14 +15,16 @@ from torch import nn
 
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.schema import PrompterConfig, RetrievalConfig
+from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError
 from alpro.experiment import memory
+from alpro.experiment.experiment import Experiment
 from alpro.experiment.memory import check_batches, check_model, free_memory
-from alpro.experiment.model import build_prompter, build_retrieval_model
+from alpro.families.alpro.family import KEPT_PER_BLOCK, build_retrieval_model
 from tests.factories import CPU, IMAGE_SIZE, NUM_FRAMES, PATCH_SIZE, WIDTH, TinyExperiment
 
 CLIP = NUM_FRAMES * 3 * IMAGE_SIZE**2  # bytes of the frames of a clip
-KEPT = memory.KEPT_PER_BLOCK * NUM_FRAMES * (IMAGE_SIZE // PATCH_SIZE) ** 2 * WIDTH * 2
+KEPT = KEPT_PER_BLOCK * NUM_FRAMES * (IMAGE_SIZE // PATCH_SIZE) ** 2 * WIDTH * 2
 
 
 @pytest.fixture
@@ -41,7 +43,11 @@ def resolved_of(experiment: TinyExperiment, *flags: str, **changes: Any) -> Reso
 
 
 def checked(resolved: ResolvedConfig[Any]) -> None:
-    check_model(partial(build_retrieval_model, resolved), resolved, device=CPU)
+    check_model(experiment_of(resolved))
+
+
+def experiment_of(resolved: ResolvedConfig[Any]) -> Experiment[Any]:
+    return Experiment(resolved, engine=SingleProcess(CPU, scale_loss=False))
 
 
 @pytest.mark.parametrize("frozen", [[], ["visual_encoder.*"]])
@@ -49,7 +55,7 @@ def test_a_model_is_trained_if_weights_gradients_and_averages_fit(
     experiment: TinyExperiment, set_free: Any, frozen: list[str]
 ) -> None:
     resolved = resolved_of(experiment, freeze=frozen)
-    model: nn.Module = build_retrieval_model(resolved)
+    model: nn.Module = build_retrieval_model(resolved.config, resolved.architecture)
     if frozen:
         model.visual_encoder.requires_grad_(False)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
@@ -69,7 +75,8 @@ def test_a_model_is_evaluated_if_its_weights_fit(experiment: TinyExperiment, set
     weights = ("--e2e_weights_path", str(experiment.root / "model.pt"))
     arguments = experiment.inference(*weights)
     resolved = load_config(RetrievalConfig, arguments)
-    needed = 4 * sum(p.numel() for p in build_retrieval_model(resolved).parameters())
+    model = build_retrieval_model(resolved.config, resolved.architecture)
+    needed = 4 * sum(p.numel() for p in model.parameters())
     set_free(needed)
     checked(resolved)
     set_free(needed - 1)
@@ -87,7 +94,7 @@ def test_the_entities_of_a_prompter_are_named(experiment: TinyExperiment, set_fr
     )
     set_free(0)
     with pytest.raises(InputError, match="num_entities 1000: lower what is too large"):
-        check_model(partial(build_prompter, resolved), resolved, device=CPU)
+        check_model(experiment_of(resolved))
 
 
 def test_a_model_as_large_as_its_limits_is_refused_without_building_it(
@@ -131,8 +138,7 @@ def test_a_training_batch_and_those_read_ahead_must_fit(
 ) -> None:
     check = partial(
         check_batches,
-        resolved_of(experiment, **changes),
-        device=CPU,
+        experiment_of(resolved_of(experiment, **changes)),
         size_key="train_batch_size",
         num_samples=num_samples,
     )
@@ -147,13 +153,13 @@ def test_clips_of_an_evaluation_are_encoded_one_after_the_other(
     experiment: TinyExperiment, set_free: Any
 ) -> None:
     resolved = resolved_of(experiment, n_workers=1, val_batch_size=2, inference_n_clips=5)
-    arguments: dict[str, Any] = {"device": CPU, "size_key": "val_batch_size", "num_clips": 5}
+    arguments: dict[str, Any] = {"size_key": "val_batch_size", "num_clips": 5}
     needed = CLIP * (3 * 2 * 5 + 1) + 2 * 4 * CLIP  # of 5 videos, 3 batches are read
     set_free(needed)
-    check_batches(resolved, num_samples=5, **arguments)
+    check_batches(experiment_of(resolved), num_samples=5, **arguments)
     set_free(needed - 1)
     with pytest.raises(InputError, match="val_batch_size 2, n_workers 1, inference_n_clips 5"):
-        check_batches(resolved, num_samples=5, **arguments)
+        check_batches(experiment_of(resolved), num_samples=5, **arguments)
 
 
 def test_free_memory_is_what_the_narrowest_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:

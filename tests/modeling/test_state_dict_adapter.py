@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import torch
 
+from alpro.families.alpro.checkpoint import adapt_state_dict, describe_adaptation
 from alpro.modeling.state_dict_adapter import (
     Mismatch,
-    adapt_state_dict,
     compare,
-    describe_adaptation,
     resize_pos_embed,
     resize_time_embed,
 )

@@ -15,18 +15,17 @@ from transformers import (
     ViTModel,
 )
 
-from alpro.modeling.state_dict_adapter import adapt_state_dict, compare
-from alpro.modeling.state_dict_maps import (
-    ALPRO_ROOTS,
+from alpro.families.alpro.checkpoint import (
     BERT_LEAVES_AT_INIT,
+    ROOTS,
     VIT_LEAVES_AT_INIT,
-    WRAPPER_PARTS,
-    choose_state_dict,
+    adapt_state_dict,
     from_bert,
     from_vit,
-    other_model,
     text_renames,
 )
+from alpro.modeling.state_dict_adapter import compare
+from alpro.modeling.state_dict_maps import WRAPPER_PARTS, choose_state_dict, other_model
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 from alpro.modeling.timesformer_block import LAYER_NORM_EPS
 from tests.modeling.models import (
@@ -134,20 +133,20 @@ def test_any_wrapper_is_taken_away_and_no_part_of_a_name(
     wrapper: str, make_model: Callable[[], nn.Module]
 ) -> None:
     names = list(make_model().state_dict())
-    chosen = choose_state_dict([wrapper + name for name in names], roots=ALPRO_ROOTS)
+    chosen = choose_state_dict([wrapper + name for name in names], roots=ROOTS)
     assert chosen.names == {name: wrapper + name for name in names}
-    assert choose_state_dict(names, roots=ALPRO_ROOTS).names == dict(zip(names, names, strict=True))
+    assert choose_state_dict(names, roots=ROOTS).names == dict(zip(names, names, strict=True))
 
 
 def test_wrappers_of_submodules_are_taken_away() -> None:
     names = ["visual_encoder._orig_mod.model.norm.bias", "text_encoder.module.bert.x", "temp"]
-    chosen = choose_state_dict(names, roots=ALPRO_ROOTS)
+    chosen = choose_state_dict(names, roots=ROOTS)
     assert list(chosen.names) == ["visual_encoder.model.norm.bias", "text_encoder.bert.x", "temp"]
 
 
 def test_nested_state_dicts_are_one() -> None:
     names = ["model/visual_encoder/model/norm/bias", "model/temp"]
-    chosen = choose_state_dict(names, roots=ALPRO_ROOTS)
+    chosen = choose_state_dict(names, roots=ROOTS)
     assert list(chosen.names) == ["visual_encoder.model.norm.bias", "temp"]
 
 
@@ -168,7 +167,7 @@ def test_nested_state_dicts_are_one() -> None:
 )
 def test_of_several_state_dicts_one_is_taken_by_rule(places: Sequence[str], taken: str) -> None:
     names = [f"{place}visual_encoder.x" for place in places]
-    chosen = choose_state_dict(names, roots=ALPRO_ROOTS)
+    chosen = choose_state_dict(names, roots=ROOTS)
     assert chosen.wrapper == taken
     assert chosen.names == {"visual_encoder.x": f"{taken}visual_encoder.x"}
     assert set(chosen.others) == {p for p in places if p != taken and "optimizer" not in p}
@@ -176,27 +175,27 @@ def test_of_several_state_dicts_one_is_taken_by_rule(places: Sequence[str], take
 
 def test_the_state_dict_with_most_tensors_is_taken() -> None:
     names = ["a.temp", "b.temp", "b.itm_head.bias"]
-    assert choose_state_dict(names, roots=ALPRO_ROOTS).wrapper == "b."
+    assert choose_state_dict(names, roots=ROOTS).wrapper == "b."
 
 
 def test_unknown_names_belong_to_the_state_dict_around_them() -> None:
     names = ["m/temp", "m/surprise", "m/n_averaged", "m/deeper/x", "surprise"]
-    assert list(choose_state_dict(names, roots=ALPRO_ROOTS).names) == ["temp", "surprise"]
+    assert list(choose_state_dict(names, roots=ROOTS).names) == ["temp", "surprise"]
 
 
 def test_names_that_become_one_are_refused() -> None:
     with pytest.raises(ValueError, match=r"temp is there twice, as temp and as module\.temp"):
-        choose_state_dict(["temp", "module.temp"], roots=ALPRO_ROOTS)
+        choose_state_dict(["temp", "module.temp"], roots=ROOTS)
 
 
 def test_without_known_names_there_is_no_state_dict() -> None:
-    assert choose_state_dict(["conv1.weight", "temperature"], roots=ALPRO_ROOTS).names == {}
+    assert choose_state_dict(["conv1.weight", "temperature"], roots=ROOTS).names == {}
 
 
 def test_names_of_our_models_have_no_part_of_a_wrapper() -> None:
     for model in (small_model(), small_qa_model(), small_pretraining_model(), small_prompter()):
         for name in model.state_dict():
-            assert name.split(".")[0] in ALPRO_ROOTS
+            assert name.split(".")[0] in ROOTS
             assert not WRAPPER_PARTS & set(name.split("."))
 
 

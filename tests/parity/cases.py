@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alpro.datasets.captions import Media
+from alpro.families.alpro.checkpoint import adapt_state_dict
 from alpro.families.alpro.model import AlproForRetrieval, AlproModel
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter, ensemble
@@ -24,7 +25,6 @@ from alpro.losses.matching import (
 from alpro.losses.prompted_entity import prompted_entity_loss
 from alpro.modeling.contracts import MATCH
 from alpro.modeling.features import TextFeatures, VideoFeatures
-from alpro.modeling.state_dict_adapter import adapt_state_dict
 from alpro.optimization.schedules import learning_rate_at
 from tests.parity.golden import (
     FULL_SIZE,

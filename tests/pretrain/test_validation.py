@@ -18,8 +18,7 @@ from alpro.datasets.transforms.normalize import Normalize, erase_outside
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.errors import InputError
 from alpro.evaluation.eval_mode import silent_progress
-from alpro.experiment.pretraining import VideoLanguageExperiment
-from alpro.experiment.prompter import PrompterExperiment
+from alpro.experiment.experiment import Experiment
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter
 from alpro.objectives.validation import PairSet
@@ -56,10 +55,12 @@ def validate_on_ranks(
     models = [model, *(deepcopy(model) for _ in range(size - 1))]
 
     def work(engine: Engine) -> dict[str, float] | InputError:
-        recipe = VideoLanguageExperiment(resolved, engine=engine)
-        task = recipe.build_task(models[engine.rank], plan=make_plan(), progress=silent_progress)
+        definition = Experiment(resolved, engine=engine).task
+        task = definition.build_task(
+            models[engine.rank], plan=make_plan(), progress=silent_progress
+        )
         try:
-            return task.evaluate(recipe.validation())
+            return task.evaluate(*definition.data.validation())
         except InputError as error:
             return error
 
@@ -97,14 +98,15 @@ def test_the_same_numbers_on_any_number_of_ranks(experiment: PretrainExperiment,
     assert validate_on_ranks(more, model, size=size) == [alone] * size
 
 
-def recipe_of(experiment: PretrainExperiment) -> VideoLanguageExperiment:
+def validation_sets(experiment: PretrainExperiment) -> list[PairSet]:
+    """Those of a single rank."""
     alone = SingleProcess(CPU, scale_loss=False)
-    return VideoLanguageExperiment(experiment.resolved(), engine=alone)
+    return Experiment(experiment.resolved(), engine=alone).task.data.validation()
 
 
 def batches_of(experiment: PretrainExperiment) -> list[PretrainBatch]:
     """Those of a single rank."""
-    return [batch for data in recipe_of(experiment).validation() for batch in data.loader]
+    return [batch for data in validation_sets(experiment) for batch in data.loader]
 
 
 @torch.no_grad()
@@ -216,12 +218,12 @@ def test_the_prompter_is_validated_in_the_same_way(experiment: PretrainExperimen
     resolved = load_config(PrompterConfig, experiment.prompting())
 
     def values(model: Prompter, engine: Engine) -> dict[str, float]:
-        recipe = PrompterExperiment(resolved, engine=engine)
-        task = recipe.build_task(model, plan=make_plan(), progress=silent_progress)
-        sets: list[PairSet] = recipe.validation()
+        definition = Experiment(resolved, engine=engine).task
+        task = definition.build_task(model, plan=make_plan(), progress=silent_progress)
+        sets: list[PairSet] = definition.data.validation()
         batches = [batch for data in sets for batch in data.loader]
         assert all(batch.masked_ids is batch.region is None for batch in batches)
-        return task.evaluate(sets)
+        return task.evaluate(*sets)
 
     model = make_pretraining_model()
     alone = values(given(model.prompter), SingleProcess(CPU, scale_loss=False))
@@ -234,5 +236,5 @@ def test_the_prompter_is_validated_in_the_same_way(experiment: PretrainExperimen
 def test_no_gradients_are_kept(experiment: PretrainExperiment) -> None:
     model = make_pretraining_model()
     task = make_pretraining_task(model)
-    task.evaluate(recipe_of(experiment).validation())
+    task.evaluate(*validation_sets(experiment))
     assert all(p.grad is None for p in model.parameters())

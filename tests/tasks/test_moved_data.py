@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alpro.evaluation.retrieval import RetrievalEvaluator
-from alpro.experiment import finetuning
+from alpro.experiment import run as running
 from tests.factories import TinyExperiment, make_model
 from tests.question_factories import QaExperiment
 from tests.tasks.conftest import Refuse, Run, content
@@ -20,14 +20,14 @@ RESULTS = "results_test/step_best_1_mean"
 
 def vanishing(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
     """Let files vanish when the training is done, before the test sets are evaluated."""
-    load = finetuning.load_checkpoint
+    load = running.load_checkpoint
 
     def load_then_lose(*arguments: Any, **options: Any) -> None:
         load(*arguments, **options)
         for path in paths:
             path.rename(path.with_name(f"lost_{path.name}"))
 
-    monkeypatch.setattr(finetuning, "load_checkpoint", load_then_lose)
+    monkeypatch.setattr(running, "load_checkpoint", load_then_lose)
 
 
 def test_annotations_that_vanish_are_not_needed_for_results(

@@ -121,13 +121,13 @@ def release(folder: Path, resolved: Any, model: torch.nn.Module) -> None:
 def test_full_size_inference_from_a_folder_like_the_released_ones(
     clips: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alpro.experiment.model import build_retrieval_model
+    from alpro.families.alpro.family import build_retrieval_model
 
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "public"
     config = ROOT / "config_release" / "msrvtt_ret.json"
     resolved = load_config(RetrievalConfig, ["--config", str(config), "--output_dir", str(folder)])
-    release(folder, resolved, build_retrieval_model(resolved))
+    release(folder, resolved, build_retrieval_model(resolved.config, resolved.architecture))
 
     run(
         monkeypatch,
@@ -177,7 +177,7 @@ def test_a_small_model_learns_its_training_questions(
 def test_full_size_answers_from_a_folder_like_the_released_ones(
     questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alpro.experiment.model import build_question_answering_model
+    from alpro.families.alpro.family import build_question_answering_model
 
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "public"
@@ -185,7 +185,8 @@ def test_full_size_answers_from_a_folder_like_the_released_ones(
     labels = str(questions.with_name("msrvtt_qa_train_ans2label.json"))
     flags = ["--config", str(config), "--output_dir", str(folder), "--ans2label_path", labels]
     resolved = load_config(QaConfig, flags)
-    release(folder, resolved, build_question_answering_model(resolved, num_labels=1500))
+    model = build_question_answering_model(resolved.config, resolved.architecture, num_labels=1500)
+    release(folder, resolved, model)
 
     run(
         monkeypatch,

@@ -17,7 +17,10 @@ def make_arguments(folder: Path) -> dict[str, Any]:
     return {
         **{"model_config": str(model), "learning_rate": 0.1, "betas": (0.9, 0.98)},
         **{"n_workers": 1, "n_gpu": 1, "num_train_steps": 10, "valid_steps": 4, "save_steps": 2},
-        "visual_model": {"depth": 12, "drop_path_rate": 0.1},
+        "architecture": {
+            "model_config": {"hidden_size": 32},
+            "visual_model_cfg": {"depth": 12, "drop_path_rate": 0.1},
+        },
         "annotations_sha256": {"train.jsonl": "one", "val.jsonl": "two"},
     }
 

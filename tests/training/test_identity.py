@@ -25,7 +25,7 @@ STORED = {**ARGUMENTS, "annotations_sha256": HASHES}  # as earlier versions have
 
 
 def identity(arguments: dict[str, Any], **changes: Any) -> Identity:
-    return identity_of({**arguments, **changes}, without={"n_gpu"}, text_encoder={"hidden": 32})
+    return identity_of({**arguments, **changes}, without={"n_gpu"})
 
 
 def lines(now: Identity, before: Identity | None = None) -> list[str]:
@@ -115,7 +115,7 @@ def test_starting_weights_are_others_where_both_files_are_there_and_differ(tmp_p
 
 
 def test_keys_of_a_text_encoder_are_no_paths() -> None:
-    changed = identity_of(STORED, without=(), text_encoder={"hidden": 64})
+    changed = identity_of(STORED, without=())
     assert lines(changed) == ["model_config.hidden: 32 there, 64 now"]
 
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from alpro.errors import InputError
 from alpro.families.alpro.pretrained import (
     load_bert,
-    load_checkpoint,
-    load_starting_weights,
     load_vit,
     resolve_vit,
 )
@@ -22,6 +20,7 @@ from alpro.training.weight_files import find_weights
 from tests.factories import make_model
 from tests.modeling.models import NUM_LABELS, small_bert, small_model, small_qa_model
 from tests.training.toys import assert_same, make_plan, train
+from tests.weights import load_checkpoint, load_starting_weights
 
 VIDEO, TEXT = "visual_encoder.model.", "text_encoder."
 OVER_TIME = ("temporal", "time_embed")

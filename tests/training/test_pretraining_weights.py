@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from alpro.errors import InputError
+from alpro.families.alpro.checkpoint import ROOTS
 from alpro.families.alpro.pretrained import (
     check_num_entities,
-    load_checkpoint,
-    load_starting_weights,
     load_teacher,
     without_prompts,
 )
@@ -31,6 +30,7 @@ from tests.modeling.models import (
     small_qa_model,
 )
 from tests.training.toys import assert_same, make_plan, train
+from tests.weights import load_checkpoint, load_starting_weights
 
 NESTED = "prompter."
 BERT, HEADLESS = "text_encoder.bert.", "text_encoder."
@@ -124,7 +124,7 @@ def test_pretraining_continues_with_its_own_prompter(tmp_path: Path) -> None:
     path = tmp_path / "alpro.pt"
     state = save(path, small_pretraining_model())
     model = small_pretraining_model()
-    check_num_entities(read_shapes(path), num_entities=NUM_ENTITIES, path=path)
+    check_num_entities(read_shapes(path, ROOTS), num_entities=NUM_ENTITIES, path=path)
     load_checkpoint(model, path)
     assert_same(dict(model.state_dict()), state)
 
@@ -149,7 +149,7 @@ def test_another_number_of_entities_is_named(tmp_path: Path, part: str) -> None:
     state = small_pretraining_model(num_entities=9).state_dict()
     torch.save({name: value for name, value in state.items() if part in name}, path)
     with pytest.raises(InputError) as caught:
-        check_num_entities(read_shapes(path), num_entities=NUM_ENTITIES, path=path)
+        check_num_entities(read_shapes(path, ROOTS), num_entities=NUM_ENTITIES, path=path)
     assert str(caught.value) == (
         f"e2e_weights_path: {path} was pretrained with 9 entities, num_entities is 5. Set "
         "num_entities to 9, with the list of entities that it was trained with as "

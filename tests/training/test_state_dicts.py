@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from alpro.errors import InputError
-from alpro.families.alpro.pretrained import load_bert, load_checkpoint, load_vit
-from alpro.training.state_dicts import read_checkpoint, read_shapes
+from alpro.families.alpro.checkpoint import ROOTS
+from alpro.families.alpro.family import FAMILY
+from alpro.families.alpro.pretrained import load_bert, load_vit
+from alpro.training.state_dicts import read_shapes, read_state
 from tests.modeling.models import small_model, small_prompter, small_qa_model
 from tests.training.toys import assert_same
+from tests.weights import load_checkpoint
 
 HEAD = "visual_encoder.model.head."
 POS_EMBED = "visual_encoder.model.pos_embed"
@@ -134,7 +137,7 @@ def test_weights_are_cast_to_the_model(tmp_path: Path, source: dict[str, Tensor]
 
 
 def test_tied_weights_are_read_once(tmp_path: Path, source: dict[str, Tensor]) -> None:
-    state = read_checkpoint(write(tmp_path, source))
+    state = read_state(write(tmp_path, source), ROOTS)
     tied = ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight")
     first, second = (state[f"text_encoder.{name}"] for name in tied)
     assert first.data_ptr() == second.data_ptr()
@@ -171,13 +174,11 @@ def test_what_a_checkpoint_of_lavis_lacks_is_not_asked_for(
 def test_a_checkpoint_of_lavis_for_questions_has_encoders_and_classifier_alone(
     tmp_path: Path,
 ) -> None:
-    from alpro.experiment.question_answering import QuestionAnsweringExperiment
-
     trained = dict(small_qa_model().state_dict())
     state = without(trained, HEAD, "vision_proj", "text_proj", "temp", "itm_head")
     model = small_qa_model()
     path = write(tmp_path, {"model": state})
-    load_checkpoint(model, path, allowed_missing=QuestionAnsweringExperiment.MAY_BE_MISSING)
+    load_checkpoint(model, path, allowed_missing=FAMILY.tasks["question_answering"].allowed_missing)
     loaded = dict(model.state_dict())
     assert_same({name: loaded[name] for name in state}, state)
 
@@ -254,7 +255,7 @@ def test_a_giant_position_embedding_is_refused_unread(
 
 def test_shapes_are_read_without_numbers(tmp_path: Path, source: dict[str, Tensor]) -> None:
     giant = torch.zeros(1).expand(1 << 30, 1 << 20)
-    shapes = read_shapes(write(tmp_path, {"model": {**source, "mpm_head.2.weight": giant}}))
+    shapes = read_shapes(write(tmp_path, {"model": {**source, "mpm_head.2.weight": giant}}), ROOTS)
     assert shapes.pop("mpm_head.2.weight") == (1 << 30, 1 << 20)
     assert shapes == {name: tuple(value.shape) for name, value in source.items()}
 

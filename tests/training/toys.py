@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,22 @@ def make_plan(**changes: Any) -> TrainingPlan:
     return TrainingPlan(**values)
 
 
+class CountingSampler:
+    """Numbers its batches of two samples."""
+
+    batches_per_epoch = BATCHES_PER_EPOCH
+    examples_per_epoch = 2 * BATCHES_PER_EPOCH
+
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
+
+    def resume(self, done: Sequence[SamplerSegment]) -> CountingSampler:
+        return CountingSampler(sum(segment.num_batches for segment in done))
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return ([number] for number in count(self.first))
+
+
 def train(
     root: Path,
     *,
@@ -127,17 +144,10 @@ def train(
     output = RunDirectory(root, rank=0)
     output.log.mkdir(parents=True, exist_ok=True)
 
-    def start(done: Sequence[SamplerSegment]) -> Iterator[Any]:
-        first = sum(stretch.num_batches for stretch in done)
-        while True:
-            yield batch(first)
-            first += 1
-
     data = TrainingData(
-        start,
+        CountingSampler(),
+        lambda sampler: (batch(first) for (first,) in sampler),
         num_samples=2 * BATCHES_PER_EPOCH,
-        batches_per_epoch=BATCHES_PER_EPOCH,
-        samples_per_epoch=2 * BATCHES_PER_EPOCH,
     )
     with Reporter(output, total_steps=plan.last_step, log_interval=log_interval) as reporter:
         trainer = Trainer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alpro.configs.family import with_family
 from alpro.configs.fields import fields_of
 from alpro.configs.schema import (
     ExperimentConfig,
@@ -52,9 +53,10 @@ def script_of_another_kind(raw: Mapping[str, Any], config_class: Any) -> str | N
 
     Args:
         raw: the content of its file.
-        config_class: of the script that was started.
+        config_class: of the script that was started, with a family's keys.
     """
-    kind, num_unknown = kind_of(raw), len(raw.keys() - _known_keys(config_class))
+    kind = with_family(kind_of(raw), config_class.FAMILY)
+    num_unknown = len(raw.keys() - _known_keys(config_class))
     is_other = num_unknown > 1 and raw.keys() <= _known_keys(kind)  # a single key may be a slip
     return kind.SCRIPT if is_other else None
 

@@ -117,7 +117,8 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         if num_unknown:
             self._warn(
                 f"{annotations.name}: {num_unknown} of the {num_rows} questions in "
-                f"{annotations.path} count as wrong, their answers are not {self._outside(annotations.rows)}"
+                f"{annotations.path} count as wrong, their answers are not "
+                f"{self._outside(annotations.rows)}"
             )
 
     def _num_unknown(self, rows: SharedRows[QuestionRow]) -> int:

@@ -1,7 +1,7 @@
 """The only list of model families.
 
-A family is a package with two modules, each imported when it is used: ``config`` (quick to import) has its `CONFIG`, what it adds to a config; ``family`` has its
-`FAMILY`, the models, weights and tasks.
+A family is a package with two modules, each imported when it is used: ``config`` (quick to import)
+has its `CONFIG`, what it adds to a config; ``family`` has its `FAMILY`: models, weights and tasks.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def checked(*probes: Probe, findings: Findings, lengths: Counter[int]) -> Checke
         Item(f"videos/{number}", str(number), Path("videos"), None, ".mp4", is_image=False)
         for number in range(len(probes))
     ]
-    limits = TextLimits(tokenizer_dir=Path("tokenizer"), vocab_size=100, max_length=6)
+    limits = TextLimits(
+        tokenizer_dir=Path("tokenizer"), family="alpro", architecture={}, max_length=6
+    )
     return Checked(
         task=Task(title="config.json", sets=[SOURCE], sampling=Sampling(), texts=limits),
         full=False,

@@ -9,6 +9,7 @@ from alpro.commands.check_data.annotations import AnnotatedText, ReadSet
 from alpro.commands.check_data.findings import Finding
 from alpro.commands.check_data.sources import CheckedSet, Split, TextLimits
 from alpro.commands.check_data.texts import (
+from alpro.families.alpro.config import TextEncoderConfig
     TokenCounter,
     repetitions,
     shared_texts,
@@ -31,7 +32,10 @@ def told(findings: list[Finding]) -> list[tuple[str, str, str]]:
 
 def test_word_pieces_are_counted_with_the_special_ones(tmp_path: Path) -> None:
     limits = TextLimits(
-        tokenizer_dir=write_vocabulary(tmp_path), vocab_size=len(VOCABULARY), max_length=5
+        tokenizer_dir=write_vocabulary(tmp_path),
+        family="alpro",
+        architecture={"model_config": TextEncoderConfig(vocab_size=len(VOCABULARY))},
+        max_length=5,
     )
     data = set_of(("v0", "a red ball"), ("v1", "a red ball"), ("v2", "a red ball falls"))
     data.texts.append(AnnotatedText("v3", "\u200b"))  # type: ignore[attr-defined]
