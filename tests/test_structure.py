@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -44,12 +45,19 @@ ALLOWED: dict[str, set[str]] = {
     "training": LEAVES | {"distributed"},
     "evaluation": LEAVES | {"distributed", "training"},
     "objectives": LEAVES | {"distributed", "evaluation", "training"},
-    "families": MIDDLE | {"configs"},
-    "experiment": MIDDLE | {"configs", "families"},
-    "entry scripts": MIDDLE | {"configs", "experiment", "families"},
-    "commands": MIDDLE | {"configs", "experiment", "families"},
+    "family contract": MIDDLE | {"configs"},
+    "experiment": MIDDLE | {"configs", "family contract"},
+    "families": MIDDLE | {"configs", "experiment", "family contract"},
+    "entry scripts": MIDDLE | {"configs", "experiment"},
+    "commands": MIDDLE | {"configs", "experiment", "family contract"},
 }
+LIST_OF_FAMILIES = "alpro.families.registry"  # names alone: open to all
+CONTRACT = "alpro.families.family"
 PROGRAMS = ("alpro.__main__",)
+OTHER_NAMES_OF_THE_FAMILY = re.compile(
+    r"\bAlpro[A-Z]\w*|\balpro_|families\.alpro|visual_model_cfg|model_config\b"
+    r"|(visual|bert)_weights_path|[\"']alpro[\"']"
+)
 
 
 def module_of(path: Path) -> str:
@@ -62,6 +70,10 @@ def layer_of(module: str) -> str | None:
     package, *parts = module.split(".")
     if package in SCRIPT_FOLDERS:
         return "entry scripts"
+    if matches(module, (LIST_OF_FAMILIES,)):
+        return None
+    if matches(module, (CONTRACT,)):
+        return "family contract"
     return parts[0] if parts and parts[0] in ALLOWED else None
 
 
@@ -98,9 +110,23 @@ def test_imports_point_one_way() -> None:
         offenders += [
             f"{module_of(path)} imports {name}"
             for name, layer in imported.items()
-            if layer is not None and layer not in allowed and module_of(path) not in PROGRAMS
+            if layer is not None
+            and layer not in allowed
+            and module_of(path) not in (*PROGRAMS, LIST_OF_FAMILIES)
         ]
     assert offenders == []
+
+
+def test_no_family_is_known_outside_its_folder() -> None:
+    families = SRC / "alpro" / "families"
+    framework = [path for path in SOURCES if families not in path.parents]
+    offenders = [
+        f"{path.relative_to(SRC)}: {match.group()}"
+        for path in framework
+        for match in OTHER_NAMES_OF_THE_FAMILY.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert offenders == []
+    assert all("if family ==" not in path.read_text(encoding="utf-8") for path in SOURCES)
 
 
 def test_entry_scripts_are_imported_by_nothing_of_the_package() -> None:
@@ -132,7 +158,7 @@ def test_the_rules_can_fail() -> None:
     assert matches("horovod.torch", BACKENDS)
     assert not matches("torch.distributions", BACKENDS)
     folders = {path.parent.name for path in (SRC / "alpro").glob("*/__init__.py")}
-    assert folders == set(ALLOWED) - {"entry scripts"}
+    assert folders == set(ALLOWED) - {"entry scripts", "family contract"}
 
 
 def test_folders_of_scripts_hold_nothing_else() -> None:

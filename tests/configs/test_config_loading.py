@@ -116,10 +116,8 @@ def test_model_files_are_read(load: Any, write: Any) -> None:
     write("video.json", {"patch_size": 32, "embed_dim": 128, "num_heads": 4, "drop_rate": 0})
     write("text.json", {"hidden_size": 128, "num_attention_heads": 2, "use_cache": True})
     resolved = load()
-    assert (
-        resolved.architecture["visual_model_cfg"].patch_size,
-        resolved.architecture["visual_model_cfg"].depth,
-    ) == (32, 12)
+    video = resolved.architecture["visual_model_cfg"]
+    assert (video.patch_size, video.depth) == (32, 12)
     assert resolved.architecture["model_config"].hidden_size == 128
     assert "use_cache" in resolved.warnings[0]
 

@@ -51,14 +51,9 @@ def test_retrieval_files_load_with_only_the_known_warnings(
         assert getattr(resolved.config, key) == value
     assert (resolved.config.num_frm, resolved.config.weight_decay) == (8, 1e-3)
     assert resolved.warnings == [f"keys without effect: dropout, resize_size ({path})"]
-    assert (
-        resolved.architecture["visual_model_cfg"].patch_size,
-        resolved.architecture["visual_model_cfg"].drop_path_rate,
-    ) == (16, 0.1)
-    assert (
-        resolved.architecture["model_config"].fusion_layer,
-        resolved.architecture["model_config"].vocab_size,
-    ) == (6, 30522)
+    video, text = (resolved.architecture[key] for key in ("visual_model_cfg", "model_config"))
+    assert (video.patch_size, video.drop_path_rate) == (16, 0.1)
+    assert (text.fusion_layer, text.vocab_size) == (6, 30522)
 
 
 @pytest.mark.parametrize(

@@ -141,11 +141,9 @@ def test_with_another_number_of_processes_each_source_goes_on_where_it_was(rank:
         options: dict[str, Any] = {"batch_size": 3, "rank": rank, "size": 3, "seed": 5}
         own = [keys for keys in found if source_of(keys, sizes) == source]
         assert len(own) > 20
+        alone = ResumableBatchSampler(sizes[source], **options).resume(read)
         assert own == [
-            [(epoch, begin + index) for epoch, index in keys]
-            for keys in islice(
-                ResumableBatchSampler(sizes[source], **options).resume(read), len(own)
-            )
+            [(epoch, begin + index) for epoch, index in keys] for keys in islice(alone, len(own))
         ]
 
 

@@ -56,9 +56,8 @@ def validate_on_ranks(
 
     def work(engine: Engine) -> dict[str, float] | InputError:
         definition = Experiment(resolved, engine=engine).task
-        task = definition.build_task(
-            models[engine.rank], plan=make_plan(), progress=silent_progress
-        )
+        model = models[engine.rank]
+        task = definition.build_task(model, plan=make_plan(), progress=silent_progress)
         try:
             return task.evaluate(*definition.data.validation())
         except InputError as error:

@@ -115,8 +115,10 @@ def test_starting_weights_are_others_where_both_files_are_there_and_differ(tmp_p
 
 
 def test_keys_of_a_text_encoder_are_no_paths() -> None:
-    changed = identity_of(STORED, without=())
-    assert lines(changed) == ["model_config.hidden: 32 there, 64 now"]
+    before, changed = (
+        identity(STORED, architecture={"model_config": {"hidden": hidden}}) for hidden in (32, 64)
+    )
+    assert lines(changed, before) == ["model_config.hidden: 32 there, 64 now"]
 
 
 @pytest.mark.parametrize("hashes", [None, 5, ["one"], "one"])

@@ -148,8 +148,8 @@ def test_another_runs_folder_is_refused_with_all_differences(
             "annotations_sha256.train.jsonl: one there, new now",
         ),
         (
-            {"visual_model": {"depth": 12, "drop_path_rate": 0.2}},
-            "visual_model.drop_path_rate: 0.1 there, 0.2 now",
+            {"architecture": {"visual_model_cfg": {"depth": 12, "drop_path_rate": 0.2}}},
+            "visual_model_cfg.drop_path_rate: 0.1 there, 0.2 now",
         ),
         (
             {"n_gpu": 2, "annotations_sha256": {}},
@@ -171,9 +171,9 @@ def test_a_text_encoder_that_was_edited_is_another_run(
     tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     claim(tmp_path / "run", arguments)
-    Path(arguments["model_config"]).write_text('{"hidden_size": 64}')
+    edited = {**arguments["architecture"], "model_config": {"hidden_size": 64}}
     with pytest.raises(InputError, match=r"\n  model_config\.hidden_size: 32 there, 64 now\n"):
-        claim(tmp_path / "run", arguments)
+        claim(tmp_path / "run", {**arguments, "architecture": edited})
     assert json.loads((tmp_path / "run/log/model_config.json").read_text()) == {"hidden_size": 32}
 
 
@@ -195,14 +195,13 @@ def test_checkpoints_of_an_unknown_run_are_left_alone(
     assert not file.exists()
 
 
-@pytest.mark.parametrize("name", ["args.json", "model_config.json"])
 @pytest.mark.parametrize("content", [b'{"learning_rate": 0.', b"\xff\xfe", b"[1]"])
 def test_a_damaged_config_of_the_run_is_an_error(
-    tmp_path: Path, arguments: dict[str, Any], name: str, content: bytes
+    tmp_path: Path, arguments: dict[str, Any], content: bytes
 ) -> None:
     claim(tmp_path / "run", arguments)
-    (tmp_path / "run/log" / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"log/{name}: .*damaged.*--overwrite 1"):
+    (tmp_path / "run/log/args.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"log/args\.json: .*damaged.*--overwrite 1"):
         claim(tmp_path / "run", arguments)
 
 

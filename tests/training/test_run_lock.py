@@ -63,8 +63,7 @@ def claim(root: Path, *, overwrite: bool = False, rank: int = 0) -> RunDirectory
     (root.parent / "model.json").write_text("{}")
     output = RunDirectory(root, rank=rank)
     arguments = {
-        "model_config": str(root.parent / "model.json"),
-        "n_gpu": 1,
+        **{"model_config": str(root.parent / "model.json"), "n_gpu": 1},
         "architecture": {"model_config": {}},
     }
     output.claim(arguments, may_differ={"model_config"}, overwrite=overwrite)

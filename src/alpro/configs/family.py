@@ -49,9 +49,13 @@ def detect_family(*layers: Mapping[str, Any]) -> str:
     return next(signed, DEFAULT_FAMILY)
 
 
-@cache
 def with_family(config_class: Any, family: str) -> Any:
     """Return an experiment's config class with the keys, aliases and rules of a family."""
+    return _with_family(config_class, family)
+
+
+@cache
+def _with_family(config_class: Any, family: str) -> Any:
     own = family_config(family)
     options: Any = own.options
     namespace = {

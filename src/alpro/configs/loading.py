@@ -103,8 +103,9 @@ class _Reader:
         self.problems: list[ConfigIssue] = []
         self.unreadable = False
         """There is no config file to check: only that and mistakes in flags are reported."""
-        self.file: ConfigSource | None = self._read_file(peek_flags(argv).get("config"))
-        self.config_class = self._with_family(config_class, peek_flags(argv))
+        peeked = peek_flags(argv)
+        self.file = self._read_file(peeked.get("config"))
+        self.config_class = self._with_family(config_class, peeked)
         self.family = family_config(self.config_class.FAMILY)
         self.flags: Flags = parse_flags(self.config_class, argv)
         self.problems += self.flags.problems
@@ -200,9 +201,8 @@ class _Reader:
                 flags=self.flags.values,
                 problems=self.problems,
             )
-        flags = self.flags
-        layers.append(ConfigSource(FLAG_SOURCE, COMMAND_LINE, flags.values, renamed=flags.renamed))
-        return layers
+        own = self.flags
+        return [*layers, ConfigSource(FLAG_SOURCE, COMMAND_LINE, own.values, renamed=own.renamed)]
 
     def _text_of(self, key: str, given: Mapping[str, Any]) -> str | None:
         """A text as given or by default; None if it is wrong, which is noted with all values."""
@@ -224,9 +224,6 @@ class _Reader:
     def _drop_inert(self, layer: ConfigSource, keys: frozenset[str]) -> None:
         if dropped := drop_keys(layer, keys):
             self.ignored[layer.place] = dropped
-
-    def _place(self, key: str) -> str:
-        return self.merged.origin(key).place
 
     def _resolve_precision(self) -> None:
         """Make `precision` and `fp16` agree; the one from the higher source wins."""
@@ -250,7 +247,7 @@ class _Reader:
     def _read_model(self, key: str, model_class: Any) -> None:
         path = self.values[key]
         problem_count = len(self.problems)
-        named_by = f"{key}, {self._place(key)}"
+        named_by = f"{key}, {self.merged.origin(key).place}"
         raw = read_json_object(path, named_by=named_by, problems=self.problems)
         if not raw and len(self.problems) > problem_count:
             return  # unreadable: its defaults must not be checked against the rest

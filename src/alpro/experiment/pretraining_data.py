@@ -1,8 +1,8 @@
-"""Data of pretraining: captioned videos and images, whatever the objective."""
+"""Captioned videos and images: the sets of pretraining, their mixture, and their pairs."""
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.decoding import Decoder
 from alpro.datasets.images import ImageReader
 from alpro.datasets.mixture_sampler import MixtureBatchSampler
-from alpro.datasets.pretraining import PretrainCollate
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.storage import VideoStorage, open_videos
 from alpro.datasets.transforms.randaugment import image_augmentation, video_augmentation
@@ -40,11 +39,8 @@ from alpro.experiment.data import (
     subsample,
     without_missing,
 )
-from alpro.experiment.experiment import Experiment
-from alpro.experiment.preflight import DatasetPaths, check_training_inputs
 from alpro.objectives.validation import VALIDATION_SEED, PairSet
 from alpro.training.plan import TrainingData
-from alpro.training.run_directory import RunDirectory, read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -73,100 +69,6 @@ class CaptionedSet:
         """How much of it is used, in a line for the log."""
         left_out = f" ({self.num_left_out} left out, too long)" if self.num_left_out else ""
         return f"{self.name}: {num_used} captioned {self.media}s{left_out}"
-
-
-class PretrainingData:
-    """The data sets of an experiment of pretraining."""
-
-    def __init__(
-        self,
-        experiment: Experiment[Any],
-        *,
-        mlm_probability: float | None = None,
-        patches: tuple[int, int] | None = None,
-    ) -> None:
-        """Describe the batches.
-
-        Args:
-            experiment: with the config.
-            mlm_probability: share of the words that are masked; None where no loss asks for them.
-            patches: per side of a frame, and the pixels of each, in which regions are drawn; None
-                where no loss asks for regions.
-        """
-        self._experiment = experiment
-        self._config: PretrainingConfig = experiment.config
-        self._mlm_probability = mlm_probability
-        self._patches = patches
-
-    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
-        """Report all files that are missing for training."""
-        check_training_inputs(
-            self._config,
-            sets=[*self.paths("train_datasets"), *self.paths("val_datasets")],
-            others=others,
-            resumes=resumes,
-        )
-
-    def paths(self, key: str) -> list[DatasetPaths]:
-        """Where the parts of the sets are that a key of the config lists."""
-        return [
-            DatasetPaths(
-                f"{key}.{index}",
-                part.name,
-                "ann" if part.ann is not None else "txt",
-                Path(pretraining_file(part)),
-                part.img,
-                holds_videos=media_of(part) == "video",
-            )
-            for index, part in enumerate(getattr(self._config, key))
-        ]
-
-    def annotation_files(self) -> list[Path]:
-        """Those of all sets that a training run reads."""
-        parts = (*self._config.train_datasets, *self._config.val_datasets)
-        return [Path(pretraining_file(part)) for part in parts]
-
-    def read(self, key: str) -> list[CaptionedSet]:
-        """Read the sets that a key of the config lists."""
-        config = self._config
-        output = RunDirectory(Path(config.output_dir), rank=self._experiment.engine.rank)
-        starts = config.overwrite or config.dry_run or not output.restore_files()
-        current = self._experiment.resolved.to_json()[key]
-        looks = starts or read_stored(output.args).get(key) != current
-        parts = enumerate(getattr(config, key))
-        return [
-            load_dataset(config, part, key=f"{key}.{index}", looks_for_images=looks)
-            for index, part in parts
-        ]
-
-    def training(self) -> TrainingData:
-        """All training sets: each batch is of one of them."""
-        collate, engine = self.collate(seed=self._config.seed), self._experiment.engine
-        return build_mixture(
-            self._config, self.read("train_datasets"), collate=collate, engine=engine
-        )
-
-    def validation(self) -> list[PairSet]:
-        """All validation sets; means are over the pairs of all."""
-        collate, engine = self.collate(seed=VALIDATION_SEED), self._experiment.engine
-        return [
-            build_validation_set(self._config, one, collate=collate, engine=engine)
-            for one in self.read("val_datasets")
-        ]
-
-    def describe(self, data: PairSet) -> str:
-        """The size of a validation set."""
-        return f"{data.name} ({data.annotations}): {len(data.video_ids)} pairs"
-
-    def collate(self, *, seed: int) -> PretrainCollate:
-        """Return the function that makes a batch of pairs, with masks where losses need them."""
-        return PretrainCollate(
-            self._experiment.tokenizer,
-            max_length=self._config.max_txt_len,
-            mlm_probability=self._mlm_probability,
-            patches=self._patches,
-            seed=seed,
-        )
 
 
 def load_dataset(

@@ -9,7 +9,6 @@ from alpro.commands.check_data.annotations import AnnotatedText, ReadSet
 from alpro.commands.check_data.findings import Finding
 from alpro.commands.check_data.sources import CheckedSet, Split, TextLimits
 from alpro.commands.check_data.texts import (
-from alpro.families.alpro.config import TextEncoderConfig
     TokenCounter,
     repetitions,
     shared_texts,
@@ -17,6 +16,7 @@ from alpro.families.alpro.config import TextEncoderConfig
     unknown_answers,
 )
 from alpro.datasets.qa_annotations import AnswerLabels
+from alpro.families.alpro.config import TextEncoderConfig
 from tests.factories import VOCABULARY, write_vocabulary
 
 

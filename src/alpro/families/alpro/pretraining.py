@@ -18,7 +18,7 @@ from alpro.datasets.tokenization import tokenize
 from alpro.errors import InputError
 from alpro.evaluation.eval_mode import Progress
 from alpro.experiment.experiment import Experiment, TaskDefinition
-from alpro.experiment.pretraining_data import PretrainingData
+from alpro.experiment.pretraining import PretrainingData
 from alpro.families.alpro.checkpoint import ROOTS
 from alpro.families.alpro.config import VideoEncoderConfig
 from alpro.families.alpro.pretrained import check_num_entities, load_teacher, without_prompts

@@ -1,0 +1,114 @@
+"""Data sets of an experiment of pretraining, whatever the objective."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alpro.configs.pretraining import media_of, pretraining_file
+from alpro.configs.schema import PretrainingConfig
+from alpro.datasets.pretraining import PretrainCollate
+from alpro.experiment.experiment import Experiment
+from alpro.experiment.preflight import DatasetPaths, check_training_inputs
+from alpro.experiment.pretraining_data import (
+    CaptionedSet,
+    build_mixture,
+    build_validation_set,
+    load_dataset,
+)
+from alpro.objectives.validation import VALIDATION_SEED, PairSet
+from alpro.training.plan import TrainingData
+from alpro.training.run_directory import RunDirectory, read_stored
+
+
+class PretrainingData:
+    """The data sets of an experiment of pretraining."""
+
+    def __init__(
+        self,
+        experiment: Experiment[Any],
+        *,
+        mlm_probability: float | None = None,
+        patches: tuple[int, int] | None = None,
+    ) -> None:
+        """Describe the batches.
+
+        Args:
+            experiment: with the config.
+            mlm_probability: share of the words that are masked; None where no loss asks for them.
+            patches: per side of a frame, and the pixels of each, in which regions are drawn; None
+                where no loss asks for regions.
+        """
+        self._experiment = experiment
+        self._config: PretrainingConfig = experiment.config
+        self._mlm_probability = mlm_probability
+        self._patches = patches
+
+    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
+        """Report all files that are missing for training."""
+        check_training_inputs(
+            self._config,
+            sets=[*self.paths("train_datasets"), *self.paths("val_datasets")],
+            others=others,
+            resumes=resumes,
+        )
+
+    def paths(self, key: str) -> list[DatasetPaths]:
+        """Where the parts of the sets are that a key of the config lists."""
+        return [
+            DatasetPaths(
+                f"{key}.{index}",
+                part.name,
+                "ann" if part.ann is not None else "txt",
+                Path(pretraining_file(part)),
+                part.img,
+                holds_videos=media_of(part) == "video",
+            )
+            for index, part in enumerate(getattr(self._config, key))
+        ]
+
+    def annotation_files(self) -> list[Path]:
+        """Those of all sets that a training run reads."""
+        parts = (*self._config.train_datasets, *self._config.val_datasets)
+        return [Path(pretraining_file(part)) for part in parts]
+
+    def read(self, key: str) -> list[CaptionedSet]:
+        """Read the sets that a key of the config lists."""
+        config = self._config
+        output = RunDirectory(Path(config.output_dir), rank=self._experiment.engine.rank)
+        starts = config.overwrite or config.dry_run or not output.restore_files()
+        current = self._experiment.resolved.to_json()[key]
+        looks = starts or read_stored(output.args).get(key) != current
+        parts = enumerate(getattr(config, key))
+        return [
+            load_dataset(config, part, key=f"{key}.{index}", looks_for_images=looks)
+            for index, part in parts
+        ]
+
+    def training(self) -> TrainingData:
+        """All training sets: each batch is of one of them."""
+        collate, engine = self.collate(seed=self._config.seed), self._experiment.engine
+        return build_mixture(
+            self._config, self.read("train_datasets"), collate=collate, engine=engine
+        )
+
+    def validation(self) -> list[PairSet]:
+        """All validation sets; means are over the pairs of all."""
+        collate, engine = self.collate(seed=VALIDATION_SEED), self._experiment.engine
+        return [
+            build_validation_set(self._config, one, collate=collate, engine=engine)
+            for one in self.read("val_datasets")
+        ]
+
+    def describe(self, data: PairSet) -> str:
+        """The size of a validation set."""
+        return f"{data.name} ({data.annotations}): {len(data.video_ids)} pairs"
+
+    def collate(self, *, seed: int) -> PretrainCollate:
+        """Return the function that makes a batch of pairs, with masks where losses need them."""
+        return PretrainCollate(
+            self._experiment.tokenizer,
+            max_length=self._config.max_txt_len,
+            mlm_probability=self._mlm_probability,
+            patches=self._patches,
+            seed=seed,
+        )
