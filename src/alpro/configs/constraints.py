@@ -1,7 +1,7 @@
 """Rules that involve more than one key, or refuse a value for a reason worth telling.
 
 A check is run only if all values it needs are valid by themselves. Keys of a family's
-files carry the key that names the file: ``model_config.hidden_size``.
+files carry the key that names the file: ``clip_config.hidden_size``.
 """
 
 from __future__ import annotations

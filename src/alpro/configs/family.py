@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from alpro.configs.constraints import Constraint
+from alpro.configs.fields import override_default
 from alpro.families.registry import DEFAULT_FAMILY, FAMILIES, family_config
 
 _FILE_KEY = re.compile(r"\w+_(config|cfg)")
@@ -68,5 +69,9 @@ def _with_family(config_class: Any, family: str) -> Any:
         "CHECKS": config_class.CHECKS + own.constraints,
     }
     return dataclasses.make_dataclass(
-        config_class.__name__, [], bases=(options, config_class), namespace=namespace, kw_only=True
+        config_class.__name__,
+        [("family", str, override_default(config_class, "family", family))],
+        bases=(options, config_class),
+        namespace=namespace,
+        kw_only=True,
     )

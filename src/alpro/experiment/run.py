@@ -36,6 +36,7 @@ from alpro.experiment.training import (
     build_trainer,
 )
 from alpro.experiment.weights import load_checkpoint
+from alpro.families.registry import DEFAULT_FAMILY
 from alpro.training.atomic_io import write_json
 from alpro.training.reporting import console_progress, start_logging
 from alpro.training.run_directory import (
@@ -63,6 +64,8 @@ def launch_run(resolved: ResolvedConfig[Any]) -> Iterator[Engine]:
         hang_timeout=config.hang_timeout,
     ) as engine:
         start_logging(rank=engine.rank)
+        if config.family != DEFAULT_FAMILY:
+            logger.info("family: %s", config.family)
         log_notices(resolved, engine=engine)
         yield engine
 

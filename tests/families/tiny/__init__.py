@@ -1,0 +1,1 @@
+"""A second family, which only tests have: a dual encoder that shares nothing with ALPRO."""
