@@ -196,6 +196,8 @@ def reachable_from(script: Path) -> set[str]:
         if module in paths and module not in found:
             found.add(module)
             pending += imported_by(paths[module])
+        if module == LIST_OF_FAMILIES:  # imports them by name
+            pending += [f"alpro.families.alpro.{part}" for part in ("config", "family")]
     return found
 
 

@@ -77,7 +77,7 @@ def load_words(folder: str) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words."""
     words = json.loads(Path(folder, "words.json").read_text())
     fast = FastTokenizer(WordLevel(words, unk_token="?"))
-    fast.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    fast.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=fast, unk_token="?", pad_token="_")
 
 
