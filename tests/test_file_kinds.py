@@ -15,7 +15,7 @@ from alpro.user_files import UnreadableFileError, read_lines, read_text
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (gzip.compress(b"{}"), "is a gzip file; unpack it"),
+        (gzip.compress(b"{}", mtime=0), "is a gzip file; unpack it"),
         (b"\x28\xb5\x2f\xfd\x04", "is a Zstandard file; unpack it"),
         (b"PK\3\4\x14", "is a ZIP archive or an Excel workbook"),
         (b"PAR1\x15", "is a Parquet table"),
