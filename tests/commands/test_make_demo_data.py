@@ -79,7 +79,7 @@ def test_a_third_of_the_learnt_captions_stand_beside_their_siblings(made: Path, 
     lines = (made / f"txt/{split}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     names = [row.get("video_id") or row["clip_name"] for row in rows]
-    blocks = list(zip(names[::2], names[1::2], strict=True))  # what `shuffle_block: 2` keeps
+    blocks = list(zip(names[::2], names[1::2], strict=True))  # what `shuffle_block_size: 2` keeps
     siblings = [first[:-1] == second[:-1] and first != second for first, second in blocks]
     assert siblings == [True] * COUNTS[split] + [False] * 2 * COUNTS[split]
 
@@ -101,7 +101,7 @@ def test_siblings_meet_in_the_demos_batches_of_questions(made: Path) -> None:
     labels = read_answer_labels(made / "txt/ans2label.json")
     labelled = label_questions(read_questions(made / "txt/train_qa.jsonl"), labels)
     names = [group.video_id for group in group_questions(labelled, max_group=max_group)]
-    assert config["shuffle_block"] == 2
+    assert config["shuffle_block_size"] == 2
     blocks = list(zip(names[::2], names[1::2], strict=True))
     siblings = [(f"train{i:05}a", f"train{i:05}b") for i in range(COUNTS["train"])]
     assert blocks == siblings

@@ -39,8 +39,10 @@ def test_a_flag_beats_the_file_and_the_file_beats_the_default(load: Any) -> None
         (["--freeze"], "freeze", []),
         (["--mask_same_video", "true"], "mask_same_video", True),
         (["--use_itm", "0"], "use_itm", False),
-        (["--itm_negatives", "all_ranks"], "itm_negatives", "all_ranks"),
-        ([], "itm_negatives", "own_rank"),
+        (["--itm_negatives", "global"], "itm_negatives", "global"),
+        (["--itm_negatives", "all_ranks"], "itm_negatives", "global"),  # its former name
+        (["--shuffle_block", "2"], "shuffle_block_size", 2),
+        ([], "itm_negatives", "local"),
         ([], "grad_cache_size", 0),
         (["--e2e_weights_path", "null"], "e2e_weights_path", None),
         (["--seed", "1", "--seed", "2"], "seed", 2),

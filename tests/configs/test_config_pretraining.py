@@ -40,7 +40,7 @@ def test_the_original_trains_with_no_loss_unless_told(load_pretraining: Any) -> 
     assert used == (True, False, True, False)
     assert (config.itm_start_ratio, config.mlm_probability) == (0.0, 0.15)
     assert (config.teacher_weights_path, config.entity_file_path) == (None, None)
-    assert (config.entity_threshold, config.itm_negatives) == (0.2, "own_rank")
+    assert (config.entity_threshold, config.itm_negatives) == (0.2, "local")
 
 
 def test_the_prompter_needs_no_teacher(load_prompter: Any) -> None:

@@ -46,7 +46,7 @@ def test_prompter(experiment: PretrainExperiment, run_prompter: Run) -> None:
 def test_pretraining(experiment: PretrainExperiment, run: Run) -> None:
     assert rows_seen(run, experiment.pretraining(*FLAGS)) == {1, 2}
     task = "alpro.families.alpro.pretraining_task"
-    assert is_called(run, task, experiment.pretraining(*FLAGS, "--itm_negatives", "all_ranks"))
+    assert is_called(run, task, experiment.pretraining(*FLAGS, "--itm_negatives", "global"))
     assert not is_called(run, task, experiment.pretraining(*FLAGS))
 
 
@@ -55,5 +55,5 @@ def test_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment, run = TinyExperiment(tmp_path), runner(run_video_retrieval, monkeypatch)
     assert rows_seen(run, experiment.arguments(*FLAGS)) == {1, 2}
     task = "alpro.objectives.retrieval_task"
-    assert is_called(run, task, experiment.arguments(*FLAGS, "--itm_negatives", "all_ranks"))
+    assert is_called(run, task, experiment.arguments(*FLAGS, "--itm_negatives", "global"))
     assert not is_called(run, task, experiment.arguments(*FLAGS))

@@ -276,8 +276,8 @@ def test_patterns_that_freeze_everything(experiment: TinyExperiment, refused: Re
 
 
 def test_blocks_larger_than_the_training_sets(experiment: TinyExperiment, refused: Refuse) -> None:
-    message = refused(experiment.arguments("--shuffle_block", "1000000000"))
-    assert "shuffle_block: blocks of 1,000,000,000 cannot be made of the 6 samples" in message
+    message = refused(experiment.arguments("--shuffle_block_size", "1000000000"))
+    assert "shuffle_block_size: blocks of 1,000,000,000 cannot be made of the 6 samples" in message
 
 
 def test_a_batch_beyond_the_memory(experiment: TinyExperiment, refused: Refuse) -> None:

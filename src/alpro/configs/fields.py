@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +24,8 @@ class FieldSpec:
 
     help: str
     choices: tuple[str, ...] = ()
+    former: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Former name of a choice -> its name."""
     minimum: float | None = None
     """Smallest value allowed (inclusive); for lists, of each element."""
     above: float | None = None
@@ -70,6 +73,7 @@ def option(
     help: str,
     *,
     choices: tuple[str, ...] = (),
+    former: Mapping[str, str] | None = None,
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
@@ -84,6 +88,7 @@ def option(
     rule = FieldSpec(
         help=help,
         choices=choices,
+        former=former or {},
         minimum=minimum,
         above=above,
         maximum=maximum,

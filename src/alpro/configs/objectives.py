@@ -8,7 +8,7 @@ from typing import ClassVar
 from alpro.configs.fields import option
 from alpro.configs.options import MAX_BATCH
 
-OWN_RANK, ALL_RANKS = "own_rank", "all_ranks"
+LOCAL, GLOBAL = "local", "global"
 
 
 @dataclass(kw_only=True)
@@ -39,8 +39,9 @@ class MatchingOptions:
         0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
     )
     itm_negatives: str = option(
-        OWN_RANK,
-        "where the matching loss takes its negatives from: the process's own pairs of a batch, or"
-        " those of all processes",
-        choices=(OWN_RANK, ALL_RANKS),
+        LOCAL,
+        "where the matching loss takes its negatives from: the local batch of a process, or the"
+        " global batch of all",
+        choices=(LOCAL, GLOBAL),
+        former={"own_rank": LOCAL, "all_ranks": GLOBAL},
     )

@@ -109,10 +109,10 @@ class DataOptions:
     data_ratio: float = option(
         1.0, "share of the annotations to keep, chosen at random", above=0, maximum=1
     )
-    shuffle_block: int = option(
+    shuffle_block_size: int = option(
         1,
-        "shuffle blocks of this many samples (for questions: videos with their questions): what is"
-        " alike and stands together shares a batch",
+        "shuffle blocks of this many samples (for questions: videos with their questions):"
+        " consecutive samples are kept in one batch",
         minimum=1,
         maximum=MAX_COUNT,
     )

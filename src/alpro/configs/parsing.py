@@ -115,6 +115,7 @@ def _checked_scalar(value: Any, expected: Any, rule: FieldSpec) -> Any:
     value = _typed(value, expected)
     if expected is str:
         value = _checked_text(value, is_path=rule.path)
+        value = rule.former.get(value, value)
     if rule.choices and value not in rule.choices:
         raise UnfitError
     if expected in (int, float) and not _in_range(value, rule):

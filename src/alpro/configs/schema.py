@@ -85,7 +85,9 @@ class ExperimentConfig(
     )
     """Stored by a run with its config; accepted in a file, never used."""
 
-    ALIASES: ClassVar[dict[str, str]] = {"num_workers": "n_workers"}
+    ALIASES: ClassVar[dict[str, str]] = {
+        **{"num_workers": "n_workers", "shuffle_block": "shuffle_block_size"},
+    }
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED
 
 

@@ -202,7 +202,7 @@ def batch_sampler(
         rank=engine.rank,
         size=engine.size,
         seed=config.seed,
-        block_size=config.shuffle_block,
+        block_size=config.shuffle_block_size,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from alpro.configs.downstream import annotation_file
-from alpro.configs.objectives import ALL_RANKS
+from alpro.configs.objectives import GLOBAL
 from alpro.configs.schema import DownstreamDataset, RetrievalConfig
 from alpro.datasets.annotations import CaptionRow, read_captions
 from alpro.datasets.retrieval import RetrievalCollate
@@ -95,7 +95,7 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
             itm_start_step=1 + math.floor(config.itm_start_ratio * plan.num_train_steps),
             mask_same_video=config.mask_same_video,
             validation_batch=config.val_batch_size,
-            negatives_of_all_ranks=config.itm_negatives == ALL_RANKS,
+            negatives_of_all_ranks=config.itm_negatives == GLOBAL,
             grad_cache_size=config.grad_cache_size,
         )
 

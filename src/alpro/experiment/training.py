@@ -114,9 +114,9 @@ def _check_length(
 ) -> None:
     """Refuse a run that nobody can wait for, or whose first update does not come."""
     epochs, accumulated = config.num_train_epochs, config.gradient_accumulation_steps
-    if config.shuffle_block > num_samples:
+    if config.shuffle_block_size > num_samples:
         raise InputError(
-            f"shuffle_block: blocks of {config.shuffle_block:,} cannot be made of the "
+            f"shuffle_block_size: blocks of {config.shuffle_block_size:,} cannot be made of the "
             f"{num_samples:,} samples of the training sets. Lower it."
         )
     if num_updates > MAX_UPDATES:

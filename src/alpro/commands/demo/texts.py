@@ -76,7 +76,7 @@ def _pretraining_rows(records: Sequence[Record]) -> Iterator[dict[str, str]]:
 
 
 def _caption_rows(records: Sequence[Record]) -> Iterator[dict[str, str]]:
-    """Order the captions of a split for ``shuffle_block: 2``, which keeps two rows in one batch.
+    """Order the captions of a split; ``shuffle_block_size: 2`` keeps two rows in one batch.
 
     In the first wordings siblings stand together: they are each other's negatives, and only time
     tells them apart. In the other wordings they do not, so that what is shown is learnt as well.

@@ -10,7 +10,7 @@ from typing import cast
 
 from torch import Tensor
 
-from alpro.configs.objectives import ALL_RANKS
+from alpro.configs.objectives import GLOBAL
 from alpro.configs.schema import PretrainConfig, PrompterConfig
 from alpro.datasets.entities import read_entities
 from alpro.datasets.pretraining import PretrainBatch
@@ -237,6 +237,6 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
             precision=self.experiment.precision,
             allow_missing_videos=config.allow_missing_videos,
             progress=progress,
-            negatives_of_all_ranks=config.itm_negatives == ALL_RANKS,
+            negatives_of_all_ranks=config.itm_negatives == GLOBAL,
             grad_cache_size=config.grad_cache_size,
         )
