@@ -21,7 +21,6 @@ from alpro.configs.downstream import InferenceOptions
 from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest_match, shorten
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
-from alpro.configs.inference import inference_layers, stored_config
 from alpro.configs.parsing import UnfitError, checked
 from alpro.configs.sources import (
     DEFAULT_SOURCE,
@@ -31,8 +30,10 @@ from alpro.configs.sources import (
     ValueOrigin,
     apply_aliases,
     drop_keys,
+    inference_layers,
     merge,
     read_json_object,
+    stored_config,
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
 from alpro.families.registry import FAMILIES, family_config

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from alpro.configs.constraints import Constraint
 from alpro.configs.fields import option, required
 from alpro.configs.options import MAX_SIDE, DataOptions, VideoOptions
 
@@ -128,3 +129,109 @@ class PretrainingOptions:
             *("i2t_acc", "t2i_acc", "itm_acc", "mlm_acc", "mpm_acc"),
         ),
     )
+
+
+_LOSSES = ("use_itc", "use_itm", "use_mlm", "use_mpm")
+
+
+def _folder_is_missing(img: Any, ann: Any, txt: Any, media: str) -> bool:
+    annotation_file = ann or txt
+    return (
+        img is None
+        and annotation_file is not None
+        and (infer_media(media, annotation_file) == "video")
+    )
+
+
+PRETRAINING_SETS: tuple[Constraint, ...] = (
+    Constraint(
+        ("*_datasets.*.ann", "*_datasets.*.txt"),
+        lambda ann, txt: ann is None and txt is None,
+        "pretraining reads its captions from one file per set",
+        "Give ann the path of a .csv, .tsv, .jsonl, .json, .parquet or .pkl table (videos) or of a"
+        " .json list (images).",
+    ),
+    Constraint(
+        ("*_datasets.*.ann", "*_datasets.*.txt"),
+        lambda ann, txt: None not in (ann, txt) and ann != txt,
+        "pretraining reads its captions from one file per set",
+        "Set txt to null, or make two sets.",
+    ),
+    Constraint(
+        tuple(f"*_datasets.*.{part}" for part in ("img", "ann", "txt", "media")),
+        _folder_is_missing,
+        "this is a set of videos, which are looked for in a folder",
+        "Give img the folder; if these are images, set media to image.",
+    ),
+    Constraint(
+        ("val_datasets.*.weight",),
+        lambda weight: weight != 1,
+        "every pair of a validation set is read once",
+        "Remove it: only training sets have a weight.",
+    ),
+    Constraint(
+        ("crop_img_size", "resize_size"),
+        lambda crop, size: crop > size,
+        "frames of resize_size are cropped to crop_img_size",
+        "Make resize_size at least as large.",
+    ),
+)
+
+PROMPTER_LOSSES: tuple[Constraint, ...] = (
+    Constraint(
+        ("use_itc",),
+        lambda contrastive: not contrastive,
+        "the prompter learns from the contrastive loss alone",
+        "Set it to 1.",
+    ),
+    *(
+        Constraint(
+            (loss,),
+            bool,
+            "the prompter learns from the contrastive loss alone",
+            "Set it to 0; src/pretrain/run_pretrain_sparse.py trains with this loss.",
+        )
+        for loss in ("use_itm", "use_mlm", "use_mpm")
+    ),
+)
+
+
+def _needs(metric: str, loss: str) -> Constraint:
+    """A metric of a loss that is not trained with cannot choose."""
+    return Constraint(
+        ("best_metric", loss),
+        lambda best, used: best.startswith(metric) and not used,
+        "a loss that is not trained with is not measured",
+        f"Set {loss} to 1 or best_metric to loss.",
+    )
+
+
+PRETRAINING_LOSSES: tuple[Constraint, ...] = (
+    Constraint(
+        _LOSSES,
+        lambda *used: not any(used),
+        "no loss is left to train with",
+        "Set one of them to 1.",
+    ),
+    Constraint(
+        ("itm_start_ratio", "use_itc", "use_mlm", "use_mpm"),
+        lambda start, *others: start > 0 and not any(others),
+        "before the matching loss sets in there would be no loss",
+        "Set another loss to 1 or itm_start_ratio to 0.",
+    ),
+    Constraint(
+        ("use_mpm", "entity_file_path"),
+        lambda used, path: used and path is None,
+        "the entity loss tells apart the entities of a list",
+        "Name one, as alpro extract-entities makes it, or set use_mpm to 0.",
+    ),
+    Constraint(
+        ("use_mpm", "teacher_weights_path", "e2e_weights_path"),
+        lambda used, teacher, whole: used and teacher is None and whole is None,
+        "the entity loss needs a trained prompter as teacher",
+        "Give teacher_weights_path the checkpoint of a prompter, e2e_weights_path that of a"
+        " pretrained model (which holds its prompter), or set use_mpm to 0.",
+    ),
+    *(_needs(metric, f"use_{metric}") for metric in ("itc", "itm", "mlm", "mpm")),
+    *(_needs(metric, "use_itc") for metric in ("i2t", "t2i")),
+)

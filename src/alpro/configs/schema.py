@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alpro.configs import constraints as checks
-from alpro.configs import pretraining_constraints as pretraining_checks
 from alpro.configs.downstream import (
     DownstreamDataOptions,
     DownstreamDataset,
@@ -14,7 +13,6 @@ from alpro.configs.downstream import (
     InferenceOptions,
 )
 from alpro.configs.fields import option, override_default, required
-from alpro.configs.objectives import ContrastOptions, MatchingOptions
 from alpro.configs.options import (
     MAX_BATCH,
     MAX_COUNT,
@@ -26,11 +24,53 @@ from alpro.configs.options import (
     VideoOptions,
 )
 from alpro.configs.pretraining import (
+    PRETRAINING_LOSSES,
+    PRETRAINING_SETS,
+    PROMPTER_LOSSES,
     PretrainingDataOptions,
     PretrainingDataset,
     PretrainingOptions,
     PretrainingVideoOptions,
 )
+
+LOCAL, GLOBAL = "local", "global"
+
+
+@dataclass(kw_only=True)
+class ContrastOptions:
+    """Pairs that are compared with each other."""
+
+    TOPIC: ClassVar[str] = "Contrastive loss"
+
+    mask_same_video: bool = option(
+        False, "captions of the same video are not negatives (original: they are)"
+    )
+    grad_cache_size: int = option(
+        0,
+        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
+        " compares the whole batch (0: all at once): less memory, more time",
+        minimum=0,
+        maximum=MAX_BATCH,
+    )
+
+
+@dataclass(kw_only=True)
+class MatchingOptions:
+    """Matching of pairs: its start, and its negatives."""
+
+    TOPIC: ClassVar[str] = "Matching loss"
+
+    itm_start_ratio: float = option(
+        0.0, "share of the updates before the matching loss sets in", minimum=0, maximum=1
+    )
+    itm_negatives: str = option(
+        LOCAL,
+        "where the matching loss takes its negatives from: the local batch of a process, or the"
+        " global batch of all",
+        choices=(LOCAL, GLOBAL),
+        former={"own_rank": LOCAL, "all_ranks": GLOBAL},
+    )
+
 
 __all__ = [
     "DownstreamConfig",
@@ -180,7 +220,7 @@ class PretrainingConfig(
         "max_n_example_per_group",  # one caption is drawn for each video of a batch
         "train_n_clips",
     }
-    CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED + pretraining_checks.SHARED
+    CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED + PRETRAINING_SETS
 
     augmentation: str = option(
         "randaugment",
@@ -200,9 +240,7 @@ class PrompterConfig(PretrainingConfig):
     INERT: ClassVar[frozenset[str]] = PretrainingConfig.INERT | {
         *("entity_file_path", "teacher_weights_path"),  # it becomes the teacher
     }
-    CHECKS: ClassVar[tuple[checks.Constraint, ...]] = (
-        PretrainingConfig.CHECKS + pretraining_checks.PROMPTER
-    )
+    CHECKS: ClassVar[tuple[checks.Constraint, ...]] = PretrainingConfig.CHECKS + PROMPTER_LOSSES
 
     use_itc: bool = option(True, "train with the contrastive loss (VTC); only 1")
     use_itm: bool = option(False, "matching loss (VTM); only 0")
@@ -223,9 +261,7 @@ class PretrainConfig(PretrainingConfig, MatchingOptions):
     SCRIPT: ClassVar[str] = "src/pretrain/run_pretrain_sparse.py"
     TASK: ClassVar[str] = "pretraining"
     TOPIC: ClassVar[str] = "Pretraining"
-    CHECKS: ClassVar[tuple[checks.Constraint, ...]] = (
-        PretrainingConfig.CHECKS + pretraining_checks.PRETRAINING
-    )
+    CHECKS: ClassVar[tuple[checks.Constraint, ...]] = PretrainingConfig.CHECKS + PRETRAINING_LOSSES
 
     use_itc: bool = option(False, "train with the contrastive loss (VTC)")
     use_itm: bool = option(False, "train with the matching loss (VTM)")

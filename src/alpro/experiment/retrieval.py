@@ -8,8 +8,7 @@ from typing import Any
 from torch import nn
 
 from alpro.configs.downstream import annotation_file
-from alpro.configs.objectives import GLOBAL
-from alpro.configs.schema import DownstreamDataset, RetrievalConfig
+from alpro.configs.schema import GLOBAL, DownstreamDataset, RetrievalConfig
 from alpro.datasets.annotations import CaptionRow, read_captions
 from alpro.datasets.retrieval import RetrievalCollate
 from alpro.datasets.shared_rows import SharedRows

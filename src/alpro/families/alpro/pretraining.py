@@ -10,8 +10,7 @@ from typing import cast
 
 from torch import Tensor
 
-from alpro.configs.objectives import GLOBAL
-from alpro.configs.schema import PretrainConfig, PrompterConfig
+from alpro.configs.schema import GLOBAL, PretrainConfig, PrompterConfig
 from alpro.datasets.entities import read_entities
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.datasets.tokenization import tokenize
