@@ -21,9 +21,8 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.evaluation.reranking import pairs_to_score
 from alpro.evaluation.result_files import metrics_table, write_results
-from alpro.evaluation.retrieval import RetrievalOutcome
+from alpro.evaluation.retrieval import RetrievalOutcome, pairs_to_score
 from alpro.families.alpro.model import AlproForRetrieval
 from alpro.metrics.retrieval import retrieval_metrics
 from tests.evaluation.ranks import on_ranks
