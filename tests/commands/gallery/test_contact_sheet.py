@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from alpro.commands.demo.encoding import encode_video
-from alpro.commands.gallery.contact_sheet import draw_sheet, main, read_answers
-from alpro.commands.gallery.drawing import CORRECT, TILE
+from alpro.commands.gallery.cards import Text
+from alpro.commands.gallery.contact_sheet import SIDE, answer_card, main, read_answers
 from alpro.datasets.annotations import CaptionRow
 from alpro.errors import USER_ERROR_EXIT_CODE
 
@@ -32,20 +32,23 @@ def test_hits_are_sorted_by_score_then_similarity(results: Path) -> None:
     first, second = read_answers(results, rows=ROWS, top_k=1)
     assert [hit.video_id for hit in first.hits] == ["b"]
     assert not first.hits[0].is_correct
-    assert first.correct_place == 2
+    assert first.correct_rank == 2
     assert [hit.video_id for hit in second.hits] == ["b"]
     assert second.hits[0].is_correct
-    assert second.correct_place == 1
+    assert second.correct_rank == 1
 
 
-def test_only_the_correct_clip_is_outlined(results: Path) -> None:
-    answers = read_answers(results, rows=ROWS, top_k=2)
-    black = [Image.new("RGB", (TILE, TILE))] * 2
-    sheet = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=2, num_frames=2))
-    is_outline = (sheet == np.array(CORRECT)).all(axis=-1)
-    columns = np.flatnonzero(is_outline.sum(axis=0) > TILE / 2)
-    assert columns.size
-    assert columns.min() > sheet.shape[1] / 2
+def test_only_the_own_clip_is_green(results: Path) -> None:
+    first, second = read_answers(results, rows=ROWS, top_k=2)
+    frames = [Image.new("RGB", (SIDE, SIDE))]
+    card = answer_card(first, lambda _: frames)
+    assert card.title == (Text("“a red square grows”", "plain"), Text("own clip at rank 2"))
+    assert [strip.outline for strip in card.strips] == ["wrong", "correct"]
+    assert [strip.caption[0] for strip in card.strips] == [
+        *(Text("1.  b", "pale"), Text("2.  a", "correct"))
+    ]
+    assert [text.text for text in card.strips[1].caption[1:]] == ["match 0.25", "similarity 3.0"]
+    assert answer_card(second, lambda _: frames).title[1].role == "correct"
 
 
 def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
@@ -67,6 +70,9 @@ def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
     results.with_name("scores.json").write_text(json.dumps({"protocol": protocol}))
     assert main(flags) == 0
     assert (results.parents[2] / "contact_sheet.png").read_bytes() == picture.read_bytes()
+    page = tmp_path / "sheet.HTML"
+    assert main([*flags, "--picture", str(page)]) == 0
+    assert page.read_text().count("<article") == 2
 
 
 def test_without_a_record_of_the_evaluation_its_files_must_be_given(
@@ -74,19 +80,6 @@ def test_without_a_record_of_the_evaluation_its_files_must_be_given(
 ) -> None:
     assert main(["--output_dir", str(results.parents[2])]) == USER_ERROR_EXIT_CODE
     assert "give --txt" in capsys.readouterr().err
-
-
-def test_a_long_name_is_cut_before_it_reaches_the_scores(results: Path) -> None:
-    records = [{**record, "vid_id": str(record["vid_id"]) * 90} for record in RESULTS]
-    results.write_text(json.dumps(records))
-    answers = read_answers(results, rows=ROWS, top_k=1)
-    black = [Image.new("RGB", (TILE, TILE))] * 8
-    long = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
-    results.write_text(json.dumps(RESULTS))
-    answers = read_answers(results, rows=ROWS, top_k=1)
-    short = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
-    scores = (slice(-40, None), slice(long.shape[1] * 3 // 4, None))
-    assert (long[scores] == short[scores]).all()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Clips as pages and pictures of entities show them: frames, region, guesses.
+"""Clips with their masked regions and guesses, as cards.
 
 Shapes: ``T`` frames, ``S`` side of the square frames in pixels, ``P`` patches along each side,
 ``K`` entities.
@@ -12,8 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from alpro.commands.cli import pluralize
+from alpro.commands.gallery.cards import SHARPNESS, Bar, Card, Gallery, Role, Strip, Text
 from alpro.commands.nouns import tokens_of
 
+TITLE = "Entities of masked regions"
+SIDE = 120  # of a frame, in pixels
 NUM_GUESSES = 5
 REGION = (255, 92, 38)
 REGION_EDGE = (255, 255, 255)
@@ -49,15 +53,85 @@ class ShownClip:
         """Whether the model's first guess is the prompter's."""
         return self.model[0].entity == self.prompter[0].entity
 
-    @property
-    def texts(self) -> list[str]:
-        """All that is written of it."""
-        guesses = (*self.prompter, *self.model)
-        return [self.video_id, self.caption, *(guess.entity for guess in guesses)]
-
     def mentions(self, entity: str) -> bool:
         """Whether the caption has this word."""
         return entity.lower() in tokens_of(self.caption)
+
+
+def entity_gallery(clips: Sequence[ShownClip], *, note: str, threshold: float) -> Gallery:
+    """A card for each clip, and a legend.
+
+    Args:
+        clips: shown one below the other.
+        note: the source of clips and guesses.
+        threshold: of the best entity's probability, for a clip to count.
+    """
+    legend = (
+        Text(
+            "Orange: the region. The prompter sees nothing else, and gives each entity a"
+            " probability.",
+            "region",
+        ),
+        Text(
+            "The model sees whole frames and the caption, and learns to give the same of that"
+            " region.",
+            "model",
+        ),
+        Text("Green: entities in the caption.", "correct"),
+        Text(
+            f"A clip whose best entity stays below {threshold:g} (the line in its bar) gives no"
+            " entity loss."
+        ),
+        Text(_summary(clips), "plain"),
+    )
+    cards = [_card(clip, threshold=threshold) for clip in clips]
+    return Gallery(TITLE, legend, cards, side=SIDE, note=note)
+
+
+def _summary(clips: Sequence[ShownClip]) -> str:
+    confident = [clip for clip in clips if clip.is_confident]
+    if not confident:
+        return f"The prompter is confident on none of {pluralize(len(clips), 'clip')}."
+    agreed = sum(clip.agrees for clip in confident)
+    return (
+        f"Of {pluralize(len(clips), 'clip')} the prompter is confident on {len(confident)}; on"
+        f" {agreed} of these the model's first guess is the prompter's."
+    )
+
+
+def _card(clip: ShownClip, *, threshold: float) -> Card:
+    note = Text(f"below {threshold:g}: no entity loss")
+    if clip.is_confident:
+        note = Text("prompter confident", "correct")
+    size = SHARPNESS * SIDE
+    strips = [
+        Strip(
+            [Text("The prompter sees the region alone")],
+            erased_frames(clip, side=size),
+            bars=_bars(clip, clip.prompter, role="prompter", threshold=threshold),
+        ),
+        Strip(
+            [Text("The model sees frames and caption, and is asked the same")],
+            outlined_frames(clip, side=size),
+            bars=_bars(clip, clip.model, role="model"),
+        ),
+    ]
+    return Card((Text(f"“{clip.caption}”", "plain"), Text(clip.video_id), note), strips)
+
+
+def _bars(
+    clip: ShownClip, guesses: Sequence[Guess], *, role: Role, threshold: float | None = None
+) -> list[Bar]:
+    """Bars of the guesses; the threshold is marked in the first."""
+    return [
+        Bar(
+            Text(guess.entity, "correct" if clip.mentions(guess.entity) else "pale"),
+            guess.probability,
+            role,
+            threshold=None if place else threshold,
+        )
+        for place, guess in enumerate(guesses)
+    ]
 
 
 def best_guesses(
