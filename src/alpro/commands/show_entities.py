@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alpro.commands.cli import exit_code_of, path_flag, pluralize, positive
-from alpro.commands.gallery.entities import ShownClip, best_guesses, entity_gallery
+from alpro.commands.gallery.entities import entity_gallery
 from alpro.commands.gallery.output import check_picture, write_gallery
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.schema import PretrainConfig
@@ -104,26 +104,23 @@ def show_entities(
     config = resolved.config
     entities = read_entities(Path(str(config.entity_file_path)), num_entities=config.num_entities)
     # A heavy import, after what can be wrong with the run, as in the entry scripts.
-    from alpro.commands.gallery.entity_predictions import (
-        evenly_spaced,
-        predict_validation_pairs,
-    )
+    from alpro.commands.gallery.entity_predictions import evenly_spaced, predict_validation_pairs
 
     sets = predict_validation_pairs(resolved, num_pairs=num_clips)
-    clips = [clip for one in sets for clip in _shown(one, entities)]
+    clips = [pair for one in sets for pair in one.pairs]
     _tell_unreadable(sets)
     if not clips:
         raise InputError(f"{output_dir}: none of the chosen validation clips can be read")
     threshold = config.entity_threshold
     message = pluralize(len(entities), "entity", "entities")
     note = f"{output_dir}, checkpoint {step}: {_counts(sets)}; {message}."
-    gallery = entity_gallery(clips, note=note, threshold=threshold)
+    gallery = entity_gallery(clips, entities, note=note, threshold=threshold)
     write_gallery(gallery, page, named_by="--output_file", is_page=True)
     print(f"page: {page}")
     if picture is not None:
         chosen = evenly_spaced(min(NUM_IN_PICTURE, len(clips)), size=len(clips))
         few = [clips[index] for index in chosen]
-        gallery = entity_gallery(few, note=note, threshold=threshold)
+        gallery = entity_gallery(few, entities, note=note, threshold=threshold)
         write_gallery(gallery, picture, named_by="--picture")
         print(f"picture: {picture}")
 
@@ -166,21 +163,6 @@ def read_run(
     }
     flags = [word for key, value in own.items() for word in (f"--{key}", str(value))]
     return load_config(PretrainConfig, [*flags, *changes])
-
-
-def _shown(one: SetPredictions, entities: Sequence[str]) -> list[ShownClip]:
-    return [
-        ShownClip(
-            video_id=pair.item.video_id,
-            caption=pair.caption,
-            frames=pair.frames,
-            region=pair.region,
-            prompter=best_guesses(pair.prompter, entities),
-            model=best_guesses(pair.model, entities),
-            is_confident=pair.is_confident,
-        )
-        for pair in one.pairs
-    ]
 
 
 def _counts(sets: Sequence[SetPredictions]) -> str:

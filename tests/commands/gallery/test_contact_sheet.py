@@ -7,7 +7,7 @@ from PIL import Image
 
 from alpro.commands.demo.encoding import encode_video
 from alpro.commands.gallery.cards import Text
-from alpro.commands.gallery.contact_sheet import SIDE, answer_card, main, read_answers
+from alpro.commands.gallery.contact_sheet import SIDE, main, query_card, read_queries
 from alpro.datasets.annotations import CaptionRow
 from alpro.errors import USER_ERROR_EXIT_CODE
 
@@ -29,26 +29,27 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_hits_are_sorted_by_score_then_similarity(results: Path) -> None:
-    first, second = read_answers(results, rows=ROWS, top_k=1)
-    assert [hit.video_id for hit in first.hits] == ["b"]
-    assert not first.hits[0].is_correct
-    assert first.correct_rank == 2
-    assert [hit.video_id for hit in second.hits] == ["b"]
-    assert second.hits[0].is_correct
-    assert second.correct_rank == 1
+    first, second = read_queries(results, rows=ROWS)
+    assert (first[0], second[0]) == tuple(ROWS)
+    assert [hit.video_id for hit in first[1]] == ["b", "a"]
+    assert [hit.video_id for hit in second[1]] == ["b", "a"]
 
 
 def test_only_the_own_clip_is_green(results: Path) -> None:
-    first, second = read_answers(results, rows=ROWS, top_k=2)
+    first, second = read_queries(results, rows=ROWS)
     frames = [Image.new("RGB", (SIDE, SIDE))]
-    card = answer_card(first, lambda _: frames)
+    card = query_card(*first, lambda _: frames, top_k=2)
     assert card.title == (Text("“a red square grows”", "plain"), Text("own clip at rank 2"))
     assert [strip.outline for strip in card.strips] == ["wrong", "correct"]
     assert [strip.caption[0] for strip in card.strips] == [
         *(Text("1.  b", "pale"), Text("2.  a", "correct"))
     ]
     assert [text.text for text in card.strips[1].caption[1:]] == ["match 0.25", "similarity 3.0"]
-    assert answer_card(second, lambda _: frames).title[1].role == "correct"
+    card = query_card(*second, lambda _: frames, top_k=1)
+    assert card.title[1] == Text("own clip at rank 1", "correct")
+    assert len(card.strips) == 1
+    card = query_card(ROWS[0], first[1][:1], lambda _: frames, top_k=3)
+    assert card.title[1] == Text("own clip not scored")
 
 
 def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
@@ -84,7 +85,10 @@ def test_without_a_record_of_the_evaluation_its_files_must_be_given(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[", "no list"), ("[1]", "no list"), ("[]", "belong"), ('[{"txt_id": 7}]', "belong")],
+    [
+        *(("[", "no list"), ("[1]", "no list"), ("[]", "belong"), ('[{"txt_id": 0}]', "no list")),
+        ('[{"vid_id": "a", "txt_id": 7, "score": 0.5, "sim": 1.0}]', "belong"),
+    ],
 )
 def test_bad_results_are_named(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str

@@ -16,7 +16,7 @@ from typing import Any
 
 from alpro.commands.cli import positive
 from alpro.commands.gallery.cards import Bar, Card, Gallery, Strip, Text
-from alpro.commands.gallery.frames import FrameReader, StoredFrames
+from alpro.commands.gallery.frames import FrameReader, frame_reader
 from alpro.commands.gallery.output import run_gallery_command
 from alpro.commands.gallery.results import (
     chosen_results,
@@ -44,19 +44,9 @@ class ShownQuestion:
     answer_type: str
     best: tuple[tuple[str, float], ...]
 
-    @property
-    def is_right(self) -> bool:
-        """Whether the model's first answer is the right one."""
-        return self.best[0][0] == self.answer
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    flags = _parser().parse_args(arguments)
-    return run_gallery_command(flags, make=make_answer_sheet, picture=PICTURE)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = result_parser(
         "answer-sheet",
         "Draw questions with the answers a model gave to them.",
@@ -66,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num_questions", type=positive, default=8, help="of all answer types in turn"
     )
-    return parser
+    return run_gallery_command(
+        parser.parse_args(arguments), make=make_answer_sheet, picture=PICTURE
+    )
 
 
 def make_answer_sheet(flags: argparse.Namespace) -> Gallery:
@@ -78,7 +70,7 @@ def make_answer_sheet(flags: argparse.Namespace) -> Gallery:
     results = chosen_results(flags, name="results_all.json")
     videos = flags.videos or recorded_path(results, "videos", flag="--videos")
     chosen = choose_questions(read_answers(results), num_questions=flags.num_questions)
-    read_frames = StoredFrames(videos, num_frames=flags.num_frames, side=SIDE)
+    read_frames = frame_reader(videos, num_frames=flags.num_frames, side=SIDE)
     cards = [question_card(one, read_frames) for one in chosen]
     return Gallery("Questions and the most probable answers", LEGEND, cards, side=SIDE)
 
@@ -117,15 +109,12 @@ def choose_questions(
         by_type[answer.answer_type].append(answer)
     turns = chain.from_iterable(zip_longest(*([kind] * len(own) for kind, own in by_type.items())))
     order = [kind for kind in turns if kind is not None][:num_questions]
-    chosen = {
-        kind: iter(_spread(by_type[kind], num=count)) for kind, count in Counter(order).items()
-    }
+    chosen = {}
+    for kind, count in Counter(order).items():
+        own = by_type[kind]
+        # The middle of each of `count` equal stretches.
+        chosen[kind] = iter([own[int((i + 0.5) * len(own) / count)] for i in range(count)])
     return [next(chosen[kind]) for kind in order]
-
-
-def _spread(answers: Sequence[ShownQuestion], *, num: int) -> list[ShownQuestion]:
-    """Take the middle of each of ``num`` equal stretches."""
-    return [answers[int((index + 0.5) * len(answers) / num)] for index in range(num)]
 
 
 def question_card(question: ShownQuestion, read_frames: FrameReader) -> Card:
@@ -139,7 +128,7 @@ def question_card(question: ShownQuestion, read_frames: FrameReader) -> Card:
     strip = Strip(
         caption=(Text(f"right answer: {question.answer}", "correct"), Text(question.video_id)),
         frames=read_frames(question.video_id),
-        outline="correct" if question.is_right else "wrong",
+        outline=bars[0].role,
         bars=bars,
     )
     return Card([Text(question.question, "plain")], [strip])

@@ -20,39 +20,32 @@ FrameReader = Callable[[str], list[Image.Image]]
 UNREADABLE = (120, 120, 120)
 
 
-class StoredFrames:
-    """Reads evenly spaced frames of stored videos."""
+def frame_reader(videos: Path, *, num_frames: int, side: int) -> FrameReader:
+    """A reader of evenly spaced frames; grey ones stand for a video that cannot be read.
 
-    def __init__(self, videos: Path, *, num_frames: int, side: int) -> None:
-        """Open the videos.
+    It raises `InputError` if there is no such video.
 
-        Args:
-            videos: a folder, an LMDB or tar shards.
-            num_frames: of each video.
-            side: of the frames as they are shown, in pixels.
-        """
-        self._videos = open_videos_of_flag(videos)
-        self._decoder = make_decoder("auto")
-        self._num_frames, self._side = num_frames, SHARPNESS * side
+    Args:
+        videos: a folder, an LMDB or tar shards.
+        num_frames: of each video.
+        side: of the frames as they are shown, in pixels.
+    """
+    storage, decoder = open_videos_of_flag(videos), make_decoder("auto")
+    size = SHARPNESS * side
 
-    def __call__(self, video_id: str) -> list[Image.Image]:
-        """Read frames; grey ones stand for a video that cannot be read.
+    def evenly(num_video_frames: int) -> np.ndarray:
+        return frame_indices(
+            "segment", num_video_frames=num_video_frames, num_frames=num_frames, rng=None
+        )
 
-        Raises:
-            InputError: if there is no such video.
-        """
-        video = self._videos.fetch(video_id)
+    def read(video_id: str) -> list[Image.Image]:
+        video = storage.fetch(video_id)
         if video is None:
-            raise InputError(f"--videos {self._videos.root} holds no video {video_id!r}")
-        side, num_frames = self._side, self._num_frames
-
-        def evenly(num_video_frames: int) -> np.ndarray:
-            return frame_indices(
-                "segment", num_video_frames=num_video_frames, num_frames=num_frames, rng=None
-            )
-
+            raise InputError(f"--videos {storage.root} holds no video {video_id!r}")
         try:
-            frames = self._decoder.read(video, evenly, height=side, width=side)
+            frames = decoder.read(video, evenly, height=size, width=size)
         except VideoReadError:
-            return [Image.new("RGB", (side, side), UNREADABLE)] * num_frames
+            return [Image.new("RGB", (size, size), UNREADABLE)] * num_frames
         return [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]
+
+    return read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw
 
-from alpro.commands.gallery.cards import Bar, Gallery, Line, Role, Strip
+from alpro.commands.gallery.cards import Bar, Gallery, Line, Role, Strip, Text
 from alpro.commands.gallery.fonts import font_of, note_undrawable, shortened
 
 MARGIN = 24  # pixels, as all lengths
@@ -96,15 +96,15 @@ def _draw_strip(
 def _draw_bar(draw: ImageDraw.ImageDraw, bar: Bar, *, left: int, top: int) -> None:
     """Draw a name, a bar as long as it is probable, and the number."""
     middle, bottom, start = top + BAR_HEIGHT / 2, top + BAR_HEIGHT - 1, left + NAME_WIDTH
-    name = shortened(bar.name.text, size=LABEL_SIZE, room=NAME_WIDTH - TEXT_GAP)
-    _draw_text(draw, name, bar.name.role, right=start - TEXT_GAP, middle=middle)
+    name, room = (start - TEXT_GAP, middle), NAME_WIDTH - TEXT_GAP
+    _draw_text(draw, bar.name, name, room=room, anchor="rm")
     end = start + bar.share * (BAR_WIDTH - 1)
     draw.rectangle((start, top, end, bottom), fill=COLORS[bar.role])
     if bar.threshold is not None:
         mark = start + bar.threshold * (BAR_WIDTH - 1)
         draw.line((mark, top - 2, mark, bottom + 2), fill=COLORS["plain"], width=2)
-    number = f"{bar.probability:.2f}"
-    _draw_text(draw, number, "pale", right=left + BARS_WIDTH, middle=middle)
+    number = (left + BARS_WIDTH, middle)
+    _draw_text(draw, Text(f"{bar.probability:.2f}"), number, room=NUMBER_WIDTH, anchor="rm")
 
 
 def _draw_line(
@@ -120,17 +120,22 @@ def _draw_line(
     first, *others = line
     right = left + width
     for text in reversed(others):
-        words = shortened(text.text, size=LABEL_SIZE, room=NOTE_SHARE * width)
-        right -= _draw_text(draw, words, text.role, right=right, middle=middle) + TEXT_GAP
-    words = shortened(first.text, size=size, room=right - left)
-    color, font = COLORS[first.role], font_of(words, size)
-    draw.text((left, middle), words, fill=color, font=font, anchor="lm")
+        room = NOTE_SHARE * width
+        right -= TEXT_GAP + _draw_text(draw, text, (right, middle), room=room, anchor="rm")
+    _draw_text(draw, first, (left, middle), room=right - left, size=size)
 
 
 def _draw_text(
-    draw: ImageDraw.ImageDraw, text: str, role: Role, *, right: float, middle: float
+    draw: ImageDraw.ImageDraw,
+    text: Text,
+    place: tuple[float, float],
+    *,
+    room: float,
+    size: int = LABEL_SIZE,
+    anchor: str = "lm",
 ) -> float:
-    """Draw a label that ends at a place; returns its width."""
-    font = font_of(text, LABEL_SIZE)
-    draw.text((right, middle), text, fill=COLORS[role], font=font, anchor="rm")
-    return font.getlength(text)
+    """Draw a text that begins or ends at a place; returns its width."""
+    words = shortened(text.text, size=size, room=room)
+    font = font_of(words, size)
+    draw.text(place, words, fill=COLORS[text.role], font=font, anchor=anchor)
+    return font.getlength(words)
