@@ -17,6 +17,7 @@ REQUIREMENTS = [
     "numpy>=2.0,<3",
     "tqdm>=4.66",
     "av>=14",
+    "jinja2>=3.1",
 ]
 EXTRAS = {
     # Each is imported only when it is used.
@@ -63,6 +64,7 @@ setup(
     license_files=["LICENSE"],
     package_dir={"": "src"},
     packages=find_packages("src", include=("alpro", "alpro.*")),
+    package_data={"alpro.commands.gallery": ["templates/*"]},
     cmdclass={"build_py": BuildWithResources},
     entry_points={"console_scripts": ["alpro=alpro.commands.main:run"]},
     python_requires=">=3.11",

@@ -284,6 +284,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "pillow": _check_pillow,
     "fontpkg-noto-sans": _imports("fontpkg_noto_sans"),
     "tqdm": _imports("tqdm"),
+    "jinja2": _imports("jinja2"),
     "tensorboard": _imports("torch.utils.tensorboard"),
     "pyarrow": _check_pyarrow,
     "hanta": _check_hanta,

@@ -132,11 +132,11 @@ def test_a_page_and_a_picture_are_written(
     assert capsys.readouterr().out == f"page: {run / 'entities.html'}\npicture: {picture}\n"
     assert decoder.reads == {"val0": 1, "val2": 1, "val4": 1}
     page = (run / "entities.html").read_text()
-    assert page.count("<article>") == 5
+    assert page.count("<article ") == 5
     assert page.count("<img ") == 2 * (3 * NUM_FRAMES + 2)
     assert "3 of 5 validation videos (tiny val), 2 of 4 validation images" in page
     assert f"checkpoint best: 3 of {NUM_VIDEOS}" in page
-    shown = re.findall(r'<div class="guess"><span[^>]*>(\w+)</span>', page)
+    shown = re.findall(r'<div class="row \w+"><span[^>]*><bdi lang="">(\w+)</bdi>', page)
     assert set(shown) == set(ENTITIES)
     with Image.open(picture) as image:
         four = image.height
@@ -144,7 +144,7 @@ def test_a_page_and_a_picture_are_written(
     assert (run / "again.html").read_text() == page
     assert main([*flags[:2], "--num_clips", "1", "--picture", str(picture)]) == 0
     with Image.open(picture) as image:
-        assert four > (NUM_IN_PICTURE - 0.5) * image.height
+        assert four > 0.75 * NUM_IN_PICTURE * image.height
 
 
 def test_clips_that_cannot_be_read_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,8 @@ def test_the_wheel_alone_trains_and_evaluates(tmp_path: Path) -> None:
     run("pip", "install", *offline, "--target", str(package), str(wheel))
     assert "check-data" in run("alpro", "--help", cwd=folder)
     run("alpro", "demo-data", *FEW, *FEWER, cwd=folder)
+    run("alpro", "check-data", "--config", "config_release/demo_ret.json", cwd=folder)
+    assert "No problems." in (folder / "output/data_check/report.html").read_text()
     run("alpro", "retrieval", *TRAINING, cwd=folder)
     (scores,) = folder.glob("run/results_test/*/scores.json")
     assert json.loads(scores.read_text())["protocol"]["num_videos"] == 8

@@ -16,6 +16,7 @@ from alpro.errors import (
     interruptible,
     known_error,
 )
+from alpro.resources import with_resources
 from alpro.training.atomic_io import FullDiskError
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ def path_flag(text: str) -> Path:
             f"{printable(text)} is not UTF-8; rename it, or name a link to it"
         ) from None
     return any_path_flag(text)
+
+
+def config_flag(text: str) -> Path:
+    """A flag's value: a config, which may come with the package."""
+    return any_path_flag(with_resources(text))
 
 
 def any_path_flag(text: str) -> Path:

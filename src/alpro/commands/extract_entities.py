@@ -19,6 +19,7 @@ from typing import Any
 from alpro.commands.cli import (
     MAX_WORKERS,
     at_most,
+    config_flag,
     exit_code_of,
     not_negative,
     path_flag,
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config", type=path_flag, required=True, help="of pretraining or of any task")
+    add("--config", type=config_flag, required=True, help="of pretraining or of any task")
     add(
         "--output",
         "--output_file",

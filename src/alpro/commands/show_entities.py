@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alpro.commands.cli import exit_code_of, path_flag, pluralize, positive
-from alpro.commands.gallery.clip_cards import ShownClip, best_guesses
-from alpro.commands.gallery.entity_page import entity_page
-from alpro.commands.gallery.entity_sheet import draw_sheet
-from alpro.commands.gallery.results import check_picture, save_picture
+from alpro.commands.gallery.entities import entity_gallery
+from alpro.commands.gallery.output import check_picture, write_gallery
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.schema import PretrainConfig
 from alpro.datasets.entities import read_entities
 from alpro.errors import InputError
-from alpro.training.atomic_io import write_text
 from alpro.training.run_directory import RunDirectory, read_stored
 from alpro.training.writable import check_output_file
 
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 DEFAULT_NUM_CLIPS = 8
 PAGE = "entities.html"
 NUM_IN_PICTURE = 4  # clips, at most
-TITLE = "Entities of masked regions"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,24 +104,24 @@ def show_entities(
     config = resolved.config
     entities = read_entities(Path(str(config.entity_file_path)), num_entities=config.num_entities)
     # A heavy import, after what can be wrong with the run, as in the entry scripts.
-    from alpro.commands.gallery.entity_predictions import (
-        evenly_spaced,
-        predict_validation_pairs,
-    )
+    from alpro.commands.gallery.entity_predictions import evenly_spaced, predict_validation_pairs
 
     sets = predict_validation_pairs(resolved, num_pairs=num_clips)
-    clips = [clip for one in sets for clip in _shown(one, entities)]
+    clips = [pair for one in sets for pair in one.pairs]
     _tell_unreadable(sets)
     if not clips:
         raise InputError(f"{output_dir}: none of the chosen validation clips can be read")
     threshold = config.entity_threshold
     message = pluralize(len(entities), "entity", "entities")
     note = f"{output_dir}, checkpoint {step}: {_counts(sets)}; {message}."
-    _write(page, entity_page(clips, title=TITLE, note=note, threshold=threshold))
+    gallery = entity_gallery(clips, entities, note=note, threshold=threshold)
+    write_gallery(gallery, page, named_by="--output_file", is_page=True)
     print(f"page: {page}")
     if picture is not None:
         chosen = evenly_spaced(min(NUM_IN_PICTURE, len(clips)), size=len(clips))
-        save_picture(draw_sheet([clips[index] for index in chosen], threshold=threshold), picture)
+        few = [clips[index] for index in chosen]
+        gallery = entity_gallery(few, entities, note=note, threshold=threshold)
+        write_gallery(gallery, picture, named_by="--picture")
         print(f"picture: {picture}")
 
 
@@ -169,21 +165,6 @@ def read_run(
     return load_config(PretrainConfig, [*flags, *changes])
 
 
-def _shown(one: SetPredictions, entities: Sequence[str]) -> list[ShownClip]:
-    return [
-        ShownClip(
-            video_id=pair.item.video_id,
-            caption=pair.caption,
-            frames=pair.frames,
-            region=pair.region,
-            prompter=best_guesses(pair.prompter, entities),
-            model=best_guesses(pair.model, entities),
-            is_confident=pair.is_confident,
-        )
-        for pair in one.pairs
-    ]
-
-
 def _counts(sets: Sequence[SetPredictions]) -> str:
     """How many of what are shown, of how many."""
     return ", ".join(
@@ -196,10 +177,3 @@ def _tell_unreadable(sets: Sequence[SetPredictions]) -> None:
     for one in sets:
         for video in one.unreadable:
             print(f"left out: {one.name}: {video.video_id}: {video.reason}", file=sys.stderr)
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        write_text(path, page)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error}; give another --output_file") from error

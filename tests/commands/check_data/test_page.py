@@ -90,8 +90,8 @@ def test_files_that_are_not_there_are_not_readable() -> None:
     data.media.ids_of_set[SOURCE.key] = {"0": "videos/0"}
     assert data.absent() == [("1", "videos"), ("2", "videos"), ("3", "videos")]
     page = report_page(data)
-    assert "<b>25 %</b><span>of all are readable</span>" in page
-    assert "<b>3</b><span>not there</span>" in page
+    assert '<b>25 %</b><span class="pale">of all are readable</span>' in page
+    assert '<b>3</b><span class="pale">not there</span>' in page
     first, *rows = table_told(data).splitlines()
     assert first.startswith("video_id\tverdict\treason\tframes\tseconds\twidth")
     told = [row.split("\t") for row in rows]
@@ -112,6 +112,6 @@ def test_links_open_their_lists_and_sets_name_their_folder() -> None:
     findings = Findings()
     findings.add(Finding("cut_text", str(number), "", "") for number in range(50))
     page = report_page(checked(findings=findings, lengths=Counter()))
-    assert '<details id="cut_text">' in page
+    assert '<details class="card" id="cut_text">' in page
     assert "target.open = true" in page
     assert '<span class="pale">videos</span>' in page

@@ -17,6 +17,7 @@ from alpro.commands.cli import (
     MAX_WORKERS,
     any_path_flag,
     at_most,
+    config_flag,
     exit_code_of,
     not_negative,
 )
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--config", type=any_path_flag, help="of pretraining or of any task: all its sets"
+        "--config", type=config_flag, help="of pretraining or of any task: all its sets"
     )
     what.add_argument(
         "--videos", type=any_path_flag, help="folder, LMDB or shards: all videos in it"

@@ -1,4 +1,4 @@
-"""What tools share: where results of an evaluation are, what they hold, and showing them."""
+"""Results of evaluations as the commands find and read them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import Image
-
-from alpro.commands.cli import at_most, exit_code_of, path_flag
+from alpro.commands.cli import at_most, path_flag
 from alpro.errors import InputError
-from alpro.training.writable import check_output_file
 from alpro.user_files import UnreadableFileError, read_json, why_unreadable
 
 MAX_FRAMES = 256  # of a clip in a picture, which they make 15,000 pixels wide
@@ -25,14 +22,23 @@ _COMMANDS = {"results.json": "contact-sheet", "results_all.json": "answer-sheet"
 Result = TypeVar("Result")
 
 
-def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, picture: str) -> None:
-    """Add the flags that all pictures of results go by.
+def result_parser(
+    command: str, description: str, *, output_dir: Path, picture: str
+) -> argparse.ArgumentParser:
+    """A parser with the flags that all galleries of results share.
 
     Args:
-        parser: of the tool.
+        command: its name.
+        description: for its help.
         output_dir: default of the flag.
-        picture: name of the PNG, where none is given.
+        picture: default name of the PNG.
     """
+    parser = argparse.ArgumentParser(
+        prog=f"alpro {command}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     add("--output_dir", type=path_flag, default=output_dir, help="of a run with results")
     add("--results_dir", type=path_flag, help="else the newest in output_dir")
@@ -43,51 +49,12 @@ def add_result_flags(parser: argparse.ArgumentParser, *, output_dir: Path, pictu
         default=8,
         help="frames shown per clip, evenly spaced",
     )
-    add("--picture", type=path_flag, help=f"the PNG to write, else {picture} in output_dir")
-
-
-def run_picture_tool(
-    flags: argparse.Namespace, *, draw: Callable[[argparse.Namespace], Image.Image], picture: str
-) -> int:
-    """Draw and save a picture, or say what is wrong with the input; returns the exit code.
-
-    Args:
-        flags: of the tool, those of `add_result_flags` among them.
-        draw: makes the picture.
-        picture: its name, where the flags give none.
-    """
-    path = flags.picture or flags.output_dir / picture
-
-    def work() -> None:
-        check_picture(path)
-        save_picture(draw(flags), path)
-        print(f"picture: {path}")
-
-    return exit_code_of(work)
-
-
-def check_picture(path: Path) -> None:
-    """Check, before it is drawn, that a picture can be written where ``--picture`` says.
-
-    Raises:
-        InputError: if it cannot.
-    """
-    check_output_file(path, named_by="--picture")
-    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise InputError(f"cannot write {path}: pictures end in .png; give another --picture")
-
-
-def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a picture where ``--picture`` says.
-
-    Raises:
-        InputError: if it cannot be written there.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error}; give another --picture") from error
+    add(
+        "--picture",
+        type=path_flag,
+        help=f"the PNG to write, or a page (.html), else {picture} in output_dir",
+    )
+    return parser
 
 
 def chosen_results(flags: argparse.Namespace, *, name: str) -> Path:

@@ -12,11 +12,11 @@ from alpro.commands.demo.encoding import encode_video
 from alpro.commands.gallery.answer_sheet import (
     ShownQuestion,
     choose_questions,
-    draw_sheet,
     main,
+    question_card,
     read_answers,
 )
-from alpro.commands.gallery.drawing import BAR_WIDTH, CORRECT, TILE, WRONG
+from alpro.commands.gallery.cards import Bar, Text
 from alpro.errors import USER_ERROR_EXIT_CODE
 
 
@@ -44,8 +44,7 @@ def test_answers_are_read_best_first(results: Path) -> None:
     first, second = read_answers(results)
     assert first.best == (("two", 0.5), ("one", 0.25))
     assert (first.video_id, first.answer, first.answer_type) == ("a", "two", "how")
-    assert first.is_right
-    assert not second.is_right
+    assert second.best[0] == ("one", 0.5)
 
 
 def question(kind: str, number: int) -> ShownQuestion:
@@ -69,26 +68,15 @@ def test_types_take_turns(num_questions: int, expected: list[str]) -> None:
     assert len(order) == min(num_questions, len(answers))
 
 
-def widest(sheet: Image.Image, color: tuple[int, int, int], *, rows: slice) -> int:
-    """The longest run of a colour right of the frames, in pixels."""
-    panel = np.asarray(sheet)[rows, -BAR_WIDTH - 80 :]
-    return int((panel == np.array(color)).all(axis=-1).sum(axis=1).max())
-
-
-def test_bars_are_as_long_as_probable_and_the_right_one_is_marked(results: Path) -> None:
-    _, second = read_answers(results)
-    black = [Image.new("RGB", (TILE, TILE))] * 8
-    sheet = draw_sheet([second], lambda _: black, num_frames=8)
-    whole = slice(None)
-    assert widest(sheet, WRONG, rows=whole) == pytest.approx(0.5 * BAR_WIDTH, abs=2)
-    assert widest(sheet, CORRECT, rows=whole) == pytest.approx(0.25 * BAR_WIDTH, abs=2)
-
-
-def test_frames_of_a_right_answer_are_outlined(results: Path) -> None:
-    black = [Image.new("RGB", (TILE, TILE))] * 8
-    for answer, color in zip(read_answers(results), (CORRECT, WRONG), strict=True):
-        frames = np.asarray(draw_sheet([answer], lambda _: black, num_frames=8))[:, :400]
-        assert (frames == np.array(color)).all(axis=-1).sum() > 8 * TILE
+def test_the_right_answer_is_green_and_so_is_the_clip_if_it_comes_first(results: Path) -> None:
+    cards = [question_card(one, lambda _: []) for one in read_answers(results)]
+    (first,), (second,) = (card.strips for card in cards)
+    assert (first.outline, second.outline) == ("correct", "wrong")
+    assert first.caption == (Text("right answer: two", "correct"), Text("a"))
+    assert second.bars == [
+        Bar(Text("one"), 0.5, "wrong"),
+        Bar(Text("two", "correct"), 0.25, "correct"),
+    ]
 
 
 def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:

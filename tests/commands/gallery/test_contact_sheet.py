@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from alpro.commands.demo.encoding import encode_video
-from alpro.commands.gallery.contact_sheet import draw_sheet, main, read_answers
-from alpro.commands.gallery.drawing import CORRECT, TILE
+from alpro.commands.gallery.cards import Text
+from alpro.commands.gallery.contact_sheet import SIDE, main, query_card, read_queries
 from alpro.datasets.annotations import CaptionRow
 from alpro.errors import USER_ERROR_EXIT_CODE
 
@@ -29,23 +29,27 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_hits_are_sorted_by_score_then_similarity(results: Path) -> None:
-    first, second = read_answers(results, rows=ROWS, top_k=1)
-    assert [hit.video_id for hit in first.hits] == ["b"]
-    assert not first.hits[0].is_correct
-    assert first.correct_place == 2
-    assert [hit.video_id for hit in second.hits] == ["b"]
-    assert second.hits[0].is_correct
-    assert second.correct_place == 1
+    first, second = read_queries(results, rows=ROWS)
+    assert (first[0], second[0]) == tuple(ROWS)
+    assert [hit.video_id for hit in first[1]] == ["b", "a"]
+    assert [hit.video_id for hit in second[1]] == ["b", "a"]
 
 
-def test_only_the_correct_clip_is_outlined(results: Path) -> None:
-    answers = read_answers(results, rows=ROWS, top_k=2)
-    black = [Image.new("RGB", (TILE, TILE))] * 2
-    sheet = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=2, num_frames=2))
-    is_outline = (sheet == np.array(CORRECT)).all(axis=-1)
-    columns = np.flatnonzero(is_outline.sum(axis=0) > TILE / 2)
-    assert columns.size
-    assert columns.min() > sheet.shape[1] / 2
+def test_only_the_own_clip_is_green(results: Path) -> None:
+    first, second = read_queries(results, rows=ROWS)
+    frames = [Image.new("RGB", (SIDE, SIDE))]
+    card = query_card(*first, lambda _: frames, top_k=2)
+    assert card.title == (Text("“a red square grows”", "plain"), Text("own clip at rank 2"))
+    assert [strip.outline for strip in card.strips] == ["wrong", "correct"]
+    assert [strip.caption[0] for strip in card.strips] == [
+        *(Text("1.  b", "pale"), Text("2.  a", "correct"))
+    ]
+    assert [text.text for text in card.strips[1].caption[1:]] == ["match 0.25", "similarity 3.0"]
+    card = query_card(*second, lambda _: frames, top_k=1)
+    assert card.title[1] == Text("own clip at rank 1", "correct")
+    assert len(card.strips) == 1
+    card = query_card(ROWS[0], first[1][:1], lambda _: frames, top_k=3)
+    assert card.title[1] == Text("own clip not scored")
 
 
 def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
@@ -67,6 +71,9 @@ def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
     results.with_name("scores.json").write_text(json.dumps({"protocol": protocol}))
     assert main(flags) == 0
     assert (results.parents[2] / "contact_sheet.png").read_bytes() == picture.read_bytes()
+    page = tmp_path / "sheet.HTML"
+    assert main([*flags, "--picture", str(page)]) == 0
+    assert page.read_text().count("<article") == 2
 
 
 def test_without_a_record_of_the_evaluation_its_files_must_be_given(
@@ -76,22 +83,12 @@ def test_without_a_record_of_the_evaluation_its_files_must_be_given(
     assert "give --txt" in capsys.readouterr().err
 
 
-def test_a_long_name_is_cut_before_it_reaches_the_scores(results: Path) -> None:
-    records = [{**record, "vid_id": str(record["vid_id"]) * 90} for record in RESULTS]
-    results.write_text(json.dumps(records))
-    answers = read_answers(results, rows=ROWS, top_k=1)
-    black = [Image.new("RGB", (TILE, TILE))] * 8
-    long = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
-    results.write_text(json.dumps(RESULTS))
-    answers = read_answers(results, rows=ROWS, top_k=1)
-    short = np.asarray(draw_sheet(answers[:1], lambda _: black, top_k=1, num_frames=8))
-    scores = (slice(-40, None), slice(long.shape[1] * 3 // 4, None))
-    assert (long[scores] == short[scores]).all()
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[", "no list"), ("[1]", "no list"), ("[]", "belong"), ('[{"txt_id": 7}]', "belong")],
+    [
+        *(("[", "no list"), ("[1]", "no list"), ("[]", "belong"), ('[{"txt_id": 0}]', "no list")),
+        ('[{"vid_id": "a", "txt_id": 7, "score": 0.5, "sim": 1.0}]', "belong"),
+    ],
 )
 def test_bad_results_are_named(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str

@@ -1,4 +1,4 @@
-"""Results as tools read them, and pictures that they will write."""
+"""Results as commands read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from alpro.commands.gallery.results import (
-    check_picture,
     check_readable,
     chosen_results,
     read_records,
@@ -58,18 +57,6 @@ def test_a_path_that_was_not_recorded(tmp_path: Path, content: str | None) -> No
 def test_a_path_that_was_recorded(tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(json.dumps({"protocol": {"videos": "a/b"}}))
     assert recorded_path(tmp_path / "x.json", "videos", flag="--videos") == Path("a/b")
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a", "folder", "file/a.png", "a.docx"])
-def test_a_picture_that_cannot_be_written_is_refused_before_it_is_drawn(
-    tmp_path: Path, name: str
-) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=f"^cannot write {tmp_path / name}: .*another --picture$"):
-        check_picture(tmp_path / name)
-    check_picture(tmp_path / "new/a.PNG")
-    assert not (tmp_path / "new").exists()
 
 
 def test_results_of_another_task_are_recognised(tmp_path: Path) -> None:
