@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.unreadable import UnreadableVideo
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, autocast
 from alpro.evaluation.clips import aggregate_clips, score_clips
 from alpro.evaluation.encoding import (
     EncodedTexts,
@@ -28,9 +28,7 @@ from alpro.evaluation.eval_mode import Progress, evaluation_mode, silent_progres
 from alpro.evaluation.evaluation_set import EvaluationSet, check_unreadable, readable_rows
 from alpro.evaluation.reranking import pairs_to_score, ranking_scores
 from alpro.metrics.retrieval import dual_softmax_metrics, retrieval_metrics
-from alpro.modeling.contracts import MATCH, DualEncoder, Matcher
-from alpro.modeling.features import VideoFeatures
-from alpro.training.precision import autocast
+from alpro.modeling.contracts import MATCH, DualEncoder, Matcher, VideoFeatures
 
 
 @dataclass(frozen=True, slots=True)
