@@ -29,7 +29,7 @@ from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.evaluation.retrieval import RetrievalEvaluator
 from alpro.families.alpro.model import AlproForRetrieval, AlproModel
 from alpro.modeling.bert import SplitBert
-from alpro.modeling.encoders import TextEncoder
+from alpro.modeling.contracts import TextEncoder
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ ALL_WORK = "import os; os.write(9, b'done')"
 
 def program(body: str) -> str:
     lines = body.replace("\n", "\n    ")
-    imports = "import sys\nsys.path.insert(0, 'src')\nfrom alpro.console import console\n"
+    imports = "import sys\nsys.path.insert(0, 'src')\nfrom alpro.program import console\n"
     return f"{imports}with console():\n    {lines}\n"
 
 

@@ -1,39 +1,19 @@
-"""The exceptions that mean something to the user, and how a script ends on them."""
+"""The exceptions that mean something to the user, and how messages quote the user's values."""
 
-import atexit
+from __future__ import annotations
+
 import errno
-import gc
-import json
-import logging
 import os
-import signal
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-
-from alpro.console import console
-from alpro.launchers import process_name
-
-logger = logging.getLogger(__name__)
+from typing import Any
 
 FILE_ONLY = "file_only"  # attribute of log records that the console leaves out
 USER_ERROR_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
-INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells tell it
-
-# By which schedulers, launchers and terminals ask a run to end soon; SLURM sends what its option
-# --signal says, which is SIGUSR1 or SIGUSR2 by custom.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-GROUP_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
-"""Signals that the whole process group gets, and only a run's main process shall act on."""
-
-_ONE_INTERRUPT_SECONDS = 1.0
-GRACE_SECONDS = 5.0  # in which a launcher ends the ranks that have lost another one
+MAX_SHOWN = 60  # characters of a text and entries of a list
+_MAX_QUOTED = 300  # characters of a library's message
 
 
 class InputError(ValueError):
@@ -45,7 +25,7 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """What ends a run though the program works as it should: a full disk, a loss that is NaN.
+    """An end of a run for which no bug is to blame: a full disk, a loss that is NaN.
 
     Entry scripts print the message without a traceback and exit with ``FAILURE_EXIT_CODE``.
     """
@@ -69,8 +49,7 @@ class ScarcityError(RunError):
 class PeerLostError(RuntimeError):
     """An exchange with other ranks failed, as a rule because one of them has ended.
 
-    That rank tells why, so this one keeps silent for ``GRACE_SECONDS``, in which its launcher ends
-    it.
+    That rank names the reason, so this one keeps silent while its launcher ends it.
     """
 
 
@@ -112,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is not imported for it
         return True
     is_of_system = isinstance(error, ImportError | OSError | RuntimeError)
-    return is_of_system and _tells_of_no_memory(str(error))
+    return is_of_system and _lacks_memory(str(error))
 
 
 def lacks_threads(error: BaseException) -> bool:
@@ -120,7 +99,7 @@ def lacks_threads(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error) in _NO_THREAD
 
 
-def _tells_of_no_memory(text: str) -> bool:
+def _lacks_memory(text: str) -> bool:
     return any(sign in text.lower() for sign in _SIGNS_OF_NO_MEMORY)
 
 
@@ -132,13 +111,15 @@ def known_error(error: BaseException) -> InputError | RunError | None:
     """
     if isinstance(error, InputError | RunError):
         return error
+    # Memory and threads: libraries have errors of their own for these.
     if is_out_of_memory(error):
         lines = str(error).strip().split("\n")
-        text = next(filter(_tells_of_no_memory, lines), lines[0])[:_MAX_SHOWN].strip().rstrip(".")
+        text = next(filter(_lacks_memory, lines), lines[0])[:_MAX_QUOTED].strip().rstrip(".")
         said = f" ({text})" if text else ""
         return ScarcityError(f"out of memory{said}. {_OUT_OF_MEMORY}.")
     if lacks_threads(error):
         return ScarcityError(f"{error}. {OUT_OF_PROCESSES}.")
+    # Refusals of the system: scarcity by their numbers, all others by the files they name.
     if not isinstance(error, OSError) or error.errno is None:
         return None
     files = (error.filename, error.filename2)
@@ -161,120 +142,28 @@ def raise_scarcity(error: BaseException) -> None:
         raise known from error
 
 
-_MAX_SHOWN = 300  # characters of a library's message
-
-
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main function; what the user must know ends it with one message.
-
-    Of several processes the message names the one at fault, and ``torchrun``, which ends with a
-    report of its own, is told it.
-    """
-    # Python collects garbage once more at its end, for seconds; launchers do not wait that long.
-    atexit.register(gc.freeze)
-    try:
-        with interruptible(), console():
-            _refuse_lost_docstrings()
-            main()
-    except TerminatedError as terminated:
-        if terminated.args:
-            sys.stderr.write(f"stopped{process_name()}: {terminated}\n")
-        sys.exit(0)
-    except PeerLostError:
-        time.sleep(GRACE_SECONDS)
-        _tell(f"{traceback.format_exc()}{process_name().strip()}\n")
-        sys.exit(FAILURE_EXIT_CODE)
-    except KeyboardInterrupt as interrupt:
-        message = "; ".join([f"interrupted{process_name()}", *map(str, interrupt.args)])
-        sys.stderr.write(f"{message}\n")
-        sys.exit(INTERRUPTED_EXIT_CODE)
-    except Exception as error:
-        known = known_error(error)
-        if known is not None:
-            if known is not error:
-                _log(traceback.format_exc())
-            _tell(f"error{process_name()}: {known}\n")
-            sys.exit(exit_code_for(known))
-        if name := process_name():
-            error.add_note(name.strip())
-        _log(traceback.format_exc())
-        tell_torchrun(traceback.format_exc())
-        raise
-
-
-def _refuse_lost_docstrings() -> None:
-    if sys.flags.optimize > 1:
-        raise InputError(
-            "Python was told to leave docstrings out (-OO, or PYTHONOPTIMIZE=2 in the environment),"
-            " which transformers cannot do without. Run it without -OO; unset PYTHONOPTIMIZE."
-        )
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Context in which the first Ctrl-C raises KeyboardInterrupt, and later ones end the process.
-
-    So they do after it, while Python ends: what is interrupted there prints a traceback. A launcher
-    passes on at once what the whole process group has got; that counts as one.
-    """
-    is_main_thread = threading.current_thread() is threading.main_thread()
-    if not is_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    came: list[float] = []
-
-    def take(_number: int, _frame: FrameType | None) -> None:
-        came.append(time.monotonic())
-        if len(came) == 1:
-            raise KeyboardInterrupt
-        if came[-1] - came[0] > _ONE_INTERRUPT_SECONDS:
-            _end_at_once()
-
-    signal.signal(signal.SIGINT, take)
-    try:
-        yield
-    finally:
-        if not came:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            atexit.unregister(_expect_no_interrupt)
-            atexit.register(_expect_no_interrupt)  # last, so that it is called first
-
-
-def _expect_no_interrupt() -> None:
-    signal.signal(signal.SIGINT, lambda *_: _end_at_once())
-
-
-def _end_at_once() -> None:
-    os.write(2, b"interrupted: ended at once\n")
-    os._exit(INTERRUPTED_EXIT_CODE)
-
-
 def exit_code_for(error: InputError | RunError) -> int:
     """Return the exit code that says whose fault an error is."""
     return USER_ERROR_EXIT_CODE if isinstance(error, InputError) else FAILURE_EXIT_CODE
 
 
-def _log(text: str) -> None:
-    """Leave last words in the run's log file, if there is one by now."""
-    if logging.getLogger().handlers:
-        logger.error(text.strip(), extra={FILE_ONLY: True})
+def shortened(text: str, *, most: int = MAX_SHOWN) -> str:
+    """Return a text that can be printed in a line of a message."""
+    cut = text if len(text) <= most else f"{text[: most - 3]}..."
+    return cut if cut.isprintable() else ascii(cut)[1:-1]
 
 
-def _tell(text: str) -> None:
-    _log(text)
-    with suppress(OSError):  # standard error may lead to a full disk
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    tell_torchrun(text)
+def listed(names: Sequence[str], *, most: int = 5) -> str:
+    """Return the first of some names."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def tell_torchrun(text: str) -> None:
-    """Leave word for the report in which ``torchrun`` names the first rank that failed.
-
-    Source: ``torch.distributed.elastic.multiprocessing.errors``, whose file format this is.
-    """
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path:
-        extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
-        with suppress(OSError), open(path, "w", encoding="utf-8") as file:
-            json.dump({"message": {"message": text, "extraInfo": extra}}, file)
+def shown(value: Any) -> str:
+    """Return the representation of a value, shortened, whatever it is."""
+    short = reprlib.Repr()
+    short.maxlevel = 2  # a list that holds itself many times over is written in no time
+    short.maxlist = short.maxstring = short.maxother = MAX_SHOWN
+    try:
+        return short.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return f"<{type(value).__name__}>"

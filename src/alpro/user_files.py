@@ -6,19 +6,20 @@ annotations, label maps, stored arguments and results.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from alpro.errors import InputError
+from alpro.errors import InputError, listed
 from alpro.file_kinds import HEAD_BYTES, encoding_of, why_not_text
-from alpro.quoting import listed
 
 MAX_FILE_BYTES = 1 << 30  # of a text that is read whole; a million questions take a tenth of it
 MAX_LINE_CHARACTERS = 16 << 20  # of a line; the longest real paragraph has a few thousand
@@ -63,20 +64,33 @@ class JsonError(ValueError):
         self.column = column
 
 
+def open_file(path: Path) -> IO[bytes]:
+    """Open the bytes of a file.
+
+    Raises:
+        UnreadableFileError: it cannot be read, or is a folder or a device. Pipes would block.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        noun = next((noun for is_kind, noun in _KINDS if is_kind(mode)), None)
+        if noun is None:
+            return open(path, "rb")
+        reason = f"is {noun}, not a file"
+    except FileNotFoundError:
+        is_link = os.path.islink(path)
+        reason = "is a link to a file that does not exist" if is_link else NO_FILE
+    except (OSError, ValueError) as error:  # ValueError: a zero character in the name
+        reason = f"cannot be read: {reason_of(error)}"
+    raise UnreadableFileError(path, reason)
+
+
 def why_unreadable(path: Path) -> str | None:
     """Reason why a path cannot be read as a file, in words that follow the path; None if it can."""
     try:
-        mode = os.stat(path).st_mode
-        for is_kind, noun in _KINDS:
-            if is_kind(mode):
-                return f"is {noun}, not a file"
-        with open(path, "rb"):
+        with open_file(path):
             return None
-    except FileNotFoundError:
-        is_link = os.path.islink(path)
-        return "is a link to a file that does not exist" if is_link else NO_FILE
-    except (OSError, ValueError) as error:  # ValueError: a zero character in the name
-        return f"cannot be read: {reason_of(error)}"
+    except UnreadableFileError as error:
+        return error.reason
 
 
 def reason_of(error: Exception) -> str:
@@ -92,17 +106,17 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         UnreadableFileError: the file cannot be read, turns out not to be text, or has changed when
             it has been read to the end.
     """
-    if reason := why_unreadable(path):
-        raise UnreadableFileError(path, reason)
+    # Look at the head of the file, then read it from the start.
+    binary = open_file(path)
     try:
-        with open(path, "rb") as binary:
+        with binary:
             head = binary.read(HEAD_BYTES)
-        if reason := why_not_text(head):
-            raise UnreadableFileError(path, reason)
-        with open(path, encoding=encoding_of(head)) as file:
-            before = os.fstat(file.fileno())
-            yield file
-            after = os.fstat(file.fileno())
+            if reason := why_not_text(head):
+                raise UnreadableFileError(path, reason)
+            binary.seek(0)
+            before = os.fstat(binary.fileno())
+            yield io.TextIOWrapper(cast("io.BufferedReader", binary), encoding_of(head))
+            after = os.fstat(binary.fileno())
     except UnicodeError as error:
         reason = f"not UTF-8 text ({error}); convert the file to UTF-8"
         raise UnreadableFileError(path, reason) from error
@@ -139,6 +153,7 @@ def read_lines(path: Path) -> Iterator[str]:
 def _blocks_of_lines(path: Path) -> Iterator[list[str]]:
     """Yield some lines at once: as quick as a file's own iteration, whose lines have no limit."""
     with open_text(path) as file:
+        # `rest` is the beginning of a line that the next block ends.
         rest, number = "", 1
         while block := file.read(_BLOCK_CHARACTERS):
             text = rest + block
@@ -174,6 +189,7 @@ def parse_json(text: str) -> Any:
             `MAX_DIGITS` digits; a key that an object has twice; half a character (a lone
             surrogate) or a zero character in a text.
     """
+    # Parse, with the place of what is wrong.
     try:
         value = _STRICT.decode(text)
     except json.JSONDecodeError as error:
@@ -186,6 +202,7 @@ def parse_json(text: str) -> Any:
         before = text[: text.find(error.digits)]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise JsonError(error.reason, line=line, column=column) from None
+    # Refuse what later steps could not hold: deep nesting, characters no file can have.
     _check_depth(value)
     if "\\u" in text:
         _check_characters(value)
@@ -208,6 +225,7 @@ def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
     Where they have as many colons as keys and no bracket, no object holds another or a list, no key
     occurs twice, and none goes over two lines.
     """
+    # Parse all lines as one list, then see that it has one flat object for each.
     text = ",".join(lines)
     try:
         values = _FAST.decode(f"[{text}]")
@@ -272,22 +290,11 @@ def _check_characters(value: Any) -> None:
         around = text[max(0, error.start - _SHOWN) : error.start]
         reason = f"half a character (a lone surrogate) after {around!r}; write the text again"
         raise JsonError(reason) from error
-    if "\\u0000" in text and "\0" in "".join(_texts_of(value)):
+    if _ZERO.search(text):
         raise JsonError("a text holds a zero character (\\u0000); remove it")
 
 
-def _texts_of(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from value
-        for part in value.values():
-            yield from _texts_of(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _texts_of(part)
-
-
+_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # escaped, and not the text of an escape
 _SHOWN = 30  # characters before what is wrong
 _TOO_DEEP = f"lists or objects nested more than {MAX_DEPTH} deep"
 _FAST = json.JSONDecoder(parse_int=_whole_number)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # src, where `alpr
 
 from alpro.configs.loading import load_config
 from alpro.configs.schema import RetrievalConfig
-from alpro.errors import run_script
+from alpro.program import run_script
 
 
 def main() -> None:

@@ -174,8 +174,8 @@ def test_a_command_that_fails_leaves_no_settings(
 def test_a_folder_that_another_command_writes_to_is_told_by_its_flag(
     videos: Path, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("alpro.training.run_lock.PATIENCE", 0.0)
-    monkeypatch.setattr("alpro.training.run_lock._take", lambda _: False)
+    monkeypatch.setattr("alpro.training.writable.PATIENCE", 0.0)
+    monkeypatch.setattr("alpro.training.writable._take", lambda _: False)
     assert main(arguments(videos, output)) == USER_ERROR_EXIT_CODE
     told = capsys.readouterr().err
     assert "--output: another process writes to" in told

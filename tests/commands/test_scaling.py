@@ -9,7 +9,7 @@ from alpro.commands.bench import updates as bench_updates
 from alpro.commands.bench.command import main
 from alpro.commands.bench.scaling import Job, run_job, scaling_table
 from alpro.commands.bench.updates import LossWithMetrics, read_measured
-from alpro.errors import run_script
+from alpro.program import run_script
 from tests.factories import TinyExperiment
 
 

@@ -21,7 +21,8 @@ from alpro.datasets import batch_transfer
 from alpro.datasets.batch_transfer import BatchChannel, Refusal
 from alpro.datasets.batches import TensorBatch
 from alpro.datasets.dataloader import make_loader
-from alpro.errors import GROUP_SIGNALS, InputError, RunError, ScarcityError
+from alpro.errors import InputError, RunError, ScarcityError
+from alpro.launchers import GROUP_SIGNALS
 from alpro.training.atomic_io import FullDiskError
 
 

@@ -26,7 +26,7 @@ from alpro.datasets.decoding import FrameSelector, Video
 from alpro.distributed.engine import Engine
 from alpro.distributed.launch import launch_engine
 from alpro.distributed.multi_process import DistributedEngine
-from alpro.errors import run_script
+from alpro.program import run_script
 from pretrain import run_pretrain_contrastive_only, run_pretrain_sparse
 from tasks import run_video_qa, run_video_retrieval
 from tests.factories import MadeUpDecoder

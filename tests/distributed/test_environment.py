@@ -8,9 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from alpro.distributed.engine import SingleProcess
-from alpro.distributed.environment import check_master
 from alpro.distributed.launch import launch_engine
-from alpro.distributed.torch_distributed import TorchCommunicator
+from alpro.distributed.torch_distributed import TorchCommunicator, check_master
 from alpro.errors import InputError, RunError
 from alpro.launchers import LAUNCHERS, process_name
 from tests.distributed.jobs import free_port, launcher_variables

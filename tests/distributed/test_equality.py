@@ -15,8 +15,8 @@ from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
-from alpro.training.seeding import seed_everything
 from alpro.training.task import Task
+from alpro.training.train_state import seed_everything
 from tests.distributed.jobs import both_engines, on_processes
 from tests.factories import CPU, MEAN, STD, make_batch, make_model, make_tokenizer, rows_of
 from tests.pretraining_factories import (

@@ -10,7 +10,7 @@ from alpro.configs.schema import RetrievalConfig
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError
 from alpro.experiment.training import build_plan
-from alpro.training.plan import TrainingPlan
+from alpro.training.task import TrainingPlan
 from tests.factories import CPU, TinyExperiment
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from alpro.errors import run_script
+from alpro.program import run_script
 from tasks import run_video_retrieval
 from tests.faults.points import Fault, Points, named_points, read_faults
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alpro.modeling.features import TextFeatures
+from alpro.modeling.contracts import TextFeatures
 from alpro.modeling.grad_cache import grad_cached
 from tests.modeling.held import Held
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from alpro.families.alpro.model import AlproForRetrieval
 from alpro.losses.contrastive import contrastive_loss
 from alpro.losses.matching import matching_loss
-from alpro.modeling.features import concatenated
+from alpro.modeling.contracts import concatenated
 from alpro.modeling.timesformer import TimeSformerEncoder
 from tests.modeling.models import (
     NUM_PATCHES,

@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 
 from alpro.datasets.decoding import FrameSelector, Video
-from alpro.errors import run_script
+from alpro.program import run_script
 from tasks import run_video_retrieval
 from tests.factories import MadeUpDecoder
 

@@ -15,16 +15,14 @@ from alpro.families.alpro.model import AlproForRetrieval, AlproModel
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter, ensemble
 from alpro.losses.contrastive import contrastive_loss, similarity
-from alpro.losses.masked_language import masked_language_loss
+from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
 from alpro.losses.matching import (
     matching_loss,
     negative_pairs,
     sample_hard_negatives,
     with_positives,
 )
-from alpro.losses.prompted_entity import prompted_entity_loss
-from alpro.modeling.contracts import MATCH
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import MATCH, TextFeatures, VideoFeatures
 from alpro.optimization.schedules import learning_rate_at
 from tests.parity.golden import (
     FULL_SIZE,

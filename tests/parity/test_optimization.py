@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from alpro.optimization.optimizer import build_optimizer, set_learning_rate
-from alpro.optimization.parameter_groups import ParameterGroup
+from alpro.optimization.optimizer import ParameterGroup, build_optimizer, set_learning_rate
 from alpro.optimization.schedules import learning_rate_at
 from tests.shared_data import shared_data
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alpro.datasets.masking import IGNORED
 from alpro.distributed.engine import SingleProcess
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from alpro.objectives.metered_losses import (
     measure_contrast,
     measure_entities,

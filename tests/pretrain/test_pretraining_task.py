@@ -17,7 +17,7 @@ from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.losses.matching import Pairs
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from tests.factories import MEAN, PATCH_SIZE, STD
 from tests.pretraining_factories import (
     LOSSES,

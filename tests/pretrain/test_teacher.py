@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize, erase_outside
 from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.optimization.optimizer import build_optimizer
-from alpro.optimization.parameter_groups import decay_and_no_decay
+from alpro.optimization.optimizer import build_optimizer, decay_and_no_decay
 from tests.factories import MEAN, STD
 from tests.pretraining_factories import (
     given,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alpro.errors import run_script
+from alpro.program import run_script
 from tasks import run_video_qa, run_video_retrieval
 from tests.factories import MadeUpDecoder, TinyExperiment
 from tests.question_factories import QaExperiment

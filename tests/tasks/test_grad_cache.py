@@ -13,9 +13,9 @@ from torch import nn
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.tokenization import Tokenizer
+from alpro.distributed.engine import autocast
 from alpro.families.alpro.model import AlproModel
 from alpro.modeling.timesformer import TimeSformer
-from alpro.training.precision import autocast
 from alpro.training.task import Task
 from tests.factories import (
     CPU,

@@ -16,7 +16,7 @@ from torch import nn
 from alpro.errors import InputError, RunError
 from alpro.training.checkpoints import CheckpointWriter, load_restore, save_restore
 from alpro.training.run_directory import RunDirectory
-from alpro.training.weight_files import read_weights
+from alpro.training.state_dicts import read_weights
 from tests.training.disks import largest_file
 from tests.training.toys import (
     KilledError,

@@ -186,6 +186,21 @@ def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         read(pairs + again + b"N.")
 
 
+def test_operations_that_are_inherited_from_python_call_nothing() -> None:
+    """A later Python's new operations must be looked at before they are read."""
+    python = vars(pickle._Unpickler)  # noqa: SLF001
+    operations = inert_pickle._Dispatch(inert_pickle._Unpickler).values()  # noqa: SLF001
+    inherited = {one.__name__ for one in operations if one == python.get(one.__name__)}
+    values = "none false true int binint binint1 binint2 long long1 long4 float binfloat string"
+    texts = "binstring short_binstring unicode binunicode short_binunicode binunicode8"
+    raw = "binbytes short_binbytes binbytes8"
+    built = "empty_tuple tuple tuple1 tuple2 tuple3 empty_list list empty_dictionary"
+    stack = "mark dup pop pop_mark memoize put binput long_binput get binget long_binget"
+    named = "global stack_global inst obj persid binpersid"  # by methods that are replaced
+    known = " ".join(("proto stop", values, texts, raw, built, stack, named)).split()
+    assert inherited == {f"load_{name}" for name in known}
+
+
 def test_names_can_be_shown() -> None:
     assert Global.of("copy_reg", "b") == "copyreg.b"
     assert Global.of("\x1b[31m", "\ud800") == "\\x1b[31m.\\ud800"

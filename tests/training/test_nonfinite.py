@@ -15,9 +15,9 @@ from torch import Tensor
 
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.errors import PeerLostError, RunError
-from alpro.training.nonfinite import MAX_SKIPPED_IN_A_ROW, NonfiniteGuard, UpdateRecord
+from alpro.training.faults import MAX_SKIPPED_IN_A_ROW, NonfiniteGuard, UpdateRecord
 from alpro.training.run_directory import RunDirectory
-from alpro.training.seeding import random_state, set_random_state
+from alpro.training.train_state import random_state, set_random_state
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU
 from tests.training.toys import (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from alpro.errors import InputError
+from alpro.user_files import UnreadableFileError
 from tests.training.claims import OWN, claim, files_of, make_arguments, make_files
 
 
@@ -121,7 +122,11 @@ def test_a_config_that_may_not_be_read_is_no_reason_to_delete_a_run(
     claim(tmp_path / "run", arguments)
     path = tmp_path / "run/log/args.json"
     monkeypatch.setattr("os.access", lambda one, _: Path(one) != path)
-    monkeypatch.setattr("alpro.user_files.why_unreadable", lambda _: "cannot be read: denied")
+
+    def refuse(path: Path) -> NoReturn:
+        raise UnreadableFileError(path, "cannot be read: denied")
+
+    monkeypatch.setattr("alpro.user_files.open_file", refuse)
     with pytest.raises(InputError, match=f"^{path}: cannot be read: denied$"):
         claim(tmp_path / "run", arguments)
 

@@ -17,7 +17,7 @@ import pytest
 
 from alpro.errors import InputError
 from alpro.training.run_directory import LOCK, RunDirectory
-from alpro.training.run_lock import RunLock
+from alpro.training.writable import RunLock
 from tests.training.disks import largest_file
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alpro.training.run_lock.PATIENCE", 0.0)
+    monkeypatch.setattr("alpro.training.writable.PATIENCE", 0.0)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_message_names_the_flag_of_the_folder(root: Path) -> None:
 def test_a_process_that_is_about_to_end_is_waited_for(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("alpro.training.run_lock.PATIENCE", 60.0)
+    monkeypatch.setattr("alpro.training.writable.PATIENCE", 60.0)
     claim(root)
     gc.collect()
     with another_process(root) as process:

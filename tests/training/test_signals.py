@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from alpro.errors import STOP_SIGNALS, TerminatedError
-from alpro.training.signals import noticing_termination
+from alpro.errors import TerminatedError
+from alpro.launchers import STOP_SIGNALS, noticing_termination
 from alpro.training.task import Task
 from alpro.training.trainer import HOW_TO_CONTINUE
 from tests.training.toys import (

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alpro.training.weight_files import read_weights
+from alpro.training.state_dicts import read_weights
 from tests.training.weight_makers import WEIGHTS, refused, saved, zipped
 
 TENSORS: dict[str, Tensor] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alpro.training.tensorboard import TensorBoard
+from alpro.training.reporting import TensorBoard
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

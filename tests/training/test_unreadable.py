@@ -10,8 +10,8 @@ import pytest
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError, RunError
+from alpro.training.faults import UnreadableVideoLog
 from alpro.training.run_directory import RunDirectory
-from alpro.training.unreadable import UnreadableVideoLog
 from tests.factories import CPU
 from tests.training.disks import FULL_DEVICE
 from tests.training.toys import (

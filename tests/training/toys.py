@@ -19,14 +19,12 @@ from alpro.datasets.samplers import SamplerSegment
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.training.checkpoints import CheckpointWriter
-from alpro.training.nonfinite import NonfiniteGuard
-from alpro.training.plan import TrainingData, TrainingPlan
+from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog
 from alpro.training.reporting import Reporter
 from alpro.training.run_directory import RunDirectory
-from alpro.training.seeding import seed_everything
-from alpro.training.task import Task
+from alpro.training.task import Task, TrainingData, TrainingPlan
+from alpro.training.train_state import seed_everything
 from alpro.training.trainer import Trainer
-from alpro.training.unreadable import UnreadableVideoLog
 from tests.factories import CPU, MadeUpDecoder
 
 TIMINGS = ("clips_per_second", "data_wait", "communication")  # differ from run to run

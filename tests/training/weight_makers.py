@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from alpro.errors import InputError
-from alpro.training.weight_files import read_weights
+from alpro.training.state_dicts import read_weights
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 

@@ -8,14 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from alpro.console import console
-from alpro.errors import (
-    INTERRUPTED_EXIT_CODE,
-    InputError,
-    exit_code_for,
-    interruptible,
-    known_error,
-)
+from alpro.errors import InputError, exit_code_for, known_error
+from alpro.program import INTERRUPTED_EXIT_CODE, console, interruptible
 from alpro.resources import with_resources
 from alpro.training.atomic_io import FullDiskError
 
@@ -63,7 +57,7 @@ def exit_code_of(work: Callable[[], object], *, goes_on: bool = False) -> int:
             raise
         message = str(known)
         if isinstance(known, FullDiskError):
-            message = known.told(again if goes_on else "then give the same command again")
+            message = known.message(again if goes_on else "then give the same command again")
         return _ended(f"error: {message}", exit_code_for(known))
     return 0
 

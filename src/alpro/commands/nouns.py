@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from alpro.errors import InputError
-from alpro.optional_packages import AbsentPackageError, import_optional
+from alpro.installation import AbsentPackageError, import_optional
 
 MODEL = "morphmodel_en.pgz"
 """English model, a part of the package."""

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from alpro.commands.cli import exit_code_of, path_flag
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
-from alpro.errors import InputError
-from alpro.quoting import listed
+from alpro.errors import InputError, listed
 from alpro.training.run_directory import RunDirectory, read_stored
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
     # Heavy imports, after what can be wrong with the file.
     from alpro.experiment.experiment import Experiment
     from alpro.experiment.run import launch_run
-    from alpro.training.weight_files import read_weights
+    from alpro.training.state_dicts import read_weights
 
     stored = read_weights(path)
     weights = read_weights(path.with_name(f"step_{match[1]}_model.pt"))
@@ -88,10 +87,10 @@ def _replayed(
     from alpro.datasets.pretraining import PretrainBatch
     from alpro.datasets.qa_batches import QaBatch
     from alpro.datasets.retrieval import RetrievalBatch
+    from alpro.distributed.engine import autocast, usable_precision
     from alpro.evaluation.eval_mode import silent_progress
     from alpro.experiment.training import build_plan
-    from alpro.training.precision import autocast, usable_precision
-    from alpro.training.seeding import set_random_state
+    from alpro.training.train_state import set_random_state
 
     config, device = experiment.config, experiment.engine.device
     kinds = {one.__name__: one for one in (RetrievalBatch, QaBatch, PretrainBatch)}

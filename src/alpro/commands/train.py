@@ -13,7 +13,7 @@ from alpro.configs.schema import (
     QaConfig,
     RetrievalConfig,
 )
-from alpro.errors import run_script
+from alpro.program import run_script
 
 
 def retrieval(arguments: Sequence[str]) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 from alpro.configs.errors import COMMAND_LINE, ConfigIssue, closest_match, shorten, shortened
 from alpro.configs.fields import Option, fields_of
 from alpro.configs.parsing import UnfitError, expectation, from_texts, is_sequence, takes_table
+from alpro.installation import with_resources
 from alpro.launchers import value_of
-from alpro.resources import with_resources
 
 _LAUNCHER_FLAGS = ("local_rank", "local-rank")  # of torch.distributed.launch and deepspeed
 _UNSET = "is a launcher's, which has set no LOCAL_RANK"

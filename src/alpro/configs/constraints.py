@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from alpro.configs.downstream import annotation_in
-from alpro.quoting import listed
+from alpro.errors import listed
 
 _TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
 _PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help

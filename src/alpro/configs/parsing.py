@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alpro.configs.fields import FieldSpec
-from alpro.resources import with_resources
+from alpro.installation import with_resources
 
 _BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
 _NULLS = ("null", "none", "")

@@ -19,9 +19,8 @@ import numpy as np
 
 from alpro.datasets.row_parsing import RowError
 from alpro.datasets.tables import Choice, Columns, TextChecks, limited_memory
-from alpro.errors import InputError
+from alpro.errors import InputError, shortened, shown
 from alpro.file_kinds import foreign_kind
-from alpro.quoting import shortened, shown
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
 _FIRST_BYTE = b"\x80"  # of pickles since protocol 2

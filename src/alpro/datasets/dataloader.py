@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from alpro.datasets.batch_transfer import BatchChannel, Parcel, Refusal, or_refusal
 from alpro.errors import (
     FULL_DISK_REMEDIES,
-    GROUP_SIGNALS,
     OUT_OF_PROCESSES,
     ScarcityError,
     known_error,
     lacks_threads,
 )
 from alpro.isolation.worker import end_with_parent
+from alpro.launchers import GROUP_SIGNALS
 
 Sample = TypeVar("Sample")
 Sample_co = TypeVar("Sample_co", covariant=True)

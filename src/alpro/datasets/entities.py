@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from alpro.errors import InputError
-from alpro.quoting import listed
+from alpro.errors import InputError, listed
 from alpro.user_files import UnreadableFileError, read_lines
 
 logger = logging.getLogger(__name__)

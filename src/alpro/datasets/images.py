@@ -22,7 +22,7 @@ from alpro.datasets.decoding import VideoReadError
 from alpro.datasets.decoding.formats import described_content
 from alpro.datasets.storage import folder_trouble, is_open_folder
 from alpro.errors import InputError, raise_scarcity
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 
 if TYPE_CHECKING:
     from PIL.Image import Image

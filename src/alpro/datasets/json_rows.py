@@ -10,8 +10,7 @@ from typing import Any
 from alpro.datasets.delimited import separator_of
 from alpro.datasets.row_parsing import Record, Refuse, RowError, RowKind
 from alpro.datasets.tables import limited_memory
-from alpro.errors import InputError
-from alpro.quoting import shown
+from alpro.errors import InputError, shown
 from alpro.user_files import (
     JsonError,
     open_text,

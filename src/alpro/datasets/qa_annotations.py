@@ -17,8 +17,7 @@ from typing import Any
 from alpro.datasets.annotations import read_rows
 from alpro.datasets.row_parsing import FILE_COLUMN, Record, RowKind
 from alpro.datasets.shared_rows import SharedRows
-from alpro.errors import InputError
-from alpro.quoting import listed
+from alpro.errors import InputError, listed
 from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 UNTYPED = "other"

@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from alpro.datasets.storage.file_names import without_video_extension
-from alpro.errors import InputError
-from alpro.quoting import shown
+from alpro.errors import InputError, shown
 
 Row = TypeVar("Row")
 

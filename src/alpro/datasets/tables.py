@@ -16,7 +16,7 @@ from typing import Any
 from alpro.datasets.row_parsing import RowError
 from alpro.errors import InputError
 from alpro.file_kinds import foreign_kind
-from alpro.optional_packages import AbsentPackageError, import_optional
+from alpro.installation import AbsentPackageError, import_optional
 from alpro.user_files import MAX_LINE_CHARACTERS
 
 Columns = dict[str, list[Any]]

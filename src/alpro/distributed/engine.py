@@ -1,10 +1,11 @@
-"""What the rest of the project may ask of a job of one or many processes.
+"""The contract of a job of one or many processes, the engine of one, and number formats.
 
 Shapes: B rows on this rank, G rows on all ranks together.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from alpro.distributed.watchdog import Watchdog
 T = TypeVar("T")
 
 RankFlags = Callable[[], Mapping[str, float]]
+_AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_LOSS_SCALE = 1.0  # below it, what overflows in fp16 is not for a scale too large
 
 
@@ -52,7 +54,7 @@ class Engine(Protocol):
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a gradient norm that is not finite is what fp16's loss scaling is made for."""
+        """Whether a non-finite gradient norm is one that fp16's loss scaling deals with."""
 
     def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
         """Unscale, clip, update and clear the gradients.
@@ -84,16 +86,16 @@ class Engine(Protocol):
         """Every rank's value in rank order, on every rank."""
 
     def heartbeat(self) -> None:
-        """Tell the watchdog that this process is getting on; exchanges tell it, too."""
+        """Signal progress to the watchdog, as collectives do, too."""
 
     def shorten_timeouts(self) -> None:
-        """Note that SIGTERM has come: an exchange that is not over soon never will be."""
+        """Shorten the timeouts of collectives, after SIGTERM."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs of the engine: the fp16 loss scale."""
+        """State that a resumed run needs: the fp16 loss scale."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state made by :meth:`state_dict`."""
+        """Restore a state made by :meth:`state_dict`."""
 
     def close(self) -> None:
         """Leave the job in order."""
@@ -206,3 +208,15 @@ class SingleProcess(GradientEngine):
     def gather_objects(self, value: T) -> list[T]:
         """See :meth:`Engine.gather_objects`."""
         return [value]
+
+
+def usable_precision(wish: str, device: torch.device) -> str:
+    """Return the precision to use: fp32 for fp16 on a CPU, which is some 180 times slower."""
+    return "fp32" if wish == "fp16" and device.type == "cpu" else wish
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Context in which a forward pass runs; weights stay fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=_AUTOCAST_TYPES[precision])

@@ -10,20 +10,26 @@ from typing import TYPE_CHECKING
 import torch
 
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.distributed.environment import check_launcher_variables, refuse_to_be_one_of_several
 from alpro.distributed.multi_process import DistributedEngine
 from alpro.distributed.watchdog import Watchdog
 from alpro.errors import InputError, TerminatedError
-from alpro.launchers import number_in, value_of
-from alpro.optional_packages import AbsentPackageError, import_optional
+from alpro.installation import AbsentPackageError, import_optional
+from alpro.launchers import LAUNCHER_REMEDY, LAUNCHERS, number_in, value_of
 
 if TYPE_CHECKING:
     from alpro.distributed.horovod import HorovodCommunicator
     from alpro.distributed.torch_distributed import TorchCommunicator
 
 _START_TIME = 19  # field of /proc/<pid>/stat, counted after the name (proc(5) has it as number 22)
-# Engine -> variable of its launcher, which tells it from others.
+# Engine -> variable that only its launcher sets.
 _ENGINES = {"horovod": "HOROVOD_RANK", "torch": "TORCHELASTIC_RUN_ID"}
+_NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "HOROVOD_SIZE", "HOROVOD_RANK")
+_PLACES = (  # number of processes, and a number below it
+    ("WORLD_SIZE", "RANK"),
+    ("LOCAL_WORLD_SIZE", "LOCAL_RANK"),
+    ("HOROVOD_SIZE", "HOROVOD_RANK"),
+)
+_MAX_SHOWN = 40  # characters of a value
 
 
 @contextmanager
@@ -32,8 +38,8 @@ def launch_engine(
 ) -> Iterator[Engine]:
     """Start the engine, and leave the job in order at the end.
 
-    After an error it is left as it is: a rank that others wait for must end at once, and those that
-    it cannot talk to any more cannot say good-bye.
+    After an error it is left as it is: a rank that others wait for must end at once, and peers that
+    are gone cannot take part in a clean shutdown.
 
     Args:
         name: ``auto`` (that of the launcher, else one process), ``single``, ``horovod`` or
@@ -65,10 +71,7 @@ def launch_engine(
 
 
 def launcher_on_this_machine() -> str | None:
-    """A name for the ``torchrun`` that has started this process; it may do so several times.
-
-    None under other launchers, and without one: they start processes once.
-    """
+    """Name the ``torchrun`` that has started this process; None of launchers that start it once."""
     if not value_of(_ENGINES["torch"]):
         return None
     parent = os.getppid()
@@ -81,35 +84,37 @@ def launcher_on_this_machine() -> str | None:
 def _start(
     name: str, *, device: str, precision: str, num_threads: int, watchdog: Watchdog | None
 ) -> Engine:
+    # Choose the engine by the launcher, which must have started as many processes as it knows of.
     check_launcher_variables()
-    if name == "auto":
-        name = _engine_of_launcher()
+    if name == "auto":  # WORLD_SIZE is also what others than torchrun set
+        fallback = "torch" if (number_in("WORLD_SIZE") or 1) > 1 else "single"
+        started = (engine for engine, variable in _ENGINES.items() if value_of(variable))
+        name = next(started, fallback)
+    communicator: HorovodCommunicator | TorchCommunicator | None = None
     if name == "single":
         refuse_to_be_one_of_several()
-        chosen = _choose_device(device, index=0)
-        _set_threads(num_threads, processes=1)
-        _make_repeatable(chosen)
-        return SingleProcess(chosen, scale_loss=_scales_loss(precision, chosen), watchdog=watchdog)
-    communicator = _horovod() if name == "horovod" else _torch()
-    chosen = _choose_device(device, index=communicator.local_rank)
-    _set_threads(num_threads, processes=communicator.local_size)
+    else:
+        communicator = _horovod() if name == "horovod" else _torch()
+
+    # Give each process a GPU of its own, or its share of the cores.
+    chosen = _choose_device(device, index=communicator.local_rank if communicator else 0)
+    processes = communicator.local_size if communicator else 1
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    elif processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     _make_repeatable(chosen)
+    scale_loss = precision == "fp16" and chosen.type == "cuda"
+    if communicator is None:
+        return SingleProcess(chosen, scale_loss=scale_loss, watchdog=watchdog)
+
+    # Meet the other processes; one that never comes is not this one's fault.
     if watchdog is not None:
         watchdog.waits_for_others = True
     communicator.connect(chosen)
     if watchdog is not None:
         watchdog.waits_for_others = False
-    return DistributedEngine(
-        communicator, chosen, scale_loss=_scales_loss(precision, chosen), watchdog=watchdog
-    )
-
-
-def _engine_of_launcher() -> str:
-    """The engine that fits the environment; WORLD_SIZE is also what others than torchrun set."""
-    for engine, variable in _ENGINES.items():
-        if value_of(variable):
-            return engine
-    return "torch" if (number_in("WORLD_SIZE") or 1) > 1 else "single"
+    return DistributedEngine(communicator, chosen, scale_loss=scale_loss, watchdog=watchdog)
 
 
 def _horovod() -> "HorovodCommunicator":
@@ -157,13 +162,6 @@ def _choose_device(wish: str, *, index: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _set_threads(wish: int, *, processes: int) -> None:
-    if wish:
-        torch.set_num_threads(wish)
-    elif processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-
-
 def _make_repeatable(device: torch.device) -> None:
     """On a CPU, the same steps give the same numbers, with several threads as well.
 
@@ -176,5 +174,46 @@ def _make_repeatable(device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _scales_loss(precision: str, device: torch.device) -> bool:
-    return precision == "fp16" and device.type == "cuda"
+def check_launcher_variables() -> None:
+    """Check the variables of torchrun and horovodrun; empty ones count as not set.
+
+    Raises:
+        InputError: a value is no number, or does not fit another one.
+    """
+    # Each must be a whole number, and each rank below its number of processes.
+    for name in _NUMBERS:
+        if value_of(name) is not None and number_in(name) is None:
+            problem = f"{name} is {os.environ[name][:_MAX_SHOWN]!r} in the environment"
+            raise InputError(f"{problem}, not a whole number. {LAUNCHER_REMEDY}")
+    for size_name, rank_name in _PLACES:
+        size, rank = number_in(size_name), number_in(rank_name)
+        if size == 0 or (size is not None and rank is not None and rank >= size):
+            place = "" if rank is None else f" and {rank_name} is {rank}"
+            raise InputError(
+                f"{size_name} is {size}{place} in the environment; ranks count from 0 to "
+                f"{size_name} - 1. {LAUNCHER_REMEDY}"
+            )
+    # A rank without a size is left over from another job.
+    for name in ("RANK", "LOCAL_RANK"):
+        is_alone = value_of("WORLD_SIZE") is None and value_of("HOROVOD_SIZE") is None
+        if is_alone and value_of(name) is not None:
+            problem = f"{name} is {os.environ[name]} in the environment, but WORLD_SIZE is not set"
+            raise InputError(f"{problem}. {LAUNCHER_REMEDY}")
+
+
+def refuse_to_be_one_of_several() -> None:
+    """Refuse a run of one process that a launcher has started several of.
+
+    They do not know of each other, and would overwrite each other's output.
+
+    Raises:
+        InputError: a launcher has.
+    """
+    for launcher in LAUNCHERS:
+        if launcher.num_processes > 1:
+            raise InputError(
+                "engine: the environment says that this is one of several processes of "
+                f"{launcher.name} ({launcher.size} is {os.environ[launcher.size]}), which a run of "
+                "one process cannot be. Use horovodrun -np N or torchrun --nproc_per_node N, with "
+                f"engine auto; or, for runs apart from each other, `unset {launcher.size}`."
+            )

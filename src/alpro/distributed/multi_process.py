@@ -27,7 +27,7 @@ _PATIENCE_AFTER_SIGTERM = 20.0  # seconds; torchrun kills after 30
 
 
 class Communicator(Protocol):
-    """What a backend must be able to do. Every rank calls the same methods in the same order.
+    """A backend's collectives. Every rank calls the same methods in the same order.
 
     Tensors are contiguous, on the job's device or on the CPU. A failed exchange raises a
     ``RuntimeError``.
@@ -79,12 +79,9 @@ class DistributedEngine(GradientEngine):
 
     @contextmanager
     def _exchange(self) -> Iterator[Communicator]:
-        """Exchange something: the time it takes is counted, a failure is for another rank's end.
-
-        At the end of the context all of it is there.
-        """
+        """Context of a collective, complete at its end; its time counts as communication."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # lest computing counts as communication
+            torch.cuda.synchronize(self.device)  # else computing counts as communication
         started = time.perf_counter()
         if self._watchdog is not None:
             self._watchdog.waits_for_others = True
@@ -120,6 +117,7 @@ class DistributedEngine(GradientEngine):
 
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
         """See :meth:`Engine.prepare`."""
+        # Parameters and buffers first, then the optimizer: ranks may not know its tensors yet.
         self._take_parameters(optimizer)
         self._broadcast(list(task.state_dict().values()))
         own = _split_tensors(optimizer.state_dict())
@@ -145,16 +143,21 @@ class DistributedEngine(GradientEngine):
 
     def _reduce(self, votes: Mapping[str, float]) -> dict[str, float]:
         """Average the gradients; a parameter without a gradient anywhere keeps none."""
+        # One flat message: the gradients, which of them are there, and the votes.
         parameters, names = self._parameters, sorted(votes)
         present = [float(p.grad is not None) for p in parameters]
         extra = [*present, *(votes[name] for name in names)]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         parts = [g.reshape(-1).float() for g in gradients]
         flat = torch.cat([*parts, torch.tensor(extra, device=self.device)])
+
+        # Judge this rank's own gradients before the sum hides which rank is at fault for it.
         largest = torch.linalg.vector_norm(flat, ord=float("inf"))
         self._own_gradients_finite = bool(torch.isfinite(largest))
         with self._exchange() as communicator:
             communicator.sum_(flat)
+
+        # Divide by the number of ranks; a gradient that is nowhere stays None.
         *summed, extra_sums = flat.split([*(g.numel() for g in gradients), len(extra)])
         pluralize = extra_sums.tolist()
         for parameter, gradient, count in zip(parameters, summed, pluralize, strict=False):
@@ -249,13 +252,13 @@ class _Split:
     tensors: list[Tensor]
 
     def shapes(self) -> list[_Shape]:
-        """What another process needs to receive the tensors."""
+        """Shapes and types, with which another process can receive the tensors."""
         return [_Shape(tensor.shape, tensor.dtype) for tensor in self.tensors]
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a tensor stands in a skeleton."""
+    """Place of a tensor in a skeleton."""
 
     index: int
 

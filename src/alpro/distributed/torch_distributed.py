@@ -1,6 +1,7 @@
 """Messages by ``torch.distributed``, for jobs under ``torchrun``."""
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from alpro.distributed.environment import check_master
 from alpro.errors import InputError, RunError
-from alpro.launchers import value_of
+from alpro.launchers import LAUNCHER_REMEDY, number_in, value_of
 
 T = TypeVar("T")
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_MAX_PORT = 65535
 _PAUSE = 0.02  # seconds between two looks into the store
 _PATIENCE = timedelta(days=30)  # of an exchange; `hang_timeout` is who loses it
 
@@ -59,10 +60,10 @@ class TorchCommunicator:
         )
 
     def _store(self) -> torch.distributed.Store:
-        """Where the processes of this start tell each other their addresses.
+        """Store through which the processes of this start exchange their addresses.
 
         ``torchrun`` keeps its own while it starts processes again and again, and PyTorch 2.13 does
-        not tell in it the addresses of one start from those of another.
+        not separate in it the addresses of one start from those of another.
         """
         keeps_one = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         host, port = self._master
@@ -143,3 +144,24 @@ def name_start(store: torch.distributed.Store, *, rank: int, size: int) -> str:
         if missing:
             time.sleep(_PAUSE)
     return own
+
+
+def check_master() -> tuple[str, int]:
+    """Return the host and the port that all processes meet at.
+
+    Raises:
+        InputError: there is no such host or port.
+    """
+    host, port = os.environ["MASTER_ADDR"], number_in("MASTER_PORT")
+    if port is None or port > _MAX_PORT:
+        problem = f"MASTER_PORT is {os.environ['MASTER_PORT']!r} in the environment, not a port"
+        raise InputError(f"{problem} (0 to {_MAX_PORT}). {LAUNCHER_REMEDY}")
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"MASTER_ADDR is {host!r} in the environment, and there is no such host: {reason}. Set "
+            "it to the host of rank 0."
+        ) from error
+    return host, port

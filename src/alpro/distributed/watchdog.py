@@ -9,8 +9,8 @@ import traceback
 from contextlib import suppress
 from typing import TextIO
 
-from alpro.errors import FAILURE_EXIT_CODE, tell_torchrun
-from alpro.launchers import process_name
+from alpro.errors import FAILURE_EXIT_CODE
+from alpro.launchers import process_name, report_to_torchrun
 
 _LOOKS_PER_TIMEOUT = 20
 _LONGEST_PAUSE = 5.0  # seconds between two looks
@@ -66,6 +66,7 @@ class Watchdog:
         )
 
     def _end_process(self) -> None:
+        # Describe where the watched thread is, and whether it waits for other ranks.
         faulthandler.cancel_dump_traceback_later()
         frame = sys._current_frames()[self._watched]  # noqa: SLF001  # documented, nothing else can
         stack = "".join(traceback.format_stack(frame))
@@ -77,8 +78,9 @@ class Watchdog:
         )
         _error_output().write(text)
         _error_output().flush()
+        # The rank that hangs is the one to name, and to end first.
         if not waits:
-            tell_torchrun(text)
+            report_to_torchrun(text)
         time.sleep(_WAITING_GRACE_SECONDS if waits else _GRACE_SECONDS)
         os._exit(FAILURE_EXIT_CODE)
 

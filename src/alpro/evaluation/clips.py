@@ -9,8 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alpro.modeling.contracts import Encoders
-from alpro.modeling.features import VideoFeatures
+from alpro.modeling.contracts import Encoders, VideoFeatures
 
 AGGREGATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean": torch.mean,

@@ -17,11 +17,9 @@ from torch.utils.data import DataLoader
 
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.videos import VideoBatch
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, autocast
 from alpro.evaluation.clips import encode_clips
-from alpro.modeling.contracts import Encoders
-from alpro.modeling.features import TextFeatures, VideoFeatures
-from alpro.training.precision import autocast
+from alpro.modeling.contracts import Encoders, TextFeatures, VideoFeatures
 
 Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 

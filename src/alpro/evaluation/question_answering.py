@@ -16,16 +16,14 @@ from torch.nn import functional
 from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.videos import VideoBatch
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, autocast
 from alpro.errors import NotNumbersError
 from alpro.evaluation.clips import encode_clips, score_clips
 from alpro.evaluation.encoding import Tokenize, chunks
 from alpro.evaluation.eval_mode import Progress, evaluation_mode, silent_progress
 from alpro.evaluation.evaluation_set import EvaluationSet, check_unreadable, readable_rows
 from alpro.evaluation.qa_results import NUM_BEST, AnsweredQuestion, QaOutcome
-from alpro.modeling.contracts import AnswerClassifier
-from alpro.modeling.features import VideoFeatures
-from alpro.training.precision import autocast
+from alpro.modeling.contracts import AnswerClassifier, VideoFeatures
 
 NO_LABEL = -100  # of an answer outside the map; cross_entropy leaves it out
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from alpro.evaluation.qa_results import QaOutcome
 from alpro.evaluation.retrieval import RetrievalOutcome
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 from alpro.training.atomic_io import write_json, write_text
 
 COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank", "meanR": "mean rank"}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.unreadable import UnreadableVideo
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, autocast
 from alpro.evaluation.clips import aggregate_clips, score_clips
 from alpro.evaluation.encoding import (
     EncodedTexts,
@@ -27,9 +27,7 @@ from alpro.evaluation.encoding import (
 from alpro.evaluation.eval_mode import Progress, evaluation_mode, silent_progress
 from alpro.evaluation.evaluation_set import EvaluationSet, check_unreadable, readable_rows
 from alpro.metrics.retrieval import dual_softmax_metrics, retrieval_metrics
-from alpro.modeling.contracts import MATCH, DualEncoder, Matcher
-from alpro.modeling.features import VideoFeatures
-from alpro.training.precision import autocast
+from alpro.modeling.contracts import MATCH, DualEncoder, Matcher, VideoFeatures
 
 
 def pairs_to_score(similarity: np.ndarray, *, top_k: int) -> np.ndarray:

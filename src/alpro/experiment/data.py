@@ -25,10 +25,9 @@ from alpro.datasets.videos import (
     collate_videos,
 )
 from alpro.distributed.engine import Engine
-from alpro.errors import InputError
+from alpro.errors import InputError, listed, shortened
 from alpro.evaluation.encoding import chunks, shard
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.quoting import listed, shortened
 from alpro.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)

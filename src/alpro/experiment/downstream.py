@@ -25,8 +25,8 @@ from alpro.experiment.data import (
 from alpro.experiment.experiment import Experiment, TaskDefinition
 from alpro.experiment.preflight import DatasetPaths, check_training_inputs
 from alpro.experiment.results import results_folder
-from alpro.training.plan import TrainingData
 from alpro.training.run_directory import RESULT_FILES, RunDirectory
+from alpro.training.task import TrainingData
 
 Config = TypeVar("Config", bound=DownstreamConfig)
 

@@ -15,17 +15,15 @@ from alpro.configs.schema import ExperimentConfig
 from alpro.datasets.annotations import sha256_of
 from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
 from alpro.evaluation.eval_mode import Progress
 from alpro.experiment.weights import load_starting_weights
 from alpro.families.family import ModelFamily
 from alpro.families.registry import load_family
 from alpro.modeling.state_dict_maps import StateDict
-from alpro.training.plan import TrainingData, TrainingPlan
-from alpro.training.precision import usable_precision
-from alpro.training.seeding import seed_everything
-from alpro.training.task import Task
+from alpro.training.task import Task, TrainingData, TrainingPlan
+from alpro.training.train_state import seed_everything
 
 Config = TypeVar("Config", bound=ExperimentConfig)
 

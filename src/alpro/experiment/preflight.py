@@ -22,10 +22,9 @@ from alpro.configs.sources import INFERENCE_SOURCE, STORED_SOURCE
 from alpro.datasets.storage import folder_trouble, is_open_folder, storage_kind
 from alpro.datasets.storage.lmdb_videos import data_file
 from alpro.datasets.tokenization import check_vocabulary
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
 from alpro.families.registry import load_family
-from alpro.training.precision import usable_precision
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored, run_directory_of
 from alpro.user_files import NO_FILE, why_unreadable
 

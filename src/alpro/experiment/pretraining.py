@@ -16,8 +16,8 @@ from alpro.experiment.pretraining_data import (
     load_dataset,
 )
 from alpro.objectives.validation import VALIDATION_SEED, PairSet
-from alpro.training.plan import TrainingData
 from alpro.training.run_directory import RunDirectory, read_stored
+from alpro.training.task import TrainingData
 
 
 class PretrainingData:

@@ -40,7 +40,7 @@ from alpro.experiment.data import (
     without_missing,
 )
 from alpro.objectives.validation import VALIDATION_SEED, PairSet
-from alpro.training.plan import TrainingData
+from alpro.training.task import TrainingData
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from alpro.experiment.data import Annotations
 from alpro.experiment.downstream import DownstreamTask, TrainingItems
 from alpro.modeling.state_dict_maps import StateDict
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
-from alpro.training.plan import TrainingData, TrainingPlan
 from alpro.training.run_directory import run_directory_of
+from alpro.training.task import TrainingData, TrainingPlan
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,10 @@ from alpro.configs.loading import ResolvedConfig
 from alpro.configs.schema import DownstreamConfig, ExperimentConfig
 from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
 from alpro.datasets.sampling import evaluation_sampling
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, usable_precision
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.training.plan import TrainingPlan
-from alpro.training.precision import usable_precision
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored
+from alpro.training.task import TrainingPlan
 
 logger = logging.getLogger(__name__)
 

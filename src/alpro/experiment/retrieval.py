@@ -20,7 +20,7 @@ from alpro.experiment.data import Annotations
 from alpro.experiment.downstream import DownstreamTask, TrainingItems
 from alpro.modeling.contracts import DualEncoder, Matcher
 from alpro.objectives.retrieval_task import RetrievalTask
-from alpro.training.plan import TrainingPlan
+from alpro.training.task import TrainingPlan
 
 
 class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):

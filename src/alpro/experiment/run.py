@@ -46,7 +46,7 @@ from alpro.training.run_directory import (
     WRITTEN_IN_TRAINING,
     RunDirectory,
 )
-from alpro.training.seeding import seed_everything
+from alpro.training.train_state import seed_everything
 from alpro.training.writable import check_output_folder, check_space
 
 logger = logging.getLogger(__name__)

@@ -16,23 +16,19 @@ from torch.optim import Optimizer
 from alpro.configs.fields import per_run_keys
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.schema import ExperimentConfig
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, usable_precision
 from alpro.distributed.launch import launcher_on_this_machine
 from alpro.errors import InputError
-from alpro.optimization.optimizer import build_optimizer, freeze_parameters
-from alpro.optimization.parameter_groups import ParameterGroup
+from alpro.optimization.optimizer import ParameterGroup, build_optimizer, freeze_parameters
 from alpro.optimization.schedules import learning_rate_at
 from alpro.training.atomic_io import write_json
 from alpro.training.checkpoints import CheckpointWriter
+from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog
 from alpro.training.identity import HASHES_KEY, hashes_by_key
-from alpro.training.nonfinite import NonfiniteGuard
-from alpro.training.plan import TrainingData, TrainingPlan
-from alpro.training.precision import usable_precision
 from alpro.training.reporting import Reporter, log_to_file
 from alpro.training.run_directory import RunDirectory, read_stored
-from alpro.training.task import Task
+from alpro.training.task import Task, TrainingData, TrainingPlan
 from alpro.training.trainer import Trainer
-from alpro.training.unreadable import UnreadableVideoLog
 
 logger = logging.getLogger(__name__)
 

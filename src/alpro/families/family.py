@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alpro.configs.schema import ExperimentConfig
 from alpro.datasets.tokenization import TokenizerFormat
 from alpro.modeling.state_dict_maps import StateDict
-from alpro.optimization.parameter_groups import ParameterGroup, decay_and_no_decay
+from alpro.optimization.optimizer import ParameterGroup, decay_and_no_decay
 
 Architecture = Mapping[str, Any]
 """Config key of each file of the model -> its content, of the class of the family's config."""

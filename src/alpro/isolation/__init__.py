@@ -1,1 +1,1 @@
-"""A process that decodes videos and may be ended: what a video does to it, no run feels."""
+"""Decoding in a process that may be ended: a video that hangs or crashes it ends no run."""

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, TypeVar
 
-from alpro.errors import GROUP_SIGNALS
 from alpro.isolation.worker import ERROR, NOTE, OUT_OF_MEMORY, RESULT, SharedMemory, begin
+from alpro.launchers import GROUP_SIGNALS
 
 Result = TypeVar("Result")
 
@@ -33,13 +33,13 @@ _COMMAND = (
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
 """Starting a thread per core takes 48 of the 122 ms of importing numpy, on 2 cores."""
 _SECONDS_TO_DIE = 5.0
-"""What a killed process may take; one that waits for a dead network drive takes for ever."""
+"""Time that a killed process may take; one that waits for a dead network drive takes for ever."""
 _LONGEST_WAIT = 1.0
 """Seconds; while everything stands still (a suspended job), no more than this is counted."""
 _PRINTED_BYTES = 4096
-"""What is kept of a process's prints."""
+"""Length of a process's prints that is kept."""
 _LAST_WORDS = 200
-"""Characters of a process's last line that a reason tells."""
+"""Characters of a process's last line that a reason quotes."""
 
 
 class CallCutOffError(Exception):
@@ -129,11 +129,14 @@ class IsolatedProcess:
             child.process.kill()
 
     def _call_once(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+        # Start a process if there is none.
         if self._child is None:
             self._child = _Child(self.megabytes)
         if self._is_aborted:  # perhaps before there was a process to kill
             self.close()
             raise CallCutOffError("stopped")
+
+        # Call; whatever goes wrong ends the process, whose state is then unknown.
         try:
             self._child.start(self.prepare, function)
             kind, value = self._child.call((function, *arguments), seconds=self.seconds)
@@ -224,12 +227,13 @@ class _Child:
             self._channel.sendall(note)
         note = self._next_note(seconds=seconds)
         if not note:
-            told = self._how_it_ended()
-            raise _ProcessEndedError(told, was_killed=self.process.returncode == -signal.SIGKILL)
+            ending = self._how_it_ended()
+            raise _ProcessEndedError(ending, was_killed=self.process.returncode == -signal.SIGKILL)
         return self._memory.get(note)
 
     def _next_note(self, *, seconds: float) -> bytes:
         """The next note, or none where the process has ended."""
+        # Wait in short pieces: a suspended job must not count as one long wait.
         left = seconds
         while True:
             wait = min(left, _LONGEST_WAIT)
@@ -254,18 +258,20 @@ class _Child:
             self._poll.unregister(self._prints)  # no more will come
 
     def _how_it_ended(self) -> str:
+        # Collect exit code and last prints.
         self.process.kill()  # it may have closed its channel only
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_SECONDS_TO_DIE)
         with suppress(KeyError):  # no more prints, which was noticed before
             self._keep_prints()
         code = self.process.returncode or 0
+        # Name the signal or the exit code, and quote the last line printed.
         names = {-one.value: one.name for one in signal.Signals}
         ended = f"by {names.get(code, -code)}" if code < 0 else f"with exit code {code}"
         lines = self._printed.decode(errors="replace").split("\n")
         words = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        told = f": {words[-_LAST_WORDS:]}" if words else ""
-        return f"its process ended {ended}{told}"
+        ending = f": {words[-_LAST_WORDS:]}" if words else ""
+        return f"its process ended {ended}{ending}"
 
 
 def memory_file() -> IO[bytes]:
@@ -282,7 +288,7 @@ def _end(
     if os.getpid() == owner:
         process.kill()
     else:
-        process.returncode = 0  # lest Python says that it still runs
+        process.returncode = 0  # else Python says that it still runs
     assert process.stdout is not None
     process.stdout.close()
     channel.close()

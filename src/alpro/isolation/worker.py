@@ -1,4 +1,4 @@
-"""The inside of an isolated process, and the memory through which it and its owner talk.
+"""The inside of an isolated process, and the memory that it shares with its owner.
 
 Each message is written to memory that both share, and a note of its length goes through a socket.
 Large buffers, such as frames, are so copied twice and never pickled. The process imports nothing
@@ -16,13 +16,14 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-from alpro.errors import GROUP_SIGNALS, is_out_of_memory, lacks_threads
+from alpro.errors import is_out_of_memory, lacks_threads
+from alpro.launchers import GROUP_SIGNALS
 
 NOTE = struct.Struct("<Q")
-"""What is sent through the socket: the number of bytes that the message takes."""
+"""Sent through the socket: the number of bytes that the message takes."""
 
 RESULT, ERROR, OUT_OF_MEMORY = "result", "error", "out of memory"
-"""What an answer is: what was returned, what was raised, or nothing."""
+"""Kinds of answers: a result, an exception, or nothing."""
 
 _FIRST_CAPACITY = 4 << 20
 """Bytes of the shared memory at the start; what is not written to takes no memory."""
@@ -50,10 +51,13 @@ class SharedMemory:
 
         Arrays, and bytes that are the message's own elements, are copied and not pickled.
         """
+        # Pickle the message without its large buffers.
         buffers: list[pickle.PickleBuffer] = []
         elements = [pickle.PickleBuffer(e) if type(e) is bytes else e for e in message]
         body = pickle.dumps(elements, _PICKLE_PROTOCOL, buffer_callback=buffers.append)
         blocks = [memoryview(body), *(buffer.raw() for buffer in buffers)]
+
+        # Layout: number of blocks, their sizes, then the blocks, the pickle first.
         head = _COUNT.pack(len(blocks))
         head += b"".join(_BLOCK.pack(block.nbytes, block.readonly) for block in blocks)
         length = len(head) + sum(block.nbytes for block in blocks)
@@ -81,8 +85,11 @@ class SharedMemory:
                 with view[begin : begin + size] as block:
                     blocks.append(bytes(block) if is_read_only else bytearray(block))
                 begin += size
+        # Return the memory of a large message to the system.
         if length > _KEPT_CAPACITY and sys.platform == "linux":
             self._memory.madvise(mmap.MADV_REMOVE)
+
+        # Put the pickle together with its buffers.
         body, *buffers = blocks
         message: list[Any] = pickle.loads(body, buffers=buffers)
         return message
@@ -126,14 +133,14 @@ def _serve_once(memory: SharedMemory, note: bytes, *, limit: int) -> bytes:
     try:
         function, *arguments = memory.get(note)
     except Exception as error:  # noqa: BLE001  # whatever an import may raise
-        answer = _told(error)
+        answer = _as_answer(error)
     else:
         (num_bytes,) = NOTE.unpack(note)  # a video's may be among them: a path would have none
         answer = _answer(function, arguments, limit=limit + num_bytes if limit else 0)
     try:
         return memory.put(answer)
     except Exception as error:  # noqa: BLE001  # whatever pickling may raise
-        return memory.put(_told(error))
+        return memory.put(_as_answer(error))
 
 
 def begin(prepare: Callable[[], object] | None, _function: Callable[..., object]) -> None:
@@ -165,6 +172,7 @@ def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -
     """Call, and say what came of it."""
     import resource
 
+    # Limit the memory for this call only.
     before = resource.getrlimit(resource.RLIMIT_DATA)
     _, most = before
     if limit:
@@ -175,7 +183,7 @@ def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -
     except Exception as error:  # noqa: BLE001  # the owner raises it
         if limit:
             resource.setrlimit(resource.RLIMIT_DATA, before)  # telling takes memory, too
-        return (OUT_OF_MEMORY, None) if _is_out_of_memory(error) else _told(error)
+        return (OUT_OF_MEMORY, None) if _is_out_of_memory(error) else _as_answer(error)
     finally:
         if limit:
             resource.setrlimit(resource.RLIMIT_DATA, before)
@@ -191,7 +199,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _told(error: Exception) -> tuple[str, Any]:
+def _as_answer(error: Exception) -> tuple[str, Any]:
     """An error as an answer: with its traceback as a note, and surely one that can be sent."""
     import traceback
 

@@ -56,16 +56,17 @@ def similarity_logits(
 
 
 def contrastive_loss_from_logits(scores: SimilarityLogits, *, offset: int = 0) -> Tensor:
-    """Mean of both directions' cross-entropy of finding the own partner among all pairs.
+    """Symmetric InfoNCE loss: mean of the cross-entropies of both directions.
 
     Args:
         scores: From `similarity_logits`.
-        offset: Place of this process's first pair among all.
+        offset: Place of this process's first pair in the global batch.
 
     Returns:
         Scalar, float32.
     """
     video_to_text, text_to_video = scores
+    # The right column of row i is the own partner's place in the global batch.
     own = torch.arange(offset, offset + len(video_to_text), device=video_to_text.device)  # (B,)
     loss_of_videos = functional.cross_entropy(video_to_text, own)
     loss_of_texts = functional.cross_entropy(text_to_video, own)
@@ -82,14 +83,14 @@ def contrastive_loss(
     offset: int = 0,
     exclude: Tensor | None = None,
 ) -> Tensor:
-    """The loss of similarities that are not asked for otherwise.
+    """Symmetric InfoNCE loss of embeddings.
 
     Args:
         video: (B, E) unit vectors of this process.
         text: (B, E), row i belonging to row i of `video`.
         all_video: (G, E), in which rows `offset` ... `offset + B - 1` are `video`.
         all_text: (G, E), the same for `text`.
-        temperature: Divisor of the similarities, a scalar; learnt if it is a parameter.
+        temperature: Divisor of the similarities, a scalar; trained if it is a parameter.
         offset: See `contrastive_loss_from_logits`.
         exclude: (B, G) bool, True where a pair must not count as a negative, as another caption of
             the same video; None means that all others are negatives.

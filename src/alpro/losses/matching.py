@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NO_NEGATIVE = -1  # stands for "none" among indices of negatives
+NO_NEGATIVE = -1  # index that stands for "none"
 
 
 class Pairs(NamedTuple):
-    """Pairs of one text and one video each, by their rows (K,) among the G."""
+    """Pairs of one text and one video each, by their rows (K,) of the G."""
 
     texts: Tensor
     videos: Tensor
@@ -39,7 +39,7 @@ def sample_hard_negatives(
     Args:
         sim_v2t: (B, G), video i against text j, divided by the temperature.
         sim_t2v: (B, G), text i against video j.
-        offset: Place of the first of the B pairs among the G.
+        offset: Place of the first of the B pairs in the G.
         generator: On the device of the similarities; None takes PyTorch's own.
         exclude: (B, G) bool, symmetric, True where a pair must not be a negative.
 
@@ -47,10 +47,12 @@ def sample_hard_negatives(
         Video for each text and text for each video, int64 (B,) each, holding `NO_NEGATIVE` where
         nothing can be drawn (a batch of one pair; everything excluded). See `negative_pairs`.
     """
+    # Forbid the own partner and what is excluded.
     forbidden = torch.zeros_like(sim_v2t, dtype=torch.bool)  # (B, G)
     forbidden[:, offset : offset + len(sim_v2t)].fill_diagonal_(True)
     if exclude is not None:
         forbidden |= exclude
+    # Videos first, then texts: the order of the draws is part of a run's numbers.
     video_for_text = _draw(sim_t2v, forbidden, generator)
     text_for_video = _draw(sim_v2t, forbidden, generator)
     return video_for_text, text_for_video
@@ -93,7 +95,7 @@ def with_positives(negatives: Pairs, num_positive: int, *, offset: int = 0) -> P
 
 
 def _own_rows(num_pairs: int, *, offset: int, device: torch.device) -> Tensor:
-    """Rows (B,) of this process's pairs among the G."""
+    """Rows (B,) of this process's pairs in the G."""
     return torch.arange(offset, offset + num_pairs, device=device)
 
 
@@ -103,7 +105,7 @@ def matching_labels(num_pairs: int, num_positive: int, *, device: torch.device) 
 
 
 def matching_loss(logits: Tensor, num_positive: int) -> Tensor:
-    """Cross-entropy of telling pairs that belong together from those that do not.
+    """Cross-entropy of classifying pairs as belonging together or not.
 
     Args:
         logits: (B+M, 2), the positives first; index 1 means that they belong together.

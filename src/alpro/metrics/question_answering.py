@@ -15,7 +15,7 @@ ANSWER_TYPES = ("what", "who", "how", "where", "when")
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How many of some questions were answered correctly."""
+    """Number of correctly answered questions."""
 
     correct: int
     total: int
@@ -35,7 +35,7 @@ class AccuracyByType:
     """The types that occur: those of :data:`ANSWER_TYPES` first, then the others by name."""
 
     def share(self, answer_type: str) -> float:
-        """How many of all questions are of a type, in percent."""
+        """Share of all questions that are of a type, in percent."""
         return 100.0 * self.by_type[answer_type].total / self.overall.total
 
 
@@ -55,7 +55,7 @@ def tally(correct: np.ndarray, types: Sequence[str]) -> AccuracyByType:
 
 
 def majority_correct(answers: Sequence[str], types: Sequence[str]) -> np.ndarray:
-    """Which questions are answered correctly by always giving the commonest answer of their type.
+    """Judge the answers of a baseline that always gives the commonest one of the question's type.
 
     That is the accuracy of knowing the questions' types and nothing else.
 
@@ -66,6 +66,7 @@ def majority_correct(answers: Sequence[str], types: Sequence[str]) -> np.ndarray
     Returns:
         (Q,) bool. Of equally common answers the one met first is given.
     """
+    # Find the commonest answer of each type.
     answers_of: dict[str, Counter[str]] = defaultdict(Counter)
     for answer, kind in zip(answers, types, strict=True):
         answers_of[kind][answer] += 1

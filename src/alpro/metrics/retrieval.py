@@ -19,7 +19,7 @@ DUAL_SOFTMAX_SCALE = 100.0  # of cosine similarities, CAMoE's and CLIP-ViP's
 
 
 def text_to_video_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> np.ndarray:
-    """Rank of each caption's video among all videos.
+    """Rank of each caption's video.
 
     Args:
         scores: (P, V), higher is better; -inf is allowed, NaN is not.
@@ -28,6 +28,7 @@ def text_to_video_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> 
     Returns:
         (P,) float64, 1-based, in steps of 0.5.
     """
+    # Ties count half; the pair itself is no tie.
     correct = scores[np.arange(len(scores)), np.asarray(video_of_caption)][:, None]  # (P, 1)
     higher = (scores > correct).sum(axis=1)
     equal = (scores == correct).sum(axis=1) - 1
@@ -35,7 +36,7 @@ def text_to_video_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> 
 
 
 def video_to_text_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> np.ndarray:
-    """Rank of each video's best-ranked caption among all captions.
+    """Rank of each video's best-ranked caption.
 
     Args:
         scores: (P, V), as in :func:`text_to_video_ranks`.
@@ -47,6 +48,7 @@ def video_to_text_ranks(scores: np.ndarray, video_of_caption: Sequence[int]) -> 
     owner = np.asarray(video_of_caption)
     ranks = []
     for column in np.unique(owner):
+        # The best caption of the video against all captions of others.
         own = owner == column
         wrong_scores = scores[~own, column]
         best = scores[own, column].max()
@@ -88,6 +90,7 @@ def dual_softmax(cosine: np.ndarray, *, axis: int) -> np.ndarray:
     Returns:
         (P, V) float64.
     """
+    # Softmax in float64, with the largest subtracted: exp of 100 overflows float32.
     scaled = DUAL_SOFTMAX_SCALE * cosine.astype(np.float64)
     weights = np.exp(scaled - scaled.max(axis=axis, keepdims=True))
     return cosine * (weights / weights.sum(axis=axis, keepdims=True))

@@ -49,7 +49,7 @@ def dot_product_attention(
 
 
 def _sdpa_is_faster(q: Tensor, dropout_p: float) -> bool:
-    """Which kernel is faster, as measured with torch 2.13 on one AVX-512 core.
+    """Return whether the fused kernel is faster, as measured with torch 2.13 on an AVX-512 core.
 
     In ms, sdpa / plain, heads as views of one projection: over space (8 x 12 x 197 x 64) forward
     fp32 13 / 17, bf16 13 / 7, forward and backward fp32 43 / 46, bf16 49 / 20, the same with

@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertLayer
 
 from alpro.modeling.attention import Kernel, dot_product_attention, merge_heads, split_heads
-from alpro.modeling.encoders import TextEncoder
+from alpro.modeling.contracts import TextEncoder
 
 MASKED_SCORE = -10000.0  # added to the attention scores of padding, as in the original
 

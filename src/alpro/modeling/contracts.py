@@ -1,20 +1,96 @@
-"""Roles of models: evaluators and objectives ask for a role, never for a class.
+"""Contracts of models: features, encoders that can be plugged in, and roles.
 
-A family's model takes on the roles that it can fill, by having their methods.
+Evaluators and objectives ask for a role, never for a class. A family's model takes on the roles
+that it can fill, by having their methods.
 
-B: batch, T: frames, H, W: pixels, L: text tokens, A: answers.
+B: batch, T: frames, H, W: pixels, N: video tokens, L: text tokens, D: width, E: width of the
+embeddings, A: answers.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
-
-from alpro.modeling.features import TextFeatures, VideoFeatures
+import torch
+from torch import Tensor, nn
 
 MATCH = 1
 """Index of "these belong together" in the logits of a `Matcher`."""
+
+
+class VideoFeatures(NamedTuple):
+    """Features of B clips."""
+
+    tokens: Tensor
+    """(B, N, D); N is 0 for a dual encoder without fusion."""
+    embedding: Tensor
+    """(B, E) unit vectors."""
+    mask: Tensor | None = None
+    """(B, N) of 0/1, 1 where a token counts; None where all do."""
+
+    def select(self, rows: Tensor) -> VideoFeatures:
+        """The clips `rows` (K,), in that order, repeated where an index repeats."""
+        mask = None if self.mask is None else self.mask[rows]
+        return VideoFeatures(self.tokens[rows], self.embedding[rows], mask)
+
+    def expand(self, count: int) -> VideoFeatures:
+        """The features of one clip (B = 1) repeated `count` times; views, no copies."""
+        parts = (None if x is None else x.expand(count, *x.shape[1:]) for x in self)
+        return VideoFeatures(*parts)  # type: ignore[arg-type]  # only the mask may be None
+
+
+class TextFeatures(NamedTuple):
+    """Features of B texts."""
+
+    tokens: Tensor
+    """(B, L, D)."""
+    mask: Tensor
+    """(B, L) of 0/1."""
+    embedding: Tensor
+    """(B, E) unit vectors."""
+
+    def select(self, rows: Tensor) -> TextFeatures:
+        """The texts `rows` (K,), in that order, repeated where an index repeats."""
+        return TextFeatures(self.tokens[rows], self.mask[rows], self.embedding[rows])
+
+    def split(self, size: int) -> list[TextFeatures]:
+        """The texts in parts of `size`, in order; views, no copies."""
+        return [TextFeatures(*parts) for parts in zip(*(x.split(size) for x in self), strict=True)]
+
+
+def concatenated(texts: Sequence[TextFeatures]) -> TextFeatures:
+    """Texts of the same length L, one after the other."""
+    return TextFeatures(*(torch.cat(parts) for parts in zip(*texts, strict=True)))
+
+
+class VideoEncoder(nn.Module, ABC):
+    """Turns normalised frames into a sequence of tokens, the first of which stands for the clip."""
+
+    width: int
+
+    @abstractmethod
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, S, S) normalised frames to (B, 1+N, D) tokens."""
+
+
+class TextEncoder(nn.Module, ABC):
+    """Turns token ids into tokens, and joins text and video tokens ("fusion")."""
+
+    width: int
+
+    @abstractmethod
+    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, L) ids and (B, L) mask of 0/1 to (B, L, D) tokens."""
+
+    @abstractmethod
+    def fuse(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, M, D) tokens of both kinds and their (B, M) mask to (B, M, D)."""
+
+    @abstractmethod
+    def fuse_first(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """``fuse(tokens, mask)[:, 0]``, (B, D), without computing what does not lead to it."""
 
 
 class Encoders(Protocol):
@@ -42,7 +118,7 @@ class DualEncoder(Encoders, Protocol):
         """Scalar that divides cosine similarities; CLIP's ``1 / exp(logit_scale)``."""
 
     def clamp_temperature(self) -> None:
-        """Bring a learnt temperature back into its bounds, in place."""
+        """Bring a trained temperature back into its bounds, in place."""
 
 
 @runtime_checkable

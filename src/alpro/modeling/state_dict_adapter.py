@@ -19,11 +19,12 @@ POSITION_IDS = "position_ids"
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How a state dict and a model differ; `wrong_shape` holds (name, shape there, shape here)."""
+    """Differences of a state dict and a model."""
 
     missing: list[str]
     unexpected: list[str]
     wrong_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    """Name, shape there and shape here."""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.wrong_shape)
@@ -57,6 +58,7 @@ def compare(
     Returns:
         The differences. A tied parameter counts as present if any of its names is.
     """
+    # Tied parameters share their memory, and one name of them is enough.
     expected = model.state_dict()
     provided = {expected[key].data_ptr() for key in state if key in expected}
     missing = [
@@ -102,6 +104,7 @@ def resize_time_embed(time_embed: Tensor, num_frames: int) -> Tensor:
 
 def resize_pos_embed(pos_embed: Tensor, num_tokens: int) -> Tensor:
     """(1, 1+N, D) to (1, num_tokens, D): the class token is kept, the square grid resized."""
+    # Resize the grid of patches in float32; the class token has no place in it.
     old_side, new_side = math.isqrt(pos_embed.size(1) - 1), math.isqrt(num_tokens - 1)
     grid = pos_embed[:, 1:].transpose(1, 2).unflatten(2, (old_side, old_side))  # (1, D, side, side)
     resized = functional.interpolate(

@@ -70,28 +70,33 @@ def choose_state_dict(names: Iterable[str], *, roots: Sequence[str]) -> Chosen:
     Raises:
         ValueError: two of its names are one without their wrappers.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
+    # Group the names by what they are wrapped in.
+    by_wrapper: dict[str, list[tuple[str, str]]] = {}
     rest: list[str] = []
     for name in names:
         wrapper, plain = unwrapped(name, roots=roots)
         if not plain:
             rest.append(name)
         elif not _OPTIMIZER.search(wrapper):
-            found.setdefault(wrapper, []).append((plain, name))
-    if not found:
+            by_wrapper.setdefault(wrapper, []).append((plain, name))
+    if not by_wrapper:
         return Chosen({}, "", [])
-    wrapper = min(found, key=lambda key: (_rank(key), -len(found[key]), len(key)))
+
+    # Prefer the plain model, then the one with most tensors, then the shorter wrapper.
+    wrapper = min(by_wrapper, key=lambda key: (_rank(key), -len(by_wrapper[key]), len(key)))
+
+    # Unknown names in the same place belong to it: the model's own check reports them.
     for name in rest:
         plain = _without_wrapper_parts(name)
         unknown = plain.removeprefix(wrapper)
         if plain.startswith(wrapper) and "/" not in unknown and unknown not in UNUSED_PARTS:
-            found[wrapper].append((unknown, name))
+            by_wrapper[wrapper].append((unknown, name))
     chosen: dict[str, str] = {}
-    for plain, name in found[wrapper]:
+    for plain, name in by_wrapper[wrapper]:
         if plain in chosen:
             raise ValueError(f"{plain} is there twice, as {chosen[plain]} and as {name}")
         chosen[plain] = name
-    return Chosen(chosen, wrapper, [key for key in found if key != wrapper])
+    return Chosen(chosen, wrapper, [key for key in by_wrapper if key != wrapper])
 
 
 def unwrapped(name: str, *, roots: Sequence[str]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from torch.nn.init import normal_
 from torch.utils.checkpoint import checkpoint
 
 from alpro.modeling.attention import Kernel
-from alpro.modeling.encoders import VideoEncoder
+from alpro.modeling.contracts import VideoEncoder
 from alpro.modeling.state_dict_adapter import resize_time_embed
 from alpro.modeling.timesformer_block import LAYER_NORM_EPS, Block
 

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from alpro.datasets.masking import IGNORED
 from alpro.distributed.engine import Engine
-from alpro.losses.masked_language import masked_language_loss
+from alpro.losses.masked_modeling import is_confident, masked_language_loss, prompted_entity_loss
 from alpro.losses.matching import matching_labels
-from alpro.losses.prompted_entity import is_confident, prompted_entity_loss
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from alpro.objectives.pairs import GatheredBatch, contrast_loss, contrast_with_all, match_loss
 from alpro.objectives.validation import LossWithMetrics, Ratio
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.eval_mode import Progress, evaluation_mode
-from alpro.modeling.contracts import DualEncoder
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import DualEncoder, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
 from alpro.objectives.pairs import GatheredBatch, gather_batch_metadata
 from alpro.objectives.validation import LossWithMetrics, PairSet, mean_losses

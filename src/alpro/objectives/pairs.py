@@ -30,8 +30,7 @@ from alpro.losses.matching import (
     sample_hard_negatives,
     with_positives,
 )
-from alpro.modeling.contracts import Matcher
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import Matcher, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
 
 

@@ -17,8 +17,7 @@ from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
 from alpro.evaluation.eval_mode import evaluation_mode
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.evaluation.retrieval import RetrievalEvaluator
-from alpro.modeling.contracts import DualEncoder, Matcher
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import DualEncoder, Matcher, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
 from alpro.objectives.pairs import (
     contrast_loss,

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alpro.datasets.pretraining import PretrainBatch
-from alpro.distributed.engine import Engine
+from alpro.distributed.engine import Engine, autocast
 from alpro.errors import InputError
 from alpro.evaluation.eval_mode import Progress
 from alpro.evaluation.evaluation_set import check_unreadable
-from alpro.training.precision import autocast
 
 VALIDATION_SEED = 0  # of what is drawn at random in validation, which is thus the same on every run
 

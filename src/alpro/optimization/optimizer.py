@@ -1,19 +1,143 @@
-"""Optimizers: which parameters learn, and the algorithm."""
+"""Optimizers: which parameters learn, in which groups, and by which algorithm."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from alpro.errors import InputError
-from alpro.optimization.adamw import DecayLastAdamW
-from alpro.optimization.parameter_groups import ParameterGroup
 
 ADAMW_EPSILON = 1e-6  # the original's; Adam and Adamax keep PyTorch's
 
-_ALGORITHMS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+
+class ParameterGroup(NamedTuple):
+    """Parameters that are updated alike."""
+
+    parameters: list[nn.Parameter]
+    lr_scale: float
+    """Factor of the scheduled learning rate."""
+    weight_decay: float
+
+
+class GroupRule(NamedTuple):
+    """Chooses parameters by name and by the type of their module, and says how they learn."""
+
+    patterns: tuple[str, ...] = ("*",)
+    """Shell patterns over full parameter names; one must match."""
+    module_types: tuple[type[nn.Module], ...] = ()
+    """Types of the module that holds the parameter; any where empty."""
+    lr_scale: float = 1.0
+    weight_decay: float = 0.0
+
+    def applies_to(self, name: str, module: nn.Module) -> bool:
+        """Return whether a parameter of this full name, held by this module, is chosen."""
+        if self.module_types and not isinstance(module, self.module_types):
+            return False
+        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+
+def decay_and_no_decay(model: nn.Module, *, weight_decay: float) -> list[ParameterGroup]:
+    """Two groups: matrices and convolutions decay; norms, biases and scalars do not.
+
+    Args:
+        model: frozen parameters (``requires_grad`` false) are left out.
+        weight_decay: of the first group.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return [
+        ParameterGroup([p for p in trainable if uses_weight_decay(p)], 1.0, weight_decay),
+        ParameterGroup([p for p in trainable if not uses_weight_decay(p)], 1.0, 0.0),
+    ]
+
+
+def uses_weight_decay(parameter: nn.Parameter) -> bool:
+    """Return whether weight decay applies: not to norms, biases and scalars."""
+    return parameter.ndim > 1
+
+
+def groups_by_rules(model: nn.Module, rules: Sequence[GroupRule]) -> list[ParameterGroup]:
+    """One group for each rule, in their order, of the parameters to which it applies first.
+
+    Args:
+        model: frozen parameters are left out; a tied one goes by its first name.
+        rules: the last one should apply to everything.
+
+    Raises:
+        ValueError: no rule applies to a trainable parameter.
+    """
+    groups = [ParameterGroup([], rule.lr_scale, rule.weight_decay) for rule in rules]
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        # The first rule that applies takes the parameter.
+        module = model.get_submodule(name.rpartition(".")[0])
+        index = next((i for i, rule in enumerate(rules) if rule.applies_to(name, module)), None)
+        if index is None:
+            raise ValueError(f"no rule applies to the parameter {name}")
+        groups[index].parameters.append(parameter)
+    return groups
+
+
+class DecayLastAdamW(Optimizer):
+    """AdamW of the first transformers releases, which ClipBERT and CLIP-ViP use.
+
+    It differs from `torch.optim.AdamW` in two places: epsilon is added to the root of the second
+    moment before that is corrected for its bias, and decay comes after the step, of weights that
+    have moved already::
+
+        p -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps);  p -= lr * weight_decay * p
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            for parameter in parameters:
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = 0
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                self._update(parameter, state, group)
+        return loss
+
+    def _update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
+        first_beta, second_beta = group["betas"]
+        state["step"] += 1
+        state["exp_avg"].mul_(first_beta).add_(parameter.grad, alpha=1 - first_beta)
+        state["exp_avg_sq"].mul_(second_beta).addcmul_(
+            parameter.grad, parameter.grad, value=1 - second_beta
+        )
+        # Epsilon joins the root of the uncorrected moment, unlike in PyTorch's AdamW.
+        first_correction = 1 - first_beta ** state["step"]
+        second_correction = 1 - second_beta ** state["step"]
+        size = group["lr"] * second_correction**0.5 / first_correction
+        denominator = state["exp_avg_sq"].sqrt().add_(group["eps"])
+        parameter.addcdiv_(state["exp_avg"], denominator, value=-size)
+        # Decay comes last, of the weights that have moved.
+        if group["weight_decay"]:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+
+
+_ALGORITHMS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
     "adamw": torch.optim.AdamW,
@@ -34,6 +158,7 @@ def freeze_parameters(model: nn.Module, patterns: Collection[str]) -> list[str]:
     Raises:
         InputError: if a pattern matches no parameter, or none is left to train.
     """
+    # Freeze what each pattern matches; one that matches nothing is a typing error.
     frozen = []
     for pattern in patterns:
         matched = [name for name, _ in model.named_parameters() if fnmatchcase(name, pattern)]
@@ -46,6 +171,7 @@ def freeze_parameters(model: nn.Module, patterns: Collection[str]) -> list[str]:
         for name in matched:
             model.get_parameter(name).requires_grad_(False)
         frozen += matched
+    # Something must be left to train.
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
             f"freeze: {', '.join(map(repr, patterns))} leaves no parameter to train. Take a pattern"
@@ -60,7 +186,7 @@ def build_optimizer(
     algorithm: str,
     learning_rate: float,
     betas: tuple[float, float],
-) -> torch.optim.Optimizer:
+) -> Optimizer:
     """Build an optimizer over parameter groups; empty ones are left out.
 
     Args:
@@ -70,6 +196,7 @@ def build_optimizer(
         learning_rate: rate of the first update; the schedule sets it for each update.
         betas: Adam's two averaging factors.
     """
+    # Options that the originals, or speed, ask for.
     options: dict[str, Any] = {"lr": learning_rate, "betas": betas}
     if algorithm.startswith("adamw"):
         options["eps"] = ADAMW_EPSILON
@@ -91,7 +218,7 @@ def build_optimizer(
     return optimizer
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give each group the scheduled rate, times its own scale."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)  # restore files of before have none

@@ -25,10 +25,10 @@ class FullDiskError(RunError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return self.told(HOW_TO_CONTINUE)
+        return self.message(HOW_TO_CONTINUE)
 
-    def told(self, how_to_continue: str) -> str:
-        """The message, with what to do when there is space again."""
+    def message(self, how_to_continue: str) -> str:
+        """Return the problem, its remedy, and how the work continues then."""
         return f"{self.problem}\n{self.remedy}; {how_to_continue}."
 
 
@@ -50,15 +50,16 @@ def write_atomically(
         path: where the file shall be.
         write: writes the file under the temporary name it is given.
         backup: name that the file's former version keeps. One of both is there at every moment.
-        num_bytes: what the file will take at least, for the message of a full disk.
+        num_bytes: size of the file at least, for the message of a full disk.
 
     Raises:
-        RunError: if the disk is full.
+        FullDiskError: see there.
     """
     temporary = temporary_of(path)
     with full_disk_ends_run(path, num_bytes=num_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # On the disk before it gets its name: a crash must not leave the name with half a file.
             write(temporary)
             _sync(temporary)
             if backup is not None and path.exists():
@@ -76,12 +77,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text, atomically.
-
-    Bytes of file names that are not UTF-8 are written escaped, as JSON has them.
-    """
-    content = encoded(text)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    """Write a text, atomically; see :func:`encoded`."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(encoded(text)))
 
 
 def encoded(text: str) -> bytes:
@@ -107,11 +104,7 @@ def link_atomically(source: Path, name: Path) -> None:
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Append lines to a file; the last of them may be cut short if this fails.
-
-    Raises:
-        RunError: if the disk is full.
-    """
+    """Append lines to a file; the last of them may be cut short if this fails."""
     with full_disk_ends_run(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -119,11 +112,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def keep_lines(path: Path, count: int) -> int:
-    """Drop, atomically, what a file holds beyond so many lines, and a line that was cut short.
-
-    Returns:
-        How many lines are there; fewer than asked for if the file has no more.
-    """
+    """Drop, atomically, lines beyond the first ones and one cut short; return how many are left."""
     content = path.read_bytes() if path.exists() else b""
     *lines, _ = content.split(b"\n")
     kept = b"".join(line + b"\n" for line in lines[:count])
@@ -133,27 +122,14 @@ def keep_lines(path: Path, count: int) -> int:
 
 
 def sync_file(path: Path) -> None:
-    """Bring to the disk what was written to a file.
-
-    Raises:
-        RunError: if the disk is full, which some file systems notice only now.
-    """
+    """Bring a file to the disk; some file systems notice only now that it is full."""
     with full_disk_ends_run(path):
         _sync(path)
 
 
 @contextmanager
 def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[None]:
-    """Context in which a file is written; a full disk becomes a message that says what to do.
-
-    Args:
-        path: of the file.
-        num_bytes: what the file will take at least, if that is known.
-
-    Raises:
-        FullDiskError: it is.
-        OSError: the file cannot be written for another reason; it is named in the error.
-    """
+    """Context in which a file is written: errors name it, a full disk is a `FullDiskError`."""
     try:
         yield
     except OSError as error:
@@ -187,14 +163,13 @@ def _folder_of(path: Path) -> Path:
 
 
 def _remove(temporary: Path) -> None:
-    """Remove a file, and free its space even if who failed to write it has it open still."""
+    # Truncate first: whoever failed to write it may have it open still, which keeps its space.
     with suppress(FileNotFoundError):
         os.truncate(temporary, 0)
     temporary.unlink(missing_ok=True)
 
 
 def _keep(path: Path, backup: Path) -> None:
-    """Make a file's present version the backup."""
     try:
         link_atomically(path, backup)
     except OSError:  # a file system without hard links
@@ -207,7 +182,6 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the file system can do that by itself."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from alpro.errors import InputError
 from alpro.training.atomic_io import link_atomically, write_atomically
-from alpro.training.file_kinds import Format, format_of
 from alpro.training.run_directory import RunDirectory
+from alpro.training.state_dicts import UnreadableValueError, loaded
 from alpro.training.stored_tensors import DAMAGED, BrokenFileError, read_archive
-from alpro.training.weight_files import UnreadableValueError, loaded
+from alpro.training.weight_files import Format, format_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,7 @@ class CheckpointWriter:
     """Writes ``ckpt/model_step_*.pt``: plain state dicts of CPU tensors in ALPRO's names."""
 
     def __init__(self, output: RunDirectory, *, keep: int) -> None:
-        """Prepare to write.
-
-        Args:
-            output: the run's folder.
-            keep: how many numbered checkpoints stay, 0 for all; best and last always stay.
-        """
+        """Take the folder, and how many numbered checkpoints to keep, 0 for all."""
         self._output = output
         self._keep = keep
 
@@ -46,22 +41,20 @@ class CheckpointWriter:
         """Write the checkpoint of an update; ``best`` also gives it that name."""
         if not self._output.is_writer:
             return
+        # The checkpoint itself, then its further names, so that each of them is a whole file.
         path = self._output.checkpoint(step)
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         write_tensors(path, state)
         for name in ("last", "best") if best else ("last",):
             _link(path, self._output.checkpoint(name))
-        self._forget_old()
-
-    def _forget_old(self) -> None:
         if not self._keep:
             return
-        folder = self._output.checkpoint(0).parent
-        numbers = {path: path.stem.rsplit("_", 1)[1] for path in folder.glob("model_step_*.pt")}
-        # By age: with another number of processes the updates are counted otherwise.
+
+        # Remove old ones, by age: with another number of processes updates are counted otherwise.
+        numbers = {p: p.stem.rsplit("_", 1)[1] for p in path.parent.glob("model_step_*.pt")}
         ages = [(p.stat().st_mtime_ns, int(n), p) for p, n in numbers.items() if n.isdigit()]
-        for *_, path in sorted(ages)[: -self._keep]:
-            path.unlink()
+        for *_, old in sorted(ages)[: -self._keep]:
+            old.unlink()
 
 
 def _link(source: Path, name: Path) -> None:
@@ -73,33 +66,20 @@ def _link(source: Path, name: Path) -> None:
 
 
 def save_restore(output: RunDirectory, state: Mapping[str, Any]) -> None:
-    """Write the restore file; the previous one becomes the backup.
-
-    Raises:
-        RunError: if the disk is full; the previous ones are there as they were.
-    """
+    """Write the restore file; the previous one becomes the backup."""
     if output.is_writer:
         content = {"format": RESTORE_FORMAT, **state}
         write_tensors(output.restore, content, backup=output.restore_backup)
 
 
 def write_tensors(path: Path, content: Mapping[str, Any], *, backup: Path | None = None) -> None:
-    """``torch.save``, atomically.
-
-    Args:
-        path: where the file shall be.
-        content: tensors on the CPU or elsewhere, and plain values, however nested.
-        backup: name that the file's former version keeps.
-
-    Raises:
-        RunError: if the disk is full.
-    """
+    """``torch.save``, atomically; see :func:`write_atomically`."""
 
     def write(temporary: Path) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError:
-            # PyTorch does not tell why it cannot write; going on where it has stopped does.
+            # PyTorch hides the system's error; writing on where it has stopped raises it.
             with temporary.open("ab") as file:
                 file.write(bytes(_PROBE_BYTES))
                 file.flush()
@@ -110,7 +90,6 @@ def write_tensors(path: Path, content: Mapping[str, Any], *, backup: Path | None
 
 
 def _tensor_bytes(content: Any) -> int:
-    """What the tensors in nested dicts and sequences take."""
     if isinstance(content, Tensor):
         return content.nbytes
     if isinstance(content, Mapping):
@@ -123,15 +102,15 @@ def _tensor_bytes(content: Any) -> int:
 def load_restore(
     output: RunDirectory, *, difference: Callable[[dict[str, Any]], str | None] = lambda _: None
 ) -> dict[str, Any] | None:
-    """The newest undamaged restore file's content, or None where there is none.
+    """Read the newest undamaged restore file; None where there is none.
 
     Args:
         output: the run's folder.
-        difference: says in what a content is not this run's.
+        difference: describes the first part of a content that is not this run's.
 
     Raises:
-        InputError: if there are restore files and all are damaged, or if one is something else, or
-            if one cannot be read, which says nothing of what it holds.
+        InputError: all restore files are damaged, or one is something else, or one cannot be read,
+            which leaves open whether it is damaged.
     """
     problems: dict[Path, str] = {}
     for path in output.restore_files():
@@ -143,33 +122,36 @@ def load_restore(
             is_reason = isinstance(error, BrokenFileError | UnreadableValueError)
             problems[path] = str(error) if is_reason else DAMAGED
             continue
+
+        # The newest whole file must be of this run; an older one would hide the mistake.
         _check_restore_state(path, state)
         if problem := difference(state):
             raise InputError(
                 f"{path}: this restore file is not one of this run: {problem}. Put it elsewhere; "
                 "the run then continues from its other restore file, if there is one; or start "
-                "afresh with --overwrite 1."
+                "over with --overwrite 1."
             )
+
+        # Set damaged files aside, else the next save would make one the backup.
         for damaged, problem in problems.items():
             logger.warning("%s: %s; continuing from %s", damaged, problem, path)
-            if output.is_writer:  # lest the next save makes it the backup
+            if output.is_writer:
                 damaged.replace(damaged.with_suffix(".damaged"))
         return state
     if problems:
         listed = "\n".join(f"  {path}: {reason}" for path, reason in problems.items())
         raise InputError(
-            f"output_dir: no restore file can be read:\n{listed}\nStart afresh with --overwrite 1."
+            f"output_dir: no restore file can be read:\n{listed}\nStart over with --overwrite 1."
         )
     return None
 
 
 class _WatchedFile(io.FileIO):
-    """A file that keeps in mind why it could not be read; ``zipfile`` takes that for damage."""
+    """A file that remembers why it could not be read, which ``zipfile`` takes for damage."""
 
     problem: OSError | None = None
 
     def readinto(self, buffer: Any) -> int:
-        """See :meth:`io.RawIOBase.readinto`."""
         try:
             return cast(int, super().readinto(buffer))
         except OSError as error:
@@ -177,7 +159,6 @@ class _WatchedFile(io.FileIO):
             raise
 
     def readall(self) -> bytes:
-        """See :meth:`io.RawIOBase.readall`."""
         try:
             return super().readall()
         except OSError as error:
@@ -186,12 +167,10 @@ class _WatchedFile(io.FileIO):
 
 
 def _read_whole(path: Path) -> Any:
-    """What a restore file holds, if each byte is as it was written.
-
-    The checksums of the archive tell, once all its parts are known to be no longer than the file.
+    """Read a restore file and verify its checksums.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: the file cannot be read.
         Exception: one of ``_DAMAGED`` if its bytes are not those that were written.
     """
     try:
@@ -202,6 +181,7 @@ def _read_whole(path: Path) -> Any:
         with io.BufferedReader(watched) as file:
             if format_of(file, path) is not Format.ARCHIVE:
                 raise zipfile.BadZipFile
+            # Checksums come second: now all parts are known to be no longer than the file.
             content = read_archive(file)
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
@@ -228,16 +208,11 @@ def _check_restore_state(path: Path, content: Any) -> None:
     if not (isinstance(content, dict) and type(content.get("format")) is int):
         raise InputError(
             f"{path}: this is no restore file. Put it elsewhere; the run then continues from its "
-            "other restore file, if there is one, and starts anew otherwise."
+            "other restore file, if there is one, and starts again otherwise."
         )
     if content["format"] != RESTORE_FORMAT:
         raise InputError(
             f"{path}: written in format {content['format']}, this version reads "
-            f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start afresh with "
+            f"{RESTORE_FORMAT}. Continue with the version that wrote it, or start over with "
             "--overwrite 1."
         )
-
-
-def is_restore_state(content: Mapping[str, Any]) -> bool:
-    """Whether a file's content is that of a restore file."""
-    return content.keys() >= {"format", "model", "optimizer", "ranks"}

@@ -21,7 +21,7 @@ _NOT_NEEDED = re.compile(rf"{HASHES_KEY}\.(tokenizer_dir|\w+_weights_path)")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Values that distinguish a run from others."""
+    """The values that count, and the paths that do not."""
 
     values: dict[str, Any]
     """Dotted key -> value, hashes of files included; no paths."""
@@ -35,12 +35,7 @@ def is_weights(key: str) -> bool:
 
 
 def identity_of(arguments: Mapping[str, Any], *, without: Collection[str]) -> Identity:
-    """Return the values that distinguish a run from others.
-
-    Args:
-        arguments: the stored config, or one that would be stored.
-        without: keys that do not count.
-    """
+    """Return a run's identity by its config, apart from some keys."""
     leaves: dict[str, Any] = {}
     for key, value in arguments.items():
         if key not in without and key not in (HASHES_KEY, ARCHITECTURE_KEY):
@@ -56,12 +51,7 @@ def identity_of(arguments: Mapping[str, Any], *, without: Collection[str]) -> Id
 
 
 def hashes_by_key(arguments: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, str]:
-    """Hashes of files under the keys that name them.
-
-    Args:
-        arguments: a config.
-        hashes: by path; those that no key names keep their names.
-    """
+    """Hashes of files under the keys that name them; those that no key names keep their names."""
     leaves = [leaf for key, value in arguments.items() for leaf in _parts(key, value).items()]
     paths = {key: str(Path(value)) for key, value in leaves if _is_path(key, value)}
     named = {key: hashes[path] for key, path in paths.items() if path in hashes}
@@ -70,6 +60,7 @@ def hashes_by_key(arguments: Mapping[str, Any], hashes: Mapping[str, str]) -> di
 
 def changed_values(before: Identity, now: Identity) -> list[str]:
     """One line for each value in which two runs differ; none for one run."""
+    # A path that is there in one run only, or leads to other weights now, counts as a value.
     values, others = dict(before.values), dict(now.values)
     for key in before.paths.keys() ^ now.paths.keys():  # null is no path
         (values if key in before.paths else others)[key] = {**before.paths, **now.paths}[key]
@@ -122,7 +113,6 @@ def _parts(key: str, value: Any) -> dict[str, Any]:
 
 
 def _shown(leaves: Mapping[str, Any], key: str) -> str:
-    """A value as a config has it."""
     if key not in leaves:
         return "nothing"
     value = leaves[key]

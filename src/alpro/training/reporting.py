@@ -1,35 +1,41 @@
-"""What a run tells: log file and console, progress bar, TensorBoard, metrics as JSON lines.
+"""Reports of a run: log file and console, progress bar, TensorBoard, metrics as JSON lines.
 
-Only rank 0 tells; on other ranks every method of a reporter does nothing.
+Only rank 0 reports; on other ranks every method of a reporter does nothing.
 """
 
 import json
 import logging
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from alpro.errors import FILE_ONLY
+from alpro.installation import AbsentPackageError, import_optional
 from alpro.training.atomic_io import append_lines, full_disk_ends_run, keep_lines, sync_file
 from alpro.training.run_directory import RunDirectory
-from alpro.training.tensorboard import TensorBoard
+from alpro.user_files import reason_of
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 MAX_EARLY_RECORDS = 10_000  # of a process that never opens a log file
+_NUMBERS_REMAIN = "metrics.jsonl has all numbers"
 MIN_REDRAW_SECONDS = 0.5  # of a progress bar on a terminal
 
 
 class _Console(logging.Handler):
-    """Writes records to standard error, above progress bars that are there."""
+    """Writes records to standard error, above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, FILE_ONLY, False):
@@ -43,7 +49,7 @@ class _LogFile(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
-        self._told = False
+        self._has_warned = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -60,8 +66,8 @@ class _LogFile(logging.FileHandler):
             with suppress(OSError):  # closed nevertheless; the next record opens it
                 self.stream.close()
         self.stream = None
-        if not self._told:
-            self._told = True
+        if not self._has_warned:
+            self._has_warned = True
             problem = error.strerror or type(error).__name__
             message = "%s: cannot be written (%s); lines will be missing there"
             logger.warning(message, self.baseFilename, problem)
@@ -106,11 +112,7 @@ class Throughput:
     """Clips per second, and shares of time that training waited, since the last restart."""
 
     def __init__(self, communication: Callable[[], float] | None = None) -> None:
-        """Begin to measure.
-
-        Args:
-            communication: seconds spent so far in exchanges with other processes, if there are any.
-        """
+        """Begin; `communication` gives the seconds spent in collectives, if there are any."""
         self._communication = communication
         self.restart()
 
@@ -122,7 +124,7 @@ class Throughput:
         self._exchanged_before = self._communication() if self._communication else 0.0
 
     def add(self, *, clips: int, waited: float) -> None:
-        """Count a batch: its clips, on all ranks, and the seconds this rank waited for it."""
+        """Count a batch: its clips on all ranks, and the seconds that this rank waited for it."""
         self._clips += clips
         self._waited += waited
 
@@ -132,10 +134,64 @@ class Throughput:
         The last two are shares of the time, from 0 to 1.
         """
         elapsed = max(time.perf_counter() - self._started, 1e-9)
-        found = {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
+        speed = {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
         if self._communication:
-            found["communication"] = (self._communication() - self._exchanged_before) / elapsed
-        return found
+            speed["communication"] = (self._communication() - self._exchanged_before) / elapsed
+        return speed
+
+
+class TensorBoard:
+    """Writes scalars to an event file, if TensorBoard is installed and as long as that works."""
+
+    def __init__(self, folder: Path, *, purge_step: int) -> None:
+        """Open an event file; TensorBoard hides what earlier ones have from `purge_step` on."""
+        self._writer: SummaryWriter | None = None
+        self._hook = threading.excepthook
+        threading.excepthook = self._leave_out_writing
+        with self._given_up_on_error():
+            try:
+                module = import_optional("torch.utils.tensorboard", package="tensorboard")
+            except AbsentPackageError as error:
+                logger.warning("no TensorBoard file is written (%s); %s", error, _NUMBERS_REMAIN)
+            else:
+                self._writer = module.SummaryWriter(str(folder), purge_step=purge_step)
+
+    def add(self, split: str, values: Mapping[str, float], *, step: int) -> None:
+        """Add an update's numbers as ``split/name``."""
+        with self._given_up_on_error():
+            for name, value in values.items():
+                if self._writer is not None:
+                    self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._given_up_on_error():
+            if self._writer is not None:
+                self._writer.flush()
+
+    def close(self) -> None:
+        """Write the rest."""
+        with self._given_up_on_error():
+            if self._writer is not None:
+                self._writer.close()
+        threading.excepthook = self._hook
+
+    @contextmanager
+    def _given_up_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # of packages that do not fit each other, too
+            self._writer = None  # whose thread has ended: it would not go on by itself
+            is_of_system = isinstance(error, OSError | UnicodeError)
+            reason = reason_of(error) if is_of_system else f"{type(error).__name__}: {error}"
+            message = "the TensorBoard file cannot be written (%s); %s"
+            logger.warning(message, reason, _NUMBERS_REMAIN)
+
+    def _leave_out_writing(self, failure: threading.ExceptHookArgs) -> None:
+        # Where TensorBoard's thread fails to write, the next call from here raises that again.
+        of_tensorboard = type(failure.thread).__module__.partition(".")[0] == "tensorboard"
+        if not (of_tensorboard and issubclass(failure.exc_type, OSError)):
+            self._hook(failure)
 
 
 class Reporter:
@@ -145,13 +201,7 @@ class Reporter:
     """
 
     def __init__(self, output: RunDirectory, *, total_steps: int, log_interval: int) -> None:
-        """Prepare to report.
-
-        Args:
-            output: the run's folder.
-            total_steps: number of updates of the run, for the progress bar.
-            log_interval: updates between two lines of the log file and of the metrics file.
-        """
+        """Prepare to report `total_steps` updates, each `log_interval`-th as a line."""
         self._output = output
         self._total = total_steps
         self._interval = log_interval
@@ -162,13 +212,14 @@ class Reporter:
         """Begin after an update; what a killed run has reported beyond it is dropped.
 
         Args:
-            step: number of the update; 0 for a run that makes everything anew.
+            step: number of the update; 0 for a fresh run.
             num_lines: of the metrics file, when that update was saved.
-            last_step_before: its number in the run that is continued, if that has counted updates
+            last_step_before: its number in the run that is resumed, if updates were counted
                 otherwise.
         """
         if not self._output.is_writer:
             return
+        # Drop lines beyond the update, and let TensorBoard hide such numbers.
         self.num_lines = keep_lines(self._output.metrics, num_lines)
         append_lines(self._output.metrics, [])  # the file is there, even if nothing comes
         last = step if last_step_before is None else last_step_before
@@ -181,11 +232,7 @@ class Reporter:
         )  # fmt: skip
 
     def flush(self) -> None:
-        """Bring all that was told to the disk, before a restore file relies on it.
-
-        Raises:
-            RunError: if the disk is full.
-        """
+        """Bring all reports to the disk, before a restore file relies on them."""
         if not self._output.is_writer:
             return
         self._tensorboard.flush()
@@ -198,13 +245,12 @@ class Reporter:
     def update(self, step: int, values: Mapping[str, float], *, throughput: Throughput) -> None:
         """Report one update: on the bar and to TensorBoard, and as a line where one is due.
 
-        Args:
-            step: number of the update.
-            values: ``loss``, ``lr``, ``grad_norm`` and whatever else the task names.
-            throughput: is restarted when a line is due.
+        `values` are ``loss``, ``lr``, ``grad_norm`` and the task's own; a line restarts the
+        throughput.
         """
         if not self._output.is_writer:
             return
+        # The bar and TensorBoard show every update.
         speed = throughput.read()
         shown_speed = f"{speed['clips_per_second']:.1f} clips/s, data wait {speed['data_wait']:.0%}"
         if "communication" in speed:
@@ -214,6 +260,7 @@ class Reporter:
         )
         self._bar.update(1)
         self._tensorboard.add("train", values, step=step)
+        # The files have lines at the interval.
         if self.line_is_due(step):
             throughput.restart()
             self._tensorboard.add("train", speed, step=step)
@@ -256,12 +303,6 @@ class Reporter:
 
 
 def console_progress(items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
-    """Iterate with a progress bar that vanishes at the end; none where there is no terminal.
-
-    Args:
-        items: tell the bar their number if they have a length.
-        description: what is being done.
-        unit: what one of the items is.
-    """
+    """Iterate with a progress bar that vanishes at the end; none where there is no terminal."""
     hidden = not sys.stderr.isatty()
     return iter(tqdm(items, desc=description, unit=unit, leave=False, disable=hidden))

@@ -27,7 +27,7 @@ from alpro.training.identity import (
     is_weights,
     moved_paths,
 )
-from alpro.training.run_lock import RunLock
+from alpro.training.writable import RunLock
 from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ WRITTEN = (  # by runs, or tools about them
 
 
 class RunDirectory:
-    """Where one run writes. Only rank 0 writes; all ranks know the paths."""
+    """The folder that one run writes to. Only rank 0 writes; all ranks know the paths."""
 
     def __init__(self, root: Path, *, rank: int) -> None:
         self.root = root
@@ -86,7 +86,7 @@ class RunDirectory:
         self.quarantine = root / QUARANTINE
         """Videos that were cut off while they were read, and are not tried again."""
         self.nonfinite = root / "nonfinite"
-        """What an update that stopped the run can be repeated with."""
+        """Batches and model of an update that stopped the run, to replay it."""
         self.restore = root / "restore.pt"
         self.restore_backup = root / "restore_backup.pt"
         self._lock: RunLock | None = None
@@ -101,18 +101,18 @@ class RunDirectory:
     ) -> None:
         """Make the folder this run's: fresh, or continued if the same run has written here.
 
-        What a killed run has left unfinished is removed. No other job can claim the folder as long
-        as this object is there.
+        No other job can claim the folder as long as this object is there.
 
         Args:
             arguments: the resolved config with derived values, for ``log/args.json``.
             may_differ: keys that say where and how a run executes, not what it computes.
-            overwrite: forget what an earlier run has written.
+            overwrite: delete what an earlier run has written.
 
         Raises:
-            InputError: if another run's output is here, or that of a run that cannot be told, or if
-                another process writes here.
+            InputError: the output of another or an unknown run is here, or another process writes
+                here.
         """
+        # Refuse before anything is changed, and lock before anything is deleted.
         moved = {} if overwrite else self._check_ownership(arguments, may_differ=may_differ)
         if not self.is_writer:
             return
@@ -120,7 +120,15 @@ class RunDirectory:
         self._lock = RunLock(self.root / LOCK, root=self.root)
         if clears:
             self._clear()
-        self._tidy()
+
+        # Remove files cut short, and unreadable videos of a run that has saved nothing.
+        for file in self._written(str(temporary_of(Path(pattern))) for pattern in WRITTEN):
+            if self._link_to(file) is None:
+                file.unlink()
+        if not self.restore_files():
+            self.unreadable.unlink(missing_ok=True)
+
+        # Store the config: all of it for a fresh run, of a continued one the paths that moved.
         if not self.restore_files():
             of_model = {key: self.log / f"{key}.json" for key in arguments[ARCHITECTURE_KEY]}
             for key, copy in {**of_model, **self.copies}.items():
@@ -151,20 +159,20 @@ class RunDirectory:
     def _check_ownership(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
     ) -> dict[str, str]:
-        """Check that what is here is of this run; returns paths that are others now, in words."""
+        """Check that the output here is of this run; return the paths that moved, in words."""
         if os.path.lexists(self.args):
             return self._check_same_run(arguments, may_differ=may_differ)
         if checkpoints := self._written(CHECKPOINTS):
             raise InputError(
                 f"output_dir: {self.root} holds checkpoints such as {checkpoints[0]}, but no "
-                "log/args.json that tells what run they are of.\n"
-                "Use another output_dir, or --overwrite 1 to delete them and start afresh."
+                "log/args.json that says what run they are of.\n"
+                "Use another output_dir, or --overwrite 1 to delete them and start over."
             )
         self._check_unmarked()
         return {}
 
     def _check_unmarked(self) -> None:
-        """Refuse a folder with files of our names that no run can have left there."""
+        """Refuse a folder with files of a run's names that no run can have left there."""
         if os.path.lexists(self.root / LOCK):  # of a run that has ended before it wrote the others
             return
         if files := self._written((*WRITTEN_IN_TRAINING, "log/metrics.jsonl")):
@@ -176,6 +184,7 @@ class RunDirectory:
     def _check_same_run(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
     ) -> dict[str, str]:
+        # Compare the configs, apart from keys that may differ and what follows from them.
         stored = _read_object(self.args)
         current = json.loads(json.dumps(dict(arguments)))
         ignored = {*may_differ, SIZE_KEY, SCRIPT_KEY}
@@ -200,25 +209,12 @@ class RunDirectory:
                 f"output_dir: {self.root} holds the output of another run, whose config differs:",
                 *changed,
                 f"{put_back if has_new_content else ''}Use another output_dir, or --overwrite 1 to "
-                "delete that run and start afresh.",
+                "delete that run and start over.",
             ]
         )
 
-    def _tidy(self) -> None:
-        """Remove what no run goes on from: files cut short, the list of one that starts anew."""
-        cut_short = self._written(str(temporary_of(Path(pattern))) for pattern in WRITTEN)
-        for file in cut_short:
-            if self._link_to(file) is None:
-                file.unlink()
-        if not self.restore_files():
-            self.unreadable.unlink(missing_ok=True)
-
     def _is_of_a_run(self) -> bool:
-        """Return whether a run has written here, and not only somebody who likes our names.
-
-        Raises:
-            InputError: none has, but a run would replace files that are here.
-        """
+        """Return whether a run has written here; refuse other files of the same names."""
         marks = [self.args, self.root / LOCK, *self._written(CHECKPOINTS)]
         if any(map(os.path.lexists, marks)):
             return True
@@ -226,6 +222,7 @@ class RunDirectory:
         return False
 
     def _clear(self) -> None:
+        # Refuse links before anything is deleted.
         files = self._written(pattern for pattern in WRITTEN if pattern != LOCK)
         for file in files:  # a lock is of a file, not of its name
             if link := self._link_to(file):
@@ -237,7 +234,7 @@ class RunDirectory:
             file.unlink(missing_ok=True)
 
     def _link_to(self, file: Path) -> Path | None:
-        """The link that leads from the output folder to the one that a file is in."""
+        """Return the link on the way from the output folder to a file, if there is one."""
         inner = [folder for folder in file.parents if self.root in folder.parents]
         return next((folder for folder in inner if folder.is_symlink()), None)
 
@@ -267,7 +264,6 @@ def changed_keys(
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object that a run has written."""
     try:
         value = read_json(path)
     except UnreadableFileError as error:
@@ -281,6 +277,6 @@ def _read_object(path: Path) -> dict[str, Any]:
             return value
         problem = f"it holds a {type(value).__name__}"
     raise InputError(
-        f"{path}: missing or damaged ({problem}), so the run cannot be told from another one. Use "
-        "another output_dir, or --overwrite 1 to delete that run and start afresh."
+        f"{path}: missing or damaged ({problem}), so the run cannot be identified. Use "
+        "another output_dir, or --overwrite 1 to delete that run and start over."
     )

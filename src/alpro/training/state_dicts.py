@@ -1,14 +1,16 @@
-"""State dicts in files of weights: found in whatever they are wrapped, and read."""
+"""Contents of files of weights: state dicts in whatever they are wrapped, and plain values."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from torch import Tensor
 
-from alpro.errors import InputError
+from alpro.errors import InputError, listed, shortened
 from alpro.modeling.state_dict_maps import (
     Chosen,
     StateDict,
@@ -16,23 +18,24 @@ from alpro.modeling.state_dict_maps import (
     other_model,
     unwrapped,
 )
-from alpro.quoting import listed
-from alpro.training.checkpoints import is_restore_state
-from alpro.training.inert_pickle import Foreign
+from alpro.training.inert_pickle import MAX_NAME, Foreign
 from alpro.training.stored_tensors import StoredTensor, UnreadableTensorError
-from alpro.training.weight_files import MAX_SHOWN, kind_of, names_in, open_weights
+from alpro.training.weight_files import open_weights
 
 logger = logging.getLogger(__name__)
 
+MAX_DEPTH = 32  # of values in one another
+MAX_NAME_CHARACTERS = 1 << 28  # in all names of a file
+MAX_SHOWN = 100  # characters of a name
 REMEDY = "Save the weights alone: torch.save(model.state_dict(), 'weights.pt')."
 
 
-def read_shapes(path: Path, roots: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of a checkpoint whose names begin with some roots.
+class UnreadableValueError(ValueError):
+    """A value in a file that cannot be read; the message names its place and says why."""
 
-    Raises:
-        InputError: the file is none.
-    """
+
+def read_shapes(path: Path, roots: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of each tensor of a checkpoint whose names begin with the roots."""
     with open_weights(path) as content:
         tensors, chosen = _chosen(path, content, roots)
         return {name: tensors[there].shape for name, there in chosen.names.items()}
@@ -62,22 +65,24 @@ def read_state(path: Path, *roots: Sequence[str]) -> StateDict:
 def _chosen(
     path: Path, content: object, *roots: Sequence[str]
 ) -> tuple[dict[str, StoredTensor], Chosen]:
-    """Tensors of a file by their names there, and the state dict that is wanted of them."""
-    if isinstance(content, dict) and is_restore_state(content):
+    """Return a file's tensors by their names there, and the state dict that is wanted of them."""
+    if isinstance(content, dict) and content.keys() >= {"format", "model", "optimizer", "ranks"}:
         raise InputError(
             f"{path}: this is a restore file, with which a run continues itself. Name one of the "
             f"run's checkpoints, such as {path.parent / 'ckpt' / 'model_step_best.pt'}."
         )
+    # Name every value, and choose the state dict whose names begin as wanted.
     try:
         values = names_in(content)
         tensors = {name: x for name, x in values.items() if isinstance(x, StoredTensor)}
-        found = (choose_state_dict(tensors, roots=some) for some in roots)
-        chosen = next((one for one in found if one.names), None)
+        fitting = (choose_state_dict(tensors, roots=some) for some in roots)
+        chosen = next((one for one in fitting if one.names), None)
     except ValueError as error:
         raise InputError(f"{path}: {error}.") from error
     others = {name: value for name, value in values.items() if name not in tensors}
     if chosen is None:
         raise InputError(f"{path}: {_no_weights(content, tensors, others, roots[0])}")
+    # An object in the place of a tensor would leave the weight at its initial value.
     for name, value in others.items():
         wrapper, plain = unwrapped(name, roots=[root for some in roots for root in some])
         is_setting = "." not in plain and isinstance(value, str | int | float | None)
@@ -93,12 +98,12 @@ def _no_weights(
     others: Mapping[str, object],
     roots: Sequence[str],
 ) -> str:
-    """Describe what a file holds in place of the weights that are wanted."""
+    """Describe the content of a file without the weights that are wanted."""
     wanted = f"names such as {', '.join(roots[:3])}"
     if not tensors:
         held = [f"{kind_of(value)} ({name or 'the whole'})" for name, value in others.items()]
-        found = ", ".join(held[:3]) or "nothing"
-        return f"expected a dict of tensors with {wanted}, found {found}. {REMEDY}"
+        content_shown = ", ".join(held[:3]) or "nothing"
+        return f"expected a dict of tensors with {wanted}, found {content_shown}. {REMEDY}"
     if list(tensors) == [""]:
         return f"expected a dict of tensors, found {kind_of(content)}. {REMEDY}"
     first = ", ".join(list(tensors)[:3])
@@ -114,7 +119,7 @@ def _hint(names: Iterable[str]) -> str:
 
 
 def hint_of(path: Path) -> str:
-    """Sentence that names a well-known model by the names in its file; empty for others."""
+    """Return a sentence that names a well-known model by its tensors; empty for others."""
     with open_weights(path) as content:
         return _hint(names_in(content)).strip()
 
@@ -122,7 +127,7 @@ def hint_of(path: Path) -> str:
 def _log_choice(
     path: Path, chosen: Chosen, others: Mapping[str, object], *, num_others: int
 ) -> None:
-    """Log what of a file is read and what is left alone, if it holds more than a state dict."""
+    """Log the parts of a file that are read and not read, if it holds more than a state dict."""
     objects = {value.name for value in others.values() if isinstance(value, Foreign)}
     objects.discard("_codecs.encode")  # of bytes
     if chosen.wrapper:
@@ -134,3 +139,101 @@ def _log_choice(
     if objects:
         named = listed(sorted(name[:MAX_SHOWN] for name in objects))
         logger.info("%s: objects of other classes are left alone: %s", path, named)
+
+
+def names_in(content: Any) -> dict[str, Any]:
+    """Name each value in a file's content after its place, as "model/visual_encoder.cls_token".
+
+    Modules that were saved whole are read as the state dicts of their parameters and buffers.
+
+    Raises:
+        ValueError: the names would fill the memory.
+    """
+    # Depth first, without recursion: files may nest without end, or hold themselves.
+    names: dict[str, Any] = {}
+    pending: list[tuple[str, Any, int]] = [("", content, 0)]
+    seen: set[int] = set()
+    num_characters = 0
+    while pending:
+        place, value, depth = pending.pop()
+        entries = _entries(value, is_whole=depth == 0)
+        if entries is None or depth == MAX_DEPTH:
+            names[place[:-1]] = value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            joint = "." if isinstance(value, Foreign) and not value.items else "/"
+            inner = [
+                (f"{place}{shortened(str(key), most=MAX_NAME)}{joint}", part, depth + 1)
+                for key, part in entries.items()
+            ]
+            num_characters += sum(len(name) for name, *_ in inner)
+            if num_characters > MAX_NAME_CHARACTERS:
+                raise ValueError("more names than any model has")
+            pending += reversed(inner)
+    return names
+
+
+def _entries(value: Any, *, is_whole: bool) -> Mapping[Any, Any] | None:
+    """Entries of a mapping, or of a module that was saved whole; None for other values."""
+    if isinstance(value, Foreign):
+        state = value.state
+        if value.items or not (isinstance(state, dict) and isinstance(state.get("_modules"), dict)):
+            return value.items or None
+        parts = [state.get(key) for key in ("_parameters", "_buffers", "_modules")]
+        entries = {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
+        left_out = state.get("_non_persistent_buffers_set")
+        names = left_out if isinstance(left_out, list) else []
+        return {k: part for k, part in entries.items() if part is not None and k not in names}
+    if isinstance(value, list | tuple) and is_whole:
+        return dict(enumerate(value))
+    return value if isinstance(value, dict) and value else None
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Read all that a file of tensors and plain values holds, onto the CPU."""
+    with open_weights(path) as content:
+        if not isinstance(content, dict):
+            raise InputError(
+                f"{path}: expected a dict of tensors, found {kind_of(content)}; a released ALPRO "
+                "checkpoint is a plain state dict."
+            )
+        try:
+            return cast("dict[str, Any]", loaded(content))
+        except UnreadableValueError as error:
+            raise InputError(f"{path}: {error}.") from error
+
+
+def kind_of(value: Any) -> str:
+    """Name the class of a value in a file's content."""
+    if isinstance(value, Foreign):
+        return f"an object of {value.name[:MAX_SHOWN]}"
+    return "Tensor" if isinstance(value, StoredTensor) else type(value).__name__
+
+
+def loaded(content: Any) -> Any:
+    """Read the tensors in a file's content, and leave its plain values as they are."""
+    return _loaded(content, place="", depth=0, done={})
+
+
+def _loaded(value: Any, *, place: str, depth: int, done: dict[int, Any]) -> Any:
+    if id(value) in done:
+        return done[id(value)]
+    # What is neither plain nor a tensor is refused with its place.
+    if isinstance(value, Foreign) or depth > MAX_DEPTH:
+        raise UnreadableValueError(f"{place[1:] or 'it'} is {kind_of(value)}, which is not read")
+    inner = partial(_loaded, depth=depth + 1, done=done)
+    result = value
+    if isinstance(value, StoredTensor):
+        try:
+            result = value.read()
+        except UnreadableTensorError as error:
+            raise UnreadableValueError(f"{place[1:]} {error}") from error
+    elif isinstance(value, dict):
+        result = {key: inner(part, place=f"{place}/{key}") for key, part in value.items()}
+    elif isinstance(value, list | tuple):
+        parts = [inner(part, place=f"{place}/{i}") for i, part in enumerate(value)]
+        result = parts if isinstance(value, list) else tuple(parts)
+    else:
+        return value
+    done[id(value)] = result
+    return result

@@ -1,8 +1,7 @@
 """Tensors in files of PyTorch and safetensors: described first, read one by one when wanted.
 
-A file says of each tensor what shape it has and where its numbers are. That is compared with what
-the file holds before any memory is taken, and what nobody asks for, such as the state of an
-optimizer, is never read.
+The shape and place of each tensor are compared with the size of the file before any memory is
+taken, and what nobody asks for, such as the state of an optimizer, is never read.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class _Layout(NamedTuple):
 
 
 def read_archive(file: IO[bytes]) -> Any:
-    """Describe what a file of ``torch.save`` holds: plain values, `StoredTensor` and `Foreign`.
+    """Describe the content of a file of ``torch.save``: plain values, `StoredTensor`, `Foreign`.
 
     Args:
         file: must stay open as long as its tensors are read.
@@ -112,6 +111,7 @@ def read_archive(file: IO[bytes]) -> Any:
     Raises:
         BrokenFileError, BrokenPickleError, zipfile.BadZipFile: see there.
     """
+    # Find the parts of the archive: one pickle, and the numbers of each storage.
     members = {member.filename: member for member in zipfile.ZipFile(file).infolist()}
     root = next(iter(members), "").split("/")[0]
     description = members.get(f"{root}/data.pkl")
@@ -133,12 +133,11 @@ def read_archive(file: IO[bytes]) -> Any:
 
 
 def read_legacy(file: IO[bytes]) -> Any:
-    """Describe what ``torch.save`` wrote before PyTorch 1.6, see `read_archive`.
+    """Describe a file that ``torch.save`` wrote before PyTorch 1.6, see `read_archive`.
 
-    Raises:
-        BrokenFileError: see there.
-        BrokenPickleError: the file is a pickle of another kind, or none.
+    Such a file is five pickles, then the numbers of each storage behind their count.
     """
+    # The pickles: a magic number, the version, the system, the content, the storages' keys.
     places: dict[str, _Place] = {}
     reader = _Reader(file, lambda key: places.get(key, _Place(0, 0)))
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -148,6 +147,7 @@ def read_legacy(file: IO[bytes]) -> Any:
         if not (isinstance(system, dict) and system.get("little_endian") is True):
             raise BrokenFileError(OTHER_ORDER)
         content, keys = reader.describe(mapped), reader.describe(mapped)
+        # Then each storage's number of elements and its bytes, in the order of the keys.
         for key in keys if isinstance(keys, list) else ():
             (count,) = struct.unpack("<q", mapped.read(COUNT_BYTES).rjust(COUNT_BYTES, b"\xff"))
             dtype = reader.dtypes.get(str(key))
@@ -161,13 +161,10 @@ def read_legacy(file: IO[bytes]) -> Any:
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """Describe what a file of safetensors holds, which the library compares with its size.
-
-    Raises:
-        BrokenFileError: see there.
-    """
+    """Describe the content of a file of safetensors, which the library compares with its size."""
     from safetensors import SafetensorError, safe_open
 
+    # The names and shapes now, the numbers when they are asked for.
     try:
         handle = safe_open(path, framework="pt")
         names = handle.keys()
@@ -200,9 +197,9 @@ class _Reader:
         return load_inert(pickled, rebuild=self._rebuilt, persistent=self._storage)
 
     def _storage(self, identity: Any) -> Any:
-        """Stand in for a storage: ("storage", class, key, device, size, view)."""
+        # ("storage", class, key, device, size, view), or ("module", class, source)
         if isinstance(identity, tuple) and len(identity) >= 2 and identity[0] == "module":
-            return identity[1]  # a class, with its source code
+            return identity[1]
         if not (isinstance(identity, tuple) and len(identity) >= 5 and identity[0] == "storage"):
             return Foreign("a persistent object", identity)
         name = str(identity[1]).rpartition(".")[2]
@@ -217,6 +214,7 @@ class _Reader:
 
     def _rebuilt(self, name: str, arguments: Any) -> Any:
         """Stand in for a tensor; None for what is no tensor."""
+        # Parameters wrap a tensor, subclasses another call; then come tensors themselves.
         module, _, function = name.rpartition(".")
         if not (module in ("torch._utils", "torch._tensor") and isinstance(arguments, tuple)):
             return None
@@ -234,6 +232,7 @@ class _Reader:
     def _strided(self, arguments: tuple[Any, ...], *, named: bool) -> StoredTensor | None:
         if len(arguments) < (7 if named else 4) or not isinstance(arguments[0], _Storage):
             return None
+        # Everything that a file says must be plausible before anything is computed with it.
         storage, offset, shape, strides, *rest = arguments
         dtype = _DTYPES.get(str(rest[2])) if named else storage.dtype
         is_shape = _are_sizes(shape) and math.prod(max(1, size) for size in shape) <= MAX_COUNT
@@ -248,6 +247,7 @@ class _Reader:
         return StoredTensor(shape, partial(self._read, layout), identity=(self._file.name, layout))
 
     def _read(self, layout: _Layout) -> Tensor:
+        # Compare the layout with the numbers that the file holds.
         _, dtype, offset, shape, strides = layout
         steps = ((size - 1) * step for size, step in zip(shape, strides, strict=True))
         extent = 0 if 0 in shape else 1 + sum(steps)
@@ -263,6 +263,8 @@ class _Reader:
                 f"is an expanded view: it declares {count:,} numbers, of which the file holds "
                 f"{extent:,}. Save it with .contiguous()"
             )
+
+        # Read the bytes into memory of the tensor's own.
         try:
             numbers = torch.empty(extent * dtype.itemsize, dtype=torch.uint8)
         except RuntimeError as error:
@@ -291,11 +293,7 @@ def _are_sizes(values: Any) -> bool:
 
 
 def _place_of(file: IO[bytes], member: zipfile.ZipInfo) -> _Place:
-    """Place of a member's bytes, which ``torch.save`` never compresses.
-
-    Raises:
-        BrokenFileError: they are compressed, or not where the archive says.
-    """
+    """Place of a member's bytes, which ``torch.save`` never compresses."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise BrokenFileError(
             "its parts are compressed, which torch.save does not do. Unpack it, and pack it "
@@ -306,7 +304,7 @@ def _place_of(file: IO[bytes], member: zipfile.ZipInfo) -> _Place:
     if len(header) < _LOCAL_HEADER.size:
         raise BrokenFileError(DAMAGED)
     magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    start = file.tell() + name_length + extra_length
+    start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
     if magic != _LOCAL_MAGIC or member.file_size != member.compress_size:
         raise BrokenFileError(DAMAGED)
     return _Place(start, member.file_size)

@@ -1,20 +1,55 @@
-"""Where a training run stands, and how it is taken up by another number of processes."""
+"""State of a training run, saved and resumed by any number of processes."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from alpro.datasets.samplers import SamplerSegment, merge_segments
+from alpro.distributed.engine import Engine
+from alpro.training.checkpoints import load_restore, save_restore
+from alpro.training.faults import UnreadableVideoLog
+from alpro.training.reporting import Reporter
+from alpro.training.run_directory import RunDirectory
+from alpro.training.task import Task
 
+logger = logging.getLogger(__name__)
+
+_SENT_OTHERWISE = ("model", "optimizer")  # parts of the restore file that `Engine.prepare` sends
 LOWER_IS_BETTER = ("loss", "medianR", "meanR")  # endings of metric names
+
+
+def seed_everything(seed: int, *, rank: int = 0) -> None:
+    """Seed PyTorch's generators: of weights, dropout, stochastic depth and sampled negatives.
+
+    Data never uses them: a sample depends on (seed, epoch, index).
+    """
+    torch.manual_seed(seed + rank)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """State of every generator that training draws from on this rank."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Take up a state made by :func:`random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 @dataclass(slots=True, kw_only=True)
 class TrainState:
-    """How far a run has come."""
+    """Progress of a run."""
 
     step: int = 0
     """Updates, in the numbering of this job."""
@@ -35,10 +70,7 @@ class TrainState:
         self.read = merge_segments([*self.read, SamplerSegment(num_processes, num_batches)])
 
     def update_best(self, value: float, *, name: str) -> bool:
-        """Whether a metric is better than ever, and then the one to beat.
-
-        Any number is better than one that is not finite.
-        """
+        """Return whether a metric is the best so far; any number is better than NaN."""
         before = self.best
         if before is None or not (math.isfinite(value) and math.isfinite(before)):
             better = before is None or math.isfinite(value)
@@ -49,7 +81,7 @@ class TrainState:
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in plain numbers."""
+        """Return the position in plain numbers."""
         return {
             "step": self.step,
             "num_steps": self.num_steps,
@@ -61,14 +93,10 @@ class TrainState:
 
 
 def position_from(state: Mapping[str, Any], *, num_steps: int) -> TrainState:
-    """The position of a state made by :meth:`Position.state_dict`.
+    """Restore a position from :meth:`TrainState.state_dict`.
 
     With another number of processes an update is of another number of samples, and the schedule has
-    another number of updates. The run then goes on at the same share of its schedule.
-
-    Args:
-        state: the stored position.
-        num_steps: updates of the whole schedule now.
+    another number of updates, `num_steps`: the run continues at the same share of its schedule.
     """
     read = [SamplerSegment(*stretch) for stretch in state["read"]]
     step = max(1, state["step"] * num_steps // state["num_steps"])
@@ -78,16 +106,14 @@ def position_from(state: Mapping[str, Any], *, num_steps: int) -> TrainState:
 def form_difference(there: Any, here: Any, *, place: str = "") -> str | None:
     """Compare the form of a stored state with that of a state of this run.
 
-    Args:
-        there: what is stored.
-        here: the same of this run: its keys must be there; tensors must have the same shape and
-            type, numbers must be numbers that are not negative, and each entry of a list must have
-            the form of the first one here.
-        place: of both in the whole.
+    The keys of this run must be there; tensors must have the same shape and type, numbers must be
+    numbers that are not negative, and each entry of a list must have the form of the first one
+    here.
 
     Returns:
         The first difference, in words; None if there is none.
     """
+    # The type first, then what such a type consists of.
     name = place[1:] or "it"
     kinds = [kind for kind in (Tensor, dict, list, str) if isinstance(here, kind)]
     if kinds and not isinstance(there, kinds[0]):
@@ -106,24 +132,23 @@ def form_difference(there: Any, here: Any, *, place: str = "") -> str | None:
         is_number = isinstance(there, int | float) and not there < 0
         wanted = isinstance(here, int) and not isinstance(here, bool)
         return f"{name} is {there!r:.40}" if wanted and not is_number else None
-    found = (form_difference(part, value, place=at) for at, part, value in pairs)
-    return next((problem for problem in found if problem), None)
+    problems = (form_difference(part, value, place=at) for at, part, value in pairs)
+    return next(filter(None, problems), None)
 
 
 def state_of_rank(
     ranks: Sequence[Mapping[str, Any]], *, rank: int, size: int
 ) -> Mapping[str, Any] | None:
-    """What a rank goes on with of what the ranks have stored, each for itself.
+    """Return the saved per-rank state for this rank; None for one that was not there before.
+
+    If the job has fewer processes now, rank 0 also takes over the counts of unreadable videos of
+    those that have gone.
 
     Args:
         ranks: for each rank the states of its generators (``random``) and its count of unreadable
             videos (``ledger``).
         rank: of this process.
         size: processes of this job.
-
-    Returns:
-        None for a rank that was not there before. If the job has fewer processes now, rank 0 also
-        takes over the counts of those that have gone.
     """
     if rank >= len(ranks):
         return None
@@ -137,21 +162,125 @@ def state_of_rank(
 def describe_world_size_change(
     stored: Mapping[str, Any], position: TrainState, *, before: int, now: int
 ) -> str:
-    """What the user should know of a run that goes on with another number of processes.
-
-    Args:
-        stored: the position as it was stored.
-        position: the same in the numbering of this job.
-        before: processes that stored it.
-        now: processes of this job.
-    """
+    """Say what a resume with another number of processes changes."""
+    sizes = ["1 process" if size == 1 else f"{size} processes" for size in (now, before)]
     return (
-        f"the run goes on with {_processes(now)} instead of {_processes(before)}: at the same "
+        f"the run goes on with {sizes[0]} instead of {sizes[1]}: at the same "
         "place in the data, but in another order, so its numbers will not be those of a run "
         f"without the change; update {stored['step']} of {stored['num_steps']} has become "
         f"{position.step} of {position.num_steps}"
     )
 
 
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
+@dataclass(slots=True, kw_only=True)
+class Restorer:
+    """Writes restore files, and continues from them; rank 0 alone touches them."""
+
+    task: Task
+    engine: Engine
+    optimizer: Optimizer
+    output: RunDirectory
+    ledger: UnreadableVideoLog
+    reporter: Reporter
+
+    def save(self, position: TrainState) -> None:
+        """Write a restore file; every rank must call this."""
+        # The files that it counts lines of must be on the disk first.
+        self.ledger.write(self.engine)
+        self.reporter.flush()
+        own = {"random": random_state(self.engine.device), "ledger": self.ledger.state_dict()}
+        state = {
+            "position": position.state_dict(),
+            "num_lines": self.reporter.num_lines,
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "engine": self.engine.state_dict(),
+            "ranks": self.engine.gather_objects(own),
+        }
+        save_restore(self.output, state)
+        self.engine.heartbeat()
+
+    def resume(self, *, num_steps: int) -> TrainState | None:
+        """Resume from the newest restore file; None where there is none.
+
+        Every rank must call this, whether there is a restore file or not.
+        """
+        # Rank 0 alone reads the file, so that all resume from the same one.
+        state = None
+        if self.output.is_writer:
+            state = load_restore(self.output, difference=self._difference)
+        if state is not None:
+            self.task.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+
+        # Weights and moments travel as tensors, everything else as one object.
+        self.engine.prepare(self.task, self.optimizer)
+        shared_state = state and {
+            key: part for key, part in state.items() if key not in _SENT_OTHERWISE
+        }
+        shared_state = self.engine.gather_objects(shared_state)[0]
+        if shared_state is None:
+            self.reporter.start(step=0)
+            return None
+
+        # Each rank restores its own generators and counts; rank 0 drops later lines of reports.
+        position = self._take(shared_state, num_steps=num_steps)
+        self.reporter.start(
+            step=position.step,
+            num_lines=shared_state["num_lines"],
+            last_step_before=shared_state["position"]["step"],
+        )
+        return position
+
+    def _difference(self, state: Mapping[str, Any]) -> str | None:
+        """Name the first part of a restore file that this run could not have written, if any."""
+        # The form of every part must be that of this run's own state.
+        own = {"random": {"cpu": torch.get_rng_state()}, "ledger": self.ledger.state_dict()}
+        whole = {
+            "position": TrainState(step=1, num_steps=1).state_dict(),
+            "num_lines": 0,
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "engine": {},
+            "ranks": [own],
+        }
+        if problem := form_difference(state, whole):
+            return problem
+
+        # The position must be one of the schedule.
+        try:
+            at = position_from(state["position"], num_steps=state["position"]["num_steps"])
+        except (TypeError, ValueError, ZeroDivisionError):
+            return "position is none"
+        if at.step > at.num_steps:
+            return f"position.step is {at.step} of {at.num_steps}"
+
+        # The optimizer's moments must be of this run's parameters.
+        groups, stored = self.optimizer.param_groups, state["optimizer"]["param_groups"]
+        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in stored]:
+            return "optimizer.param_groups are of other parameters"
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        for number, moments in state["optimizer"]["state"].items():
+            if number not in range(len(parameters)) or not isinstance(moments, dict):
+                return f"optimizer.state.{number} is of no parameter"
+            shapes = [tuple(x.shape) for x in moments.values() if isinstance(x, Tensor)]
+            if not set(shapes) <= {(), tuple(parameters[number].shape)}:
+                return f"optimizer.state.{number} is of another shape"
+        return None if state["ranks"] else "ranks is empty"
+
+    def _take(self, state: Mapping[str, Any], *, num_steps: int) -> TrainState:
+        # Position and loss scale are the same on every rank, generators and counts its own.
+        rank, size = self.engine.rank, self.engine.size
+        position = position_from(state["position"], num_steps=num_steps)
+        self.engine.load_state_dict(state["engine"])
+        own = state_of_rank(state["ranks"], rank=rank, size=size)
+        if own is not None:
+            set_random_state(own["random"], self.engine.device)
+            self.ledger.load_state_dict(own["ledger"])
+        logger.info("continuing %s after update %d", self.output.root, position.step)
+        # Another number of processes changes the numbers, which the user should know.
+        before = len(state["ranks"])
+        if before != size and rank == 0:
+            stored = state["position"]
+            logger.warning(describe_world_size_change(stored, position, before=before, now=size))
+        return position

@@ -1,4 +1,4 @@
-"""Files and folders of weights: which file to take, what it holds, and shards of one model."""
+"""Files and folders of weights: which file to take, what it is, and shards of one model."""
 
 from __future__ import annotations
 
@@ -10,25 +10,21 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 from fnmatch import filter as names_like
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any
 
-from alpro.errors import InputError
-from alpro.quoting import shortened
-from alpro.training.file_kinds import Format, format_of
-from alpro.training.inert_pickle import MAX_NAME, Foreign
+from alpro.errors import InputError, listed, shortened
+from alpro.file_kinds import HEAD_BYTES, kind_of_content
 from alpro.training.stored_tensors import (
     DAMAGED,
     BrokenFileError,
-    StoredTensor,
-    UnreadableTensorError,
     read_archive,
     read_legacy,
     read_safetensors,
 )
-from alpro.user_files import JsonError, read_json, reason_of, why_unreadable
+from alpro.user_files import NO_FILE, JsonError, read_json, reason_of, why_unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -44,48 +40,53 @@ _OTHER_FILES = re.compile(  # what training leaves beside weights
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,5})-of-(?P<count>\d{1,5})(?P<ending>\.\w+)")
 
 MAX_SHARDS = 1000
-MAX_DEPTH = 32  # of values in one another
-MAX_NAME_CHARACTERS = 1 << 28  # in all names of a file
-MAX_SHOWN = 100  # characters of a name
+MAX_NAMED = 3  # members of an archive
+MAX_READ = 1000  # members of a tar archive, whose names are all over the file
+MAX_HEADER_BYTES = 100_000_000  # as in the library
+ZIP_MAGIC = b"PK"
+LEGACY_START = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # in torch.save's first pickle before 1.6
+WEIGHT_ENDINGS = (".pt", ".pth", ".pyth", ".bin", ".ckpt", ".safetensors", ".pkl", ".tar")
+
+_PLAIN_PICKLE = (
+    "a plain pickle, not one of torch.save. Where it was written, save the weights with "
+    "torch.save(model.state_dict(), 'weights.pt')"
+)
+_READ = "weights are read from files of PyTorch (.pt, .pth, .bin) and of safetensors"
+_TENSORFLOW_NAME = re.compile(r"\.(data-\d+-of-\d+|index|meta)$|\.pb$|^checkpoint$")
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, tarfile.TarError),
     *(ValueError, OverflowError, NotImplementedError),
 )
 
 
-class UnreadableValueError(ValueError):
-    """A value in a file that cannot be read; the message names its place and says why."""
-
-
 def find_weights(path: Path, *, key: str, source: str) -> Path:
-    """Name the weights file: the path itself, or a file in the folder that it names.
+    """Return the weights file: the path itself, or a file in the folder that it names.
 
     Args:
         path: file or folder.
         key: config key to name in the error.
-        source: where such weights are to be had, for the error.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
+        source: origin of such weights, for the error.
     """
+    # A file is taken as it is.
     if not os.path.isdir(path):
         if reason := why_unreadable(path):
-            absent = "no such file" in reason
-            problem = f"no weights at {path}" if absent else f"{path} {reason}"
+            problem = f"no weights at {path}" if reason == NO_FILE else f"{path} {reason}"
             raise _missing(f"{key}: {problem}", source)
         return path
+
+    # Of a folder the file with the preferred name, which is logged if there is a choice.
     try:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise _missing(f"{key}: {path}: cannot be read: {reason_of(error)}", source) from error
     names = [name for name in names if not _OTHER_FILES.search(name)]
-    found = [name for pattern in WEIGHT_FILES for name in names_like(names, pattern)]
-    if not found:
+    fitting = [name for pattern in WEIGHT_FILES for name in names_like(names, pattern)]
+    if not fitting:
         raise _missing(f"{key}: no weights at {path}", source)
-    others = [name for name in dict.fromkeys(found) if name != found[0] and not _SHARD.match(name)]
-    if others:
-        logger.info("%s: taking %s; not read: %s", path, found[0], ", ".join(others))
-    return path / found[0]
+    others = [name for name in dict.fromkeys(fitting[1:]) if not _SHARD.match(name)]
+    if others := [name for name in others if name != fitting[0]]:
+        logger.info("%s: taking %s; not read: %s", path, fitting[0], ", ".join(others))
+    return path / fitting[0]
 
 
 def _missing(problem: str, source: str) -> InputError:
@@ -102,9 +103,6 @@ def open_weights(path: Path) -> Iterator[Any]:
     Yields:
         Plain values, `StoredTensor` and `Foreign`, see :func:`read_archive`. The tensors can be
         read inside the context.
-
-    Raises:
-        InputError: a file is missing, cannot be read or is something else, naming it.
     """
     with ExitStack() as stack:
         if path.name.endswith(INDEX):
@@ -127,6 +125,7 @@ def _read_index(path: Path) -> dict[str, Path]:
         index = read_json(path)
     except JsonError as error:
         raise InputError(f"{path}: not an index of shards: {error.reason}.") from error
+    # It maps the name of each tensor to a file beside it; a path could lead anywhere.
     listed = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(listed, dict) or not listed:
         raise InputError(
@@ -144,7 +143,6 @@ def _read_index(path: Path) -> dict[str, Path]:
 
 
 def _shards_of(path: Path) -> list[Path]:
-    """All shards of a model of which a path names one; none if it names none."""
     match = _SHARD.fullmatch(path.name)
     if match is None or not 1 < int(match["count"]) <= MAX_SHARDS:
         return []
@@ -169,9 +167,10 @@ def _merged(contents: Mapping[Path, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
+    # Refuse what is no file, then what is no file of weights, then what is damaged.
     if reason := why_unreadable(path):
-        is_missing = reason == "there is no such file"
-        raise InputError(f"{path}: {'there is no such checkpoint file' if is_missing else reason}.")
+        problem = "there is no such checkpoint file" if reason == NO_FILE else reason
+        raise InputError(f"{path}: {problem}.")
     with path.open("rb") as file:
         try:
             kind = format_of(file, path)
@@ -188,106 +187,97 @@ def _open(path: Path) -> Iterator[Any]:
         yield content
 
 
-def names_in(content: Any) -> dict[str, Any]:
-    """Name each value in a file's content after its place.
+class Format(Enum):
+    """Formats of weights that are read."""
 
-    Between a mapping and its entry stands a "/", as in "model/visual_encoder.model.cls_token".
-    Modules that were saved whole are read as the state dicts of their parameters and buffers.
-
-    Raises:
-        ValueError: the names would fill the memory.
-    """
-    names: dict[str, Any] = {}
-    pending: list[tuple[str, Any, int]] = [("", content, 0)]
-    seen: set[int] = set()
-    num_characters = 0
-    while pending:
-        place, value, depth = pending.pop()
-        entries = _entries(value, is_whole=depth == 0)
-        if entries is None or depth == MAX_DEPTH:
-            names[place[:-1]] = value
-        elif id(value) not in seen:
-            seen.add(id(value))
-            joint = "." if isinstance(value, Foreign) and not value.items else "/"
-            inner = [
-                (f"{place}{shortened(str(key), most=MAX_NAME)}{joint}", part, depth + 1)
-                for key, part in entries.items()
-            ]
-            num_characters += sum(len(name) for name, *_ in inner)
-            if num_characters > MAX_NAME_CHARACTERS:
-                raise ValueError("more names than any model has")
-            pending += reversed(inner)
-    return names
+    ARCHIVE = "torch.save, since PyTorch 1.6"
+    LEGACY = "torch.save, before PyTorch 1.6"
+    SAFETENSORS = "safetensors"
 
 
-def _entries(value: Any, *, is_whole: bool) -> Mapping[Any, Any] | None:
-    """Entries of a mapping, or of a module that was saved whole; None for other values."""
-    if isinstance(value, Foreign):
-        state = value.state
-        if value.items or not (isinstance(state, dict) and isinstance(state.get("_modules"), dict)):
-            return value.items or None
-        parts = [state.get(key) for key in ("_parameters", "_buffers", "_modules")]
-        entries = {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
-        left_out = state.get("_non_persistent_buffers_set")
-        names = left_out if isinstance(left_out, list) else []
-        return {k: part for k, part in entries.items() if part is not None and k not in names}
-    if isinstance(value, list | tuple) and is_whole:
-        return dict(enumerate(value))
-    return value if isinstance(value, dict) and value else None
+def format_of(file: IO[bytes], path: Path) -> Format:
+    """Return the format of a file of weights by its content; refuse other kinds by name."""
+    # Formats that are read, by their first bytes.
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    if size == 0:
+        raise BrokenFileError("the file is empty")
+    if head.startswith(ZIP_MAGIC):
+        return _format_of_zip(file)
+    if head[:1] == b"\x80" and LEGACY_START in head[:32]:
+        return Format.LEGACY
+    # Its first 8 bytes are the length of a header in JSON.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER_BYTES:
+        return Format.SAFETENSORS
+    # Everything else is named for what it is.
+    if kind := _other_kind(head, file, path):
+        raise _not_weights(kind)
+    if path.suffix == ".safetensors":
+        raise BrokenFileError(DAMAGED)
+    raise _not_weights(f"something else; it begins with {head[:8]!r}. Download it again")
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """Read all that a file of tensors and plain values holds, onto the CPU.
-
-    Raises:
-        InputError: it is missing, is something else, or holds what is not read, naming it.
-    """
-    with open_weights(path) as content:
-        if not isinstance(content, dict):
-            raise InputError(
-                f"{path}: expected a dict of tensors, found {kind_of(content)}; a released ALPRO "
-                "checkpoint is a plain state dict."
-            )
-        try:
-            return cast("dict[str, Any]", loaded(content))
-        except UnreadableValueError as error:
-            raise InputError(f"{path}: {error}.") from error
+def _not_weights(kind: str) -> BrokenFileError:
+    return BrokenFileError(f"not a file of PyTorch weights but {kind}")
 
 
-def kind_of(value: Any) -> str:
-    """Name the class of a value in a file's content."""
-    if isinstance(value, Foreign):
-        return f"an object of {value.name[:MAX_SHOWN]}"
-    return "Tensor" if isinstance(value, StoredTensor) else type(value).__name__
+def _other_kind(head: bytes, file: IO[bytes], path: Path) -> str | None:
+    # Kinds with names of their own come before those that any file may begin like.
+    if head[257:262] == b"ustar":
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            names = [member.name for _, member in zip(range(MAX_READ), archive, strict=False)]
+        return f"a tar archive that holds {_named(names)}. Unpack it and name the file in it"
+    if _TENSORFLOW_NAME.search(path.name):
+        return f"a part of a checkpoint of TensorFlow; {_READ}"
+    if kind := kind_of_content(head):
+        return kind.advice(_READ)
+    if head.startswith(b"\x08") and (b"onnx" in head[:300] or b"pytorch" in head[:300]):
+        return f"an ONNX model; {_READ}"
+    if head[4:8] == b"ftyp":
+        return "a video (MP4)"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return _PLAIN_PICKLE
+    if text := _text_of(head):
+        return _kind_of_text(text)
+    if not any(head):
+        return "zeros, as of a download that was broken off. Download it again"
+    return None
 
 
-def loaded(content: Any) -> Any:
-    """Read the tensors in a file's content, and leave its plain values as they are.
+def _format_of_zip(file: IO[bytes]) -> Format:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    file.seek(0)
+    root = next(iter(names), "").split("/")[0]
+    if f"{root}/constants.pkl" in names:
+        raise _not_weights(
+            "a TorchScript archive (torch.jit.save), as CLIP's. Save its weights alone: "
+            "torch.save(torch.jit.load('FILE', map_location='cpu').state_dict(), 'weights.pt')"
+        )
+    if f"{root}/data.pkl" in names:
+        return Format.ARCHIVE
+    if names and all(name.endswith(".npy") for name in names):
+        raise _not_weights(f"an archive of NumPy (.npz); {_READ}")
+    held = _named(names)
+    raise _not_weights(f"a ZIP archive that holds {held}. Unpack it and name the file in it")
 
-    Raises:
-        UnreadableValueError: it holds an object or tensor that cannot be read, naming its place.
-    """
-    return _loaded(content, place="", depth=0, done={})
+
+def _named(names: list[str]) -> str:
+    few = sorted(names, key=lambda name: not name.endswith(WEIGHT_ENDINGS))[: MAX_NAMED + 1]
+    return listed([shortened(name) for name in few], most=MAX_NAMED) or "nothing"
 
 
-def _loaded(value: Any, *, place: str, depth: int, done: dict[int, Any]) -> Any:
-    if id(value) in done:
-        return done[id(value)]
-    if isinstance(value, Foreign) or depth > MAX_DEPTH:
-        raise UnreadableValueError(f"{place[1:] or 'it'} is {kind_of(value)}, which is not read")
-    inner = partial(_loaded, depth=depth + 1, done=done)
-    result = value
-    if isinstance(value, StoredTensor):
-        try:
-            result = value.read()
-        except UnreadableTensorError as error:
-            raise UnreadableValueError(f"{place[1:]} {error}") from error
-    elif isinstance(value, dict):
-        result = {key: inner(part, place=f"{place}/{key}") for key, part in value.items()}
-    elif isinstance(value, list | tuple):
-        parts = [inner(part, place=f"{place}/{i}") for i, part in enumerate(value)]
-        result = parts if isinstance(value, list) else tuple(parts)
-    else:
-        return value
-    done[id(value)] = result
-    return result
+def _text_of(head: bytes) -> str:
+    text = head.decode("utf-8", errors="ignore")
+    is_text = len(text.encode()) >= len(head) - 3  # the last character may be cut off
+    return text if is_text and all(c.isprintable() or c in "\r\n\t\f\ufeff" for c in text) else ""
+
+
+def _kind_of_text(text: str) -> str:
+    start, shown = text.lstrip("\ufeff \r\n\t"), shortened(" ".join(text.split()))
+    if start.startswith("<"):
+        return f"an XML text, as servers send for an error: {shown!r}. Download it again"
+    if start.startswith(("{", "[")):
+        return f"a JSON text: {shown!r}. Name the file that holds the weights"
+    return f"a text: {shown!r}. Download it again"

@@ -1,14 +1,17 @@
-"""Checks of what will be written, before any work: folders, names, permissions, space."""
+"""Checks of what will be written, before any work: folders, names, permissions, space, a lock."""
 
 import errno
+import fcntl
+import logging
 import os
 import stat
 import tempfile
+import time
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from alpro.errors import FULL_DISK_REMEDIES, InputError
-from alpro.quoting import shortened
+from alpro.errors import FULL_DISK_REMEDIES, InputError, shortened
 from alpro.training.atomic_io import (
     FullDiskError,
     free_bytes,
@@ -18,6 +21,11 @@ from alpro.training.atomic_io import (
 )
 from alpro.user_files import reason_of, why_unreadable
 
+logger = logging.getLogger(__name__)
+
+PATIENCE = 10.0  # seconds in which the processes of a job that has just ended are gone
+_PAUSE = 0.1  # seconds between two attempts
+_HELD = (errno.EACCES, errno.EAGAIN)  # either may mean that another process holds a lock
 _PROBE_BYTES = 1 << 16  # small files of a run take as much
 _SHOWN = 200  # characters of a path
 _NUM_FILES = 32  # that a run makes at least, folders included, and temporary ones
@@ -38,50 +46,36 @@ def check_output_folder(
         patterns: files that will be written below it, in place of those that are there.
         appended: files that will be appended to.
         named_by: the key or flag that names the folder.
-        tries: write to the folder, or to the one that it will be made in, for a moment.
-
-    Raises:
-        InputError: it cannot be, or something else is in the way of a file.
-        RunError: the disk is full.
+        tries: write a temporary file to the folder, or to the one that it will be made in.
     """
+    # Each file must have a folder that can be made, and nothing else in its place.
     there = [root / name for name in appended]
     files = [root / "file", *there, *(root / pattern.replace("*", "0") for pattern in patterns)]
     reason = next(filter(None, map(_trouble, files)), None)
     if reason is None:
-        found = [file for pattern in patterns for file in root.glob(pattern)]
-        reasons = filter(None, [*map(_trouble, found), *map(_appending_trouble, there)])
-        reason = next(reasons, None) or (_trial_trouble(root, root) if tries else None)
+        present = [file for pattern in patterns for file in root.glob(pattern)]
+        reason = next(filter(None, map(_trouble, present)), None)
+        locked = [
+            path for path in there if path.exists() and not os.access(path, os.R_OK | os.W_OK)
+        ]
+        if reason is None and locked:
+            reason = f"{locked[0]} cannot be written to"
+        if reason is None and tries:
+            reason = _trial_trouble(root, root)
     if reason is not None:
         remedy = f"Change that, or give another {named_by}."
         raise InputError(f"{named_by}: {shortened(str(root), most=_SHOWN)}: {reason}. {remedy}")
 
 
 def check_output_file(path: Path, *, named_by: str) -> None:
-    """Check that a file can be written, in place of the one that is there.
-
-    Args:
-        path: of the file.
-        named_by: the flag that names it.
-
-    Raises:
-        InputError: it cannot.
-        RunError: the disk is full.
-    """
+    """Check that a file, which the flag `named_by` names, can be written or replaced."""
     if reason := _trouble(path) or _trial_trouble(path.parent, path):
         shown = shortened(str(path), most=_SHOWN)
         raise InputError(f"cannot write {shown}: {reason}; give another {named_by}")
 
 
 def check_space(root: Path, *, num_bytes: int) -> None:
-    """Check that a disk has room for what a run must write first.
-
-    Args:
-        root: the output folder.
-        num_bytes: of the first checkpoint and restore file, at least.
-
-    Raises:
-        RunError: it has not.
-    """
+    """Check that a disk has room for a run's first checkpoint and restore file."""
     free, num_files = free_bytes(root), free_files(root)
     problem = ""
     if 0 < free < num_bytes:  # some network file systems report 0
@@ -104,6 +98,7 @@ def _trouble(file: Path) -> str | None:
 
 def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
     """Reason why files cannot be made in a folder that may have to be made itself."""
+    # The nearest folder that is there must be one, and writable.
     path = folder.absolute()
     chain = [*reversed(path.parents), path]
     there = [part for part in chain if os.path.lexists(part)]
@@ -138,19 +133,8 @@ def _file_trouble(path: Path) -> str | None:
     return f"{path} {why_unreadable(path)}"
 
 
-def _appending_trouble(path: Path) -> str | None:
-    if not path.exists() or os.access(path, os.R_OK | os.W_OK):
-        return None
-    return f"{path} cannot be written to"
-
-
 def _trial_trouble(root: Path, path: Path) -> str | None:
-    """Reason why no file can be made in a folder, or in the one that it will be made in.
-
-    Args:
-        root: the folder.
-        path: what shall be written, for the message of a full disk.
-    """
+    """Reason why no file can be made in a folder, or in the one that it will be made in."""
     absolute = root.absolute()
     folder = next(parent for parent in (absolute, *absolute.parents) if parent.is_dir())
     try:
@@ -161,3 +145,45 @@ def _trial_trouble(root: Path, path: Path) -> str | None:
     except OSError as error:
         return f"no file can be made in {folder} ({reason_of(error)})"
     return None
+
+
+class RunLock:
+    """Locks a file as long as this object is there, at most until the process ends.
+
+    It is of this process alone: those that it forks do not hold it. Closing any descriptor of the
+    file gives it up, as POSIX has it, so nothing else may open the file.
+    """
+
+    def __init__(self, path: Path, *, root: Path, named_by: str = "output_dir") -> None:
+        """Take the lock of the folder `root`, which the key or flag `named_by` names.
+
+        Raises:
+            InputError: another process holds it, for longer than `PATIENCE`.
+        """
+        # The descriptor stays open: closing it gives the lock up.
+        with full_disk_ends_run(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        weakref.finalize(self, os.close, number)
+        # A job that has just ended may still hold it for some seconds.
+        until = time.monotonic() + PATIENCE
+        is_ours = _take(number)
+        if not is_ours:
+            logger.warning("another process writes to %s, waiting for its end", root)
+        while not is_ours and time.monotonic() < until:
+            time.sleep(_PAUSE)
+            is_ours = _take(number)
+        if not is_ours:
+            raise InputError(
+                f"{named_by}: another process writes to {root}. Wait until it ends, or name "
+                f"another {named_by}."
+            )
+
+
+def _take(number: int) -> bool:
+    """Lock a file if nobody has; on file systems without locks everybody gets one."""
+    try:
+        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _HELD
+    return True

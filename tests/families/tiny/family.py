@@ -28,9 +28,9 @@ from alpro.families.family import (
     StartingWeights,
     TaskSpec,
 )
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from alpro.modeling.state_dict_maps import StateDict
-from alpro.optimization.parameter_groups import GroupRule, groups_by_rules
+from alpro.optimization.optimizer import GroupRule, groups_by_rules
 
 MAX_LOGIT_SCALE = math.log(100)
 

@@ -30,7 +30,7 @@ from alpro.commands.gallery.results import markdown_table
 from alpro.datasets.captions import CaptionedItem, read_captioned_videos
 from alpro.datasets.shared_rows import pack_rows
 from alpro.errors import RunError
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 
 MEGABYTE = 1e6  # bytes
 CAPTIONS_OF_A_VIDEO = 4

@@ -33,7 +33,7 @@ from alpro.datasets.decoding import (
 from alpro.datasets.sampling import frame_indices
 from alpro.datasets.storage import VideoStorage
 from alpro.errors import InputError
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 
 PLAIN_DECORD = "decord, as usually written"
 """What the others are compared with."""

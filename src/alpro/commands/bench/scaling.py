@@ -20,7 +20,7 @@ from alpro.commands.bench.updates import LossWithMetrics, read_measured
 from alpro.commands.cli import positive
 from alpro.commands.gallery.results import markdown_table
 from alpro.errors import RunError
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 
 HEADER = (
     *("engine", "processes", "ms an update (lowest to highest round)"),

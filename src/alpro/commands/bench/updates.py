@@ -19,14 +19,14 @@ import torch
 from alpro.configs.loading import load_config
 from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.retrieval import RetrievalBatch
-from alpro.errors import run_script
+from alpro.distributed.engine import autocast, usable_precision
 from alpro.evaluation.eval_mode import silent_progress
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import launch_run
 from alpro.experiment.training import build_plan, optimizer_of
+from alpro.program import run_script
 from alpro.training.atomic_io import write_json
-from alpro.training.precision import autocast, usable_precision
-from alpro.training.seeding import seed_everything
+from alpro.training.train_state import seed_everything
 
 WARM_UP = 3  # updates that are not counted
 

@@ -23,7 +23,7 @@ from alpro.commands.cli import (
 )
 from alpro.configs.detect_task import CONFIGS
 from alpro.errors import FAILURE_EXIT_CODE, InputError
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 
 DEFAULT_OUTPUT = Path("output/data_check")
 

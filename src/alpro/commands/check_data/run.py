@@ -26,7 +26,7 @@ from alpro.commands.check_data.verdicts import judge, judge_contents, judge_spli
 from alpro.commands.cli import open_videos_of_flag, pluralize, printable
 from alpro.datasets.qa_annotations import AnswerLabels, read_answer_labels
 from alpro.errors import InputError
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 from alpro.training.atomic_io import write_text
 from alpro.training.writable import check_output_folder
 

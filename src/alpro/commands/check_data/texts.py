@@ -11,7 +11,7 @@ from alpro.commands.check_data.annotations import ReadSet
 from alpro.commands.check_data.findings import Finding
 from alpro.commands.check_data.sources import TextLimits
 from alpro.datasets.qa_annotations import AnswerLabels
-from alpro.quoting import listed
+from alpro.errors import listed
 
 NUM_NAMED = 5  # ids that a finding names
 TEXTS_PER_CALL = 10_000  # of the tokenizer

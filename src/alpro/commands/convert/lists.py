@@ -17,8 +17,7 @@ from alpro.datasets.captions import IMAGES
 from alpro.datasets.qa_annotations import QUESTIONS, QuestionRow
 from alpro.datasets.row_parsing import Record, RowError, RowKind
 from alpro.datasets.storage.file_names import without_video_extension
-from alpro.errors import InputError
-from alpro.quoting import shown
+from alpro.errors import InputError, shown
 from alpro.user_files import JsonError, parse_json_line
 
 _SPLITS = {

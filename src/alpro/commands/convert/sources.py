@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from alpro.errors import InputError
+from alpro.errors import InputError, listed, shown
 from alpro.file_kinds import HEAD_BYTES, why_not_text
-from alpro.quoting import listed, shown
 from alpro.user_files import (
     MAX_FILE_BYTES,
     JsonError,

@@ -22,7 +22,7 @@ from alpro.distributed.launch import launch_engine
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.preflight import check_validation_inputs
 from alpro.experiment.pretraining_data import CaptionedSet, validation_pairs
-from alpro.losses.prompted_entity import is_confident
+from alpro.losses.masked_modeling import is_confident
 from alpro.objectives.validation import VALIDATION_SEED
 
 

@@ -27,7 +27,7 @@ from alpro.datasets.decoding.base import Video, VideoReadError
 from alpro.datasets.storage import VideoFolder, VideoStorage
 from alpro.errors import InputError
 from alpro.training.atomic_io import write_atomically, write_json
-from alpro.training.run_lock import RunLock
+from alpro.training.writable import RunLock
 from alpro.user_files import JsonError, read_json
 
 FAILED = "failed.jsonl"

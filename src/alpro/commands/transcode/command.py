@@ -28,8 +28,7 @@ from alpro.commands.cli import (
 )
 from alpro.commands.transcode.settings import PRESETS, Preparation
 from alpro.commands.video_writers import KINDS
-from alpro.errors import RunError
-from alpro.quoting import listed
+from alpro.errors import RunError, listed
 from alpro.training.writable import check_output_folder
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.decoding.sandboxed import SandboxedDecoder
 from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder, check_torchcodec
 from alpro.errors import InputError
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 
 DECODERS = ("auto", "pyav", "decord", "torchcodec")
 

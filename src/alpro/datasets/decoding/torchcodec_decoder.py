@@ -12,7 +12,7 @@ from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.formats import require_video_signature
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.errors import InputError
-from alpro.optional_packages import AbsentPackageError, import_optional
+from alpro.installation import AbsentPackageError, import_optional
 
 _REMEDY = (
     "`pip install torchcodec` in the version that fits torch (0.13 for torch 2.13), and FFmpeg's "

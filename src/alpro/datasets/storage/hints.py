@@ -17,7 +17,7 @@ from alpro.datasets.storage.file_names import (
     why_outside,
     without_video_extension,
 )
-from alpro.quoting import shortened
+from alpro.errors import shortened
 
 _MAX_NAMES, _MAX_IDS = 100_000, 10_000  # that are compared; a rule takes 0.2 s for so many
 

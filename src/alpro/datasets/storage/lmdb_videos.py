@@ -25,7 +25,7 @@ from alpro.datasets.storage.base import VideoStorage
 from alpro.datasets.storage.file_names import VIDEO_EXTENSIONS, without_video_extension
 from alpro.datasets.storage.index_file import PackedIds, read_index, stamp_of, write_index
 from alpro.errors import InputError
-from alpro.optional_packages import AbsentPackageError, import_optional
+from alpro.installation import AbsentPackageError, import_optional
 from alpro.user_files import NO_FILE, reason_of, why_unreadable
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from alpro.errors import InputError
-from alpro.optional_packages import has_package
+from alpro.installation import has_package
 
 MAX_LEVEL = 10
 VIDEO_LEVEL = 5

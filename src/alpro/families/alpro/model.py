@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alpro.modeling.encoders import TextEncoder, VideoEncoder
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import TextEncoder, TextFeatures, VideoEncoder, VideoFeatures
 
 INITIAL_TEMPERATURE = 0.07
 MIN_TEMPERATURE = 0.001

@@ -14,7 +14,8 @@ from alpro.configs.schema import GLOBAL, PretrainConfig, PrompterConfig
 from alpro.datasets.entities import read_entities
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.datasets.tokenization import tokenize
-from alpro.errors import InputError
+from alpro.distributed.engine import autocast
+from alpro.errors import InputError, listed
 from alpro.evaluation.eval_mode import Progress
 from alpro.experiment.experiment import Experiment, TaskDefinition
 from alpro.experiment.pretraining import PretrainingData
@@ -37,11 +38,9 @@ from alpro.families.alpro.prompter import (
 )
 from alpro.families.alpro.prompter_task import PrompterTask
 from alpro.modeling.state_dict_maps import StateDict
-from alpro.quoting import listed
-from alpro.training.plan import TrainingPlan
-from alpro.training.precision import autocast
 from alpro.training.run_directory import run_directory_of
 from alpro.training.state_dicts import read_shapes
+from alpro.training.task import TrainingPlan
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alpro.families.alpro.model import AlproForRetrieval, Pooling, mean_inside
 from alpro.families.alpro.prompter import Prompter
 from alpro.modeling.bert import SplitBert
-from alpro.modeling.encoders import VideoEncoder
+from alpro.modeling.contracts import VideoEncoder
 
 ENTITY_HEAD_SCALE = 2  # width of the entity head's hidden layer over D, as in released weights
 PROMPTER_PREFIX = "prompter."

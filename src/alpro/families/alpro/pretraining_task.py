@@ -19,7 +19,7 @@ from alpro.distributed.engine import Engine
 from alpro.evaluation.eval_mode import Progress
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.losses.matching import Pairs
-from alpro.modeling.features import TextFeatures, VideoFeatures, concatenated
+from alpro.modeling.contracts import TextFeatures, VideoFeatures, concatenated
 from alpro.modeling.grad_cache import grad_cached
 from alpro.objectives.metered_losses import (
     measure_contrast,

@@ -18,7 +18,7 @@ from alpro.datasets.captions import Media
 from alpro.errors import InputError
 from alpro.families.alpro.model import AlproModel, Pooling
 from alpro.modeling.bert import SplitBert
-from alpro.modeling.encoders import VideoEncoder
+from alpro.modeling.contracts import VideoEncoder
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Texts to ids (B, L) and mask (B, L) of 0/1, padded to the longest text."""

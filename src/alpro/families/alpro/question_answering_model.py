@@ -8,8 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from alpro.families.alpro.model import AlproModel, Pooling
-from alpro.modeling.encoders import TextEncoder, VideoEncoder
-from alpro.modeling.features import TextFeatures, VideoFeatures
+from alpro.modeling.contracts import TextEncoder, TextFeatures, VideoEncoder, VideoFeatures
 
 UNUSED_FOR_ANSWERS = ("vision_proj.*", "text_proj.*", "temp", "itm_head.*")
 """Patterns of what the model has and neither training nor evaluation reads."""

@@ -1,19 +1,27 @@
-"""Packages that the project can do without.
+"""The installation: optional packages, and the files that come with the package.
 
-They may be installed and not fit the others: importing one then raises anything from AttributeError
-(NumPy 2) and TypeError (protobuf) to OSError (a library of the system) and SystemExit. Such a
-package counts as absent.
+Optional packages may be installed and not fit the others: importing one then raises anything from
+AttributeError (NumPy 2) and TypeError (protobuf) to OSError (a library of the system) and
+SystemExit. Such a package counts as absent.
+
+Configs of ``config_release`` and tokenizers of ``ext`` lie in the root of a checkout, and in an
+installed wheel inside the package.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 logger = logging.getLogger(__name__)
 
 _MAX_SHOWN = 200  # characters of a reason
+FOLDERS = ("config_release", "ext")
+_PACKAGE = Path(__file__).parent
+_ROOTS = (_PACKAGE / "resources", _PACKAGE.parents[1])
 
 
 class AbsentPackageError(ImportError):
@@ -59,3 +67,17 @@ def has_package(name: str) -> bool:
             logger.warning("%s; it counts as not installed", error)
         return False
     return True
+
+
+def with_resources(path: str) -> str:
+    """Complete the path of a file that comes with the package.
+
+    Args:
+        path: as a config or flag has it; one that exists, and any that does not begin with one of
+            `FOLDERS`, is returned as it is.
+    """
+    first = path.removeprefix("./").partition("/")[0]
+    if first not in FOLDERS or os.path.lexists(path):
+        return path
+    places = (root / path for root in _ROOTS)
+    return next((str(place) for place in places if place.exists()), path)

@@ -1,11 +1,42 @@
+"""Losses of masked words and of prompted entities, by hand."""
+
 from __future__ import annotations
 
 import math
 
 import pytest
 import torch
+from torch import nn
 
-from alpro.losses.prompted_entity import is_confident, prompted_entity_loss
+from alpro.losses.masked_modeling import is_confident, masked_language_loss, prompted_entity_loss
+
+
+def test_two_words_by_hand() -> None:
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    first, second = math.log(math.exp(2) + 2) - 2, math.log(3)
+    loss = masked_language_loss(logits, torch.tensor([0, 2]))
+    assert loss.item() == pytest.approx((first + second) / 2)
+
+
+def test_no_word_is_no_loss_with_a_zero_gradient() -> None:
+    head = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    tokens = torch.randn(2, 5, 4, requires_grad=True)
+    none = torch.zeros(2, 5, dtype=torch.bool)
+    loss = masked_language_loss(head(tokens[none]), torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+    for tensor in (tokens, *head.parameters()):
+        assert tensor.grad is not None
+        assert not tensor.grad.any()
+
+
+def test_the_masked_language_loss_is_in_float32() -> None:
+    logits = torch.randn(4, 50).to(torch.bfloat16)
+    labels = torch.arange(4)
+    loss = masked_language_loss(logits, labels)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, masked_language_loss(logits.float(), labels))
+
 
 TARGETS = torch.tensor([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]])
 
@@ -42,7 +73,7 @@ def test_nobody_confident_is_no_loss_with_a_zero_gradient() -> None:
     assert not logits.grad.any()
 
 
-def test_it_is_computed_in_float32() -> None:
+def test_the_prompted_entity_loss_is_in_float32() -> None:
     logits = torch.randn(3, 2).to(torch.bfloat16)
     loss = prompted_entity_loss(logits, TARGETS, threshold=0.0)
     assert loss.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Packages that are not there, and packages that are there and of no use."""
+"""Packages that are absent or of no use, and files that come with the package."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from types import ModuleType
 
 import pytest
 
+from alpro.configs.loading import load_config
+from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.decoding import DecordDecoder, make_decoder
 from alpro.errors import InputError
-from alpro.optional_packages import AbsentPackageError, has_package, import_optional
+from alpro.installation import AbsentPackageError, has_package, import_optional, with_resources
 
 FAILURES = {
     "raise ImportError('libavdevice.so.60: cannot open')": "ImportError: libavdevice.so.60",
@@ -81,3 +83,34 @@ def test_a_decoder_whose_library_fails_is_passed_over(
     assert decoder.check is None
     with pytest.raises(InputError, match="video_decoder 'pyav': .*fails .see the log"):
         make_decoder("pyav")
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_paths_that_come_with_the_package_are_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("config_release/demo_ret.json", "ext/demo-tokenizer/", "./ext/demo-tokenizer"):
+        assert Path(with_resources(path)) == ROOT / path
+    for path in ("config_release/absent.json", "data/x", "/ext/demo-tokenizer", "extra"):
+        assert with_resources(path) == path
+
+
+def test_files_of_the_current_folder_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ext/demo-tokenizer").mkdir(parents=True)
+    assert with_resources("ext/demo-tokenizer") == "ext/demo-tokenizer"
+
+
+def test_shipped_configs_are_read_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config", "config_release/demo_ret.json", "--output_dir", "run"]
+    config = load_config(RetrievalConfig, arguments).config
+    assert Path(config.tokenizer_dir) == ROOT / "ext/demo-tokenizer"
+    assert config.train_datasets[0].img == "data/demo/videos"

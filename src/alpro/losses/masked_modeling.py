@@ -1,6 +1,6 @@
-"""Prompting entity loss (PEM; "mpm" in ALPRO's configs and checkpoints).
+"""Losses of masked language (MLM, "mlm" in ALPRO's configs) and prompting entities (PEM, "mpm").
 
-B: pairs, K: entities.
+n: masked tokens, V: words of the vocabulary, B: pairs, K: entities.
 """
 
 from __future__ import annotations
@@ -9,8 +9,22 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def masked_language_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of predicting the masked words.
+
+    Args:
+        logits: (n, V), of the masked tokens only.
+        labels: (n,) int64, the words that were there.
+
+    Returns:
+        Mean over the masked tokens, scalar, float32. Without any it is 0, whose gradient is zero.
+    """
+    total = functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return total / max(len(labels), 1)
+
+
 def is_confident(targets: Tensor, *, threshold: float) -> Tensor:
-    """Which samples show an entity that the prompter is sure of.
+    """Return whether each sample shows an entity that the prompter is sure of.
 
     Args:
         targets: (B, K) probabilities.
@@ -23,7 +37,7 @@ def is_confident(targets: Tensor, *, threshold: float) -> Tensor:
 
 
 def prompted_entity_loss(logits: Tensor, targets: Tensor, *, threshold: float) -> Tensor:
-    """Cross-entropy of telling the prompter's entities.
+    """Cross-entropy of predicting the prompter's entities.
 
     Args:
         logits: (B, K).
@@ -34,6 +48,7 @@ def prompted_entity_loss(logits: Tensor, targets: Tensor, *, threshold: float) -
         Mean over the confident samples, scalar, float32. Without any it is 0, whose gradient is
         zero.
     """
+    # Average over the confident samples; a mean over none would be NaN.
     counts = is_confident(targets, threshold=threshold)  # (B,)
     losses = functional.cross_entropy(logits.float(), targets.float(), reduction="none")  # (B,)
     return (losses * counts).sum() / counts.sum().clamp(min=1)
