@@ -15,6 +15,7 @@ from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURC
 from alpro.datasets.sampling import evaluation_sampling
 from alpro.distributed.engine import Engine
 from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.families.registry import load_family
 from alpro.training.plan import TrainingPlan
 from alpro.training.precision import usable_precision
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored
@@ -70,6 +71,7 @@ def protocol_of(
     engine: Engine,
 ) -> dict[str, Any]:
     """Everything that the numbers of an evaluation depend on, whatever the task."""
+    preprocessing = load_family(config.family).preprocessing(config).protocol()
     return {
         "annotations": str(data.annotations),
         "annotations_sha256": sha256_of(data.annotations),
@@ -87,6 +89,7 @@ def protocol_of(
         "precision": usable_precision(config.precision, engine.device),
         "seed": config.seed,
         "version": __version__,
+        **({"preprocessing": preprocessing} if preprocessing else {}),
     }
 
 

@@ -13,6 +13,7 @@ from alpro.commands.cli import open_videos_of_flag
 from alpro.commands.gallery.lettering import draw_text, shortened
 from alpro.datasets.decoding import VideoReadError, make_decoder
 from alpro.datasets.sampling import frame_indices
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 
 StripReader = Callable[[str], list[Image.Image]]
@@ -55,7 +56,8 @@ class VideoStrips:
             raise InputError(f"--videos {self._videos.root} holds no video {video_id!r}")
         try:
             evenly = partial(_evenly, num_frames=self._num_frames)
-            frames = self._decoder.read(video, evenly, height=TILE, width=TILE)
+            preprocessing = PixelPreprocessing(size=TILE)
+            frames = self._decoder.read(video, evenly, preprocessing=preprocessing)
         except VideoReadError:
             return [Image.new("RGB", (TILE, TILE), UNREADABLE)] * self._num_frames
         return [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]
