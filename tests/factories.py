@@ -22,6 +22,7 @@ from alpro.datasets.retrieval import RetrievalBatch
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.videos import EvaluationVideos, FrameReader, HasVideoId, collate_videos
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.encoding import chunks, shard
@@ -52,18 +53,17 @@ class MadeUpDecoder:
     def __init__(self) -> None:
         self.reads: Counter[str] = Counter()  # how often each video was read
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         assert isinstance(video, Path)
         self.reads[video.stem] += 1
-        text = video.read_text()
-        if text == BROKEN:
+        if (text := video.read_text()) == BROKEN:
             raise VideoReadError("made to be unreadable")
-        frames = []
-        for index in select(NUM_VIDEO_FRAMES).tolist():
-            rng = np.random.default_rng([int(text), index])
-            colour = np.random.default_rng(int(text)).integers(0, 200, (3, 1, 1))
-            frames.append(colour + rng.integers(0, 50, (3, height, width)))
-        return np.stack(frames).astype(np.uint8)
+        colour = np.random.default_rng(int(text)).integers(0, 200, (3, 1, 1))
+        rngs = [np.random.default_rng([int(text), i]) for i in select(NUM_VIDEO_FRAMES).tolist()]
+        noise = np.stack([rng.integers(0, 50, (3, *[preprocessing.size] * 2)) for rng in rngs])
+        return (colour + noise).astype(np.uint8)
 
 
 def caption_of(index: int) -> str:
@@ -208,8 +208,8 @@ def make_evaluation_set(
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
     folder = annotations.parent / "videos"
     write_videos(folder, video_ids, broken=broken)
-    decoder = decoder or MadeUpDecoder()
-    reader = FrameReader(VideoFolder(folder), decoder, NUM_FRAMES, "uniform", IMAGE_SIZE)
+    decoder, tiny = decoder or MadeUpDecoder(), PixelPreprocessing(size=IMAGE_SIZE)
+    reader = FrameReader(VideoFolder(folder), decoder, NUM_FRAMES, "uniform", tiny)
     videos = EvaluationVideos(video_ids, reader, num_clips=num_clips, seed=0)
     pieces = chunks(len(video_ids), size=chunk)
     own = shard(pieces, engine=engine)

@@ -15,6 +15,7 @@ from alpro.datasets.captions import read_captioned
 from alpro.datasets.decoding import make_decoder
 from alpro.datasets.qa_annotations import read_answer_labels, read_questions
 from alpro.datasets.qa_batches import group_questions, label_questions
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import USER_ERROR_EXIT_CODE
 
 CONFIGS = Path(__file__).parents[2] / "config_release"
@@ -137,7 +138,9 @@ def test_a_clip_holds_the_frames_drawn(made: Path) -> None:
     pair = plan_dataset(num_pairs=COUNTS, seed=0)[-1]
     drawn = pair.render()[0].transpose(0, 3, 1, 2)
     decoded = make_decoder("pyav").read(
-        made / "videos" / f"{pair.clips[0].name}.mp4", np.arange, height=SIZE, width=SIZE
+        made / "videos" / f"{pair.clips[0].name}.mp4",
+        np.arange,
+        preprocessing=PixelPreprocessing(size=SIZE),
     )
     assert decoded.shape == (NUM_FRAMES, 3, SIZE, SIZE)
     assert np.abs(decoded.astype(float) - drawn).mean() < 8

@@ -16,6 +16,7 @@ import pytest
 from alpro.commands.transcode.command import main
 from alpro.datasets.decoding import PyAVDecoder
 from alpro.datasets.storage import open_videos
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE
 from tests.datasets.clips import indices_of, write_clip
 from tests.shared_data import shared_data
@@ -43,7 +44,9 @@ def arguments(videos: Path, output: Path, *flags: str) -> list[str]:
 def frames_of(output: Path, video_id: str) -> list[int]:
     video = open_videos(output).fetch(video_id)
     assert video is not None
-    return indices_of(PyAVDecoder().read(video, np.arange, height=64, width=64))
+    return indices_of(
+        PyAVDecoder().read(video, np.arange, preprocessing=PixelPreprocessing(size=64))
+    )
 
 
 def inodes(output: Path) -> dict[str, int]:

@@ -14,7 +14,7 @@ from alpro.commands.transcode.encoding import prepare_video
 from alpro.commands.transcode.settings import Preparation
 from alpro.datasets.decoding import PyAVDecoder, VideoReadError
 from alpro.errors import RunError
-from tests.datasets.clips import indices_of, write_clip
+from tests.datasets.clips import SMALL, indices_of, write_clip
 from tests.training.disks import largest_file
 
 NUM_FRAMES = 20
@@ -26,9 +26,9 @@ def prepare(source: Path | bytes, folder: Path, **settings: object) -> Path:
     return target
 
 
-def read_all(path: Path, *, height: int = 64, width: int = 64) -> np.ndarray:
-    """Every frame, (T, 3, H, W), as training would read it."""
-    return PyAVDecoder().read(path, np.arange, height=height, width=width)
+def read_all(path: Path) -> np.ndarray:
+    """Every frame, (T, 3, S, S), as training would read it."""
+    return PyAVDecoder().read(path, np.arange, preprocessing=SMALL)
 
 
 def times_of(path: Path) -> list[float]:

@@ -7,6 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+
+SMALL = PixelPreprocessing(size=64)
+"""What test clips are read with."""
 GREY_STEP = 12
 """Frame ``i`` of a test clip is grey of level ``GREY_STEP * i``: frames tell their index."""
 

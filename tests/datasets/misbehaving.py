@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from alpro.datasets.decoding import FrameSelector, Video, VideoReadError
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 
 _FAR_TOO_MUCH = 1 << 30
 """Bytes at which `grow` gives up on being stopped."""
@@ -190,7 +191,9 @@ class MisbehavingDecoder:
     Each reading is noted beside the file.
     """
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         assert isinstance(video, Path)
         with video.with_suffix(".readings").open("a") as file:
             file.write("read\n")
@@ -203,7 +206,8 @@ class MisbehavingDecoder:
             case "abort":
                 abort()
         indices = select(int(text)).astype(np.uint8)
-        frames = np.broadcast_to(indices[:, None, None, None], (len(indices), 3, height, width))
+        size = preprocessing.size
+        frames = np.broadcast_to(indices[:, None, None, None], (len(indices), 3, size, size))
         return frames.copy()
 
 
@@ -213,9 +217,11 @@ class LoadingDecoder(MisbehavingDecoder):
     def load(self) -> None:
         prepare_largely()
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         assert is_prepared()
-        return super().read(video, select, height=height, width=width)
+        return super().read(video, select, preprocessing=preprocessing)
 
 
 def num_readings(video: Path) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from alpro.datasets.decoding import (
 )
 from alpro.datasets.decoding import factory as choice
 from alpro.datasets.decoding.pyav_decoder import check_for_others
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import InputError
-from tests.datasets.clips import indices_of, write_clip, write_frames
+from tests.datasets.clips import SMALL, indices_of, write_clip, write_frames
 from tests.datasets.decoders import installed_decoder
 
 
@@ -48,19 +50,49 @@ def test_wanted_frames_in_their_order_squashed_to_size(tmp_path: Path, decoder: 
         asked.append(num_video_frames)
         return np.array([0, 5, 5, 6, 15])
 
-    frames = decoder.read(path, select, height=32, width=96)
+    frames = decoder.read(path, select, preprocessing=PixelPreprocessing(size=32))
     assert set(asked) == {16}
-    assert frames.shape == (5, 3, 32, 96)
+    assert frames.shape == (5, 3, 32, 32)
     assert frames.dtype == np.uint8
     assert frames.flags.c_contiguous
     assert indices_of(frames) == [0, 5, 5, 6, 15]
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("resize", ["squash", "center_crop", "pad", "center_square"])
+@pytest.mark.parametrize(("height", "width"), [(50, 80), (80, 50)])
+def test_decoders_follow_the_resize_policy(
+    tmp_path: Path,
+    decoder: Decoder,
+    height: int,
+    width: int,
+    resize: Any,
+    interpolation: Any,
+    antialias: bool,
+) -> None:
+    path = write_frames(tmp_path / "clip.mp4", _moving_square(8, height=height, width=width))
+    stored = decoder.read(
+        path, _pick(0, 7), preprocessing=PixelPreprocessing(size=80, resize="pad")
+    )
+    assert (stored[..., height:, :] == 0).all()
+    assert (stored[..., width:] == 0).all()
+    preprocessing = PixelPreprocessing(
+        size=36, resize=resize, interpolation=interpolation, antialias=antialias
+    )
+    frames = decoder.read(path, _pick(0, 7), preprocessing=preprocessing)
+    expected = preprocess_frames(stored[..., :height, :width], preprocessing)
+    if preprocessing.resized_by_decoder:
+        assert np.abs(frames.astype(int) - expected).mean() < 1.5
+    else:
+        np.testing.assert_array_equal(frames, expected)
+
+
 def test_bytes_give_the_same_frames_as_the_file(tmp_path: Path, decoder: Decoder) -> None:
     path = write_frames(tmp_path / "clip.mp4", _moving_square(20))
     wanted = _pick(0, 3, 11, 19)
-    from_file = decoder.read(path, wanted, height=48, width=64)
-    from_bytes = decoder.read(path.read_bytes(), wanted, height=48, width=64)
+    from_file = decoder.read(path, wanted, preprocessing=SMALL)
+    from_bytes = decoder.read(path.read_bytes(), wanted, preprocessing=SMALL)
     np.testing.assert_array_equal(from_bytes, from_file)
 
 
@@ -68,7 +100,7 @@ def test_channels_are_red_green_blue(tmp_path: Path, decoder: Decoder) -> None:
     frames = np.zeros((4, 64, 64, 3), np.uint8)
     frames[..., :] = (200, 120, 30)
     path = write_frames(tmp_path / "clip.mp4", frames)
-    read = decoder.read(path, _pick(0), height=64, width=64)
+    read = decoder.read(path, _pick(0), preprocessing=SMALL)
     assert np.abs(read.mean(axis=(0, 2, 3)) - [200, 120, 30]).max() < 4
 
 
@@ -83,8 +115,8 @@ def test_a_file_that_declares_too_many_frames_is_kept_from_decord(tmp_path: Path
     content[count_at : count_at + 4] = (2**31 - 1).to_bytes(4, "big")
     path.write_bytes(content)
     with pytest.raises(VideoReadError, match="declares 2147483647 frames"):
-        make_decoder("decord").read(path, _pick(3), height=64, width=64)
-    frames = make_decoder("auto").read(path, _pick(3), height=64, width=64)
+        make_decoder("decord").read(path, _pick(3), preprocessing=SMALL)
+    frames = make_decoder("auto").read(path, _pick(3), preprocessing=SMALL)
     assert indices_of(frames) == [3]
 
 
@@ -98,9 +130,9 @@ def test_what_is_no_video_is_an_error(
     path.write_bytes(content)
     for video in (path, content):
         with pytest.raises(VideoReadError):
-            decoder.read(video, _pick(0), height=16, width=16)
+            decoder.read(video, _pick(0), preprocessing=SMALL)
     with pytest.raises(VideoReadError):
-        decoder.read(tmp_path / "absent.mp4", _pick(0), height=16, width=16)
+        decoder.read(tmp_path / "absent.mp4", _pick(0), preprocessing=SMALL)
 
 
 def test_mistakes_of_the_selector_are_not_taken_for_bad_files(
@@ -112,7 +144,7 @@ def test_mistakes_of_the_selector_are_not_taken_for_bad_files(
         raise ValueError("no such strategy")
 
     with pytest.raises(ValueError, match="no such strategy"):
-        decoder.read(path, select, height=16, width=16)
+        decoder.read(path, select, preprocessing=SMALL)
 
 
 def test_auto_does_without_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +188,7 @@ def test_either_limit_makes_a_guarded_decoder(tmp_path: Path, limits: dict[str, 
     assert isinstance(guarded, SandboxedDecoder)
     assert isinstance(guarded.decoder, PyAVDecoder)
     path = write_clip(tmp_path / "clip.mp4")
-    frames = guarded.read(path, np.arange, height=64, width=64)  # all: can be sent
+    frames = guarded.read(path, np.arange, preprocessing=SMALL)  # all: can be sent
     guarded.close()
     assert indices_of(frames) == list(range(16))
 

@@ -15,7 +15,7 @@ from alpro.commands.transcode.encoding import prepare_video
 from alpro.commands.transcode.settings import Preparation
 from alpro.datasets.decoding import Decoder, DecordDecoder, VideoReadError
 from alpro.datasets.decoding.formats import described_content, has_video_signature
-from tests.datasets.clips import write_clip
+from tests.datasets.clips import SMALL, write_clip
 from tests.datasets.decoders import installed_decoder
 
 CONTENTS = {
@@ -50,7 +50,7 @@ def _refused(decoder: Decoder, video: Path) -> str:
     reasons = set()
     for source in (video, video.read_bytes()):
         with pytest.raises(VideoReadError) as refused:
-            decoder.read(source, _first, height=16, width=16)
+            decoder.read(source, _first, preprocessing=SMALL)
         reasons.add(str(refused.value))
         with pytest.raises(VideoReadError, match="no video"):
             describe(source, full=False)
@@ -72,7 +72,7 @@ def test_a_playlist_within_a_video_is_not_followed(tmp_path: Path, decoder: Deco
     path = tmp_path / "both.ts"
     path.write_bytes(b"#EXTM3U\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n".ljust(188) + stream)
     try:
-        frames = decoder.read(path, _first, height=64, width=64)
+        frames = decoder.read(path, _first, preprocessing=SMALL)
     except VideoReadError:
         return
     assert frames.mean() < 3, "the first frame of the stream itself"
@@ -91,7 +91,7 @@ def test_names_are_no_protocols(
     monkeypatch.chdir(tmp_path)
     for name in ("concat:other.mp4", "subfile,,start,0,end,0,,:other.mp4", "http:a.mp4"):
         write_clip(tmp_path / "clip.mp4").rename(name)
-        frames = decoder.read(Path(name), _first, height=64, width=64)
+        frames = decoder.read(Path(name), _first, preprocessing=SMALL)
         assert frames.mean() < 3
 
 

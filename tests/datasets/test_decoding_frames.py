@@ -12,6 +12,8 @@ import pytest
 
 from alpro.datasets.decoding import PyAVDecoder, make_decoder
 from alpro.datasets.sampling import frame_indices
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+from tests.datasets.clips import SMALL
 from tests.datasets.decoders import installed_decoder
 from tests.shared_data import shared_data
 
@@ -66,7 +68,9 @@ def write_greys(path: Path, times: Sequence[int], parameters: str, **options: st
 def read_positions(path: Path, name: str, wanted: Sequence[int]) -> list[int]:
     """Which frames come for those wanted; negative ones count from the end."""
     frames = installed_decoder(name).read(  # unscaled: scaling moves levels by up to 2
-        path, lambda num_frames: np.array(wanted) % num_frames, height=64, width=64
+        path,
+        lambda num_frames: np.array(wanted) % num_frames,
+        preprocessing=SMALL,
     )
     return np.rint(frames.mean(axis=(1, 2, 3)) / GREY_STEP).astype(int).tolist()
 
@@ -134,8 +138,8 @@ def test_libraries_read_the_same_frames_of_real_clips(
             near = _evenly(num_video_frames)[:, None] + [-1, 0, 1]
             return np.clip(near, 0, num_video_frames - 1).ravel()
 
-        theirs = decoder.read(path, select, height=112, width=112).astype(int)
-        ours = PyAVDecoder().read(path, with_neighbours, height=112, width=112)
+        theirs = decoder.read(path, select, preprocessing=PixelPreprocessing(size=112)).astype(int)
+        ours = PyAVDecoder().read(path, with_neighbours, preprocessing=PixelPreprocessing(size=112))
         assert counts[0] == counts[1], path.name
         gaps = np.abs(theirs[:, None] - ours.reshape(-1, 3, 3, 112, 112)).mean(axis=(2, 3, 4))
         assert (gaps[:, 1] <= gaps.min(axis=1) + 0.01).all(), path.name  # (T, 3) before, own, after
@@ -145,6 +149,6 @@ def test_libraries_read_the_same_frames_of_real_clips(
 def test_bytes_give_the_same_frames_as_files_of_real_clips(real_clips: list[Path]) -> None:
     decoder = make_decoder("pyav")
     for path in real_clips[::4]:
-        from_file = decoder.read(path, _evenly, height=64, width=64)
-        from_bytes = decoder.read(path.read_bytes(), _evenly, height=64, width=64)
+        from_file = decoder.read(path, _evenly, preprocessing=SMALL)
+        from_bytes = decoder.read(path.read_bytes(), _evenly, preprocessing=SMALL)
         np.testing.assert_array_equal(from_bytes, from_file)

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 
 from alpro.datasets.decoding import FrameSelector, PyAVDecoder, Video, VideoReadError, pyav_decoder
 from alpro.datasets.decoding.containers import OpenVideo
-from tests.datasets.clips import indices_of, write_clip, write_frames
+from tests.datasets.clips import SMALL, indices_of, write_clip, write_frames
 
 
 def _pick(*indices: int) -> FrameSelector:
@@ -41,13 +41,13 @@ def test_skipping_what_is_not_wanted_changes_no_pixel(
     path = write_frames(tmp_path / name, _moving_square(30), codec=codec, group_size=group_size)
     selections = [_pick(0), _pick(29), _pick(7, 8, 21), _pick(*range(30)), _pick(3, 3, 28)]
     decoder = PyAVDecoder()
-    skipping = [decoder.read(path, wanted, height=64, width=80) for wanted in selections]
+    skipping = [decoder.read(path, wanted, preprocessing=SMALL) for wanted in selections]
     monkeypatch.setattr(pyav_decoder, "_MOST_KEPT_BYTES", 0)  # as for a long video
     for wanted, frames in zip(selections, skipping, strict=True):
-        np.testing.assert_array_equal(decoder.read(path, wanted, height=64, width=80), frames)
+        np.testing.assert_array_equal(decoder.read(path, wanted, preprocessing=SMALL), frames)
     monkeypatch.setattr(pyav_decoder._PacketIndex, "has_valid_timestamps", lambda _index: False)
     for wanted, frames in zip(selections, skipping, strict=True):
-        np.testing.assert_array_equal(decoder.read(path, wanted, height=64, width=80), frames)
+        np.testing.assert_array_equal(decoder.read(path, wanted, preprocessing=SMALL), frames)
 
 
 def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
         return decode(codec, packet)
 
     monkeypatch.setattr(pyav_decoder, "_decode", counting)
-    frames = PyAVDecoder().read(path, _pick(5, 15), height=64, width=64)
+    frames = PyAVDecoder().read(path, _pick(5, 15), preprocessing=SMALL)
     assert indices_of(frames) == [5, 15]
     assert len(decoded) == 2
 
@@ -83,7 +83,7 @@ def test_a_wrong_count_is_corrected(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         asked.append(num_video_frames)
         return np.array([num_video_frames - 1])
 
-    frames = PyAVDecoder().read(path, last, height=64, width=64)
+    frames = PyAVDecoder().read(path, last, preprocessing=SMALL)
     assert asked == [7, 6]
     assert indices_of(frames) == [5]
 
@@ -92,8 +92,8 @@ def test_a_truncated_file_gives_frames(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "clip.ts", _moving_square(30))
     content = path.read_bytes()
     for video in (content[: len(content) // 2], content[: len(content) // 3]):
-        frames = PyAVDecoder().read(video, lambda n: np.array([0, n - 1]), height=64, width=80)
-        assert frames.shape == (2, 3, 64, 80)
+        frames = PyAVDecoder().read(video, lambda n: np.array([0, n - 1]), preprocessing=SMALL)
+        assert frames.shape == (2, 3, 64, 64)
 
 
 def test_frames_that_do_not_come_out_are_an_error(
@@ -102,7 +102,7 @@ def test_frames_that_do_not_come_out_are_an_error(
     path = write_clip(tmp_path / "clip.mp4", num_frames=6)
     monkeypatch.setattr(pyav_decoder._PacketIndex, "has_valid_timestamps", lambda _index: False)
     with pytest.raises(VideoReadError, match="1 of the wanted frames do not come out"):
-        PyAVDecoder().read(path, _pick(2, 6), height=64, width=64)
+        PyAVDecoder().read(path, _pick(2, 6), preprocessing=SMALL)
 
 
 def _break(monkeypatch: pytest.MonkeyPatch, *, after: int, error: Exception) -> None:
@@ -134,14 +134,14 @@ def test_a_disk_that_fails_is_no_end_of_a_file(
         av.error.err_check(-number)
     _break(monkeypatch, after=9, error=caught.value)
     with pytest.raises(VideoReadError) as told:
-        PyAVDecoder().read(path, lambda n: np.array([0, n - 1]), height=64, width=64)
+        PyAVDecoder().read(path, lambda n: np.array([0, n - 1]), preprocessing=SMALL)
     assert told.value.__cause__ is caught.value
 
 
 def test_damage_is_the_end_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "clip.mp4", num_frames=16, group_size=1)
     _break(monkeypatch, after=9, error=av.error.InvalidDataError(0, "damage"))
-    frames = PyAVDecoder().read(path, lambda n: np.array([0, n - 1]), height=64, width=64)
+    frames = PyAVDecoder().read(path, lambda n: np.array([0, n - 1]), preprocessing=SMALL)
     assert indices_of(frames) == [0, 8]
 
 
@@ -157,5 +157,5 @@ def test_lack_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(pyav_decoder, "_decode_needed", decode_needed)
     with pytest.raises(VideoReadError, match=r"^PyAV: no memory$") as told:
-        PyAVDecoder().read(path, _pick(1), height=64, width=64)
+        PyAVDecoder().read(path, _pick(1), preprocessing=SMALL)
     assert isinstance(told.value.__cause__, MemoryError)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from alpro.datasets.decoding import VideoReadError
 from alpro.datasets.images import ImageReader, draw_box
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import InputError
 
 Image = pytest.importorskip("PIL.Image")
@@ -25,9 +27,13 @@ def _bands(*, width: int = 60, height: int = 20) -> np.ndarray:
     return pixels
 
 
+def _squares(size: int) -> PixelPreprocessing:
+    return PixelPreprocessing(size=size, resize="center_square", interpolation="bicubic")
+
+
 def _read(path: Path, *, size: int = 8) -> np.ndarray:
     """The (3, S, S) pixels of an image read without chance."""
-    frames = ImageReader(path.parent, size, random_crop=False).read(path.name, rng=None)
+    frames = ImageReader(path.parent, _squares(size), random_crop=False).read(path.name, rng=None)
     assert frames.shape == (1, 3, size, size)
     assert frames.dtype == np.uint8
     assert frames.flags.c_contiguous
@@ -92,27 +98,53 @@ def test_paths_begin_in_the_folder_or_the_current_one(
 ) -> None:
     (tmp_path / "cc3m").mkdir()
     Image.fromarray(_bands()).save(tmp_path / "cc3m/a.png")
-    with_root = ImageReader(tmp_path, 8, random_crop=False)
+    with_root = ImageReader(tmp_path, _squares(8), random_crop=False)
     assert with_root.read("cc3m/a.png", rng=None).shape == (1, 3, 8, 8)
-    without = ImageReader(None, 8, random_crop=False)
+    without = ImageReader(None, _squares(8), random_crop=False)
     assert without.read(str(tmp_path / "cc3m/a.png"), rng=None).shape == (1, 3, 8, 8)
     with pytest.raises(VideoReadError, match=r"no file cc3m.a\.png"):
         without.read("cc3m/a.png", rng=None)
     monkeypatch.chdir(tmp_path)
     assert without.read("cc3m/a.png", rng=None).shape == (1, 3, 8, 8)
     with pytest.raises(InputError, match="images: folder .*absent not found; the dataset's `img`"):
-        ImageReader(tmp_path / "absent", 8, random_crop=False)
+        ImageReader(tmp_path / "absent", _squares(8), random_crop=False)
 
 
 def test_random_crops_are_functions_of_the_generator(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    reader = pickle.loads(pickle.dumps(ImageReader(tmp_path, 16, random_crop=True)))
+    reader = pickle.loads(pickle.dumps(ImageReader(tmp_path, _squares(16), random_crop=True)))
     crops = [reader.read("a.png", rng=np.random.default_rng(seed)) for seed in (0, 1, 2, 0)]
     assert np.array_equal(crops[0], crops[3])
     assert not np.array_equal(crops[0], crops[1])
     with pytest.raises(ValueError, match="need a generator"):
         reader.read("a.png", rng=None)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (20, 60)])
+def test_images_follow_the_resize_policy(
+    tmp_path: Path, width: int, height: int, antialias: bool
+) -> None:
+    pixels = np.random.default_rng(0).integers(90, 170, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for resize in ("squash", "center_crop", "pad", "center_square"):
+        preprocessing = replace(_squares(16), resize=resize, antialias=antialias)
+        frames = ImageReader(tmp_path, preprocessing, random_crop=False).read("a.png", rng=None)
+        expected = preprocess_frames(pixels.transpose(2, 0, 1)[None], preprocessing)
+        # Pillow, which antialiases, rounds between the two directions.
+        assert np.abs(frames.astype(int) - expected).max() <= antialias * 2
+
+
+def test_random_crops_are_squashed_whatever_the_policy(tmp_path: Path) -> None:
+    Image.fromarray(_bands()).save(tmp_path / "a.png")
+    squash, pad = (
+        ImageReader(tmp_path, replace(_squares(16), resize=resize), random_crop=True).read(
+            "a.png", rng=np.random.default_rng(0)
+        )
+        for resize in ("squash", "pad")
+    )
+    assert np.array_equal(squash, pad)
 
 
 def test_nothing_around_a_crop_is_mixed_in(tmp_path: Path) -> None:
@@ -121,7 +153,7 @@ def test_nothing_around_a_crop_is_mixed_in(tmp_path: Path) -> None:
     left, top, right, bottom = draw_box(50, 50, rng=np.random.default_rng(5))
     pixels[top:bottom, left:right] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    frames = ImageReader(tmp_path, 8, random_crop=True).read("a.png", rng=rng)
+    frames = ImageReader(tmp_path, _squares(8), random_crop=True).read("a.png", rng=rng)
     assert (frames == 255).all()
 
 

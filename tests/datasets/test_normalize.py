@@ -19,6 +19,14 @@ def test_normalisation_by_hand() -> None:
     assert normalize.state_dict() == {}
 
 
+def test_normalisation_from_0_to_255_in_bgr_by_hand() -> None:
+    normalize = Normalize([123.5, 116.0, 103.5], [1.0, 2.0, 0.5], scale=255, channel_order="bgr")
+    frames = torch.zeros(1, 1, 3, 1, 2, dtype=torch.uint8)  # the first pixel is padding
+    frames[0, 0, :, 0, 1] = torch.tensor([255, 51, 1])
+    expected = [[-207.0, -205.0], [-58.0, -32.5], [-123.5, 131.5]]  # B, G, R
+    assert normalize(frames)[0, 0, :, 0].tolist() == expected
+
+
 def test_the_scale_does_not_depend_on_the_batch() -> None:
     """A dark clip is not taken for one on the 0-1 scale."""
     normalize = Normalize([0.0] * 3, [1.0] * 3)

@@ -6,12 +6,14 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from alpro.datasets.decoding import PyAVDecoder
+from tests.datasets.clips import SMALL
 from tests.datasets.decoders import installed_decoder
 from tests.shared_data import shared_data
 
@@ -24,6 +26,7 @@ import json, sys
 from pathlib import Path
 from alpro.datasets.decoding import VideoReadError, make_decoder
 from alpro.datasets.sampling import frame_indices
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 
 def select(num_video_frames):
     return frame_indices(
@@ -34,9 +37,11 @@ decoder = make_decoder(sys.argv[1])
 shapes = {}
 for path in sorted(Path(sys.argv[2]).iterdir()):
     shapes[path.name] = []
-    for video in (path, path.read_bytes()):
+    for video, resize in ((path, "squash"), (path.read_bytes(), "pad")):
         try:
-            shape = decoder.read(video, select, height=64, width=96).shape
+            shape = decoder.read(
+                video, select, preprocessing=PixelPreprocessing(size=64, resize=resize)
+            ).shape
         except VideoReadError:
             shape = None
         shapes[path.name].append(shape)
@@ -80,7 +85,7 @@ def test_exactly_the_readable_files_give_frames(real: Path, name: str) -> None:
     if name == "torchcodec":
         readable |= dict.fromkeys(NOT_BY_TORCHCODEC, False)
     assert shapes == {
-        name: [[4, 3, 64, 96] if is_readable else None] * 2
+        name: [[4, 3, 64, 64] if is_readable else None] * 2
         for name, is_readable in readable.items()
     }
 
@@ -94,9 +99,9 @@ def test_exactly_the_readable_files_give_frames(real: Path, name: str) -> None:
 def test_libraries_turn_rotated_videos_the_same_way(real: Path, file_name: str, name: str) -> None:
     path = real / "odd" / file_name
     decoders = (installed_decoder(name), PyAVDecoder())
-    for height, width in [(64, 96), (96, 64)]:
+    for preprocessing in (SMALL, replace(SMALL, resize="pad")):
         theirs, ours = (
-            decoder.read(path, lambda _: np.array([1]), height=height, width=width).astype(int)
+            decoder.read(path, lambda _: np.array([1]), preprocessing=preprocessing).astype(int)
             for decoder in decoders
         )
         assert np.abs(theirs - ours).mean() < 2.0

@@ -17,6 +17,7 @@ from alpro.datasets.qa_batches import (
 )
 from alpro.datasets.shared_rows import pack_rows
 from alpro.datasets.storage import VideoFolder
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.videos import FrameReader, TrainingSample, TrainingVideos
 from tests.factories import VOCABULARY, MadeUpDecoder, make_tokenizer, write_videos
@@ -96,7 +97,9 @@ def test_an_unreadable_video_is_replaced_with_its_questions(tmp_path: Path) -> N
     videos = write_videos(tmp_path / "videos", ["v0", "v1"], broken=["v0"])
     rows = pack_rows([_row(0, "v0"), _row(1, "v1"), _row(2, "v1")], QuestionRow)
     groups = group_questions(label_questions(rows, _LABELS), max_group=2)
-    reader = FrameReader(VideoFolder(videos), MadeUpDecoder(), 2, "uniform", frame_size=8)
+    reader = FrameReader(
+        VideoFolder(videos), MadeUpDecoder(), 2, "uniform", preprocessing=PixelPreprocessing(size=8)
+    )
     sample = TrainingVideos(groups, reader, seed=0, max_attempts=50)[0, 0]
     assert sample.item == groups[1]
     assert set(sample.unreadable) == {UnreadableVideo("v0", "made to be unreadable")}

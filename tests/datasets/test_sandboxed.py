@@ -25,8 +25,9 @@ from alpro.datasets.decoding.sandboxed import SandboxedDecoder
 from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.sampling import select_frames
 from alpro.datasets.storage import VideoFolder
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.videos import EvaluationVideos, FrameReader, TrainingVideos
-from tests.datasets.clips import write_clip
+from tests.datasets.clips import SMALL, write_clip
 from tests.datasets.decoders import installed_decoder
 from tests.datasets.misbehaving import (
     LoadingDecoder,
@@ -46,10 +47,12 @@ _REASONS = {
 class _GuardedBySize(SandboxedDecoder):
     """Has little time for what hangs, lest the test takes long, and much for all else."""
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         assert isinstance(video, Path)
         self._process.seconds = 0.3 if video.read_text() == "hang" else 60
-        return super().read(video, select, height=height, width=width)
+        return super().read(video, select, preprocessing=preprocessing)
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def _reader(folder: Path, *, megabytes: int = 128) -> FrameReader:
         _GuardedBySize(MisbehavingDecoder(), seconds=60, megabytes=megabytes),
         num_frames=4,
         sampling="rand",
-        frame_size=8,
+        preprocessing=PixelPreprocessing(size=8),
         quarantine=Quarantine(_quarantine(folder), seconds=60, megabytes=megabytes),
     )
 
@@ -107,12 +110,11 @@ def test_frames_are_the_same(tmp_path: Path, guarded: SandboxedDecoder, as_bytes
                     num_clips=3,
                     rng=np.random.default_rng(seed),
                 ),
-                height=32,
-                width=48,
+                preprocessing=PixelPreprocessing(size=32, resize="center_crop"),
             )
             for decoder in (PyAVDecoder(), guarded)
         )
-        assert safe.shape == (6, 3, 32, 48)
+        assert safe.shape == (6, 3, 32, 32)
         assert safe.flags.writeable
         np.testing.assert_array_equal(plain, safe)
 
@@ -123,7 +125,7 @@ def test_errors_are_the_same(tmp_path: Path, guarded: SandboxedDecoder) -> None:
     reasons = []
     for decoder in (PyAVDecoder(), guarded, pickle.loads(pickle.dumps(guarded))):
         with pytest.raises(VideoReadError) as caught:
-            decoder.read(path, len, height=32, width=32)  # type: ignore[arg-type]  # not called
+            decoder.read(path, len, preprocessing=PixelPreprocessing(size=32))  # type: ignore[arg-type]  # not called
         reasons.append(str(caught.value))
         assert not isinstance(caught.value, CutOffError)
     assert len(set(reasons)) == 1
@@ -131,7 +133,7 @@ def test_errors_are_the_same(tmp_path: Path, guarded: SandboxedDecoder) -> None:
 
 def test_importing_a_library_is_no_part_of_reading(folder: Path) -> None:
     guarded = SandboxedDecoder(LoadingDecoder(), seconds=60, megabytes=32)
-    frames = guarded.read(folder / "v0.mp4", np.arange, height=8, width=8)
+    frames = guarded.read(folder / "v0.mp4", np.arange, preprocessing=PixelPreprocessing(size=8))
     assert frames.shape == (100, 3, 8, 8)
     guarded.close()
 
@@ -143,7 +145,7 @@ def test_reading_imports_nothing(tmp_path: Path, name: str) -> None:
     path = write_clip(tmp_path / "clip.mp4")
     guarded = SandboxedDecoder(decoder, seconds=0, megabytes=0)
     before = guarded._process.call(loaded_modules)
-    guarded.read(path, np.arange, height=64, width=64)
+    guarded.read(path, np.arange, preprocessing=SMALL)
     new = guarded._process.call(loaded_modules) - before
     libraries = ("av", "decord", "torchcodec", "torch")
     assert [module for module in new if module.split(".")[0] in libraries] == []
@@ -155,7 +157,7 @@ def test_a_limit_below_what_the_library_takes_is_enough(tmp_path: Path, name: st
     # Importing PyAV takes 15 megabytes, reading such a clip less than 2.
     guarded = make_decoder(name, megabytes=10)
     path = write_clip(tmp_path / "clip.mp4")
-    assert len(guarded.read(path, np.arange, height=64, width=64)) == 16
+    assert len(guarded.read(path, np.arange, preprocessing=SMALL)) == 16
     assert isinstance(guarded, SandboxedDecoder)
     guarded.close()
 

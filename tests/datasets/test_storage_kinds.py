@@ -20,7 +20,7 @@ from alpro.datasets.storage import (
 )
 from alpro.datasets.videos import FrameReader
 from alpro.errors import InputError
-from tests.datasets.clips import indices_of, write_clip
+from tests.datasets.clips import SMALL, indices_of, write_clip
 from tests.datasets.stored import IDS, KINDS, content_of, fetched, store, write_tar
 from tests.shared_data import shared_data
 
@@ -104,7 +104,7 @@ def test_frames_are_the_same_from_each_kind(tmp_path: Path, decoder: str) -> Non
             for clip in clips:
                 writer.put(clip.stem, clip)
     readers = [
-        FrameReader(open_videos(tmp_path / kind), make_decoder(decoder), 4, "uniform", 64)
+        FrameReader(open_videos(tmp_path / kind), make_decoder(decoder), 4, "uniform", SMALL)
         for kind in KINDS
     ]
     for clip in clips:

@@ -16,6 +16,7 @@ from alpro.datasets.decoding import (
     VideoReadError,
 )
 from alpro.datasets.storage import VideoFolder
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.videos import (
     EvaluationVideo,
@@ -34,13 +35,16 @@ _NUM_VIDEOS = 6
 class StubDecoder:
     """Reads a text file: frame ``i`` of the video is filled with ``i``; "broken" is unreadable."""
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         assert isinstance(video, Path)
         text = video.read_text()
         if text == "broken":
             raise VideoReadError("broken")
         indices = select(int(text)).astype(np.uint8)
-        return np.broadcast_to(indices[:, None, None, None], (len(indices), 3, height, width))
+        size = preprocessing.size
+        return np.broadcast_to(indices[:, None, None, None], (len(indices), 3, size, size))
 
 
 class CountingDecoder(StubDecoder):
@@ -49,17 +53,21 @@ class CountingDecoder(StubDecoder):
     def __init__(self) -> None:
         self.num_reads = 0
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         self.num_reads += 1
-        return super().read(video, select, height=height, width=width)
+        return super().read(video, select, preprocessing=preprocessing)
 
 
 class AskingTwiceDecoder(StubDecoder):
     """Chooses frames, finds its count wrong, and chooses again."""
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        super().read(video, select, height=height, width=width)
-        return super().read(video, select, height=height, width=width)
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        super().read(video, select, preprocessing=preprocessing)
+        return super().read(video, select, preprocessing=preprocessing)
 
 
 @pytest.fixture
@@ -78,7 +86,13 @@ def _training_videos(
     augment: FrameAugmentation | None = None,
 ) -> TrainingVideos[CaptionRow]:
     rows = [CaptionRow(f"caption {index}", f"v{index}") for index in range(_NUM_VIDEOS)]
-    reader = FrameReader(folder, StubDecoder(), num_frames=4, sampling=sampling, frame_size=8)
+    reader = FrameReader(
+        folder,
+        StubDecoder(),
+        num_frames=4,
+        sampling=sampling,
+        preprocessing=PixelPreprocessing(size=8),
+    )
     return TrainingVideos(rows, reader, seed=seed, augment=augment, max_attempts=max_attempts)
 
 
@@ -90,7 +104,9 @@ def _evaluation_videos(
     num_clips: int = 1,
     frame_order: str = "original",
 ) -> EvaluationVideos:
-    reader = FrameReader(folder, decoder or StubDecoder(), 4, sampling, frame_size=8)
+    reader = FrameReader(
+        folder, decoder or StubDecoder(), 4, sampling, preprocessing=PixelPreprocessing(size=8)
+    )
     ids = ["v0", "v1", "absent", "v2"]
     return EvaluationVideos(ids, reader, num_clips=num_clips, frame_order=frame_order, seed=3)
 
@@ -107,7 +123,10 @@ def _times(frames: np.ndarray) -> list[int]:
 
 def test_frames_do_not_depend_on_how_often_they_were_chosen(folder: VideoFolder) -> None:
     decoders = (StubDecoder(), AskingTwiceDecoder())
-    readers = [FrameReader(folder, decoder, 4, "rand", frame_size=8) for decoder in decoders]
+    readers = [
+        FrameReader(folder, decoder, 4, "rand", preprocessing=PixelPreprocessing(size=8))
+        for decoder in decoders
+    ]
     plain, other = (_times(reader.read("v0", rng=np.random.default_rng(1))) for reader in readers)
     assert plain == other
 
@@ -244,7 +263,9 @@ def test_real_files(tmp_path: Path, decoder: type[PyAVDecoder] | type[DecordDeco
     if decoder is DecordDecoder:
         pytest.importorskip("decord")
     write_clip(tmp_path / "clip.mp4", num_frames=16)
-    reader = FrameReader(VideoFolder(tmp_path), decoder(), 4, "uniform", frame_size=32)
+    reader = FrameReader(
+        VideoFolder(tmp_path), decoder(), 4, "uniform", preprocessing=PixelPreprocessing(size=32)
+    )
     for num_clips, expected in [
         (1, [[0, 4, 8, 12]]),
         (2, [[0, 2, 4, 6], [8, 10, 12, 14]]),

@@ -23,6 +23,7 @@ from unittest import mock
 import numpy as np
 
 from alpro.datasets.decoding import FrameSelector, Video
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.distributed.engine import Engine
 from alpro.distributed.launch import launch_engine
 from alpro.distributed.multi_process import DistributedEngine
@@ -49,8 +50,10 @@ class TerminatingDecoder(MadeUpDecoder):
         super().__init__()
         self.last_read = last_read
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        frames = super().read(video, select, height=height, width=width)
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        frames = super().read(video, select, preprocessing=preprocessing)
         assert isinstance(video, Path)
         if video.stem.startswith("train") and self.training_reads.total() == self.last_read:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,13 +15,14 @@ from torch import Tensor
 from alpro.configs.errors import ConfigError
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.schema import QaConfig, RetrievalConfig
+from alpro.datasets.decoding import FrameSelector, Video
 from alpro.errors import InputError
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import finetune, infer, launch_run
 from alpro.families import registry
 from alpro.modeling.contracts import DualEncoder, Matcher
 from tests.factories import VOCABULARY, MadeUpDecoder, TinyExperiment, caption_of
-from tests.families.tiny.family import MAX_LOGIT_SCALE, TinyDualEncoder
+from tests.families.tiny.family import MAX_LOGIT_SCALE, TinyDualEncoder, preprocessing
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +123,24 @@ def test_the_family_trains_validates_and_evaluates(experiment: TowerExperiment) 
     assert any("text2video_r1" in record for record in records)
     assert scores_in(root)["text2video"] == scores_in(root)["text2video_vtc"]
     assert (root / "log/tiny_config.json").is_file()
+
+
+def test_frames_are_preprocessed_as_the_family_says(
+    experiment: TowerExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class AskedDecoder(MadeUpDecoder):
+        def read(self, video: Video, select: FrameSelector, **how: Any) -> np.ndarray:
+            asked.append(how["preprocessing"])
+            return super().read(video, select, **how)
+
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: AskedDecoder())
+    run(experiment.arguments())
+    assert set(asked) == {preprocessing(resolved_of(experiment.arguments()).config)}
+    assert scores_in(experiment.root / "run")["protocol"]["preprocessing"] == {
+        **{"resize": "pad", "antialias": False, "scale": 255, "channel_order": "bgr"}
+    }
 
 
 def test_an_interrupted_run_ends_like_one_that_was_not(experiment: TowerExperiment) -> None:

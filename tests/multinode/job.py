@@ -21,6 +21,7 @@ from unittest import mock
 import numpy as np
 
 from alpro.datasets.decoding import FrameSelector, Video
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.program import run_script
 from tasks import run_video_retrieval
 from tests.factories import MadeUpDecoder
@@ -37,7 +38,9 @@ class FaultyDecoder(MadeUpDecoder):
         self.wish = folder / FAULT
         self.rank = rank
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         if self.wish.exists():
             wish = json.loads(self.wish.read_text())
             if (wish["rank"], wish["read"]) == (self.rank, self.reads.total()):
@@ -46,7 +49,7 @@ class FaultyDecoder(MadeUpDecoder):
                     os.kill(os.getpid(), signal.SIGKILL)
                 while True:
                     time.sleep(1)
-        return super().read(video, select, height=height, width=width)
+        return super().read(video, select, preprocessing=preprocessing)
 
 
 def place() -> dict[str, int | str]:

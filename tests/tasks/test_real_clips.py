@@ -16,6 +16,7 @@ from alpro.configs.loading import load_config
 from alpro.configs.schema import QaConfig, RetrievalConfig
 from alpro.datasets.decoding import make_decoder
 from alpro.datasets.sampling import frame_indices
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from tasks import run_video_qa, run_video_retrieval
 from tests.datasets.clips import write_frames
 from tests.parity.golden import fill
@@ -78,8 +79,7 @@ def small_copies(videos: Path, folder: Path, *, pattern: str = "*") -> Path:
         frames = make_decoder("auto").read(
             path,
             lambda count: frame_indices("uniform", num_video_frames=count, num_frames=32, rng=None),
-            height=SMALL,
-            width=SMALL,
+            preprocessing=PixelPreprocessing(size=SMALL),
         )
         write_frames(folder / path.name, frames.transpose(0, 2, 3, 1), group_size=8)
     return folder

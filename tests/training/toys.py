@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from alpro.datasets.decoding import FrameSelector, Video
 from alpro.datasets.samplers import SamplerSegment
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.training.checkpoints import CheckpointWriter
@@ -42,10 +43,12 @@ class DyingDecoder(MadeUpDecoder):
         super().__init__()
         self.last_read = last_read
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
         if self.reads.total() == self.last_read:
             raise KilledError
-        return super().read(video, select, height=height, width=width)
+        return super().read(video, select, preprocessing=preprocessing)
 
 
 @dataclass

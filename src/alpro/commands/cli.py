@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from alpro.errors import InputError, exit_code_for, known_error
+from alpro.installation import with_resources
 from alpro.program import INTERRUPTED_EXIT_CODE, console, interruptible
-from alpro.resources import with_resources
 from alpro.training.atomic_io import FullDiskError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,13 @@ import numpy as np
 from alpro.datasets.decoding import VideoReadError
 from alpro.datasets.decoding.formats import described_content
 from alpro.datasets.storage import folder_trouble, is_open_folder
+from alpro.datasets.transforms.preprocessing import (
+    PixelPreprocessing,
+    center_square,
+    crop_or_pad,
+    preprocess_frames,
+    resized_size,
+)
 from alpro.errors import InputError, raise_scarcity
 from alpro.installation import has_package
 
@@ -50,15 +57,15 @@ class ImageReader:
 
     Args:
         root: The folder that relative paths begin in; the current one where there is none.
-        frame_size: S.
-        random_crop: Whether a random part is read, or the largest square in the middle.
+        preprocessing: Gives S and the resize policy.
+        random_crop: Whether a random part is read and squashed, whatever the policy.
 
     Raises:
         InputError: the folder does not exist, or Pillow, which reads the files, is not installed.
     """
 
     root: Path | None
-    frame_size: int
+    preprocessing: PixelPreprocessing
     random_crop: bool
 
     def __post_init__(self) -> None:
@@ -81,17 +88,28 @@ class ImageReader:
             VideoReadError: the file is missing or unreadable.
         """
         image = _read(Path(image_id) if self.root is None else self.root / image_id)
-        box = self._box(image.width, image.height, rng)
-        pixels = np.asarray(_resized(image, box, size=self.frame_size))  # (S, S, 3)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]  # (1, 3, S, S)
+        preprocessing = self.preprocessing
+        if self.random_crop:
+            if rng is None:
+                raise ValueError("random crops need a generator")
+            # Cut out before it is resized, so that nothing around it is mixed in.
+            image = image.crop(draw_box(image.width, image.height, rng=rng))
+            preprocessing = replace(preprocessing, resize="squash")
+        return preprocess_image(image, preprocessing)[None]  # (1, 3, S, S)
 
-    def _box(self, width: int, height: int, rng: np.random.Generator | None) -> Box:
-        if not self.random_crop:
-            side = min(width, height)
-            return _centred(width, height, side, side)
-        if rng is None:
-            raise ValueError("random crops need a generator")
-        return draw_box(width, height, rng=rng)
+
+def preprocess_image(image: Image, preprocessing: PixelPreprocessing) -> np.ndarray:
+    """Make (3, S, S) uint8 of an RGB image, by Pillow where it resizes as the policy says."""
+    from PIL.Image import Resampling
+
+    if preprocessing.antialias:
+        if preprocessing.resize == "center_square":
+            top, left, side = center_square(image.height, image.width)
+            image = image.crop((left, top, left + side, top + side))
+        height, width = resized_size(image.height, image.width, preprocessing)
+        image = image.resize((width, height), Resampling[preprocessing.interpolation.upper()])
+        return crop_or_pad(np.asarray(image).transpose(2, 0, 1), preprocessing.size)
+    return preprocess_frames(np.asarray(image).transpose(2, 0, 1), preprocessing)
 
 
 def draw_box(width: int, height: int, *, rng: np.random.Generator) -> Box:
@@ -164,10 +182,3 @@ def _eight_bit(image: Image) -> Image:
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
-
-
-def _resized(image: Image, box: Box, *, size: int) -> Image:
-    """Resize a part of the image; cut out first, so that nothing around it is mixed in."""
-    from PIL.Image import Resampling
-
-    return image.crop(box).resize((size, size), Resampling.BICUBIC)

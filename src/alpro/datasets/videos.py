@@ -26,6 +26,7 @@ from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.sampling import evaluation_sampling, select_frames
 from alpro.datasets.storage import VideoStorage
 from alpro.datasets.transforms.normalize import reorder_frames
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.errors import InputError
 
@@ -96,7 +97,7 @@ class FrameReader:
     decoder: Decoder
     num_frames: int
     sampling: str
-    frame_size: int
+    preprocessing: PixelPreprocessing
     evaluates: bool = False
     """``segment`` takes the centre of each segment, not a random frame of it."""
     quarantine: Quarantine | None = None
@@ -143,9 +144,8 @@ class FrameReader:
             num_clips=num_clips,
             rng=None if self.evaluates and self.sampling == "segment" else rng,
         )
-        size = self.frame_size
         try:
-            frames = self.decoder.read(video, select, height=size, width=size)  # (C*T, 3, S, S)
+            frames = self.decoder.read(video, select, preprocessing=self.preprocessing)
         except CutOffError as error:
             if self.quarantine is not None:
                 self.quarantine.add(key, str(error))

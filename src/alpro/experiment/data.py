@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,7 @@ from alpro.distributed.engine import Engine
 from alpro.errors import InputError, listed, shortened
 from alpro.evaluation.encoding import chunks, shard
 from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.families.registry import load_family
 from alpro.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -275,14 +276,15 @@ def build_evaluation_set(
 def frame_reader(
     config: ExperimentConfig, videos: VideoStorage, *, frame_size: int, decoder: Decoder
 ) -> FrameReader:
-    """What reads the frames of videos, at a height and width of ``frame_size``."""
+    """Reader of the frames of videos, squares with sides of ``frame_size``."""
+    preprocessing = load_family(config.family).preprocessing(config)
     output = RunDirectory(Path(config.output_dir), rank=0)
     return FrameReader(
         videos,
         decoder,
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,
-        frame_size=frame_size,
+        preprocessing=replace(preprocessing, size=frame_size),
         quarantine=Quarantine(
             None if config.dry_run else output.quarantine,
             seconds=config.decode_timeout,

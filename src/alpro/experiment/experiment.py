@@ -62,8 +62,11 @@ class Experiment(Generic[Config]):
     @cached_property
     def normalize(self) -> Normalize:
         """Pixel normalisation on the engine's device."""
-        config = self.config
-        return Normalize(config.img_pixel_mean, config.img_pixel_std).to(self.engine.device)
+        pixels = self.family.preprocessing(self.config)
+        normalize = Normalize(
+            pixels.mean, pixels.std, scale=pixels.scale, channel_order=pixels.channel_order
+        )
+        return normalize.to(self.engine.device)
 
     @property
     def precision(self) -> str:

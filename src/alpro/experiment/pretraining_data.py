@@ -39,6 +39,7 @@ from alpro.experiment.data import (
     subsample,
     without_missing,
 )
+from alpro.families.registry import load_family
 from alpro.objectives.validation import VALIDATION_SEED, PairSet
 from alpro.training.task import TrainingData
 
@@ -237,4 +238,5 @@ def _still(config: PretrainingConfig) -> FrameAugmentation:
 def _image_reader(
     config: PretrainingConfig, data: CaptionedSet, *, random_crop: bool
 ) -> ImageReader:
-    return ImageReader(data.image_root, frame_size=config.crop_img_size, random_crop=random_crop)
+    preprocessing = load_family(config.family).image_preprocessing(config)
+    return ImageReader(data.image_root, preprocessing, random_crop=random_crop)

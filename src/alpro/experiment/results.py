@@ -15,6 +15,7 @@ from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURC
 from alpro.datasets.sampling import evaluation_sampling
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.families.registry import load_family
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored
 from alpro.training.task import TrainingPlan
 
@@ -69,6 +70,7 @@ def protocol_of(
     engine: Engine,
 ) -> dict[str, Any]:
     """Everything that the numbers of an evaluation depend on, whatever the task."""
+    preprocessing = load_family(config.family).preprocessing(config).protocol()
     return {
         "annotations": str(data.annotations),
         "annotations_sha256": sha256_of(data.annotations),
@@ -86,6 +88,7 @@ def protocol_of(
         "precision": usable_precision(config.precision, engine.device),
         "seed": config.seed,
         "version": __version__,
+        **({"preprocessing": preprocessing} if preprocessing else {}),
     }
 
 

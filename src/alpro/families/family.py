@@ -7,13 +7,14 @@ which asks its models for roles (`alpro.modeling.contracts`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from alpro.configs.schema import ExperimentConfig
 from alpro.datasets.tokenization import TokenizerFormat
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.modeling.state_dict_maps import StateDict
 from alpro.optimization.optimizer import ParameterGroup, decay_and_no_decay
 
@@ -66,6 +67,19 @@ class TaskSpec:
     """Patterns of parameters that the checkpoint of another task may lack."""
 
 
+def squashed_frames(config: ExperimentConfig) -> PixelPreprocessing:
+    """Preprocessing with the size, the mean and the std of a config: videos are squashed."""
+    return PixelPreprocessing(
+        size=config.crop_img_size, mean=config.img_pixel_mean, std=config.img_pixel_std
+    )
+
+
+def central_squares(config: ExperimentConfig) -> PixelPreprocessing:
+    """Preprocessing with the size, the mean and the std of a config: images lose their sides."""
+    videos = squashed_frames(config)
+    return replace(videos, resize="center_square", interpolation="bicubic")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFamily:
     """Models, weights, tokenizer and tasks of a family."""
@@ -76,6 +90,10 @@ class ModelFamily:
     """Of the files in ``tokenizer_dir``."""
     vocab_size: Callable[[Architecture], int]
     """Tokens that the model knows."""
+    preprocessing: Callable[[Any], PixelPreprocessing] = squashed_frames
+    """Of the frames of videos, from the config."""
+    image_preprocessing: Callable[[Any], PixelPreprocessing] = central_squares
+    """Of still images, from the config; the range of values is that of `preprocessing`."""
     checkpoint: CheckpointFormat
     starting_weights: StartingWeights
     parameter_groups: Callable[[nn.Module, ExperimentConfig], list[ParameterGroup]] = (

@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from alpro.datasets.tokenization import TokenizerFormat
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.experiment.retrieval import Retrieval
 from alpro.families.family import (
     Architecture,
@@ -90,12 +91,26 @@ def adapt(state: StateDict, _model: Mapping[str, Tensor]) -> StateDict:
     return adapted
 
 
+def preprocessing(config: Any) -> PixelPreprocessing:
+    """Whole pictures on black, B, G, R from 0 to 255."""
+    return PixelPreprocessing(
+        size=config.crop_img_size,
+        resize="pad",
+        antialias=False,
+        mean=(124.0, 116.0, 104.0),
+        std=(58.0, 57.0, 57.0),
+        scale=255,
+        channel_order="bgr",
+    )
+
+
 FAMILY = ModelFamily(
     tasks={"retrieval": TaskSpec(definition=Retrieval, build_model=build_model)},
     tokenizer=TokenizerFormat(
         kind="word list", vocabulary="words.json", description="a list of words", load=load_words
     ),
     vocab_size=lambda architecture: architecture["tiny_config"].num_words,
+    preprocessing=preprocessing,
     checkpoint=CheckpointFormat(
         roots=("visual", "words", "vision", "text", "logit_scale", "aux_head"),
         files=("tiny_config",),

@@ -32,6 +32,7 @@ from alpro.datasets.decoding import (
 )
 from alpro.datasets.sampling import frame_indices
 from alpro.datasets.storage import VideoStorage
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 from alpro.installation import has_package
 
@@ -47,13 +48,16 @@ HEADER = (
 class PlainDecord:
     """Decord as code for the original reads with it, without care for broken files."""
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        """Read the wanted frames, (T, H, W, 3) uint8."""
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        """Read the wanted frames, (T, S, S, 3) uint8."""
         import decord
 
+        size = preprocessing.size
         source = BytesIO(video) if isinstance(video, bytes) else str(video)
         try:
-            reader = decord.VideoReader(source, width=width, height=height)
+            reader = decord.VideoReader(source, width=size, height=size)
             frames: np.ndarray = reader.get_batch(select(len(reader)).tolist()).asnumpy()
         except (decord.DECORDError, RuntimeError, IndexError) as error:
             raise VideoReadError(str(error)) from error
@@ -90,7 +94,7 @@ class ClipReader:
         if video is None:
             raise VideoReadError(f"{self.storage.root} has no video {video_id!r}")
         select = partial(evenly, num_frames=self.num_frames)
-        self.decoder.read(video, select, height=self.size, width=self.size)
+        self.decoder.read(video, select, preprocessing=PixelPreprocessing(size=self.size))
 
     def can_read(self, position: int) -> bool:
         """Whether the decoder can."""

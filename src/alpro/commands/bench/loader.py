@@ -30,6 +30,7 @@ from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import VideoReadError, make_decoder
 from alpro.datasets.retrieval import RetrievalCollate
 from alpro.datasets.tokenization import load_tokenizer
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.transforms.randaugment import video_augmentation
 from alpro.datasets.videos import FrameReader, TrainingVideos
 from alpro.errors import InputError
@@ -112,7 +113,13 @@ def run(flags: argparse.Namespace) -> None:
     collate = RetrievalCollate(tokenizer, MAX_TEXT_LENGTH)
     decoder = make_decoder(flags.decoder, seconds=DECODE_TIMEOUT, megabytes=DECODE_MEMORY)
     readers = {
-        path: FrameReader(open_videos_of_flag(path), decoder, flags.frames, "segment", flags.size)
+        path: FrameReader(
+            open_videos_of_flag(path),
+            decoder,
+            flags.frames,
+            "segment",
+            PixelPreprocessing(size=flags.size),
+        )
         for path in flags.videos
     }
     names_of = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +25,14 @@ from alpro.datasets.decoding import Video, VideoReadError, make_decoder
 from alpro.datasets.images import ImageReader, open_image
 from alpro.datasets.sampling import frame_indices
 from alpro.datasets.storage import VideoStorage, open_videos
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 
 Verdict = Literal["readable", "missing", "empty_file", "unreadable", "cut_off"]
 
-SMALL_SIDE = 64  # S: of the frames that are measured
+SMALL = PixelPreprocessing(size=64)
+"""Of the frames that are measured."""
+SMALL_IMAGE = replace(SMALL, resize="center_square", interpolation="bicubic")
 WHOLE_DIGEST_BYTES = 4 << 20  # files up to this size are hashed as a whole
 SAMPLE_BYTES = 1 << 20  # of each of the parts of larger files that are hashed
 SAMPLED = "sampled:"
@@ -165,9 +168,7 @@ def digest_of(video: Video, *, size: int, whole: bool = False) -> str:
 
 
 def _look_at_image(probe: Probe, item: Item, video: Video) -> None:
-    frames = ImageReader(item.storage, frame_size=SMALL_SIDE, random_crop=False).read(
-        item.video_id, rng=None
-    )
+    frames = ImageReader(item.storage, SMALL_IMAGE, random_crop=False).read(item.video_id, rng=None)
     assert isinstance(video, Path)
     with open_image(video) as image:
         probe.width, probe.height = image.size
@@ -189,9 +190,7 @@ def _look_at_video(probe: Probe, video: Video, *, sampling: Sampling, full: bool
         troubles.append(str(error))  # another library may still read it
     select = _Selector(sampling)
     with errors_of_ffmpeg() as errors:
-        frames = make_decoder(sampling.decoder).read(
-            video, select, height=SMALL_SIDE, width=SMALL_SIDE
-        )
+        frames = make_decoder(sampling.decoder).read(video, select, preprocessing=SMALL)
     if len(set(select.counts)) > 1:
         message = f"{select.counts[0]} frames were expected, {select.counts[-1]} came out"
         troubles.append(message)

@@ -12,6 +12,7 @@ from alpro.commands.cli import open_videos_of_flag
 from alpro.commands.gallery.cards import SHARPNESS
 from alpro.datasets.decoding import VideoReadError, make_decoder
 from alpro.datasets.sampling import frame_indices
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 
 FrameReader = Callable[[str], list[Image.Image]]
@@ -43,7 +44,7 @@ def frame_reader(videos: Path, *, num_frames: int, side: int) -> FrameReader:
         if video is None:
             raise InputError(f"--videos {storage.root} holds no video {video_id!r}")
         try:
-            frames = decoder.read(video, evenly, height=size, width=size)
+            frames = decoder.read(video, evenly, preprocessing=PixelPreprocessing(size=size))
         except VideoReadError:
             return [Image.new("RGB", (size, size), UNREADABLE)] * num_frames
         return [Image.fromarray(frame) for frame in frames.transpose(0, 2, 3, 1)]

@@ -18,6 +18,7 @@ from alpro.datasets.decoding import make_decoder
 from alpro.datasets.decoding.base import Video
 from alpro.datasets.sampling import frame_indices
 from alpro.datasets.storage.base import VideoStorage
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 
 NUM_FRAMES = 16
 FRAME_SIZE = 224
@@ -116,7 +117,7 @@ def read_pair(pair: Pair, *, preparation: Preparation) -> Reading:
         return np.minimum(before, num_video_frames - 1)
 
     decoder = make_decoder("auto")
-    read = partial(decoder.read, height=FRAME_SIZE, width=FRAME_SIZE)
+    read = partial(decoder.read, preprocessing=PixelPreprocessing(size=FRAME_SIZE))
     before_seconds, after_seconds = [], []
     for _ in range(ROUNDS):
         seconds, after = _timed(lambda: read(pair.after, of_prepared))

@@ -1,6 +1,6 @@
 """What every decoder promises.
 
-Shapes: ``T`` wanted frames, ``H`` and ``W`` their height and width in pixels.
+Shapes: ``T`` wanted frames, ``S`` side of the square frames in pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 
 Video = Path | bytes
 """What a decoder reads: a file, or the bytes of one."""
@@ -29,17 +31,18 @@ class CutOffError(VideoReadError):
 class Decoder(Protocol):
     """Reads chosen frames of a video. Has no state, and can be sent to worker processes."""
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        """Read the wanted frames, rotated as the file says and squashed to the size asked for.
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        """Read the wanted frames, rotated as the file says, then resized, and cropped or padded.
 
         Args:
             video: The video file, or its bytes: the frames are the same.
             select: Chooses frames; may be asked more than once where the first count was wrong.
-            height: H, in pixels.
-            width: W, in pixels.
+            preprocessing: gives S and the resize policy; values stay 0 to 255, in RGB.
 
         Returns:
-            (T, 3, H, W) uint8, RGB.
+            (T, 3, S, S) uint8, RGB.
 
         Raises:
             VideoReadError: whatever is wrong with the file.

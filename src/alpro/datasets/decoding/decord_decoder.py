@@ -12,12 +12,14 @@ import numpy as np
 from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.formats import require_video_signature
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 
+_STORED_SIZE = -1  # as decord calls the size that frames are stored in
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
 
 
 class DecordDecoder:
-    """Decord resizes (bilinear) and rotates while decoding; one thread per file.
+    """Decord squashes (bilinear) and rotates while decoding; one thread per file.
 
     Where B-frames meet open groups of pictures, MPEG-TS or AVI, or an edit list cuts the beginning
     off, it returns other frames than those asked for; PyAV does not.
@@ -38,8 +40,10 @@ class DecordDecoder:
         if self.check is not None:
             PyAVDecoder().load()
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         import decord  # optional: PyAV alone is enough
 
         if self.check is not None:
@@ -48,7 +52,8 @@ class DecordDecoder:
         decord.logging.set_level(decord.logging.QUIET)
         try:
             source = BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
-            reader = decord.VideoReader(source, width=width, height=height, num_threads=1)
+            side = preprocessing.size if preprocessing.resized_by_decoder else _STORED_SIZE
+            reader = decord.VideoReader(source, width=side, height=side, num_threads=1)
             num_video_frames = len(reader)
         # decord raises its own error for bad content and RuntimeError for what it cannot open.
         except (decord.DECORDError, RuntimeError) as error:
@@ -60,7 +65,7 @@ class DecordDecoder:
             frames = reader.get_batch(indices.tolist()).asnumpy()  # (T, H, W, 3)
         except (decord.DECORDError, RuntimeError, IndexError) as error:
             raise VideoReadError(_reason(error)) from error
-        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))  # (T, 3, H, W)
+        return preprocess_frames(frames.transpose(0, 3, 1, 2), preprocessing)  # (T, 3, S, S)
 
 
 def _reason(error: Exception) -> str:

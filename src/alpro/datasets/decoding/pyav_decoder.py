@@ -7,7 +7,8 @@ to: 8 uniform frames of three real h264 clips came 1.4 to 2.2 times as fast as b
 everything, and identical. Files whose timestamps or packet counts do not hold are decoded from the
 start, in order.
 
-Shapes: ``T`` wanted frames, ``H`` and ``W`` their height and width in pixels.
+Shapes: ``T`` wanted frames, ``H`` and ``W`` their stored height and width in pixels, ``S`` side of
+the square frames that are returned.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.containers import OpenVideo, open_video
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import raise_scarcity
 
 if TYPE_CHECKING:
@@ -52,9 +54,11 @@ class PyAVDecoder:
         import av.video.reformatter
         import av.video.stream  # noqa: F401
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
-        scaler = _Scaler(height=height, width=width)
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
+        scaler = _Scaler(preprocessing)
         with _open_video(video) as opened:
             index = _index_packets(opened)
             if index.num_frames == 0:
@@ -149,32 +153,35 @@ class _PacketIndex:
 
 
 class _Scaler:
-    """Turns decoded frames into upright RGB pixels of one size."""
+    """Turns decoded frames into upright, preprocessed RGB pixels."""
 
-    def __init__(self, *, height: int, width: int) -> None:
+    def __init__(self, preprocessing: PixelPreprocessing) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
-        self.height = height
-        self.width = width
+        self.preprocessing = preprocessing
         self.reformatter = VideoReformatter()  # keeps its tables from frame to frame
         major = int(av.__version__.split(".")[0])
         self.options = {"threads": 1} if major >= _FIRST_WITH_SCALING_THREADS else {}
 
     def write(self, frame: VideoFrame, pixels: np.ndarray) -> None:
-        """Fill (3, H, W) uint8 RGB."""
-        turns = round(frame.rotation / _QUARTER_TURN_DEGREES) % 4
-        height, width = (self.width, self.height) if turns % 2 else (self.height, self.width)
+        """Fill (3, S, S) uint8 RGB."""
+        size, scales = self.preprocessing.size, self.preprocessing.resized_by_decoder
+        width, height = (size, size) if scales else (frame.width, frame.height)
         scaled = self.reformatter.reformat(
             frame, width, height, "rgb24", interpolation=_LIKE_DECORD, **self.options
         )
+        turns = round(frame.rotation / _QUARTER_TURN_DEGREES) % 4
         upright = np.rot90(scaled.to_ndarray(), k=turns)  # counter-clockwise, (H, W, 3)
+        if not scales:
+            pixels[:] = preprocess_frames(upright.transpose(2, 0, 1), self.preprocessing)
+            return
         for channel, plane in enumerate(pixels):
             plane[:] = upright[:, :, channel]
 
 
 class _WantedFrames:
-    """The wanted frames, (T, 3, H, W) uint8, filled as they come, told by a number of each.
+    """The wanted frames, (T, 3, S, S) uint8, filled as they come, told by a number of each.
 
     Args:
         keys: (T,) times or positions of the frames; one can be wanted several times.
@@ -182,7 +189,8 @@ class _WantedFrames:
     """
 
     def __init__(self, keys: Sequence[int], scaler: _Scaler) -> None:
-        self.pixels = np.empty((len(keys), 3, scaler.height, scaler.width), np.uint8)
+        size = scaler.preprocessing.size
+        self.pixels = np.empty((len(keys), 3, size, size), np.uint8)
         self.missing: dict[int, list[int]] = {}
         """The rows of ``pixels`` to fill, by key."""
         for row, key in enumerate(keys):

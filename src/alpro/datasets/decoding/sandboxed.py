@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Loader, Video
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.isolation.process import CallCutOffError, IsolatedProcess
 
 
@@ -27,15 +28,17 @@ class SandboxedDecoder:
         prepare = decoder.load if isinstance(decoder, Loader) else None
         self._process = IsolatedProcess(seconds=seconds, megabytes=megabytes, prepare=prepare)
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``.
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``.
 
         Raises:
             CutOffError: a VideoReadError; it took too long, too much memory, or its process died.
             VideoReadError: whatever else is wrong with the file.
         """
         try:
-            return self._process.call(_read, self.decoder, video, select, height, width)
+            return self._process.call(_read, self.decoder, video, select, preprocessing)
         except CallCutOffError as error:
             raise CutOffError(f"cut off: {error}") from error
 
@@ -45,6 +48,6 @@ class SandboxedDecoder:
 
 
 def _read(
-    decoder: Decoder, video: Video, select: FrameSelector, height: int, width: int
+    decoder: Decoder, video: Video, select: FrameSelector, preprocessing: PixelPreprocessing
 ) -> np.ndarray:
-    return decoder.read(video, select, height=height, width=width)
+    return decoder.read(video, select, preprocessing=preprocessing)

@@ -11,6 +11,7 @@ import numpy as np
 from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.formats import require_video_signature
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import InputError
 from alpro.installation import AbsentPackageError, import_optional
 
@@ -24,7 +25,7 @@ _SOURCE_PLACE = re.compile(r"^\w+, \S+\.(cpp|h):\d+, ")
 
 
 class TorchCodecDecoder:
-    """Torchcodec resizes (bilinear) and rotates while decoding; one thread per file.
+    """Torchcodec squashes (bilinear) and rotates while decoding; one thread per file.
 
     It scans the file first (``seek_mode="exact"``); the other mode trusts the header, finds wrong
     frames where the rate varies, and was no quicker on real clips. With B-frames, open groups of
@@ -46,20 +47,23 @@ class TorchCodecDecoder:
         if self.check is not None:
             PyAVDecoder().load()
 
-    def read(self, video: Video, select: FrameSelector, *, height: int, width: int) -> np.ndarray:
-        """Read the wanted frames, (T, 3, H, W) uint8; see ``Decoder.read``."""
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         from torchcodec.decoders import VideoDecoder  # optional: the other libraries are enough
         from torchcodec.transforms import Resize
 
         if self.check is not None:
             self.check(video)
         require_video_signature(video, library="torchcodec")
+        size = preprocessing.size
         try:
             reader = VideoDecoder(
                 video if isinstance(video, bytes) else os.path.abspath(video),
                 seek_mode="exact",
                 num_ffmpeg_threads=1,
-                transforms=[Resize((height, width))],
+                transforms=[Resize((size, size))] if preprocessing.resized_by_decoder else None,
             )
             num_video_frames = len(reader)
         # torchcodec raises these for bad content, missing files and missing streams.
@@ -72,7 +76,7 @@ class TorchCodecDecoder:
             frames = reader.get_frames_at(indices.tolist()).data
         except (RuntimeError, ValueError, IndexError) as error:
             raise VideoReadError(_reason(error)) from error
-        return np.ascontiguousarray(frames.numpy())  # (T, 3, H, W)
+        return preprocess_frames(frames.numpy(), preprocessing)  # (T, 3, S, S)
 
 
 def check_torchcodec() -> None:

@@ -16,21 +16,35 @@ _MAX_PIXEL = 255.0
 
 
 class Normalize(nn.Module):
-    """Turn pixels into what the video encoder sees: ``(x / 255 - mean) / std`` per channel."""
+    """Turn pixels into the video encoder's input: ``(x / 255 - mean) / std`` per channel."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        scale: int = 1,
+        channel_order: str = "rgb",
+    ) -> None:
+        """Take the fields of these names of a ``PixelPreprocessing``."""
         super().__init__()
+        self.scale = scale
+        self.channel_order = channel_order
         shape = (-1, 1, 1)
         # Not in the state dict: checkpoints hold the model's own tensors only.
         self.register_buffer("mean", torch.tensor(list(mean)).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(list(std)).view(shape), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Normalise (B, T, 3, S, S) uint8 frames to float32."""
-        return frames.float().div_(_MAX_PIXEL).sub_(self.mean).div_(self.std)
+        """Normalise (B, T, 3, S, S) uint8 RGB frames to float32 in the model's channel order."""
+        pixels = frames.float()
+        if self.scale != _MAX_PIXEL:
+            pixels = pixels.div_(_MAX_PIXEL)
+        pixels = pixels.sub_(self.mean).div_(self.std)
+        return pixels.flip(-3) if self.channel_order == "bgr" else pixels
 
 
 def erase_outside(frames: Tensor, region: Tensor) -> Tensor:
