@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from alpro.datasets.decoding import DecordDecoder, make_decoder
+from alpro.datasets.decoding import DecordDecoder, MediaDecoder, make_decoder
 from alpro.errors import InputError
 from alpro.optional_packages import AbsentPackageError, has_package, import_optional
 
@@ -77,7 +77,8 @@ def test_a_decoder_whose_library_fails_is_passed_over(
     monkeypatch.setitem(sys.modules, "decord", ModuleType("decord"))
     (folder / "av.py").write_text("raise OSError('libavcodec.so.61: cannot open')")
     decoder = make_decoder("auto")
-    assert isinstance(decoder, DecordDecoder)
-    assert decoder.check is None
+    assert isinstance(decoder, MediaDecoder)
+    assert isinstance(decoder.videos, DecordDecoder)
+    assert decoder.videos.check is None
     with pytest.raises(InputError, match="video_decoder 'pyav': .*fails .see the log"):
         make_decoder("pyav")

@@ -79,10 +79,7 @@ def test_only_wanted_columns_are_read(tmp_path: Path) -> None:
     frame = _frame().assign(day=pandas.to_datetime(["2020-01-01"] * 3))
     path = _written(tmp_path / "a.pkl", frame)
     assert read_pickled_table(path, lambda _: {"video_id": "video_id"}) == {"video_id": [1, 2, 3]}
-    with pytest.raises(
-        InputError,
-        match="'M8' cannot be read; convert the table to CSV, JSONL or",
-    ):
+    with pytest.raises(InputError, match="'M8' cannot be read; convert the table to CSV, JSONL or"):
         read_pickled_table(path)
 
 
@@ -103,12 +100,13 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(
 ) -> None:
     made = tmp_path / "made"
     frame: Any = pandas.DataFrame({"video_id": [1], "text": ["a dog"]})
-    for function, argument, name in [
+    calls: list[tuple[Callable[..., Any], str, str]] = [
         (os.system, f"touch {made}", f"{os.name}.system"),
         (eval, f"open({str(made)!r}, 'w')", "eval"),
         (exec, f"open({str(made)!r}, 'w')", "exec"),
         (__import__, "antigravity", "__import__"),
-    ]:
+    ]
+    for function, argument, name in calls:
         bad = _Call(function, argument)
         value = {
             "alone": lambda bad=bad: bad,

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 Video = Path | bytes
-"""What a decoder reads: a file, or the bytes of one."""
+"""What a decoder reads: a file, or the bytes of one; or the folder of a video's frames."""
 
 FrameSelector = Callable[[int], np.ndarray]
 """From the number of frames in a video to the (T,) indices of those wanted, in increasing order."""
