@@ -16,7 +16,7 @@ import torch
 
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.schema import PretrainConfig
-from alpro.datasets.captions import CaptionedItem, Media
+from alpro.datasets.captions import CaptionedItem
 from alpro.datasets.pretraining import PretrainBatch, PretrainCollate
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
@@ -27,6 +27,7 @@ from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.pretraining_task import Objectives, PretrainingTask
 from alpro.families.alpro.prompter import Prompter
 from alpro.families.alpro.prompter_task import PrompterTask
+from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
 from tests.factories import (
     CPU,

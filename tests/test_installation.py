@@ -10,7 +10,7 @@ import pytest
 
 from alpro.configs.loading import load_config
 from alpro.configs.schema import RetrievalConfig
-from alpro.datasets.decoding import DecordDecoder, make_decoder
+from alpro.datasets.decoding import DecordDecoder, MediaDecoder, make_decoder
 from alpro.errors import InputError
 from alpro.installation import AbsentPackageError, has_package, import_optional, with_resources
 
@@ -79,8 +79,9 @@ def test_a_decoder_whose_library_fails_is_passed_over(
     monkeypatch.setitem(sys.modules, "decord", ModuleType("decord"))
     (folder / "av.py").write_text("raise OSError('libavcodec.so.61: cannot open')")
     decoder = make_decoder("auto")
-    assert isinstance(decoder, DecordDecoder)
-    assert decoder.check is None
+    assert isinstance(decoder, MediaDecoder)
+    assert isinstance(decoder.videos, DecordDecoder)
+    assert decoder.videos.check is None
     with pytest.raises(InputError, match="video_decoder 'pyav': .*fails .see the log"):
         make_decoder("pyav")
 

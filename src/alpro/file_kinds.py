@@ -1,11 +1,14 @@
-"""Kinds of files that stand where others are expected, by their first bytes, and the remedies."""
+"""Media, and kinds of files that stand where others are expected: first bytes and remedies."""
 
 from __future__ import annotations
 
 import codecs
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Media = Literal["video", "image"]
+"""What a data set is of."""
 
 HEAD_BYTES = 1024  # enough to recognise any kind
 _BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's

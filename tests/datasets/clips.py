@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 
@@ -44,6 +45,13 @@ def write_frames(
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+    return path
+
+
+def write_image(path: Path, level: int, *, size: tuple[int, int] = (40, 30)) -> Path:
+    """Write an image as frame ``level`` of a ``write_clip`` clip is, its folder as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (GREY_STEP * level,) * 3).save(path)
     return path
 
 

@@ -13,6 +13,7 @@ from alpro.datasets.decoding import (
     Decoder,
     DecordDecoder,
     FrameSelector,
+    MediaDecoder,
     PyAVDecoder,
     SandboxedDecoder,
     VideoReadError,
@@ -147,19 +148,24 @@ def test_mistakes_of_the_selector_are_not_taken_for_bad_files(
         decoder.read(path, select, preprocessing=SMALL)
 
 
+def _of_videos(decoder: Decoder) -> Decoder:
+    assert isinstance(decoder, MediaDecoder)
+    return decoder.videos
+
+
 def test_auto_does_without_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"decord", "av"}
     monkeypatch.setattr(choice, "has_package", lambda name: name in installed)
-    assert isinstance(make_decoder("auto"), PyAVDecoder)
+    assert isinstance(_of_videos(make_decoder("auto")), PyAVDecoder)
     installed.remove("decord")
-    assert isinstance(make_decoder("auto"), PyAVDecoder)
+    assert isinstance(_of_videos(make_decoder("auto")), PyAVDecoder)
     with pytest.raises(InputError, match="pip install decord"):
         make_decoder("decord")
     installed.clear()
     with pytest.raises(InputError, match="av or decord"):
         make_decoder("auto")
     installed.add("decord")
-    assert isinstance(make_decoder("auto"), DecordDecoder)
+    assert isinstance(_of_videos(make_decoder("auto")), DecordDecoder)
     with pytest.raises(InputError, match="'ffmpeg'.*auto, pyav, decord, torchcodec"):
         make_decoder("ffmpeg")
 
@@ -186,7 +192,7 @@ def test_torchcodec_that_cannot_be_used_is_an_error(
 def test_either_limit_makes_a_guarded_decoder(tmp_path: Path, limits: dict[str, int]) -> None:
     guarded = make_decoder("pyav", **limits)
     assert isinstance(guarded, SandboxedDecoder)
-    assert isinstance(guarded.decoder, PyAVDecoder)
+    assert isinstance(_of_videos(guarded.decoder), PyAVDecoder)
     path = write_clip(tmp_path / "clip.mp4")
     frames = guarded.read(path, np.arange, preprocessing=SMALL)  # all: can be sent
     guarded.close()

@@ -15,6 +15,7 @@ from alpro.commands.transcode.encoding import prepare_video
 from alpro.commands.transcode.settings import Preparation
 from alpro.datasets.decoding import Decoder, DecordDecoder, VideoReadError
 from alpro.datasets.decoding.formats import described_content, has_video_signature
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from tests.datasets.clips import SMALL, write_clip
 from tests.datasets.decoders import installed_decoder
 
@@ -80,9 +81,10 @@ def test_a_playlist_within_a_video_is_not_followed(tmp_path: Path, decoder: Deco
 
 def test_patterns_of_pictures_are_not_expanded(tmp_path: Path, decoder: Decoder) -> None:
     image = pytest.importorskip("PIL.Image").new("RGB", (64, 64), "red")
-    for name in ("frame%03d.jpg", "frame001.jpg", "frame002.jpg"):
-        image.save(tmp_path / name)
-    assert "a picture (JPEG)" in _refused(decoder, tmp_path / "frame%03d.jpg")
+    for name in ("frame%03d.mp4", "frame001.mp4", "frame002.mp4"):
+        image.save(tmp_path / name, "JPEG")
+    with pytest.raises(VideoReadError, match=r"a picture \(JPEG\)"):
+        decoder.read(tmp_path / "frame%03d.mp4", _first, preprocessing=PixelPreprocessing(size=64))
 
 
 def test_names_are_no_protocols(

@@ -73,7 +73,7 @@ def test_the_rule_that_suits_most_ids_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"v0/00000.jpg", "v0/00001.jpg", "v1/00000.jpg", "list.txt"}, "pictures, such as v0/0000"),
+        ({"v0/00000.jpg", "v0/00001.jpg", "v1/00000.jpg", "list.txt"}, "images, such as v0/0000"),
         ({"00000.tar.gz", "00001.tar.gz"}, "compressed files, such as 0000"),
         ({"00000.tgz"}, "compressed files, such as 00000.tgz"),
         ({"videos.zip", "readme.txt", "part2.zip"}, "archives, such as "),

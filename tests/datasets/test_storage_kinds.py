@@ -122,6 +122,9 @@ def test_the_kind_is_told_by_what_lies_there(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    for name in ("thumbs/a.jpg", "thumbs/b/a.mkv", "frames/a/1.png", "stills/A.JPG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     store(tmp_path / "db", "lmdb")
     store(tmp_path / "tars", "shards")
     (tmp_path / "tars/frames").mkdir()
@@ -131,7 +134,8 @@ def test_the_kind_is_told_by_what_lies_there(tmp_path: Path) -> None:
     kinds = {
         **{"videos": "folder", "nested": "folder", "empty": "folder", "nowhere": "folder"},
         **{"db": "lmdb", "db/data.mdb": "lmdb", "file.lmdb": "lmdb"},
-        **{"unpacked": "folder", "deep": "folder"},
+        **{"unpacked": "folder", "deep": "folder", "thumbs": "folder"},
+        **{"frames": "images", "stills": "images"},
         **{"tars": "shards", "tars/000000.tar": "shards", "one.tar": "shards"},
     }
     assert {name: storage_kind(tmp_path / name) for name in kinds} == kinds

@@ -144,6 +144,7 @@ def open_writer(
         raise InputError(f"{path} is a file; name a folder that the {kind} shall be in")
     path.mkdir(parents=True, exist_ok=True)
     found = storage_kind(path)
+    found = "folder" if found == "images" else found  # videos may be written beside them
     if found != kind and (found != "folder" or _holds_files(path)):
         raise InputError(f"{path} holds other files; name an empty folder for the {kind}")
     writer: KindWriter

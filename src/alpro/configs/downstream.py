@@ -21,7 +21,7 @@ class DownstreamDataset:
         None, "annotation file (.jsonl, .json, .csv, .tsv, .parquet)", path=True
     )
     img: str = required(
-        "folder, LMDB or tar shards of videos",
+        "folder, LMDB or tar shards of videos, or folder of images or of frames",
         remedy="Name the folder, LMDB or tar shards that hold the videos.",
         path=True,
     )
@@ -54,7 +54,7 @@ class DownstreamDataOptions(DataOptions):
     train_datasets: list[DownstreamDataset] = option(
         [],
         "training sets; each has name, txt (annotation file) and img (folder, LMDB or tar shards of"
-        " videos)",
+        " videos; or folder of images, or of a folder of frames for each video)",
         needed="training",
         remedy='Add "train_datasets": [{"name": ..., "txt": ..., "img": ...}].',
     )
@@ -112,7 +112,7 @@ class InferenceOptions:
     )
     inference_img_db: str | None = option(
         None,
-        "folder, LMDB or tar shards of videos",
+        "folder, LMDB or tar shards of videos, or folder of images or of frames",
         needed="inference",
         remedy="Add --inference_img_db DIR.",
         path=True,

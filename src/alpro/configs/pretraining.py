@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from alpro.configs.constraints import Constraint
 from alpro.configs.fields import option, required
 from alpro.configs.options import MAX_SIDE, DataOptions, VideoOptions
-
-Media = Literal["video", "image"]
+from alpro.file_kinds import Media
 
 
 @dataclass(kw_only=True)

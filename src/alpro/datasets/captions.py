@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from alpro.datasets.annotations import parsed_rows, read_rows
 from alpro.datasets.row_parsing import FILE_COLUMN, Record, RowKind
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.errors import InputError
-
-Media = Literal["video", "image"]
+from alpro.file_kinds import Media
 
 MAX_TEXT_LENGTH = 79
 """Rows whose ``txt_len`` says more are left out, as in the original."""

@@ -1,9 +1,10 @@
 """Pickled pandas DataFrames, read without pandas.
 
-A pickle is a program: it names functions and says what to call them with. Here each name that the
-pickle of a DataFrame has reason to use stands for an inert record of how it was called, from which
-the columns are then read; any other name is refused. So nothing of a pickle is ever run, and which
-pandas wrote it does not matter: 1.0 to 3.1 have been read. Memory is limited meanwhile.
+A pickle is a program: it names functions and says what to call them with. Here every name stands
+for an inert record of how it was called, from which the columns are then read, so that nothing of a
+pickle is ever run, and which pandas wrote it does not matter: 1.0 to 3.1 have been read. The
+libraries themselves are not given it: NumPy, pandas and Arrow end the process where a call or a
+state is damaged. Memory is limited meanwhile.
 
 Shapes: ``C`` columns of a block, ``R`` rows.
 """
@@ -24,6 +25,8 @@ from alpro.file_kinds import foreign_kind
 
 _CONVERT = "convert the table to CSV, JSONL or Parquet"
 _FIRST_BYTE = b"\x80"  # of pickles since protocol 2
+_LIBRARIES = ("numpy", "pandas", "pyarrow")
+_OTHER_NAMES = ("functools.partial", "_codecs.encode", "builtins.slice", "builtins.bytearray")
 _MAX_COLUMNS = 10_000  # tables of annotations have a few
 _MAX_MESSAGE = 200  # characters that a message takes over of a file
 _PLAIN_KINDS = "biuf"  # numpy's letters for truth values and numbers
@@ -42,81 +45,29 @@ class _Recorded:
 
     def __new__(cls, *arguments: Any, **_named: Any) -> _Recorded:
         recorded = super().__new__(cls)
-        recorded.arguments = arguments
-        recorded.state = None
+        recorded.arguments, recorded.state = arguments, None
         return recorded
+
+    def __call__(self, *arguments: Any) -> _Recorded:
+        """Record the call of a partial, which pandas 1.3 makes blocks by."""
+        return type(self)(*arguments)
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-class _RecordedPartial(_Recorded):
-    """A function with some arguments given, to be called with the others (pandas 1.3)."""
-
-    def __call__(self, *arguments: Any) -> _Recorded:
-        """What calling the function records; of pandas', it is never itself a partial."""
-        function = self.arguments[0]
-        if function not in _STAND_INS.values() or function is _STAND_INS["partial"]:
-            raise pickle.UnpicklingError(f"a partial of {shown(function)}")
-        return function(*arguments)
-
-
-_MODULES = {
-    "DataFrame": ("pandas", "pandas.core.frame"),
-    "BlockManager": ("pandas.core.internals.managers", "pandas.core.internals"),
-    "_unpickle_block": ("pandas._libs.internals",),
-    "new_block": ("pandas.core.internals.blocks",),
-    "partial": ("functools",),
-    "_new_Index": ("pandas.core.indexes.base",),
-    "Index": ("pandas", "pandas.core.indexes.base"),
-    "RangeIndex": ("pandas", "pandas.core.indexes.range"),
-    "Int64Index": ("pandas.core.indexes.numeric",),
-    "UInt64Index": ("pandas.core.indexes.numeric",),
-    "Float64Index": ("pandas.core.indexes.numeric",),
-    "StringArray": ("pandas.arrays", "pandas.core.arrays.string_"),
-    "StringArrayNumpySemantics": ("pandas.core.arrays.string_",),
-    "ArrowStringArray": ("pandas.arrays", "pandas.core.arrays.string_arrow"),
-    "ArrowStringArrayNumpySemantics": ("pandas.core.arrays.string_arrow",),
-    "StringDtype": ("pandas", "pandas.core.arrays.string_"),
-    "IntegerArray": ("pandas.arrays", "pandas.core.arrays.integer"),
-    "Int64Dtype": ("pandas", "pandas.core.arrays.integer"),
-    "DatetimeArray": ("pandas.arrays", "pandas.core.arrays.datetimes"),
-    "__pyx_unpickle_NDArrayBacked": ("pandas._libs.arrays",),
-    "NA": ("pandas", "pandas._libs.missing"),
-    "chunked_array": ("pyarrow.lib",),
-    "_restore_array": ("pyarrow.lib",),
-    "type_for_alias": ("pyarrow.lib",),
-    "py_buffer": ("pyarrow.lib",),
-    "_reconstruct": ("numpy.core.multiarray", "numpy._core.multiarray"),
-    "_frombuffer": ("numpy.core.numeric", "numpy._core.numeric"),
-    "ndarray": ("numpy",),
-    "dtype": ("numpy",),
-    "encode": ("_codecs",),
-    "slice": ("builtins", "__builtin__"),
-    "bytearray": ("builtins", "__builtin__"),
-}
-"""Names that the pickle of a DataFrame uses, and where they live in one version or another."""
-
-_STAND_INS: dict[str, type[_Recorded]] = {
-    name: type(name, (_RecordedPartial if name == "partial" else _Recorded,), {})
-    for name in _MODULES
-}
-
-
 class _RecordingUnpickler(pickle.Unpickler):
-    """Calls stand-ins only, and refuses names that have none."""
+    """Makes records only, and refuses names that no DataFrame has a use for."""
 
     def find_class(self, module: str, name: str) -> type[_Recorded]:
-        if module not in _MODULES.get(name, ()):
-            asked = shortened(f"{module}.{name}", most=_MAX_MESSAGE)
+        asked = f"{module.replace('__builtin__', 'builtins')}.{name}"
+        if module.partition(".")[0] not in _LIBRARIES and asked not in _OTHER_NAMES:
             raise InputError(
-                f"the pickle asks for {asked}, which a DataFrame of plain columns has no need of "
-                f"and which may run anything; {_CONVERT}"
+                f"the pickle asks for {shortened(asked, most=_MAX_MESSAGE)}, which a DataFrame of "
+                f"plain columns has no need of and which may run anything; {_CONVERT}"
             )
-        return _STAND_INS[name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError(f"persistent id {shown(pid)}")
+        # A class for each: what a pickle sets of it does not outlive the pickle.
+        return type(name, (_Recorded,), {})
 
 
 def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
@@ -169,18 +120,18 @@ def _read_frame(frame: _Recorded, choose: Choice | None) -> Columns:
         raise InputError(f"{len(labels)} columns, more than {_MAX_COLUMNS}; {_CONVERT}")
     names = [str(label) for label in labels]
     wanted: Mapping[str, str | None] = dict.fromkeys(names) if choose is None else choose(names)
-    found: dict[int, list[Any]] = {}
+    read: dict[int, list[Any]] = {}
     for values, places in pairs:
-        positions = _read_places(places)
+        is_range = _name(places) == "slice"
+        positions = range(*places.arguments) if is_range else _read_array(places).ravel().tolist()
         if len(positions) > len(names):
             raise InputError(f"a block of more columns than have names ({len(names)}); {_CONVERT}")
         for row, position in enumerate(positions):
             if names[position] in wanted:
-                found[position] = _read_column(values, row, name=names[position])
-    columns = {
-        wanted[names[position]] or names[position]: found[position] for position in sorted(found)
-    }
-    if len(columns) < len(found) or len({len(values) for values in columns.values()}) > 1:
+                read[position] = _read_column(values, row, name=names[position])
+    columns = {wanted[names[place]] or names[place]: read[place] for place in sorted(read)}
+    num_wanted = sum(name in wanted for name in names)
+    if len(columns) < num_wanted or len({len(values) for values in columns.values()}) > 1:
         raise InputError(f"columns of one name or of several lengths ({shown(names)}); {_CONVERT}")
     return columns
 
@@ -193,20 +144,11 @@ def _read_labels(index: _Recorded) -> Sequence[Any]:
     return range(state["start"], state["stop"], state["step"])
 
 
-def _read_places(places: Any) -> Sequence[int]:
-    """Positions in the table of a block's columns."""
-    if _name(places) != "slice":
-        return _read_array(places).ravel().tolist()
-    start, stop, step = places.arguments
-    return range(start, stop, step)
-
-
 def _read_column(values: Any, row: int, *, name: str) -> list[Any]:
     """One row of a block: a column's values, with None for those that are missing."""
     kind = _name(values)
     if kind.startswith("ArrowString"):
-        state = values.state
-        return _read_arrow(state.get("_pa_array", state.get("_data")))
+        return _read_arrow(values.state.get("_pa_array", values.state.get("_data")))
     if kind == "IntegerArray":
         numbers, missing = (_read_array(values.state[part]) for part in ("_data", "_mask"))
         pairs = zip(numbers.tolist(), missing.tolist(), strict=True)
@@ -222,7 +164,9 @@ def _read_column(values: Any, row: int, *, name: str) -> list[Any]:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is _STAND_INS["NA"] or (isinstance(value, float) and value != value)
+    if isinstance(value, type):
+        return value.__name__ == "NA"
+    return isinstance(value, float) and value != value
 
 
 _ARRAYS = ("_reconstruct", "_frombuffer")
@@ -249,13 +193,13 @@ def _read_arrow(array: _Recorded) -> list[str | None]:
     if _name(array) == "chunked_array":
         return [text for chunk in array.arguments[0] for text in _read_arrow(chunk)]
     ((kind, length, _missing, offset, buffers, *_),) = array.arguments
-    if kind.arguments[0] not in ("large_string", "string"):
+    letters = {"large_string": "<i8", "string": "<i4"}.get(kind.arguments[0])
+    if letters is None:
         raise InputError(f"columns of Arrow's kind {shown(kind.arguments[0])} cannot be read")
-    validity, ends, data = (_read_bytes(buffer) for buffer in buffers)
     if not length:
         return []
-    wide = kind.arguments[0] == "large_string"
-    places = np.frombuffer(ends, "<i8" if wide else "<i4")[offset : offset + length + 1].tolist()
+    validity, ends, data = (_read_bytes(buffer) for buffer in buffers)
+    places = np.frombuffer(ends, letters)[offset : offset + length + 1].tolist()
     bits = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
     valid = bits[offset : offset + length].tolist() if validity else [1] * length
     pairs = zip(places[:-1], places[1:], valid, strict=True)

@@ -6,46 +6,25 @@ S: side of the square frames in pixels.
 from __future__ import annotations
 
 import math
-import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.decoding.formats import described_content
+from alpro.datasets.decoding.image_files import preprocess_image, read_image
 from alpro.datasets.storage import folder_trouble, is_open_folder
-from alpro.datasets.transforms.preprocessing import (
-    PixelPreprocessing,
-    center_square,
-    crop_or_pad,
-    preprocess_frames,
-    resized_size,
-)
-from alpro.errors import InputError, raise_scarcity
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+from alpro.errors import InputError
 from alpro.installation import has_package
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 # A random crop as the original's: torchvision's RandomResizedCrop with these numbers.
 CROP_AREA = (0.2, 1.0)  # least and greatest share of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # least and greatest width over height
 _CROP_ATTEMPTS = 10
-
-# What Pillow's readers raise for damaged files of one format or another.
-_DAMAGES = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError),
-    *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
-)
-
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge in pixels."""
@@ -87,7 +66,7 @@ class ImageReader:
         Raises:
             VideoReadError: the file is missing or unreadable.
         """
-        image = _read(Path(image_id) if self.root is None else self.root / image_id)
+        image = read_image(Path(image_id) if self.root is None else self.root / image_id)
         preprocessing = self.preprocessing
         if self.random_crop:
             if rng is None:
@@ -96,20 +75,6 @@ class ImageReader:
             image = image.crop(draw_box(image.width, image.height, rng=rng))
             preprocessing = replace(preprocessing, resize="squash")
         return preprocess_image(image, preprocessing)[None]  # (1, 3, S, S)
-
-
-def preprocess_image(image: Image, preprocessing: PixelPreprocessing) -> np.ndarray:
-    """Make (3, S, S) uint8 of an RGB image, by Pillow where it resizes as the policy says."""
-    from PIL.Image import Resampling
-
-    if preprocessing.antialias:
-        if preprocessing.resize == "center_square":
-            top, left, side = center_square(image.height, image.width)
-            image = image.crop((left, top, left + side, top + side))
-        height, width = resized_size(image.height, image.width, preprocessing)
-        image = image.resize((width, height), Resampling[preprocessing.interpolation.upper()])
-        return crop_or_pad(np.asarray(image).transpose(2, 0, 1), preprocessing.size)
-    return preprocess_frames(np.asarray(image).transpose(2, 0, 1), preprocessing)
 
 
 def draw_box(width: int, height: int, *, rng: np.random.Generator) -> Box:
@@ -136,49 +101,3 @@ def draw_box(width: int, height: int, *, rng: np.random.Generator) -> Box:
 def _centred(width: int, height: int, part_width: int, part_height: int) -> Box:
     left, top = (width - part_width) // 2, (height - part_height) // 2
     return left, top, left + part_width, top + part_height
-
-
-@contextmanager
-def open_image(path: Path) -> Iterator[Image]:
-    """Open an image file, of a format that holds pictures and no program, as EPS does.
-
-    Raises:
-        VideoReadError: the file is missing or damaged, or has more pixels than Pillow reads.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if not os.path.isfile(path):
-        raise VideoReadError(f"no file {path}")
-    Image.init()
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns of images of 90 to 180 million pixels, and of damaged EXIF data.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=[one for one in _FORMATS if one in Image.OPEN]) as image:
-                yield image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise VideoReadError(f"Pillow: more pixels than it reads of an image ({error})") from error
-    except UnidentifiedImageError as error:
-        noun = described_content(path)
-        raise VideoReadError(f"Pillow: cannot identify {noun} as an image") from error
-    except _DAMAGES as error:
-        raise_scarcity(error)
-        raise VideoReadError(f"Pillow: {str(error) or type(error).__name__}") from error
-
-
-def _read(path: Path) -> Image:
-    """Read a whole file as RGB pixels, turned as its EXIF data say."""
-    from PIL import ImageOps
-
-    with open_image(path) as image:
-        return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
-
-
-def _eight_bit(image: Image) -> Image:
-    """The image, in 8 bits where it is of 16-bit greys, which Pillow would cut off at 255."""
-    from PIL import Image
-
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from alpro.datasets.batches import TensorBatch, stack_frames
-from alpro.datasets.captions import CaptionedItem, Media
+from alpro.datasets.captions import CaptionedItem
 from alpro.datasets.masking import IGNORED, draw_region, mask_tokens
 from alpro.datasets.tokenization import Tokenizer, tokenize
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.videos import TrainingSample
+from alpro.file_kinds import Media
 
 # They tell the generators of a sample from each other, and from those of its frames (`videos`).
 _CAPTION_STREAM = 2 << 16

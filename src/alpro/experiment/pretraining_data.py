@@ -9,7 +9,7 @@ from typing import Any
 
 from alpro.configs.pretraining import PretrainingDataset, media_of, pretraining_file
 from alpro.configs.schema import PretrainingConfig
-from alpro.datasets.captions import CaptionedItem, Media, read_captioned
+from alpro.datasets.captions import CaptionedItem, read_captioned
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.decoding import Decoder
 from alpro.datasets.images import ImageReader
@@ -40,6 +40,7 @@ from alpro.experiment.data import (
     without_missing,
 )
 from alpro.families.registry import load_family
+from alpro.file_kinds import Media
 from alpro.objectives.validation import VALIDATION_SEED, PairSet
 from alpro.training.task import TrainingData
 

@@ -17,6 +17,7 @@ from alpro.commands.parallel import Failure
 from alpro.commands.video_writers import open_writer
 from tests.commands.check_data.clips import replace_videos, write_noisy_clip
 from tests.commands.check_data.misbehaving import hang_or_crash
+from tests.datasets.clips import write_image
 from tests.factories import TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
@@ -133,6 +134,18 @@ def test_a_mere_folder_is_looked_at_as_a_whole(tmp_path: Path, run: Run) -> None
     assert subjects(report, "repeated_row") == ["a"]
     assert subjects(report, "unused") == ["b"]
     assert "word pieces" in report["notices"][0]
+
+
+def test_frames_and_images_are_looked_at_too(tmp_path: Path, run: Run) -> None:
+    for level, name in enumerate(("v/0.jpg", "v/1.jpg", "a.png", "unused.png")):
+        write_image(tmp_path / "images" / name, level)
+    (tmp_path / "images/empty").mkdir()
+    annotations = tmp_path / "captions.csv"
+    annotations.write_text("video_id,caption\nv,a dog\na.png,a cat\nb,an ox\nempty,a bee\n")
+    code, report = run("--videos", tmp_path / "images", "--annotations", annotations)
+    assert (code, report["summary"]["videos"], report["summary"]["images"]) == (1, 2, 2)
+    kinds = ("unreadable", "missing", "unused")
+    assert [subjects(report, kind) for kind in kinds] == [["empty"], ["b"], ["unused"]]
 
 
 def test_videos_in_an_lmdb_are_looked_at_too(tmp_path: Path, run: Run) -> None:

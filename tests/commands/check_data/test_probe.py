@@ -17,7 +17,7 @@ from alpro.commands.check_data.probe import (
 )
 from alpro.commands.check_data.sources import Sampling
 from tests.commands.check_data.clips import write_noisy_clip
-from tests.datasets.clips import write_clip, write_frames
+from tests.datasets.clips import write_clip, write_frames, write_image
 
 
 def item_of(path: Path, *, is_image: bool = False) -> Item:
@@ -96,3 +96,49 @@ def test_images_are_measured(tmp_path: Path) -> None:
     assert (probe.verdict, probe.codec, probe.width, probe.height) == ("readable", "png", 40, 30)
     assert (probe.brightness, probe.contrast, probe.change) == (10.0, 0.0, None)
     assert look(tmp_path / "b.png", is_image=True).verdict == "unreadable"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_folders_of_frames_are_measured(tmp_path: Path, full: bool) -> None:
+    for number in range(16):
+        write_image(tmp_path / f"v/{number}.png", number)
+    probe = look(tmp_path / "v", full=full)
+    assert (probe.verdict, probe.reason, probe.trouble) == ("readable", "", "")
+    assert (probe.codec, probe.width, probe.height, probe.num_frames) == ("png", 40, 30, 16)
+    assert (probe.change, probe.fps, probe.seconds) == (48.0, None, None)
+    assert probe.num_bytes == sum(file.stat().st_size for file in (tmp_path / "v").iterdir())
+    digest = probe.digest
+    write_image(tmp_path / "v/3.png", 5, size=(80, 30))
+    probe = look(tmp_path / "v", full=full)
+    assert probe.trouble == "frames of 2 sizes (40 x 30, 80 x 30); each is squashed on its own"
+    assert (probe.verdict, probe.width, probe.digest != digest) == ("readable", 40, True)
+
+
+def test_damaged_frames_are_damage_in_part_unless_they_are_read(tmp_path: Path) -> None:
+    for number in range(8):
+        write_image(tmp_path / f"v/{number}.jpg", number, size=(400, 300))
+    whole = (tmp_path / "v/3.jpg").read_bytes()
+    (tmp_path / "v/3.jpg").write_bytes(whole[: len(whole) - 40])
+    assert look(tmp_path / "v").trouble == ""
+    assert (
+        "1 damaged frame (3.jpg: Pillow: image file is trunc"
+        in look(tmp_path / "v", full=True).trouble
+    )
+    (tmp_path / "v/3.jpg").write_bytes(b"")
+    probe = look(tmp_path / "v")
+    assert (probe.verdict, probe.trouble[:23]) == ("readable", "1 damaged frame (3.jpg:")
+    (tmp_path / "v/2.jpg").write_bytes(b"")
+    assert look(tmp_path / "v").reason.startswith("2.jpg: Pillow: cannot identify nothing")
+    (tmp_path / "w").mkdir()
+    probe = look(tmp_path / "w")
+    assert (probe.verdict, probe.reason[:10]) == ("unreadable", "no frames:")
+
+
+def test_large_folders_of_frames_are_hashed_in_parts(tmp_path: Path) -> None:
+    for number in range(40):
+        write_image(tmp_path / f"v/{number}.png", number % 8)
+    folder, size = tmp_path / "v", WHOLE_DIGEST_BYTES + 1
+    digests = {digest_of(folder, size=size), digest_of(folder, size=size, whole=True)}
+    write_image(folder / "1.png", 9)
+    digests |= {digest_of(folder, size=size), digest_of(folder, size=size, whole=True)}
+    assert [digest.startswith(SAMPLED) for digest in sorted(digests)] == [False, False, True]

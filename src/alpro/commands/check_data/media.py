@@ -13,8 +13,10 @@ from alpro.commands.check_data.annotations import ReadSet
 from alpro.commands.check_data.findings import Finding, Findings
 from alpro.commands.check_data.probe import Item
 from alpro.commands.check_data.sources import CheckedSet, Task
+from alpro.datasets.decoding import is_image
 from alpro.datasets.storage import (
     AmbiguousIdError,
+    ImageFolder,
     VideoFolder,
     VideoStorage,
     hint_of_missing,
@@ -110,7 +112,7 @@ class _Storages:
     def item(self, storage: VideoStorage, name: str, extension: str) -> Item | None:
         """A video that is there; None where its id does not tell its file."""
         path = None
-        if isinstance(storage, VideoFolder):
+        if isinstance(storage, VideoFolder | ImageFolder):
             try:
                 found = storage.fetch(name)
             except AmbiguousIdError as error:
@@ -118,7 +120,8 @@ class _Storages:
                 return None
             path = found if isinstance(found, Path) else None
         key = str(path or storage.root / name)
-        return Item(key, name, storage.root, path, extension, is_image=False)
+        of_image = path is not None and is_image(path) and path.is_file()
+        return Item(key, name, storage.root, path, extension, is_image=of_image)
 
     def all_of(self, storage: VideoStorage) -> Iterator[Item]:
         """All videos that a storage holds."""

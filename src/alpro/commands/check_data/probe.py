@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +23,13 @@ import numpy as np
 from alpro.commands.check_data.ffmpeg_stream import describe, errors_of_ffmpeg
 from alpro.commands.check_data.sources import Sampling
 from alpro.commands.cli import pluralize
-from alpro.datasets.decoding import Video, VideoReadError, make_decoder
-from alpro.datasets.images import ImageReader, open_image
+from alpro.datasets.decoding import Video, VideoReadError, frames_in, is_image, make_decoder
+from alpro.datasets.decoding.image_files import open_image
+from alpro.datasets.images import ImageReader
 from alpro.datasets.sampling import frame_indices
 from alpro.datasets.storage import VideoStorage, open_videos
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.errors import InputError
+from alpro.errors import InputError, listed
 
 Verdict = Literal["readable", "missing", "empty_file", "unreadable", "cut_off"]
 
@@ -34,6 +37,7 @@ SMALL = PixelPreprocessing(size=64)
 """Of the frames that are measured."""
 SMALL_IMAGE = replace(SMALL, resize="center_square", interpolation="bicubic")
 WHOLE_DIGEST_BYTES = 4 << 20  # files up to this size are hashed as a whole
+MOST_FRAMES = 16  # about, of a folder with more bytes in all, that are hashed
 SAMPLE_BYTES = 1 << 20  # of each of the parts of larger files that are hashed
 SAMPLED = "sampled:"
 """What the digest of a larger file starts with."""
@@ -49,7 +53,7 @@ class Item:
     storage: Path | None
     """Folder, LMDB or shards; of images the folder that paths begin in."""
     path: Path | None
-    """Its file, where it has one of its own."""
+    """Its file, where it has one of its own, or the folder of its frames."""
     extension: str
     is_image: bool
 
@@ -121,17 +125,18 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 def _look(probe: Probe, item: Item, *, sampling: Sampling, full: bool) -> None:
     video = item.path or _fetched(item)
-    if video is None or (isinstance(video, Path) and not os.path.isfile(video)):
+    is_folder = isinstance(video, Path) and not item.is_image and os.path.isdir(video)
+    if video is None or (isinstance(video, Path) and not is_folder and not os.path.isfile(video)):
         probe.verdict, probe.reason = "missing", f"no file for it in {item.storage or Path()}"
         return
-    size = len(video) if isinstance(video, bytes) else video.stat().st_size
+    size = _size_of(video)
     probe.num_bytes = size
     if size == 0:
         probe.verdict, probe.reason = "empty_file", "0 bytes"
         return
     probe.digest = digest_of(video, size=size)
     if item.is_image:
-        _look_at_image(probe, item, video)
+        _look_at_image(probe, video)
     else:
         _look_at_video(probe, video, sampling=sampling, full=full)
 
@@ -155,6 +160,12 @@ def digest_of(video: Video, *, size: int, whole: bool = False) -> str:
         whole: all of it, however large.
     """
     digest = hashlib.blake2b(digest_size=16)
+    if isinstance(video, Path) and video.is_dir():
+        is_small = whole or size <= WHOLE_DIGEST_BYTES
+        frames = frames_in(video)
+        for frame in frames if is_small else frames[:: 1 + len(frames) // MOST_FRAMES]:
+            digest.update(frame.read_bytes())
+        return digest.hexdigest() if is_small else f"{SAMPLED}{size}:{digest.hexdigest()}"
     with io.BytesIO(video) if isinstance(video, bytes) else video.open("rb") as file:
         if whole or size <= WHOLE_DIGEST_BYTES:
             while block := file.read(SAMPLE_BYTES):
@@ -167,9 +178,17 @@ def digest_of(video: Video, *, size: int, whole: bool = False) -> str:
     return f"{SAMPLED}{size}:{digest.hexdigest()}"
 
 
-def _look_at_image(probe: Probe, item: Item, video: Video) -> None:
-    frames = ImageReader(item.storage, SMALL_IMAGE, random_crop=False).read(item.video_id, rng=None)
+def _size_of(video: Video) -> int:
+    """Bytes of a file, or of all frames in a folder."""
+    if isinstance(video, bytes):
+        return len(video)
+    files = frames_in(video) if video.is_dir() else [video]
+    return sum(file.stat().st_size for file in files)
+
+
+def _look_at_image(probe: Probe, video: Video) -> None:
     assert isinstance(video, Path)
+    frames = ImageReader(None, SMALL_IMAGE, random_crop=False).read(str(video), rng=None)
     with open_image(video) as image:
         probe.width, probe.height = image.size
         probe.codec = str(image.format).lower()
@@ -178,8 +197,11 @@ def _look_at_image(probe: Probe, item: Item, video: Video) -> None:
 
 def _look_at_video(probe: Probe, video: Video, *, sampling: Sampling, full: bool) -> None:
     troubles = []
+    is_still = is_image(video)
+    of_images = is_still or (isinstance(video, Path) and video.is_dir())
     try:
-        for name, value in describe(video, full=full).items():
+        described = _describe_images(video, full=full) if of_images else describe(video, full=full)
+        for name, value in described.items():
             if name == "trouble":
                 troubles.append(value)
             else:
@@ -196,10 +218,38 @@ def _look_at_video(probe: Probe, video: Video, *, sampling: Sampling, full: bool
         troubles.append(message)
     if errors and not any(troubles):  # decoders read on where a packet is broken
         troubles.append(f"{errors[0]} ({pluralize(len(errors), 'message')} while decoding)")
-    if not full or not probe.num_frames:
+    if (not full or not probe.num_frames) and not is_still:
         probe.num_frames = select.counts[-1]
     probe.trouble = "; ".join(filter(None, troubles))
     _measure(probe, frames, select.chosen)
+
+
+def _describe_images(video: Video, *, full: bool) -> dict[str, Any]:
+    """Fields of a `Probe` of an image, or of all frames in a folder; decoded where ``full``.
+
+    Raises:
+        VideoReadError: the first one is damaged.
+    """
+    files: Sequence[Video] = [video] if isinstance(video, bytes) else frames_in(video)
+    sizes, damaged = Counter[tuple[int, int]](), []
+    for file in files:
+        try:
+            with open_image(file) as image:
+                if full:
+                    image.load()
+                sizes[image.size] += 1
+                codec = str(image.format).lower()
+        except VideoReadError as error:
+            damaged.append(f"{file.name if isinstance(file, Path) else ''}: {error}")
+    if not sizes:
+        raise VideoReadError(damaged[0])
+    troubles = [f"{pluralize(len(damaged), 'damaged frame')} ({damaged[0]})"] if damaged else []
+    if len(sizes) > 1:
+        shown = listed([f"{wide} x {tall}" for (wide, tall), _ in sizes.most_common()])
+        troubles.append(f"frames of {len(sizes)} sizes ({shown}); each is squashed on its own")
+    (width, height), _ = sizes.most_common(1)[0]
+    trouble = "; ".join(troubles)
+    return {"codec": codec, "width": width, "height": height, "trouble": trouble}
 
 
 class _Selector:

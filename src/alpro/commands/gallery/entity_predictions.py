@@ -13,7 +13,7 @@ import torch
 
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.schema import PretrainConfig
-from alpro.datasets.captions import CaptionedItem, Media
+from alpro.datasets.captions import CaptionedItem
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.validation_pairs import ValidationPairs
@@ -22,6 +22,7 @@ from alpro.distributed.launch import launch_engine
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.preflight import check_validation_inputs
 from alpro.experiment.pretraining_data import CaptionedSet, validation_pairs
+from alpro.file_kinds import Media
 from alpro.losses.masked_modeling import is_confident
 from alpro.objectives.validation import VALIDATION_SEED
 

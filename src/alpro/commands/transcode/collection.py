@@ -24,7 +24,7 @@ from alpro.commands.transcode.encoding import DISK_ERRORS, Encoded, prepare_vide
 from alpro.commands.transcode.settings import Preparation
 from alpro.commands.video_writers import VideoWriter, holds_videos, open_writer
 from alpro.datasets.decoding.base import Video, VideoReadError
-from alpro.datasets.storage import VideoFolder, VideoStorage
+from alpro.datasets.storage import ImageFolder, VideoFolder, VideoStorage
 from alpro.errors import InputError
 from alpro.training.atomic_io import write_atomically, write_json
 from alpro.training.writable import RunLock
@@ -103,6 +103,8 @@ def prepare_collection(
         RunError: the disk is full.
     """
     notes = output / NOTES
+    if isinstance(videos, ImageFolder):
+        raise InputError(f"--videos {videos.root} holds images; only videos are prepared")
     if not videos.video_ids():
         raise InputError(f"--videos {videos.root} holds no videos")
     _check_place(videos.root, output)

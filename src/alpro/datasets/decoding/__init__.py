@@ -1,4 +1,4 @@
-"""Frames from video files: one contract, three libraries, and limits."""
+"""Frames from videos and images: one contract, three libraries for videos, and limits."""
 
 from alpro.datasets.decoding.base import (
     CutOffError,
@@ -9,20 +9,25 @@ from alpro.datasets.decoding.base import (
 )
 from alpro.datasets.decoding.decord_decoder import DecordDecoder
 from alpro.datasets.decoding.factory import DECODERS, make_decoder
+from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS, MediaDecoder, frames_in, is_image
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.decoding.sandboxed import SandboxedDecoder
 from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder
 
 __all__ = [
     "DECODERS",
+    "IMAGE_EXTENSIONS",
     "CutOffError",
     "Decoder",
     "DecordDecoder",
     "FrameSelector",
+    "MediaDecoder",
     "SandboxedDecoder",
     "PyAVDecoder",
     "TorchCodecDecoder",
     "Video",
     "VideoReadError",
+    "frames_in",
+    "is_image",
     "make_decoder",
 ]

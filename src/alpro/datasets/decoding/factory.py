@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alpro.datasets.decoding.base import Decoder
 from alpro.datasets.decoding.decord_decoder import DecordDecoder
+from alpro.datasets.decoding.image_files import MediaDecoder
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.decoding.sandboxed import SandboxedDecoder
 from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder, check_torchcodec
@@ -14,11 +15,11 @@ DECODERS = ("auto", "pyav", "decord", "torchcodec")
 
 
 def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decoder:
-    """Make the decoder called ``auto``, ``pyav``, ``decord`` or ``torchcodec``.
+    """Make the decoder of videos called ``auto``, ``pyav``, ``decord`` or ``torchcodec``.
 
     ``auto`` takes PyAV where it is installed, else decord. PyAV is faster on 26 real clips, and of
     all files that we have read every one that decord reads. Decord is not tried where it fails:
-    broken files can end decord's process.
+    broken files can end decord's process. Images are read with Pillow, whatever the name.
 
     Args:
         name: one of ``DECODERS``.
@@ -29,7 +30,7 @@ def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decode
     Raises:
         InputError: for another name, or where the library is not installed or cannot be loaded.
     """
-    decoder = _make_unlimited(name)
+    decoder = MediaDecoder(_make_unlimited(name))
     if seconds or megabytes:
         return SandboxedDecoder(decoder, seconds=seconds, megabytes=megabytes)
     return decoder

@@ -1,4 +1,4 @@
-"""Videos by their ids, from a folder, an LMDB or tar shards."""
+"""Videos and images by their ids, from a folder, an LMDB or tar shards."""
 
 from alpro.datasets.storage.base import AmbiguousIdError, VideoStorage
 from alpro.datasets.storage.factory import open_videos, storage_kind
@@ -10,12 +10,14 @@ from alpro.datasets.storage.file_names import (
 )
 from alpro.datasets.storage.folder import VideoFolder
 from alpro.datasets.storage.hints import hint_of_missing
+from alpro.datasets.storage.image_folder import ImageFolder
 from alpro.datasets.storage.lmdb_videos import VideoLmdb
 from alpro.datasets.storage.shards import VideoShards
 
 __all__ = [
     "VIDEO_EXTENSIONS",
     "AmbiguousIdError",
+    "ImageFolder",
     "VideoFolder",
     "VideoLmdb",
     "VideoShards",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS
 from alpro.datasets.storage.file_names import (
     VIDEO_EXTENSIONS,
     may_be_video,
@@ -103,7 +104,8 @@ class DirectoryIndex:
 
 def _candidates(name: str, *, extension: str) -> Iterator[str]:
     yield name + extension
-    yield with_small_extension(name) if split_extension(name)[1] in VIDEO_EXTENSIONS else ""
+    has_own = split_extension(name)[1] in (*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS)
+    yield with_small_extension(name) if has_own else ""
     for common in VIDEO_EXTENSIONS:
         yield name + common
 

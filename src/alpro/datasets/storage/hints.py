@@ -24,8 +24,8 @@ _MAX_NAMES, _MAX_IDS = 100_000, 10_000  # that are compared; a rule takes 0.2 s 
 _CONTENTS = (
     (
         (".jpg", ".jpeg", ".png", ".bmp", ".webp"),
-        "pictures, such as {name}: frames that were extracted are not read, name the folder of the "
-        "videos",
+        "images, such as {name}: name the folder that holds a folder of frames for each video, or "
+        "that of the videos",
     ),
     (
         (".gz", ".tgz", ".bz2", ".xz", ".zst", ".lz4"),

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alpro.datasets.captions import Media
 from alpro.errors import InputError
 from alpro.families.alpro.model import AlproModel, Pooling
+from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.contracts import VideoEncoder
 

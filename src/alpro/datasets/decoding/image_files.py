@@ -1,0 +1,187 @@
+"""Image files as media: still images, and folders of the frames that were extracted of a video.
+
+Shapes: ``T`` wanted frames, ``S`` their side in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alpro.datasets.decoding.base import Decoder, FrameSelector, Loader, Video, VideoReadError
+from alpro.datasets.decoding.formats import described_content
+from alpro.datasets.transforms.preprocessing import (
+    PixelPreprocessing,
+    center_square,
+    crop_or_pad,
+    preprocess_frames,
+    resized_size,
+)
+from alpro.errors import raise_scarcity
+from alpro.installation import has_package
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+_SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP", re.DOTALL)
+
+# What Pillow's readers raise for damaged files of one format or another.
+_DAMAGES = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError),
+    *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
+)
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
+
+
+@dataclass(frozen=True)
+class MediaDecoder:
+    """Reads images, and folders of frames; videos it leaves to another decoder.
+
+    An image is a video of one frame. The images of a folder are its frames, in the order of the
+    numbers in their names; each is preprocessed on its own, whatever its size.
+    """
+
+    videos: Decoder
+
+    def load(self) -> None:
+        """Import what reading videos calls for."""
+        if isinstance(self.videos, Loader):
+            self.videos.load()
+
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
+        if isinstance(video, Path) and os.path.isdir(video):
+            files: Sequence[Video] = frames_in(video)
+        elif is_image(video):
+            files = [video]
+        else:
+            return self.videos.read(video, select, preprocessing=preprocessing)
+        if not has_package("PIL"):
+            raise VideoReadError("images need Pillow, which is not installed: `pip install pillow`")
+        wanted = select(len(files)).tolist()
+        read = {n: _read_preprocessed(files[n], preprocessing) for n in {*wanted}}
+        return np.stack([read[number] for number in wanted])  # (T, 3, S, S)
+
+
+def is_image(file: Video) -> bool:
+    """Return whether a file is a still image: by its extension, or by its bytes where it is those.
+
+    A picture that bears a video's extension is no image, but what came in a video's place.
+    """
+    if isinstance(file, Path):
+        return file.suffix.lower() in IMAGE_EXTENSIONS
+    # Bytes of an animated PNG are a video.
+    return _SIGNATURE.match(file) is not None and b"acTL" not in file.partition(b"IDAT")[0]
+
+
+def frames_in(folder: Path) -> list[Path]:
+    """Return the images in a folder: ``frame_2.jpg`` before ``frame_10.jpg``.
+
+    Raises:
+        VideoReadError: there is none, or the folder cannot be listed.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if is_image(Path(name)) and name[0] != "."]
+    except OSError as error:
+        raise_scarcity(error)
+        raise VideoReadError(f"the folder cannot be listed: {error.strerror}") from error
+    if not names:
+        known = ", ".join(IMAGE_EXTENSIONS)
+        raise VideoReadError(f"no frames: no file in the folder ends in {known}")
+    return [folder / name for name in sorted(names, key=_natural)]
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    parts = re.split("([0-9]+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def _read_preprocessed(file: Video, preprocessing: PixelPreprocessing) -> np.ndarray:
+    """Read an image as (3, S, S) uint8."""
+    try:
+        image = read_image(file)
+    except VideoReadError as error:
+        name = f"{file.name}: " if isinstance(file, Path) else ""
+        raise VideoReadError(f"{name}{error}") from error
+    return preprocess_image(image, preprocessing)
+
+
+def preprocess_image(image: Image, preprocessing: PixelPreprocessing) -> np.ndarray:
+    """Make (3, S, S) uint8 of an RGB image, by Pillow where it resizes as the policy says."""
+    from PIL.Image import Resampling
+
+    if preprocessing.antialias:
+        if preprocessing.resize == "center_square":
+            top, left, side = center_square(image.height, image.width)
+            image = image.crop((left, top, left + side, top + side))
+        height, width = resized_size(image.height, image.width, preprocessing)
+        image = image.resize((width, height), Resampling[preprocessing.interpolation.upper()])
+        return crop_or_pad(np.asarray(image).transpose(2, 0, 1), preprocessing.size)
+    return preprocess_frames(np.asarray(image).transpose(2, 0, 1), preprocessing)
+
+
+@contextmanager
+def open_image(file: Video) -> Iterator[Image]:
+    """Open an image file, of a format that holds pictures and no program, as EPS does.
+
+    Raises:
+        VideoReadError: the file is missing or damaged, or has more pixels than Pillow reads.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(file, Path) and not os.path.isfile(file):
+        raise VideoReadError(f"no file {file}")
+    source = BytesIO(file) if isinstance(file, bytes) else file
+    Image.init()
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of images of 90 to 180 million pixels, and of damaged EXIF data.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            formats = [name for name in _FORMATS if name in Image.OPEN]
+            with Image.open(source, formats=formats) as image:
+                yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise VideoReadError(f"Pillow: more pixels than it reads of an image ({error})") from error
+    except UnidentifiedImageError as error:
+        noun = described_content(file)
+        raise VideoReadError(f"Pillow: cannot identify {noun} as an image") from error
+    except _DAMAGES as error:
+        raise_scarcity(error)
+        raise VideoReadError(f"Pillow: {str(error) or type(error).__name__}") from error
+
+
+def read_image(file: Video) -> Image:
+    """Read a whole file as RGB pixels, turned as its EXIF data say.
+
+    Raises:
+        VideoReadError: as of `open_image`.
+    """
+    from PIL import ImageOps
+
+    with open_image(file) as image:
+        return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
+
+
+def _eight_bit(image: Image) -> Image:
+    """The image, in 8 bits where it is of 16-bit greys, which Pillow would cut off at 255."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
