@@ -9,14 +9,15 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 RESOURCES = ("config_release", "ext/bert-base-uncased", "ext/clip-bpe", "ext/demo-tokenizer")
-# Each range begins at the oldest release that the code was run with.
+# Each range begins at the release in env/oldest.txt. PyTorch before 2.8 may hang at the end of a
+# Gloo job, and PyAV before 18 scales frames in as many threads as there are cores.
 REQUIREMENTS = [
-    "torch>=2.11,<3",
-    "torchvision>=0.26",
-    "transformers>=5.17,<6",
-    "numpy>=2.0,<3",
+    "torch>=2.8,<3",
+    "torchvision>=0.23",
+    "transformers>=4.50,<6",
+    "numpy>=1.26.4,<3",
     "tqdm>=4.66",
-    "av>=14",
+    "av>=18",
     "jinja2>=3.1",
 ]
 EXTRAS = {
@@ -27,12 +28,12 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.18"],
     "ujson": ["ujson>=5.10"],
     "tables": ["pyarrow>=18"],
-    "entities": ["hanta>=1.2"],
+    "entities": ["hanta>=1.2.1"],
     "images": ["pillow>=11", "fontpkg-noto-sans>=2.15"],
     "demo": ["pillow>=11", "fontpkg-noto-sans>=2.15"],
     # Does not build by itself with a current PyTorch: env/horovod_build/build.sh builds it.
     "horovod": ["horovod>=0.28.1"],
-    "dev": ["mypy>=2.4", "pandas>=3.1", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],
+    "dev": ["mypy>=2.4", "pandas>=2.2", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],
 }
 
 INIT = (ROOT / "src/alpro/__init__.py").read_text()

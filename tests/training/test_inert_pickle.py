@@ -69,7 +69,7 @@ def test_objects_of_other_classes_are_named(protocol: int) -> None:
     for name, value in values.items():
         found = read(pickle.dumps([value, "after"], protocol))
         assert isinstance(found[0], Foreign)
-        assert found[0].name == name or found[0].name == "numpy._core.numeric._frombuffer"
+        assert found[0].name == name or found[0].name.endswith(".numeric._frombuffer")
         assert found[1] == "after"
     found = read(pickle.dumps(config, max(2, protocol)))
     assert (found.items, found.state) == ({"lr": 1}, {"name": "x"})

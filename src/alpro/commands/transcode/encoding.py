@@ -33,8 +33,6 @@ from alpro.training.atomic_io import full_disk_ends_run
 _SCALING = "BICUBIC"
 _PIXEL_FORMAT = "yuv420p"
 _QUARTER_TURN_DEGREES = 90
-_FIRST_WITH_SCALING_THREADS = 18
-"""Major version of PyAV that scales with a thread per core unless told otherwise."""
 _USUAL_FRAME_RATE = Fraction(25)
 _LARGEST_FRAME_RATE = 1000
 """Frames per second; a header that tells more is wrong, or tells the unit of times."""
@@ -213,8 +211,6 @@ class _Encoder:
         self.turns = round(first.rotation / _QUARTER_TURN_DEGREES) % 4
         self.colours = _Colours(first)
         self.reformatter = VideoReformatter()
-        major = int(av.__version__.split(".")[0])
-        self.threads = {"threads": 1} if major >= _FIRST_WITH_SCALING_THREADS else {}
         self.stream = output.add_stream(
             "libx264",
             rate=preparation.rate(frames.rate),
@@ -244,7 +240,7 @@ class _Encoder:
             _PIXEL_FORMAT,
             interpolation=_SCALING,
             **self.colours.conversion(),
-            **self.threads,
+            threads=1,
         )
         if self.turns:
             scaled = _turned(scaled, self.turns)

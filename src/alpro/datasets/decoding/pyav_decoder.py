@@ -40,8 +40,6 @@ by 224, but lies 1.6 away.
 _QUARTER_TURN_DEGREES = 90
 _MOST_KEPT_BYTES = 1 << 26
 """Packets of longer videos are read twice: kept, they would need as much memory as the file."""
-_FIRST_WITH_SCALING_THREADS = 18
-"""Major version of PyAV that scales with a thread per core unless told otherwise."""
 
 
 class PyAVDecoder:
@@ -156,20 +154,17 @@ class _Scaler:
     """Turns decoded frames into upright, preprocessed RGB pixels."""
 
     def __init__(self, preprocessing: PixelPreprocessing) -> None:
-        import av
         from av.video.reformatter import VideoReformatter
 
         self.preprocessing = preprocessing
         self.reformatter = VideoReformatter()  # keeps its tables from frame to frame
-        major = int(av.__version__.split(".")[0])
-        self.options = {"threads": 1} if major >= _FIRST_WITH_SCALING_THREADS else {}
 
     def write(self, frame: VideoFrame, pixels: np.ndarray) -> None:
         """Fill (3, S, S) uint8 RGB."""
         size, scales = self.preprocessing.size, self.preprocessing.resized_by_decoder
         width, height = (size, size) if scales else (frame.width, frame.height)
         scaled = self.reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=_LIKE_DECORD, **self.options
+            frame, width, height, "rgb24", interpolation=_LIKE_DECORD, threads=1
         )
         turns = round(frame.rotation / _QUARTER_TURN_DEGREES) % 4
         upright = np.rot90(scaled.to_ndarray(), k=turns)  # counter-clockwise, (H, W, 3)
