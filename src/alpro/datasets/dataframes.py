@@ -3,8 +3,8 @@
 A pickle is a program: it names functions and says what to call them with. Here every name stands
 for an inert record of how it was called, from which the columns are then read, so that nothing of a
 pickle is ever run, and which pandas wrote it does not matter: 1.0 to 3.1 have been read. The
-libraries themselves are not given it: NumPy, pandas and Arrow end the process where a call or a
-state is damaged. Memory is limited meanwhile.
+libraries themselves are not given it: a damaged state makes NumPy, and so pandas, end the process.
+Memory is limited meanwhile.
 
 Shapes: ``C`` columns of a block, ``R`` rows.
 """
