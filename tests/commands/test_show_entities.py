@@ -165,8 +165,10 @@ def test_clips_that_cannot_be_read_are_named(run: Path, capsys: pytest.CaptureFi
     [
         ({"script": PrompterConfig.SCRIPT}, f"is a run of {PrompterConfig.SCRIPT}"),
         ({"use_mpm": False}, "without PEM"),
-        ({"visual_model_cfg": "gone.json"}, "gone.json"),
-        ({"visual_model": {"num_heads": 7}}, "is not the video encoder of"),
+        (
+            {"architecture": {"visual_model_cfg": {"num_heads": 7}, "model_config": {}}},
+            "is not the one of",
+        ),
         ({"tokenizer_dir": "gone"}, "gone"),
         ({"num_entities": 4}, "Set num_entities to 5"),
     ],

@@ -43,7 +43,16 @@ def test_training_leaves_everything_behind(experiment: TinyExperiment, run: Run)
     run(experiment.arguments(freeze=["visual_encoder.*"], timesformer_model_cfg="unused"))
     root = experiment.root / "run"
     assert files_of(root) == {
-        *(f"log/{name}" for name in ("args.json", "model_config.json", "log.txt", "run.lock")),
+        *(
+            f"log/{name}"
+            for name in (
+                "args.json",
+                "model_config.json",
+                "visual_model_cfg.json",
+                "log.txt",
+                "run.lock",
+            )
+        ),
         *("log/metrics.jsonl", "log/events.out", "restore.pt", "restore_backup.pt"),
         *(f"ckpt/model_step_{step}.pt" for step in (2, 4, "best", "last")),
         *(f"{RESULTS}/{name}.json" for name in ("results", "scores", "raw_args", "merged_args")),

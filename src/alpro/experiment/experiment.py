@@ -79,12 +79,16 @@ class Experiment(Generic[Config]):
             self._hashes[path] = sha256_of(path)
         return self._hashes[path]
 
-    def input_hashes(self) -> dict[str, str]:
+    def input_hashes(self, *, resumes: bool) -> dict[str, str]:
         """Path of each file that a run learns from -> its SHA-256, the vocabulary's by its folder.
 
-        A run whose files have changed is another one.
+        A run whose files have changed is another one. Starting weights count only where they are
+        read, which a run that resumes does not do.
         """
-        files = [*self.task.data.annotation_files(), *self.task.other_inputs().values()]
+        files = [
+            *self.task.data.annotation_files(),
+            *self.task.other_inputs(resumes=resumes).values(),
+        ]
         folder = Path(self.config.tokenizer_dir)
         return {
             **{str(path): self.sha256_of(path) for path in files},

@@ -169,7 +169,7 @@ def train(
         experiment.resolved,
         plan=plan,
         start=start,
-        hashes=experiment.input_hashes(),
+        hashes=experiment.input_hashes(resumes=start.resumes),
         derived=task.derived(data),
         engine=engine,
     )
