@@ -79,8 +79,8 @@ def test_a_set_without_known_answers_is_evaluated_as_all_wrong(
     capsys.readouterr()
     run_qa(qa_experiment.inference())
     path = qa_experiment.root / "txt/test.jsonl"
-    pluralize = f": test: 12 of the 12 questions in {path} count as wrong, "
-    assert capsys.readouterr().err.count(pluralize) == 1
+    counted = f": test: 12 of the 12 questions in {path} count as wrong, "
+    assert capsys.readouterr().err.count(counted) == 1
 
 
 def test_a_loss_that_is_not_there_cannot_choose_the_best_checkpoint(

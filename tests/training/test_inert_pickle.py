@@ -42,11 +42,11 @@ def test_plain_values_are_those_that_were_saved(protocol: int) -> None:
 @pytest.mark.parametrize("protocol", range(6))
 def test_containers_of_the_standard_library_are_read(protocol: int) -> None:
     ordered = collections.OrderedDict(b=1, a=2)
-    override_default = collections.defaultdict(list, {"a": [1]})
-    pluralize = collections.Counter("aab")
-    value = [ordered, override_default, pluralize, {1, 2}, frozenset([3])]
+    grouped = collections.defaultdict(list, {"a": [1]})
+    counter = collections.Counter("aab")
+    value = [ordered, grouped, counter, {1, 2}, frozenset([3])]
     read_back = read(pickle.dumps(value, protocol))
-    assert read_back[:3] == [dict(ordered), dict(override_default), dict(pluralize)]
+    assert read_back[:3] == [dict(ordered), dict(grouped), dict(counter)]
     assert list(read_back[0]) == ["b", "a"]
     assert [sorted(part) for part in read_back[3:]] == [[1, 2], [3]]
 

@@ -159,12 +159,12 @@ class DistributedEngine(GradientEngine):
 
         # Divide by the number of ranks; a gradient that is nowhere stays None.
         *summed, extra_sums = flat.split([*(g.numel() for g in gradients), len(extra)])
-        pluralize = extra_sums.tolist()
-        for parameter, gradient, count in zip(parameters, summed, pluralize, strict=False):
+        counts = extra_sums.tolist()
+        for parameter, gradient, count in zip(parameters, summed, counts, strict=False):
             if count > 0:
                 averaged = gradient.div_(self.size).view_as(parameter)
                 parameter.grad = averaged.to(parameter.dtype)
-        return dict(zip(names, pluralize[len(parameters) :], strict=True))
+        return dict(zip(names, counts[len(parameters) :], strict=True))
 
     def all_gather(self, tensor: Tensor, *, counts: Sequence[int] | None = None) -> Tensor:
         """See :meth:`Engine.all_gather`."""
