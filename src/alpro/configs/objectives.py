@@ -22,7 +22,7 @@ class ContrastOptions:
     )
     grad_cache_size: int = option(
         0,
-        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
+        "clips, captions or pairs that go through the model at a time, each twice, while VTC"
         " compares the whole batch (0: all at once): less memory, more time",
         minimum=0,
         maximum=MAX_BATCH,

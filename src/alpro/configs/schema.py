@@ -71,7 +71,6 @@ class ExperimentConfig(
             "cnn_lr_decay",
             "dropout",
             "fps",
-            "random_sample_clips",
             "timesformer_model_cfg",
             "transformer_lr_mul",
         }
@@ -176,7 +175,7 @@ class PretrainingConfig(
 
     INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {
         "max_n_example_per_group",  # one caption is drawn for each video of a batch
-        "train_n_clips",
+        "random_sample_clips",
     }
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED + pretraining_checks.SHARED
 

@@ -71,7 +71,7 @@ class ImageReader:
             raise InputError("images: Pillow is not installed; `pip install pillow`")
 
     def read(self, image_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
-        """Read an image as one (1, 3, S, S) uint8 frame, upright.
+        """Read an image as one clip (1, 1, 3, S, S) of one uint8 frame, upright.
 
         Args:
             image_id: the path of its file.
@@ -83,7 +83,7 @@ class ImageReader:
         image = _read(Path(image_id) if self.root is None else self.root / image_id)
         box = self._box(image.width, image.height, rng)
         pixels = np.asarray(_resized(image, box, size=self.frame_size))  # (S, S, 3)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]  # (1, 3, S, S)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None, None]  # (1, 1, 3, S, S)
 
     def _box(self, width: int, height: int, rng: np.random.Generator | None) -> Box:
         if not self.random_crop:
