@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.decoding import FrameSelector, Video, VideoReadError
@@ -168,17 +169,20 @@ def make_encoders(
     return TimeSformerEncoder(video), text
 
 
-def noise(video_id: str) -> np.ndarray:
-    """Frames (T, 3, S, S) uint8 that stand for a video in a batch."""
-    rng = np.random.default_rng(sum(map(ord, video_id)))
-    return rng.integers(0, 256, (NUM_FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+def noise(video_ids: Iterable[str], *, num_clips: int) -> Tensor:
+    """Frames (B, C, T, 3, S, S) uint8 that stand for the videos of a batch."""
+    shape = (num_clips, NUM_FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE)
+    rngs = (np.random.default_rng(sum(map(ord, video_id))) for video_id in video_ids)
+    return torch.from_numpy(np.stack([rng.integers(0, 256, shape, np.uint8) for rng in rngs]))
 
 
-def make_batch(tokenizer: Tokenizer, rows: Sequence[CaptionRow]) -> RetrievalBatch:
+def make_batch(
+    tokenizer: Tokenizer, rows: Sequence[CaptionRow], *, num_clips: int = 1
+) -> RetrievalBatch:
     """A training batch of captions with noise for videos."""
     ids, mask = tokenize(tokenizer, [row.caption for row in rows], max_length=20)
     return RetrievalBatch(
-        frames=torch.from_numpy(np.stack([noise(row.video_id) for row in rows])),
+        frames=noise((row.video_id for row in rows), num_clips=num_clips),
         text_ids=ids,
         text_mask=mask,
         video_ids=[row.video_id for row in rows],
@@ -223,10 +227,7 @@ def make_evaluator(
     """An evaluator of all pairs in fp32; ``changes`` are further arguments of its class."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     arguments: dict[str, Any] = {
-        "precision": "fp32",
-        "caption_chunk": 3,
-        "top_k": 0,
-        "use_matching": True,
+        **{"precision": "fp32", "caption_chunk": 3, "top_k": 0, "use_matching": True},
         "allow_missing_videos": False,
         **changes,
     }

@@ -97,10 +97,10 @@ def make_pairs(
     """A batch of captions with noise; the frames of an image are alike."""
     samples = []
     for index, video_id in enumerate(video_ids):
-        shape = (num_frames, 3, IMAGE_SIZE, IMAGE_SIZE)
+        shape = (1, num_frames, 3, IMAGE_SIZE, IMAGE_SIZE)
         frames = np.random.default_rng(sum(map(ord, video_id))).integers(0, 256, shape, np.uint8)
         if media == "image":
-            frames[:] = frames[0]
+            frames[:] = frames[:, :1]
         item = CaptionedItem(video_id, (caption_of(index),), media)
         samples.append(TrainingSample(frames, item, key=(0, index)))
     collate = PretrainCollate(

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
@@ -77,12 +76,14 @@ def make_answer_model(
     return spread_weights(model, spread=spread)
 
 
-def make_question_batch(tokenizer: Tokenizer, rows: Sequence[QuestionRow]) -> QaBatch:
+def make_question_batch(
+    tokenizer: Tokenizer, rows: Sequence[QuestionRow], *, num_clips: int = 1
+) -> QaBatch:
     """A training batch of questions with noise for videos."""
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
     ids, mask = tokenize(tokenizer, [row.question for row in rows], max_length=20)
     return QaBatch(
-        frames=torch.from_numpy(np.stack([noise(video_id) for video_id in video_ids])),
+        frames=noise(video_ids, num_clips=num_clips),
         text_ids=ids,
         text_mask=mask,
         labels=torch.tensor([ANSWERS.index(row.answer) for row in rows]),

@@ -58,7 +58,10 @@ def test_all_errors_are_reported_together(load: Any) -> None:
         ({"crop_img_size": "drop"}, "crop_img_size is missing (height and width of the frames"),
         ({"train_datasets": "drop"}, "train_datasets is missing (training sets)."),
         ({"img_input_format": "BGR"}, 'img_input_format = "BGR": videos are decoded to RGB'),
-        ({"train_n_clips": 3}, "train_n_clips = 3: training reads one clip per video."),
+        (
+            {"train_n_clips": 3, "frm_sampling_strategy": "uniform"},
+            'random_sample_clips = true (default) and frm_sampling_strategy = "uniform": all clips',
+        ),
         (
             {"inference_n_clips": 0},
             "inference_n_clips is 0; expected a whole number, at least 1 and at most 1000.",
@@ -247,3 +250,18 @@ def test_what_launchers_before_torchrun_add_is_passed_over(
     (error,) = load.errors({}, *flag)
     assert error.startswith(f"command line: {flag[0].partition('=')[0]} is a launcher's, which has")
     assert "Start the run with torchrun --nproc_per_node N, or leave the flag out." in error
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_n_clips": 8},
+        {"train_n_clips": 8, "frm_sampling_strategy": "segment"},
+        {"train_n_clips": 8, "frm_sampling_strategy": "middle", "random_sample_clips": 0},
+        {"train_n_clips": 1, "frm_sampling_strategy": "middle"},
+    ],
+)
+def test_clips_of_a_training_video_may_be_several_if_they_differ(
+    load: Any, changes: dict[str, Any]
+) -> None:
+    assert load(changes).config.train_n_clips == changes["train_n_clips"]

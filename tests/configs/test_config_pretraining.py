@@ -56,7 +56,8 @@ def test_the_prompter_needs_no_teacher(load_prompter: Any) -> None:
 def test_keys_that_only_tasks_have(config_class: Any) -> None:
     of_tasks = fields_of(RetrievalConfig).keys() - fields_of(config_class).keys()
     expected = {"do_inference", "inference_txt_db", "test_datasets", "frame_order"}
-    assert expected | {"train_n_clips", "max_n_example_per_group", "retrieval_top_k"} <= of_tasks
+    several = {"random_sample_clips", "max_n_example_per_group", "retrieval_top_k"}
+    assert expected | several <= of_tasks
 
 
 @pytest.mark.parametrize("config_class", [PrompterConfig, PretrainConfig])
@@ -158,6 +159,7 @@ def test_every_set_is_checked(load_either: Any) -> None:
         ),
         ({"model_type": "vqa"}, 'model_type is "vqa"; expected one of pretrain.'),
         ({"repeat_images": 4}, "repeat_images is 4; expected true or false (or 1 or 0)."),
+        ({"train_n_clips": 3}, "train_n_clips = 3: pretraining reads one clip per video. Set it"),
         ({"best_metric": "acc"}, 'best_metric is "acc"; expected one of loss, '),
         ({"test_datasets": []}, "unknown key test_datasets."),
         ({"frame_order": "reversed"}, "unknown key frame_order."),
@@ -234,7 +236,7 @@ def test_a_pretrained_model_has_its_own_prompter(load_pretraining: Any) -> None:
 
 
 def test_the_original_keys_without_effect_give_one_warning(load_either: Any) -> None:
-    ignored = {"dropout": 0.1, "fps": 0.5, "train_n_clips": 1, "max_n_example_per_group": 1}
+    ignored = {"dropout": 0.1, "fps": 0.5, "random_sample_clips": 1, "max_n_example_per_group": 1}
     (warning,) = load_either({**ignored, "num_train_steps": 5}).warnings
     assert all(key in warning for key in (*ignored, "num_train_steps"))
 

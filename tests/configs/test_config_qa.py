@@ -47,7 +47,7 @@ def test_several_questions_may_share_a_video(load_qa: Any) -> None:
         ({"task": ""}, 'task is ""; expected text that is not empty.'),
         ({"new_classifier": 2}, "new_classifier is 2; expected true or false (or 1 or 0)."),
         ({"best_metric": "text2video_r1"}, "expected one of overall_acc, top5_acc, loss."),
-        ({"train_n_clips": 3}, "train_n_clips = 3: training reads one clip per video."),
+        ({"train_n_clips": 0}, "train_n_clips is 0; expected a whole number, at least 1"),
         ({"img_input_format": "BGR"}, 'img_input_format = "BGR": videos are decoded to RGB'),
         ({"use_itm": 1}, "unknown key use_itm."),
         ({"ans2label": "x.json"}, "unknown key ans2label. Did you mean ans2label_path?"),

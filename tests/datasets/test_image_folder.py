@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,8 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, pattern: str)
     assert isinstance(videos, ImageFolder)
     assert videos.video_ids() == [video_id]
     assert videos.missing([video_id, f"{video_id}.mp4", "w", "../v", "v\0"]) == ["w", "../v", "v\0"]
-    assert indices_of(_reader(tmp_path).read(video_id, rng=None)) == [0, 3, 6, 9]
-    assert indices_of(_reader(tmp_path).read(f"{video_id}.mp4", rng=None)) == [0, 3, 6, 9]
+    assert indices_of(_reader(tmp_path).read(video_id, rng=None)[0]) == [0, 3, 6, 9]
+    assert indices_of(_reader(tmp_path).read(f"{video_id}.mp4", rng=None)[0]) == [0, 3, 6, 9]
 
 
 def test_clips_and_strategies_are_those_of_a_video(tmp_path: Path) -> None:
@@ -48,8 +49,8 @@ def test_clips_and_strategies_are_those_of_a_video(tmp_path: Path) -> None:
         write_image(tmp_path / "frames/v" / f"{number}.png", number)
     for sampling in ("uniform", "nlvl_rand", "rand", "headtail", "segment", "end"):
         of_video, of_frames = (
-            _reader(tmp_path / name, sampling=sampling).read_clips(
-                "v", num_clips=2, rng=np.random.default_rng(3)
+            replace(_reader(tmp_path / name, sampling=sampling), num_clips=2).read(
+                "v", rng=np.random.default_rng(3)
             )
             for name in ("videos", "frames")
         )
@@ -65,7 +66,7 @@ def test_each_frame_is_squashed_on_its_own(tmp_path: Path) -> None:
     for scale in (1, 5):
         larger = half.repeat(scale, axis=0).repeat(scale, axis=1)
         Image.fromarray(larger).save(tmp_path / f"v/{scale}.png")
-    frames = _reader(tmp_path, num_frames=2).read("v", rng=None)
+    frames = _reader(tmp_path, num_frames=2).read("v", rng=None)[0]
     assert frames.shape == (2, 3, 16, 16)
     assert (frames[..., :7] == 0).all()
     assert (frames[..., 9:] == 255).all()
@@ -80,8 +81,8 @@ def test_an_image_is_a_video_of_one_frame(tmp_path: Path) -> None:
     ]
     reader = _reader(tmp_path / "images", sampling="rand", num_frames=3)
     rng = np.random.default_rng(0)
-    assert indices_of(reader.read("a", rng=rng)) == [3, 3, 3]
-    assert indices_of(reader.read("part/b.PNG", rng=rng)) == [5, 5, 5]
+    assert indices_of(reader.read("a", rng=rng)[0]) == [3, 3, 3]
+    assert indices_of(reader.read("part/b.PNG", rng=rng)[0]) == [5, 5, 5]
     sample = TrainingVideos([CaptionRow("x", "a.jpg")], reader, seed=0)[0, 0]
     assert indices_of(sample.frames) == [3, 3, 3]
     clips = EvaluationVideos(["part/b"], reader, num_clips=2, seed=0)[0].frames
@@ -96,7 +97,7 @@ def test_images_in_an_lmdb_are_known_by_their_bytes(tmp_path: Path) -> None:
     }
     write_as_clipbert(tmp_path / "db", content)
     reader = _reader(tmp_path / "db", num_frames=2)
-    read = [indices_of(reader.read(name, rng=None)) for name in content]
+    read = [indices_of(reader.read(name, rng=None)[0]) for name in content]
     assert read == [[2, 2], [3, 3], [4, 4]]
 
 
@@ -109,9 +110,9 @@ def test_an_image_beside_videos_has_to_be_named_with_its_extension(tmp_path: Pat
     assert videos.missing(["v", "v.jpg", "w", "w.jpg", "x", "x.webp"]) == ["w", "x"]
     assert videos.video_ids() == ["v"]
     reader = _reader(tmp_path, num_frames=2)
-    assert indices_of(reader.read("v.jpg", rng=None)) == [7, 7]
-    assert indices_of(reader.read("x.webp", rng=None)) == [7, 7]
-    assert indices_of(reader.read("v", rng=None)) == [0, 8]
+    assert indices_of(reader.read("v.jpg", rng=None)[0]) == [7, 7]
+    assert indices_of(reader.read("x.webp", rng=None)[0]) == [7, 7]
+    assert indices_of(reader.read("v", rng=None)[0]) == [0, 8]
 
 
 def test_frames_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_frames_are_read_within_limits_and_cut_off_ones_are_quarantined(tmp_path
         preprocessing=PixelPreprocessing(size=16),
         quarantine=Quarantine(None),
     )
-    assert indices_of(reader.read("v", rng=None)) == [0, 1]
+    assert indices_of(reader.read("v", rng=None)[0]) == [0, 1]
     with pytest.raises(VideoReadError, match="^cut off: "):
         reader.read("w", rng=None)
     with pytest.raises(VideoReadError, match="^quarantined: cut off: "):

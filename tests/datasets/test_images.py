@@ -34,10 +34,10 @@ def _squares(size: int) -> PixelPreprocessing:
 def _read(path: Path, *, size: int = 8) -> np.ndarray:
     """The (3, S, S) pixels of an image read without chance."""
     frames = ImageReader(path.parent, _squares(size), random_crop=False).read(path.name, rng=None)
-    assert frames.shape == (1, 3, size, size)
+    assert frames.shape == (1, 1, 3, size, size)
     assert frames.dtype == np.uint8
     assert frames.flags.c_contiguous
-    return frames[0]
+    return frames[0, 0]
 
 
 def test_the_largest_square_in_the_middle(tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_paths_begin_in_the_folder_or_the_current_one(
     (tmp_path / "cc3m").mkdir()
     Image.fromarray(_bands()).save(tmp_path / "cc3m/a.png")
     with_root = ImageReader(tmp_path, _squares(8), random_crop=False)
-    assert with_root.read("cc3m/a.png", rng=None).shape == (1, 3, 8, 8)
+    assert with_root.read("cc3m/a.png", rng=None).shape == (1, 1, 3, 8, 8)
     without = ImageReader(None, _squares(8), random_crop=False)
-    assert without.read(str(tmp_path / "cc3m/a.png"), rng=None).shape == (1, 3, 8, 8)
+    assert without.read(str(tmp_path / "cc3m/a.png"), rng=None).shape == (1, 1, 3, 8, 8)
     with pytest.raises(VideoReadError, match=r"no file cc3m.a\.png"):
         without.read("cc3m/a.png", rng=None)
     monkeypatch.chdir(tmp_path)
-    assert without.read("cc3m/a.png", rng=None).shape == (1, 3, 8, 8)
+    assert without.read("cc3m/a.png", rng=None).shape == (1, 1, 3, 8, 8)
     with pytest.raises(InputError, match="images: folder .*absent not found; the dataset's `img`"):
         ImageReader(tmp_path / "absent", _squares(8), random_crop=False)
 

@@ -44,7 +44,7 @@ def sample(
 ) -> TrainingSample[CaptionedItem]:
     """A sample whose pixels are its index."""
     item = CaptionedItem(f"v{index}", captions or ("a red ball",), media)
-    frames = np.full((2, 3, 64, 64), index, np.uint8)
+    frames = np.full((1, 2, 3, 64, 64), index, np.uint8)
     return TrainingSample(frames, item, unreadable, key=(epoch, index))
 
 
@@ -62,9 +62,9 @@ def test_batches_keep_rows_together(collate: PretrainCollate) -> None:
     lost = UnreadableVideo("v9", "broken")
     samples = [sample(7, LONG), sample(4, "box", unreadable=(lost,))]
     batch = pickle.loads(pickle.dumps(collate))(samples).to("cpu")
-    assert batch.frames.shape == (2, 2, 3, 64, 64)
+    assert batch.frames.shape == (2, 1, 2, 3, 64, 64)
     assert batch.frames.dtype == torch.uint8
-    assert batch.frames[:, 0, 0, 0, 0].tolist() == [7, 4]
+    assert batch.frames[:, 0, 0, 0, 0, 0].tolist() == [7, 4]
     assert [words(batch, row) for row in range(2)] == [LONG, "box"]
     assert batch.text_mask.sum(dim=1).tolist() == [12, 3]
     assert given(batch.masked_ids).shape == given(batch.mlm_labels).shape == (2, 12)

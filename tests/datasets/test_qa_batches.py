@@ -72,15 +72,15 @@ def test_questions_of_a_batch_point_at_their_videos(tmp_path: Path) -> None:
     )
     one = QuestionGroup("v1", (LabelledQuestion("left and right", 2),))
     samples = [
-        TrainingSample(np.full((2, 3, 8, 8), 7, np.uint8), three),
-        TrainingSample(np.full((2, 3, 8, 8), 9, np.uint8), one, (lost,)),
-        TrainingSample(np.full((2, 3, 8, 8), 5, np.uint8), three),
+        TrainingSample(np.full((1, 2, 3, 8, 8), 7, np.uint8), three),
+        TrainingSample(np.full((1, 2, 3, 8, 8), 9, np.uint8), one, (lost,)),
+        TrainingSample(np.full((1, 2, 3, 8, 8), 5, np.uint8), three),
     ]
     collate = QaCollate(make_tokenizer(tmp_path), max_length=4)
     batch = pickle.loads(pickle.dumps(collate))(samples).to("cpu")
-    assert batch.frames.shape == (3, 2, 3, 8, 8)
+    assert batch.frames.shape == (3, 1, 2, 3, 8, 8)
     assert batch.frames.dtype == torch.uint8
-    assert batch.frames[:, 0, 0, 0, 0].tolist() == [7, 9, 5]
+    assert batch.frames[:, 0, 0, 0, 0, 0].tolist() == [7, 9, 5]
     assert batch.video_of_question.tolist() == [0, 0, 0, 1, 2, 2, 2]
     assert batch.labels.tolist() == [4, 0, 4, 2, 4, 0, 4]
     assert (batch.labels.dtype, batch.video_of_question.dtype) == (torch.int64, torch.int64)

@@ -17,13 +17,13 @@ def test_batches_keep_rows_together(tmp_path: Path) -> None:
     collate = RetrievalCollate(make_tokenizer(tmp_path), max_length=8)
     lost = UnreadableVideo("v1", "broken")
     samples = [
-        TrainingSample(np.full((4, 3, 8, 8), 7, np.uint8), CaptionRow("a red ball", "v3")),
-        TrainingSample(np.full((4, 3, 8, 8), 9, np.uint8), CaptionRow("box", "v0"), (lost,)),
+        TrainingSample(np.full((3, 4, 3, 8, 8), 7, np.uint8), CaptionRow("a red ball", "v3")),
+        TrainingSample(np.full((3, 4, 3, 8, 8), 9, np.uint8), CaptionRow("box", "v0"), (lost,)),
     ]
     batch = pickle.loads(pickle.dumps(collate))(samples).to("cpu")
-    assert batch.frames.shape == (2, 4, 3, 8, 8)
+    assert batch.frames.shape == (2, 3, 4, 3, 8, 8)
     assert batch.frames.dtype == torch.uint8
-    assert batch.frames[:, 0, 0, 0, 0].tolist() == [7, 9]
+    assert batch.frames[:, 0, 0, 0, 0, 0].tolist() == [7, 9]
     assert batch.video_ids == ["v3", "v0"]
     words = [[VOCABULARY[token] for token in row] for row in batch.text_ids.tolist()]
     assert words[0] == ["[CLS]", "a", "red", "ball", "[SEP]"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -162,6 +164,16 @@ def test_random_clips_draw_in_turn() -> None:
     assert (clips[1] - 1000).tolist() != clips[0].tolist()
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_independent_clips_each_read_the_whole_video(strategy: str) -> None:
+    for total in (1, 3, 40):
+        clips, in_turn = (np.random.default_rng(7) for _ in range(2))
+        wanted: dict[str, Any] = {"num_video_frames": total, "num_frames": 4}
+        found = clip_indices(strategy, num_clips=3, independent=True, rng=clips, **wanted)
+        expected = [frame_indices(strategy, rng=in_turn, **wanted) for _ in range(3)]
+        assert found.tolist() == np.stack(expected).tolist()
+
+
 def test_clips_that_cannot_be_read_are_refused() -> None:
     with pytest.raises(ValueError, match="0 clips"):
         _clips("uniform", 10, 3, 0)
@@ -173,7 +185,11 @@ def test_clips_that_cannot_be_read_are_refused() -> None:
 def test_a_selector_that_is_asked_again_gives_the_same_answer(strategy: str) -> None:
     rng = np.random.default_rng(5)
     for num_video_frames in (90, 80, 90):
-        wanted = {"num_frames": 4, "num_clips": 2, "num_video_frames": num_video_frames}
+        wanted: dict[str, Any] = {
+            "num_frames": 4,
+            "num_clips": 2,
+            "num_video_frames": num_video_frames,
+        }
         selected = select_frames(strategy=strategy, rng=rng, **wanted)
         first = clip_indices(strategy, rng=np.random.default_rng(5), **wanted)
         assert selected.tolist() == first.ravel().tolist()

@@ -186,7 +186,7 @@ def test_a_worker_outlives_its_videos(folder: Path, oddity: str, context: str) -
     assert {unreadable[0].video_id for unreadable in told} == {f"v{_ODD}"}
     assert reasons[0] == _REASONS[oddity]
     assert set(reasons[1:]) == {_told_again(folder, _REASONS[oddity])}
-    assert all(sample.frames.shape == (4, 3, 8, 8) for samples in epochs for sample in samples)
+    assert all(sample.frames.shape == (1, 4, 3, 8, 8) for samples in epochs for sample in samples)
     # What may be the fault of an earlier video was tried once more at once, and then no more.
     assert num_readings(odd) == (1 if oddity == "hang" else 2)
 

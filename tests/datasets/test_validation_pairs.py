@@ -21,7 +21,7 @@ class RandomSource:
         if video_id == "broken":
             raise VideoReadError("no frames")
         assert rng is not None
-        return np.full((2, 3, 4, 4), rng.integers(256), np.uint8)
+        return np.full((1, 2, 3, 4, 4), rng.integers(256), np.uint8)
 
 
 def _cut(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -43,7 +43,7 @@ def _pairs(
 
 def _drawn(sample: TrainingSample[CaptionedItem] | UnreadableVideo) -> tuple[int, int]:
     assert isinstance(sample, TrainingSample)
-    return int(sample.frames[0, 0, 0, 0]), int(sample.frames[0, 1, 0, 0])
+    return int(sample.frames[0, 0, 0, 0, 0]), int(sample.frames[0, 0, 1, 0, 0])
 
 
 def test_a_sample_is_a_function_of_seed_and_index() -> None:
@@ -53,7 +53,7 @@ def test_a_sample_is_a_function_of_seed_and_index() -> None:
     assert isinstance(sample, TrainingSample)
     assert sample.item.video_id == "c"
     assert sample.key == (0, 2)
-    assert sample.frames.shape == (2, 3, 2, 2)
+    assert sample.frames.shape == (1, 2, 3, 2, 2)
     again = pickle.loads(pickle.dumps(pairs))[5, 2]
     assert isinstance(again, TrainingSample)
     assert again.key == (0, 2)
@@ -78,4 +78,4 @@ def test_training_reads_from_any_source_and_keeps_the_key() -> None:
     assert sample.key == (5, 1)
     assert sample.item.video_id in ("a", "c")
     assert set(sample.unreadable) == {UnreadableVideo("broken", "no frames")}
-    assert sample.frames.shape == (2, 3, 2, 2)
+    assert sample.frames.shape == (1, 2, 3, 2, 2)

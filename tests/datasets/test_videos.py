@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from alpro.datasets.decoding import (
     Video,
     VideoReadError,
 )
+from alpro.datasets.sampling import frame_indices
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.unreadable import UnreadableVideo
@@ -84,6 +87,7 @@ def _training_videos(
     sampling: str = "rand",
     max_attempts: int = 5,
     augment: FrameAugmentation | None = None,
+    **clips: Any,
 ) -> TrainingVideos[CaptionRow]:
     rows = [CaptionRow(f"caption {index}", f"v{index}") for index in range(_NUM_VIDEOS)]
     reader = FrameReader(
@@ -92,6 +96,7 @@ def _training_videos(
         num_frames=4,
         sampling=sampling,
         preprocessing=PixelPreprocessing(size=8),
+        **clips,
     )
     return TrainingVideos(rows, reader, seed=seed, augment=augment, max_attempts=max_attempts)
 
@@ -118,7 +123,7 @@ def _clips(video: EvaluationVideo) -> list[list[int]]:
 
 
 def _times(frames: np.ndarray) -> list[int]:
-    return frames[:, 0, 0, 0].tolist()
+    return frames[..., 0, 0, 0].ravel().tolist()
 
 
 def test_frames_do_not_depend_on_how_often_they_were_chosen(folder: VideoFolder) -> None:
@@ -135,7 +140,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(folder: VideoFolder) -> 
     one, same, other = (_training_videos(folder, seed=seed) for seed in (3, 3, 4))
     sample = one[7, 2]
     assert (sample.item.caption, sample.item.video_id, sample.unreadable) == ("caption 2", "v2", ())
-    assert sample.frames.shape == (4, 3, 8, 8)
+    assert sample.frames.shape == (1, 4, 3, 8, 8)
     _ = one[0, 0]
     assert _times(one[7, 2].frames) == _times(same[7, 2].frames) == _times(sample.frames)
     different = [one[8, 2], one[7, 3], other[7, 2]]
@@ -227,6 +232,33 @@ def _draw(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return changed
 
 
+def test_several_training_clips_are_drawn_one_after_the_other(folder: VideoFolder) -> None:
+    independent, parts = (
+        _training_videos(folder, num_clips=2, independent_clips=whole) for whole in (True, False)
+    )
+    frames = independent[7, 2].frames
+    assert frames.shape == (2, 4, 3, 8, 8)
+    rng = np.random.default_rng([3, 7, 2, 0])  # the first attempt of (seed, epoch, index)
+    wanted: dict[str, Any] = {"num_video_frames": 100, "num_frames": 4, "rng": rng}
+    expected = [frame_indices("rand", **wanted).tolist() for _ in range(2)]
+    assert [_times(clip) for clip in frames] == expected
+    assert expected[0][-1] > expected[1][0]  # they overlap
+    assert np.array_equal(frames, pickle.loads(pickle.dumps(independent))[7, 2].frames)
+    assert all(
+        max(_times(first)) < 50 <= min(_times(second))
+        for first, second in (parts[epoch, 2].frames for epoch in range(5))
+    )
+
+
+def test_all_clips_of_a_video_are_augmented_alike(folder: VideoFolder) -> None:
+    arguments: dict[str, Any] = {"num_clips": 3, "independent_clips": True}
+    plain = _training_videos(folder, **arguments)[1, 1].frames
+    frames = _training_videos(folder, augment=_draw, **arguments)[1, 1].frames
+    assert frames.shape == plain.shape
+    assert np.array_equal(frames[:, :, 0], plain[:, :, 0])
+    assert len(np.unique(frames[:, :, 1])) == 1
+
+
 def test_augmentation_draws_from_a_stream_of_its_own(folder: VideoFolder) -> None:
     plain, changed = _training_videos(folder), _training_videos(folder, augment=_draw)
     drawn = set()
@@ -234,7 +266,7 @@ def test_augmentation_draws_from_a_stream_of_its_own(folder: VideoFolder) -> Non
         frames = changed[key].frames
         assert _times(frames) == _times(plain[key].frames)
         assert np.array_equal(frames, pickle.loads(pickle.dumps(changed))[key].frames)
-        drawn.add(int(frames[0, 1, 0, 0]))
+        drawn.add(int(frames[0, 0, 1, 0, 0]))
     assert len(drawn) > 2
 
 
@@ -243,7 +275,7 @@ def test_a_replaced_sample_is_augmented_as_the_sample_would_have_been(folder: Vi
     (folder.root / "v1.mp4").write_text("broken")
     after = _training_videos(folder, augment=_draw)[5, 1]
     assert after.item.video_id != before.item.video_id
-    assert np.array_equal(after.frames[:, 1], before.frames[:, 1])
+    assert np.array_equal(after.frames[:, :, 1], before.frames[:, :, 1])
 
 
 def test_chunks_of_videos_list_what_is_unreadable(folder: VideoFolder) -> None:
@@ -276,3 +308,8 @@ def test_real_files(tmp_path: Path, decoder: type[PyAVDecoder] | type[DecordDeco
         assert frames is not None
         assert frames.shape == (num_clips, 4, 3, 32, 32)
         assert [indices_of(clip) for clip in frames] == expected
+    training = replace(reader, sampling="rand", num_clips=3, independent_clips=True)
+    rng, in_turn = (np.random.default_rng(1) for _ in range(2))
+    wanted: dict[str, Any] = {"num_video_frames": 16, "num_frames": 4, "rng": in_turn}
+    drawn = [frame_indices("rand", **wanted).tolist() for _ in range(3)]
+    assert [indices_of(clip) for clip in training.read("clip", rng=rng)] == drawn

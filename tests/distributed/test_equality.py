@@ -66,7 +66,7 @@ def contrastive(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
 
 
 def questions(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
-    """Of 4 questions about each of 4 videos, the processes have different numbers."""
+    """Of 4 questions about each of 4 videos of 2 clips, the processes have different numbers."""
     rows = questions_of([f"v{number}" for number in range(4)])
     rows.sort(key=lambda row: row.video_id)
     bounds = {1: [0, 16], 2: [0, 11, 16], 4: [0, 7, 8, 13, 16]}[engine.size]
@@ -76,9 +76,9 @@ def questions(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
         model,
         engine=engine,
         normalize=Normalize(MEAN, STD),
-        evaluator=make_answer_evaluator(model, tokenizer, engine=engine),
+        evaluator=make_answer_evaluator(model, tokenizer, engine=engine, clip_aggregation="lse"),
     )
-    return task.train(), make_question_batch(tokenizer, own)
+    return task.train(), make_question_batch(tokenizer, own, num_clips=2)
 
 
 def entities(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alpro.configs.fields import fields_of
 from alpro.configs.schema import RetrievalConfig
@@ -55,6 +56,30 @@ def test_clips_are_encoded_one_after_the_other() -> None:
         alone = model.encode_video(normalize(frames[:, clip]))
         torch.testing.assert_close(encoded.tokens[:, clip], alone.tokens)
         torch.testing.assert_close(encoded.embedding[:, clip], alone.embedding)
+
+
+class MaskedEncoder(nn.Module):
+    """Tokens, embedding and mask that show which clip they are of."""
+
+    def encode_video(self, frames: Tensor) -> VideoFeatures:
+        means = frames.flatten(1).mean(dim=1)  # (B,)
+        return VideoFeatures(means[:, None, None], means[:, None], means[:, None] > 3)
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_training_encodes_the_clips_of_all_videos_as_one_batch(size: int) -> None:
+    frames = torch.arange(6, dtype=torch.uint8).reshape(3, 2, 1, 1, 1, 1).expand(3, 2, 2, 3, 4, 4)
+    model: Any = MaskedEncoder()
+    with mock.patch.object(model, "encode_video", wraps=model.encode_video) as encode:
+        video = encode_clips(model, frames, normalize=Tensor.float, grad_cache_size=size)
+    assert [len(call.args[0]) for call in encode.call_args_list] == ([2] * 3 if size else [6])
+    assert video.embedding.squeeze(2).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert video.tokens.shape == (3, 2, 1, 1)
+    assert video.mask is not None
+    assert video.mask.squeeze(2).tolist() == [[False, False], [False, False], [True, True]]
+    with torch.no_grad():
+        evaluated = encode_clips(model, frames, normalize=Tensor.float)
+    assert all(torch.equal(*parts) for parts in zip(video, evaluated, strict=True))  # type: ignore[arg-type]
 
 
 def test_each_clip_is_scored_by_itself() -> None:

@@ -126,6 +126,14 @@ def test_a_model_of_which_nothing_is_trained_is_refused(experiment: TinyExperime
         ({"n_workers": 0}, 2, CLIP * (2 + 1) + 2 * (4 * CLIP + KEPT)),  # fewer than a batch
         ({"n_workers": 2}, 6, CLIP * (9 * 3 + 2) + 3 * (4 * CLIP + KEPT)),  # 4 ahead for each
         ({"n_workers": 0, "grad_cache_size": 1}, 6, CLIP * (3 + 1) + 4 * CLIP + KEPT),
+        (
+            {"n_workers": 0, "train_n_clips": 2},
+            *(6, CLIP * 2 * (3 + 1) + 2 * 3 * (4 * CLIP + KEPT)),
+        ),
+        (
+            {"n_workers": 0, "train_n_clips": 2, "grad_cache_size": 5},
+            *(6, CLIP * 2 * (3 + 1) + 5 * (4 * CLIP + KEPT)),
+        ),
         ({"n_workers": 0, "freeze": ["temp"]}, 6, CLIP * (3 + 1) + 3 * 4 * CLIP),
     ],
 )
@@ -154,7 +162,7 @@ def test_clips_of_an_evaluation_are_encoded_one_after_the_other(
 ) -> None:
     resolved = resolved_of(experiment, n_workers=1, val_batch_size=2, inference_n_clips=5)
     arguments: dict[str, Any] = {"size_key": "val_batch_size", "num_clips": 5}
-    needed = CLIP * (3 * 2 * 5 + 1) + 2 * 4 * CLIP  # of 5 videos, 3 batches are read
+    needed = CLIP * 5 * (3 * 2 + 1) + 2 * 4 * CLIP  # of 5 videos, 3 batches are read
     set_free(needed)
     check_batches(experiment_of(resolved), num_samples=5, **arguments)
     set_free(needed - 1)

@@ -42,9 +42,9 @@ def contrast(*, exclude: Tensor | None = None) -> LossWithMetrics:
 
     nothing = torch.zeros(3, 1, 2)
     return measure_contrast(
-        VideoFeatures(nothing, at(0, 90, 180)),
+        VideoFeatures(nothing[:, None], at(0, 90, 180)[:, None]),
         TextFeatures(nothing, nothing[..., 0], at(10, 100, 95)),
-        among=GatheredBatch(
+        gathered=GatheredBatch(
             engine=ALONE,
             temperature=torch.tensor(0.5),
             counts=[3],

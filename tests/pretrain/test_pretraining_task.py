@@ -56,7 +56,7 @@ class OneByOne:
         self.count = len(batch.video_ids)
 
     def video(self, row: int) -> VideoFeatures:
-        return self.model.encode_video(Normalize(MEAN, STD)(self.batch.frames[row : row + 1]))
+        return self.model.encode_video(Normalize(MEAN, STD)(self.batch.frames[row]))
 
     def text(self, row: int, *, masked: bool = False) -> TextFeatures:
         ids = given(self.batch.masked_ids) if masked else self.batch.text_ids
@@ -92,13 +92,13 @@ class OneByOne:
     def targets(self, row: int) -> np.ndarray:
         """The prompter's probabilities (K,) of a region."""
         prompter = given(self.model.prompter)
-        frames = torch.zeros_like(self.batch.frames[row])
+        frames = torch.zeros_like(self.batch.frames[row, 0])
         for down, right in given(self.batch.region)[row].nonzero().tolist():
             box = (
                 slice(down * PATCH_SIZE, (down + 1) * PATCH_SIZE),
                 slice(right * PATCH_SIZE, (right + 1) * PATCH_SIZE),
             )
-            frames[:, :, *box] = self.batch.frames[row][:, :, *box]
+            frames[:, :, *box] = self.batch.frames[row, 0][:, :, *box]
         seen = prompter.encode_video(Normalize(MEAN, STD)(frames[None])).embedding
         prompts = {"video": prompter.video_prompt_feat, "image": prompter.image_prompt_feat}
         scores = seen[0] @ prompts[self.batch.media].t() / prompter.temp

@@ -103,7 +103,7 @@ def test_both_kinds_are_trained_on_and_one_at_a_time(
         assert first[0] == second[0]  # one kind for each update
     for media, names, shape in seen:
         assert all(name.endswith(".png") == (media == "image") for name in names)
-        assert shape[1:] == ((2 if media == "video" else 1), 3, 32, 32)
+        assert shape[1:] == (1, (2 if media == "video" else 1), 3, 32, 32)
 
 
 RESUMED: dict[str, Any] = {

@@ -115,7 +115,7 @@ def test_losses_are_means_over_what_they_are_of(experiment: PretrainExperiment) 
     normalize, prompter = Normalize(MEAN, STD), given(model.prompter)
     pairs, words, entities, best, found = [], [], [], [], []
     for batch in batches_of(experiment):
-        video = model.encode_video(normalize(batch.frames))
+        video = model.encode_video(normalize(batch.frames[:, 0]))
         text = model.encode_text(batch.text_ids, batch.text_mask)
         masked = model.encode_text(given(batch.masked_ids), batch.text_mask)
         scores = video.embedding @ text.embedding.t() / model.temp
@@ -127,7 +127,7 @@ def test_losses_are_means_over_what_they_are_of(experiment: PretrainExperiment) 
         chosen = labels != IGNORED
         words += (-logits[chosen].log_softmax(dim=1)).gather(1, labels[chosen][:, None]).tolist()
         region = given(batch.region)
-        frames = normalize(erase_outside(batch.frames, region))
+        frames = normalize(erase_outside(batch.frames[:, 0], region))
         targets = prompter.entity_probabilities(frames, batch.media)
         predicted = model.predict_entities(
             model.fuse(text, video), num_text_tokens=labels.shape[1], region=region

@@ -24,6 +24,7 @@ def make_retrieval_task(
     tokenizer: Tokenizer,
     *,
     engine: Engine | None = None,
+    clip_aggregation: str = "mean",
     **changes: Any,
 ) -> RetrievalTask:
     """The task in its first update; ``changes`` are further arguments of its class."""
@@ -37,7 +38,13 @@ def make_retrieval_task(
         model,
         engine=engine,
         normalize=Normalize(MEAN, STD),
-        evaluator=make_evaluator(model, tokenizer, engine=engine, use_matching=matching),
+        evaluator=make_evaluator(
+            model,
+            tokenizer,
+            engine=engine,
+            use_matching=matching,
+            clip_aggregation=clip_aggregation,
+        ),
         **arguments,
     )
     task.on_update_start(1)

@@ -54,14 +54,21 @@ def make(tmp_path: Path) -> MakeTask:
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
 
     def make_task(
-        kind: str, *, size: int, dropout: float = 0.0, num_pairs: int = NUM_PAIRS
+        kind: str,
+        *,
+        size: int,
+        dropout: float = 0.0,
+        num_pairs: int = NUM_PAIRS,
+        num_clips: int = 1,
     ) -> tuple[Task, Any]:
         videos = [f"v{number}" for number in range(num_pairs)]
         task: Task
         if kind == "retrieval":
             model = make_model(dropout=dropout)
-            task = make_retrieval_task(model, tokenizer, grad_cache_size=size)
-            return task, make_batch(tokenizer, alike(num_pairs))
+            task = make_retrieval_task(
+                model, tokenizer, grad_cache_size=size, clip_aggregation="lse"
+            )
+            return task, make_batch(tokenizer, alike(num_pairs), num_clips=num_clips)
         if kind == "prompter":
             task = make_prompter_task(make_prompter(dropout=dropout), grad_cache_size=size)
             return task, make_pairs(tokenizer, videos, mlm_probability=None, with_regions=False)
@@ -90,6 +97,12 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(
     assert_same(seeded(*make(kind, size=size)), seeded(*make(kind, size=0)))
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_several_clips_of_a_video_learn_the_same_in_parts(make: MakeTask, size: int) -> None:
+    cut, whole = (seeded(*make("retrieval", size=size, num_clips=3)) for size in (size, 0))
+    assert_same(cut, whole)
+
+
 @pytest.mark.parametrize("kind", TASKS)
 def test_every_part_of_the_model_is_cut(make: MakeTask, kind: str) -> None:
     task, batch = make(kind, size=2)
@@ -99,6 +112,17 @@ def test_every_part_of_the_model_is_cut(make: MakeTask, kind: str) -> None:
             module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     task(batch)
     assert set(seen) == {2, 1}  # 5 pairs, and the rows that they make elsewhere
+
+
+def test_the_chunks_of_several_clips_are_no_larger(make: MakeTask) -> None:
+    task, batch = make("retrieval", size=2, num_clips=3)
+    assert isinstance(task.model, AlproModel)
+    seen: list[int] = []
+    for name in ("visual_encoder.model", "text_encoder.bert.encoder.layer.1"):
+        module = task.model.get_submodule(name)
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    task(batch)
+    assert max(seen) == 2
 
 
 @pytest.mark.parametrize("kind", TASKS)

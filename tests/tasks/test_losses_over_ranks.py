@@ -43,11 +43,11 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
     return make_tokenizer(tmp_path / "tokenizer")
 
 
-def captioned(tokenizer: Tokenizer) -> Any:
+def captioned(tokenizer: Tokenizer, *, num_clips: int = 1) -> Any:
     """A batch of retrieval; its longest caption is on the second process."""
     lengths = (0, 1, 3, 2, 0, 1)
     rows = [CaptionRow(caption_of(8 + i), v) for i, v in zip(lengths, VIDEOS, strict=True)]
-    return make_batch(tokenizer, rows)
+    return make_batch(tokenizer, rows, num_clips=num_clips)
 
 
 def share(whole: Any, engine: Engine, counts: list[int]) -> Any:
@@ -120,12 +120,35 @@ def test_retrieval_with_negatives_of_all_ranks(
             assert alone(make, whole).loss != pytest.approx(expected.loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("mask", [False, True])
-def test_retrieval_with_negatives_of_the_own_rank(tokenizer: Tokenizer, mask: bool) -> None:
+@pytest.mark.parametrize(
+    ("how", "options"), [("lse", {"grad_cache_size": 2}), ("max", {}), ("mean", {})]
+)
+def test_retrieval_of_several_clips_with_negatives_of_all_ranks(
+    tokenizer: Tokenizer, how: str, options: dict[str, Any]
+) -> None:
+    def make(engine: Engine) -> Task:
+        return make_retrieval_task(
+            make_model(),
+            tokenizer,
+            engine=engine,
+            clip_aggregation=how,
+            negatives_of_all_ranks=engine.size > 1,
+            **options,
+        )
+
+    whole = captioned(tokenizer, num_clips=2)
+    with hardest_negatives():
+        assert_same(over_ranks(make, whole, COUNTS), alone(make, whole))
+
+
+@pytest.mark.parametrize(("mask", "num_clips"), [(False, 1), (True, 1), (True, 2)])
+def test_retrieval_with_negatives_of_the_own_rank(
+    tokenizer: Tokenizer, mask: bool, num_clips: int
+) -> None:
     def make(engine: Engine) -> Task:
         return make_retrieval_task(make_model(), tokenizer, engine=engine, mask_same_video=mask)
 
-    whole = captioned(tokenizer)
+    whole = captioned(tokenizer, num_clips=num_clips)
     with hardest_negatives():
         found = over_ranks(make, whole, COUNTS)
     with hardest_negatives_within(COUNTS):
@@ -175,15 +198,20 @@ def test_what_pairs_are_compared_among() -> None:
     ids = [["a", "b"], ["a"], ["c", "a", "c"]]
 
     def work(engine: Engine) -> Any:
-        among = gather_batch_metadata(
+        gathered = gather_batch_metadata(
             ids[engine.rank],
             num_tokens=(4, 9, 5)[engine.rank],
             temperature=torch.tensor(0.1),
             engine=engine,
             mask_same_video=True,
         )
-        assert among.exclude is not None
-        return among.own, list(among.counts), among.num_tokens, among.exclude.int().tolist()
+        assert gathered.exclude is not None
+        return (
+            gathered.own,
+            list(gathered.counts),
+            gathered.num_tokens,
+            gathered.exclude.int().tolist(),
+        )
 
     assert on_ranks(3, work) == [
         (slice(0, 2), COUNTS, 9, [[0, 0, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0]]),

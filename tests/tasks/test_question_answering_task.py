@@ -37,10 +37,16 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
 
 
 def make_task(
-    model: AlproForQuestionAnswering, tokenizer: Tokenizer, *, engine: Engine | None = None
+    model: AlproForQuestionAnswering,
+    tokenizer: Tokenizer,
+    *,
+    engine: Engine | None = None,
+    clip_aggregation: str = "mean",
 ) -> QuestionAnsweringTask:
     engine = engine or SingleProcess(CPU, scale_loss=False)
-    evaluator = make_answer_evaluator(model, tokenizer, engine=engine)
+    evaluator = make_answer_evaluator(
+        model, tokenizer, engine=engine, clip_aggregation=clip_aggregation
+    )
     task = QuestionAnsweringTask(
         model, engine=engine, normalize=Normalize(MEAN, STD), evaluator=evaluator
     )
@@ -55,7 +61,7 @@ def logits_one_by_one(
     logits = []
     for row in rows:
         batch = make_question_batch(tokenizer, [row])
-        video = model.encode_video(Normalize(MEAN, STD)(batch.frames))
+        video = model.encode_video(Normalize(MEAN, STD)(batch.frames[:, 0]))
         text = model.encode_text(batch.text_ids, batch.text_mask)
         logits.append(model.answer(text, video)[0].double())
     return logits
@@ -77,6 +83,38 @@ def test_loss_and_accuracy_by_hand(tokenizer: Tokenizer) -> None:
     assert losses["loss"].item() == pytest.approx(expected / 3, rel=1e-5)
     assert losses["acc"].item() == pytest.approx(100 * 2 / 3)
     assert all(value.shape == () for value in losses.values())
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "lse"])
+def test_the_loss_over_several_clips_by_hand(tokenizer: Tokenizer, how: str) -> None:
+    model, batch = make_answer_model(), make_question_batch(tokenizer, ROWS, num_clips=2)
+    with torch.no_grad():
+        text = model.encode_text(batch.text_ids, batch.text_mask)
+        of_clips = []
+        for frames in Normalize(MEAN, STD)(batch.frames).unbind(dim=1):
+            video = model.encode_video(frames).select(batch.video_of_question)
+            of_clips.append(model.answer(text, video).double())
+    first, second = of_clips
+    assert (first - second).abs().max() > 0.1  # the clips differ
+    logits = {
+        "mean": (first + second) / 2,
+        "max": torch.where(first > second, first, second),
+        "lse": (first.exp() + second.exp()).log(),
+    }[how]
+    right = logits[torch.arange(3), batch.labels]
+    losses = make_task(model, tokenizer, clip_aggregation=how)(batch)
+    expected = (logits.exp().sum(dim=1).log() - right).mean().item()
+    assert losses["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "lse"])
+def test_one_clip_is_not_aggregated(tokenizer: Tokenizer, how: str) -> None:
+    batch = make_question_batch(tokenizer, ROWS)
+    losses = [
+        make_task(make_answer_model(), tokenizer, clip_aggregation=one)(batch)["loss"].item()
+        for one in (how, "mean")
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_each_video_is_encoded_once(tokenizer: Tokenizer) -> None:

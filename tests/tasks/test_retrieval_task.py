@@ -11,6 +11,7 @@ from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.retrieval import RetrievalBatch
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
+from alpro.evaluation.clips import AGGREGATIONS
 from alpro.families.alpro.model import AlproForRetrieval
 from tests.factories import (
     MEAN,
@@ -23,7 +24,7 @@ from tests.factories import (
     make_tokenizer,
     rows_of,
 )
-from tests.tasks.pair_tasks import Learnt, assert_same, gradients_of, learnt
+from tests.tasks.pair_tasks import Learnt, assert_same, gradients_of, hardest_negatives, learnt
 from tests.tasks.pair_tasks import make_retrieval_task as make_task
 
 
@@ -42,7 +43,9 @@ def contrastive_by_hand(
     model: AlproForRetrieval, batch: RetrievalBatch, *, allowed: np.ndarray
 ) -> float:
     with torch.no_grad():
-        video = model.encode_video(Normalize(MEAN, STD)(batch.frames)).embedding.double().numpy()
+        video = (
+            model.encode_video(Normalize(MEAN, STD)(batch.frames[:, 0])).embedding.double().numpy()
+        )
         text = model.encode_text(batch.text_ids, batch.text_mask).embedding.double().numpy()
     scores = video @ text.T / model.temp.item()
     both = [cross_entropy(scores, allowed=allowed), cross_entropy(scores.T, allowed=allowed.T)]
@@ -66,12 +69,66 @@ def test_the_gradient_of_the_contrastive_loss(tokenizer: Tokenizer) -> None:
     model, batch = make_model(), make_batch(tokenizer, rows_of(4))
     found = learnt(make_task(model, tokenizer, use_itm=False), batch)
     model.zero_grad()
-    video = model.encode_video(Normalize(MEAN, STD)(batch.frames)).embedding
+    video = model.encode_video(Normalize(MEAN, STD)(batch.frames[:, 0])).embedding
     text = model.encode_text(batch.text_ids, batch.text_mask).embedding
     scores, own = video @ text.t() / model.temp, torch.arange(4)
     loss = (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.t(), own)) / 2
     loss.backward()
     assert_same(found, Learnt(loss.item(), gradients_of(model)))
+
+
+def joined(scores: np.ndarray, *, how: str, axis: int) -> np.ndarray:
+    """The scores of a video's clips as one, by the formulas."""
+    if how == "lse":
+        return np.log(np.exp(scores).sum(axis=axis))
+    return scores.mean(axis=axis) if how == "mean" else scores.max(axis=axis)
+
+
+@pytest.mark.parametrize("how", AGGREGATIONS)
+def test_losses_over_several_clips_by_hand(tokenizer: Tokenizer, how: str) -> None:
+    model, batch = make_model(), make_batch(tokenizer, rows_of(3), num_clips=2)
+    task = make_task(model, tokenizer, clip_aggregation=how)
+    with torch.no_grad():
+        text = model.encode_text(batch.text_ids, batch.text_mask)
+        clips = [
+            model.encode_video(Normalize(MEAN, STD)(batch.frames[:, clip])) for clip in range(2)
+        ]
+        embeddings = np.stack([one.embedding.double().numpy() for one in clips])  # (C, B, E)
+        of_clips = embeddings @ text.embedding.double().numpy().T / model.temp.item()
+        scores = joined(of_clips, how=how, axis=0)  # videos to texts
+        # The hardest negatives: the most similar of the others.
+        others = np.where(np.eye(3, dtype=bool), -np.inf, scores)
+        videos, texts = others.argmax(axis=0), others.argmax(axis=1)
+        pairs = [
+            *((i, i) for i in range(3)),
+            *((i, int(videos[i])) for i in range(3)),
+            *((int(texts[i]), i) for i in range(3)),
+        ]
+        rows, columns = (torch.tensor(indices) for indices in zip(*pairs, strict=True))
+        logits = np.stack(
+            [model.match(text.select(rows), one.select(columns)).double().numpy() for one in clips]
+        )
+    logits = joined(logits, how=how, axis=0)  # (9, 2)
+    right = logits[np.arange(9), [1] * 3 + [0] * 6]
+    everything = np.ones((3, 3), dtype=bool)
+    both = [cross_entropy(part, allowed=everything) for part in (scores, scores.T)]
+    with hardest_negatives():
+        losses = task(batch)
+    assert losses["itc_loss"].item() == pytest.approx(sum(both) / 2, rel=1e-5)
+    expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - right)
+    assert losses["itm_loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert abs(joined(of_clips, how="mean", axis=0) - of_clips[0]).max() > 1e-2  # they differ
+
+
+@pytest.mark.parametrize("how", AGGREGATIONS)
+def test_clips_that_are_alike_learn_what_one_of_them_does(tokenizer: Tokenizer, how: str) -> None:
+    results = []
+    for num_clips in (1, 3):
+        batch = make_batch(tokenizer, rows_of(3))
+        batch.frames = batch.frames.repeat(1, num_clips, 1, 1, 1, 1)
+        with hardest_negatives():
+            results.append(learnt(make_task(make_model(), tokenizer, clip_aggregation=how), batch))
+    assert_same(results[1], results[0])
 
 
 def test_captions_of_the_same_video_can_be_kept_from_being_negatives(tokenizer: Tokenizer) -> None:
@@ -96,7 +153,7 @@ def test_without_negatives_matching_learns_from_the_positives_alone(
     losses = make_task(model, tokenizer, mask_same_video=True)(batch)
     with torch.no_grad():
         text = model.encode_text(batch.text_ids, batch.text_mask)
-        logits = model.match(text, model.encode_video(Normalize(MEAN, STD)(batch.frames)))
+        logits = model.match(text, model.encode_video(Normalize(MEAN, STD)(batch.frames[:, 0])))
     expected = -logits.log_softmax(dim=1)[:, 1].mean().item()
     assert losses["itm_loss"].item() == pytest.approx(expected, rel=1e-5)
     assert losses["itc_loss"].item() == pytest.approx(0.0, abs=1e-6)
@@ -158,7 +215,7 @@ def test_validation_reports_metrics_and_mean_losses(tokenizer: Tokenizer, tmp_pa
     assert set(values) == losses | set(make_evaluator(model, tokenizer).run(data).flat_metrics())
     assert values["loss"] == pytest.approx(values["itc_loss"] + values["itm_loss"])
     assert task.training
-    frames = torch.cat([batch.frames[:, 0] for batch in data.loader])
+    frames = torch.cat([batch.frames for batch in data.loader])
     batch = make_batch(tokenizer, rows)
     batch.frames = frames
     expected = contrastive_by_hand(model, batch, allowed=np.ones((4, 4), dtype=bool))
@@ -180,6 +237,15 @@ def test_validation_losses_are_means_over_pairs(tokenizer: Tokenizer, tmp_path: 
     assert pair > 0
     for values in (by_chunk, by_batch):
         assert values["itc_loss"] == pytest.approx(pair * 2 / 3, rel=1e-5)
+
+
+def test_validation_losses_are_over_all_clips(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, rows = make_model(), rows_of(4)
+    data = make_retrieval_set(tmp_path / "set", rows, chunk=4, num_clips=2)
+    task = make_task(model, tokenizer, use_itm=False, clip_aggregation="lse").eval()
+    batch = make_batch(tokenizer, rows)
+    batch.frames = torch.cat([batch.frames for batch in data.loader])
+    assert task.evaluate(data)["loss"] == pytest.approx(task(batch)["loss"].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("part", ["itc", "itm"])

@@ -19,6 +19,7 @@ from alpro.errors import listed
 
 _TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
 _PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help
+_NOT_RANDOM = ("uniform", "nlvl_uniform", "start", "middle", "end")  # sampling strategies
 _ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
 
 
@@ -113,10 +114,11 @@ SHARED: tuple[Constraint, ...] = (
 
 DOWNSTREAM: tuple[Constraint, ...] = (
     Constraint(
-        ("train_n_clips",),
-        lambda clips: clips != 1,
-        "training reads one clip per video",
-        "Set it to 1; num_frm sets the frames of the clip.",
+        ("train_n_clips", "random_sample_clips", "frm_sampling_strategy"),
+        lambda clips, random, strategy: clips > 1 and random and strategy in _NOT_RANDOM,
+        "all clips of a video would have the same frames",
+        "Set random_sample_clips to 0, for clips of equal parts, or frm_sampling_strategy to rand.",
+        training_only=True,
     ),
     Constraint(
         ("inference_model_step",),

@@ -79,8 +79,10 @@ class DownstreamVideoOptions(VideoOptions):
 
     TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
-    train_n_clips: int = option(
-        1, "clips per training video; only 1 (original: 3)", minimum=1, maximum=1000
+    random_sample_clips: bool = option(
+        True,
+        "each of several clips of a training video is drawn from all of it (0: from an equal part"
+        " of its own, as in evaluation)",
     )
     frame_order: str = option(
         "original",
@@ -133,6 +135,7 @@ class InferenceOptions:
     )
     score_agg_func: str = option(
         "mean",
-        "how the scores of a video's clips become one (lse: log-sum-exp)",
+        "how the scores of a video's clips become one, in the losses as in evaluation (lse:"
+        " log-sum-exp)",
         choices=("mean", "max", "lse"),
     )

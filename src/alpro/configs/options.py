@@ -142,6 +142,12 @@ class VideoOptions:
     TOPIC: ClassVar[str] = "Video and text input"
 
     num_frm: int = option(3, "frames per clip of a video", minimum=1, maximum=4096)
+    train_n_clips: int = option(
+        1,
+        "clips per training video; pretraining takes only 1 (original: 3)",
+        minimum=1,
+        maximum=1000,
+    )
     frm_sampling_strategy: str = option(
         "rand", "which frames (evaluation: rand becomes uniform)", choices=SAMPLING_STRATEGIES
     )

@@ -163,6 +163,12 @@ PRETRAINING_SETS: tuple[Constraint, ...] = (
         "Give img the folder; if these are images, set media to image.",
     ),
     Constraint(
+        ("train_n_clips",),
+        lambda clips: clips != 1,
+        "pretraining reads one clip per video",
+        "Set it to 1; num_frm sets the frames of the clip.",
+    ),
+    Constraint(
         ("val_datasets.*.weight",),
         lambda weight: weight != 1,
         "every pair of a validation set is read once",

@@ -47,7 +47,7 @@ class ContrastOptions:
     )
     grad_cache_size: int = option(
         0,
-        "videos, captions or pairs that go through the model at a time, each twice, while VTC"
+        "clips, captions or pairs that go through the model at a time, each twice, while VTC"
         " compares the whole batch (0: all at once): less memory, more time",
         minimum=0,
         maximum=MAX_BATCH,
@@ -111,7 +111,6 @@ class ExperimentConfig(
             "cnn_lr_decay",
             "dropout",
             "fps",
-            "random_sample_clips",
             "timesformer_model_cfg",
             "transformer_lr_mul",
         }
@@ -218,7 +217,7 @@ class PretrainingConfig(
 
     INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {
         "max_n_example_per_group",  # one caption is drawn for each video of a batch
-        "train_n_clips",
+        "random_sample_clips",
     }
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED + PRETRAINING_SETS
 

@@ -57,7 +57,7 @@ class ImageReader:
             raise InputError("images: Pillow is not installed; `pip install pillow`")
 
     def read(self, image_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
-        """Read an image as one (1, 3, S, S) uint8 frame, upright.
+        """Read an image as one clip (1, 1, 3, S, S) of one uint8 frame, upright.
 
         Args:
             image_id: the path of its file.
@@ -74,7 +74,7 @@ class ImageReader:
             # Cut out before it is resized, so that nothing around it is mixed in.
             image = image.crop(draw_box(image.width, image.height, rng=rng))
             preprocessing = replace(preprocessing, resize="squash")
-        return preprocess_image(image, preprocessing)[None]  # (1, 3, S, S)
+        return preprocess_image(image, preprocessing)[None, None]  # (1, 1, 3, S, S)
 
 
 def draw_box(width: int, height: int, *, rng: np.random.Generator) -> Box:

@@ -34,7 +34,7 @@ class PretrainBatch(TensorBatch):
     ``B`` is 0 where none could be read; the other sizes, and the medium, mean nothing then.
     """
 
-    frames: Tensor  # (B, T, 3, S, S) uint8
+    frames: Tensor  # (B, 1, T, 3, S, S) uint8, one clip of each
     text_ids: Tensor  # (B, L) int64
     text_mask: Tensor  # (B, L) int64, 1 on tokens
     masked_ids: Tensor | None  # (B, L) int64, some tokens hidden; None without masked words
@@ -73,7 +73,7 @@ class PretrainCollate:
         ids, mask = self._tokenized(pairs)
         masked_ids, labels = self._masked(pairs, ids, mask)
         return PretrainBatch(
-            frames=_stacked_or_empty([pair.frames for pair in pairs], empty=(0, 0, 3, 0, 0)),
+            frames=_stacked_or_empty([pair.frames for pair in pairs], empty=(0, 1, 0, 3, 0, 0)),
             text_ids=ids,
             text_mask=mask,
             masked_ids=masked_ids,

@@ -2,8 +2,8 @@
 
 Questions about one video share its frames: an example is a video with several questions.
 
-Shapes: ``B`` videos, ``Q`` questions, ``T`` frames, ``S`` side of the square frames in pixels,
-``L`` text tokens.
+Shapes: ``B`` videos, ``C`` clips of each, ``Q`` questions, ``T`` frames of a clip, ``S`` side of
+the square frames in pixels, ``L`` text tokens.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def group_questions(labelled: LabelledRows, *, max_group: int) -> SharedRows[Que
 class QaBatch(TensorBatch):
     """Videos and questions about them; those about one video follow one another."""
 
-    frames: Tensor  # (B, T, 3, S, S) uint8
+    frames: Tensor  # (B, C, T, 3, S, S) uint8
     text_ids: Tensor  # (Q, L) int64
     text_mask: Tensor  # (Q, L) int64, 1 on tokens
     labels: Tensor  # (Q,) int64

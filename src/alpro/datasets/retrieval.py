@@ -1,6 +1,7 @@
 """Training batches of video-text retrieval.
 
-Shapes: ``B`` batch, ``T`` frames, ``S`` side of the square frames in pixels, ``L`` text tokens.
+Shapes: ``B`` batch, ``C`` clips of a video, ``T`` frames of a clip, ``S`` side of the square
+frames in pixels, ``L`` text tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from alpro.datasets.videos import TrainingSample
 class RetrievalBatch(TensorBatch):
     """Caption-video pairs; row ``i`` of every tensor belongs to ``video_ids[i]``."""
 
-    frames: Tensor  # (B, T, 3, S, S) uint8
+    frames: Tensor  # (B, C, T, 3, S, S) uint8
     text_ids: Tensor  # (B, L) int64
     text_mask: Tensor  # (B, L) int64, 1 on tokens
     video_ids: list[str]

@@ -52,30 +52,35 @@ def clip_indices(
     num_video_frames: int,
     num_frames: int,
     num_clips: int,
+    independent: bool = False,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
-    """Choose ``num_frames`` frames from each of ``num_clips`` equal spans of a video.
+    """Choose ``num_frames`` frames of each of ``num_clips`` clips of a video.
 
     Clip ``c`` reads the frames ``[floor(c * V / C), floor((c + 1) * V / C))`` as
     :func:`frame_indices` would read a video of that length: one clip reads the whole video. Where
-    there are fewer frames than clips, some clips read the same frame.
+    there are fewer frames than clips, some clips read the same frame. Independent clips each read
+    the whole video and may overlap, as ClipBERT (arXiv 2102.06183) trains.
 
     Args:
         strategy: One of ``STRATEGIES``.
         num_video_frames: Frames in the video (V), at least 1.
         num_frames: Frames wanted of each clip (n), at least 1.
         num_clips: Clips (C), at least 1.
+        independent: Each clip reads the whole video, not an equal part of its own.
         rng: As for :func:`frame_indices`; the clips draw from it in turn.
 
     Returns:
-        (C, n) int64, in increasing order row after row, all within [0, V).
+        (C, n) int64, all within [0, V); each row is in increasing order, and unless the clips are
+        independent, so are the rows one after the other.
     """
     if num_clips < 1:
         raise ValueError(f"cannot take {num_clips} clips of a video")
     clips = []
     for clip in range(num_clips):
-        start = clip * num_video_frames // num_clips
-        stop = (clip + 1) * num_video_frames // num_clips
+        first, end = (0, num_clips) if independent else (clip, clip + 1)
+        start = first * num_video_frames // num_clips
+        stop = end * num_video_frames // num_clips
         span = max(stop - start, min(num_video_frames, 1))  # never empty, unless the video is
         chosen = frame_indices(strategy, num_video_frames=span, num_frames=num_frames, rng=rng)
         clips.append(start + chosen)
@@ -88,6 +93,7 @@ def select_frames(
     strategy: str,
     num_frames: int,
     num_clips: int,
+    independent: bool = False,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
     """Choose as :func:`clip_indices` does, and return the (C * n,) indices of all clips in a row.
@@ -100,6 +106,7 @@ def select_frames(
         num_video_frames=num_video_frames,
         num_frames=num_frames,
         num_clips=num_clips,
+        independent=independent,
         rng=deepcopy(rng),
     )
     return indices.ravel()

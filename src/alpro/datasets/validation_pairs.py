@@ -13,7 +13,13 @@ from torch.utils.data import Dataset
 
 from alpro.datasets.decoding import VideoReadError
 from alpro.datasets.unreadable import UnreadableVideo
-from alpro.datasets.videos import FrameAugmentation, FrameSource, Item, TrainingSample
+from alpro.datasets.videos import (
+    FrameAugmentation,
+    FrameSource,
+    Item,
+    TrainingSample,
+    change_clips,
+)
 
 _ADJUSTMENT_STREAM = 1
 """Tells the generator that adjusts frames from the one that samples them."""
@@ -61,5 +67,5 @@ class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[I
             return UnreadableVideo(item.video_id, str(error))
         if self.adjust is not None:
             rng = np.random.default_rng([self.seed, index, _ADJUSTMENT_STREAM])
-            frames = self.adjust(frames, rng)
+            frames = change_clips(frames, self.adjust, rng)
         return TrainingSample(frames, item, key=(0, index))

@@ -39,6 +39,14 @@ FrameAugmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From (T, 3, S, S) uint8 frames to others; can be sent to worker processes."""
 
 
+def change_clips(
+    clips: np.ndarray, change: FrameAugmentation, rng: np.random.Generator
+) -> np.ndarray:
+    """Change (C, T, 3, S, S) clips of a video, the frames of all of them alike."""
+    changed = change(clips.reshape(-1, *clips.shape[2:]), rng)
+    return changed.reshape(len(clips), -1, *changed.shape[1:])
+
+
 class HasVideoId(Protocol):
     """Anything annotated of one video."""
 
@@ -60,7 +68,7 @@ class FrameSource(Protocol):
         ...
 
     def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
-        """Read (T, 3, S, S) uint8 frames.
+        """Read (C, T, 3, S, S) uint8 frames; an image is one clip of one frame.
 
         Raises:
             VideoReadError: the video is missing or unreadable.
@@ -72,7 +80,7 @@ class FrameSource(Protocol):
 class TrainingSample(Generic[Item]):
     """What is annotated of a video, its frames, and the videos that were replaced by it."""
 
-    frames: np.ndarray  # (T, 3, S, S) uint8
+    frames: np.ndarray  # (C, T, 3, S, S) uint8
     item: Item
     unreadable: tuple[UnreadableVideo, ...] = ()
     key: tuple[int, int] = (0, 0)
@@ -102,10 +110,19 @@ class FrameReader:
     """``segment`` takes the centre of each segment, not a random frame of it."""
     quarantine: Quarantine | None = None
     """Videos that are not tried again."""
+    num_clips: int = 1
+    independent_clips: bool = False
+    """Each clip is sampled from the whole video, not from an equal part of its own."""
 
-    def for_evaluation(self) -> FrameReader:
-        """The reader with the sampling that evaluation calls for."""
-        return replace(self, sampling=evaluation_sampling(self.sampling), evaluates=True)
+    def for_evaluation(self, *, num_clips: int = 1) -> FrameReader:
+        """The reader with the clips and the sampling that evaluation calls for."""
+        return replace(
+            self,
+            sampling=evaluation_sampling(self.sampling),
+            evaluates=True,
+            num_clips=num_clips,
+            independent_clips=False,
+        )
 
     @property
     def root(self) -> Path:
@@ -113,17 +130,7 @@ class FrameReader:
         return self.videos.root
 
     def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
-        """Read (T, 3, S, S) uint8 frames of a video.
-
-        Raises:
-            VideoReadError: the video is missing or unreadable.
-        """
-        return self.read_clips(video_id, num_clips=1, rng=rng)[0]
-
-    def read_clips(
-        self, video_id: str, *, num_clips: int, rng: np.random.Generator | None
-    ) -> np.ndarray:
-        """Read (C, T, 3, S, S) uint8 frames: one clip from each of C equal spans of a video.
+        """Read (C, T, 3, S, S) uint8 frames of a video.
 
         The file is decoded once, whatever the number of clips.
 
@@ -141,7 +148,8 @@ class FrameReader:
             select_frames,
             strategy=self.sampling,
             num_frames=self.num_frames,
-            num_clips=num_clips,
+            num_clips=self.num_clips,
+            independent=self.independent_clips,
             rng=None if self.evaluates and self.sampling == "segment" else rng,
         )
         try:
@@ -150,7 +158,7 @@ class FrameReader:
             if self.quarantine is not None:
                 self.quarantine.add(key, str(error))
             raise
-        return frames.reshape(num_clips, self.num_frames, *frames.shape[1:])
+        return frames.reshape(self.num_clips, self.num_frames, *frames.shape[1:])
 
 
 class TrainingVideos(Dataset[TrainingSample[Item]]):
@@ -202,7 +210,7 @@ class TrainingVideos(Dataset[TrainingSample[Item]]):
         if self.augment is None:
             return frames
         rng = np.random.default_rng([self.seed, epoch, index, _AUGMENTATION_STREAM])
-        return self.augment(frames, rng)
+        return change_clips(frames, self.augment, rng)
 
 
 class EvaluationVideos(Dataset[EvaluationVideo]):
@@ -221,14 +229,13 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
 
         Args:
             video_ids: the videos.
-            reader: reads them; its sampling is replaced by the one that evaluation calls for.
+            reader: reads them; its clips and sampling are replaced by those of evaluation.
             num_clips: C, clips read of each video.
             frame_order: order of the frames within each clip, see :func:`reorder_frames`.
             seed: of samplings and orders that are random.
         """
         self.video_ids = video_ids
-        self.reader = reader.for_evaluation()
-        self.num_clips = num_clips
+        self.reader = reader.for_evaluation(num_clips=num_clips)
         self.frame_order = frame_order
         self.seed = seed
 
@@ -239,7 +246,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
         video_id = self.video_ids[position]
         rng = np.random.default_rng([self.seed, position])
         try:
-            clips = self.reader.read_clips(video_id, num_clips=self.num_clips, rng=rng)
+            clips = self.reader.read(video_id, rng=rng)
         except VideoReadError as error:
             return EvaluationVideo(position, video_id, None, str(error))
         shuffler = np.random.default_rng([self.seed, position, _SHUFFLE_STREAM])

@@ -1,15 +1,18 @@
 """Several clips of one video: each is encoded and scored by itself, then the scores are joined.
 
+Training and evaluation join them alike.
+
 Shapes: B videos, C clips of each, T frames, N patches, S side of a frame in pixels, D width,
 E embedding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from alpro.modeling.contracts import Encoders, VideoFeatures
+from alpro.modeling.grad_cache import grad_cached
 
 AGGREGATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mean": torch.mean,
@@ -32,25 +35,37 @@ def aggregate_clips(scores: Tensor, *, how: str, dim: int) -> Tensor:
 
 
 def encode_clips(
-    model: Encoders, frames: Tensor, *, normalize: Callable[[Tensor], Tensor]
+    model: Encoders,
+    frames: Tensor,
+    *,
+    normalize: Callable[[Tensor], Tensor],
+    grad_cache_size: int = 0,
 ) -> VideoFeatures:
-    """Encode clip by clip, so that the encoder's memory does not grow with C.
+    """Encode the clips of all videos, in training as one batch.
+
+    Without gradients they are encoded one after the other: memory does not grow with C.
 
     Args:
-        model: in evaluation mode.
+        model: what encodes them.
         frames: (B, C, T, 3, S, S) uint8, on the model's device.
         normalize: uint8 frames to what the model expects.
+        grad_cache_size: clips that go through the model at a time in training, 0 for all at once.
 
     Returns:
         tokens (B, C, N, D), embedding (B, C, E) and, where the model gives one, mask (B, C, N).
     """
-    encoded = [model.encode_video(normalize(clip)) for clip in frames.unbind(dim=1)]
-    masks = [features.mask for features in encoded if features.mask is not None]
-    return VideoFeatures(
-        torch.stack([features.tokens for features in encoded], dim=1),
-        torch.stack([features.embedding for features in encoded], dim=1),
-        torch.stack(masks, dim=1) if masks else None,
-    )
+
+    def encode(clips: Tensor) -> VideoFeatures:
+        return model.encode_video(normalize(clips))
+
+    parts: Iterable[Tensor | None]
+    if torch.is_grad_enabled():
+        encoded = grad_cached(encode, frames.flatten(0, 1), size=grad_cache_size)  # (B*C, ...)
+        parts = (None if x is None else x.unflatten(0, frames.shape[:2]) for x in encoded)
+    else:
+        clips = zip(*(encode(clip) for clip in frames.unbind(dim=1)), strict=True)
+        parts = (None if of[0] is None else torch.stack(of, dim=1) for of in clips)
+    return VideoFeatures(*parts)  # type: ignore[arg-type]  # only the mask may be None
 
 
 def clip_of(video: VideoFeatures, clip: int) -> VideoFeatures:
@@ -65,12 +80,12 @@ def score_clips(
     """Score each clip of some videos and join the scores.
 
     Args:
-        score: features (B, ...) of one clip of each video to (B, K) logits.
+        score: features (B, ...) of one clip of each video to logits (K, A).
         video: features (B, C, ...).
         how: see :func:`aggregate_clips`.
 
     Returns:
-        (B, K) float32.
+        (K, A) float32.
     """
     scores = [score(clip_of(video, clip)).float() for clip in range(video.tokens.shape[1])]
     return aggregate_clips(torch.stack(scores, dim=1), how=how, dim=1)

@@ -72,7 +72,7 @@ class QuestionAnsweringEvaluator:
         self._engine = engine
         self._precision = precision
         self._question_chunk = question_chunk
-        self._clip_aggregation = clip_aggregation
+        self.clip_aggregation = clip_aggregation
         self._allow_missing = allow_missing_videos
         self._progress = progress
 
@@ -127,7 +127,7 @@ class QuestionAnsweringEvaluator:
         device = self._engine.device
         with autocast(self._precision, device):
             text = self.model.encode_text(ids.to(device), mask.to(device))
-            return score_clips(partial(self.model.answer, text), video, how=self._clip_aggregation)
+            return score_clips(partial(self.model.answer, text), video, how=self.clip_aggregation)
 
     def _losses(self, logits: Tensor, answers: Sequence[str]) -> list[float | None]:
         """(Q,) cross-entropy over all A answers, ``None`` for those outside the map."""

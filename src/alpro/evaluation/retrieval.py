@@ -178,7 +178,7 @@ class RetrievalEvaluator:
         self._caption_chunk = caption_chunk
         self._top_k = top_k
         self._use_matching = use_matching
-        self._clip_aggregation = clip_aggregation
+        self.clip_aggregation = clip_aggregation
         self._dual_softmax = dual_softmax
         self._allow_missing = allow_missing_videos
         self._progress = progress
@@ -240,7 +240,7 @@ class RetrievalEvaluator:
         of_clips = texts.embeddings @ videos.embeddings.flatten(0, 1).T  # (P, V*C)
         temperature = float(self.model.temperature().detach())
         of_clips = of_clips.unflatten(1, (num_videos, num_clips)) / temperature
-        return aggregate_clips(of_clips, how=self._clip_aggregation, dim=2).numpy()
+        return aggregate_clips(of_clips, how=self.clip_aggregation, dim=2).numpy()
 
     def _match(
         self,
@@ -276,7 +276,7 @@ class RetrievalEvaluator:
                 logits = score_clips(
                     partial(self.model.match, text),
                     video.expand(len(piece)),
-                    how=self._clip_aggregation,
+                    how=self.clip_aggregation,
                 )  # (P', 2)
             # float64: in float32 confident matches all become 1.0, and ties
             scores.append(logits.double().softmax(dim=-1)[:, MATCH].cpu().numpy())

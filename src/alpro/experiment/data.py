@@ -181,12 +181,14 @@ def limit_for_debug(config: ExperimentConfig, rows: SharedRows[Kept]) -> SharedR
 
 
 def build_training_set(
-    config: ExperimentConfig, items: Sequence[Row], *, videos: VideoStorage, decoder: Decoder
+    config: DownstreamConfig, items: Sequence[Row], *, videos: VideoStorage, decoder: Decoder
 ) -> TrainingVideos[Row]:
     """Items of one training set with the frames of their videos."""
+    reader = frame_reader(config, videos, frame_size=config.crop_img_size, decoder=decoder)
+    clips, independent = config.train_n_clips, config.random_sample_clips
     return TrainingVideos(
         items,
-        frame_reader(config, videos, frame_size=config.crop_img_size, decoder=decoder),
+        replace(reader, num_clips=clips, independent_clips=independent),
         seed=config.seed,
         augment=video_augmentation() if config.augmentation == "randaugment" else None,
     )

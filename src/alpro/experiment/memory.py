@@ -68,22 +68,25 @@ def check_batches(
         experiment: with config, model and device.
         size_key: ``train_batch_size``, or the key of evaluations.
         num_samples: of an epoch, or of the set.
-        num_clips: clips of num_frm frames of a video; they are encoded one after the other.
+        num_clips: clips of num_frm frames of a video, in an evaluation, which encodes them one
+            after the other; training encodes its ``train_n_clips`` together.
 
     Raises:
         InputError: they do not fit into memory.
     """
     config, device = experiment.config, experiment.engine.device
     trains = size_key == "train_batch_size"
+    num_clips = config.train_n_clips if trains else num_clips
     batch = max(1, min(getattr(config, size_key), num_samples))
     ahead = config.n_workers * PREFETCHED_BATCHES_PER_WORKER
     num_loaded = 1 + (ahead if trains else min(ahead, num_samples // batch))
     clip = config.num_frm * 3 * config.crop_img_size**2  # bytes
-    # Each worker reads one clip at a time, before it is cropped.
+    # Each worker reads the clips of one video at a time, before they are cropped.
     side = config.resize_size if isinstance(config, PretrainingConfig) else config.crop_img_size
-    read = max(1, config.n_workers) * config.num_frm * 3 * side**2
+    read = max(1, config.n_workers) * num_clips * config.num_frm * 3 * side**2
     chunk = getattr(config, "grad_cache_size", 0) if trains else 0
-    at_once = min(batch, chunk or batch)
+    at_once = batch * num_clips if trains else batch
+    at_once = min(at_once, chunk or at_once)
     kept = 0
     if trains and not config.freeze:  # what is kept depends on what is frozen
         kept = experiment.family.kept_bytes(config, experiment.resolved.architecture)
@@ -92,7 +95,7 @@ def check_batches(
     for place, num_bytes in wanted.items():
         if lack := _lack(num_bytes, place):
             keys = ["num_frm", "crop_img_size", size_key, "n_workers"]
-            keys += ["inference_n_clips"] * (num_clips > 1)
+            keys += ["train_n_clips" if trains else "inference_n_clips"] * (num_clips > 1)
             keys += ["resize_size"] * isinstance(config, PretrainingConfig)
             values = ", ".join(f"{key} {getattr(config, key)}" for key in keys)
             raise InputError(

@@ -1,15 +1,20 @@
 """Video-text contrastive loss (VTC; "itc" in ALPRO's configs and checkpoints).
 
-B: pairs of this process, G: pairs of all processes in rank order, E: width of the embeddings.
+B: pairs of this process, G: pairs of all processes in rank order, C: clips of a video, E: width of
+the embeddings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+Aggregation = Callable[[Tensor, int], Tensor]
+"""From similarities and the dimension of a video's clips to those of the video."""
 
 
 def similarity(queries: Tensor, keys: Tensor, *, temperature: Tensor | float) -> Tensor:
@@ -37,6 +42,14 @@ class SimilarityLogits(NamedTuple):
     text_to_video: Tensor
 
 
+def video_similarity(
+    video: Tensor, text: Tensor, *, temperature: Tensor | float, aggregate: Aggregation
+) -> Tensor:
+    """Similarities (B, G) of videos (B, C, E) to texts (G, E)."""
+    of_clips = similarity(video.flatten(0, 1), text, temperature=temperature)  # (B*C, G)
+    return aggregate(of_clips.unflatten(0, video.shape[:2]), 1)
+
+
 def similarity_logits(
     video: Tensor,
     text: Tensor,
@@ -45,10 +58,24 @@ def similarity_logits(
     all_text: Tensor,
     temperature: Tensor | float,
     exclude: Tensor | None = None,
+    aggregate: Aggregation = torch.squeeze,
 ) -> SimilarityLogits:
-    """Similarities of B pairs to all G; see `contrastive_loss` for the arguments."""
-    video_to_text = similarity(video, all_text, temperature=temperature)  # (B, G)
-    text_to_video = similarity(text, all_video, temperature=temperature)  # (B, G)
+    """Similarities of B pairs to all G; see `contrastive_loss` for the other arguments.
+
+    Args:
+        video: (B, C, E).
+        text: (B, E).
+        all_video: (G, C, E).
+        all_text: (G, E).
+        temperature: Divisor.
+        exclude: (B, G).
+        aggregate: Joins the similarities of a video's clips; the default is for one clip.
+    """
+    video_to_text = video_similarity(
+        video, all_text, temperature=temperature, aggregate=aggregate
+    )  # (B, G)
+    of_clips = similarity(text, all_video.flatten(0, 1), temperature=temperature)  # (B, G*C)
+    text_to_video = aggregate(of_clips.unflatten(1, all_video.shape[:2]), 2)  # (B, G)
     if exclude is not None:
         video_to_text = video_to_text.masked_fill(exclude, -torch.inf)
         text_to_video = text_to_video.masked_fill(exclude, -torch.inf)
@@ -99,9 +126,9 @@ def contrastive_loss(
         Scalar, float32.
     """
     scores = similarity_logits(
-        video,
+        video.unsqueeze(1),
         text,
-        all_video=all_video,
+        all_video=all_video.unsqueeze(1),
         all_text=all_text,
         temperature=temperature,
         exclude=exclude,

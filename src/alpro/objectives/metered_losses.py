@@ -16,24 +16,24 @@ from alpro.objectives.validation import LossWithMetrics, Ratio
 
 
 def measure_contrast(
-    video: VideoFeatures, text: TextFeatures, *, among: GatheredBatch
+    video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> LossWithMetrics:
     """VTC; ``i2t_acc``: videos and images whose own caption is the nearest, ``t2i_acc``: captions.
 
     Args:
-        video: of B pairs.
+        video: of B pairs, (B, C, ...).
         text: of the same pairs.
-        among: the pairs of all ranks.
+        gathered: the pairs of all ranks.
     """
-    scores = contrast_with_all(video, text, among=among)
+    scores = contrast_with_all(video, text, gathered=gathered)
     num_pairs = len(scores.video_to_text)
-    own = among.own
+    own = gathered.own
     right = torch.arange(own.start, own.stop, device=scores.video_to_text.device)  # (B,)
     rates = {
         "i2t_acc": _rate(scores.video_to_text, right),
         "t2i_acc": _rate(scores.text_to_video, right),
     }
-    return LossWithMetrics(contrast_loss(scores, among=among), num_pairs, rates)
+    return LossWithMetrics(contrast_loss(scores, gathered=gathered), num_pairs, rates)
 
 
 def measure_matching(logits: Tensor, num_positive: int, *, engine: Engine) -> LossWithMetrics:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.distributed.engine import Engine, SingleProcess
+from alpro.evaluation.clips import encode_clips
 from alpro.evaluation.eval_mode import Progress, evaluation_mode
 from alpro.modeling.contracts import DualEncoder, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
@@ -46,7 +47,7 @@ class PairTask(Task):
             precision: of validation's forward passes.
             allow_missing_videos: validate without what cannot be read.
             progress: shows validation's batches.
-            grad_cache_size: videos, texts or pairs that go through the model at a time in training,
+            grad_cache_size: clips, texts or pairs that go through the model at a time in training,
                 0 for all at once.
         """
         super().__init__()
@@ -91,19 +92,17 @@ class PairTask(Task):
             )
 
     def _encode_videos(self, frames: Tensor) -> VideoFeatures:
-        """Of (B, T, 3, S, S) uint8 frames."""
-
-        def encode(some: Tensor) -> VideoFeatures:
-            return self.model.encode_video(self._normalize(some))
-
-        return grad_cached(encode, frames, size=self._grad_cache_size)
+        """Features (B, 1, ...) of (B, 1, T, 3, S, S) uint8 frames."""
+        return encode_clips(
+            self.model, frames, normalize=self._normalize, grad_cache_size=self._grad_cache_size
+        )
 
     def _encode_texts(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Of (B, L) ids and their mask."""
         return grad_cached(self.model.encode_text, ids, mask, size=self._grad_cache_size)
 
-    def _among(self, batch: PretrainBatch, *, engine: Engine) -> GatheredBatch:
-        """What the pairs of a batch are compared among."""
+    def _gathered(self, batch: PretrainBatch, *, engine: Engine) -> GatheredBatch:
+        """What the pairs of a batch are compared gathered."""
         return gather_batch_metadata(
             batch.video_ids,
             num_tokens=batch.text_ids.shape[1],

@@ -3,8 +3,8 @@
 Every rank's loss is weighed so that the mean of the ranks' losses, and of their gradients, is the
 mean over all pairs, also where ranks have different numbers of pairs.
 
-Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, L text tokens, N patches,
-D width.
+Shapes: B pairs on this rank, M negative pairs, G pairs on all ranks, C clips of a video, L text
+tokens, N patches, D width, E embedding. Features of videos are (B, C, ...).
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from alpro.distributed.engine import Engine
+from alpro.evaluation.clips import aggregate_clips, score_clips
 from alpro.losses.contrastive import (
     SimilarityLogits,
     contrastive_loss_from_logits,
-    similarity,
     similarity_logits,
+    video_similarity,
 )
 from alpro.losses.matching import (
     Pairs,
@@ -36,7 +37,7 @@ from alpro.modeling.grad_cache import grad_cached
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatheredBatch:
-    """What this rank's B pairs are compared among: the G pairs of all ranks."""
+    """Metadata of the global batch, whose G pairs this rank's B pairs are compared with."""
 
     engine: Engine
     temperature: Tensor
@@ -47,6 +48,12 @@ class GatheredBatch:
     """L of the rank with the longest text."""
     exclude: Tensor | None
     """(B, G) bool, pairs that are no negatives; None for none."""
+    clip_aggregation: str = "mean"
+    """Joins the scores of a video's clips, see :func:`aggregate_clips`."""
+
+    def aggregate(self, scores: Tensor, dim: int) -> Tensor:
+        """Join the scores of a video's clips, which are along a dimension."""
+        return aggregate_clips(scores, how=self.clip_aggregation, dim=dim)
 
     @property
     def own(self) -> slice:
@@ -62,6 +69,7 @@ def gather_batch_metadata(
     temperature: Tensor,
     engine: Engine,
     mask_same_video: bool,
+    clip_aggregation: str = "mean",
 ) -> GatheredBatch:
     """Ask the other ranks for their pairs.
 
@@ -71,6 +79,7 @@ def gather_batch_metadata(
         temperature: divides the similarities.
         engine: the job.
         mask_same_video: pairs of one video are not each other's negatives.
+        clip_aggregation: joins the scores of a video's clips, see :func:`aggregate_clips`.
     """
     ids = list(video_ids) if mask_same_video else []
     gathered = engine.gather_objects((len(video_ids), num_tokens, ids))
@@ -81,6 +90,7 @@ def gather_batch_metadata(
         counts=counts,
         num_tokens=max(lengths),
         exclude=same_video(ids_of_ranks, engine=engine) if mask_same_video else None,
+        clip_aggregation=clip_aggregation,
     )
 
 
@@ -97,32 +107,37 @@ def same_video(ids_of_ranks: Sequence[Sequence[str]], *, engine: Engine) -> Tens
 
 
 def contrast_with_all(
-    video: VideoFeatures, text: TextFeatures, *, among: GatheredBatch
+    video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> SimilarityLogits:
     """This rank's B pairs against those of all ranks, with the gradient that reaches each from any.
 
     Args:
         video: of B pairs.
         text: of the same pairs.
-        among: the pairs of all ranks.
+        gathered: the pairs of all ranks.
     """
-    own = torch.cat([video.embedding, text.embedding], dim=1)  # (B, 2E), one message for both
-    gathered = among.engine.all_gather(own, counts=among.counts)  # (G, 2E)
-    all_video, all_text = (part.contiguous() for part in gathered.chunk(2, dim=1))
+    clips = video.embedding.flatten(1)  # (B, C*E)
+    own = torch.cat([clips, text.embedding], dim=1)  # (B, (C+1)*E), one message for both
+    both = gathered.engine.all_gather(own, counts=gathered.counts)  # (G, (C+1)*E)
+    widths = [clips.shape[1], text.embedding.shape[1]]
+    all_video, all_text = (part.contiguous() for part in both.split(widths, dim=1))
     return similarity_logits(
         video.embedding,
         text.embedding,
-        all_video=all_video,
+        all_video=all_video.unflatten(1, video.embedding.shape[1:]),
         all_text=all_text,
-        temperature=among.temperature,
-        exclude=among.exclude,
+        temperature=gathered.temperature,
+        exclude=gathered.exclude,
+        aggregate=gathered.aggregate,
     )
 
 
-def contrast_loss(scores: SimilarityLogits, *, among: GatheredBatch) -> Tensor:
+def contrast_loss(scores: SimilarityLogits, *, gathered: GatheredBatch) -> Tensor:
     """VTC of this rank's pairs, from :func:`contrast_with_all`, as its share of the ranks' mean."""
-    mean = contrastive_loss_from_logits(scores, offset=among.own.start)
-    return mean * _weight(len(scores.video_to_text), total=sum(among.counts), engine=among.engine)
+    mean = contrastive_loss_from_logits(scores, offset=gathered.own.start)
+    return mean * _weight(
+        len(scores.video_to_text), total=sum(gathered.counts), engine=gathered.engine
+    )
 
 
 def match_loss(logits: Tensor, num_positive: int, *, engine: Engine) -> Tensor:
@@ -150,20 +165,25 @@ class NegativePool(NamedTuple):
 
 
 def local_negatives(
-    video: VideoFeatures, text: TextFeatures, *, among: GatheredBatch
+    video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> NegativePool:
     """This rank's B pairs, to draw negatives from."""
-    v2t = similarity(video.embedding, text.embedding, temperature=among.temperature)  # (B, B)
-    exclude = None if among.exclude is None else among.exclude[:, among.own]
+    v2t = video_similarity(
+        video.embedding,
+        text.embedding,
+        temperature=gathered.temperature,
+        aggregate=gathered.aggregate,
+    )  # (B, B)
+    exclude = None if gathered.exclude is None else gathered.exclude[:, gathered.own]
     return NegativePool(video, text, SimilarityLogits(v2t, v2t.t()), exclude, offset=0)
 
 
 def global_negatives(
-    video: VideoFeatures, text: TextFeatures, *, among: GatheredBatch
+    video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> NegativePool:
     """The G pairs of all ranks; gradients find their way back to the rank that encoded a pair."""
-    gather = partial(among.engine.all_gather, counts=among.counts)
-    padding = among.num_tokens - text.mask.shape[1]
+    gather = partial(gathered.engine.all_gather, counts=gathered.counts)
+    padding = gathered.num_tokens - text.mask.shape[1]
     tokens = functional.pad(text.tokens, (0, 0, 0, padding))  # (B, longest L, D)
     mask = functional.pad(text.mask, (0, padding))
     video_mask = None if video.mask is None else gather(video.mask)
@@ -174,9 +194,12 @@ def global_negatives(
         text.embedding,
         all_video=all_video.embedding,
         all_text=all_text.embedding,
-        temperature=among.temperature,
+        temperature=gathered.temperature,
+        aggregate=gathered.aggregate,
     )
-    return NegativePool(all_video, all_text, similarities, among.exclude, offset=among.own.start)
+    return NegativePool(
+        all_video, all_text, similarities, gathered.exclude, offset=gathered.own.start
+    )
 
 
 def hard_negatives(pool: NegativePool, *, generator: torch.Generator | None) -> Pairs:
@@ -198,7 +221,12 @@ def positives_with(negatives: Pairs, *, pool: NegativePool) -> Pairs:
 
 
 def match_pairs(
-    model: Matcher, pool: NegativePool, pairs: Pairs, *, grad_cache_size: int
+    model: Matcher,
+    pool: NegativePool,
+    pairs: Pairs,
+    *,
+    grad_cache_size: int,
+    clip_aggregation: str = "mean",
 ) -> Tensor:
     """Matching logits (K, 2) of pairs of a pool.
 
@@ -207,9 +235,13 @@ def match_pairs(
         pool: videos and texts.
         pairs: K rows of it.
         grad_cache_size: pairs that go through the model at a time, 0 for all at once.
+        clip_aggregation: joins the logits of a video's clips, see :func:`aggregate_clips`.
     """
 
-    def match(texts: Tensor, videos: Tensor) -> Tensor:
-        return model.match(pool.text.select(texts), pool.video.select(videos))
+    def match_clip(clip: VideoFeatures) -> Tensor:
+        def match(texts: Tensor, videos: Tensor) -> Tensor:
+            return model.match(pool.text.select(texts), clip.select(videos))
 
-    return grad_cached(match, *pairs, size=grad_cache_size)
+        return grad_cached(match, *pairs, size=grad_cache_size)
+
+    return score_clips(match_clip, pool.video, how=clip_aggregation)

@@ -1,8 +1,9 @@
 """Video question answering: cross-entropy over a fixed list of answers.
 
-Shapes: B videos, Q questions about them, A answers.
+Shapes: B videos, C clips of each, Q questions about them, A answers.
 """
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional
 from alpro.datasets.qa_annotations import QuestionRow
 from alpro.datasets.qa_batches import QaBatch
 from alpro.distributed.engine import Engine
+from alpro.evaluation.clips import encode_clips, score_clips
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
 from alpro.modeling.contracts import AnswerClassifier
@@ -36,7 +38,8 @@ class QuestionAnsweringTask(Task):
             model: what is trained.
             engine: the job, for the number of questions on all ranks.
             normalize: uint8 frames to what the model expects.
-            evaluator: answers the questions of a validation set.
+            evaluator: answers the questions of a validation set; it also says how the logits of a
+                video's clips become one.
         """
         super().__init__()
         self.model = model
@@ -47,13 +50,17 @@ class QuestionAnsweringTask(Task):
     def forward(self, batch: QaBatch) -> dict[str, Tensor]:
         """Cross-entropy of the Q questions, and the percentage answered right.
 
-        Each of the B videos is encoded once. Ranks may have different numbers of questions: the
-        sum over this rank's is divided by the mean number per rank, so that the mean of the ranks'
-        losses, and of their gradients, is that over all questions.
+        Each clip is encoded once. Ranks may have different numbers of questions: the sum over this
+        rank's is divided by the mean number per rank, so that the mean of the ranks' losses, and of
+        their gradients, is that over all questions.
         """
-        video = self.model.encode_video(self._normalize(batch.frames))  # B videos
+        video = encode_clips(self.model, batch.frames, normalize=self._normalize)
         text = self.model.encode_text(batch.text_ids, batch.text_mask)  # Q questions
-        logits = self.model.answer(text, video.select(batch.video_of_question)).float()  # (Q, A)
+        logits = score_clips(
+            partial(self.model.answer, text),
+            video.select(batch.video_of_question),
+            how=self._evaluator.clip_aggregation,
+        )  # (Q, A)
         right = logits.detach().argmax(dim=-1) == batch.labels
         questions = self._engine.sum({"questions": len(right)})["questions"]
         summed = functional.cross_entropy(logits, batch.labels, reduction="sum")

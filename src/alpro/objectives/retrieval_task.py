@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.retrieval import RetrievalBatch
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.evaluation.clips import clip_of
+from alpro.evaluation.clips import encode_clips
 from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
 from alpro.evaluation.eval_mode import evaluation_mode
 from alpro.evaluation.evaluation_set import EvaluationSet
@@ -60,14 +60,15 @@ class RetrievalTask(Task):
             model: what is trained; a `Matcher` too where VTM is.
             engine: the job, for the gathered contrastive loss.
             normalize: uint8 frames to what the model expects.
-            evaluator: retrieval over a validation set.
+            evaluator: retrieval over a validation set; it also says how the scores of a video's
+                clips become one.
             use_itc: train with VTC, the original's ``itc``.
             use_itm: train with VTM, the original's ``itm``.
             itm_start_step: first update with VTM; its negatives tell nothing before VTC does.
             mask_same_video: captions of one video are not each other's negatives.
             validation_batch: pairs per batch of the validation loss.
             negatives_of_all_ranks: VTM takes its negatives from all G pairs, not from this rank's.
-            grad_cache_size: videos, texts or pairs that go through the model at a time in training,
+            grad_cache_size: clips, texts or pairs that go through the model at a time in training,
                 0 for all at once.
         """
         super().__init__()
@@ -93,15 +94,11 @@ class RetrievalTask(Task):
         """Losses of a batch: ``loss`` and those of its parts that are on, each a scalar."""
         model, size = self.model, self._grad_cache_size
         model.clamp_temperature()
-        video = grad_cached(self._encode_video, batch.frames, size=size)
+        video = encode_clips(model, batch.frames, normalize=self._normalize, grad_cache_size=size)
         text = grad_cached(model.encode_text, batch.text_ids, batch.text_mask, size=size)
         return self._losses(
             video, text, batch.video_ids, engine=self._engine, with_matching=self._matches_now
         )
-
-    def _encode_video(self, frames: Tensor) -> VideoFeatures:
-        """Of uint8 frames."""
-        return self.model.encode_video(self._normalize(frames))
 
     def _losses(
         self,
@@ -114,22 +111,29 @@ class RetrievalTask(Task):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """The losses of B pairs among the G pairs of an engine's ranks."""
-        among = gather_batch_metadata(
+        gathered = gather_batch_metadata(
             video_ids,
             num_tokens=text.mask.shape[1],
             temperature=self.model.temperature(),
             engine=engine,
             mask_same_video=self._mask_same_video,
+            clip_aggregation=self._evaluator.clip_aggregation,
         )
         losses = {}
         if self._use_itc:
             losses["itc_loss"] = contrast_loss(
-                contrast_with_all(video, text, among=among), among=among
+                contrast_with_all(video, text, gathered=gathered), gathered=gathered
             )
         if with_matching:
-            pool = self._pool(video, text, among=among)
+            pool = self._pool(video, text, gathered=gathered)
             pairs = positives_with(hard_negatives(pool, generator=generator), pool=pool)
-            logits = match_pairs(self.model, pool, pairs, grad_cache_size=self._grad_cache_size)
+            logits = match_pairs(
+                self.model,
+                pool,
+                pairs,
+                grad_cache_size=self._grad_cache_size,
+                clip_aggregation=gathered.clip_aggregation,
+            )
             losses["itm_loss"] = match_loss(logits, len(video_ids), engine=engine)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
@@ -146,10 +150,7 @@ class RetrievalTask(Task):
     def _mean_losses(
         self, data: EvaluationSet[CaptionRow], videos: EncodedVideos, texts: EncodedTexts
     ) -> dict[str, float]:
-        """Mean losses over all pairs, in batches that do not depend on the number of ranks.
-
-        Of a video with several clips they are those of its first one, as in training.
-        """
+        """Mean losses over all pairs, in batches that do not depend on the number of ranks."""
         rows_of = data.rows_by_position()
         parts = {"itc_loss": self._use_itc, "itm_loss": self._use_itm}
         names = ("num", "loss", *(name for name, used in parts.items() if used))
@@ -162,7 +163,7 @@ class RetrievalTask(Task):
                 for piece in chunks(len(mine), size=self._validation_batch):
                     rows, positions = zip(*(mine[i] for i in piece), strict=True)
                     losses = self._losses(
-                        clip_of(videos.select(positions), 0),
+                        videos.select(positions),
                         texts.select(rows),
                         [data.rows[row].video_id for row in rows],
                         engine=SingleProcess(self._engine.device, scale_loss=False),

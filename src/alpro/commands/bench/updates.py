@@ -53,10 +53,11 @@ def made_up_batch(experiment: Experiment[RetrievalConfig]) -> RetrievalBatch:
     """B pairs of noise in a config's shapes, other ones on each rank."""
     config = experiment.config
     num, side = config.train_batch_size, config.crop_img_size
+    shape = (num, config.train_n_clips, config.num_frm, 3, side, side)
     seed_everything(config.seed, rank=experiment.engine.rank)
     ids = torch.randint(1, len(experiment.tokenizer), (num, config.max_txt_len))
     return RetrievalBatch(
-        frames=torch.randint(0, 256, (num, config.num_frm, 3, side, side), dtype=torch.uint8),
+        frames=torch.randint(0, 256, shape, dtype=torch.uint8),
         text_ids=ids,
         text_mask=torch.ones_like(ids),
         video_ids=[f"video {number} of rank {experiment.engine.rank}" for number in range(num)],

@@ -130,7 +130,7 @@ def _predict(
     return PairPrediction(
         item=sample.item,
         caption=collate.caption_of(sample),
-        frames=sample.frames[:1] if batch.media == "image" else sample.frames,
+        frames=sample.frames[0, :1] if batch.media == "image" else sample.frames[0],
         region=batch.region[0].cpu().numpy(),
         prompter=targets[0].cpu().numpy(),
         model=logits[0].float().softmax(dim=0).cpu().numpy(),

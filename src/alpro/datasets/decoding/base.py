@@ -17,7 +17,7 @@ Video = Path | bytes
 """What a decoder reads: a file, or the bytes of one; or the folder of a video's frames."""
 
 FrameSelector = Callable[[int], np.ndarray]
-"""From the number of frames in a video to the (T,) indices of those wanted, in increasing order."""
+"""From the number of frames in a video to the (T,) indices of those wanted, in any order."""
 
 
 class VideoReadError(Exception):

@@ -164,7 +164,7 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
         """
         experiment = self.experiment
         with autocast(experiment.precision, experiment.engine.device):
-            video = model.encode_video(experiment.normalize(batch.frames))
+            video = model.encode_video(experiment.normalize(batch.frames[:, 0]))
             fused = model.fuse(model.encode_text(batch.text_ids, batch.text_mask), video)
             return predict_entity_pairs(model, batch, fused, normalize=experiment.normalize)
 

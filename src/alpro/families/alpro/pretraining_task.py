@@ -16,6 +16,7 @@ from alpro.datasets.masking import IGNORED
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.datasets.transforms.normalize import erase_outside
 from alpro.distributed.engine import Engine
+from alpro.evaluation.clips import clip_of
 from alpro.evaluation.eval_mode import Progress
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.losses.matching import Pairs
@@ -168,14 +169,14 @@ class PretrainingTask(PairTask):
         video = self._encode_videos(batch.frames)
         plain, masked = self._encode_captions(batch)
         fused, fused_masked = self._fuse_whole(plain, masked, video)  # (B, L+1+N, D) each
-        among = self._among(batch, engine=engine)
+        gathered = self._gathered(batch, engine=engine)
         found = {}
         if objectives.itc:
             assert plain is not None
-            found["itc"] = measure_contrast(video, plain, among=among)
+            found["itc"] = measure_contrast(video, plain, gathered=gathered)
         if with_matching:
             assert plain is not None
-            pool = self._pool(video, plain, among=among)
+            pool = self._pool(video, plain, gathered=gathered)
             negatives = hard_negatives(pool, generator=generator)
             logits = self._match(pool, fused, negatives)
             found["itm"] = measure_matching(logits, len(batch.video_ids), engine=engine)
@@ -215,7 +216,7 @@ class PretrainingTask(PairTask):
         Args:
             plain: the captions as they are; fused if PEM is on.
             masked: the captions with hidden words; fused if there are any.
-            video: of the same pairs.
+            video: of the same pairs, one clip each.
         """
         wanted = (plain if self._objectives.mpm else None, masked)
         texts = [text for text in wanted if text is not None]
@@ -224,7 +225,7 @@ class PretrainingTask(PairTask):
         own = torch.arange(len(video.tokens), device=video.tokens.device)
 
         def fuse(videos: Tensor, *text: Tensor) -> Tensor:
-            return self.model.fuse(TextFeatures(*text), video.select(videos))
+            return self.model.fuse(TextFeatures(*text), clip_of(video.select(videos), 0))
 
         rows = own.repeat(len(texts))
         fused = grad_cached(fuse, rows, *concatenated(texts), size=self._grad_cache_size)
@@ -289,7 +290,7 @@ def predict_entity_pairs(
         erased = normalize(erase_outside(frames, region))
         return prompter.entity_probabilities(erased, batch.media, region=region)
 
-    targets = grad_cached(ask, batch.frames, batch.region, size=grad_cache_size)
+    targets = grad_cached(ask, batch.frames[:, 0], batch.region, size=grad_cache_size)
     num_text_tokens = batch.text_ids.shape[1]
     logits = model.predict_entities(fused, num_text_tokens=num_text_tokens, region=batch.region)
     return EntityPredictions(logits, targets)

@@ -37,4 +37,4 @@ class PrompterTask(PairTask):
     def _measure(self, batch: PretrainBatch, *, engine: Engine) -> LossWithMetrics:
         video = self._encode_videos(batch.frames)
         text = self._encode_texts(batch.text_ids, batch.text_mask)
-        return measure_contrast(video, text, among=self._among(batch, engine=engine))
+        return measure_contrast(video, text, gathered=self._gathered(batch, engine=engine))
