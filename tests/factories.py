@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.decoding import FrameSelector, Video, VideoReadError
-from alpro.datasets.retrieval import RetrievalBatch
+from alpro.datasets.downstream_batches import RetrievalBatch
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize

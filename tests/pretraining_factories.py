@@ -22,11 +22,10 @@ from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.datasets.videos import TrainingSample
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.evaluation.eval_mode import silent_progress
+from alpro.evaluation.evaluation_set import silent_progress
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.pretraining_task import Objectives, PretrainingTask
-from alpro.families.alpro.prompter import Prompter
-from alpro.families.alpro.prompter_task import PrompterTask
+from alpro.families.alpro.prompter import Prompter, PrompterTask
 from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
 from tests.factories import (

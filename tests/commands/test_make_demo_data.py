@@ -13,8 +13,8 @@ from alpro.commands.demo.trajectories import NUM_FRAMES, SIZE
 from alpro.datasets.annotations import read_captions
 from alpro.datasets.captions import read_captioned
 from alpro.datasets.decoding import make_decoder
+from alpro.datasets.downstream_batches import group_questions, label_questions
 from alpro.datasets.qa_annotations import read_answer_labels, read_questions
-from alpro.datasets.qa_batches import group_questions, label_questions
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import USER_ERROR_EXIT_CODE
 

@@ -13,15 +13,14 @@ from torch import Tensor
 from alpro.commands.replay_batch import main
 from alpro.configs.loading import load_config
 from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.downstream_batches import QaBatch, RetrievalBatch
 from alpro.datasets.pretraining import PretrainBatch
-from alpro.datasets.qa_batches import QaBatch
-from alpro.datasets.retrieval import RetrievalBatch
-from alpro.datasets.unreadable import UnreadableVideo
 from alpro.errors import RunError
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import finetune, launch_run, pretrain
 from alpro.families.alpro.pretraining_task import PretrainingTask
-from alpro.families.alpro.prompter_task import PrompterTask
+from alpro.families.alpro.prompter import PrompterTask
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
 from alpro.objectives.retrieval_task import RetrievalTask
 from tests.factories import MadeUpDecoder, TinyExperiment, write_videos

@@ -17,7 +17,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from alpro.datasets.decoding import FrameSelector, PyAVDecoder, Video, VideoReadError, pyav_decoder
-from alpro.datasets.decoding.containers import OpenVideo
+from alpro.datasets.decoding.formats import OpenVideo
 from tests.datasets.clips import SMALL, indices_of, write_clip, write_frames
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alpro.datasets.entities import read_entities
+from alpro.datasets.captions import read_entities
 from alpro.errors import InputError
 from tests.shared_data import shared_data
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpro.datasets.mixture_sampler import MixtureBatchSampler
-from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment
+from alpro.datasets.samplers import MixtureBatchSampler, ResumableBatchSampler, SamplerSegment
 
 Keys = list[tuple[int, int]]
 

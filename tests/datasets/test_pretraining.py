@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.masking import IGNORED
-from alpro.datasets.pretraining import PretrainBatch, PretrainCollate
-from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.pretraining import IGNORED, PretrainBatch, PretrainCollate
 from alpro.datasets.videos import TrainingSample
 from alpro.file_kinds import Media
 from tests.factories import VOCABULARY, make_tokenizer

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
-from alpro.datasets.qa_batches import (
+from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.downstream_batches import (
     LabelledQuestion,
     QaCollate,
     QuestionGroup,
     group_questions,
     label_questions,
 )
+from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
 from alpro.datasets.shared_rows import pack_rows
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.videos import FrameReader, TrainingSample, TrainingVideos
 from tests.factories import VOCABULARY, MadeUpDecoder, make_tokenizer, write_videos
 

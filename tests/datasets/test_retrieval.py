@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.retrieval import RetrievalCollate
-from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.downstream_batches import RetrievalCollate
 from alpro.datasets.videos import TrainingSample
 from tests.factories import VOCABULARY, make_tokenizer
 

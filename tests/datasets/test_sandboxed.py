@@ -21,7 +21,7 @@ from alpro.datasets.decoding import (
     make_decoder,
 )
 from alpro.datasets.decoding.base import Loader
-from alpro.datasets.decoding.sandboxed import SandboxedDecoder
+from alpro.datasets.decoding.factory import SandboxedDecoder
 from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.sampling import select_frames
 from alpro.datasets.storage import VideoFolder

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from alpro.datasets import shared_rows as module
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.qa_batches import LabelledQuestion, QuestionGroup
+from alpro.datasets.downstream_batches import LabelledQuestion, QuestionGroup
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from tests.datasets.stored import in_child
 

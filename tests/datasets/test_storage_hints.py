@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alpro.datasets.storage import VideoFolder, hint_of_missing
-from alpro.datasets.storage.hints import near_names
+from alpro.datasets.storage.factory import near_names
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.captions import CaptionedItem
 from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.unreadable import UnreadableVideo
-from alpro.datasets.validation_pairs import ValidationPairs
+from alpro.datasets.pretraining import ValidationPairs
 from alpro.datasets.videos import FrameAugmentation, TrainingSample, TrainingVideos
 
 

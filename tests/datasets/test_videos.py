@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.decoding import (
     Decoder,
     DecordDecoder,
@@ -20,7 +21,6 @@ from alpro.datasets.decoding import (
 from alpro.datasets.sampling import frame_indices
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.unreadable import UnreadableVideo
 from alpro.datasets.videos import (
     EvaluationVideo,
     EvaluationVideos,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from alpro.datasets.masking import IGNORED
+from alpro.datasets.pretraining import IGNORED
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess

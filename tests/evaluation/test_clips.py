@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from alpro.configs.fields import fields_of
 from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.transforms.normalize import Normalize
-from alpro.evaluation.clips import AGGREGATIONS, aggregate_clips, encode_clips, score_clips
+from alpro.evaluation.encoding import AGGREGATIONS, aggregate_clips, encode_clips, score_clips
 from alpro.modeling.contracts import VideoFeatures
 from tests.factories import EMBED_DIM, IMAGE_SIZE, MEAN, NUM_FRAMES, STD, WIDTH, make_model
 

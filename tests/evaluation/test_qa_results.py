@@ -9,10 +9,9 @@ import torch
 
 from alpro.configs.fields import fields_of
 from alpro.configs.schema import QaConfig
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
-from alpro.datasets.unreadable import UnreadableVideo
-from alpro.evaluation.qa_results import AnsweredQuestion, QaOutcome
-from alpro.evaluation.question_answering import best_answers
+from alpro.evaluation.question_answering import AnsweredQuestion, QaOutcome, best_answers
 from alpro.evaluation.result_files import answers_table, write_answers
 
 LABELS = AnswerLabels(("red", "blue", "ball", "dog", "two", "one"))

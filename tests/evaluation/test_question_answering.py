@@ -19,8 +19,8 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError, NotNumbersError
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.evaluation.qa_results import QaOutcome
-from alpro.families.alpro.question_answering_model import AlproForQuestionAnswering
+from alpro.evaluation.question_answering import QaOutcome
+from alpro.families.alpro.model import AlproForQuestionAnswering
 from tests.evaluation.ranks import on_ranks
 from tests.factories import MEAN, STD, MadeUpDecoder, make_tokenizer
 from tests.question_factories import (

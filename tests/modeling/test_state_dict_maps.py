@@ -24,8 +24,7 @@ from alpro.families.alpro.checkpoint import (
     from_vit,
     text_renames,
 )
-from alpro.modeling.state_dict_adapter import compare
-from alpro.modeling.state_dict_maps import WRAPPER_PARTS, choose_state_dict, other_model
+from alpro.modeling.state_dict_adapter import WRAPPER_PARTS, choose_state_dict, compare, other_model
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 from alpro.modeling.timesformer_block import LAYER_NORM_EPS
 from tests.modeling.models import (

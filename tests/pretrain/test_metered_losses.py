@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.masking import IGNORED
+from alpro.datasets.pretraining import IGNORED
 from alpro.distributed.engine import SingleProcess
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
-from alpro.objectives.metered_losses import (
+from alpro.objectives.pair_task import (
     measure_contrast,
     measure_entities,
     measure_matching,

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.masking import IGNORED
-from alpro.datasets.pretraining import PretrainBatch
+from alpro.datasets.pretraining import IGNORED, PretrainBatch
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.families.alpro.pretraining_model import AlproForPretraining

@@ -12,12 +12,11 @@ import torch
 
 from alpro.configs.loading import load_config
 from alpro.configs.schema import PrompterConfig
-from alpro.datasets.masking import IGNORED
-from alpro.datasets.pretraining import PretrainBatch
+from alpro.datasets.pretraining import IGNORED, PretrainBatch
 from alpro.datasets.transforms.normalize import Normalize, erase_outside
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.errors import InputError
-from alpro.evaluation.eval_mode import silent_progress
+from alpro.evaluation.evaluation_set import silent_progress
 from alpro.experiment.experiment import Experiment
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter

@@ -11,7 +11,7 @@ from alpro.datasets.qa_annotations import QuestionRow
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.families.alpro.question_answering_model import AlproForQuestionAnswering
+from alpro.families.alpro.model import AlproForQuestionAnswering
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, MEAN, STD, make_tokenizer

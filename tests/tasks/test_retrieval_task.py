@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.retrieval import RetrievalBatch
+from alpro.datasets.downstream_batches import RetrievalBatch
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
-from alpro.evaluation.clips import AGGREGATIONS
+from alpro.evaluation.encoding import AGGREGATIONS
 from alpro.families.alpro.model import AlproForRetrieval
 from tests.factories import (
     MEAN,

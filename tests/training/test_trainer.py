@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.batches import UnreadableVideo
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError, ScarcityError
 from alpro.training.task import Task

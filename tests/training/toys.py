@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.decoding import FrameSelector, Video
 from alpro.datasets.samplers import SamplerSegment
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.unreadable import UnreadableVideo
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.training.checkpoints import CheckpointWriter
 from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog

@@ -84,11 +84,10 @@ def _replayed(
     experiment: Experiment[Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> str:
     """Losses and faults of each batch of the update, in words."""
+    from alpro.datasets.downstream_batches import QaBatch, RetrievalBatch
     from alpro.datasets.pretraining import PretrainBatch
-    from alpro.datasets.qa_batches import QaBatch
-    from alpro.datasets.retrieval import RetrievalBatch
     from alpro.distributed.engine import autocast, usable_precision
-    from alpro.evaluation.eval_mode import silent_progress
+    from alpro.evaluation.evaluation_set import silent_progress
     from alpro.experiment.training import build_plan
     from alpro.training.train_state import set_random_state
 

@@ -18,7 +18,7 @@ from typing import Protocol, Self
 
 from alpro.commands.shard_writer import SHARD_BYTES, SHARD_VIDEOS, ShardWriter
 from alpro.datasets.storage import VideoFolder, open_videos, storage_kind, why_outside
-from alpro.datasets.storage.file_names import VIDEO_EXTENSIONS, is_hidden, split_extension
+from alpro.datasets.storage.directory_index import VIDEO_EXTENSIONS, is_hidden, split_extension
 from alpro.datasets.storage.lmdb_videos import (
     DATA_FILE,
     MAX_KEY_BYTES,

@@ -170,7 +170,7 @@ def _write(
 
 def _files_by_id(videos: Path, *, extensions: Sequence[str] | None, ids: str) -> dict[str, Path]:
     from alpro.datasets.storage import VIDEO_EXTENSIONS, VideoFolder
-    from alpro.datasets.storage.file_names import split_extension
+    from alpro.datasets.storage.directory_index import split_extension
 
     if not videos.is_dir():
         raise InputError(f"--videos: there is no folder {videos}")

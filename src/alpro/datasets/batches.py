@@ -11,6 +11,14 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableVideo:
+    """A video that gave no frames, and why."""
+
+    video_id: str
+    reason: str
+
+
 @dataclass
 class TensorBatch:
     """Base of dataclasses whose tensors are moved together; other fields stay as they are."""

@@ -6,20 +6,98 @@ Shapes: ``B`` pairs, ``T`` frames, ``S`` side of the square frames in pixels, ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Generic
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from alpro.datasets.batches import TensorBatch, stack_frames
+from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.masking import IGNORED, draw_region, mask_tokens
+from alpro.datasets.decoding import VideoReadError
 from alpro.datasets.tokenization import Tokenizer, tokenize
-from alpro.datasets.unreadable import UnreadableVideo
-from alpro.datasets.videos import TrainingSample
+from alpro.datasets.videos import (
+    FrameAugmentation,
+    FrameSource,
+    Item,
+    TrainingSample,
+    change_clips,
+)
 from alpro.file_kinds import Media
+
+IGNORED = -100
+"""Label of a token that nothing is predicted for, as PyTorch's cross-entropy takes it."""
+
+MASK_SHARE = 0.8  # of the chosen tokens become [MASK] (Devlin et al., 2019)
+RANDOM_SHARE = 0.5  # of the other chosen ones become any token; the rest stay as they are
+
+REGION_AREA = (0.3, 0.5)  # least and largest share of the frame, before it is aligned to patches
+REGION_ASPECT = (0.3, 1 / 0.3)  # least and largest height over width
+
+
+def mask_tokens(
+    ids: np.ndarray,
+    *,
+    special_ids: Collection[int],
+    mask_id: int,
+    vocab_size: int,
+    probability: float = 0.15,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hide tokens of a text for a model to predict.
+
+    Args:
+        ids: (L,) int64 tokens; they stay as they are.
+        special_ids: Tokens that are never chosen.
+        mask_id: The token that hides most of the chosen ones.
+        vocab_size: A random token is drawn from this many, special ones included.
+        probability: With which each token is chosen.
+        rng: What all draws are made from.
+
+    Returns:
+        The ids with some hidden, and labels: the true id of each chosen token, else `IGNORED`;
+        both (L,) int64.
+    """
+    chosen = (rng.random(ids.shape) < probability) & ~np.isin(ids, list(special_ids))
+    hidden = chosen & (rng.random(ids.shape) < MASK_SHARE)
+    replaced = chosen & ~hidden & (rng.random(ids.shape) < RANDOM_SHARE)
+    random_ids = rng.integers(vocab_size, size=ids.shape)
+    masked = np.where(hidden, mask_id, np.where(replaced, random_ids, ids))
+    return masked, np.where(chosen, ids, IGNORED)
+
+
+def draw_region(
+    num_patches_per_side: int, *, patch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the box of patches whose content a model shall name.
+
+    Boxes are drawn in pixels, rounded down to whole patches, and rejected until one fits into the
+    frame: large and long ones become rarer by that, and portraits more frequent than landscapes.
+
+    Args:
+        num_patches_per_side: P.
+        patch_size: Side of a patch in pixels.
+        rng: What all draws are made from.
+
+    Returns:
+        (P, P) bool, true inside the box, which is a patch high and wide at least.
+    """
+    size = num_patches_per_side * patch_size
+    while True:
+        area = rng.uniform(*REGION_AREA) * size**2
+        aspect = rng.uniform(*REGION_ASPECT)
+        width = max(1, int(math.sqrt(area / aspect)) // patch_size)
+        height = max(1, int(math.sqrt(area * aspect)) // patch_size)
+        left, top = (int(corner) // patch_size for corner in rng.integers(size, size=2))
+        if left + width <= num_patches_per_side and top + height <= num_patches_per_side:
+            region = np.zeros((num_patches_per_side, num_patches_per_side), dtype=bool)
+            region[top : top + height, left : left + width] = True
+            return region
+
 
 # They tell the generators of a sample from each other, and from those of its frames (`videos`).
 _CAPTION_STREAM = 2 << 16
@@ -161,3 +239,53 @@ def _unreadable(
         for sample in samples
         for video in ((sample,) if isinstance(sample, UnreadableVideo) else sample.unreadable)
     ]
+
+
+_ADJUSTMENT_STREAM = 1
+"""Tells the generator that adjusts frames from the one that samples them."""
+
+
+class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[Item]):
+    """Annotated videos, indexed by ``(epoch, index)`` as training's, but equal in all epochs.
+
+    What is random in reading an item is drawn by (seed, index); one that cannot be read is
+    reported, never replaced.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        reader: FrameSource,
+        *,
+        adjust: FrameAugmentation | None = None,
+        seed: int,
+    ) -> None:
+        """Collect what stays the same from item to item.
+
+        Args:
+            items: the annotated videos or images.
+            reader: reads their frames.
+            adjust: makes of them what the model takes, a crop for instance.
+            seed: of what is random.
+        """
+        self.items = items
+        self.reader = reader
+        self.adjust = adjust
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainingSample[Item] | UnreadableVideo:
+        """Read the sample; its own key has epoch 0, so that masks do not change either."""
+        _epoch, index = key
+        item = self.items[index]
+        try:
+            rng = np.random.default_rng([self.seed, index])
+            frames = self.reader.read(item.video_id, rng=rng)
+        except VideoReadError as error:
+            return UnreadableVideo(item.video_id, str(error))
+        if self.adjust is not None:
+            rng = np.random.default_rng([self.seed, index, _ADJUSTMENT_STREAM])
+            frames = change_clips(frames, self.adjust, rng)
+        return TrainingSample(frames, item, key=(0, index))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
-from alpro.datasets.storage.file_names import without_video_extension
+from alpro.datasets.storage.directory_index import without_video_extension
 from alpro.errors import InputError, shown
 
 Row = TypeVar("Row")

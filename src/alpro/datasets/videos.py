@@ -20,14 +20,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alpro.datasets.batches import TensorBatch, stack_frames
+from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError
 from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.sampling import evaluation_sampling, select_frames
 from alpro.datasets.storage import VideoStorage
 from alpro.datasets.transforms.normalize import reorder_frames
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.unreadable import UnreadableVideo
 from alpro.errors import InputError
 
 _SHUFFLE_STREAM = 1

@@ -2,16 +2,19 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch.utils.data import DataLoader
 
-from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.videos import HasVideoId, VideoBatch
+from alpro.distributed.engine import Engine
 from alpro.errors import InputError
+from alpro.modeling.contracts import Encoders
 
 logger = logging.getLogger(__name__)
 
@@ -100,3 +103,37 @@ def readable_rows(
     if not rows:
         raise InputError(f"{data.name}: none of the {len(data.video_ids)} videos can be read.")
     return rows
+
+
+Progress = Callable[[Iterable[Any], str, str], Iterator[Any]]  # items, description, unit
+
+
+def silent_progress(
+    items: Iterable[Any],
+    description: str,  # noqa: ARG001
+    unit: str,  # noqa: ARG001
+) -> Iterator[Any]:
+    """The progress display that shows nothing."""
+    return iter(items)
+
+
+def with_heartbeat(progress: Progress, *, engine: Engine) -> Progress:
+    """A progress display that tells the watchdog of each item, too."""
+
+    def shown(items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
+        for item in progress(items, description, unit):
+            engine.heartbeat()
+            yield item
+
+    return shown
+
+
+@contextmanager
+def evaluation_mode(model: Encoders) -> Iterator[None]:
+    """Context in which a model is in evaluation mode; its former mode comes back afterwards."""
+    was_training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alpro.evaluation.qa_results import QaOutcome
+from alpro.evaluation.question_answering import QaOutcome
 from alpro.evaluation.retrieval import RetrievalOutcome
 from alpro.installation import has_package
 from alpro.training.atomic_io import write_json, write_text

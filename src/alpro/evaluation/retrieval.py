@@ -13,19 +13,26 @@ import torch
 from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.unreadable import UnreadableVideo
+from alpro.datasets.batches import UnreadableVideo
 from alpro.distributed.engine import Engine, autocast
-from alpro.evaluation.clips import aggregate_clips, score_clips
 from alpro.evaluation.encoding import (
     EncodedTexts,
     EncodedVideos,
     Tokenize,
+    aggregate_clips,
     chunks,
     encode_texts,
     encode_videos,
+    score_clips,
 )
-from alpro.evaluation.eval_mode import Progress, evaluation_mode, silent_progress
-from alpro.evaluation.evaluation_set import EvaluationSet, check_unreadable, readable_rows
+from alpro.evaluation.evaluation_set import (
+    EvaluationSet,
+    Progress,
+    check_unreadable,
+    evaluation_mode,
+    readable_rows,
+    silent_progress,
+)
 from alpro.metrics.retrieval import dual_softmax_metrics, retrieval_metrics
 from alpro.modeling.contracts import MATCH, DualEncoder, Matcher, VideoFeatures
 

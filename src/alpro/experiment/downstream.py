@@ -9,8 +9,7 @@ from alpro.configs.downstream import DownstreamDataset
 from alpro.configs.schema import DownstreamConfig
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
-from alpro.evaluation.eval_mode import Progress
-from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.evaluation_set import EvaluationSet, Progress
 from alpro.experiment.data import (
     Annotations,
     Row,

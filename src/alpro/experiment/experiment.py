@@ -17,11 +17,11 @@ from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
-from alpro.evaluation.eval_mode import Progress
+from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.weights import load_starting_weights
 from alpro.families.family import ModelFamily
 from alpro.families.registry import load_family
-from alpro.modeling.state_dict_maps import StateDict
+from alpro.modeling.state_dict_adapter import StateDict
 from alpro.training.task import Task, TrainingData, TrainingPlan
 from alpro.training.train_state import seed_everything
 

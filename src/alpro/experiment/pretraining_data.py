@@ -13,7 +13,8 @@ from alpro.datasets.captions import CaptionedItem, read_captioned
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.decoding import Decoder
 from alpro.datasets.images import ImageReader
-from alpro.datasets.mixture_sampler import MixtureBatchSampler
+from alpro.datasets.pretraining import ValidationPairs
+from alpro.datasets.samplers import MixtureBatchSampler
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.storage import VideoStorage, open_videos
 from alpro.datasets.transforms.randaugment import image_augmentation, video_augmentation
@@ -24,7 +25,6 @@ from alpro.datasets.transforms.spatial import (
     RandomFlip,
     RepeatFrames,
 )
-from alpro.datasets.validation_pairs import ValidationPairs
 from alpro.datasets.videos import FrameAugmentation, FrameSource, TrainingVideos
 from alpro.distributed.engine import Engine
 from alpro.evaluation.encoding import chunks, shard

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from alpro.configs.downstream import annotation_file
 from alpro.configs.schema import DownstreamDataset, QaConfig
+from alpro.datasets.downstream_batches import QaCollate, group_questions, label_questions
 from alpro.datasets.qa_annotations import (
     AnswerLabels,
     QuestionRow,
@@ -18,16 +19,18 @@ from alpro.datasets.qa_annotations import (
     read_answer_labels,
     read_questions,
 )
-from alpro.datasets.qa_batches import QaCollate, group_questions, label_questions
 from alpro.datasets.shared_rows import SharedRows
 from alpro.errors import InputError
-from alpro.evaluation.eval_mode import Progress
-from alpro.evaluation.qa_results import RESERVED_TYPES, QaOutcome
-from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
+from alpro.evaluation.evaluation_set import Progress
+from alpro.evaluation.question_answering import (
+    RESERVED_TYPES,
+    QaOutcome,
+    QuestionAnsweringEvaluator,
+)
 from alpro.evaluation.result_files import answers_table, write_answers
 from alpro.experiment.data import Annotations
 from alpro.experiment.downstream import DownstreamTask, TrainingItems
-from alpro.modeling.state_dict_maps import StateDict
+from alpro.modeling.state_dict_adapter import StateDict
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
 from alpro.training.run_directory import run_directory_of
 from alpro.training.task import TrainingData, TrainingPlan

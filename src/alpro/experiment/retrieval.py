@@ -10,10 +10,10 @@ from torch import nn
 from alpro.configs.downstream import annotation_file
 from alpro.configs.schema import GLOBAL, DownstreamDataset, RetrievalConfig
 from alpro.datasets.annotations import CaptionRow, read_captions
-from alpro.datasets.retrieval import RetrievalCollate
+from alpro.datasets.downstream_batches import RetrievalCollate
 from alpro.datasets.shared_rows import SharedRows
 from alpro.errors import InputError
-from alpro.evaluation.eval_mode import Progress
+from alpro.evaluation.evaluation_set import Progress
 from alpro.evaluation.result_files import metrics_table, write_results
 from alpro.evaluation.retrieval import RetrievalEvaluator, RetrievalOutcome
 from alpro.experiment.data import Annotations

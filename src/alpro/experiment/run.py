@@ -14,8 +14,7 @@ from alpro.configs.schema import DownstreamConfig
 from alpro.distributed.engine import Engine
 from alpro.distributed.launch import launch_engine
 from alpro.errors import InputError, NotNumbersError, RunError
-from alpro.evaluation.eval_mode import silent_progress, with_heartbeat
-from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.evaluation_set import EvaluationSet, silent_progress, with_heartbeat
 from alpro.experiment.downstream import Evaluator
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.memory import check_batches, check_model

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alpro.configs.schema import ExperimentConfig
 from alpro.datasets.tokenization import TokenizerFormat
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.modeling.state_dict_maps import StateDict
+from alpro.modeling.state_dict_adapter import StateDict
 from alpro.optimization.optimizer import ParameterGroup, decay_and_no_decay
 
 Architecture = Mapping[str, Any]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alpro.distributed.engine import Engine
-from alpro.evaluation.clips import aggregate_clips, score_clips
+from alpro.evaluation.encoding import aggregate_clips, score_clips
 from alpro.losses.contrastive import (
     SimilarityLogits,
     contrastive_loss_from_logits,

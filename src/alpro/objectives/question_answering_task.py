@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alpro.datasets.downstream_batches import QaBatch
 from alpro.datasets.qa_annotations import QuestionRow
-from alpro.datasets.qa_batches import QaBatch
 from alpro.distributed.engine import Engine
-from alpro.evaluation.clips import encode_clips, score_clips
+from alpro.evaluation.encoding import encode_clips, score_clips
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
 from alpro.modeling.contracts import AnswerClassifier

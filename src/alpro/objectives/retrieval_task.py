@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.retrieval import RetrievalBatch
+from alpro.datasets.downstream_batches import RetrievalBatch
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.evaluation.clips import encode_clips
-from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks
-from alpro.evaluation.eval_mode import evaluation_mode
-from alpro.evaluation.evaluation_set import EvaluationSet
+from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks, encode_clips
+from alpro.evaluation.evaluation_set import EvaluationSet, evaluation_mode
 from alpro.evaluation.retrieval import RetrievalEvaluator
 from alpro.modeling.contracts import DualEncoder, Matcher, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached

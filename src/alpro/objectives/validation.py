@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.distributed.engine import Engine, autocast
 from alpro.errors import InputError
-from alpro.evaluation.eval_mode import Progress
-from alpro.evaluation.evaluation_set import check_unreadable
+from alpro.evaluation.evaluation_set import Progress, check_unreadable
 
 VALIDATION_SEED = 0  # of what is drawn at random in validation, which is thus the same on every run
 

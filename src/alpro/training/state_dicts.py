@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from alpro.errors import InputError, listed, shortened
-from alpro.modeling.state_dict_maps import (
+from alpro.modeling.state_dict_adapter import (
     Chosen,
     StateDict,
     choose_state_dict,

@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.samplers import SamplerSegment
-from alpro.datasets.unreadable import UnreadableVideo
 
 
 class Batch(Protocol):

@@ -30,7 +30,7 @@ from alpro.families.family import (
     TaskSpec,
 )
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
-from alpro.modeling.state_dict_maps import StateDict
+from alpro.modeling.state_dict_adapter import StateDict
 from alpro.optimization.optimizer import GroupRule, groups_by_rules
 
 MAX_LOGIT_SCALE = math.log(100)

@@ -28,7 +28,7 @@ from alpro.configs.options import DECODE_MEMORY, DECODE_TIMEOUT
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import VideoReadError, make_decoder
-from alpro.datasets.retrieval import RetrievalCollate
+from alpro.datasets.downstream_batches import RetrievalCollate
 from alpro.datasets.tokenization import load_tokenizer
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.transforms.randaugment import video_augmentation

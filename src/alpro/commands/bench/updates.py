@@ -18,9 +18,9 @@ import torch
 
 from alpro.configs.loading import load_config
 from alpro.configs.schema import RetrievalConfig
-from alpro.datasets.retrieval import RetrievalBatch
+from alpro.datasets.downstream_batches import RetrievalBatch
 from alpro.distributed.engine import autocast, usable_precision
-from alpro.evaluation.eval_mode import silent_progress
+from alpro.evaluation.evaluation_set import silent_progress
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import launch_run
 from alpro.experiment.training import build_plan, optimizer_of

@@ -11,7 +11,7 @@ import av
 import av.logging
 
 from alpro.datasets.decoding import Video, VideoReadError
-from alpro.datasets.decoding.containers import open_video
+from alpro.datasets.decoding.formats import open_video
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -16,7 +16,7 @@ from alpro.datasets.annotations import CAPTIONS, CaptionRow, rows_of
 from alpro.datasets.captions import IMAGES
 from alpro.datasets.qa_annotations import QUESTIONS, QuestionRow
 from alpro.datasets.row_parsing import Record, RowError, RowKind
-from alpro.datasets.storage.file_names import without_video_extension
+from alpro.datasets.storage.directory_index import without_video_extension
 from alpro.errors import InputError, shown
 from alpro.user_files import JsonError, parse_json_line
 

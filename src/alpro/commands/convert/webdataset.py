@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from alpro.commands.cli import pluralize
 from alpro.commands.convert.conversion import Row, write_all, write_rows
-from alpro.datasets.storage.file_names import split_extension
+from alpro.datasets.storage.directory_index import split_extension
 from alpro.datasets.storage.tar_reader import DAMAGES, TarReader, id_of_member
 from alpro.errors import InputError
 from alpro.user_files import MAX_LINE_CHARACTERS, JsonError, parse_json

@@ -13,10 +13,9 @@ import torch
 
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.schema import PretrainConfig
+from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.pretraining import PretrainBatch
-from alpro.datasets.unreadable import UnreadableVideo
-from alpro.datasets.validation_pairs import ValidationPairs
+from alpro.datasets.pretraining import PretrainBatch, ValidationPairs
 from alpro.datasets.videos import TrainingSample
 from alpro.distributed.launch import launch_engine
 from alpro.experiment.experiment import Experiment

@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 
 from alpro.commands.transcode.settings import Preparation
 from alpro.datasets.decoding.base import Video, VideoReadError
-from alpro.datasets.decoding.containers import open_video
+from alpro.datasets.decoding.formats import open_video
 from alpro.training.atomic_io import full_disk_ends_run
 
 _SCALING = "BICUBIC"

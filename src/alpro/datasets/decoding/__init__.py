@@ -8,10 +8,9 @@ from alpro.datasets.decoding.base import (
     VideoReadError,
 )
 from alpro.datasets.decoding.decord_decoder import DecordDecoder
-from alpro.datasets.decoding.factory import DECODERS, make_decoder
+from alpro.datasets.decoding.factory import DECODERS, SandboxedDecoder, make_decoder
 from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS, MediaDecoder, frames_in, is_image
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
-from alpro.datasets.decoding.sandboxed import SandboxedDecoder
 from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder
 
 __all__ = [

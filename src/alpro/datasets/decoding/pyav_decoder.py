@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alpro.datasets.decoding.base import FrameSelector, Video, VideoReadError
-from alpro.datasets.decoding.containers import OpenVideo, open_video
+from alpro.datasets.decoding.formats import OpenVideo, open_video
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import raise_scarcity
 

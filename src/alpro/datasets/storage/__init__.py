@@ -1,15 +1,14 @@
 """Videos and images by their ids, from a folder, an LMDB or tar shards."""
 
 from alpro.datasets.storage.base import AmbiguousIdError, VideoStorage
-from alpro.datasets.storage.factory import open_videos, storage_kind
-from alpro.datasets.storage.file_names import (
+from alpro.datasets.storage.directory_index import (
     VIDEO_EXTENSIONS,
     folder_trouble,
     is_open_folder,
     why_outside,
 )
+from alpro.datasets.storage.factory import hint_of_missing, open_videos, storage_kind
 from alpro.datasets.storage.folder import VideoFolder
-from alpro.datasets.storage.hints import hint_of_missing
 from alpro.datasets.storage.image_folder import ImageFolder
 from alpro.datasets.storage.lmdb_videos import VideoLmdb
 from alpro.datasets.storage.shards import VideoShards

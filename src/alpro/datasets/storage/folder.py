@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from alpro.datasets.storage.base import AmbiguousIdError
-from alpro.datasets.storage.directory_index import DirectoryIndex, Match
-from alpro.datasets.storage.file_names import (
+from alpro.datasets.storage.directory_index import (
     VIDEO_EXTENSIONS,
+    DirectoryIndex,
+    Match,
     folder_trouble,
     is_hidden,
     is_open_folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS, is_image
 from alpro.datasets.storage.base import VideoStorage
-from alpro.datasets.storage.file_names import (
+from alpro.datasets.storage.directory_index import (
     is_hidden,
     split_extension,
     why_outside,

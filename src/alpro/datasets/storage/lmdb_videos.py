@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from alpro.datasets.decoding.base import VideoReadError
 from alpro.datasets.storage.base import VideoStorage
-from alpro.datasets.storage.file_names import VIDEO_EXTENSIONS, without_video_extension
+from alpro.datasets.storage.directory_index import VIDEO_EXTENSIONS, without_video_extension
 from alpro.datasets.storage.index_file import PackedIds, read_index, stamp_of, write_index
 from alpro.errors import InputError
 from alpro.installation import AbsentPackageError, import_optional

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alpro.datasets.storage.base import AmbiguousIdError
-from alpro.datasets.storage.file_names import VIDEO_EXTENSIONS, split_extension
+from alpro.datasets.storage.directory_index import VIDEO_EXTENSIONS, split_extension
 from alpro.datasets.storage.index_file import (
     Arrays,
     PackedIds,

@@ -13,7 +13,7 @@ import numpy as np
 
 from alpro.datasets.decoding.base import VideoReadError
 from alpro.datasets.storage.base import AmbiguousIdError, VideoStorage
-from alpro.datasets.storage.file_names import tails, without_video_extension
+from alpro.datasets.storage.directory_index import tails, without_video_extension
 from alpro.datasets.storage.index_file import index_file
 from alpro.datasets.storage.shard_index import ShardIndex, load_index, shards_in
 from alpro.datasets.storage.tar_reader import read_member

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alpro.datasets.decoding.formats import described_content
-from alpro.datasets.storage.file_names import (
+from alpro.datasets.storage.directory_index import (
     VIDEO_EXTENSIONS,
     is_hidden,
     split_extension,

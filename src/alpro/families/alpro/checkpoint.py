@@ -12,8 +12,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from alpro.modeling.state_dict_adapter import POSITION_IDS, resize_pos_embed, resize_time_embed
-from alpro.modeling.state_dict_maps import StateDict
+from alpro.modeling.state_dict_adapter import (
+    POSITION_IDS,
+    StateDict,
+    resize_pos_embed,
+    resize_time_embed,
+)
 
 VIDEO_PREFIX = "visual_encoder.model."
 TEXT_PREFIX = "text_encoder."

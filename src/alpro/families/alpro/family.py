@@ -12,15 +12,15 @@ from alpro.experiment.question_answering import QuestionAnswering
 from alpro.experiment.retrieval import Retrieval
 from alpro.families.alpro.checkpoint import TEXT_PREFIX
 from alpro.families.alpro.config import TextEncoderConfig, VideoEncoderConfig
-from alpro.families.alpro.model import AlproForRetrieval
+from alpro.families.alpro.model import (
+    UNUSED_FOR_ANSWERS,
+    AlproForQuestionAnswering,
+    AlproForRetrieval,
+)
 from alpro.families.alpro.pretrained import CHECKPOINT, STARTING_WEIGHTS
 from alpro.families.alpro.pretraining import PrompterPretraining, VideoLanguagePretraining
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter
-from alpro.families.alpro.question_answering_model import (
-    UNUSED_FOR_ANSWERS,
-    AlproForQuestionAnswering,
-)
 from alpro.families.family import Architecture, ModelFamily, TaskSpec
 from alpro.modeling.attention import Kernel
 from alpro.modeling.bert import SplitBert, SplitBertBase, SplitBertEncoder

@@ -31,7 +31,7 @@ from alpro.families.alpro.config import CONFIG, AlproOptions
 from alpro.families.alpro.pretraining_model import ENTITY_HEAD_OUTPUT, PROMPTER_PREFIX
 from alpro.families.alpro.prompter import PROMPT_NAMES, UNUSED_BY_PROMPTER, Prompter
 from alpro.families.family import CheckpointFormat, StartingWeights
-from alpro.modeling.state_dict_maps import StateDict
+from alpro.modeling.state_dict_adapter import StateDict
 from alpro.training.state_dicts import read_state
 from alpro.training.weight_files import find_weights
 

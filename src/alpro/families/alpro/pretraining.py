@@ -11,12 +11,12 @@ from typing import cast
 from torch import Tensor
 
 from alpro.configs.schema import GLOBAL, PretrainConfig, PrompterConfig
-from alpro.datasets.entities import read_entities
+from alpro.datasets.captions import read_entities
 from alpro.datasets.pretraining import PretrainBatch
 from alpro.datasets.tokenization import tokenize
 from alpro.distributed.engine import autocast
 from alpro.errors import InputError, listed
-from alpro.evaluation.eval_mode import Progress
+from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.experiment import Experiment, TaskDefinition
 from alpro.experiment.pretraining import PretrainingData
 from alpro.families.alpro.checkpoint import ROOTS
@@ -34,10 +34,10 @@ from alpro.families.alpro.prompter import (
     PROMPT_NAMES,
     UNUSED_BY_PROMPTER,
     Prompter,
+    PrompterTask,
     check_prompts,
 )
-from alpro.families.alpro.prompter_task import PrompterTask
-from alpro.modeling.state_dict_maps import StateDict
+from alpro.modeling.state_dict_adapter import StateDict
 from alpro.training.run_directory import run_directory_of
 from alpro.training.state_dicts import read_shapes
 from alpro.training.task import TrainingPlan

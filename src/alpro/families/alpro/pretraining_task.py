@@ -12,23 +12,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alpro.datasets.masking import IGNORED
-from alpro.datasets.pretraining import PretrainBatch
+from alpro.datasets.pretraining import IGNORED, PretrainBatch
 from alpro.datasets.transforms.normalize import erase_outside
 from alpro.distributed.engine import Engine
-from alpro.evaluation.clips import clip_of
-from alpro.evaluation.eval_mode import Progress
+from alpro.evaluation.encoding import clip_of
+from alpro.evaluation.evaluation_set import Progress
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.losses.matching import Pairs
 from alpro.modeling.contracts import TextFeatures, VideoFeatures, concatenated
 from alpro.modeling.grad_cache import grad_cached
-from alpro.objectives.metered_losses import (
+from alpro.objectives.pair_task import (
+    PairTask,
     measure_contrast,
     measure_entities,
     measure_matching,
     mlm_loss_and_accuracy,
 )
-from alpro.objectives.pair_task import PairTask
 from alpro.objectives.pairs import (
     NegativePool,
     global_negatives,

@@ -8,17 +8,21 @@ B: batch, T: frames, S: image side, K: entities, M: templates, L: tokens of a pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alpro.datasets.pretraining import PretrainBatch
+from alpro.distributed.engine import Engine
 from alpro.errors import InputError
 from alpro.families.alpro.model import AlproModel, Pooling
 from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.contracts import VideoEncoder
+from alpro.objectives.pair_task import PairTask, measure_contrast
+from alpro.objectives.validation import LossWithMetrics
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Texts to ids (B, L) and mask (B, L) of 0/1, padded to the longest text."""
@@ -200,3 +204,28 @@ class Prompter(AlproModel):
         ids, mask = _tokenized(tokenize, prompts)
         device = self.video_prompt_feat.device
         return self.encode_text(ids.to(device), mask.to(device)).embedding
+
+
+class PrompterTask(PairTask):
+    """VTC between captions and videos or images (ALPRO section 3.3)."""
+
+    def forward(self, batch: PretrainBatch) -> dict[str, Tensor]:
+        """``loss``, which is ``itc_loss``, and the shares of pairs found both ways."""
+        self.model.clamp_temperature()
+        found = self._measure(batch, engine=self._engine)
+        return {"loss": found.loss, **found.values("itc")}
+
+    def measure_all(
+        self,
+        batch: PretrainBatch,
+        *,
+        engine: Engine,
+        generator: torch.Generator,  # noqa: ARG002  # nothing is drawn
+    ) -> Mapping[str, LossWithMetrics]:
+        """VTC of B pairs among those of an engine's ranks."""
+        return {"itc": self._measure(batch, engine=engine)}
+
+    def _measure(self, batch: PretrainBatch, *, engine: Engine) -> LossWithMetrics:
+        video = self._encode_videos(batch.frames)
+        text = self._encode_texts(batch.text_ids, batch.text_mask)
+        return measure_contrast(video, text, gathered=self._gathered(batch, engine=engine))
