@@ -18,29 +18,29 @@ from alpro.program import run_script
 
 def retrieval(arguments: Sequence[str]) -> int:
     """Finetune or evaluate text-video retrieval."""
-    return _run(RetrievalConfig, arguments)
+    return _run(RetrievalConfig, arguments, program="alpro retrieval")
 
 
 def question_answering(arguments: Sequence[str]) -> int:
     """Finetune or evaluate video question answering."""
-    return _run(QaConfig, arguments)
+    return _run(QaConfig, arguments, program="alpro question-answering")
 
 
 def prompter(arguments: Sequence[str]) -> int:
     """Train the prompter."""
-    return _run(PrompterConfig, arguments)
+    return _run(PrompterConfig, arguments, program="alpro pretrain-prompter")
 
 
 def pretrain(arguments: Sequence[str]) -> int:
     """Train the video-language model."""
-    return _run(PretrainConfig, arguments)
+    return _run(PretrainConfig, arguments, program="alpro pretrain")
 
 
-def _run(config_class: Any, arguments: Sequence[str]) -> int:
+def _run(config_class: Any, arguments: Sequence[str], *, program: str) -> int:
     """Train or infer as the entry script of a task does, and end as it ends."""
 
     def main() -> None:
-        resolved = load_config(config_class, arguments)
+        resolved = load_config(config_class, arguments, program=program)
         # The heavy imports come after the config: --help and its errors come at once.
         from alpro.experiment.experiment import Experiment
         from alpro.experiment.run import finetune, infer, launch_run

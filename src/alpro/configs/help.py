@@ -67,11 +67,12 @@ def _value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=list)
 
 
-def help_text(config_class: Any) -> str:
+def help_text(config_class: Any, *, program: str | None = None) -> str:
     """All flags of a config class by topic, with type, default and meaning."""
     summary = (inspect.getdoc(config_class) or "").splitlines()[0]
     lines = [
-        f"usage: python {config_class.SCRIPT} --config FILE --output_dir DIR [--key value ...]",
+        f"usage: {program or f'python {config_class.SCRIPT}'} --config FILE --output_dir DIR"
+        " [--key value ...]",
         "",
         summary,
         "",

@@ -67,24 +67,25 @@ def plain(config: Any) -> dict[str, Any]:
     }
 
 
-def load_config(config_class: type[C], argv: Sequence[str]) -> ResolvedConfig[C]:
+def load_config(
+    config_class: type[C], argv: Sequence[str], *, program: str | None = None
+) -> ResolvedConfig[C]:
     """Resolve the configuration of a run from `argv` (without the program's name).
 
-    ``--help`` and ``--print_config`` print and exit with 0.
+    ``--help`` (of `program` or the entry script) and ``--print_config`` print and exit with 0.
 
     Raises:
         ConfigError: holds everything that is wrong.
     """
     reader = _Reader(config_class, argv)
     if reader.flags.help:
-        sys.stdout.write(report.help_text(reader.config_class))
+        sys.stdout.write(report.help_text(reader.config_class, program=program))
         raise SystemExit(0)
     reader.read()
     if reader.flags.print_config and not reader.problems:
         sys.stdout.write(reader.table())
         raise SystemExit(0)
-    problems = reader.problems + reader.missing()
-    if problems:
+    if problems := reader.problems + reader.missing():
         raise ConfigError(problems)
     return ResolvedConfig(
         config=reader.config_class(**reader.values),
