@@ -33,7 +33,7 @@ def cells_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_mean_and_range_of_each_kind_and_what_it_has_more(
+def test_tables_show_mean_range_and_gain_over_the_first_kind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random = [(30.0, 50.0), (40.0, 52.0), (32.0, 51.0)]
@@ -54,20 +54,22 @@ def test_mean_and_range_of_each_kind_and_what_it_has_more(
     spread += ["33.0 (29.0 to 39.0)", "53.0 (49.0 to 59.0)"]
     assert rows[2] == ["random weights", "3", *spread, "51.0 (50.0 to 52.0)"]
     assert rows[3][:3] == ["pretrained", "3", "56.0 (50.0 to 60.0)"]
-    assert rows[4] == ["more than random weights", *measures]
+    assert rows[4] == ["gain over random weights", *measures]
     gain = "+22.0 (+10.0 to +30.0)"
     assert rows[6] == ["pretrained", gain, gain, gain, gain, "+9.0 (+8.0 to +10.0)"]
     assert "Percent;" in out
 
 
-def test_one_kind_with_one_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_kind_with_one_seed_has_a_single_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments({"a": [write_run(tmp_path, r1=30.0)]})) == 0
     head, _, row = cells_of(capsys.readouterr().out)
     assert head == ["runs", "seeds", "R@1", "R@5", "R@1, VTC only", "R@5, VTC only"]
     assert row == ["a", "1", "30.0", "50.0", "29.0", "49.0"]
 
 
-def test_what_cannot_be_compared_is_said(
+def test_runs_that_cannot_be_compared_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def complaint(*kinds: tuple[str, list[Path]]) -> str:
@@ -80,8 +82,12 @@ def test_what_cannot_be_compared_is_said(
     assert "'a' 1, 'b' 2" in complaint(("a", [one]), ("b", [one, one]))
     assert "'a' 0" in complaint(("a", []))
     assert "the same name" in complaint(("a", [one]), ("a", [both]))
-    assert "only one has results of accuracy" in complaint(("a", [one]), ("b", [both]))
+    assert f"only one of {one} and {both} has results of accuracy" in complaint(
+        ("a", [one]), ("b", [both])
+    )
     assert "two results of the same task" in complaint(("a", [tmp_path]))
+    evaluation = one / "ret/results_test/step_best_1_mean"  # as the remedy says
+    assert main(["--runs", "a", str(evaluation)]) == 0
     for name, content in [
         ("cut", b'{"text2video": {"r1": 3'),
         ("list", b"[1]"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alpro.commands.show_results import main
+from alpro.configs.schema import PretrainConfig
 
 
 def write_scores(folder: Path, *, r1: float, matching: bool = True) -> None:
@@ -139,6 +140,18 @@ def test_what_cannot_be_shown_is_said(
 ) -> None:
     assert main(["--output_dir", str(tmp_path / folder)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_pretraining_run_is_referred_to_its_losses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/args.json").write_text(json.dumps({"script": PretrainConfig.SCRIPT}))
+    assert main(["--output_dir", str(tmp_path)]) == 2
+    assert (
+        f"is a pretraining run, which has no results of a task: see its losses in {tmp_path}"
+        in (capsys.readouterr().err)
+    )
 
 
 DAMAGED = (

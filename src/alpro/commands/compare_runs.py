@@ -1,8 +1,8 @@
 """Compare kinds of runs: ``alpro compare-runs --runs NAME DIR [DIR ...] --runs ...``.
 
-Each ``DIR`` holds what was trained with one seed: results of retrieval, of question answering or of
-both, in it or below it. Prints Markdown: one row for each kind with the mean over its seeds, then
-what each kind has more than the first one, seed by seed.
+Each ``DIR`` holds the results of one seed, of retrieval, question answering or both: the folder of
+a run, of several runs, or of one evaluation. Prints Markdown: one row for each kind with the mean
+over its seeds, then the gain of each kind over the first one, seed by seed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from alpro.errors import InputError
 
 Scores = dict[str, Any]
 
-RETRIEVAL_MEASURES: dict[str, Callable[[Scores], float]] = {
+RETRIEVAL_METRICS: dict[str, Callable[[Scores], float]] = {
     "R@1": lambda scores: scores["text2video"]["r1"],
     "R@5": lambda scores: scores["text2video"]["r5"],
     "R@1, VTC only": lambda scores: scores["text2video_vtc"]["r1"],
     "R@5, VTC only": lambda scores: scores["text2video_vtc"]["r5"],
 }
-ANSWERING_MEASURES: dict[str, Callable[[Scores], float]] = {
+ANSWERING_METRICS: dict[str, Callable[[Scores], float]] = {
     "accuracy": lambda scores: scores["overall_acc"],
 }
 NOTE = "Percent; mean over the seeds (lowest to highest)."
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         metavar=("NAME", "DIR"),
         help="a kind of runs: its name in the table, then one folder for each seed, in the same"
-        " order for each kind; what the others have more than the first kind is told, too",
+        " order for each kind; a second table has the gains over the first kind",
     )
     flags = parser.parse_args(arguments)
     return exit_code_of(lambda: print(compare_runs(_kinds(flags.runs))))
@@ -69,60 +69,64 @@ def compare_runs(folders: Mapping[str, Sequence[Path]]) -> str:
         folders: name of each kind -> its folders, one for each seed.
 
     Raises:
-        InputError: kinds do not have the same number of seeds, or a folder has other results than
-            the first one.
+        InputError: the kinds differ in their number of seeds, or folders in their metrics.
     """
     _check_numbers(folders)
-    values = {name: [measured(folder) for folder in of_kind] for name, of_kind in folders.items()}
-    measures = _common_measures(folders, values)
-    head = ["runs", "seeds", *measures]
+    values = {name: [results_of(folder) for folder in of_kind] for name, of_kind in folders.items()}
+    metrics = _common_metrics(folders, values)
+    # First table: mean and range of each kind.
+    head = ["runs", "seeds", *metrics]
     rows = [
-        [name, str(len(runs)), *(_spread([run[each] for run in runs]) for each in measures)]
+        [name, str(len(runs)), *(_spread([run[each] for run in runs]) for each in metrics)]
         for name, runs in values.items()
     ]
     tables = [markdown_table(head, rows), NOTE]
+    # Second table: gains over the first kind, seed by seed.
     (first, base), *others = values.items()
     if others:
         gains = [
-            [name, *(_spread(_gains(runs, base, measure), sign="+") for measure in measures)]
+            [name, *(_spread(_gains(runs, base, metric), sign="+") for metric in metrics)]
             for name, runs in others
         ]
-        tables += [markdown_table([f"more than {first}", *measures], gains)]
+        tables += [markdown_table([f"gain over {first}", *metrics], gains)]
         tables += ["Percentage points; mean over the seeds (lowest to highest)."]
     return "\n\n".join(tables)
 
 
-def measured(folder: Path) -> dict[str, float]:
-    """What the evaluations in and below a folder measured: measure -> percent.
+def results_of(folder: Path) -> dict[str, float]:
+    """Results in percent of the evaluations in and below a folder, by metric.
 
     Raises:
-        InputError: there are none, two of the same task, or a file is not what it should be.
+        InputError: there are none, two of the same task, or a file is damaged.
     """
     check_readable(folder)
-    found: dict[str, float] = {}
-    seen: dict[str, Path] = {}
-    for path in sorted(folder.glob("**/results_*/*/scores.json")):
+    results: dict[str, float] = {}
+    source_of: dict[str, Path] = {}
+    # The folder of one evaluation, or every evaluation of the runs below.
+    own = folder / "scores.json"
+    paths = [own] if own.is_file() else sorted(folder.glob("**/results_*/*/scores.json"))
+    for path in paths:
         for name, value in _read_scores(path).items():
-            if name in seen:
+            if name in source_of:
                 raise InputError(
-                    f"{folder} has two results of the same task, {seen[name]} and {path}: name"
-                    " folders with one of each"
+                    f"{folder} has two results of the same task, {source_of[name]} and {path}: "
+                    f"pass the folder of one evaluation, such as {path.parent}"
                 )
-            seen[name] = path
-            found[name] = value
-    if not found:
+            source_of[name] = path
+            results[name] = value
+    if not results:
         raise InputError(f"no scores.json in {folder}/**/results_*/: evaluate the runs first")
-    return found
+    return results
 
 
 def _read_scores(path: Path) -> dict[str, float]:
-    """What one evaluation measured: measure -> percent."""
+    """Results of one evaluation in percent, by metric."""
 
-    def measured_in(scores: Scores) -> dict[str, float]:
-        measures = ANSWERING_MEASURES if "overall_acc" in scores else RETRIEVAL_MEASURES
-        return {name: float(measure(scores)) for name, measure in measures.items()}
+    def metrics_in(scores: Scores) -> dict[str, float]:
+        metrics = ANSWERING_METRICS if "overall_acc" in scores else RETRIEVAL_METRICS
+        return {name: float(metric(scores)) for name, metric in metrics.items()}
 
-    return read_scores(path, measured_in)
+    return read_scores(path, metrics_in)
 
 
 def _check_numbers(folders: Mapping[str, Sequence[Path]]) -> None:
@@ -135,10 +139,10 @@ def _check_numbers(folders: Mapping[str, Sequence[Path]]) -> None:
         )
 
 
-def _common_measures(
+def _common_metrics(
     folders: Mapping[str, Sequence[Path]], values: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> list[str]:
-    """What all have measured, in the order of the tables."""
+    """Metrics that all runs have, in the order of the tables."""
     pairs = [
         (folder, run)
         for name in folders
@@ -149,15 +153,15 @@ def _common_measures(
         if run.keys() != first.keys():
             odd = ", ".join(sorted(run.keys() ^ first.keys()))
             raise InputError(
-                f"of {first_folder} and {folder} only one has results of {odd}: evaluate both"
+                f"only one of {first_folder} and {folder} has results of {odd}: evaluate both"
             )
-    return [name for name in (*RETRIEVAL_MEASURES, *ANSWERING_MEASURES) if name in first]
+    return [name for name in (*RETRIEVAL_METRICS, *ANSWERING_METRICS) if name in first]
 
 
 def _gains(
-    runs: Sequence[Mapping[str, float]], base: Sequence[Mapping[str, float]], measure: str
+    runs: Sequence[Mapping[str, float]], base: Sequence[Mapping[str, float]], metric: str
 ) -> list[float]:
-    return [run[measure] - other[measure] for run, other in zip(runs, base, strict=True)]
+    return [run[metric] - other[metric] for run, other in zip(runs, base, strict=True)]
 
 
 def _spread(values: Sequence[float], *, sign: str = "") -> str:

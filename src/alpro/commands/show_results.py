@@ -17,6 +17,7 @@ from typing import Any
 from alpro.commands.cli import exit_code_of, path_flag
 from alpro.commands.gallery.results import check_readable, markdown_table, read_scores
 from alpro.errors import InputError
+from alpro.training.run_directory import read_stored
 
 METRICS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank"}
 RANKINGS = {"text2video": "re-ranked by VTM", "text2video_vtc": "VTC only"}
@@ -92,6 +93,12 @@ def _evaluations(output_dir: Path) -> list[Path]:
     check_readable(output_dir)
     folders = sorted(file.parent for file in output_dir.glob("results_*/*/scores.json"))
     if not folders:
+        script = read_stored(output_dir / "log/args.json").get("script", "")
+        if str(script).startswith("src/pretrain/"):
+            raise InputError(
+                f"{output_dir} is a pretraining run, which has no results of a task: see its "
+                f"losses in {output_dir / 'log'} (TensorBoard), or finetune from its checkpoint"
+            )
         raise InputError(f"no scores.json in {output_dir}/results_*/: evaluate the run first")
     return folders
 
