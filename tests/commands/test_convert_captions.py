@@ -107,7 +107,7 @@ def test_msrvtt_pairs_belong_to_the_captions(
     assert "no column 'video_id' in the header ['id', 'sentence']" in capsys.readouterr().err
 
 
-def test_7k_without_test_file_says_what_is_left_out(
+def test_msrvtt_7k_without_the_test_file_reports_what_is_left_out(
     tmp_path: Path, merged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = msrvtt_info({video: own for video, own in ALL.items() if own != "test"})
@@ -115,7 +115,7 @@ def test_7k_without_test_file_says_what_is_left_out(
     pairs = merged / "MSRVTT_JSFUSION_test.csv"
     assert convert("msrvtt", [official, pairs], tmp_path / "out") == 0
     assert not (tmp_path / "out" / "val.jsonl").exists()
-    told = "no val.jsonl: its videos are those of test_videodatainfo.json"
+    told = "no val.jsonl: its videos are in test_videodatainfo.json"
     assert told in capsys.readouterr().out
 
 
@@ -203,14 +203,14 @@ def test_msvd_captions_by_split_and_number(tmp_path: Path) -> None:
     ]
 
 
-def test_pickles_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pickles_cannot_run_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     msvd_lists(tmp_path)
     (tmp_path / "raw-captions.pkl").write_bytes(pickle.dumps({"a": [Path("x")]}))
     assert convert("msvd", tmp_path, tmp_path / "out") == 2
-    assert "it asks for pathlib" in capsys.readouterr().err
+    assert "it refers to pathlib" in capsys.readouterr().err
 
 
-def test_archives_and_compressed_files(merged: Path, tmp_path: Path) -> None:
+def test_archives_and_compressed_files_are_read(merged: Path, tmp_path: Path) -> None:
     archive = tmp_path / "msrvtt_data.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in merged.iterdir():
@@ -233,8 +233,8 @@ def test_archives_and_compressed_files(merged: Path, tmp_path: Path) -> None:
         ("other.json", "{}", "needs train_val_videodatainfo.json (or MSRVTT_data.json), or msrvtt"),
         ("MSRVTT_data.json", "{", "MSRVTT_data.json: not JSON"),
         ("MSRVTT_data.json", "[1, 2]", 'an object with the lists "videos" and "sentences" is'),
-        ("MSRVTT_data.json", '{"videos": []}', "MSRVTT_data.json: no 'sentences' (found: ['vid"),
-        ("MSRVTT_data.json", '{"videos": [{"split": "x"}]}', "video 0: split 'x' is none of train"),
+        ("MSRVTT_data.json", '{"videos": []}', "MSRVTT_data.json: no 'sentences' (keys: ['vid"),
+        ("MSRVTT_data.json", '{"videos": [{"split": "x"}]}', "split 'x' is not one of train"),
         ("MSRVTT_data.json", '{"videos": [{"split": 3}]}', "video 0: 'split' is 3, of type int"),
     ],
 )
@@ -247,7 +247,7 @@ def test_wrong_files_are_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_source_and_double_files(
+def test_missing_sources_and_duplicate_files_are_errors(
     tmp_path: Path, merged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert convert("msrvtt", tmp_path / "nowhere", tmp_path / "out") == 2
@@ -271,7 +271,7 @@ def test_counts_that_differ_warn_or_fail(
     assert "train.jsonl: 6 captions of 3 videos, not as published" in captured.out
 
 
-def test_too_many_are_told_as_well() -> None:
+def test_counts_above_the_published_ones_are_reported() -> None:
     rows = [{"caption": "a", "clip_name": "b"}] * 2
     conversion = Conversion("caption", {"val": rows}, {"val": Published("somebody", 1, 1)})
     (found,) = differences(conversion)
@@ -279,7 +279,7 @@ def test_too_many_are_told_as_well() -> None:
     assert "another version" in found
 
 
-def test_other_annotations_are_kept(
+def test_annotations_of_other_conversions_are_kept(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -290,7 +290,7 @@ def test_other_annotations_are_kept(
     assert (output / "train.jsonl").read_bytes() == kept
     assert convert("msrvtt", merged, output, "--split", "9k", "--overwrite") == 0
     assert (output / "train.jsonl").read_bytes() != kept
-    told = f"warning: {output / 'val.jsonl'} is not of this conversion and is left as it was"
+    told = f"warning: {output / 'val.jsonl'} is not of this conversion and is kept"
     assert told in capsys.readouterr().err
     assert sorted(path.name for path in output.iterdir()) == [
         *("test.jsonl", "train.jsonl", "val.jsonl")

@@ -69,13 +69,13 @@ def _write(tmp_path: Path, name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("form", _FORMS)
-def test_forms_make_the_same_rows(tmp_path: Path, form: str) -> None:
+def test_all_json_formats_give_the_same_rows(tmp_path: Path, form: str) -> None:
     _write(tmp_path, "a.json", _FORMS[form])
     assert _convert(tmp_path) == 0
     assert _lines(tmp_path / "out/train.jsonl") == _ROWS
 
 
-def test_splits_of_a_file_and_of_the_flag(tmp_path: Path) -> None:
+def test_splits_come_from_the_file_or_the_flag(tmp_path: Path) -> None:
     _write(tmp_path, "a.json", {"train": _FORMS["entries"], "Validation": _FORMS["by video"]})
     _write(tmp_path, "b.jsonl", '{"video": "v9", "caption": "x"}\n\n')
     assert _convert(tmp_path, "--split", "extra") == 0
@@ -83,15 +83,17 @@ def test_splits_of_a_file_and_of_the_flag(tmp_path: Path) -> None:
     assert _lines(tmp_path / "out/extra.jsonl") == [{"caption": "x", "clip_name": "v9"}]
 
 
-def test_keys_of_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_with_other_names_are_passed_as_flags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _write(tmp_path, "a.json", [{"enCap": "a dog", "ytid": "v1"}])
     assert _convert(tmp_path) == 2
-    assert "--text_key and --video_key name keys" in capsys.readouterr().err
+    assert "pass keys with other names as --text_key and --video_key" in capsys.readouterr().err
     assert _convert(tmp_path, "--text_key", "enCap", "--video_key", "ytid") == 0
     assert _lines(tmp_path / "out/train.jsonl") == _ROWS[:1]
 
 
-def test_images_and_questions(tmp_path: Path) -> None:
+def test_images_and_questions_are_converted(tmp_path: Path) -> None:
     annotations = [{"image_id": 3, "id": 1, "caption": "a dog"}]
     coco = {"images": [{"id": 3, "file_name": "3.jpg"}], "annotations": annotations}
     _write(tmp_path, "a.json", coco)
@@ -106,8 +108,8 @@ def test_images_and_questions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("[1, 2]", "a list of objects with a caption or question each, .* is expected; found is"),
-        ("3", "found is 3"),
+        ("[1, 2]", "a list of objects with a caption or question each, .* is expected, not"),
+        ("3", "is expected, not 3"),
         ('[{"caption": "x", "video": "v"}, {"caption": "y"}]', "entry 2: field 'clip_name' "),
         ('[{"caption": "x", "video": "v", "video": "w"}]', 'key "video" occurs more than once'),
         ("[" * 100 + "]" * 100, "nested more than 64 deep"),
@@ -116,7 +118,7 @@ def test_images_and_questions(tmp_path: Path) -> None:
         ("{}", "no caption is left|needs JSON files of captions or questions"),
     ],
 )
-def test_what_is_wrong_is_told(
+def test_wrong_lists_are_reported(
     tmp_path: Path, value: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _write(tmp_path, "a.json", value)
@@ -131,10 +133,10 @@ def test_sources_are_read_up_to_a_limit(
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.json.gz").write_bytes(gzip.compress(b" " * 100_000))
     assert _convert(tmp_path) == 2
-    assert "more than the 1,000 bytes that are read" in capsys.readouterr().err
+    assert "larger than the limit of 1,000 bytes" in capsys.readouterr().err
 
 
-def test_folders_that_cannot_be_read_are_told(
+def test_folders_that_cannot_be_read_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def scandir(path: Any) -> Any:
@@ -158,7 +160,7 @@ def _msrvtt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("split", "num_videos"), [("9k", 6), ("7k", 4)])
-def test_copies_of_msrvtt(
+def test_copies_of_msrvtt_from_hubs_are_converted(
     tmp_path: Path, split: str, num_videos: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _msrvtt(tmp_path)

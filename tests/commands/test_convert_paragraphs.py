@@ -35,7 +35,7 @@ def write_didemo(folder: Path, **splits: list[dict[str, Any]]) -> Path:
         ("time", "a man comes the man sits he leaves."),
     ],
 )
-def test_didemo_paragraphs(tmp_path: Path, order: str, caption: str) -> None:
+def test_didemo_descriptions_become_paragraphs(tmp_path: Path, order: str, caption: str) -> None:
     val = [
         moment("1@N01_2_ab.mov", "he leaves. ", (4, 5), (4, 4), (0, 5)),
         moment("3@N01_4_cd.3gp", "a bird", (0, 0)),
@@ -51,7 +51,9 @@ def test_didemo_paragraphs(tmp_path: Path, order: str, caption: str) -> None:
 
 
 @pytest.mark.skipif(SHARED is None, reason="real annotations are not here")
-def test_didemo_as_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_didemo_has_the_published_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The first paragraph begins with what comes first in the file, not with what happens first."""
     assert SHARED is not None
     real = {
@@ -85,7 +87,9 @@ def write_activitynet(folder: Path, **entries: Any) -> Path:
     return folder
 
 
-def test_activitynet_paragraphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_activitynet_sentences_become_paragraphs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sentences = ["She dances.", "  She ends\non the floor. ", "", "She comes in."]
     times = [[17.4, 60.8], [56.3, 79.4], [1, 2], [0.8, 19.9]]
     entry = {"duration": 82.7, "timestamps": times, "sentences": sentences}
@@ -112,7 +116,7 @@ def test_activitynet_paragraphs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["a"], "v_c: an object is expected, not list"),
     ],
 )
-def test_wrong_activitynet_entries(
+def test_wrong_activitynet_entries_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], entry: Any, said: str
 ) -> None:
     source = write_activitynet(tmp_path / "in", v_c=entry)
@@ -120,9 +124,11 @@ def test_wrong_activitynet_entries(
     assert f"val_1.json: {said}" in capsys.readouterr().err
 
 
-def test_file_of_another_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_another_data_set_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = write_didemo(tmp_path / "in")
     write_json(source / "train_data.json", {"v_a": {}})
     assert convert("didemo", source, tmp_path / "out") == 2
     told = capsys.readouterr().err
-    assert "train_data.json: a list of descriptions is expected, but found is a dict of 1" in told
+    assert "train_data.json: a list of descriptions is expected, not a dict of 1" in told

@@ -33,7 +33,9 @@ def source(tmp_path: Path) -> Path:
     return write_questions(tmp_path / "qa", train=train, val=val, test=test)
 
 
-def test_msrvtt_questions(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_msrvtt_questions_are_converted(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "out"
     assert convert("msrvtt_qa", source, output, "--num_answers", "2") == 0
     assert read_jsonl(output / "train.jsonl")[0] == {
@@ -47,7 +49,7 @@ def test_msrvtt_questions(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert [row["answer_type"] for row in read_jsonl(output / "test.jsonl")] == ["other", "when"]
     assert json.loads((output / LABELS).read_text()) == {"bar": 0, "man": 1}
     told = capsys.readouterr()
-    assert "1 question of the type 'other'" in told.out
+    assert "1 question of type 'other'" in told.out
     assert "train.jsonl: 2 of 5 questions (40.0%) have answers without a label; they" in told.out
     assert "train.jsonl: 5 questions, but 158,581 are published (Xu et al." in told.err
 
@@ -72,7 +74,9 @@ def test_empty_questions_are_left_out(
     assert told in capsys.readouterr().out
 
 
-def test_msvd_questions(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_msvd_questions_are_converted(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert convert("msvd_qa", source, tmp_path / "out") == 2
     assert "MSVD-QA needs youtube_mapping.txt" in capsys.readouterr().err
     write_lines(source / "youtube_mapping.txt", [f"clip{n}_1_2 vid{n}" for n in range(1, 4)])
@@ -90,7 +94,7 @@ def test_msvd_questions(source: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.skipif(SHARED is None, reason="real annotations are not here")
-def test_all_of_msvd_qa_as_published(tmp_path: Path) -> None:
+def test_msvd_qa_has_the_published_counts(tmp_path: Path) -> None:
     """From the official form back to the files that ALPRO's authors share, labels included."""
     assert SHARED is not None
     real = SHARED / "real/annotations/msvd_qa"
@@ -117,7 +121,7 @@ def test_all_of_msvd_qa_as_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(SHARED is None, reason="real annotations are not here")
-def test_real_questions_of_msrvtt(tmp_path: Path) -> None:
+def test_published_msrvtt_questions_are_converted(tmp_path: Path) -> None:
     assert SHARED is not None
     real = read_jsonl(SHARED / "real/annotations/msrvtt10_qa.jsonl")
     official = questions(
@@ -134,12 +138,12 @@ def test_real_questions_of_msrvtt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "said"),
     [
-        ([], "train.jsonl: no question is left for it in the source"),
-        ([{"question": "who?", "video_id": 1}], "train_qa.json: entry 0: no 'answer' (found: ["),
+        ([], "train.jsonl: the source has no question for it"),
+        ([{"question": "who?", "video_id": 1}], "train_qa.json: entry 0: no 'answer' (keys: ["),
         ([["who?"]], "train_qa.json: entry 0: an object is expected, not list (['who?'])"),
     ],
 )
-def test_wrong_questions(
+def test_wrong_questions_are_reported(
     source: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

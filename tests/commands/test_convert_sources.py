@@ -26,7 +26,7 @@ def archive(tmp_path: Path) -> Path:
     ("offset", "value", "told"),
     [(8, ENCRYPTED_BIT, "is encrypted"), (10, UNKNOWN_PACKING, "compression method")],
 )
-def test_archives_that_cannot_be_unpacked(
+def test_archives_that_cannot_be_unpacked_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], offset: int, value: int, told: str
 ) -> None:
     path = archive(tmp_path)
@@ -37,10 +37,10 @@ def test_archives_that_cannot_be_unpacked(
     assert convert("msrvtt", path, tmp_path / "out", "--split", "full") == 2
     message = capsys.readouterr().err
     assert told in message
-    assert "unpack it and name the folder" in message
+    assert "unpack it and pass the folder" in message
 
 
-def test_tables_with_a_field_without_end(
+def test_a_csv_file_with_an_endless_field_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "in"
@@ -48,4 +48,4 @@ def test_tables_with_a_field_without_end(
     rows = ["key,vid_key,video_id,sentence", 'ret0,msr4,video4,"' + "x" * 200_000]
     write_lines(source / "MSRVTT_JSFUSION_test.csv", rows)
     assert convert("msrvtt", source, tmp_path / "out", "--split", "9k") == 2
-    assert "no CSV file (field larger than field limit" in capsys.readouterr().err
+    assert "not a CSV file (field larger than field limit" in capsys.readouterr().err

@@ -26,7 +26,9 @@ def described(**values: object) -> bytes:
     return json.dumps(values).encode()
 
 
-def test_captions_of_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_captions_of_shards_are_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shards = tmp_path / "shards"
     last = {"000010000.json": described(text="zwei\nMänner"), "000010000.avi": b""}
     write_shard(shards / "00001.tar", last)
@@ -53,12 +55,12 @@ def test_captions_of_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ]
     assert len(read_captions(tmp_path / "out" / "train.jsonl")) == 3
     told = capsys.readouterr().out
-    assert "train.jsonl: 3 captions of as many videos" in told
+    assert "train.jsonl: 3 captions, one per video" in told
     assert "note: 1 sample without caption left out" in told
     assert "note: 1 sample without video left out" in told
 
 
-def test_ids_are_those_of_training(tmp_path: Path) -> None:
+def test_shard_ids_are_those_of_training(tmp_path: Path) -> None:
     members = {"b/a%2E1.mp4": b"", "b/a%2E1.txt": b"a cat", "b/c.d.mp4": b"", "b/c.d.txt": b"a dog"}
     shard = write_shard(tmp_path / "shards" / "0.tar", members)
     assert convert("webdataset", shard, tmp_path / "out") == 0
@@ -67,7 +69,7 @@ def test_ids_are_those_of_training(tmp_path: Path) -> None:
     assert open_videos(shard.parent).missing(ids) == []
 
 
-def test_name_of_the_file(tmp_path: Path) -> None:
+def test_the_split_flag_names_the_output_file(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", {"a.txt": b"a cat", "a.webm": b""})
     assert convert("webdataset", shard, tmp_path / "out", "--split", "val") == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["val.jsonl"]
@@ -81,7 +83,7 @@ def test_name_of_the_file(tmp_path: Path) -> None:
         ({"a.mp4": b"", "a.txt": b"\xff"}, "a.tar: a.txt: not UTF-8 text"),
     ],
 )
-def test_wrong_shards(
+def test_wrong_shards_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], members: dict[str, bytes], said: str
 ) -> None:
     shard = write_shard(tmp_path / "a.tar", members)
@@ -90,7 +92,9 @@ def test_wrong_shards(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_damaged_and_doubled_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_and_duplicate_shards_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shard = write_shard(tmp_path / "a.tar", {"a.txt": b"a cat", "a.mp4": b"v" * 2000})
     copy = tmp_path / "b.tar"
     copy.write_bytes(shard.read_bytes())
@@ -98,14 +102,16 @@ def test_damaged_and_doubled_shards(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "key 'a' is in " in capsys.readouterr().err
     shard.write_bytes(shard.read_bytes()[:2500])
     assert convert("webdataset", shard, tmp_path / "out") == 2
-    assert "is it whole?" in capsys.readouterr().err
+    assert "is it complete?" in capsys.readouterr().err
     shard.write_bytes(b"no tar file")
     assert convert("webdataset", shard, tmp_path / "out") == 2
     assert "cannot be read as an uncompressed tar file" in capsys.readouterr().err
 
 
-def test_sources_without_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_without_shards_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert convert("webdataset", tmp_path, tmp_path / "out") == 2
     assert "no .tar file in this folder" in capsys.readouterr().err
     assert convert("webdataset", tmp_path / "a.csv", tmp_path / "out") == 2
-    assert "a.csv: no folder and no .tar file" in capsys.readouterr().err
+    assert "a.csv: neither a folder nor a .tar file" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Convert published annotations: ``alpro convert-annotations NAME ...``.
 
-Reads the files that a data set is published in and writes the JSON lines that training and
+Reads the published files of a data set and writes the JSON lines that training and
 evaluation read. Counts are compared with the published ones.
 """
 
@@ -26,12 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def convert(flags: argparse.Namespace) -> None:
-    """Convert what the flags name.
+    """Convert the data set that flags name.
 
     Raises:
-        InputError: files are missing or hold something else, or would be replaced.
+        InputError: files are missing or of another format, or would be replaced.
     """
     check_output_folder(flags.output, named_by="--output")
+    # Shards are streamed; all other sources are read as a whole.
     if flags.name == "webdataset":
         convert_webdataset(
             flags.source, flags.output, name=flags.split, may_overwrite=flags.overwrite
@@ -67,7 +68,7 @@ def _conversion(sources: Sources, flags: argparse.Namespace) -> Conversion:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alpro convert-annotations",
-        description="Convert published annotations to JSON lines; NAME --help tells more.",
+        description="Convert published annotations to JSON lines; see NAME --help.",
         allow_abbrev=False,
     )
     names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
@@ -83,11 +84,15 @@ def _parser() -> argparse.ArgumentParser:
             type=path_flag,
             required=True,
             metavar="DIR",
-            help="folder of the files made",
+            help="folder to write to",
         )
-        add("--overwrite", action="store_true", help="replace files that say something else")
+        add("--overwrite", action="store_true", help="replace files with other content")
         if name != "webdataset":
-            add("--strict", action="store_true", help="fail where counts are not as published")
+            add(
+                "--strict",
+                action="store_true",
+                help="fail if counts differ from the published ones",
+            )
         return own
 
     add_msrvtt(dataset)
@@ -152,7 +157,7 @@ def add_msvd(dataset: Callable[[str, str, str], argparse.ArgumentParser]) -> Non
     )
     for own in (captions, questions):
         own.add_argument(
-            "--ids", choices=IDS, default="youtube", help="what clips are called (default: youtube)"
+            "--ids", choices=IDS, default="youtube", help="ids of clips (default: youtube)"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a converter makes, how it is compared with published counts, and how it is written."""
+"""Converted annotations: comparison with published counts, and writing."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from alpro.errors import InputError
 from alpro.training.atomic_io import full_disk_ends_run, temporary_of
 
 Row = dict[str, str]
-"""What becomes one line of JSON: keys as the readers of `alpro.datasets` expect them."""
+"""One line of JSON, with the keys that `alpro.datasets` reads."""
 SPLITS = ("train", "val", "test")
 LABEL_FILE = "train_ans2label.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """How much a file holds by what is published; ``None`` where nothing is."""
+    """Published counts of a file; ``None`` where there are none."""
 
     source: str
-    """Who says so."""
+    """The publication."""
     num_rows: int | None = None
     num_videos: int | None = None
 
 
 @dataclass(slots=True)
 class Conversion:
-    """Annotations in the project's form."""
+    """Annotations in the project's format."""
 
     noun: str
-    """What to call a row."""
+    """Noun for a row."""
     splits: dict[str, Sequence[Row]]
     """File name without ``.jsonl`` -> its rows."""
     published: dict[str, Published] = field(default_factory=dict)
@@ -44,12 +44,12 @@ class Conversion:
     """Answer -> label, of question answering."""
     published_labels: Published | None = None
     notices: list[str] = field(default_factory=list)
-    """What else the user must know."""
+    """Notes for the user."""
 
 
 def differences(conversion: Conversion) -> list[str]:
-    """Say where counts are not the published ones, and what that may mean."""
-    found = []
+    """Sentences on counts that differ from the published ones, with likely reasons."""
+    sentences = []
     for split, rows in conversion.splits.items():
         if published := conversion.published.get(split):
             counts = (
@@ -58,13 +58,15 @@ def differences(conversion: Conversion) -> list[str]:
             )
             for noun, count, expected in counts:
                 if expected is not None and count != expected:
-                    found.append(_difference(f"{split}.jsonl", noun, count, expected, published))
+                    sentences.append(
+                        _difference(f"{split}.jsonl", noun, count, expected, published)
+                    )
     published = conversion.published_labels
     if conversion.labels is not None and published is not None:
         count, expected = len(conversion.labels), published.num_rows
         if expected is not None and count != expected:
-            found.append(_difference(LABEL_FILE, "answer", count, expected, published))
-    return found
+            sentences.append(_difference(LABEL_FILE, "answer", count, expected, published))
+    return sentences
 
 
 def _difference(name: str, noun: str, count: int, expected: int, published: Published) -> str:
@@ -80,28 +82,30 @@ def _difference(name: str, noun: str, count: int, expected: int, published: Publ
 
 
 def count_videos(rows: Iterable[Row]) -> int:
-    """How many different videos rows are about."""
+    """Number of distinct videos of rows."""
     return len({row.get("clip_name") or row.get("image") or row["video_id"] for row in rows})
 
 
 def finish(conversion: Conversion, output: Path, *, is_strict: bool, may_overwrite: bool) -> None:
-    """Compare a conversion with what is published, write it, and tell what was written.
+    """Compare a conversion with published counts, write it, and print a summary.
 
     Args:
         conversion: what to write.
         output: the folder of the files.
-        is_strict: whether a count that is not the published one is an error.
-        may_overwrite: whether files that say something else may be replaced.
+        is_strict: whether a count other than the published one is an error.
+        may_overwrite: whether files with other content may be replaced.
 
     Raises:
-        InputError: such a count or such a file; nothing has been written then.
+        InputError: such a count or file; nothing is written then.
     """
     for split, rows in conversion.splits.items():
         if not rows:
-            raise InputError(f"{split}.jsonl: no {conversion.noun} is left for it in the source")
-    found = differences(conversion)
-    if found and is_strict:
-        raise InputError("\n  ".join(["counts differ from the published ones:", *found]))
+            raise InputError(f"{split}.jsonl: the source has no {conversion.noun} for it")
+    # Wrong counts are an error in strict mode, before anything is written.
+    differing = differences(conversion)
+    if differing and is_strict:
+        raise InputError("\n  ".join(["counts differ from the published ones:", *differing]))
+    # One file per split, and the answers' labels.
     writers: dict[Path, Callable[[Path], None]] = {
         output / f"{split}.jsonl": partial(write_rows, rows=rows)
         for split, rows in conversion.splits.items()
@@ -113,31 +117,31 @@ def finish(conversion: Conversion, output: Path, *, is_strict: bool, may_overwri
         message = (
             f"{pluralize(len(rows), conversion.noun)} of {pluralize(count_videos(rows), 'video')}"
         )
-        print(f"{output / f'{split}.jsonl'}: {message}{_agreement(conversion, split, found)}")
+        print(f"{output / f'{split}.jsonl'}: {message}{_agreement(conversion, split, differing)}")
     if conversion.labels is not None:
         print(f"{output / LABEL_FILE}: {pluralize(len(conversion.labels), 'answer')}")
+    # Notes go to stdout, warnings to stderr.
     for notice in conversion.notices:
         print(f"note: {notice}")
-    for warning in (*found, *_left(conversion, output)):
+    for warning in (*differing, *_left(conversion, output)):
         print(f"warning: {warning}", file=sys.stderr)
 
 
 def _left(conversion: Conversion, output: Path) -> list[str]:
-    """Say which splits beside the new ones are older: they may share videos with them."""
+    """Warnings about older splits beside the new ones, which may share videos with them."""
     others = [output / f"{split}.jsonl" for split in SPLITS if split not in conversion.splits]
     return [
-        f"{path} is not of this conversion and is left as it was; its videos may be in other "
-        "splits now"
+        f"{path} is not of this conversion and is kept; its videos may be in other splits now"
         for path in others
         if path.exists()
     ]
 
 
-def _agreement(conversion: Conversion, split: str, found: Sequence[str]) -> str:
+def _agreement(conversion: Conversion, split: str, differing: Sequence[str]) -> str:
     published = conversion.published.get(split)
     if published is None:
         return ""
-    differs = any(difference.startswith(f"{split}.jsonl: ") for difference in found)
+    differs = any(difference.startswith(f"{split}.jsonl: ") for difference in differing)
     return ", not as published" if differs else ", as published"
 
 
@@ -152,12 +156,13 @@ def _write_labels(path: Path, labels: dict[str, int]) -> None:
 
 
 def write_all(writers: dict[Path, Callable[[Path], None]], *, may_overwrite: bool) -> None:
-    """Write files so that an error or an interruption leaves none of them half written.
+    """Write all files or, on an error or interruption, none.
 
     Raises:
-        InputError: one is there already and says something else; none has been changed.
+        InputError: a file exists with other content; none is changed then.
         RunError: the disk is full.
     """
+    # Write everything to temporary files first.
     temporaries = {path: temporary_of(path) for path in writers}
     try:
         for path, write in writers.items():
@@ -165,10 +170,11 @@ def write_all(writers: dict[Path, Callable[[Path], None]], *, may_overwrite: boo
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(temporaries[path])
         for path, temporary in temporaries.items():
+            # An existing file with the same content is no obstacle.
             kept = path.exists() and not may_overwrite
             if kept and not filecmp.cmp(path, temporary, shallow=False):
                 raise InputError(
-                    f"{path}: is there already and says something else; give another --output, or "
+                    f"{path}: exists with other content; choose another --output, or add "
                     "--overwrite to replace it"
                 )
         for path, temporary in temporaries.items():

@@ -1,4 +1,4 @@
-"""Captions or questions in JSON of other forms, as later projects and hubs publish data sets.
+"""Captions or questions in other JSON formats, as later projects and hubs publish data sets.
 
 Entries may be listed under a key (``annotations``, ``sentences``, ``data``, ...), come by columns,
 by video, or by split. As in COCO, numbers of videos or images may be explained in a list of
@@ -25,9 +25,9 @@ _SPLITS = {
     **{"val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val"},
     **{"test": "test", "testing": "test"},
 }
-"""Names of splits elsewhere -> names of their files here."""
+"""Name of a split in a source -> name of its output file."""
 _NAMES_OF_MEDIA = ("videos", "images")
-"""Lists that say what files numbers stand for."""
+"""Lists that map numbers to files."""
 _FILE_KEYS = ("file_name", "video", "name", "video_name", "path")
 _KINDS: dict[str, RowKind[Any]] = {"question": QUESTIONS, "image": IMAGES, "caption": CAPTIONS}
 _FORMS = (
@@ -39,14 +39,15 @@ _FORMS = (
 def convert_lists(
     sources: Sources, *, split: str, text_key: str | None = None, video_key: str | None = None
 ) -> Conversion:
-    """Convert all JSON files among the sources.
+    """Convert all JSON files of the sources.
 
     Args:
         sources: JSON files.
-        split: what to call the file made, where a source does not tell splits itself.
-        text_key: the key of captions, where it has another name than training knows.
+        split: name of the output file, for sources without splits of their own.
+        text_key: the key of captions, if training does not know it.
         video_key: the key of videos' ids or files, likewise.
     """
+    # Each file may have several splits, each split entries in any format.
     renamed = {text_key: "caption", video_key: "clip_name"}
     splits: dict[str, list[Row]] = {}
     nouns = set()
@@ -58,10 +59,13 @@ def convert_lists(
                 noun, rows = _rows_of_entry(entry, file, number)
                 nouns.add(noun)
                 splits.setdefault(name, []).extend(rows)
+    # One kind of rows per conversion: their files differ.
     if not splits:
         sources.refuse("JSON files of captions or questions", of="a list")
     if len(nouns) > 1:
-        raise InputError(f"--source: {' and '.join(sorted(nouns))}s together; convert one kind")
+        raise InputError(
+            f"--source: {' and '.join(sorted(nouns))}s are mixed; convert one kind at a time"
+        )
     return Conversion(nouns.pop(), dict(splits))
 
 
@@ -93,14 +97,14 @@ def _splits_of(value: Any, *, split: str) -> Iterator[tuple[str, Any]]:
 def _entries_of(
     value: Any, file: SourceFile, renamed: Mapping[str | None, str]
 ) -> Iterator[dict[str, Any]]:
-    """The entries of a value of any form, with the keys that training knows."""
+    """The entries of a value in any of the formats, with the keys that training knows."""
     if isinstance(value, dict):
         names = _names_of_media(value)
         value = _listed(value, renamed)
     else:
         names = {}
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise InputError(f"{file.where}: {_FORMS} is expected; found is {shown(value)}")
+        raise InputError(f"{file.where}: {_FORMS} is expected, not {shown(value)}")
     for entry in value:
         known = {renamed.get(key, key): part for key, part in entry.items()}
         for key, number in (("video_id", "video_id"), ("image", "image_id")):
@@ -110,7 +114,7 @@ def _entries_of(
 
 
 def _names_of_media(value: dict[str, Any]) -> dict[Any, str]:
-    """The names of files by their numbers, where a list of its own tells them."""
+    """Number -> file name, from lists of videos or images in the file."""
     names = {}
     for key in _NAMES_OF_MEDIA:
         listed: Any = value.get(key)
@@ -129,9 +133,11 @@ def _listed(value: dict[str, Any], renamed: Mapping[str | None, str]) -> Any:
             return [value]
         if len({len(part) for part in parts}) == 1:
             return [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
+    # Under a key: the longest list whose entries fit.
     lists = [part for part in value.values() if part and _is_list_of_objects(part)]
     if fitting := [part for part in lists if _fits(part[0], renamed)]:
         return max(fitting, key=len)
+    # By video: the key is the id, the value one caption or several.
     entries = []
     for video, own in value.items():
         for one in own if _is_list_of_objects(own) else [own]:
@@ -161,7 +167,7 @@ def _rows_of_entry(
     try:
         rows = rows_of(record, kind)
     except RowError as error:
-        remedy = "; --text_key and --video_key name keys that are called otherwise"
+        remedy = "; pass keys with other names as --text_key and --video_key"
         raise InputError(f"{error}{remedy if 'missing' in error.reason else ''}") from error
     return noun, [part for row in rows for part in _as_json(row)]
 

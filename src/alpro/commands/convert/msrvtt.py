@@ -11,12 +11,13 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from alpro.commands.cli import pluralize
 from alpro.commands.convert.conversion import Conversion, Published, Row
 from alpro.commands.convert.sources import SourceFile, Sources, field
 from alpro.errors import InputError
 
 SPLITS = {"7k": "7k", "9k": "9k", "1k-A": "9k", "full": "full"}
-"""What a split is called -> its name here."""
+"""Name of a split, aliases included -> its canonical name."""
 MERGED = "MSRVTT_data.json"
 OFFICIAL = ("train_val_videodatainfo.json", "test_videodatainfo.json")
 TEST_PAIRS = "MSRVTT_JSFUSION_test.csv"
@@ -40,7 +41,7 @@ _PUBLISHED_AS = {"train": "train", "validate": "val", "test": "test"}
 
 @dataclass(frozen=True, slots=True)
 class _Annotations:
-    """All videos with the split they are published in and their captions, in file order."""
+    """All videos with their published split and their captions, in file order."""
 
     split_of: dict[str, str]
     captions: dict[str, list[str]]
@@ -58,8 +59,8 @@ def convert_msrvtt(sources: Sources, *, split: str, num_val: int | None = None) 
 
     Args:
         sources: the publishers' JSON files, or all in one as ``MSRVTT_data.json``; for all splits
-            but ``full`` also the test pairs; the lists of training videos are read if there. Or
-            two lists, as hubs have them: ``msrvtt_train_9k.json`` and ``msrvtt_test_1k.json``.
+            but ``full`` also the test pairs; lists of training videos are optional. Or
+            two lists, as on hubs: ``msrvtt_train_9k.json`` and ``msrvtt_test_1k.json``.
         split: one of `SPLITS`.
         num_val: videos with one caption each for ``val.jsonl``: of ``7k`` drawn from the test
             videos that are not tested on (1,000 where ``None``), of ``9k`` taken out of training
@@ -70,6 +71,7 @@ def convert_msrvtt(sources: Sources, *, split: str, num_val: int | None = None) 
         if num_val is not None:
             raise InputError("--num_val: the full split has a validation split of its own")
         return _full(_read(sources, needs_test=True))
+    # Lists of hubs are a fallback for the published files.
     copies = _find_copies(sources, split=split)
     annotations, train, test = (
         _read_copies(*copies) if copies else _read_published(sources, split=split)
@@ -84,9 +86,9 @@ def _full(annotations: _Annotations) -> Conversion:
 
 
 def _find_copies(sources: Sources, *, split: str) -> tuple[SourceFile, SourceFile] | None:
-    """The lists for training and testing that hubs and later projects have, if there are no others.
+    """The lists for training and testing of hubs and later projects, without the published files.
 
-    They are called ``msrvtt_train_9k.json`` or alike, and have one entry for each video.
+    Their names are like ``msrvtt_train_9k.json``, and they have one entry for each video.
     """
     if any(sources.find(name) for name in (MERGED, *OFFICIAL)):
         return None
@@ -129,12 +131,14 @@ def _tested_on_pairs(
     split: str,
     num_val: int | None,
 ) -> Conversion:
+    # Validation videos of 7k are unused test videos, of 9k training videos.
     pool, default = train, 0
     if split == "7k":
         used = {row["clip_name"] for row in test}.union(train)
         pool = [video_id for video_id in annotations.split_of if video_id not in used]
         default = min(NUM_VAL_OF_7K, len(pool))
     val = _draw(pool, default if num_val is None else num_val, annotations=annotations)
+    # Videos drawn for validation leave the training set.
     held_out = {row["clip_name"] for row in val}
     num_train = _TRAIN[split] - len(held_out.intersection(train))
     train = [video_id for video_id in train if video_id not in held_out]
@@ -157,16 +161,18 @@ def _tested_on_pairs(
 def _no_validation(split: str) -> str:
     if split == "9k":
         return (
-            "no val.jsonl: this split has no validation videos, and published results were chosen "
-            "on the test split; take some out of training with --num_val"
+            "no val.jsonl: this split has no validation videos, and published results were "
+            "selected on the test split; hold some training videos out with --num_val"
         )
-    return f"no val.jsonl: its videos are those of {OFFICIAL[1]} (or {MERGED}); give it too"
+    return f"no val.jsonl: its videos are in {OFFICIAL[1]} (or {MERGED}); pass that file too"
 
 
 def _draw(pool: Sequence[str], num: int, *, annotations: _Annotations) -> list[Row]:
-    """One caption each of some videos, always the same ones."""
+    """One caption each of some videos, drawn with a fixed seed."""
     if num > len(pool):
-        raise InputError(f"--num_val: {num:,} asked for, but there are {len(pool):,} videos")
+        raise InputError(
+            f"--num_val: {num:,} requested, but only {pluralize(len(pool), 'video')} available"
+        )
     generator = random.Random(DRAW_SEED)
     chosen = set(generator.sample(sorted(pool), num))
     videos = [video_id for video_id in pool if video_id in chosen]
@@ -176,7 +182,7 @@ def _draw(pool: Sequence[str], num: int, *, annotations: _Annotations) -> list[R
 def _training_videos(
     sources: Sources, annotations: _Annotations, *, split: str, tested: set[str]
 ) -> list[str]:
-    """The videos of the published list, or those that it holds where it is not given."""
+    """The videos of the published list; without it, the same set from the JSON files."""
     listed = sources.find(TRAIN_LISTS[split])
     if listed is None:
         if split == "9k":
@@ -187,7 +193,7 @@ def _training_videos(
         if video_id not in annotations.captions:
             raise InputError(f"{listed.where}: {video_id!r} has no captions in the JSON files")
         if video_id in tested:
-            raise InputError(f"{listed.where}: {video_id!r} is also among the test pairs")
+            raise InputError(f"{listed.where}: {video_id!r} is also one of the test pairs")
     return videos
 
 
@@ -207,15 +213,15 @@ def _read(sources: Sources, *, needs_test: bool) -> _Annotations:
     if merged:
         files = [merged]
     else:
-        asked = OFFICIAL if needs_test else OFFICIAL[:1]
-        found = [sources.find(name) for name in OFFICIAL]
-        if missing := [name for name, file in zip(asked, found, strict=False) if file is None]:
+        needed = OFFICIAL if needs_test else OFFICIAL[:1]
+        present = [sources.find(name) for name in OFFICIAL]
+        if missing := [name for name, file in zip(needed, present, strict=False) if file is None]:
             sources.refuse(
                 f"{' and '.join(missing)} (or {MERGED}), or msrvtt_train_9k.json and "
                 "msrvtt_test_1k.json",
                 of="MSR-VTT",
             )
-        files = [file for file in found if file]
+        files = [file for file in present if file]
     split_of: dict[str, str] = {}
     captions: dict[str, list[str]] = {}
     for file in files:
@@ -228,11 +234,12 @@ def _read_file(
 ) -> None:
     expected = 'an object with the lists "videos" and "sentences"'
     content = file.json(dict, expected=expected)
+    # Splits of the videos, then their captions.
     for number, video in enumerate(field(content, "videos", list, where=file.where)):
         where = f"{file.where}: video {number}"
         own = field(video, "split", str, where=where)
         if own not in _PUBLISHED_AS:
-            raise InputError(f"{where}: split {own!r} is none of {', '.join(_PUBLISHED_AS)}")
+            raise InputError(f"{where}: split {own!r} is not one of {', '.join(_PUBLISHED_AS)}")
         video_id = field(video, "video_id", str, where=where)
         if video_id in split_of:
             raise InputError(f"{where}: {video_id!r} is listed a second time")

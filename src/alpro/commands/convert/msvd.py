@@ -19,7 +19,7 @@ from alpro.datasets.tables import limited_memory
 from alpro.errors import InputError
 
 IDS = ("youtube", "vid")
-"""What clips can be called: ``-4wsuPCjDBc_5_15`` or ``vid1``."""
+"""Ids of clips: ``-4wsuPCjDBc_5_15`` or ``vid1``."""
 MAPPING = "youtube_mapping.txt"
 CAPTION_PICKLE = "raw-captions.pkl"
 CAPTION_TEXT = "AllVideoDescriptions.txt"
@@ -27,7 +27,7 @@ CAPTION_COLUMNS = ("VideoID", "Start", "End", "Language", "Description")
 CAPTIONS_OF_SPLIT = "sents_{}_lc_nopunc.txt"
 LIST_OF_SPLIT = "{}_list.txt"
 LANGUAGE = "English"
-_DAMAGES = (  # what a pickle that is none, or none of this kind, raises
+_DAMAGES = (  # errors of a damaged pickle, or of another file
     *(pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError),
     *(AttributeError, OverflowError),
 )
@@ -42,14 +42,15 @@ def convert_msvd(sources: Sources, *, ids: str = "youtube") -> Conversion:
     """Convert the captions, in the splits of 1,200, 100 and 670 clips.
 
     Args:
-        sources: captions in any of the forms, and what tells the splits: ``train_list.txt``,
+        sources: captions in any of the forms, and the splits: ``train_list.txt``,
             ``val_list.txt`` and ``test_list.txt``, or ``youtube_mapping.txt``, whose first 1,200
             clips are for training and whose next 100 for validation.
-        ids: what to call the clips, one of `IDS`.
+        ids: the ids of clips, one of `IDS`.
     """
     names = _read_names(sources)
     captions = _read_captions(sources, names)
     clips = _read_splits(sources, captions, names)
+    # Ids are the clips' names, or their numbers by the mapping.
     called: Callable[[str], str] = str
     if ids == "vid":
         if not names:
@@ -74,11 +75,11 @@ def convert_msvd(sources: Sources, *, ids: str = "youtube") -> Conversion:
 
 
 def read_mapping(sources: Sources, *, of: str) -> tuple[dict[str, str], str]:
-    """The clips' names by their numbers, ``vid1`` -> ``-4wsuPCjDBc_5_15``, and where that is said.
+    """Number -> name of each clip, ``vid1`` -> ``-4wsuPCjDBc_5_15``, and the path of the mapping.
 
     Args:
         sources: where the mapping is.
-        of: what it is needed for.
+        of: the purpose, for messages.
     """
     file = sources.need(MAPPING, of=of)
     names = {}
@@ -98,6 +99,7 @@ def _read_splits(
     sources: Sources, captions: Captions, names: dict[str, str]
 ) -> dict[str, list[str]]:
     """The clips of each split, in the order of the lists."""
+    # Splits from lists, from the text files by split, or from the mapping's order.
     lists = {split: sources.find(LIST_OF_SPLIT.format(split)) for split in _VIDEOS}
     if all(lists.values()):
         clips = {split: [line for _, line in file.lines()] for split, file in lists.items() if file}
@@ -112,9 +114,10 @@ def _read_splits(
         expected = f"train_list.txt, val_list.txt and test_list.txt, or {MAPPING}"
         sources.refuse(expected, of="the splits of MSVD")
     for split, own in clips.items():
+        # A clip without a caption means that list and captions do not match.
         if without := [clip for clip in own if clip not in captions]:
             raise InputError(
-                f"{pluralize(len(without), 'clip')} of {split} have no caption, such as "
+                f"{pluralize(len(without), 'clip')} of {split} without a caption, such as "
                 f"{without[0]!r}; do the lists and the captions belong together?"
             )
     return clips
@@ -147,8 +150,8 @@ def _read_captions(sources: Sources, names: dict[str, str]) -> Captions:
 
 def _files_by_split(sources: Sources) -> dict[str, SourceFile]:
     """The three text files of captions, or none."""
-    found = {split: sources.find(CAPTIONS_OF_SPLIT.format(split)) for split in _VIDEOS}
-    return {split: file for split, file in found.items() if file} if all(found.values()) else {}
+    files = {split: sources.find(CAPTIONS_OF_SPLIT.format(split)) for split in _VIDEOS}
+    return {split: file for split, file in files.items() if file} if all(files.values()) else {}
 
 
 def _merged(parts: Iterable[Captions]) -> Captions:
@@ -183,10 +186,10 @@ def _read_text(file: SourceFile, names: dict[str, str]) -> Captions:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists and texts, and refuses all that could run something."""
+    """Unpickler of dicts, lists and strings, which refuses anything that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
 
 def _read_pickle(file: SourceFile) -> Captions:
@@ -198,7 +201,7 @@ def _read_pickle(file: SourceFile) -> Captions:
     except _DAMAGES as error:
         raise InputError(f"{file.where}: {expected} is expected ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(own, list) for own in content.values()):
-        raise InputError(f"{file.where}: {expected} is expected; found is something else")
+        raise InputError(f"{file.where}: {expected} is expected, not something else")
     captions = {
         str(clip): [_joined(caption, where=f"{file.where}: {clip}") for caption in own]
         for clip, own in content.items()

@@ -40,8 +40,8 @@ def convert_didemo(sources: Sources, *, order: str = "file") -> Conversion:
 
     Args:
         sources: where these are.
-        order: how descriptions follow each other, one of `ORDERS`; of several annotators' times
-            the means count.
+        order: the order of descriptions, one of `ORDERS`; times of several
+            annotators are averaged.
     """
     splits = {
         split: _paragraphs(_didemo_moments(sources.need(name, of="DiDeMo")), order=order)
@@ -92,6 +92,7 @@ def _didemo_moments(file: SourceFile) -> dict[str, list[_Moment]]:
     expected = "a list of descriptions"
     for number, entry in enumerate(file.json(list, expected=expected)):
         where = f"{file.where}: entry {number}"
+        # Several annotators gave times: their mean orders the descriptions.
         times = [_span(one, where=where) for one in field(entry, "times", list, where=where)] or [
             (0.0, 0.0)
         ]

@@ -1,4 +1,4 @@
-"""MSRVTT-QA and MSVD-QA: questions made of captions (Xu et al., ACM Multimedia 2017)."""
+"""MSRVTT-QA and MSVD-QA: questions generated from captions (Xu et al., ACM Multimedia 2017)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def convert_msrvtt_qa(sources: Sources, *, num_answers: int | None = None) -> Co
 
     Args:
         sources: where these are.
-        num_answers: how many of the training answers get a label, the most frequent ones; 0 for
+        num_answers: number of training answers with a label, the most frequent ones; 0 for
             all, ``None`` for `NUM_MSRVTT_ANSWERS`.
     """
     splits, notices = _read(sources, "video{}".format, of="MSRVTT-QA")
@@ -37,7 +37,7 @@ def convert_msrvtt_qa(sources: Sources, *, num_answers: int | None = None) -> Co
     conversion = _conversion(splits, _MSRVTT, labels=_most_frequent(splits["train"], num=num))
     conversion.notices += notices
     conversion.notices.append(
-        "answers that are equally frequent where the list ends are taken in alphabetical order; "
+        "ties at the end of the list of answers are broken in alphabetical order; "
         "with a published checkpoint, use the train_ans2label.json it was trained with"
     )
     return conversion
@@ -50,9 +50,9 @@ def convert_msvd_qa(
 
     Args:
         sources: where these are, and ``youtube_mapping.txt``, which names the clips.
-        num_answers: how many of the training answers get a label, the most frequent ones; 0 for
+        num_answers: number of training answers with a label, the most frequent ones; 0 for
             all; ``None``: all answers of the three splits, as ALPRO's list.
-        ids: what clips are called, by their ``youtube`` names or ``vid`` numbers.
+        ids: ids of clips, their ``youtube`` names or ``vid`` numbers.
     """
     if ids == "vid":
         name_of: Callable[[int], str] = "vid{}".format
@@ -60,6 +60,7 @@ def convert_msvd_qa(
         name_of = _youtube_names(sources)
     splits, notices = _read(sources, name_of, of="MSVD-QA")
     if num_answers is None:
+        # As the published list: the answers of all three splits.
         labels = _numbered({row["answer"] for row in chain(*splits.values())})
     else:
         labels = _most_frequent(splits["train"], num=num_answers)
@@ -75,7 +76,7 @@ def _youtube_names(sources: Sources) -> Callable[[int], str]:
 
     def name_of(number: int) -> str:
         if f"vid{number}" not in names:
-            raise InputError(f"{where}: no line for vid{number}, which questions are about")
+            raise InputError(f"{where}: no line for vid{number}, which has questions")
         return names[f"vid{number}"]
 
     return name_of
@@ -84,12 +85,13 @@ def _youtube_names(sources: Sources) -> Callable[[int], str]:
 def _conversion(
     splits: dict[str, list[Row]], num_questions: dict[str, int], *, labels: dict[str, int]
 ) -> Conversion:
+    # Notes on untyped questions and on answers without a label.
     published = {split: Published(_PAPER, num) for split, num in num_questions.items()}
     conversion = Conversion("question", dict(splits), published, labels)
     untyped = sum(row["answer_type"] == UNTYPED for row in chain(*splits.values()))
     if untyped:
         conversion.notices.append(
-            f"{pluralize(untyped, 'question')} of the type {UNTYPED!r}: the first word is none of "
+            f"{pluralize(untyped, 'question')} of type {UNTYPED!r}: the first word is not one of "
             + ", ".join(ANSWER_TYPES)
         )
     for split, rows in splits.items():
@@ -118,7 +120,7 @@ def _numbered(answers: Iterable[str]) -> dict[str, int]:
 def _read(
     sources: Sources, name_of: Callable[[int], str], *, of: str
 ) -> tuple[dict[str, list[Row]], list[str]]:
-    """The questions of each split, and what to say of those that are left out."""
+    """The questions of each split, and notes on those that are left out."""
     splits, notices = {}, []
     for split, name in FILES.items():
         rows = _read_file(sources.need(name, of=of), name_of)

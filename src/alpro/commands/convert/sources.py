@@ -1,6 +1,6 @@
-"""Finding and reading the files that a data set is published in: in folders, archives, compressed.
+"""Reading the published files of a data set from folders and archives, compressed or not.
 
-Files are known by their published names; capitals and a further ``.gz`` make no difference.
+Files are matched by their published names, regardless of capitals and a further ``.gz``.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from alpro.user_files import (
 )
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".pkl")
-"""What annotations are published as; other files of a folder are not looked at."""
+"""Extensions of annotation files; other files of a folder are ignored."""
 PACKED = ".gz"
-_NUM_NAMED = 8  # files found that a message names
-_NO_ANNOTATIONS = ("__MACOSX", ".ipynb_checkpoints")  # folders that systems leave behind
+_NUM_NAMED = 8  # files that a message names
+_NO_ANNOTATIONS = ("__MACOSX", ".ipynb_checkpoints")  # folders that systems create
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A published file, wherever it lies."""
+    """A published file, in a folder or an archive."""
 
     where: str
-    """What messages call it: its path, or ``archive.zip:member``."""
+    """Its name in messages: a path, or ``archive.zip:member``."""
     name: str
     """Its name without folders and ``.gz``."""
     read: Callable[[], bytes]
 
     def text(self) -> str:
-        """What the file says.
+        """The file's text.
 
         Raises:
             InputError: it cannot be read, or is not UTF-8.
@@ -70,22 +70,22 @@ class SourceFile:
             data = self.read()
             if len(data) <= MAX_FILE_BYTES:
                 return data
-        except RuntimeError as error:  # an archive with a password, or packed in a rare way
+        except RuntimeError as error:  # an archive with a password, or a rare compression
             raise InputError(
-                f"{self.where}: cannot be unpacked ({error}); unpack it and name the folder"
+                f"{self.where}: cannot be unpacked ({error}); unpack it and pass the folder"
             ) from error
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{self.where}: cannot be read ({reason_of(error)}); get the file again"
+                f"{self.where}: cannot be read ({reason_of(error)}); download the file again"
             ) from error
-        raise InputError(f"{self.where}: more than the {MAX_FILE_BYTES:,} bytes that are read")
+        raise InputError(f"{self.where}: larger than the limit of {MAX_FILE_BYTES:,} bytes")
 
     def json(self, kind: type, *, expected: str) -> Any:
         """The file's JSON, which must be of a kind: ``list`` or ``dict``.
 
         Args:
             kind: of the outermost value.
-            expected: what the file holds as it is published, for messages.
+            expected: the published content, for messages.
 
         Raises:
             InputError: it is something else.
@@ -100,80 +100,80 @@ class SourceFile:
             ) from error
         if not isinstance(value, kind):
             raise InputError(
-                f"{self.where}: {expected} is expected, but found is a {type(value).__name__} "
-                f"of {len(value) if hasattr(value, '__len__') else 1}"
+                f"{self.where}: {expected} is expected, not a {type(value).__name__} of "
+                f"{len(value) if hasattr(value, '__len__') else 1}"
             )
         return value
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Where each line stands, and what it says, without blank ones and comments (``#``)."""
+        """Position and text of each line, without blank lines and comments (``#``)."""
         for number, line in enumerate(self.text().splitlines(), start=1):
             if line.strip() and not line.startswith("#"):
                 yield f"{self.where}:{number}", line.strip()
 
     def table(self, *columns: str) -> list[dict[str, str]]:
-        """The rows of a CSV file whose header must name these columns, among others.
+        """The rows of a CSV file whose header must have these columns.
 
         Raises:
             InputError: it cannot be read, or lacks a column.
         """
         reader = csv.DictReader(io.StringIO(self.text(), newline=""))
         try:
-            found, rows = list(reader.fieldnames or ()), list(reader)
+            header, rows = list(reader.fieldnames or ()), list(reader)
         except csv.Error as error:
             raise InputError(
-                f"{self.where}: no CSV file ({error}, line {reader.line_num}); get the file again"
+                f"{self.where}: not a CSV file ({error}, line {reader.line_num}); download it again"
             ) from error
-        if missing := [column for column in columns if column not in found]:
+        if missing := [column for column in columns if column not in header]:
             raise InputError(
-                f"{self.where}: no column {missing[0]!r} in the header {found}; the published "
-                f"file names {', '.join(columns)} in its first line"
+                f"{self.where}: no column {missing[0]!r} in the header {header}; the published "
+                f"file has {', '.join(columns)} in its first line"
             )
         return [{column: row[column] or "" for column in columns} for row in rows]
 
 
 class Sources:
-    """All files that were given: themselves, in folders at any depth, or in zip archives."""
+    """All source files: single ones, those of folders at any depth, and of zip archives."""
 
     def __init__(self, given: Sequence[Path]) -> None:
         self._given = given
         self.files = [file for path in given for file in _files_in(path)]
 
     def find(self, *names: str) -> SourceFile | None:
-        """The file of the first of these names that is there.
+        """The file with the first of these names that exists.
 
         Raises:
             InputError: two files have that name.
         """
         for name in names:
-            found = [file for file in self.files if file.name.lower() == name.lower()]
-            if len(found) > 1:
-                both = " and ".join(file.where for file in found[:2])
-                raise InputError(f"--source: there is more than one {name}: {both}; give one")
-            if found:
-                return found[0]
+            files = [file for file in self.files if file.name.lower() == name.lower()]
+            if len(files) > 1:
+                both = " and ".join(file.where for file in files[:2])
+                raise InputError(f"--source: there is more than one {name}: {both}; pass one")
+            if files:
+                return files[0]
         return None
 
     def need(self, *names: str, of: str) -> SourceFile:
-        """The file of the first of these names, which must be there.
+        """The file with the first of these names, which must exist.
 
         Args:
-            names: what it may be called.
-            of: what it belongs to, for the message.
+            names: possible names.
+            of: the data set, for the message.
         """
         return self.find(*names) or self.refuse(" or ".join(names), of=of)
 
     def refuse(self, expected: str, *, of: str) -> Any:
-        """Say what is missing, and what there is instead.
+        """Report a missing file, and the files that are present.
 
         Raises:
             InputError: always.
         """
         names = [file.name for file in self.files]
-        found = listed(names, most=_NUM_NAMED) or "no file of this kind"
+        present = listed(names, most=_NUM_NAMED) or "no file of this kind"
         looked = ", ".join(str(path) for path in self._given)
         raise InputError(
-            f"--source: {of} needs {expected}, but {looked} holds {found}; give the "
+            f"--source: {of} needs {expected}, but {looked} has {present}; pass the "
             "published files under their own names, or the folder they are in"
         )
 
@@ -188,7 +188,7 @@ def field(entry: Any, key: str, kind: type | tuple[type, ...], *, where: str) ->
         message = f"not {type(entry).__name__} ({shown(entry)})"
         raise InputError(f"{where}: an object is expected, {message}")
     if key not in entry:
-        raise InputError(f"{where}: no {key!r} (found: {sorted(map(str, entry))})")
+        raise InputError(f"{where}: no {key!r} (keys: {sorted(map(str, entry))})")
     value = entry[key]
     if not isinstance(value, kind):
         raise InputError(f"{where}: {key!r} is {shown(value)}, of type {type(value).__name__}")
@@ -197,6 +197,7 @@ def field(entry: Any, key: str, kind: type | tuple[type, ...], *, where: str) ->
 
 def _files_in(path: Path) -> Iterator[SourceFile]:
     if path.is_dir():
+        # Sorted, so that messages and rows do not depend on the file system.
         walk = os.walk(path, onerror=_refuse_folder)
         for member in sorted(Path(folder, name) for folder, _, names in walk for name in names):
             if _is_wanted(member.relative_to(path).parts) and member.is_file():

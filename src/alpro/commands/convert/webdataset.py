@@ -1,7 +1,7 @@
-"""Captions in shards of WebDataset's layout, such as video2dataset writes of WebVid.
+"""Captions in shards of WebDataset's layout, such as those of WebVid by video2dataset.
 
 A shard is a tar file whose members ``<key>.mp4``, ``<key>.txt`` and ``<key>.json`` belong
-together. Videos are passed over, not read; they get the ids by which shards are read in training.
+together. Videos are skipped, not read; they get the ids by which training reads shards.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from alpro.user_files import MAX_LINE_CHARACTERS, JsonError, parse_json
 
 TEXTS = (".txt", ".json")
 CAPTION_KEYS = ("caption", "text")
-"""Where a sample's JSON has its caption, in this order."""
+"""Keys of the caption in a sample's JSON, in this order."""
 _HINT = "annotations of shards are read from their .txt or .json members"
 
 
 @dataclass(slots=True)
 class ShardCaptions:
-    """The rows of shards, and what was found while they were read."""
+    """The rows of shards, with counts of those left out."""
 
     shards: Sequence[Path]
     num_rows: int = 0
@@ -46,6 +46,7 @@ class ShardCaptions:
             yield from self._rows_of(shard)
 
     def _rows_of(self, shard: Path) -> Iterator[Row]:
+        # A sample is complete with a video and a caption; others are counted.
         videos, texts = _read_shard(shard)
         for key in dict.fromkeys([*videos, *texts]):
             if key in self._seen:
@@ -62,7 +63,7 @@ class ShardCaptions:
 
 
 Texts = dict[str, dict[str, str]]
-"""Key -> extension -> what the member says."""
+"""Key -> extension -> text of the member."""
 
 
 def _read_shard(shard: Path) -> tuple[dict[str, None], Texts]:
@@ -72,7 +73,8 @@ def _read_shard(shard: Path) -> tuple[dict[str, None], Texts]:
     try:
         with TarReader(io.FileIO(shard)) as archive:
             for member, _ in archive.entries():
-                member.name.encode()  # half characters, of names that are no UTF-8, are refused
+                member.name.encode()  # refuses surrogates, of names that are not UTF-8
+                # Texts are assigned to the video of the same stem.
                 key = id_of_member(member.name)
                 stem, extension = split_extension(member.name)
                 text_of = id_of_member(f"{stem}.mp4") if extension in TEXTS else None
@@ -87,7 +89,7 @@ def _read_shard(shard: Path) -> tuple[dict[str, None], Texts]:
         raise
     except (*DAMAGES, OSError) as error:
         raise InputError(
-            f"{shard}: cannot be read as an uncompressed tar file ({error}); is it whole?"
+            f"{shard}: cannot be read as an uncompressed tar file ({error}); is it complete?"
         ) from error
     return videos, texts
 
@@ -104,17 +106,18 @@ def _decoded(data: bytes, *, where: str) -> str:
 def convert_webdataset(
     given: Sequence[Path], output: Path, *, name: str, may_overwrite: bool
 ) -> None:
-    """Write the captions of shards as ``<name>.jsonl``, and tell what was written.
+    """Write the captions of shards as ``<name>.jsonl``, and print a summary.
 
     Args:
         given: shards, or folders of shards.
         output: the folder of the file.
-        name: what to call the file.
-        may_overwrite: whether a file that says something else may be replaced.
+        name: of the file.
+        may_overwrite: whether a file with other content may be replaced.
 
     Raises:
         InputError: there are no shards or no captions in them, or a file would be replaced.
     """
+    # Rows are streamed into the file: WebVid does not fit into memory.
     captions = ShardCaptions(shards_in(given))
     path = output / f"{name}.jsonl"
 
@@ -127,32 +130,33 @@ def convert_webdataset(
             )
 
     write_all({path: write}, may_overwrite=may_overwrite)
-    print(f"{path}: {pluralize(captions.num_rows, 'caption')} of as many videos")
-    for count, what in (
+    print(f"{path}: {pluralize(captions.num_rows, 'caption')}, one per video")
+    # Report the samples that were left out.
+    for count, lack in (
         (captions.num_without_caption, "without caption"),
         (captions.num_without_video, "without video"),
     ):
         if count:
-            print(f"note: {pluralize(count, 'sample')} {what} left out")
+            print(f"note: {pluralize(count, 'sample')} {lack} left out")
 
 
 def shards_in(given: Sequence[Path]) -> list[Path]:
-    """The tar files among what was given and in the folders of it.
+    """The given tar files, and those of the given folders.
 
     Raises:
-        InputError: there is none, or something else was given.
+        InputError: there is none, or a path is neither.
     """
     shards: list[Path] = []
     for path in given:
         if path.is_dir():
-            found = sorted(path.rglob("*.tar"))
-            if not found:
+            members = sorted(path.rglob("*.tar"))
+            if not members:
                 raise InputError(f"--source: {path}: no .tar file in this folder; {_HINT}")
-            shards += found
+            shards += members
         elif path.is_file() and path.suffix.lower() == ".tar":
             shards.append(path)
         else:
-            raise InputError(f"--source: {path}: no folder and no .tar file; {_HINT}")
+            raise InputError(f"--source: {path}: neither a folder nor a .tar file; {_HINT}")
     return shards
 
 
