@@ -53,7 +53,7 @@ def test_all_positions_are_read_once(size: int) -> None:
 
 
 @linux_only
-def test_what_loading_takes(tmp_path: Path) -> None:
+def test_loading_is_measured_in_time_and_memory(tmp_path: Path) -> None:
     path = write_files(tmp_path, num_rows=20)[0]
     loaded = load(path)
     assert loaded.kept == pack_rows(made_up_rows(20), type(next(made_up_rows(1)))).num_bytes
@@ -88,13 +88,13 @@ def test_workers_copy_a_list_but_not_packed_rows() -> None:
 
 
 @linux_only
-def test_workers_of_all_kinds_answer() -> None:
+def test_forked_and_spawned_workers_answer() -> None:
     for kept in (LIST, PACKED):
         found = hold(kept, "spawn", num_rows=10, num_workers=1)
         assert [one.private > MILLION and one.seconds > 0 for one in found] == [True]
 
 
-def test_the_tables_by_hand(tmp_path: Path) -> None:
+def test_bench_annotations_tables_match_hand_computed_ones(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(bytes(2 * MILLION))
     table = loading_table({path: Loaded(3.25, 0.5, 120 * MILLION, 70 * MILLION)})
@@ -114,7 +114,7 @@ def test_the_tables_by_hand(tmp_path: Path) -> None:
     ]
 
 
-def test_where_the_system_does_not_tell_of_memory(
+def test_a_system_without_memory_figures_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Path, "is_file", lambda _self: False)

@@ -57,48 +57,51 @@ def os_error(number: int, path: str | None = None) -> OSError:
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_what_the_user_must_know_is_one_line(
+def test_user_errors_are_printed_as_one_line(
     capsys: pytest.CaptureFixture[str], error: BaseException, code: int, told: str
 ) -> None:
     assert exit_code_of(raising(error)) == code
     assert capsys.readouterr().err == told
 
 
-def test_mistakes_of_the_program_keep_their_traceback() -> None:
+def test_bugs_of_the_program_keep_their_traceback() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         exit_code_of(raising(os_error(errno.EBADF)))
 
 
-def test_commands_that_go_on_say_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code_of(raising(KeyboardInterrupt()), goes_on=True) == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on\n"
+def test_an_interrupted_command_that_can_resume_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(raising(KeyboardInterrupt()), can_resume=True) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to continue\n"
 
 
 @pytest.mark.parametrize(
-    ("goes_on", "told"),
-    [(True, "; the same command goes on."), (False, "; then give the same command again.")],
+    ("can_resume", "told"),
+    [
+        (True, "; run the same command again to continue."),
+        (False, "; then run the same command again."),
+    ],
 )
 def test_a_full_disk_is_worded_for_tools(
-    capsys: pytest.CaptureFixture[str], goes_on: bool, told: str
+    capsys: pytest.CaptureFixture[str], can_resume: bool, told: str
 ) -> None:
     def work() -> None:
         with full_disk_ends_run(FULL_DEVICE):
             FULL_DEVICE.write_bytes(b"x")
 
-    assert exit_code_of(work, goes_on=goes_on) == 1
+    assert exit_code_of(work, can_resume=can_resume) == 1
     message = capsys.readouterr().err
     assert "cannot be written: No space left on device" in message
     assert message.endswith(f"Free some space{told}\n")
     assert "overwrite" not in message
 
 
-def test_a_full_disk_is_told_by_other_processes_too() -> None:
+def test_a_full_disk_error_survives_pickling() -> None:
     with pytest.raises(RunError) as caught, full_disk_ends_run(FULL_DEVICE):
         FULL_DEVICE.write_bytes(b"x")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
 
 
-def test_a_flag_that_names_no_videos(tmp_path: Path) -> None:
+def test_a_flag_that_names_no_videos_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"^--videos: folder .*nothere not found; name a folder"):
         open_videos_of_flag(tmp_path / "nothere")
@@ -107,8 +110,8 @@ def test_a_flag_that_names_no_videos(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [positive, not_negative])
-def test_what_is_no_number(kind: Callable[[str], int]) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="^'abc' is no whole number$"):
+def test_a_flag_that_is_not_an_integer_is_an_error(kind: Callable[[str], int]) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="^'abc' is not an integer$"):
         kind("abc")
 
 
@@ -123,12 +126,14 @@ def test_what_is_no_number(kind: Callable[[str], int]) -> None:
         (at_most(7, lowest=2), "8", "8 is above 7"),
     ],
 )
-def test_numbers_out_of_bounds(kind: Callable[[str], int], text: str, told: str) -> None:
+def test_numbers_out_of_bounds_are_refused(
+    kind: Callable[[str], int], text: str, told: str
+) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=f"^{told}$"):
         kind(text)
 
 
-def test_bounds_are_allowed() -> None:
+def test_numbers_at_the_bounds_are_allowed() -> None:
     assert [at_most(7, lowest=2)(text) for text in "27"] == [2, 7]
     assert positive(str(MAX_NUMBER)) == MAX_NUMBER
 
@@ -144,7 +149,7 @@ def test_bounds_are_allowed() -> None:
         ("contact_sheet", ("--num_frames",)),
     ],
 )
-def test_numbers_that_no_machine_can_serve(
+def test_numbers_beyond_any_machine_are_refused(
     tool: str, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -155,7 +160,7 @@ def test_numbers_that_no_machine_can_serve(
     )
 
 
-def test_help_shows_defaults_that_tell_something() -> None:
+def test_help_shows_defaults_except_none_and_false() -> None:
     parser = argparse.ArgumentParser(formatter_class=DefaultsShown)
     parser.add_argument("--a", help="first")
     parser.add_argument("--b", action="store_true", help="second")
@@ -180,7 +185,7 @@ def test_a_path_may_begin_with_a_home_folder(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("", "the path is empty"),
         ("~nobody_of_this_name/a", "there is no such home folder"),
-        (os.fsdecode(b"caf\xe9"), r"caf\\udce9 is not UTF-8; rename it, or name a link to it"),
+        (os.fsdecode(b"caf\xe9"), r"caf\\udce9 is not UTF-8; rename it, or pass a link to it"),
     ],
 )
 def test_paths_that_files_cannot_name_are_refused(text: str, reason: str) -> None:

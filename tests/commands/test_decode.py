@@ -18,7 +18,7 @@ def cells_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
 
 
-def test_the_table_by_hand() -> None:
+def test_decode_table_matches_a_hand_computed_one() -> None:
     originals, prepared = Path("originals"), Path("prepared")
     table = decode_table(
         {
@@ -66,7 +66,7 @@ def test_every_decoder_and_storage_is_measured(
     assert "a decoder cannot read them: 2 videos of 4." in out
 
 
-def test_a_storage_that_lacks_videos_of_the_first(
+def test_a_storage_that_lacks_videos_of_the_first_is_refused(
     folders: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folders[1] / "c.mp4").unlink()
@@ -74,7 +74,7 @@ def test_a_storage_that_lacks_videos_of_the_first(
     assert f"{folders[1]} lacks 1 video of {folders[0]} ('c' first)" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_readable_video(
+def test_a_folder_without_a_readable_video_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["decode", "--videos", str(tmp_path)]) == 2

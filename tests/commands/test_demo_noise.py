@@ -34,7 +34,7 @@ def numbers_in(caption: str) -> set[int]:
     return {int(word.partition("_")[2]) for word in caption.split() if "_" in word}
 
 
-def test_some_captions_tell_of_another_clip(noisy: list[str]) -> None:
+def test_some_captions_describe_another_clip(noisy: list[str]) -> None:
     told = [numbers_in(caption) for caption in noisy]
     assert all(len(each) == 1 for each in told)
     mistaken = np.mean([each != {clip} for clip, each in enumerate(told)])
@@ -56,7 +56,7 @@ def test_backgrounds_are_named_by_one_noun_each(noisy: list[str]) -> None:
     assert share == pytest.approx(BACKGROUND_SHARE * (1 - DROPPED_SHARE), abs=0.03)
 
 
-def test_some_captions_have_words_around_them_that_say_nothing(noisy: list[str]) -> None:
+def test_some_captions_get_filler_words(noisy: list[str]) -> None:
     before = [caption.startswith("before ") for caption in noisy]
     after = [caption.endswith(" after") for caption in noisy]
     assert np.mean(before) == pytest.approx(WRAPPED_SHARE / 2, abs=0.02)
@@ -74,7 +74,7 @@ def test_a_caption_is_never_empty() -> None:
     assert all(caption.strip() for (caption,) in told)
 
 
-def test_a_single_clip_is_told_as_itself() -> None:
+def test_a_single_clip_keeps_its_own_caption() -> None:
     ((caption,),) = web_captions(
         [["a_0 b_0 c_0 d_0"]],
         backgrounds=["plain"],

@@ -59,7 +59,7 @@ def test_an_evaluation_clip_is_its_sibling_played_backwards(pairs: list[Pair], s
 
 
 @pytest.mark.parametrize("split", ["pretrain", "train"])
-def test_learnt_siblings_show_the_same_things(pairs: list[Pair], split: str) -> None:
+def test_training_siblings_show_the_same_things(pairs: list[Pair], split: str) -> None:
     swapped = [pair for pair in of_split(pairs, split) if pair.swapped]
     assert swapped
     assert len(swapped) < DEFAULTS[split]
@@ -70,13 +70,13 @@ def test_learnt_siblings_show_the_same_things(pairs: list[Pair], split: str) -> 
     assert not np.array_equal(first_frames, second_frames[::-1])
 
 
-def test_learnt_splits_are_not_the_same_clips(pairs: list[Pair]) -> None:
+def test_training_splits_have_different_clips(pairs: list[Pair]) -> None:
     first, other = (of_split(pairs, split)[:600] for split in ("pretrain", "train"))
     scenes = [[pair.clips[0].scene for pair in own] for own in (first, other)]
     assert sum(a == b for a, b in zip(*scenes, strict=True)) < 10
 
 
-def test_only_pretraining_is_told_as_on_the_web(pairs: list[Pair]) -> None:
+def test_only_pretraining_has_noisy_captions(pairs: list[Pair]) -> None:
     known = caption_words()
     said = {
         split: [c for pair in of_split(pairs, split) for clip in pair.clips for c in clip.captions]
@@ -108,7 +108,7 @@ def test_the_test_set_is_the_one_that_figures_were_measured_with(pairs: list[Pai
     assert digest == "2c8fd7eb6395151bd7665f678f5ce1ad3cc298c6efd3c9e9a9fbdf3e9d894026"
 
 
-def test_a_record_tells_where_things_start_and_end(pairs: list[Pair]) -> None:
+def test_a_record_holds_the_start_and_end_of_things(pairs: list[Pair]) -> None:
     pair = of_split(pairs, "test")[0]
     first, second = describe(pair)
     assert first["things"][0]["start"] == second["things"][0]["end"]

@@ -40,7 +40,7 @@ def asked(kind: str, things: list[Any], events: list[Any]) -> dict[str, str]:
     return answers
 
 
-def test_one_thing_with_one_action() -> None:
+def test_questions_about_one_thing_with_one_action() -> None:
     assert asked("single", [RED_SQUARE], [event(0, "left")]) == {
         "what color is the square?": "red",
         "what shape is red?": "square",
@@ -55,7 +55,7 @@ def test_one_thing_with_one_action() -> None:
     }
 
 
-def test_one_thing_with_two_actions() -> None:
+def test_questions_about_one_thing_with_two_actions() -> None:
     events = [event(0, "left", 0, 8), event(0, "shrink", 8, 16)]
     answers = asked("then", [RED_SQUARE], events)
     assert {text: answers[text] for text in answers if "color" not in text} == {
@@ -74,7 +74,7 @@ def test_one_thing_with_two_actions() -> None:
     }
 
 
-def test_two_things_in_turn() -> None:
+def test_questions_about_two_things_in_turn() -> None:
     events = [event(0, "left", 0, 8), event(1, "spin", 8, 16)]
     assert asked("turns", [RED_SQUARE, BLUE_HEART], events) == {
         "what color is the square?": "red",
@@ -101,7 +101,7 @@ def test_two_things_in_turn() -> None:
     }
 
 
-def test_things_that_pass_each_other_are_told_apart_by_their_ways() -> None:
+def test_things_that_pass_each_other_differ_by_direction() -> None:
     answers = asked("together", [RED_SQUARE, BLUE_HEART], [event(0, "left"), event(1, "right")])
     assert answers["who moves left?"] == "square"
     assert answers["what color is the shape that moves right?"] == "blue"
@@ -128,7 +128,7 @@ def test_two_moves_are_asked_for_in_order() -> None:
         (["red heart"], ["blink"], ["where"]),
     ],
 )
-def test_what_is_not_clear_is_not_asked(
+def test_ambiguous_questions_are_not_asked(
     things: list[str], events: list[str], unclear: list[str]
 ) -> None:
     corner = (0.1, 0.1)
@@ -214,7 +214,7 @@ def test_all_questions_about_a_lonely_thing_are_asked_where_there_is_no_limit(
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_no_answer_is_the_rule(siblings: list[Any], split: str) -> None:
+def test_no_answer_dominates(siblings: list[Any], split: str) -> None:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     limit = 3 if split == "train" else None
     for pair in draw(siblings, split=split, limit=limit):
@@ -225,7 +225,7 @@ def test_no_answer_is_the_rule(siblings: list[Any], split: str) -> None:
         assert max(counts.values()) <= 0.5 * counts.total()
 
 
-def test_which_way_is_asked_before_anything_else(siblings: list[Any]) -> None:
+def test_which_way_questions_are_drawn_first(siblings: list[Any]) -> None:
     for pair, all_drawn, one_drawn in zip(
         [pair for pair in siblings if pair[0]["split"] == "train"],
         draw(siblings, split="train", limit=None),

@@ -21,7 +21,7 @@ def test_a_mirrored_scene_has_mirrored_actions_in_the_opposite_order() -> None:
     assert scene.mirrored().mirrored() == scene
 
 
-def test_the_order_of_things_does_not_tell_scenes_at_once_apart() -> None:
+def test_scenes_at_once_are_equal_in_any_order_of_things() -> None:
     a = Scene("together", "plain", (RED_SQUARE, BLUE_HEART), (Event(0, "up"), Event(1, "spin")))
     b = Scene("together", "plain", (BLUE_HEART, RED_SQUARE), (Event(0, "spin"), Event(1, "up")))
     assert a.key == b.key

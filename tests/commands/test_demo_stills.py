@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alpro.commands.demo.scenes import SHAPES
-from alpro.commands.demo.stills import CORNERS, Still, plan_stills, tell
+from alpro.commands.demo.stills import CORNERS, Still, describe, plan_stills
 from alpro.commands.demo.trajectories import SIZE
 
 RED, BLUE = "a red square", "a blue heart"
@@ -20,7 +20,7 @@ def stills() -> list[Still]:
 
 def wordings(names: list[str], places: list[tuple[float, float]]) -> set[str]:
     """All that may be said of things at some places."""
-    draws = (tell(names, places, rng=np.random.default_rng(seed)) for seed in range(40))
+    draws = (describe(names, places, rng=np.random.default_rng(seed)) for seed in range(40))
     return set(draws)
 
 
@@ -35,7 +35,7 @@ def wordings(names: list[str], places: list[tuple[float, float]]) -> set[str]:
         ((10, MIDDLE), ""),
     ],
 )
-def test_a_corner_is_named_where_there_is_no_doubt(place: tuple[float, float], words: str) -> None:
+def test_a_corner_is_named_if_it_is_unambiguous(place: tuple[float, float], words: str) -> None:
     assert wordings([RED], [place]) == {f"{RED}{words}", f"there is {RED}{words}"}
 
 
@@ -48,13 +48,15 @@ def test_a_corner_is_named_where_there_is_no_doubt(place: tuple[float, float], w
         ((35, 10), "below", "above"),
     ],
 )
-def test_the_longer_distance_is_told(other: tuple[float, float], told: str, told_back: str) -> None:
+def test_the_longer_distance_names_the_relation(
+    other: tuple[float, float], told: str, told_back: str
+) -> None:
     expected = {f"{RED} {told} {BLUE}", f"{BLUE} {told_back} {RED}"}
     expected |= {f"there is {caption}" for caption in expected}
     assert wordings([RED, BLUE], [(30, 25), other]) == expected
 
 
-def test_things_do_not_move_and_are_seen(stills: list[Still]) -> None:
+def test_things_in_stills_are_visible_and_motionless(stills: list[Still]) -> None:
     for still in stills[:20]:
         picture = still.render()
         assert (picture.shape, picture.dtype) == ((SIZE, SIZE, 3), np.uint8)
@@ -62,7 +64,7 @@ def test_things_do_not_move_and_are_seen(stills: list[Still]) -> None:
         assert np.array_equal(picture, still.render())
 
 
-def test_captions_tell_of_what_is_there(stills: list[Still]) -> None:
+def test_captions_of_stills_describe_their_things(stills: list[Still]) -> None:
     right = 0
     for still in stills:
         named = set(still.caption.split()) & set(SHAPES)

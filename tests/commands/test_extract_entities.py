@@ -56,7 +56,7 @@ def test_a_list_of_videos_and_images_is_written(tmp_path: Path, videos: str) -> 
     assert read_entities(tmp_path / "list.txt", num_entities=4) == ("car", "dog", "road", "cat")
 
 
-def test_the_config_says_where_to_and_how_many(
+def test_the_config_sets_path_and_number_of_entities(
     tmp_path: Path, videos: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "txt/entities.txt"
@@ -82,7 +82,7 @@ def test_captions_are_read_of_a_config_of_retrieval(tmp_path: Path) -> None:
     assert (tmp_path / "list.txt").read_text() == "boy 1\n"
 
 
-def test_a_stored_config_says_itself_what_it_is_of(tmp_path: Path, videos: str) -> None:
+def test_a_stored_config_names_its_own_task(tmp_path: Path, videos: str) -> None:
     path = Path(videos)
     path.write_text(path.read_text().replace('"text"', '"name"'))  # as only pretraining has it
     config = {"script": "src/pretrain/run_pretrain_sparse.py"}
@@ -90,7 +90,7 @@ def test_a_stored_config_says_itself_what_it_is_of(tmp_path: Path, videos: str) 
     assert (tmp_path / "list.txt").read_text() == "dog 3\ncar 1\ncat 1\n"
 
 
-def test_processes_change_nothing(
+def test_the_number_of_processes_does_not_change_the_list(
     tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tool, "CAPTIONS_PER_JOB", 2)
@@ -102,7 +102,7 @@ def test_processes_change_nothing(
     assert (tmp_path / "list.txt").read_text() == alone
 
 
-def test_rows_that_training_leaves_out_are_left_out(
+def test_rows_that_training_skips_are_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ({"text": "a dog", "video_id": "1", "txt_len": 2},
@@ -120,12 +120,12 @@ def test_another_list_is_not_replaced(
     assert run(tmp_path, config) == 0
     assert run(tmp_path, config) == 0  # it says the same
     assert run(tmp_path, config, "--num_entities", "1") == USER_ERROR_EXIT_CODE
-    assert "list.txt exists and says something else: add --overwrite" in capsys.readouterr().err
+    assert "list.txt exists with other content: add --overwrite" in capsys.readouterr().err
     assert run(tmp_path, config, "--num_entities", "1", "--overwrite") == 0
     assert (tmp_path / "list.txt").read_text() == "dog 3\n"
 
 
-def test_a_list_that_says_the_same_is_left_alone_and_another_replaced_at_once(
+def test_an_equal_list_is_kept_and_another_replaced_atomically(
     tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {"train_datasets": [{**SET, "ann": videos}]}
@@ -172,20 +172,20 @@ def test_fewer_nouns_than_asked_for_are_an_error(
     remedy = "--num_entities: the" if where == "flag" else "set num_entities to 3 at most"
     assert remedy in error
     assert ("config.json" in error) == (where == "config")
-    assert "3 at most, or --num_entities 0 for as many as there are" in error
+    assert "3 at most, or --num_entities 0 for all of them" in error
     assert not (tmp_path / "list.txt").exists()
 
 
-def test_captions_of_another_language_are_told_what_helps(
+def test_captions_of_another_language_get_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", {"text": "собака бежит", "video_id": "1"})
     config = {"train_datasets": [{**SET, "ann": rows}]}
     assert run(tmp_path, config) == USER_ERROR_EXIT_CODE
-    assert "no nouns that an English tagger knows" in capsys.readouterr().err
+    assert "no nouns that the English tagger knows" in capsys.readouterr().err
 
 
-def test_zero_takes_as_many_as_there_are(
+def test_zero_entities_takes_all_nouns(
     tmp_path: Path, videos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tool, "DEFAULT_NUM_ENTITIES", 1)
@@ -202,10 +202,10 @@ def test_zero_takes_as_many_as_there_are(
         ({"train_datasets": {}}, "train_datasets is {}; expected a list of objects"),
         ({"train_datasets": ["a"]}, "expected a list of objects"),
         ({"train_datasets": [{"ann": "a.csv"}]}, "train_datasets.0.name is missing"),
-        ({"train_datasets": [SET]}, 'train_datasets.0 names no annotation file: give it "ann" or'),
+        ({"train_datasets": [SET]}, 'train_datasets.0 names no annotation file: set "ann" or'),
         (
             {"train_datasets": [{**SET, "txt": {"other": "a"}}], **QA},
-            'train_datasets.0 names no annotation file: give it "txt"',
+            'train_datasets.0 names no annotation file: set "txt"',
         ),
         (
             {"train_datasets": [{**SET, "ann": "none.jsonl"}]},

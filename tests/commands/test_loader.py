@@ -15,7 +15,7 @@ def cells_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
 
 
-def test_the_table_by_hand() -> None:
+def test_loader_table_matches_a_hand_computed_one() -> None:
     here = Path("clips")
     table = loader_table(
         {Way(here, 2, DECODING): [10.0, 40.0, 20.0], Way(here, 2, LOADER): [18.0, 30.0, 5.0]}
@@ -40,10 +40,10 @@ def test_all_paths_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(float(row[3].split()[0]) > 0 for row in rows)
 
 
-def test_a_folder_without_a_readable_video(
+def test_a_folder_without_a_readable_video_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.mp4").write_text("no video")
     vocabulary = str(ROOT / "ext/bert-base-uncased")
     assert main(["loader", "--videos", str(tmp_path), "--tokenizer_dir", vocabulary]) == 2
-    assert "no video in it can be read" in capsys.readouterr().err
+    assert "none of its videos can be read" in capsys.readouterr().err

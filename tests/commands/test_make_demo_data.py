@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_layout(made: Path) -> None:
+def test_the_demo_folder_has_the_documented_layout(made: Path) -> None:
     videos = {path.stem for path in (made / "videos").iterdir()}
     for split in FINETUNING:
         rows = read_captions(made / "txt" / f"{split}.jsonl")
@@ -76,7 +76,7 @@ def test_pretraining_is_validated_on_clean_captions(made: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["pretrain", "train"])
-def test_a_third_of_the_learnt_captions_stand_beside_their_siblings(made: Path, split: str) -> None:
+def test_a_third_of_the_training_captions_are_adjacent_to_siblings(made: Path, split: str) -> None:
     lines = (made / f"txt/{split}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     names = [row.get("video_id") or row["clip_name"] for row in rows]
@@ -85,7 +85,7 @@ def test_a_third_of_the_learnt_captions_stand_beside_their_siblings(made: Path, 
     assert siblings == [True] * COUNTS[split] + [False] * 2 * COUNTS[split]
 
 
-def test_questions_stand_clip_by_clip(made: Path) -> None:
+def test_questions_are_ordered_by_clip(made: Path) -> None:
     for split in FINETUNING:
         names = [row.video_id for row in read_questions(made / f"txt/{split}_qa.jsonl")]
         captioned = {row.video_id for row in read_captions(made / f"txt/{split}.jsonl")}
@@ -146,7 +146,7 @@ def test_a_clip_holds_the_frames_drawn(made: Path) -> None:
     assert np.abs(decoded.astype(float) - drawn).mean() < 8
 
 
-def test_a_second_run_makes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_renders_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     times = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     assert main(arguments(made)) == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_an_interrupted_run_is_completed(made: Path, capsys: pytest.CaptureFixtu
     (made / "txt/val.jsonl").unlink()
     capsys.readouterr()
     assert main(arguments(made)) == 0
-    assert "20 clips, 5 images; 2 of 15 pairs and images made" in capsys.readouterr().out
+    assert "20 clips, 5 images; 2 of 15 pairs and images rendered" in capsys.readouterr().out
     assert contents(made) == before
 
 
@@ -174,7 +174,7 @@ def test_other_parameters_replace_the_dataset(made: Path) -> None:
     assert contents(made) == before
 
 
-def test_processes_do_not_change_the_result(tmp_path: Path) -> None:
+def test_the_number_of_processes_does_not_change_the_files(tmp_path: Path) -> None:
     assert main(arguments(tmp_path / "two", n_workers=2, num_train_pairs=40)) == 0
     assert main(arguments(tmp_path / "one", n_workers=1, num_train_pairs=40)) == 0
     assert contents(tmp_path / "two") == contents(tmp_path / "one")

@@ -57,7 +57,7 @@ def test_singular_and_plural_are_one_entity_named_as_most_often() -> None:
     assert entities("children with pants") == {"children": 1, "pants": 1}
 
 
-def test_what_is_mostly_a_verb_is_no_entity() -> None:
+def test_a_word_that_is_mostly_a_verb_is_no_entity() -> None:
     assert entities("the play", "they play a game", "she can play", "we play") == {"game": 1}
     assert "doing" not in entities("what is a man doing?")
 
@@ -66,7 +66,7 @@ def test_signs_numbers_and_letters_are_no_entities() -> None:
     assert entities("a s d ! 12 3d #", "", "?!") == {}
 
 
-def test_without_the_tagger_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_tagger_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     load_tagger.cache_clear()
     with pytest.raises(InputError, match="pip install HanTa"):

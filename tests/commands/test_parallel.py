@@ -35,7 +35,7 @@ def work(item: str) -> str:
     return item.upper()
 
 
-def test_every_item_comes_back_with_what_came_of_it() -> None:
+def test_every_item_comes_back_with_its_outcome() -> None:
     items = ["a", "abort", "b", "unreadable", "absent", "c", "d"]
     outcomes = dict(run_isolated(work, items, num_workers=2, seconds=60, megabytes=512))
     assert outcomes == {
@@ -56,7 +56,7 @@ def test_items_that_hang_are_given_up() -> None:
     assert outcomes == [("hang", Failure("took longer than 0.2 seconds", cut_off=True))] * 2
 
 
-def test_nothing_to_do() -> None:
+def test_no_items_give_no_results() -> None:
     assert list(run_isolated(work, [], num_workers=3)) == []
 
 
@@ -76,12 +76,12 @@ def test_workers_keep_their_processes_and_items_are_taken_as_needed() -> None:
     assert len(taken) < 20
 
 
-def test_a_mistake_of_the_program_is_raised() -> None:
+def test_a_bug_of_the_program_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         list(run_isolated(work, ["a", "mistake", "hang"], num_workers=2))
 
 
-def test_mistakes_in_the_items_are_raised() -> None:
+def test_errors_of_the_iterator_of_items_are_raised() -> None:
     items = (1 // number for number in [1, 0])
     with pytest.raises(ZeroDivisionError):
         list(run_isolated(str, items, num_workers=1))
@@ -98,7 +98,7 @@ def test_an_interrupt_ends_all_workers() -> None:
         list(run_isolated(interrupt_or_hang, ["hang", "interrupt", "hang"], num_workers=2))
 
 
-def test_a_journal_goes_on_where_it_was_left(tmp_path: Path) -> None:
+def test_a_journal_resumes_after_its_last_line(tmp_path: Path) -> None:
     path = tmp_path / "new" / "journal.jsonl"
     journal = Journal(path)
     assert journal.done == {}
@@ -113,10 +113,10 @@ def test_a_journal_goes_on_where_it_was_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["no JSON", "[]", '{"key": "a"}', '{"key": [], "value": 1}'])
-def test_a_journal_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+def test_a_file_that_is_not_a_journal_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "journal.jsonl"
     Journal(path).add("a", 1)
     with path.open("a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(InputError, match=r"journal.jsonl: line 2 .* start afresh"):
+    with pytest.raises(InputError, match=r"journal.jsonl: line 2 .* start over"):
         Journal(path)

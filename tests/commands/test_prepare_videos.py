@@ -72,7 +72,7 @@ def test_originals_may_be_prepared_from_what_was_prepared(videos: Path, tmp_path
     assert [frames_of(second, name) for name in NAMES] == [[0, 10]] * 3
 
 
-def test_sizes_and_speed_are_told(
+def test_sizes_and_speed_are_printed(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--frame_share", "0.5", "--speed_sample", "2")
@@ -86,7 +86,7 @@ def test_sizes_and_speed_are_told(
     assert difference < 3  # frames next to each other differ by 12
 
 
-def test_what_fails_is_listed_and_left_alone(
+def test_failed_videos_are_listed_and_not_retried(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (videos / "broken.mp4").write_bytes(b"no video")
@@ -106,7 +106,7 @@ def test_what_fails_is_listed_and_left_alone(
     assert open_videos(output).video_ids() == [*NAMES[:2], "broken", "c"]
 
 
-def test_damaged_originals_are_told(
+def test_damaged_originals_are_reported(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = bytearray((videos / "b.avi").read_bytes())
@@ -114,10 +114,10 @@ def test_damaged_originals_are_told(
     content[middle : middle + 400] = b"\xff" * 400
     (videos / "b.avi").write_bytes(content)
     assert main(arguments(videos, tmp_path / "prepared")) == 0
-    assert "1 original damaged: frames are missing in b" in capsys.readouterr().out
+    assert "1 original damaged, with missing frames: b" in capsys.readouterr().out
 
 
-def test_only_what_is_missing_is_done(videos: Path, tmp_path: Path) -> None:
+def test_only_missing_videos_are_prepared(videos: Path, tmp_path: Path) -> None:
     output = tmp_path / "prepared"
     assert main(arguments(videos, output)) == 0
     before = inodes(output)
@@ -130,7 +130,7 @@ def test_only_what_is_missing_is_done(videos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "shards"])
-def test_a_killed_command_goes_on(videos: Path, tmp_path: Path, kind: str) -> None:
+def test_a_killed_command_resumes(videos: Path, tmp_path: Path, kind: str) -> None:
     output = tmp_path / "prepared"
     flags = arguments(videos, output, "--kind", kind)
     command = subprocess.Popen(
@@ -166,7 +166,7 @@ def test_a_killed_command_goes_on(videos: Path, tmp_path: Path, kind: str) -> No
         (["--kind", "shards"], "kind was folder, is shards"),
     ],
 )
-def test_other_settings_are_refused(
+def test_a_folder_with_other_settings_is_refused(
     videos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -180,17 +180,17 @@ def test_other_settings_are_refused(
     message = capsys.readouterr().err
     assert told in message
     assert str(output) in message
-    assert "name another folder" in message
+    assert "choose another folder" in message
     assert inodes(output) == before
 
 
-def test_limits_may_change(videos: Path, tmp_path: Path) -> None:
+def test_limits_may_change_between_runs(videos: Path, tmp_path: Path) -> None:
     output = tmp_path / "prepared"
     assert main(arguments(videos, output)) == 0
     assert main(arguments(videos, output, "--workers", "2", "--seconds", "30")) == 0
 
 
-def test_what_takes_too_much_memory_fails(videos: Path, tmp_path: Path) -> None:
+def test_videos_above_the_memory_limit_fail(videos: Path, tmp_path: Path) -> None:
     output = tmp_path / "prepared"
     assert main(arguments(videos, output, "--megabytes", "2")) == FAILURE_EXIT_CODE
     lines = [json.loads(line) for line in (output / "failed.jsonl").read_text().splitlines()]
@@ -204,10 +204,10 @@ def test_originals_are_not_mixed_with_prepared_videos(
 ) -> None:
     for output in (videos, videos / "prepared"):
         assert main(arguments(videos, output)) == USER_ERROR_EXIT_CODE
-        assert "would be taken for originals" in capsys.readouterr().err
+        assert "would be mistaken for originals" in capsys.readouterr().err
 
 
-def test_folders_without_videos_are_told(
+def test_folders_without_videos_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(tmp_path / "absent", tmp_path / "out")) == USER_ERROR_EXIT_CODE
@@ -228,13 +228,15 @@ def test_folders_without_videos_are_told(
         ["--key_frame_interval", "0"],
     ],
 )
-def test_wrong_flags(videos: Path, tmp_path: Path, flags: list[str]) -> None:
+def test_wrong_flags_of_prepare_videos_are_refused(
+    videos: Path, tmp_path: Path, flags: list[str]
+) -> None:
     with pytest.raises(SystemExit) as ending:
         main(arguments(videos, tmp_path / "prepared", *flags))
     assert ending.value.code == USER_ERROR_EXIT_CODE
 
 
-def test_no_odd_file_stops_it(tmp_path: Path) -> None:
+def test_no_odd_file_stops_the_preparation(tmp_path: Path) -> None:
     shared = shared_data()
     if shared is None:
         pytest.skip("the optional ../shared data is not here")

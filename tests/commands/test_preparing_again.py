@@ -56,19 +56,19 @@ def test_a_folder_of_other_videos_is_refused(
     assert (output / name).read_bytes() == b"of somebody else"
 
 
-def test_a_video_from_elsewhere_is_not_taken_for_a_prepared_one(videos: Path, output: Path) -> None:
+def test_a_video_from_elsewhere_does_not_count_as_prepared(videos: Path, output: Path) -> None:
     assert main(arguments(videos, output)) == 0
     (output / "c.mp4").write_bytes(b"of somebody else")
     write_clip(videos / "c.mp4")
     assert main(arguments(videos, output)) == FAILURE_EXIT_CODE
-    assert "from elsewhere: remove it" in failed(output)["c"]
+    assert "that is not ours: remove it" in failed(output)["c"]
     assert (output / "c.mp4").read_bytes() == b"of somebody else"
     (output / "c.mp4").unlink()
     assert main(arguments(videos, output)) == 0
 
 
 @pytest.mark.parametrize("kind", ["folder", "lmdb"])
-def test_changed_originals_are_prepared_anew(videos: Path, output: Path, kind: str) -> None:
+def test_changed_originals_are_prepared_again(videos: Path, output: Path, kind: str) -> None:
     flags = arguments(videos, output, "--kind", kind)
     assert main(flags) == 0
     before = inodes(output)
@@ -85,14 +85,14 @@ def test_changed_originals_are_prepared_anew(videos: Path, output: Path, kind: s
     assert len(frames_of(output, "b")) == 4
 
 
-def test_shards_tell_which_are_stale(
+def test_shards_report_stale_videos(
     videos: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = arguments(videos, output, "--kind", "shards")
     assert main(flags) == 0
     write_clip(videos / "b.mp4", num_frames=9)
     assert main(flags) == 0
-    assert "1 original changed since: b; shards keep what they hold" in capsys.readouterr().out
+    assert "1 original changed since: b; shards cannot replace videos" in capsys.readouterr().out
     assert len(frames_of(output, "b")) == 5
 
 
@@ -108,7 +108,9 @@ def test_failures_of_videos_that_are_gone_are_forgotten(
 
 
 @pytest.mark.parametrize("kind", ["folder", "lmdb", "shards"])
-def test_names_that_are_not_utf8(videos: Path, output: Path, kind: str) -> None:
+def test_videos_with_names_that_are_not_utf8_are_prepared(
+    videos: Path, output: Path, kind: str
+) -> None:
     (videos / "a.mp4").rename(videos / f"{NOT_UTF8}.mp4")
     (videos / f"{NOT_UTF8}2.mp4").write_bytes(b"no video")
     for _ in range(2):
@@ -117,7 +119,7 @@ def test_names_that_are_not_utf8(videos: Path, output: Path, kind: str) -> None:
         assert len(fetched(open_videos(output), NOT_UTF8) or b"") > 1000
 
 
-def test_a_disk_that_fails_is_asked_again_the_next_time(videos: Path, output: Path) -> None:
+def test_videos_behind_a_disk_error_are_retried(videos: Path, output: Path) -> None:
     (videos / "c.mp4").symlink_to("/proc/self/mem")  # a file that gives an input/output error
     assert main(arguments(videos, output)) == FAILURE_EXIT_CODE
     assert failed(output) == {"c": "the file cannot be read: Input/output error"}
@@ -171,7 +173,7 @@ def test_a_command_that_fails_leaves_no_settings(
     assert main(arguments(videos, output)) == 0
 
 
-def test_a_folder_that_another_command_writes_to_is_told_by_its_flag(
+def test_a_folder_in_use_by_another_command_is_refused_by_flag(
     videos: Path, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("alpro.training.writable.PATIENCE", 0.0)
@@ -185,12 +187,12 @@ def test_a_folder_that_another_command_writes_to_is_told_by_its_flag(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--fps", "abc"), "--fps: 'abc' is no number"),
-        (("--frame_share", "abc"), "--frame_share: 'abc' is no number"),
-        (("--crf", "abc"), "--crf: 'abc' is no whole number"),
+        (("--fps", "abc"), "--fps: 'abc' is not a number"),
+        (("--frame_share", "abc"), "--frame_share: 'abc' is not a number"),
+        (("--crf", "abc"), "--crf: 'abc' is not an integer"),
     ],
 )
-def test_wrong_values_are_told(
+def test_wrong_values_of_flags_are_reported(
     videos: Path, output: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str], told: str
 ) -> None:
     with pytest.raises(SystemExit):
@@ -198,7 +200,7 @@ def test_wrong_values_are_told(
     assert told in capsys.readouterr().err
 
 
-def test_videos_that_are_not_there_are_told_by_their_flag(
+def test_missing_videos_are_reported_by_flag(
     tmp_path: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(tmp_path / "nothere", output)) == USER_ERROR_EXIT_CODE

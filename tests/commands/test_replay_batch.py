@@ -69,7 +69,9 @@ def test_an_update_is_repeated(stopped: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.splitlines() == first  # dropout and negatives included
 
 
-def test_where_numbers_go_wrong_is_told(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_non_finite_module_and_parameters_are_printed(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = stopped.with_name("step_2_model.pt")
     weights = torch.load(path)
     weights["text_proj.weight"][0, 0] = torch.nan
@@ -178,7 +180,7 @@ def test_other_files_are_refused(
     stopped: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--file", str(stopped.with_name(name))]) == 2
-    assert "is no file of the kind nonfinite/step_<N>_rank_<R>.pt" in capsys.readouterr().err
+    assert "is not a file nonfinite/step_<N>_rank_<R>.pt of a run" in capsys.readouterr().err
 
 
 def test_a_file_outside_a_run_is_refused(
@@ -188,4 +190,4 @@ def test_a_file_outside_a_run_is_refused(
     path.parent.mkdir()
     path.write_bytes(b"")
     assert main(["--file", str(path)]) == 2
-    assert f"{tmp_path} is not the folder of a run" in capsys.readouterr().err
+    assert f"{tmp_path} is not a run's folder" in capsys.readouterr().err

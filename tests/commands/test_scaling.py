@@ -8,16 +8,16 @@ import pytest
 from alpro.commands.bench import updates as bench_updates
 from alpro.commands.bench.command import main
 from alpro.commands.bench.scaling import Job, run_job, scaling_table
-from alpro.commands.bench.updates import LossWithMetrics, read_measured
+from alpro.commands.bench.updates import UpdateTiming, read_measured
 from alpro.program import run_script
 from tests.factories import TinyExperiment
 
 
-def measured(*seconds: float, communication: float) -> LossWithMetrics:
-    return LossWithMetrics(list(seconds), communication, num_parameters=1_000, num_pairs=4)
+def measured(*seconds: float, communication: float) -> UpdateTiming:
+    return UpdateTiming(list(seconds), communication, num_parameters=1_000, num_pairs=4)
 
 
-def test_the_table_by_hand() -> None:
+def test_scaling_table_matches_a_hand_computed_one() -> None:
     table = scaling_table(
         {
             Job("single", 1): [measured(0.1, 0.2, 0.9, communication=0.0)],
@@ -52,7 +52,9 @@ def test_a_job_of_one_process_is_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "run").exists()
 
 
-def test_a_job_that_fails_tells_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_job_reports_its_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     missing = tmp_path / "none.json"
     assert main(["scaling", "--rounds", "1", "--config", str(missing)]) == 1
     assert f"{missing}" in capsys.readouterr().err
@@ -66,13 +68,13 @@ def test_a_job_that_fails_tells_why(tmp_path: Path, capsys: pytest.CaptureFixtur
         (Job("horovod", 2), ["horovodrun", "-np", "2", "python", "-m"]),
     ],
 )
-def test_how_jobs_are_launched(job: Job, start: list[str]) -> None:
+def test_jobs_are_launched_by_the_launcher_of_their_engine(job: Job, start: list[str]) -> None:
     found = [Path(word).name.rstrip("0123456789.") for word in job.command()]
     assert found == [Path(word).name.rstrip("0123456789.") for word in start]
 
 
 @pytest.mark.slow
-def test_two_processes_under_torchrun(tmp_path: Path) -> None:
+def test_two_processes_under_torchrun_are_measured(tmp_path: Path) -> None:
     experiment = TinyExperiment(tmp_path / "experiment")
     config = experiment.arguments(output="run")[:2]
     found = run_job(Job("torch", 2), config, num_updates=2)

@@ -126,7 +126,7 @@ def test_two_writers_do_not_share_a_shard(tmp_path: Path) -> None:
     assert VideoShards(tmp_path).video_ids() == ["a"]
 
 
-def test_a_disk_that_fails_is_not_taken_for_a_bad_video(
+def test_a_disk_error_is_not_reported_as_a_bad_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(number: int) -> None:  # noqa: ARG001

@@ -34,7 +34,7 @@ def test_no_row_is_lost_and_no_video_is_in_two_sets(
     assert [len(videos_of(path)) for path in parts] == [28, 4, 8]
     rows = [row for path in parts for row in read_captions(path)]
     assert sorted(rows, key=str) == sorted(read_captions(source), key=str)
-    few = "; so few that its scores say little"
+    few = "; too few for reliable scores"
     assert capsys.readouterr().out.splitlines() == [
         "train: 56 rows of 28 videos",
         f"val: 8 rows of 4 videos{few}",
@@ -69,7 +69,7 @@ def test_questions_can_be_divided_like_captions(tmp_path: Path) -> None:
     assert set(read_answer_labels(tmp_path / "ans2label.json").texts) == answers
 
 
-def test_there_must_be_something_to_be_like(
+def test_a_like_folder_without_sets_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_csv(tmp_path / "all.csv", num_videos=10)
@@ -78,19 +78,19 @@ def test_there_must_be_something_to_be_like(
     assert "no train.jsonl, val.jsonl, test.jsonl" in capsys.readouterr().err
 
 
-def test_a_set_that_has_become_empty_goes(
+def test_a_set_that_became_empty_is_removed_with_overwrite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_csv(tmp_path / "all.csv", num_videos=10)
     flags = ["--captions", str(source), "--output", str(tmp_path)]
     assert main(flags) == 0
     assert main([*flags, "--val", "0"]) == 2
-    assert "val.jsonl: is there, but would be empty now" in capsys.readouterr().err
+    assert "val.jsonl: exists, but would be empty now" in capsys.readouterr().err
     assert main([*flags, "--val", "0", "--overwrite"]) == 0
     assert not (tmp_path / "val.jsonl").exists()
 
 
-def test_another_seed_divides_otherwise_and_the_same_alike() -> None:
+def test_the_seed_determines_the_split() -> None:
     records = [{"clip_name": f"v{video}"} for video in range(50)]
     one, again, other = (
         split_by_video(
@@ -109,18 +109,20 @@ def test_a_set_that_is_not_wanted_is_not_written(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "txt").iterdir()} == {"train.jsonl", "val.jsonl"}
 
 
-def test_what_is_there_is_not_replaced_unasked(
+def test_existing_sets_are_not_replaced_without_overwrite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_csv(tmp_path / "all.csv", num_videos=10)
     flags = ["--captions", str(source), "--output", str(tmp_path)]
     assert main(flags) == 0
     assert main([*flags, "--seed", "3"]) == 2
-    assert "is there already and says something else" in capsys.readouterr().err
+    assert "exists with other content" in capsys.readouterr().err
     assert main([*flags, "--seed", "3", "--overwrite"]) == 0
 
 
-def test_too_few_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_videos_to_split_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = write_csv(tmp_path / "all.csv", num_videos=2)
     assert main(["--captions", str(source), "--output", str(tmp_path)]) == 2
     assert "leave none of 2 videos to train on" in capsys.readouterr().err

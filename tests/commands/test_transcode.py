@@ -71,7 +71,7 @@ def test_frames_keep_their_order_and_number(tmp_path: Path, interval: int, b_fra
     assert indices_of(read_all(prepared)) == list(range(NUM_FRAMES))
 
 
-def test_bytes_are_prepared_as_files_are(tmp_path: Path) -> None:
+def test_videos_as_bytes_are_prepared_like_files(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", num_frames=NUM_FRAMES)
     assert indices_of(read_all(prepare(clip.read_bytes(), tmp_path))) == list(range(NUM_FRAMES))
 
@@ -135,19 +135,19 @@ def test_sizes_are_even_and_not_larger(before: tuple[int, int], after: tuple[int
     assert Preparation(shorter_side=256).size(width=before[0], height=before[1]) == after
 
 
-def test_the_size_can_be_kept() -> None:
+def test_the_frame_size_can_be_kept() -> None:
     assert Preparation(shorter_side=0).size(width=1920, height=1080) == (1920, 1080)
 
 
 @pytest.mark.parametrize("size", [(63, 47), (33, 201), (128, 96)])
-def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_videos_of_odd_sizes_are_prepared(tmp_path: Path, size: tuple[int, int]) -> None:
     clip = write_video(tmp_path / "clip.mkv", size=size, pixels="yuv444p")
     prepared = prepare(clip, tmp_path, shorter_side=48)
     assert np.abs(read_all(prepared).astype(int) - read_all(clip)).mean() < 4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (2, 301)])
-def test_tiny_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_tiny_videos_are_prepared(tmp_path: Path, size: tuple[int, int]) -> None:
     clip = write_video(tmp_path / "clip.mkv", size=size, pixels="yuv444p")
     assert len(read_all(prepare(clip, tmp_path))) == len(read_all(clip))
 
@@ -177,7 +177,7 @@ def test_rotation_goes_into_the_pixels(tmp_path: Path, rotation: int) -> None:
         ("mjpeg", "yuvj444p"),
     ],
 )
-def test_other_pixels_look_the_same(tmp_path: Path, codec: str, pixels: str) -> None:
+def test_other_pixel_formats_look_the_same(tmp_path: Path, codec: str, pixels: str) -> None:
     clip = write_video(tmp_path / "clip.mkv", codec=codec, pixels=pixels)
     prepared = prepare(clip, tmp_path, crf=10)
     with av.open(str(prepared)) as container:
@@ -220,7 +220,7 @@ def test_sound_is_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
-def test_what_is_no_video_leaves_nothing_behind(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_leaves_no_output(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
     with pytest.raises(VideoReadError, match=r"\w"):

@@ -25,7 +25,7 @@ def open_of_kind(path: Path, kind: str) -> VideoStorage:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_work_that_was_killed_goes_on(tmp_path: Path, kind: str) -> None:
+def test_a_killed_writer_resumes(tmp_path: Path, kind: str) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from alpro.commands import video_writers\n"
@@ -54,7 +54,7 @@ def test_work_that_was_killed_goes_on(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_exception_leaves_what_was_put(tmp_path: Path, kind: str) -> None:
+def test_an_exception_keeps_the_videos_put_before(tmp_path: Path, kind: str) -> None:
     def interrupted() -> None:
         with open_writer(tmp_path / kind, kind) as writer:
             writer.put("a", b"A")
@@ -72,19 +72,19 @@ def test_an_exception_leaves_what_was_put(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_id_is_put_once(tmp_path: Path, kind: str) -> None:
+def test_an_id_can_be_put_only_once(tmp_path: Path, kind: str) -> None:
     with open_writer(tmp_path / kind, kind) as writer:
         writer.put("a", b"A")
-        with pytest.raises(InputError, match="'a' is there already"):
+        with pytest.raises(InputError, match="'a' exists already"):
             writer.put("a", b"other")
         for name in ("", "../a", "/a", "a//b", "a/", "./a", "a\0b"):
-            with pytest.raises(InputError, match="no name of a file"):
+            with pytest.raises(InputError, match="not a file name"):
                 writer.put(name, b"A")
     assert fetched(open_of_kind(tmp_path / kind, kind), "a") == b"A"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_are_put_as_they_are(tmp_path: Path, kind: str) -> None:
+def test_files_are_stored_unchanged(tmp_path: Path, kind: str) -> None:
     (tmp_path / "source.mp4").write_bytes(b"from a file" * 1000)
     with open_writer(tmp_path / kind, kind) as writer:
         writer.put("a", tmp_path / "source.mp4")
@@ -111,7 +111,7 @@ def test_an_lmdb_grows_beyond_its_first_size(
     assert all(videos.fetch(str(i)) == bytes([i]) * 50_000 for i in range(40))
 
 
-def test_keys_that_an_lmdb_cannot_have(tmp_path: Path) -> None:
+def test_ids_too_long_for_an_lmdb_are_refused(tmp_path: Path) -> None:
     longest = "é" * 255 + "x"
     with open_writer(tmp_path, "lmdb") as writer:
         writer.put(longest, b"1")
@@ -120,7 +120,7 @@ def test_keys_that_an_lmdb_cannot_have(tmp_path: Path) -> None:
     assert VideoLmdb(tmp_path).fetch(longest) == b"1"
 
 
-def test_names_that_a_folder_cannot_have(tmp_path: Path) -> None:
+def test_ids_too_long_for_a_file_name_are_refused(tmp_path: Path) -> None:
     with open_writer(tmp_path, "folder") as writer, pytest.raises(InputError, match="named xxx"):
         writer.put("x" * 253, b"1")
 
@@ -149,7 +149,7 @@ def test_a_full_disk_ends_the_run_and_more_space_continues_it(tmp_path: Path, ki
     assert [len(fetched(videos, name) or b"") for name in ("small", "large")] == [1000, 200_000]
 
 
-def test_an_lmdb_tells_of_a_full_disk_whatever_the_library_calls_it(
+def test_an_lmdb_on_a_full_disk_is_reported_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1234})())
@@ -174,11 +174,11 @@ def test_videos_take_the_place_of_others_where_they_can(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_that_are_not_utf8(tmp_path: Path, kind: str) -> None:
+def test_ids_that_are_not_utf8_are_stored(tmp_path: Path, kind: str) -> None:
     name = os.fsdecode(b"lat\xff1")
     with open_writer(tmp_path, kind) as writer:
         writer.put(name, b"1")
-        with pytest.raises(InputError, match="no name of a file"):
+        with pytest.raises(InputError, match="not a file name"):
             writer.put("\ud800", b"2")  # half a character
     assert open_videos(tmp_path).video_ids() == [name]
     assert fetched(open_videos(tmp_path), name) == b"1"
@@ -208,7 +208,7 @@ def test_folders_with_something_else_are_refused(tmp_path: Path, kind: str) -> N
             open_writer(tmp_path / "new", kind, extension=".bin")
 
 
-def test_an_lmdb_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_damaged_lmdb_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"no database" * 1000)
     with pytest.raises(InputError, match="cannot be written as an LMDB"):
         open_writer(tmp_path, "lmdb")

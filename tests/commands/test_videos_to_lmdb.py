@@ -41,25 +41,25 @@ def test_all_videos_are_there_under_their_names(
     assert "5 of 5 videos, 5 of them written now" in capsys.readouterr().out
 
 
-def test_ids_may_be_paths(videos: Path, tmp_path: Path) -> None:
+def test_video_ids_may_be_paths(videos: Path, tmp_path: Path) -> None:
     assert run(videos, tmp_path / "db", "--ids", "path", "--ext", ".webm", "mp4") == 0
     assert VideoLmdb(tmp_path / "db").video_ids() == ["a", "part/c", "part/deep/d.e"]
 
 
-def test_a_second_run_goes_on(
+def test_a_second_run_adds_the_missing_videos(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(videos, tmp_path / "db", "--ext", "avi", "webm") == 0
     assert run(videos, tmp_path / "db", "--verify") == 0
     out = capsys.readouterr().out
-    assert "2 videos of 5 are there already" in out
+    assert "2 of 5 videos written before" in out
     assert "3 of them written now" in out
-    assert "the bytes of 5 were compared" in out
+    assert "the bytes of 5 videos were compared" in out
     assert run(videos, tmp_path / "db", "--ext", "mp4") == 0
-    assert "also holds 3 videos of other files" in capsys.readouterr().out
+    assert "also holds 3 videos without a file" in capsys.readouterr().out
 
 
-def test_a_command_that_was_killed_goes_on(tmp_path: Path) -> None:
+def test_a_killed_command_resumes(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for number in range(300):
         (tmp_path / f"videos/{number}.mp4").write_bytes(bytes([number % 256]) * 300_000)
@@ -99,7 +99,7 @@ def test_failures_are_listed_and_the_others_written(
     assert not (tmp_path / "db" / FAILURES_FILE).exists()
 
 
-def test_files_that_have_changed_since_are_written_anew(
+def test_changed_files_are_written_again(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(videos, tmp_path / "db") == 0
@@ -113,18 +113,18 @@ def test_files_that_have_changed_since_are_written_anew(
     assert (stored.fetch("a"), stored.fetch("b")) == (data[::-1], data + b"more")
     told = capsys.readouterr().out
     assert "4 of 5 videos, 0 of them written now" in told
-    assert "2 videos of changed files replaced what was there" in told
+    assert "2 videos replaced, whose files had changed" in told
     assert "All sizes" not in told
     assert "the file is empty" in (tmp_path / "db" / FAILURES_FILE).read_text()
 
 
-def test_what_is_no_file_is_not_waited_for(videos: Path, tmp_path: Path) -> None:
+def test_a_pipe_is_not_read(videos: Path, tmp_path: Path) -> None:
     os.mkfifo(videos / "pipe.mp4")
     assert run(videos, tmp_path / "db") == FAILURE_EXIT_CODE
-    assert "pipe.mp4\tit is no regular file" in (tmp_path / "db" / FAILURES_FILE).read_text()
+    assert "pipe.mp4\tit is not a regular file" in (tmp_path / "db" / FAILURES_FILE).read_text()
 
 
-def test_names_that_are_not_utf8(videos: Path, tmp_path: Path) -> None:
+def test_videos_with_names_that_are_not_utf8_are_stored(videos: Path, tmp_path: Path) -> None:
     name = os.fsdecode(b"lat\xff1")
     (videos / f"{name}.mp4").write_bytes(b"1")
     (videos / f"{name}2.mp4").write_bytes(b"")
@@ -150,8 +150,8 @@ def test_without_verify_sizes_of_all_and_bytes_of_some_are_compared(
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ("part/a.mp4", "a.mp4 and part/a.mp4 have one id, 'a'; .* --ids path"),
-        ("a.mkv", "a.mkv and a.mp4 have one id, 'a'; .* --ext"),
+        ("part/a.mp4", "a.mp4 and part/a.mp4 have the same id, 'a'; .* --ids path"),
+        ("a.mkv", "a.mkv and a.mp4 have the same id, 'a'; .* --ext"),
     ],
 )
 def test_two_files_of_one_id_are_an_error(

@@ -1,4 +1,4 @@
-"""What the tools' commands share: flags and their values, how far they are, and how they end."""
+"""Shared parts of the commands: flag types, progress bars, exit codes and wording."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 LOGFILE_REDRAW_SECONDS = 5.0  # of a progress bar that is not on a terminal
 _TERMINAL_REDRAW_SECONDS = 0.1
 
-MAX_NUMBER = 2**31 - 1  # of a flag without a limit of its own
+MAX_NUMBER = 2**31 - 1  # for flags without their own limit
 MAX_SEED = 2**63 - 1
-MAX_WORKERS = 1024  # of which each is a process or a thread, started whether it has work or not
-_MAX_SHOWN = 40  # characters of a value
+MAX_WORKERS = 1024  # each is a process or a thread, started even without work
+_MAX_SHOWN = 40  # characters of a value in a message
 
 
 def run_command(main: Callable[[], int]) -> NoReturn:
@@ -38,26 +38,29 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     sys.exit(exit_code_of(work) or codes[0])
 
 
-def exit_code_of(work: Callable[[], object], *, goes_on: bool = False) -> int:
-    """Do a command's work, or say what is wrong; returns the exit code.
+def exit_code_of(work: Callable[[], object], *, can_resume: bool = False) -> int:
+    """Run a command and print its user errors; returns the exit code.
 
     Args:
-        work: what the command does.
-        goes_on: whether the same command, given again, goes on where this one was ended.
+        work: the command.
+        can_resume: whether running the same command again continues where this one ended.
     """
-    again = "the same command goes on"
+    resume = "run the same command again to continue"
     try:
         with interruptible():
             work()
     except KeyboardInterrupt:
-        return _ended(f"interrupted; {again}" if goes_on else "interrupted", INTERRUPTED_EXIT_CODE)
+        return _ended(
+            f"interrupted; {resume}" if can_resume else "interrupted", INTERRUPTED_EXIT_CODE
+        )
     except Exception as error:
+        # Bugs keep their traceback; mistakes of the user get one line.
         known = known_error(error)
         if known is None:
             raise
         message = str(known)
         if isinstance(known, FullDiskError):
-            message = known.message(again if goes_on else "then give the same command again")
+            message = known.message(resume if can_resume else "then run the same command again")
         return _ended(f"error: {message}", exit_code_for(known))
     return 0
 
@@ -71,7 +74,7 @@ def open_videos_of_flag(path: Path, *, flag: str = "--videos") -> VideoStorage:
     """The videos that a flag names: a folder, an LMDB or tar shards.
 
     Raises:
-        InputError: there is nothing of this kind.
+        InputError: the path holds no such storage.
     """
     from alpro.datasets.storage import folder_trouble, is_open_folder, open_videos, storage_kind
 
@@ -91,14 +94,14 @@ def progress(
     initial: int = 0,
     unit_scale: bool = False,
 ) -> tqdm:
-    """A progress bar, which in a file of a job's output is drawn seldom.
+    """A progress bar, redrawn less often in a log file than on a terminal.
 
     Args:
-        items: gone through with it; None where the caller tells it of each.
-        total: how many there are.
-        description: what is being done.
-        unit: what one of them is called.
-        initial: of them, how many were done before.
+        items: iterated over; None if the caller updates the bar.
+        total: number of items.
+        description: label of the bar.
+        unit: noun for one item.
+        initial: number of items that are done already.
         unit_scale: shorten large numbers, as in 12k.
     """
     from tqdm import tqdm
@@ -116,7 +119,7 @@ def progress(
 
 
 class DefaultsShown(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that tells the flags' defaults, where they tell anything."""
+    """Help formatter that appends defaults, except None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False:
@@ -130,7 +133,7 @@ def path_flag(text: str) -> Path:
         text.encode()
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(
-            f"{printable(text)} is not UTF-8; rename it, or name a link to it"
+            f"{printable(text)} is not UTF-8; rename it, or pass a link to it"
         ) from None
     return any_path_flag(text)
 
@@ -181,14 +184,14 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:_MAX_SHOWN]!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(f"{text[:_MAX_SHOWN]!r} is not an integer") from None
 
 
 def pluralize(count: int, noun: str, plural: str | None = None) -> str:
-    """A number of things: ``1 row``, ``2,000 rows``."""
+    """A count with its noun: ``1 row``, ``2,000 rows``."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def printable(name: str) -> str:
-    """A name of a file or video, which may hold bytes that are no UTF-8; those are told in hex."""
+    """Name of a file or video for printing: bytes that are not UTF-8 appear in hex."""
     return name.encode("utf-8", "backslashreplace").decode()

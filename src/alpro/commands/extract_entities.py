@@ -55,7 +55,7 @@ CAPTIONS_PER_JOB = 2000
 READ_KEYS = ("train_datasets", "task", "entity_file_path", "num_entities")
 
 Job = list[tuple[str, int]]
-"""Captions with how often each of them occurs."""
+"""Captions with their numbers of occurrences."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(arguments)
 
     def work() -> None:
-        load_tagger()  # whether it is there is told before captions are read
+        load_tagger()  # fails before captions are read if it is not installed
         extract_entities(
             flags.config,
             output_file=flags.output_file,
@@ -93,15 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--num_entities",
         type=not_negative,
-        help="an error if there are fewer; 0 for as many as there are (default: the config's"
-        f" num_entities, else {DEFAULT_NUM_ENTITIES} or as many as there are)",
+        help="an error if there are fewer nouns; 0 for all of them (default: the config's"
+        f" num_entities, else at most {DEFAULT_NUM_ENTITIES})",
     )
     add(
         "--n_workers",
         type=at_most(MAX_WORKERS, lowest=1),
         help="processes (default: one per core)",
     )
-    add("--overwrite", action="store_true", help="replace a file that says something else")
+    add("--overwrite", action="store_true", help="replace a file with other content")
     return parser
 
 
@@ -117,9 +117,9 @@ def extract_entities(
 
     Args:
         config_file: JSON file of pretraining or of any task.
-        output_file: where the list goes; None: where the config expects it.
-        num_entities: how many; 0: as many as there are; None: what the config asks for.
-        num_workers: processes that find nouns.
+        output_file: the list; None: the file that the config names.
+        num_entities: number of nouns; 0: all; None: as the config says.
+        num_workers: processes that tag captions.
         overwrite: whether another list may be replaced.
 
     Raises:
@@ -130,6 +130,7 @@ def extract_entities(
     path = output_file or Path(config.get("entity_file_path") or DEFAULT_FILE)
     asked = config["num_entities"] if num_entities is None else num_entities
     check_output_file(path, named_by="--output")
+    # Equal captions are tagged once, with their count as weight.
     start = time.perf_counter()
     captions = Counter(_training_texts(kind, config, config_file=config_file))
     nouns = entities_of(_count_in_parallel(captions, num_workers=num_workers))
@@ -140,22 +141,23 @@ def extract_entities(
         f"{seconds:.1f} s: "
         f"{captions.total() / seconds:,.0f} captions per second, {processes}"
     )
+    # A list that is empty or too short is an error, unless its length was left open.
     if not nouns:
         raise InputError(
-            f"{config_file}: the training captions have no nouns that an English tagger knows; for "
-            "captions in other languages, write the nouns, one a line, to a file yourself and name "
-            "it as entity_file_path"
+            f"{config_file}: the training captions have no nouns that the English tagger knows; "
+            "for captions in other languages, write the nouns to a file yourself, one per line, "
+            "and set entity_file_path to it"
         )
     if asked is not None and len(nouns) < asked:
         by_flag = num_entities is not None
         where = "--num_entities" if by_flag else str(config_file)
-        remedy = "give" if by_flag else "set num_entities to"
+        remedy = "pass" if by_flag else "set num_entities to"
         raise InputError(
             f"{where}: the training captions have {pluralize(len(nouns), 'noun')}, "
-            f"{pluralize(asked, 'entity', 'entities')} asked for: {remedy} {len(nouns)} at most, "
-            "or "
-            "--num_entities 0 for as many as there are"
+            f"fewer than the {asked:,} requested: {remedy} {len(nouns)} at most, or "
+            "--num_entities 0 for all of them"
         )
+    # Without a requested length the default cuts the list; 0 keeps all.
     chosen = nouns[: DEFAULT_NUM_ENTITIES if asked is None else asked or len(nouns)]
     _write(path, chosen, overwrite=overwrite)
     (first, most), (last, least) = chosen[0], chosen[-1]
@@ -166,18 +168,20 @@ def extract_entities(
 
 
 def _read_config(path: Path) -> tuple[type[ExperimentConfig], dict[str, Any]]:
-    """The kind of a config, and what matters here of its values; ``num_entities`` may be None."""
+    """Kind of a config and the values needed here; ``num_entities`` may be None."""
     problems: list[ConfigIssue] = []
     raw = read_json_object(path, named_by="--config", problems=problems)
     kind = kind_of(raw)
-    if issubclass(kind, PretrainingConfig):  # the prompter's has no use for a list, but may name it
+    if issubclass(
+        kind, PretrainingConfig
+    ):  # the prompter's config ignores the list, but may name it
         kind = PretrainConfig
     read = {key: raw[key] for key in READ_KEYS if key in raw}
     values = read_values(kind, read, locate=lambda key: (str(path), key), problems=problems)
     if problems:
         raise ConfigError(problems)
     if "num_entities" not in raw:
-        values["num_entities"] = None  # the default of training is none here: as many as there are
+        values["num_entities"] = None  # the default of training does not apply: all nouns
     return kind, values
 
 
@@ -186,16 +190,15 @@ def _training_texts(
 ) -> Iterator[str]:
     """All captions or questions of the training sets, repetitions included."""
     if not config["train_datasets"]:
-        raise InputError(
-            f"{config_file}: train_datasets must be a list of objects, of one at least"
-        )
+        raise InputError(f"{config_file}: train_datasets must be a list with at least one object")
     for number, dataset in enumerate(config["train_datasets"]):
         path = _annotation_file(dataset, config.get("task"))
         if path is None:
             keys = '"ann" or "txt"' if kind is PretrainConfig else '"txt"'
             raise InputError(
-                f"{config_file}: train_datasets.{number} names no annotation file: give it {keys}"
+                f"{config_file}: train_datasets.{number} names no annotation file: set {keys}"
             )
+        # Read the rows as the training of this task does.
         if kind is QaConfig:
             yield from (row.question for row in read_questions(path))
         elif kind is RetrievalConfig:
@@ -221,11 +224,11 @@ def _annotation_file(
 
 
 def _count_in_parallel(captions: Mapping[str, int], *, num_workers: int) -> TagCounts:
-    """Count the words, by tag, of captions that occur so many times."""
+    """Count the words of captions by tag, each caption with its number of occurrences."""
     counts = TagCounts()
     with progress(None, len(captions), "different captions", "it", unit_scale=True) as bar:
-        for job, found in _counted(_jobs(captions), num_workers=num_workers):
-            counts.update(found)
+        for job, tags in _counted(_jobs(captions), num_workers=num_workers):
+            counts.update(tags)
             bar.update(len(job))
     return counts
 
@@ -251,9 +254,8 @@ def _write(path: Path, entities: Sequence[tuple[str, int]], *, overwrite: bool) 
                 return
             if not overwrite:
                 raise InputError(
-                    f"{path} exists and says something else: add --overwrite, or give another "
-                    "--output"
+                    f"{path} exists with other content: add --overwrite, or choose another --output"
                 )
         write_text(path, text)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error}; give another --output") from error
+        raise InputError(f"cannot write {path}: {error}; choose another --output") from error

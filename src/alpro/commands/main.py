@@ -1,4 +1,4 @@
-"""The command ``alpro``: its help, and the way to a subcommand."""
+"""The command ``alpro``: help and dispatch to subcommands."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(help_text())
         return 0
+    # Module names with underscores are accepted, too.
     name = words[0].replace("_", "-")
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
         print(f"error: no command {words[0]!r}. {hint}alpro --help lists all.", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
+    # Only the module of this command is imported.
     command = COMMANDS[name]
     function = getattr(import_module(f"alpro.commands.{command.module}"), command.function)
     return int(function(words[1:]))

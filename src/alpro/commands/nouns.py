@@ -1,4 +1,4 @@
-"""Finding the nouns of captions with HanTa, a part-of-speech tagger that carries its model."""
+"""Nouns of captions by HanTa, a part-of-speech tagger that ships its model."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ TagCounts = Counter[tuple[str, str]]
 
 
 def count_tags(captions: Iterable[tuple[str, int]]) -> TagCounts:
-    """Count the words of captions, in lower case, by what they are where they stand.
+    """Count the lower-case words of captions by their part of speech in context.
 
-    Capitals are no help in telling that: many captions are written as titles.
+    Capitals are ignored: many captions are written as titles.
 
     Args:
-        captions: with how often each of them counts.
+        captions: each with its weight.
     """
     tagger, counts = load_tagger(), TagCounts()
     for caption, times in captions:
@@ -57,27 +57,30 @@ def tokens_of(caption: str) -> list[str]:
 def entities_of(counts: Mapping[tuple[str, str], int]) -> list[tuple[str, int]]:
     """Nouns with how often they occur, the most frequent first, equal ones by name.
 
-    A noun is what is tagged as one more often than as anything else: "moves" is none where things
-    move. Singular and plural are one entity, named by that form which occurs more often: prompts of
-    "man" and "men" would share the probability of what looks alike, and what the list names stands
-    in captions as it is ("stripes", "pants").
+    A noun is a word that is tagged as one in most of its occurrences: "moves" is none if it is
+    mostly a verb. Singular and plural are one entity, named by the more frequent form: prompts of
+    "man" and "men" would share the probability of the same appearance, and names should occur in
+    captions as they are ("stripes", "pants").
     """
+    # Tags of each word over all captions.
     tags_of: dict[str, Counter[str]] = defaultdict(Counter)
     for (word, tag), count in counts.items():
         tags_of[word][tag] += count
+    # Words that are mostly nouns, grouped by their singular.
     forms: dict[str, Counter[str]] = defaultdict(Counter)
     for word, tags in tags_of.items():
         nouns = Counter({tag: tags[tag] for tag in NOUN_TAGS if tag in tags})
         if 2 * nouns.total() > tags.total() and _may_be_thing(word):
             forms[_lemma(word, max(nouns, key=nouns.__getitem__))][word] = nouns.total()
+    # The more frequent form names the entity.
     named = [(min(own, key=lambda form: (-own[form], form)), own.total()) for own in forms.values()]
     return sorted(named, key=lambda entity: (-entity[1], entity[0]))
 
 
 def _may_be_thing(word: str) -> bool:
-    """Whether it is a word, and none that alone would be a gerund.
+    """Whether a word can be a noun: gerunds on their own are excluded.
 
-    In "what is a man doing?" that is tagged as a noun. "building" and "painting" are nouns alone.
+    In "what is a man doing?" the gerund is tagged as a noun; "building" is a noun on its own.
     """
     if len(word) < MIN_LETTERS or not _WORD.fullmatch(word):
         return False
@@ -104,7 +107,7 @@ def load_tagger() -> Any:
     try:
         hanta = import_optional("HanTa.HanoverTagger")
     except AbsentPackageError as error:
-        raise InputError(f"finding nouns needs HanTa; {error}: `pip install HanTa`") from error
+        raise InputError(f"extracting nouns needs HanTa; {error}: `pip install HanTa`") from error
     tagger = hanta.HanoverTagger(MODEL)
     tagger.analyze_forward = lru_cache(NUM_REMEMBERED_WORDS)(tagger.analyze_forward)
     return tagger

@@ -1,4 +1,4 @@
-"""Work on many files at once, of which any may hang or crash, and which may be interrupted."""
+"""Parallel work on files that may hang or crash, and a journal that makes it resumable."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Result = TypeVar("Result")
 
 _CUT_OFF = (CallCutOffError, CutOffError)
 _FAILURES = (VideoReadError, OSError, *_CUT_OFF)
-"""What may be wrong with an item; any other error is one of the program."""
+"""Errors of an item; any other error is a bug of the program."""
 _RESULTS_AHEAD_PER_WORKER = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What came of an item in place of a result."""
+    """Outcome of an item that has no result."""
 
     reason: str
     cut_off: bool
-    """It took too long, too much memory, or the life of its process."""
+    """Whether it exceeded a limit or ended its process."""
 
 
 def run_isolated(
@@ -47,18 +47,19 @@ def run_isolated(
     Closing the iterator, or an interrupt, ends all processes at once.
 
     Args:
-        function: one of a module, not of the command's own; it should import nothing heavy. An item
-            whose process dies may come to it again, see ``IsolatedProcess.call``.
-        items: what it is called with; they are taken as they are needed.
-        num_workers: processes at the same time, at least 1.
-        seconds: that a call may take; 0: any number.
-        megabytes: of memory, see ``IsolatedProcess``; 0: any number.
+        function: from a module other than the command's, with light imports. It may be called again
+            with an item whose process died, see ``IsolatedProcess.call``.
+        items: its arguments, taken lazily.
+        num_workers: concurrent processes, at least 1.
+        seconds: time limit of a call; 0: none.
+        megabytes: memory limit, see ``IsolatedProcess``; 0: none.
 
     Yields:
-        Items, as they are finished, and what came of them: a result, or a failure where the
-        function raised VideoReadError or OSError or was cut off. Other errors are raised, and
-        those of a lack of open files or processes.
+        Items in the order of completion, each with its result, or with a failure where the function
+        raised VideoReadError or OSError or was cut off. Other errors are raised, and so is a lack
+        of open files or processes.
     """
+    # Workers are threads, each with a process of its own, fed through one iterator.
     feed = _Feed(items, ahead=_RESULTS_AHEAD_PER_WORKER * num_workers)
     finished: SimpleQueue[_Outcome[Item, Result]] = SimpleQueue()
     workers = [
@@ -79,6 +80,7 @@ def run_isolated(
                 feed.allow_one_more()
                 yield outcome.pair
     finally:
+        # Wake waiting threads and abort running calls, then wait for all.
         feed.stop(len(workers))
         for worker in workers:
             worker.process.abort()
@@ -88,35 +90,36 @@ def run_isolated(
 
 
 class Journal:
-    """Results by key in a file of JSON lines, so that an interrupted command goes on.
+    """Results by key in a file of JSON lines, so that an interrupted command can resume.
 
-    Each is in the file as soon as it is added. The line that a killed command was about to write is
+    Each result is on disk as soon as it is added. A line that a killed command left incomplete is
     dropped.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read what is done already.
+        """Read earlier results.
 
         Raises:
-            InputError: a line is no result.
+            InputError: a line is not a result.
         """
         self.path = path
         self.done: dict[str, Any] = {}
         if not path.exists():
             return
         keep_lines(path, sys.maxsize)
+        # Complete lines are results; a later one replaces an earlier one of its key.
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
-                record = json.loads(line)  # names that are no UTF-8 have half characters
+                record = json.loads(line)  # names that are not UTF-8 have surrogates
                 self.done[record["key"]] = record["value"]
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(
-                    f"{path}: line {number} is no result of an earlier run: {line[:60]!r}; delete "
-                    f"the line, or the file to start afresh"
+                    f"{path}: line {number} is not a result of an earlier run: {line[:60]!r}; "
+                    f"delete the line, or the file to start over"
                 ) from error
 
     def add(self, key: str, value: Any) -> None:
-        """Write down a result, anything that JSON can hold.
+        """Append a result, any value that JSON can hold.
 
         Raises:
             RunError: the disk is full.
@@ -128,14 +131,14 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[Item, Result]):
-    """What a worker hands in; nothing at all when it has finished."""
+    """Message of a worker: an item with its result, an error, or neither at its end."""
 
     pair: tuple[Item, Result | Failure] | None = None
     error: BaseException | None = None
 
 
 class _Feed(Generic[Item]):
-    """Hands out items, in turn, to workers; only so many ahead of the results that were taken."""
+    """Hands out items to workers, a limited number ahead of the results taken."""
 
     def __init__(self, items: Iterable[Item], *, ahead: int) -> None:
         self._items = iter(items)
@@ -160,13 +163,13 @@ class _Feed(Generic[Item]):
         self._room.release()
 
     def stop(self, num_workers: int) -> None:
-        """Let every worker, even a waiting one, find no more items."""
+        """End the items of all workers, waiting ones included."""
         self._is_stopped = True
         self._room.release(num_workers)
 
 
 class _Worker(Thread, Generic[Item, Result]):
-    """Has its process do one item after the other."""
+    """Thread that passes one item after the other to its process."""
 
     def __init__(
         self,
@@ -186,7 +189,7 @@ class _Worker(Thread, Generic[Item, Result]):
             for item in self._feed:
                 self._finished.put(_Outcome((item, self._outcome_of(item))))
             self._finished.put(_Outcome())
-        except Exception as error:  # noqa: BLE001  # raised by who takes the results
+        except Exception as error:  # noqa: BLE001  # raised where results are taken
             self._finished.put(_Outcome(error=error))
         finally:
             self.process.close()

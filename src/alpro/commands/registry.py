@@ -12,7 +12,7 @@ class Command(NamedTuple):
     """Below ``alpro.commands``."""
     summary: str
     function: str = "main"
-    """Takes the words after the subcommand, and returns the exit code."""
+    """Takes the arguments of the subcommand and returns the exit code."""
 
 
 GROUPS: dict[str, dict[str, Command]] = {
@@ -35,11 +35,11 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Look at results": {
         "show-results": Command("show_results", "tables of evaluated runs"),
-        "compare-runs": Command("compare_runs", "kinds of runs over the same seeds"),
+        "compare-runs": Command("compare_runs", "compare kinds of runs over the same seeds"),
         "contact-sheet": Command("gallery.contact_sheet", "picture of queries and their clips"),
         "answer-sheet": Command("gallery.answer_sheet", "picture of questions and answers"),
-        "show-entities": Command("show_entities", "page of what the prompter sees in regions"),
-        "replay-batch": Command("replay_batch", "repeat an update that was not finite"),
+        "show-entities": Command("show_entities", "page of the prompter's entities in regions"),
+        "replay-batch": Command("replay_batch", "repeat an update with non-finite values"),
     },
     "Measure and set up": {
         "bench": Command("bench.command", "speed of decoding, loading and training"),

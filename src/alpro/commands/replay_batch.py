@@ -1,6 +1,6 @@
 """Repeat an update that stopped a run: ``alpro replay-batch --file FILE``.
 
-``FILE`` is what the run has left in its folder ``nonfinite``: ``step_<N>_rank_<R>.pt``. Each of its
+``FILE`` is from the folder ``nonfinite`` of the run: ``step_<N>_rank_<R>.pt``. Each of its
 batches goes through the model as it was, with the same random numbers, forward and backward. Prints
 the losses, the first module whose output is not finite, and the parameters whose gradient is not.
 It is the update of one process: the batches of others are not there to be compared with, gradients
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="alpro replay-batch",
         description="Repeat an update whose loss or gradient was not finite.",
         epilog="Further flags --KEY VALUE change the run's config: --precision fp32, or a path "
-        "that has moved. Relative paths start where the run was started.",
+        "that has moved. Relative paths start from the folder that the run was started in.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -50,16 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def replay(path: Path, *, changes: Sequence[str]) -> None:
-    """Repeat the update of a file and print what comes out.
+    """Repeat the update of a file and print losses and non-finite values.
 
     Raises:
-        InputError: if there is no such file, or no run around it.
+        InputError: the file does not exist, or is not in the folder of a run.
     """
+    # Check the flags before anything heavy is imported.
     match = FILE_NAME.fullmatch(path.name)
     if match is None or not path.is_file():
-        raise InputError(f"--file: {path} is no file of the kind nonfinite/step_<N>_rank_<R>.pt")
+        raise InputError(f"--file: {path} is not a file nonfinite/step_<N>_rank_<R>.pt of a run")
     resolved = _read_run(path.absolute().parent.parent, changes=changes)
-    # Heavy imports, after what can be wrong with the file.
+    # Heavy imports, after mistakes in flags have been reported.
     from alpro.experiment.experiment import Experiment
     from alpro.experiment.run import launch_run
     from alpro.training.state_dicts import read_weights
@@ -72,10 +73,13 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
 
 
 def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
+    # The stored arguments are the config; further flags override them.
     args = RunDirectory(root, rank=0).args
     config_class = CONFIGS.get(str(read_stored(args).get("script")))
     if config_class is None:
-        raise InputError(f"--file: {root} is not the folder of a run: {args} is not there, or old")
+        raise InputError(
+            f"--file: {root} is not a run's folder: {args} does not exist, or is of an old version"
+        )
     own = ["--config", str(args), "--output_dir", str(root)]
     return load_config(config_class, [*own, "--engine", "single", "--hang_timeout", "0", *changes])
 
@@ -83,7 +87,7 @@ def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
 def _replayed(
     experiment: Experiment[Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> str:
-    """Losses and faults of each batch of the update, in words."""
+    """Report on each batch of the update: losses and non-finite values."""
     from alpro.datasets.downstream_batches import QaBatch, RetrievalBatch
     from alpro.datasets.pretraining import PretrainBatch
     from alpro.distributed.engine import autocast, usable_precision
@@ -93,6 +97,7 @@ def _replayed(
 
     config, device = experiment.config, experiment.engine.device
     kinds = {one.__name__: one for one in (RetrievalBatch, QaBatch, PretrainBatch)}
+    # Restore the state of the update: weights, schedule and random numbers.
     model = experiment.start_model(resumes=True)
     model.load_state_dict(weights)
     plan = replace(
@@ -103,6 +108,7 @@ def _replayed(
     task.on_update_start(stored["step"])
     set_random_state(stored["random"], device)
     precision = usable_precision(config.precision, device)
+    # Repeat forward and backward of each accumulated batch.
     lines = [f"update {stored['step']} of {stored['num_steps']}, on {device} in {precision}"]
     for number, (kind, values) in enumerate(zip(stored["kinds"], stored["batches"], strict=True)):
         batch = kinds[kind](**values).to(device)
@@ -113,6 +119,7 @@ def _replayed(
         lines += [f"  {name} {float(value.detach()):g}" for name, value in losses.items()]
         lines.append(f"  first module with an output that is not finite: {(faults or ['none'])[0]}")
         losses["loss"].backward()
+    # Gradients are summed over the batches, as in the update.
     parameters = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     faulty = [name for name, gradient in parameters if not gradient.isfinite().all()]
     lines.append(
@@ -124,23 +131,25 @@ def _replayed(
 
 @contextmanager
 def record_nonfinite_modules(model: nn.Module) -> Iterator[list[str]]:
-    """Context in which the names of modules are noted whose outputs are not finite, in order."""
+    """Context that records the names of modules with non-finite outputs, in order."""
     import torch
 
-    found: list[str] = []
+    faulty: list[str] = []
 
-    def note(name: str, output: Any) -> None:
+    def record(name: str, output: Any) -> None:
         parts = output if isinstance(output, tuple) else (output,)
         tensors = [part for part in parts if isinstance(part, torch.Tensor)]
         if any(part.is_floating_point() and not part.isfinite().all() for part in tensors):
-            found.append(name)
+            faulty.append(name)
 
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+        module.register_forward_hook(
+            lambda _module, _inputs, output, name=name: record(name, output)
+        )
         for name, module in model.named_modules()
     ]
     try:
-        yield found
+        yield faulty
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,4 +1,4 @@
-"""Writing videos into tar shards, as WebDataset lays them out."""
+"""Writing videos into tar shards in WebDataset's layout."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 
 
 class ShardWriter:
-    """Writes ``000000.tar``, ``000001.tar`` and so on, each full when it gets its name.
+    """Writes ``000000.tar``, ``000001.tar`` and so on; a shard gets its name when it is full.
 
-    The one that is being written has a hidden name. If the writer is killed, the next one goes on
-    with it: the first block of a member is written last, when all else of it is on the disk, and
-    before that the file reads as if it ended there.
+    The shard that is being written has a hidden name. After a kill the next writer resumes it: the
+    first block of a member is written last, when the rest of it is on the disk, and until then the
+    file reads as if it ended before it.
     """
 
     can_replace = False
 
     def __init__(self, root: Path, *, extension: str, shard_bytes: int, shard_videos: int) -> None:
-        """Look what is there.
+        """Index the shards that exist.
 
         Raises:
-            InputError: another process writes there, or a file is no tar file.
+            InputError: another process writes there, or a file is not a tar file.
         """
         self.root = root
         self._extension = extension
@@ -46,13 +46,14 @@ class ShardWriter:
         self._shard_videos = shard_videos
         self._ids: set[str] = set()
         self._shard: _OpenShard | None = None
+        # Ids of finished shards, then of the one that was being written.
         for shard in shards_in(root):
             self._ids.update(_ids_of(read_members(shard).members))
         for unfinished in sorted(root.glob(".*.tar.tmp")):
-            self._take_up(unfinished)
+            self._resume(unfinished)
 
     def put(self, video_id: str, data: bytes | Path) -> None:
-        """Add a video whose id is not there yet."""
+        """Add a video with a new id."""
         if self._shard is None:
             self._shard = _OpenShard(temporary_of(self.root / f"{self._next_number():06d}.tar"))
         self._shard.add(member_name(video_id, extension=self._extension), data)
@@ -64,10 +65,10 @@ class ShardWriter:
         return video_id in self._ids
 
     def flush(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: each video is on the disk already."""
 
     def close(self, *, complete: bool) -> None:
-        """Finish the last shard; if work shall go on later, leave it as it is."""
+        """Finish the last shard, or leave it unfinished for a later resume."""
         if self._shard is None:
             return
         if complete and self._shard.num_videos:
@@ -76,7 +77,7 @@ class ShardWriter:
             self._shard.close()
             self._shard = None
 
-    def _take_up(self, unfinished: Path) -> None:
+    def _resume(self, unfinished: Path) -> None:
         shard = _OpenShard(unfinished)
         self._ids.update(shard.ids)
         if self._shard is not None:  # of a folder copied together from two
@@ -85,8 +86,8 @@ class ShardWriter:
 
     def _next_number(self) -> int:
         names = (path.name for path in self.root.iterdir())
-        numbers = [re.fullmatch(r"\.?(\d+)\.tar(\.tmp)?", name) for name in names]
-        return 1 + max((int(found[1]) for found in numbers if found), default=-1)
+        matches = [re.fullmatch(r"\.?(\d+)\.tar(\.tmp)?", name) for name in names]
+        return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
     def _finish_shard(self) -> None:
         assert self._shard is not None
@@ -98,12 +99,13 @@ class _OpenShard:
     """A shard that is being written."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, and cut off what a killed process left behind its last whole member.
+        """Open it, and truncate what a killed process left after the last complete member.
 
         Raises:
             InputError: another process writes to it.
         """
         self.path = path
+        # The lock is released with the file, also if the process is killed.
         number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._file: BinaryIO = os.fdopen(number, "rb+")
         try:
@@ -111,21 +113,22 @@ class _OpenShard:
         except BlockingIOError:
             self._file.close()
             raise InputError(
-                f"{path.parent}: another process writes shards there; wait for its end, or name "
-                "another folder"
+                f"{path.parent}: another process writes shards there; wait until it ends, or "
+                "choose another folder"
             ) from None
         except OSError:  # a file system without locks
             pass
         try:
             members, self.end, _ = read_members(path)
-        except InputError:  # not even its first block is whole
+        except InputError:  # not even its first block is complete
             members, self.end = [], 0
         self.ids = _ids_of(members)
         self.num_videos = len(members)
         self._file.truncate(self.end)
 
     def add(self, name: str, data: bytes | Path) -> None:
-        """Write a member so that it is there whole or not at all."""
+        """Write a member atomically."""
+        # The header is written last, so that a kill leaves the file as it was.
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
         header = _header(name, size)
         start = self.end + len(header)
@@ -135,7 +138,7 @@ class _OpenShard:
             with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as source:
                 shutil.copyfileobj(source, self._file, _COPIED_BYTES)
             if self._file.tell() != start + size:
-                raise OSError(errno.EIO, f"{name} has changed while it was read")
+                raise OSError(errno.EIO, f"{name} changed while it was read")
             self._file.truncate(end)
             self._write_header(header)
         self.end = end
@@ -162,7 +165,7 @@ class _OpenShard:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, which releases its lock."""
         self._file.close()
 
 

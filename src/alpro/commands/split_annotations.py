@@ -1,4 +1,4 @@
-"""Divide annotations: ``alpro split-annotations --captions FILE --output DIR``.
+"""Split annotations: ``alpro split-annotations --captions FILE --output DIR``.
 
 Writes ``train.jsonl``, ``val.jsonl`` and ``test.jsonl``; of questions ``train_qa.jsonl`` and so on,
 and ``ans2label.json``, which numbers the training answers. All rows of a video go to one of them.
@@ -24,7 +24,7 @@ from alpro.training.writable import check_output_folder
 
 SPLITS = ("train", "val", "test")
 DEFAULT_SHARE = 0.1
-FEW_VIDEOS = 20  # of a set that is evaluated on
+FEW_VIDEOS = 20  # below this a note is printed for a set of evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         " divided by the shares",
     )
     parser.add_argument(
-        "--seed", type=at_most(MAX_SEED), default=0, help="another one divides anew"
+        "--seed", type=at_most(MAX_SEED), default=0, help="another seed gives other splits"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace sets that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing sets")
     return parser
 
 
@@ -69,7 +69,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share, from 0 to below 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a share: 0 or more, below 1")
     return share
 
 
@@ -84,16 +84,21 @@ def _split(flags: argparse.Namespace) -> None:
         seed=flags.seed,
         known=_divided_before(flags.like) if flags.like else {},
     )
+    # Texts of the files; a set without rows gets no file.
     files = {flags.output / f"{name}{ending}.jsonl": rows for name, rows in sets.items()}
     texts = {path: "".join(_line(row) for row in rows) for path, rows in files.items() if rows}
+    # Labels number the training answers in alphabetical order.
     if flags.questions:
         answers = sorted({record["answer"] for record in sets["train"]})
         labels = {answer: label for label, answer in enumerate(answers)}
         text = json.dumps(labels, ensure_ascii=False, indent=0) + "\n"
         texts[flags.output / "ans2label.json"] = text
+    # A file of an earlier split that would be empty now must not remain.
     left_over = [path for path in files if path not in texts and path.exists()]
     if left_over and not flags.overwrite:
-        raise InputError(f"{left_over[0]}: is there, but would be empty now; add --overwrite")
+        raise InputError(
+            f"{left_over[0]}: exists, but would be empty now; add --overwrite to remove it"
+        )
     writers: dict[Path, Callable[[Path], None]] = {
         path: partial(_write_text, text) for path, text in texts.items()
     }
@@ -104,31 +109,32 @@ def _split(flags: argparse.Namespace) -> None:
         videos = {record[place] for record in rows}
         message = f"{pluralize(len(rows), 'row')} of {pluralize(len(videos), 'video')}"
         is_small = name != "train" and len(videos) < FEW_VIDEOS
-        few = "; so few that its scores say little" if is_small else ""
+        few = "; too few for reliable scores" if is_small else ""
         print(f"{name}: {message}{few}" if rows else f"{name}: none")
 
 
 def _divided_before(folder: Path) -> dict[str, str]:
-    """The set that each video of a folder's sets of captions is in.
+    """Video -> its set, for the sets of captions in a folder.
 
     Raises:
-        InputError: if there are none, or a video is in two.
+        InputError: there are none, or a video is in two of them.
     """
-    found: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for name in SPLITS:
         path = folder / f"{name}.jsonl"
         if not path.is_file():
             continue
         for video_id in {row.video_id for row in read_captions(path)}:
-            if found.setdefault(video_id, name) != name:
-                raise InputError(f"{path}: video {video_id!r} is also in {found[video_id]}.jsonl")
-    if not found:
+            if split_of.setdefault(video_id, name) != name:
+                other = split_of[video_id]
+                raise InputError(f"{path}: video {video_id!r} is also in {other}.jsonl")
+    if not split_of:
         raise InputError(f"--like {folder}: no {', '.join(f'{name}.jsonl' for name in SPLITS)}")
-    return found
+    return split_of
 
 
 def _read(flags: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """The rows as they are written, and how their files' names end."""
+    """Rows as they are written, and the suffix of their files' names."""
     if flags.captions:
         rows = read_captions(flags.captions)
         return [{"caption": row.caption, "clip_name": row.video_id} for row in rows], ""
@@ -151,7 +157,7 @@ def split_by_video(
     seed: int,
     known: Mapping[str, str],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Divide rows, in their order, so that no video is in two sets.
+    """Split rows, in their order, so that no video is in two sets.
 
     Videos are ordered by a hash of their id, so that the order of the rows does not matter.
 
@@ -160,15 +166,17 @@ def split_by_video(
         place: the key of the video's id.
         shares: of the videos, for each set but ``train``, which gets what is left.
         seed: changes the order.
-        known: videos whose set is told already.
+        known: video -> its set, for videos that were divided before.
 
     Raises:
-        InputError: if there are too few videos.
+        InputError: no video is left for training.
     """
     videos = {record[place] for record in records}
+    # Videos of earlier sets keep theirs; the others are ordered by a hash of their id.
     split_of = {video: known[video] for video in videos if video in known}
     new = sorted(videos - split_of.keys(), key=lambda name: _hash(name, seed=seed))
     num_new = len(new)
+    # A share above 0 gets at least one video.
     for name, share in shares.items():
         count = max(1, round(share * num_new)) if share and num_new else 0
         split_of.update(dict.fromkeys(new[:count], name))
@@ -178,6 +186,7 @@ def split_by_video(
             f"--val and --test leave none of {pluralize(len(videos), 'video')} to train on; lower "
             "them, or annotate more videos"
         )
+    # Videos that no share took are for training.
     sets: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for record in records:
         sets[split_of.get(record[place], "train")].append(record)

@@ -1,7 +1,7 @@
-"""Writing videos into a folder, an LMDB or tar shards, one by one, so that work can be resumed.
+"""Writing videos into a folder, an LMDB or tar shards, one by one and resumable.
 
-What was put is there whole or not at all, whenever the process is killed, and a writer opened again
-on the same path knows what is there and goes on. Leaving the ``with`` block without an exception
+Each video is stored atomically, whenever the process is killed, and a writer opened again on the
+same path resumes with the videos that it holds. Leaving the ``with`` block without an exception
 completes the storage. An LMDB may lose the last ``PENDING_BYTES`` when it is killed; ask ``in``.
 """
 
@@ -30,24 +30,24 @@ from alpro.errors import InputError, RunError
 from alpro.training.atomic_io import free_bytes, full_disk_ends_run, write_atomically
 
 KINDS = ("folder", "lmdb", "shards")
-PENDING_BYTES = 64 << 20  # that an LMDB's writer collects before it brings them to the disk
+PENDING_BYTES = 64 << 20  # collected by an LMDB's writer before it commits them
 FIRST_MAP_BYTES = 1 << 30  # of an LMDB; it grows as needed
 MAX_LMDB_VALUE_BYTES = (1 << 32) - 1
 
 
 class KindWriter(Protocol):
-    """What each kind of storage does in its own way."""
+    """Interface of the writers of each kind of storage."""
 
     root: Path
     can_replace: bool
-    """Whether a video may take the place of another one of its id."""
+    """Whether the video of an id can be replaced."""
 
     def put(self, video_id: str, data: bytes | Path) -> None:
-        """Add a video whose id is not there yet, or one in its place."""
+        """Add a video, or replace the one with its id."""
         ...
 
     def flush(self) -> None:
-        """Bring to the disk what was put."""
+        """Write pending videos to the disk."""
         ...
 
     def __contains__(self, video_id: object) -> bool: ...
@@ -72,24 +72,24 @@ class VideoWriter:
         """Add a video: a file's bytes, or the file they are read from.
 
         Raises:
-            InputError: there is one of this id, or the storage cannot hold such an id or size.
+            InputError: the id exists, or the storage cannot hold such an id or size.
             OSError: the file cannot be read.
             RunError: the disk is full.
         """
         _check_id(video_id)
         if video_id in self:
             raise InputError(
-                f"{self.root}: video {video_id!r} is there already; each id is written once"
+                f"{self.root}: video {video_id!r} exists already; each id is written once"
             )
         self._writer.put(video_id, data)
 
     @property
     def can_replace(self) -> bool:
-        """Whether a video may take the place of another one of its id."""
+        """Whether the video of an id can be replaced."""
         return self._writer.can_replace
 
     def replace(self, video_id: str, data: bytes | Path) -> None:
-        """Put a video in the place of one that is there; it is on the disk afterwards.
+        """Replace a video and flush it to the disk.
 
         Raises:
             InputError: the storage cannot hold such a size.
@@ -101,7 +101,7 @@ class VideoWriter:
         self._writer.flush()
 
     def __contains__(self, video_id: object) -> bool:
-        """Whether this video is there, whole."""
+        """Whether the storage holds this video."""
         return video_id in self._writer
 
     def __enter__(self) -> Self:
@@ -124,10 +124,10 @@ def open_writer(
     shard_bytes: int = SHARD_BYTES,
     shard_videos: int = SHARD_VIDEOS,
 ) -> VideoWriter:
-    """Make a storage, or go on with one that was begun.
+    """Create a storage, or resume one.
 
     Args:
-        path: folder of the files, of the LMDB or of the shards; made if it is not there.
+        path: folder of the files, of the LMDB or of the shards; created if missing.
         kind: one of ``KINDS``.
         extension: of the files' and the shards' members' names; keys of an LMDB have none.
         shard_bytes: a shard is full when it has grown to this size.
@@ -141,12 +141,13 @@ def open_writer(
     if kind == "shards" and extension not in VIDEO_EXTENSIONS:  # readers would pass them over
         raise InputError(f"extension {extension!r}: in shards it must be one of videos, as in .mp4")
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; name a folder that the {kind} shall be in")
+        raise InputError(f"{path} is a file; choose a folder for the {kind}")
+    # An existing storage must be of this kind, or the folder empty of videos.
     path.mkdir(parents=True, exist_ok=True)
-    found = storage_kind(path)
-    found = "folder" if found == "images" else found  # videos may be written beside them
-    if found != kind and (found != "folder" or _holds_files(path)):
-        raise InputError(f"{path} holds other files; name an empty folder for the {kind}")
+    present = storage_kind(path)
+    present = "folder" if present == "images" else present  # videos may be written beside them
+    if present != kind and (present != "folder" or _holds_files(path)):
+        raise InputError(f"{path} holds other files; choose an empty folder for the {kind}")
     writer: KindWriter
     if kind == "folder":
         writer = FolderWriter(path, extension=extension)
@@ -169,7 +170,7 @@ class FolderWriter:
         self._extension = extension
 
     def put(self, video_id: str, data: bytes | Path) -> None:
-        """Add a video whose id is not there yet, or one in its place."""
+        """Add a video, or replace the one with its id."""
         path = self._path(video_id)
         write = _bytes_writer(data) if isinstance(data, bytes) else _file_copier(data)
         try:
@@ -183,10 +184,10 @@ class FolderWriter:
         return os.path.isfile(self._path(str(video_id)))
 
     def flush(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: each video is on the disk already."""
 
     def close(self, *, complete: bool) -> None:
-        """Nothing is left to do."""
+        """Do nothing: each video is on the disk already."""
 
     def _path(self, video_id: str) -> Path:
         return self.root / f"{video_id}{self._extension}"
@@ -215,7 +216,7 @@ class LmdbWriter:
             raise
 
     def put(self, video_id: str, data: bytes | Path) -> None:
-        """Add a video whose id is not there yet, or one in its place."""
+        """Add a video, or replace the one with its id."""
         key = lmdb_key(video_id)
         if len(key) > MAX_KEY_BYTES:
             raise InputError(
@@ -243,14 +244,14 @@ class LmdbWriter:
             return transaction.get(key) is not None
 
     def close(self, *, complete: bool) -> None:  # noqa: ARG002 - it is always complete
-        """Write what is left."""
+        """Write pending videos and close the environment."""
         try:
             self.flush()
         finally:
             self._environment.close()
 
     def flush(self) -> None:
-        """Write it in one transaction, and again with a larger map where that is too small."""
+        """Write pending videos in one transaction, again with a larger map if it is full."""
         lmdb = lmdb_module()
         with _lmdb_errors_end_run(self.root, num_bytes=self._pending_bytes):
             while self._pending:
@@ -278,7 +279,7 @@ def _lmdb_errors_end_run(root: Path, *, num_bytes: int) -> Iterator[None]:
     with full_disk_ends_run(root / DATA_FILE, num_bytes=num_bytes):
         try:
             yield
-        except lmdb.Error as error:  # a full disk gives an "Input/output error", too
+        except lmdb.Error as error:  # a full disk also gives "Input/output error"
             if isinstance(error, lmdb.DiskError) or free_bytes(root / DATA_FILE) < num_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise RunError(f"{root}: cannot be written: {error}") from error
@@ -286,11 +287,11 @@ def _lmdb_errors_end_run(root: Path, *, num_bytes: int) -> Iterator[None]:
 
 def _check_id(video_id: str) -> None:
     if why_outside(video_id) or not {"", "."}.isdisjoint(video_id.split("/")):
-        raise InputError(f"video id {video_id!r} cannot be stored: it is no name of a file")
+        raise InputError(f"video id {video_id!r} cannot be stored: it is not a file name")
 
 
 def holds_videos(path: Path) -> bool:
-    """Whether there are videos at a path, whatever they are stored in."""
+    """Whether a path holds videos, in a storage of any kind."""
     if not path.is_dir():
         return False
     storage = open_videos(path)

@@ -1,8 +1,8 @@
 """Put a folder of videos into an LMDB: ``alpro videos-to-lmdb --videos DIR ...``.
 
 Keys are video ids and values the files' bytes, as ClipBERT lays it out. The command can be
-interrupted and given again; it goes on where it was. At the end it compares what is there with the
-files, and writes anew what differs.
+interrupted and run again; it resumes. At the end it compares the LMDB with the files, and writes
+again those that differ.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         )
 
-    return exit_code_of(work, goes_on=True) or int(bool(outcome[0].failures))
+    return exit_code_of(work, can_resume=True) or int(bool(outcome[0].failures))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Outcome:
-    """What became of the files."""
+    """Counts and failures of one command."""
 
     num_written: int = 0
     num_there: int = 0
@@ -109,15 +109,15 @@ def write_lmdb(
     num_workers: int,
     verifies_all: bool,
 ) -> Outcome:
-    """Write an LMDB, or go on with it, compare it with the files, and print what was done.
+    """Write or resume an LMDB, compare it with the files, and print a summary.
 
     Args:
         videos: the folder with the files.
         output: folder of the LMDB.
         extensions: of the files to take, with or without a dot; None: those of videos.
-        ids: ``name`` or ``path``, what makes a video's id.
+        ids: ``name`` or ``path``, the source of a video's id.
         num_workers: files read at a time.
-        verifies_all: whether all bytes are compared in the end, or those of some videos.
+        verifies_all: whether the bytes of all videos are compared, or of some.
 
     Raises:
         InputError: there are no videos, two have one id, or ``output`` holds something else.
@@ -130,12 +130,14 @@ def write_lmdb(
     files = _files_by_id(videos, extensions=extensions, ids=ids)
     outcome = Outcome()
     with open_writer(output, "lmdb") as writer:
+        # Write the videos that an earlier command has not.
         left = {video_id: path for video_id, path in files.items() if video_id not in writer}
         outcome.num_there = len(files) - len(left)
         if outcome.num_there:
-            print(f"{pluralize(outcome.num_there, 'video')} of {len(files):,} are there already")
+            print(f"{outcome.num_there:,} of {pluralize(len(files), 'video')} written before")
         _write(left, outcome, put=writer.put, title="writing", num_workers=num_workers)
         outcome.num_written = len(left) - len(outcome.failures)
+    # Compare with the files, and replace those that have changed since.
     changed = _differing(files, output, outcome, all_bytes=verifies_all)
     if changed:
         with open_writer(output, "lmdb") as writer:
@@ -156,7 +158,7 @@ def _write(
     title: str,
     num_workers: int,
 ) -> None:
-    """Put files' bytes into the LMDB, and note what cannot be had, or held."""
+    """Put files into the LMDB, and record those that cannot be read or stored."""
     read = _read_ahead(files, num_workers=num_workers)
     for video_id, data in progress(read, len(files), title, "video"):
         try:
@@ -174,6 +176,7 @@ def _files_by_id(videos: Path, *, extensions: Sequence[str] | None, ids: str) ->
 
     if not videos.is_dir():
         raise InputError(f"--videos: there is no folder {videos}")
+    # Extensions may be given with or without a dot.
     taken = {f".{each.lower().lstrip('.')}" for each in extensions or VIDEO_EXTENSIONS}
     files: dict[str, Path] = {}
     for name in VideoFolder(videos).video_files():
@@ -185,8 +188,8 @@ def _files_by_id(videos: Path, *, extensions: Sequence[str] | None, ids: str) ->
             other = files[video_id].relative_to(videos)
             remedy = "--ext" if other.parent == Path(name).parent else "--ids path"
             raise InputError(
-                f"--videos {videos}: {other} and {name} have one id, {video_id!r}; remove one, or "
-                f"tell them apart with {remedy}"
+                f"--videos {videos}: {other} and {name} have the same id, {video_id!r}; remove "
+                f"one, or distinguish them with {remedy}"
             )
         files[video_id] = videos / name
     if not files:
@@ -197,7 +200,7 @@ def _files_by_id(videos: Path, *, extensions: Sequence[str] | None, ids: str) ->
 def _read_ahead(
     files: Mapping[str, Path], *, num_workers: int
 ) -> Iterator[tuple[str, bytes | str]]:
-    """The files' bytes in order, or why there are none; some are read while others are used."""
+    """Bytes of the files in order, or the reason of a failure, read ahead by threads."""
     pending: deque[tuple[str, Future[bytes | str]]] = deque()
     with ThreadPoolExecutor(num_workers) as pool:
         for video_id, path in files.items():
@@ -211,8 +214,8 @@ def _read_ahead(
 
 def _bytes_or_reason(path: Path) -> bytes | str:
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            return "it is no regular file"
+        if path.exists() and not path.is_file():  # reading a pipe would block
+            return "it is not a regular file"
         return path.read_bytes() or "the file is empty"
     except OSError as error:
         return _trouble(error)
@@ -225,10 +228,11 @@ def _trouble(error: OSError) -> str:
 def _differing(
     files: Mapping[str, Path], output: Path, outcome: Outcome, *, all_bytes: bool
 ) -> dict[str, Path]:
-    """The files that the LMDB holds otherwise: all sizes are compared, and all bytes or some."""
+    """Files that differ from the LMDB, by size or, for all or some of them, by bytes."""
     from alpro.datasets.storage import VideoLmdb
 
     storage = VideoLmdb(output)
+    # Sizes of all videos are compared, bytes of every step-th one.
     good = {video_id: path for video_id, path in files.items() if path not in outcome.failures}
     step = 1 if all_bytes else max(1, len(good) // NUM_COMPARED)
     differing = {}
@@ -257,15 +261,17 @@ def _report(num_files: int, output: Path, outcome: Outcome) -> None:
     good = num_files - len(outcome.failures)
     print(
         f"{output}: {good:,} of {pluralize(num_files, 'video')}, {outcome.num_written:,} of them "
-        f"written now; {size / 1e9:.2f} GB. Their sizes are those of the files, and the bytes of "
-        f"{outcome.num_compared:,} were compared."
+        f"written now; {size / 1e9:.2f} GB. Sizes match the files; the bytes of "
+        f"{pluralize(outcome.num_compared, 'video')} were compared."
     )
+    # Mention only counts that are not zero.
     if outcome.num_replaced:
-        print(
-            f"{pluralize(outcome.num_replaced, 'video')} of changed files replaced what was there."
-        )
+        print(f"{pluralize(outcome.num_replaced, 'video')} replaced, whose files had changed.")
     if outcome.num_others:
-        print(f"It also holds {pluralize(outcome.num_others, 'video')} of other files.")
+        print(
+            f"It also holds {pluralize(outcome.num_others, 'video')} without a file in the folder."
+        )
+    # Failures go into a file; the first ones are printed.
     lines = [f"{path}\t{reason}" for path, reason in outcome.failures.items()]
     listed = output / FAILURES_FILE
     if not lines:

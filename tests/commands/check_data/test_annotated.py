@@ -19,11 +19,11 @@ def captions_left(path: Path) -> tuple[list[str], list[tuple[str, str]], int]:
         CheckedSet("val_datasets.0", "one", "val", path, "captions", None), findings
     )
     found = [*findings.of_kind["broken_row"], *findings.of_kind["empty_text"]]
-    bad = [(row.subject.removeprefix(str(path.parent) + "/"), row.told) for row in found]
+    bad = [(row.subject.removeprefix(str(path.parent) + "/"), row.message) for row in found]
     return [row.video_id for row in data.texts], bad, data.num_broken
 
 
-def test_all_bad_lines_are_told_and_all_good_ones_kept(tmp_path: Path) -> None:
+def test_all_bad_lines_are_reported_and_all_good_ones_kept(tmp_path: Path) -> None:
     lines = [json.dumps({"caption": "a dog", "clip_name": f"v{number}"}) for number in range(1200)]
     lines[3], lines[4], lines[999] = '{"caption": 3, "clip_name": "v3"}', "nonsense", "[]"
     path = tmp_path / "train.jsonl"
@@ -60,7 +60,7 @@ def test_lists_of_images_are_read_too(tmp_path: Path) -> None:
     assert told == [f"{path}: entry 2", f"{path}: entry 3"]
 
 
-def test_of_many_bad_rows_the_first_are_listed(
+def test_the_first_of_many_bad_rows_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(annotated, "MAX_BAD_ROWS", 3)
@@ -69,7 +69,7 @@ def test_of_many_bad_rows_the_first_are_listed(
     good, bad, num_broken = captions_left(path)
     assert (good, num_broken) == (["v"], 20)
     assert [place for place, _ in bad] == [f"train.jsonl:{n}" for n in (1, 2, 3)] + ["train.jsonl"]
-    assert bad[3][1] == "17 further rows are broken"
+    assert bad[3][1] == "17 further rows not listed"
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_files_without_any_row_are_one_finding(
     data = load_dataset(CheckedSet("val_datasets.0", "one", "val", path, rows, tmp_path), findings)
     (finding,) = findings.of_kind["unreadable_annotations"]
     assert data.texts == []
-    assert told in finding.told
+    assert told in finding.message
     assert finding.where == "one (val_datasets.0)"
 
 
-def test_what_a_row_says_does_not_tell_its_kind(tmp_path: Path) -> None:
+def test_values_of_a_row_do_not_decide_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     rows: list[object] = [{"the room": "is empty"}, "", "half \ud83d", "a dog"]
     path.write_text("".join(json.dumps({"caption": r, "clip_name": "v"}) + "\n" for r in rows))
@@ -127,7 +127,9 @@ def test_what_a_row_says_does_not_tell_its_kind(tmp_path: Path) -> None:
         ("a.jsonl", "nonsense", "captioned videos"),
     ],
 )
-def test_what_a_file_holds_is_seen(tmp_path: Path, name: str, content: str, rows: Rows) -> None:
+def test_the_kind_of_rows_is_guessed_from_the_first_row(
+    tmp_path: Path, name: str, content: str, rows: Rows
+) -> None:
     path = tmp_path / name
     path.write_text(content)
     assert guess_rows(path) == rows

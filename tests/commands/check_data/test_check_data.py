@@ -55,11 +55,11 @@ def test_sound_data_of_retrieval_has_no_problems(
     assert (report["summary"]["videos"], report["summary"]["readable"]) == (12, 12)
     assert [one["num_texts"] for one in report["sets"]] == [6, 3, 3]
     assert report["checked"]["num_frames"] == experiment.values["num_frm"]
-    assert "no problems; read" in capsys.readouterr().out
+    assert "no problems; report: " in capsys.readouterr().out
     assert "Word pieces: tiny train" in (tmp_path / "check/report.html").read_text()
 
 
-def test_everything_wrong_is_told_at_once(tmp_path: Path, run: Run) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path, run: Run) -> None:
     experiment = retrieval(tmp_path)
     videos, train = tmp_path / "videos", tmp_path / "txt/train.jsonl"
     (videos / "train0.mp4").unlink()
@@ -91,7 +91,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path, run: Run) -> None:
     assert "http" not in page  # nothing is fetched from anywhere
 
 
-def test_questions_are_looked_up_in_the_map(tmp_path: Path, run: Run) -> None:
+def test_answers_are_looked_up_in_the_label_map(tmp_path: Path, run: Run) -> None:
     experiment = QaExperiment(tmp_path)
     replace_videos(tmp_path / "videos")
     with (tmp_path / "txt/val.jsonl").open("a") as file:
@@ -121,7 +121,7 @@ def test_flags_of_the_script_are_taken_too(tmp_path: Path, run: Run) -> None:
     assert subjects(report, "missing") == [str(tmp_path / "x")]
 
 
-def test_a_mere_folder_is_looked_at_as_a_whole(tmp_path: Path, run: Run) -> None:
+def test_all_videos_of_a_plain_folder_are_inspected(tmp_path: Path, run: Run) -> None:
     for seed, name in enumerate(["a.mp4", "below/b.mp4"]):
         write_noisy_clip(tmp_path / "videos" / name, seed=seed)
     code, report = run("--videos", tmp_path / "videos")
@@ -136,7 +136,7 @@ def test_a_mere_folder_is_looked_at_as_a_whole(tmp_path: Path, run: Run) -> None
     assert "word pieces" in report["notices"][0]
 
 
-def test_frames_and_images_are_looked_at_too(tmp_path: Path, run: Run) -> None:
+def test_frame_folders_and_images_are_inspected(tmp_path: Path, run: Run) -> None:
     for level, name in enumerate(("v/0.jpg", "v/1.jpg", "a.png", "unused.png")):
         write_image(tmp_path / "images" / name, level)
     (tmp_path / "images/empty").mkdir()
@@ -148,7 +148,7 @@ def test_frames_and_images_are_looked_at_too(tmp_path: Path, run: Run) -> None:
     assert [subjects(report, kind) for kind in kinds] == [["empty"], ["b"], ["unused"]]
 
 
-def test_videos_in_an_lmdb_are_looked_at_too(tmp_path: Path, run: Run) -> None:
+def test_videos_in_an_lmdb_are_inspected(tmp_path: Path, run: Run) -> None:
     lmdb = pytest.importorskip("lmdb")
     clip = write_noisy_clip(tmp_path / "a.mp4", seed=0).read_bytes()
     videos = {"a": clip, "b": clip, "c": b"no video", "d": b""}
@@ -163,7 +163,9 @@ def test_videos_in_an_lmdb_are_looked_at_too(tmp_path: Path, run: Run) -> None:
     assert subjects(report, "duplicate") == ["a"]
 
 
-def test_no_file_ends_the_check(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_broken_file_ends_the_check(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed, name in enumerate(["crashes", "hangs", "locked", "sound"]):
         write_noisy_clip(tmp_path / f"videos/{name}.mp4", seed=seed)
     monkeypatch.setattr("alpro.commands.check_data.probe_pool.probe_item", hang_or_crash)
@@ -177,7 +179,7 @@ def test_no_file_ends_the_check(tmp_path: Path, run: Run, monkeypatch: pytest.Mo
     assert "locked" not in journal.read_text()  # the next time it may be open
 
 
-def test_what_was_seen_is_not_looked_at_again(
+def test_inspected_files_are_not_inspected_again(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed, name in enumerate("ab"):
@@ -197,7 +199,7 @@ def test_what_was_seen_is_not_looked_at_again(
     assert [one["num_frames"] for one in first["videos"]] == [6, 6]
 
 
-def test_what_was_cut_off_is_tried_again_with_more(
+def test_cut_off_videos_are_retried_with_higher_limits(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed, name in enumerate(["crashes", "sound"]):
@@ -246,25 +248,6 @@ def test_a_folder_that_cannot_be_opened_is_a_problem(
     assert found["told"] == "Permission denied"
 
 
-def test_the_console_names_what_is_wrong(
-    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    videos, annotations = tmp_path / "videos", tmp_path / "a.csv"
-    write_noisy_clip(videos / "sound.mp4", seed=0)
-    for name in ("a", "b\udcff", "c", "d"):
-        (videos / f"{name}.mp4").write_text("no video")
-    run("--videos", videos)
-    out = capsys.readouterr().out
-    assert "- a: no video: the file holds a text\n" in out
-    assert "- b\\udcff: no video" in out
-    assert "... and 1 more" in out
-    assert "rows" not in out
-    assert "allow_missing_videos" not in out
-    annotations.write_text("video_id,caption\nsound," + "x" * 200_000)
-    run("--videos", videos, "--annotations", annotations)
-    assert f"- {annotations}:2: not CSV (field larger" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -275,7 +258,7 @@ def test_the_console_names_what_is_wrong(
         (["--videos", ".", "--annotations", "nowhere.csv"], "there is no file nowhere.csv"),
     ],
 )
-def test_wrong_use_is_told(
+def test_wrong_flags_and_folders_are_reported(
     flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -305,7 +288,9 @@ def test_ids_that_lead_outside_are_missing_with_the_reason(tmp_path: Path, run: 
     assert report["summary"]["videos"] == 1
 
 
-def test_a_damaged_lmdb_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_lmdb_is_reported_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open_writer(tmp_path / "db", "lmdb") as writer:
         writer.put("a", bytes(100))
     with (tmp_path / "db/data.mdb").open("rb+") as file:

@@ -12,7 +12,7 @@ from alpro.commands.check_data.media import Media
 from alpro.commands.check_data.probe import Item, Probe
 from alpro.commands.check_data.probe_pool import Probed
 from alpro.commands.check_data.sources import CheckedSet, Sampling, Split
-from alpro.commands.check_data.verdicts import judge, judge_contents, judge_splits, size_told
+from alpro.commands.check_data.verdicts import format_size, judge, judge_contents, judge_splits
 
 SOUND = Probe(
     "readable", num_bytes=1000, width=64, height=48, declared_frames=50, declared_seconds=5.0,
@@ -56,14 +56,16 @@ def kinds(*videos: Probed) -> list[str]:
         ({"width": None, "height": None, "seconds": None, "num_bytes": None}, None),
     ],
 )
-def test_single_videos(changes: dict[str, Any], kind: str | None) -> None:
+def test_single_videos_get_their_findings(changes: dict[str, Any], kind: str | None) -> None:
     assert kinds(probed(**changes)) == ([kind] if kind else [])
 
 
-def test_a_video_unlike_many_others_is_told() -> None:
+def test_a_video_unlike_many_others_is_reported() -> None:
     usual = [probed(f"v{number}", seconds=4.0 + number % 3) for number in range(20)]
     long = probed("long", seconds=60.0, declared_seconds=60.0, num_bytes=10)
-    found = [(one.kind, one.subject, one.told) for one in judge([*usual, long], sampling=SAMPLING)]
+    found = [
+        (one.kind, one.subject, one.message) for one in judge([*usual, long], sampling=SAMPLING)
+    ]
     assert found[-2:] == [
         ("odd_duration", "long", "60.0 s; the median is 5.0 s"),
         ("odd_size", "long", "10 bytes; the median is 1 kB"),
@@ -71,16 +73,16 @@ def test_a_video_unlike_many_others_is_told() -> None:
     assert "odd_duration" not in kinds(*usual[:10], long)  # too few to compare
 
 
-def test_equal_contents_leak_where_one_is_trained_on() -> None:
+def test_equal_contents_in_training_and_evaluation_are_a_leak() -> None:
     videos = [
         *(probed("a", "train", digest="x"), probed("b", "test", digest="x")),
         *(probed("c", "train", digest="y"), probed("d", "train", digest="y")),
         probed("e", "val", digest="z"),
     ]
-    told = [(one.kind, one.subject, one.told) for one in judge_contents(videos)]
+    told = [(one.kind, one.subject, one.message) for one in judge_contents(videos)]
     assert told == [
-        ("shared_content", "b", "has the content of a in train (train_datasets.0)"),
-        ("duplicate", "c", "1 more with its content: d"),
+        ("shared_content", "b", "same content as a in train (train_datasets.0)"),
+        ("duplicate", "c", "same content in 1 other file: d"),
     ]
 
 
@@ -91,11 +93,11 @@ def test_large_files_are_compared_as_a_whole(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(content)
         videos.append(replace(one, item=replace(one.item, path=path)))
-    told = [(one.subject, one.told) for one in judge_contents(videos)]
-    assert told == [("a", "1 more with its content: b")]
+    told = [(one.subject, one.message) for one in judge_contents(videos)]
+    assert told == [("a", "same content in 1 other file: b")]
 
 
-def test_splits_that_share_videos() -> None:
+def test_splits_that_share_videos_are_reported() -> None:
     sets = [set_of("train"), set_of("val"), set_of("test")]
     ids = {"train": "ab", "val": "bc", "test": "cd"}
     media = Media(ids_of_set={one.key: {name: name for name in ids[one.name]} for one in sets})
@@ -105,10 +107,10 @@ def test_splits_that_share_videos() -> None:
     ]
     same = [set_of("val", "x.jsonl"), set_of("test", "x.jsonl")]
     (finding,) = judge_splits(media, same)
-    assert finding.told == "validation and test are the same annotations"
+    assert finding.message == "validation and test have the same annotations"
 
 
-def test_sizes_are_told_for_reading() -> None:
-    assert [size_told(size) for size in (0, 999, 1500, 2e6, 3.14e9, 2e13)] == [
+def test_sizes_are_formatted_with_units() -> None:
+    assert [format_size(size) for size in (0, 999, 1500, 2e6, 3.14e9, 2e13)] == [
         *("0 bytes", "999 bytes", "1.5 kB", "2 MB", "3.14 GB", "20 TB")
     ]

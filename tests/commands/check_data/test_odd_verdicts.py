@@ -35,4 +35,4 @@ def test_all_odd_files_get_the_verdict_of_ffmpeg(
     told = {one["subject"] for one in findings["decode_errors"]["items"]}
     assert {"decord_corrupted", "media3_sample_with_invalid_nalu", "mediabunny_annex-b"} <= told
     num_broken = list(expected.values()).count(False)
-    assert f"{num_broken} problems to be solved" in capsys.readouterr().out
+    assert f"{num_broken} problems to solve" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from alpro.commands.check_data.media import Media
 from alpro.commands.check_data.page import NUM_LISTED, report_page
 from alpro.commands.check_data.probe import Item, Probe
 from alpro.commands.check_data.probe_pool import Probed
-from alpro.commands.check_data.report import Checked, histograms, table_told
+from alpro.commands.check_data.report import Checked, as_tsv, histograms
 from alpro.commands.check_data.sources import CheckedSet, Sampling, Task, TextLimits
 
 SOURCE = CheckedSet("train_datasets.0", "a<b", "train", Path("a.jsonl"), "captions", Path("videos"))
@@ -92,7 +92,7 @@ def test_files_that_are_not_there_are_not_readable() -> None:
     page = report_page(data)
     assert '<b>25 %</b><span class="pale">of all are readable</span>' in page
     assert '<b>3</b><span class="pale">not there</span>' in page
-    first, *rows = table_told(data).splitlines()
+    first, *rows = as_tsv(data).splitlines()
     assert first.startswith("video_id\tverdict\treason\tframes\tseconds\twidth")
     told = [row.split("\t") for row in rows]
     assert [row[:2] for row in told] == [

@@ -71,7 +71,7 @@ def test_bytes_of_a_storage_are_read_in_place(tmp_path: Path) -> None:
     assert (probe.verdict, probe.num_frames) == ("readable", 6)
 
 
-def test_digests_tell_contents_apart(tmp_path: Path) -> None:
+def test_digests_of_different_contents_differ(tmp_path: Path) -> None:
     content = b"x" * 100
     (tmp_path / "a").write_bytes(content)
     assert digest_of(tmp_path / "a", size=100) == digest_of(content, size=100)

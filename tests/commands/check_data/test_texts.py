@@ -27,7 +27,7 @@ def set_of(*texts: tuple[str, ...], split: Split = "train", questions: bool = Fa
 
 
 def told(findings: list[Finding]) -> list[tuple[str, str, str]]:
-    return [(finding.kind, finding.subject, finding.told) for finding in findings]
+    return [(finding.kind, finding.subject, finding.message) for finding in findings]
 
 
 def test_word_pieces_are_counted_with_the_special_ones(tmp_path: Path) -> None:
@@ -42,12 +42,12 @@ def test_word_pieces_are_counted_with_the_special_ones(tmp_path: Path) -> None:
     counts, findings = token_lengths(data, TokenCounter(limits), max_length=5)
     assert counts == Counter({5: 2, 6: 1, 2: 1})
     assert told(findings) == [
-        ("cut_text", "a red ball falls", "6 word pieces, 1 of them cut off"),
-        ("empty_text", repr("\u200b"), "nothing is left of it as word pieces"),
+        ("cut_text", "a red ball falls", "6 word pieces, the last 1 cut off"),
+        ("empty_text", repr("\u200b"), "the tokenizer leaves no word piece of it"),
     ]
 
 
-def test_repeated_rows_and_captions_of_several_videos_are_told() -> None:
+def test_repeated_rows_and_captions_of_several_videos_are_reported() -> None:
     data = set_of(("v0", "a dog"), ("v0", "a dog"), ("v1", "a dog"), ("v1", "a cat"))
     assert told(list(repetitions(data))) == [
         ("repeated_row", "v0", "2 times: a dog"),
@@ -55,7 +55,7 @@ def test_repeated_rows_and_captions_of_several_videos_are_told() -> None:
     ]
 
 
-def test_equal_questions_are_no_matter() -> None:
+def test_equal_questions_of_several_videos_are_allowed() -> None:
     data = set_of(("v0", "who", "a"), ("v1", "who", "a"), ("v0", "who", "b"), questions=True)
     assert list(repetitions(data)) == []
 
@@ -68,7 +68,7 @@ def test_only_captions_of_training_and_evaluation_count_as_shared() -> None:
     assert (finding.subject, finding.where) == ("a dog", "set (train), set (val)")
 
 
-def test_answers_without_label_are_told_the_most_frequent_first() -> None:
+def test_answers_without_label_are_reported_most_frequent_first() -> None:
     rows = [("v", "q", answer) for answer in ("dog", "cat", "owl", "owl")]
     labels, path = AnswerLabels(("dog",)), Path("labels.json")
     found = unknown_answers(set_of(*rows, questions=True), labels, path=path)

@@ -1,4 +1,4 @@
-"""Reading rows, and what workers hold of them: ``bench annotations [--rows N] [--workers N]``.
+"""Speed of reading rows and memory of the workers: ``bench annotations [--rows N] [--workers N]``.
 
 Made-up captions are written in each format and read by a process of its own. Then workers read all
 rows in a random order, once from a list of objects and once from `SharedRows`.
@@ -52,7 +52,7 @@ WORKERS_HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What loading a file took."""
+    """Time and memory of loading a file."""
 
     seconds: float
     packing_seconds: float
@@ -64,7 +64,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a worker found after it had read all rows."""
+    """Memory and time of a worker after reading all rows."""
 
     private: int
     """Bytes that no other process has in its memory."""
@@ -88,13 +88,14 @@ def run(flags: argparse.Namespace) -> None:
     """Measure, and print both tables.
 
     Raises:
-        RunError: if the system does not tell what memory a process has.
+        RunError: the system does not report the memory of a process.
     """
     memory_of_this_process("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(Path(folder), num_rows=flags.rows)
         loaded = {path: _in_new_process(load, path) for path in tqdm(paths, "loading", leave=False)}
         print(f"{loading_table(loaded)}\n")
+    # Workers without rows are the base for those with rows.
     held: dict[tuple[str, str], list[Held]] = {}
     ways = [(kept, method) for kept in ("", LIST, PACKED) for method in ("fork", "spawn")]
     for kept, method in tqdm(ways, "workers", leave=False):
@@ -151,7 +152,8 @@ def load(path: Path) -> Loaded:
 
 
 def hold(kept: str, method: str, *, num_rows: int, num_workers: int) -> list[Held]:
-    """Have workers read rows that this process keeps; none where it keeps them as nothing."""
+    """Let workers read the rows that this process keeps; no rows if ``kept`` is empty."""
+    # The parent keeps the rows; workers inherit or receive them.
     rows: Sequence[CaptionedItem] = []
     if kept == PACKED:
         rows = pack_rows(made_up_rows(num_rows), CaptionedItem)
@@ -159,20 +161,21 @@ def hold(kept: str, method: str, *, num_rows: int, num_workers: int) -> list[Hel
         rows = list(made_up_rows(num_rows))
     context: Any = multiprocessing.get_context(method)
     together = context.Barrier(num_workers)
-    found: Any = context.SimpleQueue()
+    measured: Any = context.SimpleQueue()
     processes = [
-        context.Process(target=_read_all, args=(rows, together, found)) for _ in range(num_workers)
+        context.Process(target=_read_all, args=(rows, together, measured))
+        for _ in range(num_workers)
     ]
     gc.freeze()  # as the loader does before it starts workers
     for process in processes:
         process.start()
-    held = [found.get() for _ in processes]
+    held = [measured.get() for _ in processes]
     for process in processes:
         process.join()
     return held
 
 
-def _read_all(rows: Sequence[CaptionedItem], together: Barrier, found: Any) -> None:
+def _read_all(rows: Sequence[CaptionedItem], together: Barrier, measured: Any) -> None:
     started = time.process_time()  # there may be more workers than cores
     for position in shuffled(len(rows)):
         row = rows[position]
@@ -182,7 +185,7 @@ def _read_all(rows: Sequence[CaptionedItem], together: Barrier, found: Any) -> N
     together.wait()  # while others are there still, what is shared does not count as private
     private = private_memory()
     together.wait()
-    found.put(Held(private, seconds))
+    measured.put(Held(private, seconds))
 
 
 def shuffled(size: int) -> Iterator[int]:
@@ -193,26 +196,26 @@ def shuffled(size: int) -> Iterator[int]:
 
 def private_memory() -> int:
     """Bytes in memory that this process shares with no other."""
-    text = _told_by_system("smaps_rollup")
+    text = _process_file("smaps_rollup")
     return sum(1024 * int(size) for size in re.findall(r"Private_(?:Clean|Dirty): +(\d+) kB", text))
 
 
 def memory_of_this_process(name: str) -> int:
     """Bytes of memory: ``VmRSS`` now, ``VmHWM`` at most so far."""
-    found = re.search(rf"{name}:\s+(\d+) kB", _told_by_system("status"))
-    assert found is not None, name
-    return 1024 * int(found[1])
+    match = re.search(rf"{name}:\s+(\d+) kB", _process_file("status"))
+    assert match is not None, name
+    return 1024 * int(match[1])
 
 
-def _told_by_system(name: str) -> str:
+def _process_file(name: str) -> str:
     path = Path("/proc/self") / name
     if not path.is_file():
-        raise RunError(f"{path} is not there, which tells of memory; this benchmark needs Linux")
+        raise RunError(f"{path}, which reports memory, does not exist; this benchmark needs Linux")
     return path.read_text(encoding="utf-8")
 
 
 def _in_new_process(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What a function returns in a process of its own, whose memory nothing else has been in."""
+    """Result of a function called in a fresh process, whose memory holds nothing else."""
     context = multiprocessing.get_context("spawn")
     answers, questions = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(questions, work, arguments, named))
@@ -221,7 +224,7 @@ def _in_new_process(work: Callable[..., Any], *arguments: Any, **named: Any) -> 
     try:
         return answers.recv()
     except EOFError as error:
-        raise RunError(f"a process that was to {work.__name__} died; see above") from error
+        raise RunError(f"the process that ran {work.__name__} died; see above") from error
     finally:
         process.join()
 
@@ -249,10 +252,10 @@ def loading_table(loaded: dict[Path, Loaded]) -> str:
 def workers_table(held: dict[tuple[str, str], list[Held]], *, num_rows: int) -> str:
     """Markdown: one row for each way to keep rows and to start workers, "" keeping none."""
     rows = []
-    for (kept, method), found in held.items():
-        private = median(one.private for one in found)
+    for (kept, method), workers in held.items():
+        private = median(one.private for one in workers)
         base = median(one.private for one in held["", method])
-        seconds = median(one.seconds for one in found)
+        seconds = median(one.seconds for one in workers)
         beyond = f"{(private - base) / MEGABYTE:.1f}" if kept else ""
         time_each = f"{1e6 * seconds / num_rows:.1f}" if kept else ""
         rows.append((kept or "no rows", method, f"{private / MEGABYTE:.1f}", beyond, time_each))

@@ -32,17 +32,17 @@ BENCHMARKS = {
         bench_decode.run,
     ),
     "loader": Benchmark(
-        "the whole path from a file into a batch",
+        "the whole path from file to batch",
         bench_loader.add_flags,
         bench_loader.run,
     ),
     "annotations": Benchmark(
-        "reading rows, and what workers hold of them",
+        "reading rows, and memory of the workers",
         bench_annotations.add_flags,
         bench_annotations.run,
     ),
     "scaling": Benchmark(
-        "updates by one process and by several, under each engine", bench_scaling.add_flags, None
+        "updates by one process and by several, with each engine", bench_scaling.add_flags, None
     ),
 }
 

@@ -1,4 +1,4 @@
-"""How fast frames come from files: every decoder and every storage, by one process and by several.
+"""Decoding speed of every decoder and storage, with one process and with several: ``bench decode``.
 
 All read the same frames of the same videos, in turn within one run; the files are in memory, since
 each has been read before.
@@ -97,7 +97,7 @@ class ClipReader:
         self.decoder.read(video, select, preprocessing=PixelPreprocessing(size=self.size))
 
     def can_read(self, position: int) -> bool:
-        """Whether the decoder can."""
+        """Whether the decoder can read the video at this position."""
         try:
             self.read(position)
         except VideoReadError:
@@ -159,17 +159,19 @@ def run(flags: argparse.Namespace) -> None:
         for storage in storages
         for name, decoder in decoders.items()
     }
+    # All decoders must read the same clips.
     readers, positions, notes = readable_by_all(readers)
-    found: dict[Job, list[float]] = {}
+    speeds: dict[Job, list[float]] = {}
+    # Take turns, so that changes of the machine's load affect all alike.
     turns = [(count, key) for count in flags.workers for key in readers]
     progress = tqdm(total=flags.rounds * len(turns), desc="measuring", file=sys.stderr)
     with progress, started_processes(max(flags.workers)) as processes:
         for _ in range(flags.rounds):
             for count, (root, name) in turns:
                 seconds = processes.time(readers[root, name], positions, num_processes=count)
-                found.setdefault(Job(root, name, count), []).append(len(positions) / seconds)
+                speeds.setdefault(Job(root, name, count), []).append(len(positions) / seconds)
                 progress.update()
-    print("\n\n".join([decode_table(found), *notes]))
+    print("\n\n".join([decode_table(speeds), *notes]))
 
 
 def installed_decoders() -> dict[str, Decoder]:
@@ -219,7 +221,7 @@ def readable_by_all(readers: Readers) -> tuple[Readers, list[int], list[str]]:
     This reads everything once, each in a process of its own: some files crash some libraries.
 
     Returns:
-        The readers left, the positions of the videos left, and sentences that tell of the others.
+        The readers left, the positions of the videos left, and sentences about the others.
 
     Raises:
         InputError: nothing is left.
@@ -233,6 +235,7 @@ def readable_by_all(readers: Readers) -> tuple[Readers, list[int], list[str]]:
         positions = tqdm(range(len(reader.video_ids)), desc=f"reading once: {name}", leave=False)
         can_read[root, name] = {position for position in positions if guarded.can_read(position)}
         guarded.close()
+    # Decoders that can read nothing are left out, then videos that one cannot read.
     left = {key: reader for key, reader in readers.items() if can_read[key]}
     if not left:
         raise InputError("--videos: no decoder can read any of the videos")
@@ -251,16 +254,16 @@ def readable_by_all(readers: Readers) -> tuple[Readers, list[int], list[str]]:
     return left, sorted(shared), notes
 
 
-def decode_table(found: dict[Job, list[float]]) -> str:
+def decode_table(speeds: dict[Job, list[float]]) -> str:
     """Markdown: a row for each job, compared with the first one of as many processes.
 
     Args:
-        found: clips per second of each round.
+        speeds: clips per second of each round.
     """
     base: dict[int, tuple[Job, float]] = {}
     rows: list[Sequence[str]] = []
-    for job, speeds in found.items():
-        low, middle, high = min(speeds), median(speeds), max(speeds)
+    for job, rounds in speeds.items():
+        low, middle, high = min(rounds), median(rounds), max(rounds)
         first = base.setdefault(job.num_processes, (job, middle))[1]
         speed = f"{middle:.1f} ({low:.1f} to {high:.1f})"
         rows.append(

@@ -1,4 +1,4 @@
-"""The whole path from a file into a batch: ``bench loader --videos DIR [DIR ...]``.
+"""The whole path from file to batch: ``bench loader --videos DIR [DIR ...]``.
 
 Beside it, in the same run and by as many processes, decoding alone: frames that are read and
 dropped. What the loader loses against that is the price of collating, of captions' tokens, and of
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from alpro.commands.bench.processes import ReadingProcesses, end_decoder, started_processes
-from alpro.commands.cli import open_videos_of_flag, path_flag, positive
+from alpro.commands.cli import open_videos_of_flag, path_flag, pluralize, positive
 from alpro.commands.gallery.results import markdown_table
 from alpro.configs.options import DECODE_MEMORY, DECODE_TIMEOUT
 from alpro.datasets.annotations import CaptionRow
@@ -48,7 +48,7 @@ HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What is measured: a path, from some videos, with some workers."""
+    """One measurement: a path, from some videos, with some workers."""
 
     videos: Path
     num_workers: int
@@ -127,6 +127,7 @@ def run(flags: argparse.Namespace) -> None:
         for path, reader in readers.items()
     }
     counts = flags.workers or [os.cpu_count() or 1]
+    # Every combination of storage, number of workers and path is measured in turn.
     ways = [
         Way(videos, num_workers, path)
         for videos in flags.videos
@@ -137,7 +138,7 @@ def run(flags: argparse.Namespace) -> None:
     with started_processes(max(counts)) as processes:
         for number in range(flags.rounds):
             for way in ways:
-                message = f"{way.videos}, {way.num_workers} workers, {way.path}"
+                message = f"{way.videos}, {pluralize(way.num_workers, 'worker')}, {way.path}"
                 print(f"round {number + 1}: {message}", file=sys.stderr)
                 clips = ClipReader(readers[way.videos], names_of[way.videos])
                 speed = _speed(way, clips, processes, collate, batch_size=flags.batch_size)
@@ -166,9 +167,9 @@ def _speed(
 def loader_table(speeds: dict[Way, list[float]]) -> str:
     """Markdown: one row for each way; speeds are clips a second, one for each round."""
     rows = []
-    for way, found in speeds.items():
+    for way, rounds in speeds.items():
         base = median(speeds[Way(way.videos, way.num_workers, DECODING)])
-        low, middle, high = min(found), median(found), max(found)
+        low, middle, high = min(rounds), median(rounds), max(rounds)
         speed = f"{middle:.1f} ({low:.1f} to {high:.1f})"
         row = (str(way.videos), str(way.num_workers), way.path, speed, f"{middle / base:.2f}")
         rows.append(row)
@@ -181,14 +182,14 @@ def readable_ids(reader: FrameReader) -> list[str]:
     Raises:
         InputError: if there are none.
     """
-    found = []
+    video_ids = []
     for video_id in reader.videos.video_ids():
         with suppress(VideoReadError):
             reader.read(video_id, rng=np.random.default_rng(0))
-            found.append(video_id)
-    if not found:
-        raise InputError(f"--videos {reader.root}: no video in it can be read")
-    return found
+            video_ids.append(video_id)
+    if not video_ids:
+        raise InputError(f"--videos {reader.root}: none of its videos can be read")
+    return video_ids
 
 
 def loading_speed(
@@ -202,6 +203,7 @@ def loading_speed(
 
     The clock runs from one batch to another; before the first and after the last there are more.
     """
+    # Batches before and after keep all workers busy while the clock runs.
     num_counted = -(-len(dataset) // batch_size)
     num_before = num_after = BATCHES_AROUND * num_workers
     num_batches = num_before + num_counted + num_after
@@ -220,6 +222,6 @@ def loading_speed(
     started = time.perf_counter()
     num_clips = sum(len(next(batches).video_ids) for _ in range(num_counted))
     seconds = time.perf_counter() - started
-    for _ in batches:  # those after, so that the workers end in peace
+    for _ in batches:  # the rest, so that the workers end in an orderly way
         pass
     return num_clips / seconds

@@ -1,4 +1,4 @@
-"""Processes that share reading out among them, and are timed."""
+"""Processes that divide the reading between them, and are timed."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class ReadingProcesses:
                 channel.send((reader, positions))
             for channel in channels:
                 channel.recv()  # ready
+            # The clock runs from the common start to the last process.
             start = time.perf_counter()
             for channel in channels:
                 channel.send("go")
@@ -82,13 +83,13 @@ def started_processes(count: int) -> Iterator[ReadingProcesses]:
         yield ReadingProcesses(processes, channels)
     finally:
         for channel in channels:
-            channel.close()  # tells the process to end
+            channel.close()  # ends the process
         for process in processes:
             process.join()
 
 
 def _serve(channel: Connection, turn: Synchronized[int]) -> None:
-    """Read clips, each time as told, until the channel is closed."""
+    """Read the clips of each request until the channel is closed."""
     while True:
         try:
             reader, positions = channel.recv()
@@ -97,6 +98,7 @@ def _serve(channel: Connection, turn: Synchronized[int]) -> None:
         reader.read(positions[0])  # imports the library, starts processes
         with turn:
             turn.value = 0
+        # Warm-up is done; all processes start together.
         channel.send("ready")
         channel.recv()
         while True:

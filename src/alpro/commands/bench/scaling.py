@@ -1,4 +1,4 @@
-"""Updates by one process and by several: ``bench scaling --config CONFIG [--KEY VALUE ...]``.
+"""Time of updates with one process and several: ``bench scaling --config CONFIG [--KEY VALUE]``.
 
 Retrieval is trained on made-up batches with one process and with several, under each engine, in
 one run. The table has the time of an update and the share of it that goes into communication.
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
 
-from alpro.commands.bench.updates import LossWithMetrics, read_measured
+from alpro.commands.bench.updates import UpdateTiming, read_measured
 from alpro.commands.cli import positive
 from alpro.commands.gallery.results import markdown_table
 from alpro.errors import RunError
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     num_processes: int
 
     def command(self) -> list[str]:
-        """What launches a module."""
+        """Command line that launches a module."""
         size = str(self.num_processes)
         here = Path(sys.executable).parent
         if self.engine == "horovod":
@@ -66,18 +66,19 @@ def run(flags: argparse.Namespace, keys: Sequence[str]) -> None:
         flags: those of :func:`add_flags`.
         keys: further flags, for the config.
     """
+    # One process as the base, several with each installed engine.
     engines = ["torch"] if not has_package("horovod") else ["torch", "horovod"]
     several = [Job(engine, flags.processes) for engine in engines]
     arguments = ["--config", flags.config, *keys]
-    found: dict[Job, list[LossWithMetrics]] = {}
+    timings: dict[Job, list[UpdateTiming]] = {}
     for number in range(flags.rounds):
         for job in [Job("single", 1), *several]:
             print(f"round {number + 1}: {job.engine}, {job.num_processes}", file=sys.stderr)
-            found.setdefault(job, []).append(run_job(job, arguments, num_updates=flags.updates))
-    print(scaling_table(found))
+            timings.setdefault(job, []).append(run_job(job, arguments, num_updates=flags.updates))
+    print(scaling_table(timings))
 
 
-def run_job(job: Job, keys: Sequence[str], *, num_updates: int) -> LossWithMetrics:
+def run_job(job: Job, keys: Sequence[str], *, num_updates: int) -> UpdateTiming:
     """Run one job of ``alpro.commands.bench.updates``, with one thread for each process.
 
     Raises:
@@ -98,12 +99,12 @@ def run_job(job: Job, keys: Sequence[str], *, num_updates: int) -> LossWithMetri
         return read_measured(path)
 
 
-def scaling_table(found: dict[Job, list[LossWithMetrics]]) -> str:
+def scaling_table(timings: dict[Job, list[UpdateTiming]]) -> str:
     """Markdown: one row for each job, compared with the first."""
-    times = {job: [median(one.seconds) for one in rounds] for job, rounds in found.items()}
-    (base, first), *_ = found.items()
+    times = {job: [median(one.seconds) for one in rounds] for job, rounds in timings.items()}
+    (base, first), *_ = timings.items()
     rows = []
-    for job, rounds in found.items():
+    for job, rounds in timings.items():
         slower = median(times[job]) / median(times[base])
         low, middle, high = (1000 * pick(times[job]) for pick in (min, median, max))
         share = mean(one.communication for one in rounds)

@@ -1,9 +1,9 @@
 """One job of the benchmark of updates: retrieval training on made-up batches, timed.
 
-    [horovodrun -np N | torchrun --nproc_per_node N] alpro bench-updates FILE UPDATES
-        --config CONFIG [--KEY VALUE ...]
+    [horovodrun -np N | torchrun --nproc_per_node N] python -m alpro.commands.bench.updates
+        FILE UPDATES --config CONFIG [--KEY VALUE ...]
 
-Rank 0 writes what it measured to FILE, as JSON. Shapes: B pairs of a process.
+Rank 0 writes its measurements to FILE, as JSON. Shapes: B pairs of a process.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ WARM_UP = 3  # updates that are not counted
 
 
 @dataclass(frozen=True, slots=True)
-class LossWithMetrics:
-    """What one job took."""
+class UpdateTiming:
+    """Time of the updates of one job."""
 
     seconds: list[float]
     """Of each update."""
@@ -44,9 +44,9 @@ class LossWithMetrics:
     """B."""
 
 
-def read_measured(path: Path) -> LossWithMetrics:
-    """What a job has written."""
-    return LossWithMetrics(**json.loads(path.read_text(encoding="utf-8")))
+def read_measured(path: Path) -> UpdateTiming:
+    """Read the file that a job has written."""
+    return UpdateTiming(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def made_up_batch(experiment: Experiment[RetrievalConfig]) -> RetrievalBatch:
@@ -65,11 +65,12 @@ def made_up_batch(experiment: Experiment[RetrievalConfig]) -> RetrievalBatch:
     ).to(experiment.engine.device)
 
 
-def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> LossWithMetrics:
+def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> UpdateTiming:
     """Train for some updates and measure each of them."""
     config, engine = experiment.config, experiment.engine
     seed_everything(config.seed)
     model = experiment.task.build_model().to(engine.device)
+    # Task and optimizer as in training.
     plan = build_plan(
         config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
     )
@@ -79,6 +80,7 @@ def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> Los
     batch = made_up_batch(experiment)
     precision = usable_precision(config.precision, engine.device)
     seconds, before = [], 0.0
+    # Time whole updates: forward, backward with communication, and step.
     for number in range(WARM_UP + num_updates):
         if number == WARM_UP:
             before = engine.communication
@@ -88,23 +90,23 @@ def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> Los
         engine.backward(loss, last_micro_step=True)
         engine.step(optimizer, max_grad_norm=config.grad_norm)
         seconds.append(time.perf_counter() - started)
-    pluralize = seconds[WARM_UP:]
-    return LossWithMetrics(
-        seconds=pluralize,
-        communication=(engine.communication - before) / sum(pluralize),
+    counted = seconds[WARM_UP:]
+    return UpdateTiming(
+        seconds=counted,
+        communication=(engine.communication - before) / sum(counted),
         num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         num_pairs=config.train_batch_size,
     )
 
 
 def main() -> None:
-    """Measure, and write it down."""
+    """Measure and write the result."""
     path, num_updates, *arguments = sys.argv[1:]
     resolved = load_config(RetrievalConfig, [*arguments, "--output_dir", str(Path(path).parent)])
     with launch_run(resolved) as engine:
-        found = measure(Experiment(resolved, engine=engine), num_updates=int(num_updates))
+        timing = measure(Experiment(resolved, engine=engine), num_updates=int(num_updates))
         if engine.rank == 0:
-            write_json(Path(path), asdict(found))
+            write_json(Path(path), asdict(timing))
 
 
 if __name__ == "__main__":

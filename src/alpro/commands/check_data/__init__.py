@@ -1,6 +1,6 @@
 """Checking data before it is trained on: annotations, videos, and what they share.
 
-``sources`` tells what a config or the flags name; ``annotated`` reads it, ``texts`` and ``splits``
-look at what is written, ``probe`` at single files (``probing`` at all of them), ``judging`` at what
-was measured; ``report`` and ``page`` tell the ``findings``.
+``sources`` resolves the sets of a config or of flags; ``annotations`` reads them, ``texts`` checks
+their texts, ``media`` locates the videos, ``probe`` inspects one file and ``probe_pool`` all of
+them, ``verdicts`` turns measurements into ``findings``; ``report`` and ``page`` present these.
 """

@@ -1,4 +1,4 @@
-"""Reading the annotations of a set, whatever they hold, without stopping at rows that are wrong."""
+"""Reading the annotations of a set without stopping at broken rows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from alpro.commands.check_data.findings import Finding, Findings
 from alpro.commands.check_data.sources import CheckedSet, Rows
+from alpro.commands.cli import pluralize
 from alpro.datasets.annotations import CAPTIONS, CaptionRow, parsed_rows, records_of
 from alpro.datasets.captions import IMAGES, VIDEOS
 from alpro.datasets.qa_annotations import QUESTIONS, QuestionRow
 from alpro.datasets.row_parsing import RowError, RowKind
 from alpro.errors import InputError
 
-MAX_BAD_ROWS = 2000  # of a file that are listed; others are counted
+MAX_BAD_ROWS = 2000  # listed for a file; further ones are only counted
 
 _KINDS: dict[Rows, RowKind[Any]] = {
     "questions": QUESTIONS,
@@ -36,7 +37,7 @@ class AnnotatedText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadSet:
-    """What the annotations of a set hold."""
+    """Texts of a set, and the number of rows that could not be used."""
 
     source: CheckedSet
     texts: Sequence[AnnotatedText]
@@ -50,7 +51,7 @@ class ReadSet:
 
 
 def load_dataset(source: CheckedSet, findings: Findings) -> ReadSet:
-    """Read all rows of a set; what is wrong with the others becomes findings."""
+    """Read all rows of a set; broken ones become findings."""
     texts: list[AnnotatedText] = []
     num_broken = num_left_out = 0
 
@@ -68,6 +69,7 @@ def load_dataset(source: CheckedSet, findings: Findings) -> ReadSet:
             else:
                 texts += _texts_of(row)
     except InputError as error:
+        # The whole file is unreadable; the finding names it, so the reason need not.
         message = str(error)
         reason = message.removeprefix(f"{source.annotations}:")
         if reason != message:  # the finding names the file; then comes a line, or a space
@@ -75,7 +77,8 @@ def load_dataset(source: CheckedSet, findings: Findings) -> ReadSet:
         name = str(source.annotations)
         findings.add([Finding("unreadable_annotations", name, reason, str(source))])
     if num_broken > MAX_BAD_ROWS:
-        reason = f"{num_broken - MAX_BAD_ROWS:,} further rows are broken"
+        num_others = num_broken - MAX_BAD_ROWS
+        reason = f"{pluralize(num_others, 'further row')} not listed"
         findings.add([Finding("broken_row", str(source.annotations), reason, str(source))])
     return ReadSet(source, texts, num_broken, num_left_out)
 
@@ -96,7 +99,7 @@ def guess_rows(path: Path) -> Rows:
         try:
             first = next(records_of(path, kind), None)
         except InputError:
-            continue  # what is wrong is told when the file is read
+            continue  # reported when the file is read
         if first is not None and kind.columns[0][0] in first.values:
             return rows
     return "captioned videos"

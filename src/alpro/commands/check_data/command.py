@@ -1,9 +1,9 @@
 """Check data before training on it: ``alpro check-data --config FILE``.
 
-Reads every annotation of a config's sets and looks at every video and image they name, or at all
+Reads every annotation of a config's sets and inspects every video and image they name, or all
 videos of a folder, LMDB or shards (``--videos``). Writes ``report.html``, ``report.json`` and
-``videos.tsv``, a line for each video. The exit code is 0 where there is nothing wrong, 1 where
-problems are found, 2 for wrong use.
+``videos.tsv``, a line for each video. The exit code is 0 without problems, 1 with problems, 2 for
+wrong use.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         if not has_package("av"):
-            raise InputError("check_data looks into videos with PyAV: `pip install av`")
+            raise InputError("check-data reads videos with PyAV: `pip install av`")
         from alpro.commands.check_data.run import check  # --help must not wait for it
 
         problems.append(check(flags, config_flags))
 
-    code = exit_code_of(work, goes_on=True)
+    code = exit_code_of(work, can_resume=True)
     return code or (FAILURE_EXIT_CODE if any(problems) else 0)
 
 
@@ -69,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         type=any_path_flag,
         nargs="+",
         default=[],
-        help="with --videos: what names them",
+        help="with --videos: files whose rows name them",
     )
-    add("--kind", choices=CONFIGS, help="what --config is of (default: as its keys tell)")
+    add("--kind", choices=CONFIGS, help="task of --config (default: derived from its keys)")
     add(
         "--output",
         type=any_path_flag,
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"folder (default: {DEFAULT_OUTPUT})",
     )
     add("--full", action="store_true", help="decode every frame, not only those training would")
-    add("--retry_failed", action="store_true", help="look again at what could not be read before")
+    add("--retry_failed", action="store_true", help="retry files that could not be read before")
     add(
         "--n_workers",
         "--workers",
@@ -91,12 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seconds",
         type=not_negative,
-        help="after which a video is given up, 0 for never; with more those that were given up are"
-        " tried again (default: the config's decode_timeout, else 60; with --full ten times that)",
+        help="time limit for a video, 0 for none; a higher one retries those that exceeded it"
+        " (default: the config's decode_timeout, else 60; with --full ten times that)",
     )
     add(
         "--megabytes",
         type=not_negative,
-        help="that a video may take, 0 for any (default: the config's decode_memory, else 2048)",
+        help="memory limit of a video, 0: none (default: the config's decode_memory, else 2048)",
     )
     return parser

@@ -1,4 +1,4 @@
-"""What a video file says of itself, and what is in it, by PyAV (FFmpeg's libraries)."""
+"""Header and packets of a video file, read by PyAV (FFmpeg's libraries)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import av.logging
 
+from alpro.commands.cli import pluralize
 from alpro.datasets.decoding import Video, VideoReadError
 from alpro.datasets.decoding.formats import open_video
 
@@ -22,8 +23,8 @@ _MICROSECONDS = 1e6
 
 
 @dataclass(slots=True)
-class _Counted:
-    """What the packets of a stream come to."""
+class _PacketCounts:
+    """Totals over the packets of a stream."""
 
     num_shown: int = 0
     num_decoded: int = 0
@@ -37,7 +38,7 @@ class _Counted:
     messages: list[str] = field(default_factory=list)
 
     def note_time(self, time: int | None) -> None:
-        """Take note of when a frame is shown."""
+        """Extend the range of presentation times."""
         if time is not None:
             self.first = time if self.first is None else min(self.first, time)
             self.last = time if self.last is None else max(self.last, time)
@@ -48,7 +49,7 @@ def describe(video: Video, *, full: bool) -> dict[str, Any]:
 
     Args:
         video: the file.
-        full: decode all frames, and tell how many could not be; else only the first one, for the
+        full: decode all frames, and count those that fail; else only the first one, for the
             rotation.
 
     Raises:
@@ -56,7 +57,7 @@ def describe(video: Video, *, full: bool) -> dict[str, Any]:
     """
     try:
         with open_video(video) as (container, stream):
-            said = {
+            header = {
                 "container": container.format.name,
                 "codec": stream.codec_context.codec.canonical_name,
                 "width": stream.codec_context.width or None,
@@ -64,15 +65,15 @@ def describe(video: Video, *, full: bool) -> dict[str, Any]:
                 "declared_frames": stream.frames or None,
                 "declared_seconds": _declared_seconds(container.duration, stream),
             }
-            pluralize = _count(container.demux(stream), stream.codec_context, full=full)
-            return said | _of_packets(pluralize, stream, full=full)
+            counts = _count(container.demux(stream), stream.codec_context, full=full)
+            return header | _of_packets(counts, stream, full=full)
     except av.error.FFmpegError as error:
         raise VideoReadError(f"{error.strerror}") from error
 
 
 @contextmanager
 def errors_of_ffmpeg() -> Iterator[list[str]]:
-    """Collects what FFmpeg's libraries complain of meanwhile; of sound files it is nothing."""
+    """Context that collects the error messages of FFmpeg's libraries; intact files give none."""
     errors: list[str] = []
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
@@ -91,71 +92,77 @@ def _declared_seconds(duration: int | None, stream: VideoStream) -> float | None
     return round(duration / _MICROSECONDS, 3) if duration and duration > 0 else None
 
 
-def _count(packets: Iterator[Packet], codec: VideoCodecContext, *, full: bool) -> _Counted:
-    pluralize = _Counted()
+def _count(packets: Iterator[Packet], codec: VideoCodecContext, *, full: bool) -> _PacketCounts:
+    counts = _PacketCounts()
     while True:
         try:
             packet = next(packets, None)
         except av.error.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
-            pluralize.ended_early = str(error.strerror)
+            counts.ended_early = str(error.strerror)
             packet = None
         if packet is None or not packet.size:
-            if full or pluralize.rotation is None:
-                _decode(codec, None, pluralize)
+            if full or counts.rotation is None:
+                _decode(codec, None, counts)
             if packet is None:
-                return pluralize
+                return counts
             continue
-        pluralize.num_corrupt += packet.is_corrupt
+        # Discarded packets are decoded but not shown.
+        counts.num_corrupt += packet.is_corrupt
         if not packet.is_discard:
-            pluralize.num_shown += 1
-            pluralize.note_time(packet.pts)
-        if full or pluralize.rotation is None:
-            _decode(codec, packet, pluralize)
+            counts.num_shown += 1
+            counts.note_time(packet.pts)
+        if full or counts.rotation is None:
+            _decode(codec, packet, counts)
 
 
-def _decode(codec: VideoCodecContext, packet: Packet | None, pluralize: _Counted) -> None:
+def _decode(codec: VideoCodecContext, packet: Packet | None, counts: _PacketCounts) -> None:
     try:
         for frame in codec.decode(packet):
-            pluralize.num_decoded += 1
-            pluralize.num_corrupt += frame.is_corrupt
-            if pluralize.rotation is None:
-                pluralize.rotation = round(frame.rotation)
+            counts.num_decoded += 1
+            counts.num_corrupt += frame.is_corrupt
+            if counts.rotation is None:
+                counts.rotation = round(frame.rotation)
     except av.error.EOFError:
         pass  # nothing is held back
     except av.error.FFmpegError as error:
         if isinstance(error, MemoryError):
             raise
-        pluralize.num_errors += 1
-        pluralize.messages.append(str(error.strerror))
+        counts.num_errors += 1
+        counts.messages.append(str(error.strerror))
 
 
-def _of_packets(pluralize: _Counted, stream: VideoStream, *, full: bool) -> dict[str, Any]:
-    troubles = [f"the file ends early ({pluralize.ended_early})"] if pluralize.ended_early else []
-    if pluralize.num_corrupt:
-        troubles.append(f"{pluralize.num_corrupt} packets or frames are marked as corrupt")
-    if full and pluralize.num_errors:
-        found = f"{pluralize.num_errors} of {pluralize.num_shown} packets cannot be decoded"
-        troubles.append(f"{found} ({pluralize.messages[0]})")
-    if full and not pluralize.num_errors and pluralize.num_decoded < pluralize.num_shown:
-        troubles.append(f"{pluralize.num_shown} packets give only {pluralize.num_decoded} frames")
-    seconds = _seconds(pluralize, stream)
+def _of_packets(counts: _PacketCounts, stream: VideoStream, *, full: bool) -> dict[str, Any]:
+    troubles = [f"the file ends early ({counts.ended_early})"] if counts.ended_early else []
+    if counts.num_corrupt:
+        marked = pluralize(counts.num_corrupt, "packet or frame", "packets or frames")
+        troubles.append(f"{marked} marked as corrupt")
+    if full and counts.num_errors:
+        failed = (
+            f"{counts.num_errors:,} of {pluralize(counts.num_shown, 'packet')} cannot be decoded"
+        )
+        troubles.append(f"{failed} ({counts.messages[0]})")
+    if full and not counts.num_errors and counts.num_decoded < counts.num_shown:
+        packets = pluralize(counts.num_shown, "packet")
+        troubles.append(f"only {pluralize(counts.num_decoded, 'frame')} decoded from {packets}")
+    # The rate follows from what is shown, not from the header.
+    seconds = _seconds(counts, stream)
     return {
-        "rotation": pluralize.rotation or 0,
-        "num_frames": pluralize.num_decoded if full else pluralize.num_shown,
+        "rotation": counts.rotation or 0,
+        "num_frames": counts.num_decoded if full else counts.num_shown,
         "seconds": seconds,
-        "fps": round(pluralize.num_shown / seconds, 3) if seconds else None,
+        "fps": round(counts.num_shown / seconds, 3) if seconds else None,
         "trouble": "; ".join(troubles),
     }
 
 
-def _seconds(pluralize: _Counted, stream: VideoStream) -> float | None:
+def _seconds(counts: _PacketCounts, stream: VideoStream) -> float | None:
     """From the first frame to the end of the last, taken to last as long as a mean one."""
-    if pluralize.first is None or pluralize.last is None or stream.time_base is None:
+    if counts.first is None or counts.last is None or stream.time_base is None:
         return None
-    between = float((pluralize.last - pluralize.first) * stream.time_base)
-    if pluralize.num_shown < 2 or between <= 0:
+    between = float((counts.last - counts.first) * stream.time_base)
+    if counts.num_shown < 2 or between <= 0:
         rate = stream.average_rate or stream.guessed_rate
         return round(1 / float(rate), 3) if rate else None
-    return round(between * pluralize.num_shown / (pluralize.num_shown - 1), 3)
+    return round(between * counts.num_shown / (counts.num_shown - 1), 3)

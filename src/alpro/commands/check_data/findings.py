@@ -1,4 +1,4 @@
-"""What a check can find: kinds of findings, how bad they are, and what helps."""
+"""Kinds of findings of a check, with their severity and remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["problem", "remark"]
-"""Problems stop a run, or make its numbers wrong; remarks are to be looked at."""
+"""Problems stop a run or make its numbers wrong; remarks deserve a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,14 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something found, about one file, row, video or text."""
+    """One finding about a file, row, video or text."""
 
     kind: str
     """A key of `KINDS`."""
     subject: str
-    """What it is about: an id, a place in a file, a text."""
-    told: str = ""
-    """What there is to say of it."""
+    """An id, a place in a file, or a text."""
+    message: str = ""
+    """Details, may be empty."""
     where: str = ""
     """The set or the storage."""
 
@@ -46,22 +46,22 @@ KINDS: dict[str, Kind] = {
     ),
     "missing": Kind(
         "problem",
-        "videos or images that are not there",
+        "missing videos or images",
         "Add the files, remove their rows, or set allow_missing_videos to 1.",
     ),
     "closed_folder": Kind(
         "problem",
         "folders that cannot be opened",
-        "Give yourself the right to read them; until then what is in them counts as missing.",
+        "Grant read permission (chmod); until then their files count as missing.",
     ),
     "ambiguous": Kind(
         "problem", "ids that name several files", "Rename the files, so that an id names one."
     ),
-    "empty_file": Kind("problem", "empty files", "Fetch them again: a download was interrupted."),
+    "empty_file": Kind("problem", "empty files", "Download them again: a download was cut off."),
     "unreadable": Kind(
         "problem",
         "files that cannot be read",
-        "Fetch damaged ones again; remove those without a picture, and their rows.",
+        "Download damaged ones again; remove those without a picture, and their rows.",
     ),
     "cut_off": Kind(
         "problem",
@@ -71,32 +71,32 @@ KINDS: dict[str, Kind] = {
     "shared_video": Kind(
         "problem",
         "videos that training and evaluation share",
-        "Take them out of the training set: what is measured on them is too good.",
+        "Remove them from the training set: results measured on them are too good.",
     ),
     "shared_content": Kind(
         "problem",
         "files that training and evaluation share under different ids",
-        "Take them out of the training set: what is measured on them is too good.",
+        "Remove them from the training set: results measured on them are too good.",
     ),
     "no_known_answer": Kind(
         "problem",
         "sets none of whose answers has a label",
-        "Name as ans2label_path the file that belongs to the sets.",
+        "Set ans2label_path to the file that belongs to the sets.",
     ),
     "too_short": Kind(
         "remark",
-        "videos with fewer frames than are asked for",
+        "videos with fewer frames than num_frm",
         "Some of their frames are read more than once; lower num_frm, or leave them out.",
     ),
     "decode_errors": Kind(
         "remark",
         "files that are damaged in part",
-        "Frames are lost, the rest is read; fetch them again if you can.",
+        "Frames are lost, the rest is read; download them again if possible.",
     ),
     "wrong_header": Kind(
         "remark",
-        "files that declare another length than they have",
-        "They are read as far as they go; many are the ends of interrupted downloads.",
+        "files whose declared length differs from the actual one",
+        "They are read to their actual end; many are interrupted downloads.",
     ),
     "no_motion": Kind(
         "remark", "videos whose frames are all alike", "Look at a few: are they still images?"
@@ -116,19 +116,17 @@ KINDS: dict[str, Kind] = {
     "duplicate": Kind(
         "remark",
         "files with the content of another",
-        "Keep one of each, or give it all their captions.",
+        "Keep one copy, or give it the captions of all.",
     ),
     "same_file": Kind("remark", "ids that name the file of another id", "Use one id for a file."),
     "unused": Kind(
         "remark", "videos that no annotation names", "Annotate them, or remove them to save space."
     ),
-    "repeated_row": Kind(
-        "remark", "rows that say the same of the same video again", "Remove the repetitions."
-    ),
+    "repeated_row": Kind("remark", "repeated rows of the same video", "Remove the repetitions."),
     "equal_text": Kind(
         "remark",
         "captions that several videos have",
-        "No model can tell which of the videos is meant; more specific captions help.",
+        "No model can tell the videos apart by them; more specific captions help.",
     ),
     "cut_text": Kind(
         "remark",
@@ -138,7 +136,7 @@ KINDS: dict[str, Kind] = {
     "shared_text": Kind(
         "remark",
         "captions that training and evaluation share",
-        "Fine for short ones; many long ones may mean that the sets overlap.",
+        "Harmless for short captions; many long ones may mean that the sets overlap.",
     ),
     "shared_by_evaluations": Kind(
         "remark",
@@ -153,19 +151,19 @@ KINDS: dict[str, Kind] = {
 }
 """In the order of the report."""
 _WITHOUT_ROWS = {
-    "missing": "Fetch the files that these links lead to.",
-    "unreadable": "Fetch damaged ones again; remove those without a picture.",
+    "missing": "Download the files that these links point to.",
+    "unreadable": "Download damaged ones again; remove those without a picture.",
     "cut_off": "Transcode them (alpro prepare-videos), or remove them.",
     "duplicate": "Keep one of each.",
 }
-"""What helps where there are no annotations, if it is something else."""
+"""Remedies that differ if there are no annotations."""
 
 
 class Findings:
-    """All that was found, by kind."""
+    """All findings of a check, by kind."""
 
     def __init__(self, *, has_rows: bool = True) -> None:
-        """Begin.
+        """Start without findings.
 
         Args:
             has_rows: there are annotations, so that remedies may speak of their rows.
@@ -174,17 +172,17 @@ class Findings:
         self.of_kind: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Take note of some more."""
+        """Add findings."""
         for finding in findings:
             self.of_kind[finding.kind].append(finding)
 
-    def found(self) -> Iterator[tuple[str, Kind, list[Finding]]]:
-        """The kinds of which there is anything, problems first."""
+    def by_kind(self) -> Iterator[tuple[str, Kind, list[Finding]]]:
+        """The kinds that have findings, problems first."""
         for name, findings in self.of_kind.items():
             if findings:
                 kind = KINDS[name]
                 yield name, replace(kind, remedy=self._remedies.get(name, kind.remedy)), findings
 
     def count(self, level: Level) -> int:
-        """How many findings are that bad."""
-        return sum(len(findings) for _, kind, findings in self.found() if kind.level == level)
+        """Number of findings of this level."""
+        return sum(len(findings) for _, kind, findings in self.by_kind() if kind.level == level)

@@ -1,4 +1,4 @@
-"""What videos and images a task has: found in folders, LMDBs and shards by the ids of its sets."""
+"""Videos and images of a task, looked up in folders, LMDBs and shards by the ids of its sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Media:
     """All videos and images of a task."""
 
     items: dict[str, Item] = field(default_factory=dict)
-    """By key."""
+    """Key -> video or image."""
     sets_of: dict[str, list[CheckedSet]] = field(default_factory=lambda: defaultdict(list))
     """Key of an item -> the sets that name it."""
     ids_of_set: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Media:
 
 
 def collect_media(task: Task, sets: Sequence[ReadSet], findings: Findings) -> Media:
-    """Find out what is to be probed; what is not there becomes findings."""
+    """Collect the files to probe; missing ones become findings."""
     media, storages = Media(), _Storages(findings)
     for data in sets:
         source = data.source
@@ -53,6 +53,7 @@ def collect_media(task: Task, sets: Sequence[ReadSet], findings: Findings) -> Me
         for item in items:
             media.items.setdefault(item.key, item)
             media.sets_of[item.key].append(source)
+    # Storages without annotations are inspected as a whole.
     for path, extension in task.storages.items():
         storage = storages.open(path, extension, where=str(path))
         for item in [] if storage is None else storages.all_of(storage):
@@ -62,7 +63,7 @@ def collect_media(task: Task, sets: Sequence[ReadSet], findings: Findings) -> Me
 
 
 class _Storages:
-    """Opens each storage once, and finds videos in it."""
+    """Opens each storage once and looks up videos in it."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
@@ -83,14 +84,19 @@ class _Storages:
         return self.opened[path, extension]
 
     def named(self, storage: VideoStorage, data: ReadSet) -> list[Item]:
-        """The videos of a set that are there."""
+        """The videos of a set that exist."""
+        # Missing ids get the reason that explains most of them.
         ids, where = data.video_ids(), str(data.source)
         missing = self._missing(storage, ids, where=where)
-        hint = hint_of_missing(missing, storage) or "" if missing else ""
+        hint = hint_of_missing(missing, storage) if missing else None
+        reason = f"{storage.root}: {hint}" if hint else ""
         self.findings.add(
-            Finding("missing", name, f"the id {why}" if (why := why_outside(name)) else hint, where)
+            Finding(
+                "missing", name, f"the id {why}" if (why := why_outside(name)) else reason, where
+            )
             for name in missing
         )
+        # Ids that name the same file are reported; each counts as present.
         absent, items, ids_of = set(missing), [], defaultdict(list)
         for name in ids:
             item = None if name in absent else self.item(storage, name, data.source.extension)
@@ -110,15 +116,15 @@ class _Storages:
             return []
 
     def item(self, storage: VideoStorage, name: str, extension: str) -> Item | None:
-        """A video that is there; None where its id does not tell its file."""
+        """A video that exists; None if its id is ambiguous."""
         path = None
         if isinstance(storage, VideoFolder | ImageFolder):
             try:
-                found = storage.fetch(name)
+                file = storage.fetch(name)
             except AmbiguousIdError as error:
                 self.findings.add([Finding("ambiguous", name, str(error), str(storage.root))])
                 return None
-            path = found if isinstance(found, Path) else None
+            path = file if isinstance(file, Path) else None
         key = str(path or storage.root / name)
         of_image = path is not None and is_image(path) and path.is_file()
         return Item(key, name, storage.root, path, extension, is_image=of_image)
@@ -152,7 +158,7 @@ def _note_unused(storages: _Storages, media: Media, findings: Findings, *, annot
 
 
 def closed_folders(root: Path) -> Iterator[tuple[str, str]]:
-    """Folders, from ``root`` on, that cannot be opened, and why: no id is found in them."""
+    """Folders below ``root`` that cannot be opened, with the reason."""
     closed: list[OSError] = []
     seen = set()
     for folder, names, _ in os.walk(root, onerror=closed.append, followlinks=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from alpro.commands.check_data.report import Checked, Histogram, histograms, sets_told
-from alpro.commands.check_data.verdicts import size_told
+from alpro.commands.check_data.report import Checked, Histogram, histograms, set_summaries
+from alpro.commands.check_data.verdicts import format_size
 from alpro.commands.cli import pluralize
 from alpro.commands.gallery.page import render_page
 
@@ -29,8 +29,8 @@ def report_page(checked: Checked) -> str:
         remarks=pluralize(summary["remarks"], "remark"),
         notices=checked.notices,
         tiles=list(_tiles(checked)),
-        kinds=list(checked.findings.found()),
-        sets=sets_told(checked),
+        kinds=list(checked.findings.by_kind()),
+        sets=set_summaries(checked),
         charts=[(one, list(_bars(one))) for one in histograms(checked)],
         num_listed=NUM_LISTED,
         num_open=NUM_OPEN,
@@ -52,7 +52,7 @@ def _tiles(checked: Checked) -> Iterator[tuple[str, str]]:
         # Rounded down: 100 only where that is all.
         share = int(1000 * summary["readable"] / total) / 10
         yield f"{share:g} %", "of all are readable" if summary["absent"] else "readable"
-        yield size_told(summary["bytes"]), "in files"
+        yield format_size(summary["bytes"]), "in files"
     if hours := summary["hours"]:
         yield (f"{hours:,.1f}", "hours") if hours >= 1 else (f"{60 * hours:.1f}", "minutes")
     if checked.sets:

@@ -1,4 +1,4 @@
-"""Looking at one video or image: what its file says, what is in it, whether frames come out.
+"""Inspection of one video or image: header, content, and whether frames can be decoded.
 
 Runs in a process of its own, which a broken file may end: nothing heavy is imported but PyAV, at
 once, so that its memory is not counted as a video's.
@@ -40,12 +40,12 @@ WHOLE_DIGEST_BYTES = 4 << 20  # files up to this size are hashed as a whole
 MOST_FRAMES = 16  # about, of a folder with more bytes in all, that are hashed
 SAMPLE_BYTES = 1 << 20  # of each of the parts of larger files that are hashed
 SAMPLED = "sampled:"
-"""What the digest of a larger file starts with."""
+"""Prefix of the digest of a larger file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One video or image to look at."""
+    """One video or image to inspect."""
 
     key: str
     """Its place: the storage and the id."""
@@ -60,7 +60,7 @@ class Item:
 
 @dataclass(slots=True)
 class Probe:
-    """What was seen of a video or image; None where it could not be measured."""
+    """Measurements of a video or image; None for what could not be measured."""
 
     verdict: Verdict
     reason: str = ""
@@ -81,7 +81,7 @@ class Probe:
     seconds: float | None = None
     """From the first frame to the end of the last."""
     trouble: str = ""
-    """What is damaged in part."""
+    """Description of partial damage."""
     brightness: float | None = None
     """Mean grey level of the frames that were read, 0 to 255, as the next ones."""
     contrast: float | None = None
@@ -91,7 +91,7 @@ class Probe:
 
 
 def probe_item(item: Item, *, sampling: Sampling, full: bool) -> Probe:
-    """Look at a video or image.
+    """Inspect a video or image.
 
     Args:
         item: which.
@@ -171,6 +171,7 @@ def digest_of(video: Video, *, size: int, whole: bool = False) -> str:
             while block := file.read(SAMPLE_BYTES):
                 digest.update(block)
             return digest.hexdigest()
+        # Evenly spaced parts, the first and the last bytes included.
         num_parts = WHOLE_DIGEST_BYTES // SAMPLE_BYTES
         for part in range(num_parts):
             file.seek(part * (size - SAMPLE_BYTES) // (num_parts - 1))
@@ -196,6 +197,7 @@ def _look_at_image(probe: Probe, video: Video) -> None:
 
 
 def _look_at_video(probe: Probe, video: Video, *, sampling: Sampling, full: bool) -> None:
+    # Header and packet counts; some decoders read files that PyAV cannot open.
     troubles = []
     is_still = is_image(video)
     of_images = is_still or (isinstance(video, Path) and video.is_dir())
@@ -210,11 +212,13 @@ def _look_at_video(probe: Probe, video: Video, *, sampling: Sampling, full: bool
         if _is_out_of_memory(error):
             raise
         troubles.append(str(error))  # another library may still read it
+    # Decode the frames that training would read.
     select = _Selector(sampling)
     with errors_of_ffmpeg() as errors:
         frames = make_decoder(sampling.decoder).read(video, select, preprocessing=SMALL)
+    # Decoders may correct the frame count while they read.
     if len(set(select.counts)) > 1:
-        message = f"{select.counts[0]} frames were expected, {select.counts[-1]} came out"
+        message = f"{pluralize(select.counts[0], 'frame')} expected, {select.counts[-1]:,} decoded"
         troubles.append(message)
     if errors and not any(troubles):  # decoders read on where a packet is broken
         troubles.append(f"{errors[0]} ({pluralize(len(errors), 'message')} while decoding)")
@@ -253,7 +257,7 @@ def _describe_images(video: Video, *, full: bool) -> dict[str, Any]:
 
 
 class _Selector:
-    """Chooses frames as training does, and remembers what it was asked."""
+    """Chooses frames as training does, and records the frame counts it is called with."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
@@ -272,7 +276,7 @@ class _Selector:
 
 
 def _measure(probe: Probe, frames: np.ndarray, chosen: np.ndarray) -> None:
-    """Note how bright, rich in contrast and different the (T, 3, S, S) frames are."""
+    """Set brightness, contrast and change of the (T, 3, S, S) frames."""
     grey = frames.mean(axis=1, dtype=np.float32)  # (T, S, S)
     probe.brightness = _rounded(grey.mean())
     probe.contrast = _rounded(grey.std(axis=(1, 2)).max())

@@ -1,4 +1,4 @@
-"""Looking at all videos and images of a task, in parallel; an interrupted check goes on."""
+"""Inspection of all videos and images of a task, in parallel and resumable."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from alpro.commands.cli import progress
 from alpro.commands.parallel import Failure, Journal, run_isolated
 from alpro.datasets.storage import open_videos
 
-JOURNAL_VERSION = 2  # of what a probe holds
+JOURNAL_VERSION = 2  # raised when the fields of a probe change
 
 
 @dataclass(slots=True)
 class Probed:
-    """A video or image, what was seen of it, and the sets that name it."""
+    """A video or image with its measurements and the sets that name it."""
 
     item: Item
     probe: Probe
@@ -43,7 +43,7 @@ def probe_all(
     folder: Path,
     retry_failed: bool = False,
 ) -> list[Probed]:
-    """Look at everything, and keep what was seen beside the report, so that it is done once.
+    """Inspect everything that the journal beside the report does not hold yet.
 
     Args:
         media: what there is.
@@ -53,18 +53,21 @@ def probe_all(
         seconds: that a video may take, 0 for any number.
         megabytes: of memory, as well.
         folder: of the report.
-        retry_failed: look again at what could not be read before.
+        retry_failed: inspect files again that could not be read before.
     """
+    # Each combination of settings has a journal of its own.
     settings = json.dumps([JOURNAL_VERSION, asdict(sampling), full], sort_keys=True)
     name = hashlib.sha256(settings.encode()).hexdigest()[:12]
     journal = Journal(folder / f"probes_{name}.jsonl")
     limits = {"seconds": seconds, "megabytes": megabytes}
+    # Reuse the results of an earlier check for unchanged files.
     stamps = {key: _stamped(item) for key, item in media.items.items()}
     probes = {}
     for key, stamp in stamps.items():
         note = journal.done.get(stamp)
         if note is not None and not _is_due(note, limits, retry_failed=retry_failed):
             probes[key] = Probe(**note["probe"])
+    # Inspect the rest, each file in an isolated process.
     results = run_isolated(
         partial(probe_item, sampling=sampling, full=full),
         [item for key, item in media.items.items() if key not in probes],
@@ -86,7 +89,7 @@ def probe_all(
 
 
 def _is_due(note: Mapping[str, Any], limits: Mapping[str, float], *, retry_failed: bool) -> bool:
-    """Whether to look again: at what failed, or was cut off at a limit that was raised since."""
+    """Whether to inspect again: failed files, or those cut off at a limit raised since."""
     if retry_failed and note["probe"]["verdict"] != "readable":
         return True
     before = note["cut_off_at"]
@@ -104,7 +107,7 @@ def _failed(item: Item, failure: Failure) -> Probe:
 
 
 def _stamped(item: Item) -> str:
-    """What a look at an item is known by: it is looked at again when its file has changed."""
+    """Key of an item in the journal, which changes with its file."""
     try:
         state = (item.path or _data_file(item)).stat()
     except OSError:
@@ -113,14 +116,14 @@ def _stamped(item: Item) -> str:
 
 
 def _data_file(item: Item) -> Path:
-    """What changes when a video in an LMDB or shards does."""
+    """The file that changes with the videos of an LMDB or of shards."""
     assert item.storage is not None
     data = item.storage / "data.mdb"
     return data if data.is_file() else item.storage
 
 
 def confirm_duplicates(groups: Iterable[list[Probed]]) -> Iterator[list[Probed]]:
-    """Of files whose hashed parts are equal, those that are equal as a whole."""
+    """Groups of files whose whole content is equal, among those with equal digests."""
     for group in groups:
         if not str(group[0].probe.digest).startswith(SAMPLED):
             yield group
@@ -128,7 +131,7 @@ def confirm_duplicates(groups: Iterable[list[Probed]]) -> Iterator[list[Probed]]
         same = defaultdict(list)
         for one in group:
             same[_whole_digest(one)].append(one)
-        yield from (found for found in same.values() if len(found) > 1)
+        yield from (equal for equal in same.values() if len(equal) > 1)
 
 
 def _whole_digest(one: Probed) -> str:

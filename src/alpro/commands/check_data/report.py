@@ -1,4 +1,4 @@
-"""The report as plain values: what was checked, what was found, how everything is distributed."""
+"""The report as plain values: checked sets, findings and histograms."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from alpro.commands.check_data.findings import Findings
 from alpro.commands.check_data.media import Media
 from alpro.commands.check_data.probe_pool import Probed
 from alpro.commands.check_data.sources import Task
-from alpro.commands.check_data.verdicts import size_told
+from alpro.commands.check_data.verdicts import format_size
+from alpro.commands.cli import pluralize
 
 _TABLE: tuple[object, ...] = (
     *("video_id", "verdict", "reason"),
     *("frames", "seconds", "width", "height", "bytes", "codec", "place"),
 )
 """Columns of ``videos.tsv``."""
-NUM_CODECS = 8  # told by name; the others together
+NUM_CODECS = 8  # with a bar of their own; the others share one
 _MEGABYTE = 1e6
 
 _SECONDS = (0, 1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800, 3600, inf)
@@ -33,12 +34,12 @@ _BYTES = tuple(_MEGABYTE * size for size in (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many things are of which size."""
+    """Histogram of one property."""
 
     title: str
     unit: str
     bars: list[tuple[str, int]]
-    """What a bar holds, and how many."""
+    """Label and count of each bar."""
     limit: int | None = None
     """The position of the first bar beyond a limit."""
     note: str = ""
@@ -46,7 +47,7 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """Everything that a check has brought to light."""
+    """All results of a check."""
 
     task: Task
     full: bool
@@ -76,14 +77,14 @@ class Checked:
         }
 
     def absent(self) -> list[tuple[str, str]]:
-        """Ids that annotations name, and no file has, with the place where it should be."""
-        found = self.media.ids_of_set
+        """Ids that annotations name without a file, with the place where it should be."""
+        present = self.media.ids_of_set
         return list(
             dict.fromkeys(
                 (name, str(data.source.media))
                 for data in self.sets
                 for name in data.video_ids()
-                if name not in found.get(data.source.key, ())
+                if name not in present.get(data.source.key, ())
             )
         )
 
@@ -96,16 +97,16 @@ def histograms(checked: Checked) -> list[Histogram]:
     named = codecs.most_common(NUM_CODECS)
     if others := codecs.total() - sum(count for _, count in named):
         named.append(("others", others))
-    found = [
+    bars = [
         _binned("Duration", "videos", (one.probe.seconds for one in videos), _SECONDS, "s"),
         _binned("Frames", "videos", (one.probe.num_frames for one in videos), _FRAMES, None),
         _binned("Frames per second", "videos", (one.probe.fps for one in videos), _RATES, ""),
         _binned("Shorter side", "files", map(_shorter_side, readable), _SIDES, "px"),
-        _binned("Size", "files", (one.probe.num_bytes for one in readable), _BYTES, size_told),
+        _binned("Size", "files", (one.probe.num_bytes for one in readable), _BYTES, format_size),
         Histogram("Format", "files", named),
     ]
-    found += [_of_tokens(checked, data) for data in checked.sets]
-    return [one for one in found if any(count for _, count in one.bars)]
+    bars += [_of_tokens(checked, data) for data in checked.sets]
+    return [one for one in bars if any(count for _, count in one.bars)]
 
 
 def _shorter_side(one: Probed) -> int | None:
@@ -132,6 +133,7 @@ def _binned(
     for value in values:
         if value is not None:
             counts[sum(value >= edge for edge in edges[1:-1])] += 1
+    # Drop empty bars at both ends.
     names = list(_spans(edges, unit))
     used = [position for position, count in enumerate(counts) if count]
     first, last = (used[0], used[-1]) if used else (0, 0)
@@ -139,18 +141,18 @@ def _binned(
 
 
 def _spans(edges: Sequence[float], unit: str | Callable[[float], str] | None) -> Iterator[str]:
-    def told(edge: float) -> str:
+    def label(edge: float) -> str:
         return unit(edge) if callable(unit) else f"{edge:g} {unit or ''}".strip()
 
     for low, high in zip(edges, edges[1:], strict=False):
         if high == inf:
-            yield f"from {told(low)}"
+            yield f"from {label(low)}"
         elif unit is None:
             yield f"{low:g}" if high - low == 1 else f"{low:g} to {high - 1:g}"
         elif low == edges[0]:
-            yield f"below {told(high)}"
+            yield f"below {label(high)}"
         else:
-            yield f"to {told(high)}" if callable(unit) else f"{low:g} to {told(high)}"
+            yield f"to {label(high)}" if callable(unit) else f"{low:g} to {label(high)}"
 
 
 def _of_tokens(checked: Checked, data: ReadSet) -> Histogram:
@@ -159,9 +161,11 @@ def _of_tokens(checked: Checked, data: ReadSet) -> Histogram:
     title = f"Word pieces: {data.source}"
     if not counts or limits is None:
         return Histogram(title, "texts", [])
+    # At most about 25 bars, one of which begins where texts are cut.
     width = 1 + max(limits.max_length, max(counts)) // 25
     edge = limits.max_length + 1  # a bar begins where texts are cut
     first = edge - width * -(-edge // width)
+    # Count the texts of each bar.
     bars: list[tuple[str, int]] = []
     limit, start = None, first
     while start <= max(counts):
@@ -172,16 +176,18 @@ def _of_tokens(checked: Checked, data: ReadSet) -> Histogram:
         shown = max(start, 0)
         bars.append((f"{shown}" if stop - shown == 1 else f"{shown} to {stop - 1}", count))
         start = stop
+    # Leave out empty bars at the start.
     begin = next((position for position, (_, count) in enumerate(bars) if count), 0)
     cut = sum(count for length, count in counts.items() if length >= edge)
     share = f"{100 * cut / counts.total():.2g} %" if cut else "none"
-    note = f"{share} of {counts.total():,} texts cut at max_txt_len = {limits.max_length}"
+    total = pluralize(counts.total(), "text")
+    note = f"{share} of {total} cut at max_txt_len = {limits.max_length}"
     return Histogram(
         title, "texts", bars[begin:], None if limit is None else max(limit - begin, 0), note
     )
 
 
-def sets_told(checked: Checked) -> list[dict[str, Any]]:
+def set_summaries(checked: Checked) -> list[dict[str, Any]]:
     """Each set with its counts."""
     return [
         {
@@ -202,7 +208,7 @@ def sets_told(checked: Checked) -> list[dict[str, Any]]:
 
 
 def as_json(checked: Checked) -> str:
-    """The whole report; findings and videos one a line."""
+    """The whole report, with one line per finding and video."""
     task = checked.task
     head = {
         "checked": {
@@ -214,25 +220,27 @@ def as_json(checked: Checked) -> str:
         },
         "summary": checked.summary(),
         "notices": list(checked.notices),
-        "sets": sets_told(checked),
+        "sets": set_summaries(checked),
         "histograms": [asdict(one) for one in histograms(checked)],
         "token_lengths": {
             key: {str(length): counts[length] for length in sorted(counts)}
             for key, counts in checked.token_lengths.items()
         },
     }
+    # Findings and videos get a line each, so that the file can be searched.
     parts = [f'"{key}": {json.dumps(value, ensure_ascii=False)}' for key, value in head.items()]
-    found = ",\n".join(_findings_told(checked.findings))
-    videos = ",\n".join(json.dumps(video_told(one), ensure_ascii=False) for one in checked.videos)
-    text = ",\n".join([*parts, f'"findings": {{{found}}}', f'"videos": [\n{videos}\n]'])
+    findings = ",\n".join(_findings_json(checked.findings))
+    videos = ",\n".join(json.dumps(video_record(one), ensure_ascii=False) for one in checked.videos)
+    text = ",\n".join([*parts, f'"findings": {{{findings}}}', f'"videos": [\n{videos}\n]'])
     return f"{{{text}}}\n"
 
 
-def _findings_told(findings: Findings) -> Iterator[str]:
-    for name, kind, some in findings.found():
+def _findings_json(findings: Findings) -> Iterator[str]:
+    for name, kind, some in findings.by_kind():
         items = ",\n".join(
             json.dumps(
-                {"subject": one.subject, "told": one.told, "where": one.where}, ensure_ascii=False
+                {"subject": one.subject, "told": one.message, "where": one.where},
+                ensure_ascii=False,
             )
             for one in some
         )
@@ -240,14 +248,14 @@ def _findings_told(findings: Findings) -> Iterator[str]:
         yield f'\n"{name}": {{{head}, "items": [\n{items}\n]}}'
 
 
-def video_told(one: Probed) -> dict[str, Any]:
-    """A video with what was seen of it."""
+def video_record(one: Probed) -> dict[str, Any]:
+    """A video with its measurements."""
     place = {"video_id": one.item.video_id, "place": one.item.key}
     return {**place, "sets": [source.key for source in one.sets], **asdict(one.probe)}
 
 
-def table_told(checked: Checked) -> str:
-    """All videos and images as a table, columns between tabs: a line each, after the names."""
+def as_tsv(checked: Checked) -> str:
+    """Table of all videos and images, with tabs between columns and a header line."""
     lines = [_TABLE]
     for one in checked.videos:
         probe = one.probe

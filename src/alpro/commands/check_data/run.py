@@ -1,4 +1,4 @@
-"""A whole check: read, look, judge, report."""
+"""A whole check: read annotations, inspect media, derive findings, report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alpro.commands.check_data.findings import Finding, Findings
 from alpro.commands.check_data.media import collect_media
 from alpro.commands.check_data.page import JSON_NAME, report_page
 from alpro.commands.check_data.probe_pool import probe_all
-from alpro.commands.check_data.report import Checked, as_json, table_told
+from alpro.commands.check_data.report import Checked, as_json, as_tsv
 from alpro.commands.check_data.sources import Task, task_of_config, task_of_videos
 from alpro.commands.check_data.texts import (
     TokenCounter,
@@ -25,7 +25,7 @@ from alpro.commands.check_data.texts import (
 from alpro.commands.check_data.verdicts import judge, judge_contents, judge_splits
 from alpro.commands.cli import open_videos_of_flag, pluralize, printable
 from alpro.datasets.qa_annotations import AnswerLabels, read_answer_labels
-from alpro.errors import InputError
+from alpro.errors import InputError, listed
 from alpro.installation import has_package
 from alpro.training.atomic_io import write_text
 from alpro.training.writable import check_output_folder
@@ -33,23 +33,23 @@ from alpro.training.writable import check_output_folder
 PAGE_NAME = "report.html"
 TABLE_NAME = "videos.tsv"
 NUM_NAMED = 3  # findings of a kind that are printed
-LINE_WIDTH = 160  # characters of a printed one
-FULL_TIMES = 10  # as long may a video take whose frames are all decoded
+LINE_WIDTH = 160  # characters of a printed finding
+FULL_TIMES = 10  # factor on the time limit if all frames are decoded
 
 
 def check(flags: argparse.Namespace, config_flags: Sequence[str]) -> int:
-    """Check what the flags of `check_data` name, and tell it; returns the number of problems.
+    """Check the data that flags name and report it; returns the number of problems.
 
     Raises:
         InputError: the config is wrong, or something that it takes is not installed.
     """
     task = _task(flags, config_flags)
     if any(source.of_images for source in task.sets) and not has_package("PIL"):
-        raise InputError("check_data looks into images with Pillow: `pip install pillow`")
+        raise InputError("check-data reads images with Pillow: `pip install pillow`")
     check_output_folder(
         flags.output, patterns=(PAGE_NAME, JSON_NAME, TABLE_NAME), named_by="--output"
     )
-    return _tell(_checked(task, flags), flags.output)
+    return _report(_checked(task, flags), flags.output)
 
 
 def _task(flags: argparse.Namespace, config_flags: Sequence[str]) -> Task:
@@ -64,14 +64,17 @@ def _task(flags: argparse.Namespace, config_flags: Sequence[str]) -> Task:
 
 
 def _checked(task: Task, flags: argparse.Namespace) -> Checked:
+    # Annotations and their texts.
     findings = Findings(has_rows=bool(task.sets))
     notices: list[str] = []
     sets = [load_dataset(source, findings) for source in task.sets]
     lengths = _check_texts(task, sets, findings, notices)
+    # Files that the sets name, and those of plain storages.
     media = collect_media(task, sets, findings)
     if not media.items and not task.sets and not findings.count("problem"):
         raise InputError(f"--videos {task.title} holds no videos")
     findings.add(judge_splits(media, task.sets))
+    # Inspect every file, within the limits of flags or config.
     seconds = task.seconds * (FULL_TIMES if flags.full else 1)
     videos = probe_all(
         media,
@@ -108,8 +111,8 @@ def _check_texts(
         findings.add(repetitions(data))
         if counter is not None and task.texts is not None:
             limit = task.texts.max_length
-            lengths[data.source.key], found = token_lengths(data, counter, max_length=limit)
-            findings.add(found)
+            lengths[data.source.key], cut = token_lengths(data, counter, max_length=limit)
+            findings.add(cut)
         if labels is not None and task.labels is not None:
             findings.add(unknown_answers(data, labels, path=task.labels))
     findings.add(shared_texts(sets))
@@ -119,12 +122,12 @@ def _check_texts(
 def _counter(task: Task, notices: list[str]) -> TokenCounter | None:
     if task.texts is None:
         if task.sets:
-            notices.append("Texts were not measured in word pieces: that takes a config.")
+            notices.append("Text lengths in word pieces were not checked: this needs --config.")
         return None
     try:
         return TokenCounter(task.texts)
     except InputError as error:
-        notices.append(f"Texts were not measured in word pieces: {error}")
+        notices.append(f"Text lengths in word pieces were not checked: {error}")
         return None
 
 
@@ -134,13 +137,14 @@ def _labels(task: Task, notices: list[str]) -> AnswerLabels | None:
     try:
         return read_answer_labels(task.labels)
     except InputError as error:
-        notices.append(f"Answers were not looked up: {error}")
+        notices.append(f"Answers were not checked for labels: {error}")
         return None
 
 
-def _tell(checked: Checked, folder: Path) -> int:
+def _report(checked: Checked, folder: Path) -> int:
     """Write the report and print a summary; returns the number of problems."""
-    writers = {PAGE_NAME: report_page, JSON_NAME: as_json, TABLE_NAME: table_told}
+    # Files of the report, then the summary for the console.
+    writers = {PAGE_NAME: report_page, JSON_NAME: as_json, TABLE_NAME: as_tsv}
     for name, text_of in writers.items():
         write_text(folder / name, text_of(checked))
     summary = checked.summary()
@@ -149,27 +153,33 @@ def _tell(checked: Checked, folder: Path) -> int:
     print(f"{checked.task.title}: {files}{texts}")
     for notice in checked.notices:
         print(f"note: {notice}")
-    found = [(f"{len(some):,}", kind, some) for _, kind, some in checked.findings.found()]
-    width = max((len(count) for count, _, _ in found), default=0)
-    for count, kind, some in found:
+    # One line per kind; problems also get remedy and examples.
+    counted = [(f"{len(some):,}", kind, some) for _, kind, some in checked.findings.by_kind()]
+    width = max((len(count) for count, _, _ in counted), default=0)
+    for count, kind, some in counted:
         print(f"  {kind.level:<7}  {count:>{width}}  {kind.title}")
         if kind.level == "problem":
             indent = " " * (width + 13)
             print(f"{indent}{kind.remedy}")
             for line in _first(some):
                 print(f"{indent}{line}")
-    if not found:
-        print("  nothing to be said of them")
+    if not counted:
+        print("  no findings")
     problems = summary["problems"]
-    verdict = f"{pluralize(problems, 'problem')} to be solved" if problems else "no problems"
-    print(f"{verdict}; read {folder / PAGE_NAME}, everything is in {folder / JSON_NAME}")
+    verdict = f"{pluralize(problems, 'problem')} to solve" if problems else "no problems"
+    print(f"{verdict}; report: {folder / PAGE_NAME}, all data: {folder / JSON_NAME}")
     return problems
 
 
 def _first(findings: Sequence[Finding]) -> Iterator[str]:
-    """A few findings, a line each."""
-    for one in findings[:NUM_NAMED]:
-        line = " ".join(f"{one.subject}: {one.told}".removesuffix(": ").split())
+    """A line for each of the first findings, or a single one if all have the same reason."""
+    shared = findings[0].message
+    is_shared = len(findings) > 1 and shared and all(one.message == shared for one in findings)
+    lines = [f"{one.subject}: {one.message}".removesuffix(": ") for one in findings[:NUM_NAMED]]
+    if is_shared:
+        lines = [f"{shared}: {listed([one.subject for one in findings], most=NUM_NAMED)}"]
+    for text in lines:
+        line = " ".join(text.split())
         yield "- " + printable(line if len(line) <= LINE_WIDTH else f"{line[: LINE_WIDTH - 3]}...")
-    if len(findings) > NUM_NAMED:
+    if len(findings) > NUM_NAMED and not is_shared:
         yield f"... and {len(findings) - NUM_NAMED:,} more"

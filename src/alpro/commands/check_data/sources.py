@@ -1,4 +1,4 @@
-"""What is to be checked: the sets that a config names, or a mere folder, LMDB or shards."""
+"""Sets to check: those of a config, or a folder, LMDB or shards of videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alpro.configs.schema import DownstreamConfig, ExperimentConfig, Pretraining
 from alpro.configs.sources import read_json_object
 
 Rows = Literal["captions", "questions", "captioned videos", "captioned images"]
-"""What an annotation file holds."""
+"""Kind of rows of an annotation file."""
 Split = Literal["train", "val", "test", ""]
 
 _SPLITS: dict[str, Split] = {
@@ -43,7 +43,7 @@ class CheckedSet:
 
     @property
     def of_images(self) -> bool:
-        """Whether it is of images."""
+        """Whether the set has images."""
         return self.rows == "captioned images"
 
     def __str__(self) -> str:
@@ -52,18 +52,18 @@ class CheckedSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """Which frames of a video are tried."""
+    """Frame sampling of the check."""
 
     num_frames: int = 8
     strategy: str = "nlvl_uniform"
     decoder: str = "auto"
     counts_as_short: bool = False
-    """Videos with fewer frames are told."""
+    """Whether videos with fewer frames are reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLimits:
-    """How texts become tokens."""
+    """Tokenizer and maximum length of texts."""
 
     tokenizer_dir: Path
     family: str
@@ -74,7 +74,7 @@ class TextLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """All that is to be checked."""
+    """Everything to check."""
 
     title: str
     sets: Sequence[CheckedSet]
@@ -93,12 +93,13 @@ def task_of_config(path: Path, *, kind: str | None, flags: Sequence[str]) -> Tas
 
     Args:
         path: the JSON file.
-        kind: a key of `CONFIGS`; None: as the file's keys tell.
+        kind: a key of `CONFIGS`; None: derived from the file's keys.
         flags: further ones of the config's script.
 
     Raises:
-        ConfigError: holds everything that is wrong with the config.
+        ConfigError: lists all problems of the config.
     """
+    # The kind of the config decides how the rest is read.
     problems: list[ConfigIssue] = []
     raw = read_json_object(path, named_by="--config", problems=problems)
     if problems:
@@ -125,6 +126,7 @@ def task_of_config(path: Path, *, kind: str | None, flags: Sequence[str]) -> Tas
 def _sets_of(config: ExperimentConfig) -> Iterator[CheckedSet]:
     for key, split in _SPLITS.items():
         for number, part in enumerate(getattr(config, key, [])):
+            # Pretraining has videos and images, other tasks videos only.
             named = f"{key}.{number}", part.name, split
             if isinstance(config, PretrainingConfig):
                 of_images = media_of(part) == "image"
@@ -160,7 +162,7 @@ def _of_task(config: ExperimentConfig) -> tuple[str | None, Rows]:
 
 
 def _extension(config: Any) -> str:
-    """What is looked for first, as in training: MSVD's videos are ``.avi``, all others ``.mp4``."""
+    """Extension tried first, as in training: MSVD's videos are ``.avi``, all others ``.mp4``."""
     names = [part.name for part in config.train_datasets]
     set_names = config.task if isinstance(config, QaConfig) else " ".join(names)
     return ".avi" if "msvd" in set_names else ".mp4"

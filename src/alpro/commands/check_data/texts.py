@@ -1,4 +1,4 @@
-"""What is wrong with the texts of a set: lengths, repetitions, answers without label."""
+"""Findings about the texts of a set: length, repetition, answers without label."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from alpro.commands.check_data.annotations import ReadSet
 from alpro.commands.check_data.findings import Finding
 from alpro.commands.check_data.sources import TextLimits
+from alpro.commands.cli import pluralize
 from alpro.datasets.qa_annotations import AnswerLabels
 from alpro.errors import listed
 
@@ -51,16 +52,17 @@ class TokenCounter:
 def token_lengths(
     data: ReadSet, counter: TokenCounter, *, max_length: int
 ) -> tuple[Counter[int], list[Finding]]:
-    """How many texts have so many word pieces, and those that are cut or empty."""
+    """Histogram of text lengths in word pieces, and findings of cut or empty texts."""
     counts, findings = Counter[int](), []
+    # Each distinct text is tokenized once.
     times = Counter(row.text for row in data.texts)
     for text, length in counter.lengths(times):
         counts[length] += times[text]
         if length > max_length:
-            message = f"{length} word pieces, {length - max_length} of them cut off"
+            message = f"{length} word pieces, the last {length - max_length} cut off"
             findings.append(Finding("cut_text", text, message, str(data.source)))
         elif length <= NUM_SPECIAL_TOKENS:
-            message = "nothing is left of it as word pieces"
+            message = "the tokenizer leaves no word piece of it"
             findings.append(Finding("empty_text", repr(text), message, str(data.source)))
     return counts, findings
 
@@ -70,8 +72,8 @@ def repetitions(data: ReadSet) -> Iterator[Finding]:
     where = str(data.source)
     for (video_id, text, answer), count in Counter(data.texts).items():
         if count > 1:
-            said = text if answer is None else f"{text} {answer}"
-            yield Finding("repeated_row", video_id, f"{count} times: {said}", where)
+            row = text if answer is None else f"{text} {answer}"
+            yield Finding("repeated_row", video_id, f"{count:,} times: {row}", where)
     if data.source.rows == "questions":
         return  # the same question may well be asked of many videos
     for text, ids in _videos_of(data).items():
@@ -105,13 +107,12 @@ def unknown_answers(data: ReadSet, labels: AnswerLabels, *, path: Path) -> Itera
         answer: count for answer, count in answers.items() if labels.label_of(answer) is None
     }
     if answers and len(unknown) == len(answers):
-        message = f"none of its {len(answers):,} different answers is in {path}"
+        message = f"{path} has none of its {pluralize(len(answers), 'distinct answer')}"
         yield Finding("no_known_answer", str(data.source), message, str(data.source))
     for answer, count in sorted(unknown.items(), key=lambda item: -item[1]):
-        questions = "1 question" if count == 1 else f"{count:,} questions"
-        yield Finding("unknown_answer", answer, questions, str(data.source))
+        yield Finding("unknown_answer", answer, pluralize(count, "question"), str(data.source))
 
 
 def few(names: Sequence[str]) -> str:
-    """The first of some names."""
+    """The first names of a list."""
     return listed(names)

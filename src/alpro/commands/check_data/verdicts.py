@@ -1,4 +1,4 @@
-"""From what was measured of videos to findings."""
+"""Findings derived from the measurements of videos."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from alpro.commands.check_data.media import Media
 from alpro.commands.check_data.probe_pool import Probed, confirm_duplicates
 from alpro.commands.check_data.sources import CheckedSet, Sampling
 from alpro.commands.check_data.texts import few
+from alpro.commands.cli import pluralize
 
 MIN_NUM_TO_COMPARE = 20  # videos, for one of them to be much longer than the others
 OUTLIER_RATIO = 4.0  # of the median, or its inverse
@@ -26,7 +27,7 @@ ALIKE_CHANGE = 0.3
 
 
 def judge(videos: Sequence[Probed], *, sampling: Sampling) -> Iterator[Finding]:
-    """What is wrong with single videos or images, or sets them apart from the others."""
+    """Findings about single videos or images, unreadable ones and outliers."""
     for one in videos:
         if one.probe.verdict == "readable":
             yield from _of_readable(one, sampling)
@@ -37,7 +38,7 @@ def judge(videos: Sequence[Probed], *, sampling: Sampling) -> Iterator[Finding]:
     )
     for of_images in (False, True):
         some = [one for one in videos if one.item.is_image == of_images]
-        yield from _outliers(some, "odd_size", lambda one: one.probe.num_bytes, size_told)
+        yield from _outliers(some, "odd_size", lambda one: one.probe.num_bytes, format_size)
 
 
 def _of_readable(one: Probed, sampling: Sampling) -> Iterator[Finding]:
@@ -59,8 +60,8 @@ def _of_readable(one: Probed, sampling: Sampling) -> Iterator[Finding]:
         yield from _short(one, sampling.num_frames)
 
 
-def _finding(kind: str, one: Probed, told: str) -> Finding:
-    return Finding(kind, one.item.video_id, told, _place(one))
+def _finding(kind: str, one: Probed, message: str) -> Finding:
+    return Finding(kind, one.item.video_id, message, _place(one))
 
 
 def _place(one: Probed) -> str:
@@ -70,27 +71,26 @@ def _place(one: Probed) -> str:
 def _short(one: Probed, wanted: int) -> Iterator[Finding]:
     count = one.probe.num_frames
     if count is not None and count < wanted:
-        frames = "1 frame" if count == 1 else f"{count} frames"
-        yield _finding("too_short", one, f"{frames}, {wanted} are asked for")
+        yield _finding("too_short", one, f"{pluralize(count, 'frame')}, num_frm is {wanted}")
 
 
 def _other_length(one: Probed) -> str:
-    """How much the file has of what it declares, if that is not the same."""
+    """Declared and actual length, if they differ."""
     probe, facts = one.probe, []
-    declared, found = probe.declared_frames, probe.num_frames
-    if declared and found is not None:
+    declared, actual = probe.declared_frames, probe.num_frames
+    if declared and actual is not None:
         allowed = max(FRAMES_TOLERANCE, LENGTH_TOLERANCE * declared)
-        if abs(declared - found) > allowed:
-            facts.append(f"{declared:,} frames declared, {found:,} found")
+        if abs(declared - actual) > allowed:
+            facts.append(f"{pluralize(declared, 'frame')} declared, {actual:,} in the file")
     if probe.declared_seconds and probe.seconds is not None:
         allowed = max(SECONDS_TOLERANCE, LENGTH_TOLERANCE * probe.declared_seconds)
         if abs(probe.declared_seconds - probe.seconds) > allowed:
-            facts.append(f"{probe.declared_seconds:g} s declared, {probe.seconds:g} s found")
+            facts.append(f"{probe.declared_seconds:g} s declared, {probe.seconds:g} s in the file")
     return "; ".join(facts)
 
 
 def _picture(one: Probed) -> str:
-    """What a picture without any contrast is."""
+    """Name of a picture without contrast, empty for others."""
     probe = one.probe
     if probe.contrast is None or probe.contrast >= ONE_COLOUR_CONTRAST:
         return ""
@@ -102,24 +102,25 @@ def _outliers(
     videos: Sequence[Probed],
     kind: str,
     value_of: Callable[[Probed], float | None],
-    told_as: Callable[[float], str],
+    format_value: Callable[[float], str],
 ) -> Iterator[Finding]:
-    """Those whose logarithm is far from the median, by the others' spread and by a ratio."""
-    found = [(one, value_of(one)) for one in videos if one.probe.verdict == "readable"]
-    known = [(one, value) for one, value in found if value]
+    """Videos whose logarithm is far from the median, by the interquartile range and a ratio."""
+    measured = [(one, value_of(one)) for one in videos if one.probe.verdict == "readable"]
+    known = [(one, value) for one, value in measured if value]
     if len(known) < MIN_NUM_TO_COMPARE:
         return
+    # Sizes and durations are spread over orders of magnitude: compare logarithms.
     logs = np.log([value for _, value in known])
     low, middle, high = np.percentile(logs, [25, 50, 75])
     allowed = max(np.log(OUTLIER_RATIO), OUTLIER_RANGES * (high - low))
-    usual = told_as(float(np.exp(middle)))
+    usual = format_value(float(np.exp(middle)))
     for (one, value), log in zip(known, logs, strict=True):
         if abs(log - middle) > allowed:
-            yield _finding(kind, one, f"{told_as(value)}; the median is {usual}")
+            yield _finding(kind, one, f"{format_value(value)}; the median is {usual}")
 
 
-def size_told(num_bytes: float) -> str:
-    """A size for reading: ``1.4 MB``."""
+def format_size(num_bytes: float) -> str:
+    """Human-readable size: ``1.4 MB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if round(num_bytes) < 1000:
             return f"{num_bytes:.3g} {unit}" if unit != "bytes" else f"{num_bytes:.0f} bytes"
@@ -134,16 +135,21 @@ def judge_contents(videos: Sequence[Probed]) -> Iterator[Finding]:
         if one.probe.digest is not None:
             by_digest[one.probe.digest].append(one)
     for group in confirm_duplicates(same for same in by_digest.values() if len(same) > 1):
+        # A copy in both training and evaluation is a leak, others are mere duplicates.
         trained = [one for one in group if "train" in _splits(one)]
         evaluated = [one for one in group if _splits(one) & {"val", "test"}]
         pairs = [(one, other) for one in evaluated for other in trained if one is not other]
         for one, other in pairs:
-            message = f"has the content of {other.item.video_id} in {_place(other)}"
+            message = f"same content as {other.item.video_id} in {_place(other)}"
             yield _finding("shared_content", one, message)
         if not pairs:
             first, *others = group
             names = [one.item.video_id for one in others]
-            yield _finding("duplicate", first, f"{len(names)} more with its content: {few(names)}")
+            yield _finding(
+                "duplicate",
+                first,
+                f"same content in {pluralize(len(names), 'other file')}: {few(names)}",
+            )
 
 
 def _splits(one: Probed) -> set[str]:
@@ -160,9 +166,10 @@ def judge_splits(media: Media, sets: Sequence[CheckedSet]) -> Iterator[Finding]:
             kind = same.get((one.split, other.split), "shared_video")
             where = f"{one}, {other}"
             if kind == "shared_by_evaluations" and one.annotations == other.annotations:
-                message = "validation and test are the same annotations"
+                message = "validation and test have the same annotations"
                 yield Finding(kind, str(one.annotations), message, where)
                 continue
+            # Compare by file, not by id: two ids may name one file.
             theirs = set(media.ids_of_set[other.key].values())
             for video_id, key in media.ids_of_set[one.key].items():
                 if key in theirs:

@@ -1,6 +1,6 @@
-"""The embedded dataset: coloured shapes that act in time.
+"""The demo dataset: coloured shapes that act in time.
 
-``scenes`` says what happens, ``staging`` where and when, ``rendering`` how it looks, ``captions``
-how it is told, ``questions`` what is asked about it, ``planning`` which scenes go into which split,
-``vocabulary`` how texts are tokenized.
+``scenes`` defines things and their actions, ``trajectories`` their positions, ``rendering`` draws
+them, ``captions`` and ``questions`` make the texts, ``noise`` those of pretraining, ``planning``
+assigns scenes to splits, ``vocabulary`` defines the tokenizer.
 """

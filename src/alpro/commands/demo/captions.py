@@ -1,4 +1,4 @@
-"""How a scene is told: captions in which direction and order of events matter."""
+"""Captions of scenes, in which direction and order of events matter."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PASSING_TEMPLATES = ("{a} {x_ing} passes {b} {y_ing}",)
 
 
 def draw_captions(scene: Scene, *, num_captions: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Tell a scene in ``num_captions`` different wordings."""
+    """Describe a scene in ``num_captions`` different wordings."""
     captions: list[str] = []
     while len(captions) < num_captions:
         caption = _draw_caption(scene, rng=rng)

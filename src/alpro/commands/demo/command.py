@@ -1,4 +1,4 @@
-"""Make the embedded dataset: ``alpro demo-data [--output data/demo]``.
+"""Render the demo dataset: ``alpro demo-data [--output data/demo]``.
 
 Writes ``videos/*.mp4`` and ``images/*.jpg``, and in ``txt/``:
 
@@ -10,8 +10,8 @@ Writes ``videos/*.mp4`` and ``images/*.jpg``, and in ``txt/``:
   ``ans2label.json`` (the answers of ``train_qa``, numbered);
 * ``scenes.jsonl`` (what happens in each clip).
 
-What was made is told by ``manifest.json``. The same parameters give the same files; a second run
-makes no clip again, an interrupted one is completed.
+``manifest.json`` records the parameters. The same parameters give the same files; a second run
+renders no clip again, an interrupted one is completed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from alpro.commands.cli import (
     exit_code_of,
     not_negative,
     path_flag,
+    pluralize,
     progress,
 )
 from alpro.commands.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=flags.seed,
             num_workers=flags.n_workers or os.cpu_count() or 1,
         ),
-        goes_on=True,
+        can_resume=True,
     )
 
 
@@ -117,33 +118,36 @@ def make_demo_data(
         num_workers: processes that draw and encode.
 
     Raises:
-        InputError: the folder holds something else, or there are not enough different scenes.
+        InputError: the folder holds other files, or there are not enough distinct scenes.
     """
     check_output_folder(output_dir, named_by="--output")
     start = time.perf_counter()
+    # The plan is cheap and deterministic; its hash identifies the dataset.
     pairs = plan_dataset(num_pairs=num_pairs, seed=seed)
     stills = plan_stills(num_images=num_images, seed=seed)
     records = [record for pair in pairs for record in describe(pair)]
     counts = {f"num_{split}_pairs": num_pairs[split] for split in SPLITS}
     counts["num_images"] = num_images
     manifest = _manifest([*records, *image_rows(stills)], counts=counts, seed=seed)
+    # Other parameters replace the dataset, equal ones complete it.
     stored = _read_manifest(output_dir)
     if stored != manifest:
         _prepare_folder(output_dir, known=stored is not None)
+    # Render what is missing; texts are written in any case.
     items: list[Item] = [*pairs, *stills]
     missing = [item for item in items if not is_encoded(item, folder=output_dir)]
     num_texts = _write_texts(output_dir / "txt", annotation_files(records, stills, seed=seed))
-    made = f"{len(records)} clips, {len(stills)} images"
+    made = f"{pluralize(len(records), 'clip')}, {pluralize(len(stills), 'image')}"
     if stored == manifest and not missing:
-        todo = f"{num_texts} text files written" if num_texts else "nothing to do"
-        print(f"{output_dir}: complete already ({made}), {todo}")
+        todo = f"{pluralize(num_texts, 'text file')} written" if num_texts else "nothing to do"
+        print(f"{output_dir}: already complete ({made}), {todo}")
         return
     _write_text(output_dir / "manifest.json", as_json(manifest))
     encoded = encode_all(missing, folder=output_dir, num_workers=num_workers)
     for _ in progress(encoded, len(missing), "demo clips and images", "item"):
         pass
     seconds = time.perf_counter() - start
-    share = f"{len(missing)} of {len(items)} pairs and images made"
+    share = f"{len(missing):,} of {len(items):,} pairs and images rendered"
     print(f"{output_dir}: {made}; {share} in {seconds:.1f} s")
 
 
@@ -178,7 +182,7 @@ def _prepare_folder(output_dir: Path, *, known: bool) -> None:
     if not known and output_dir.exists() and any(output_dir.iterdir()):
         raise InputError(
             f"--output_dir {output_dir} is not empty and holds no manifest.json of this command:"
-            " choose another folder or empty it"
+            " choose another folder, or empty it"
         )
     clips = [path for split in SPLITS for path in videos.glob(f"{split}?????[ab].*")]
     for path in [*clips, *images.glob("image?????.*")]:
@@ -188,13 +192,13 @@ def _prepare_folder(output_dir: Path, *, known: bool) -> None:
 
 
 def _write_texts(folder: Path, texts: dict[str, str]) -> int:
-    """Write what is not there yet; return the number of files."""
+    """Write the files that are missing or differ; return their number."""
     folder.mkdir(parents=True, exist_ok=True)
     return sum(_write_text(folder / name, text) for name, text in texts.items())
 
 
 def _write_text(path: Path, text: str) -> bool:
-    """Write a file that is not as it should be; return whether it was not."""
+    """Write a file unless it has this content; return whether it was written."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     write_text(path, text)

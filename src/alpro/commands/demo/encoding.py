@@ -1,4 +1,4 @@
-"""Writing what is drawn: clips as MP4, images as JPEG; a file under its name is complete."""
+"""Encoding of rendered clips as MP4 and of images as JPEG, each written atomically."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ JPEG_QUALITY = 90
 ITEMS_PER_JOB = 16
 
 Item = Pair | Still
-"""What is drawn at once: two clips, or an image."""
+"""Unit of rendering: a pair of clips, or an image."""
 
 
 def video_path(folder: Path, clip: Clip) -> Path:
-    """Where the clip is in the dataset's folder."""
+    """Path of a clip in the dataset's folder."""
     return folder / "videos" / f"{clip.name}.mp4"
 
 
 def image_path(folder: Path, still: Still) -> Path:
-    """Where the image is in the dataset's folder."""
+    """Path of an image in the dataset's folder."""
     return folder / "images" / f"{still.name}{IMAGE_SUFFIX}"
 
 

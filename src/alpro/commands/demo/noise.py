@@ -1,4 +1,4 @@
-"""Captions as the web has them: words are missing, others say nothing, some tell of another clip.
+"""Noisy captions like those of the web: dropped words, filler, captions of other clips.
 
 The captions of the pretraining split and of the still images go through this; those that models are
 finetuned and evaluated with do not.
@@ -31,11 +31,11 @@ IMAGE_WRAPPERS = (
 BACKGROUND_SHARE = 0.5
 """Share of the captions that name the background."""
 MISTAKEN_SHARE = 0.05
-"""Share of the captions that tell of something else."""
+"""Share of the captions that describe another clip."""
 DROPPED_SHARE = 0.1
-"""Share of the words that are missing."""
+"""Share of the words that are dropped."""
 WRAPPED_SHARE = 0.25
-"""Share of the captions around which there are words that say nothing."""
+"""Share of the captions that get filler words."""
 
 
 def web_captions(
@@ -50,12 +50,13 @@ def web_captions(
     Args:
         captions: those of each clip or image.
         backgrounds: of each clip or image, keys of ``BACKGROUND_PHRASES``.
-        wrappers: what may be around a caption, ``{}`` stands for it.
-        rng: everything random follows from it.
+        wrappers: filler with ``{}`` in place of the caption.
+        rng: source of all randomness.
 
     Returns:
-        as many captions of each as before.
+        the same number of captions for each.
     """
+    # Name backgrounds first, so that a mistaken caption has that of its own clip.
     full = [
         [_with_background(caption, background, rng=rng) for caption in own]
         for own, background in zip(captions, backgrounds, strict=True)
@@ -65,6 +66,7 @@ def web_captions(
         parts = []
         for caption in own:
             text = caption
+            # Exchange, drop words, then add filler.
             if len(full) > 1 and rng.random() < MISTAKEN_SHARE:
                 text = _caption_of_another(full, number, rng=rng)
             text = _without_some_words(text, rng=rng)

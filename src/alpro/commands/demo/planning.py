@@ -1,9 +1,9 @@
-"""Which scenes go into which split: pairs of clips that differ only in time.
+"""Assignment of scenes to splits: pairs of clips that differ only in time.
 
 The two clips of a pair show the same things. In the evaluation splits the second clip is the first
 one played backwards, so a model that ignores time cannot tell them apart, and a reversed clip looks
-exactly like its sibling. In the splits that are learnt from, the order of the two events is
-sometimes swapped instead.
+exactly like its sibling. In the splits for training, the order of the two events is sometimes
+swapped instead.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from alpro.commands.demo.trajectories import SIZE, Track, event_spans, stage
 from alpro.errors import InputError
 
 SPLITS = ("pretrain", "train", "val", "test")
-LEARNT_SPLITS = ("pretrain", "train")
+TRAINING_SPLITS = ("pretrain", "train")
 STREAMS = {"pretrain": 0, "val": 1, "test": 2, "train": 3}
-"""Split -> what keeps its random numbers apart from those of the others."""
+"""Split -> key of its stream of random numbers."""
 NOISE_STREAM = 5
 NUM_CAPTIONS = {"pretrain": 3, "train": 3, "val": 1, "test": 1}
 SWAPPED_SHARE = 0.5
-"""Share of the learnt pairs with two events in a row whose sibling has their order swapped."""
+"""Share of the training pairs with two events in a row whose sibling has their order swapped."""
 MAX_DRAWS = 20_000
 """Draws without a usable scene after which a split is declared too large for this world."""
 
@@ -43,7 +43,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two sibling clips of the same look; all that is random follows from ``seed``."""
+    """Two sibling clips of the same look; ``seed`` determines all randomness."""
 
     split: str
     clips: tuple[Clip, Clip]
@@ -76,18 +76,19 @@ def plan_dataset(*, num_pairs: dict[str, int], seed: int) -> list[Pair]:
     Raises:
         InputError: the evaluation splits ask for more scenes than there are.
     """
+    # The test set comes first, so that it does not depend on the other splits.
     test = _draw_evaluation_scenes("test", num_pairs["test"], taken=set(), seed=seed)
     taken = {key for scene in test for key in _pair_keys(scene)}
     val = _draw_evaluation_scenes("val", num_pairs["val"], taken=taken, seed=seed)
     taken |= {key for scene in val for key in _pair_keys(scene)}
     scenes = {"val": val, "test": test}
-    for split in LEARNT_SPLITS:
-        scenes[split] = _draw_learnt_scenes(split, num_pairs[split], taken=taken, seed=seed)
+    for split in TRAINING_SPLITS:
+        scenes[split] = _draw_training_scenes(split, num_pairs[split], taken=taken, seed=seed)
     pairs = {
         split: [_make_pair(split, i, scene, seed=seed) for i, scene in enumerate(scenes[split])]
         for split in SPLITS
     }
-    pairs["pretrain"] = _told_as_on_the_web(pairs["pretrain"], seed=seed)
+    pairs["pretrain"] = _with_noisy_captions(pairs["pretrain"], seed=seed)
     return [pair for split in SPLITS for pair in pairs[split]]
 
 
@@ -167,7 +168,7 @@ def _draw_evaluation_scenes(
     return scenes
 
 
-def _draw_learnt_scenes(
+def _draw_training_scenes(
     split: str, num_pairs: int, *, taken: set[SceneKey], seed: int
 ) -> list[Scene]:
     rng = np.random.default_rng([seed, STREAMS[split]])
@@ -189,8 +190,9 @@ def _draw_learnt_scenes(
 def _make_pair(split: str, number: int, scene: Scene, *, seed: int) -> Pair:
     pair_seed = (seed, STREAMS[split], number)
     rng = np.random.default_rng([*pair_seed, 0])
+    # Swapped order needs two events in a row.
     in_a_row = scene.kind in ("then", "turns")
-    swapped = split in LEARNT_SPLITS and in_a_row and bool(rng.random() < SWAPPED_SHARE)
+    swapped = split in TRAINING_SPLITS and in_a_row and bool(rng.random() < SWAPPED_SHARE)
     sibling = scene.swapped() if swapped else scene.mirrored()
     first, second = (
         Clip(
@@ -203,7 +205,7 @@ def _make_pair(split: str, number: int, scene: Scene, *, seed: int) -> Pair:
     return Pair(split, (first, second), swapped, pair_seed)
 
 
-def _told_as_on_the_web(pairs: list[Pair], *, seed: int) -> list[Pair]:
+def _with_noisy_captions(pairs: list[Pair], *, seed: int) -> list[Pair]:
     """Give the clips of pairs noisy captions."""
     clips = [clip for pair in pairs for clip in pair.clips]
     captions = web_captions(

@@ -1,8 +1,8 @@
-"""What can be asked about a clip: questions about what is seen, where, how many times and when.
+"""Questions about a clip: about things, places, counts and moments.
 
-Everything is derived from the clip's record in ``scenes.jsonl``. A question is asked only if what
-happens leaves no doubt about its answer. Siblings are asked alike as far as possible: what only
-time tells apart (which way, when, who first) then has the same words and different answers.
+Everything is derived from the clip's record in ``scenes.jsonl``. A question is asked only if its
+answer is unambiguous. Siblings get the same questions as far as possible: those that only time
+decides (which way, when, who first) then have the same words and different answers.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class Action:
 
 MOVE = Action("move", "moves")
 RESIZE = Action("change size", "changes size")
-DEEDS = {
+ACTION_KINDS = {
     **{move: MOVE for move in MOVES},
     "grow": RESIZE,
     "shrink": RESIZE,
     "blink": Action("blink", "blinks"),
     "spin": Action("spin", "spins"),
 }
-"""Action -> deed."""
+"""Name of an action -> its kind."""
 
-# {thing}: "red square". {do}, {does}: a deed. {which}: one of WHICH.
+# {thing}: "red square". {do}, {does}: an action's verb. {which}: one of WHICH.
 COLOR_OF = "what color is the {shape}?"
 SHAPE_OF = "what shape is {color}?"
 ACTION_OF = "what does the {thing} do?"
@@ -85,7 +85,7 @@ CLEAR_OF_CENTRE = 0.08
 """Share of the picture by which a thing must be off a middle line to be on one side of it."""
 
 DRAWN_FIRST = "which way"
-"""Answer type that no clip's choice of questions leaves out: direction is what takes longest."""
+"""Answer type that every selection includes: direction takes longest to learn."""
 
 KEPT_SHARES = {
     COLOR_OF: {"": 0.5},
@@ -96,12 +96,12 @@ KEPT_SHARES = {
 }
 """Template -> answer ("": any) -> share of the pairs that are asked.
 
-Thus no answer is the rule, and what one frame tells does not outnumber what takes several.
+Thus no answer dominates, and questions that one frame answers do not outnumber the others.
 """
 
 CROWDED_SHARE = 0.35
 """Share of the questions about one of two things that are asked, on top of ``KEPT_SHARES``: such
-clips have twice as many questions, and to tell the things apart is the hardest to learn."""
+clips have twice as many questions, and distinguishing the things is the hardest to learn."""
 
 
 def applicable_questions(record: Record) -> list[Question]:
@@ -119,9 +119,10 @@ def draw_questions(
         siblings: records of the pair's clips.
         num_questions: at most so many per clip, the same ones for both where they apply; None: all
             but those thinned out by ``KEPT_SHARES``.
-        rng: everything random follows from it.
+        rng: source of all randomness.
     """
     asked = [applicable_questions(record) for record in siblings]
+    # Order and luck belong to a question's text, so that siblings share them.
     texts = list(dict.fromkeys(question.text for each in asked for question in each))
     places = dict(zip(texts, rng.permutation(len(texts)).tolist(), strict=True))
     luck = dict(zip(texts, rng.random(len(texts)).tolist(), strict=True))
@@ -129,6 +130,7 @@ def draw_questions(
     for record, questions in zip(siblings, asked, strict=True):
         num_things = len(record["things"])
         kept = [q for q in questions if luck[q.text] < _kept_share(q, num_things=num_things)]
+        # Questions about direction come first, the rest in random order.
         by_turn = sorted(kept, key=lambda q: (q.answer_type != DRAWN_FIRST, places[q.text]))
         drawn = by_turn[:num_questions]
         chosen.append([question for question in kept if question in drawn])
@@ -167,7 +169,7 @@ def _ask_what(record: Record) -> Iterator[Question]:
 def _ask_who(record: Record) -> Iterator[Question]:
     things = record["things"]
     if len(things) == 1:  # the same question to both siblings, whatever comes first
-        does = min(DEEDS[action].does for action in _actions(record, 0))
+        does = min(ACTION_KINDS[action].does for action in _actions(record, 0))
         yield _question(WHO, things[0]["shape"], does=does)
     elif _all_differ(things, "shape"):
         for does, doer in _doers(record):
@@ -183,7 +185,7 @@ def _ask_how(record: Record) -> Iterator[Question]:
         actions = _actions(record, number)
         if len(things) == 1:  # of two things each does one
             yield _question(NUM_ACTIONS, COUNT_ANSWERS[len(actions)], thing=_name(thing))
-        resizing = [action for action in actions if DEEDS[action] is RESIZE]
+        resizing = [action for action in actions if ACTION_KINDS[action] is RESIZE]
         if len(resizing) == 1:
             yield _question(RESIZING, ACTION_ANSWERS[resizing[0]], thing=_name(thing))
 
@@ -204,8 +206,8 @@ def _ask_where(record: Record) -> Iterator[Question]:
 
 def _ask_when(record: Record) -> Iterator[Question]:
     for event in record["events"]:
-        deed = DEEDS[event["action"]]
-        deeds = [DEEDS[action] for action in _actions(record, event["thing"])]
+        deed = ACTION_KINDS[event["action"]]
+        deeds = [ACTION_KINDS[action] for action in _actions(record, event["thing"])]
         if deeds.count(deed) == 1:
             name = _name(record["things"][event["thing"]])
             yield _question(WHEN, _moment(event), thing=name, do=deed.do)
@@ -222,11 +224,11 @@ def _ask_which_way(record: Record) -> Iterator[Question]:
 
 
 def _doers(record: Record) -> Iterator[tuple[str, Record]]:
-    """Tell two things apart by what only one of them does: words for it, the thing."""
+    """Phrases for actions that only one of two things performs, with that thing."""
     if len(record["things"]) == 1:
         return
     events = record["events"]
-    deeds = [DEEDS[event["action"]] for event in events]
+    deeds = [ACTION_KINDS[event["action"]] for event in events]
     for event, deed in zip(events, deeds, strict=True):
         thing = record["things"][event["thing"]]
         if deeds.count(deed) == 1:
@@ -243,7 +245,7 @@ def _name(thing: Record) -> str:
 
 
 def _actions(record: Record, number: int) -> list[str]:
-    """What the thing with this number does, in order of time."""
+    """Actions of the thing with this number, in order of time."""
     return [event["action"] for event in record["events"] if event["thing"] == number]
 
 

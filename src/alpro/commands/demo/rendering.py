@@ -1,4 +1,4 @@
-"""How a scene looks: backgrounds and antialiased shapes, a whole clip at once.
+"""Rendering of scenes: backgrounds and antialiased shapes, a whole clip at once.
 
 Symbols: T frames, S side of the picture in pixels.
 """
@@ -42,10 +42,12 @@ def _draw(frames: np.ndarray, track: Track, *, shape: str, color: np.ndarray) ->
         for values in (track.x, track.y, track.radius, track.angle, track.opacity)
     )
     rows, columns = _pixel_centres()
+    # Coordinates relative to the thing, rotated and in units of its radius.
     right, down = columns - x, rows - y  # (T, S, S)
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = (right * cos + down * sin) / radius, (down * cos - right * sin) / radius
     outside = SHAPE_DISTANCES[shape](u, v) * radius  # pixels to the outline, negative inside
+    # Antialiasing: coverage falls from 1 to 0 within a pixel of the outline.
     cover = np.clip(0.5 - outside, 0.0, 1.0) * opacity
     inner = np.clip(0.5 - outside - OUTLINE_WIDTH, 0.0, 1.0)
     shade = OUTLINE_SHADE + (1.0 - OUTLINE_SHADE) * inner
@@ -93,7 +95,7 @@ SHAPE_DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 DARK = (28.0, 70.0)
 CONTRAST = (14.0, 26.0)
-"""Grey levels; stronger patterns delay the moment at which a model finds motion."""
+"""Grey levels; stronger patterns delay the learning of motion."""
 TINT = 12.0
 
 
@@ -160,8 +162,8 @@ HUES: dict[str, np.ndarray] = {
         "dotted": (-14, 26, -16),
     }.items()
 }
-"""What is added to the levels of each background. By its pattern alone the demo's model did not
-learn in its few minutes to tell one from another."""
+"""What is added to the levels of each background. By patterns alone the demo's model did not
+learn to distinguish them in its few minutes."""
 
 BACKGROUND_PAINTERS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "plain": _plain,

@@ -1,4 +1,4 @@
-"""What happens in a clip: things, their actions, and what a clip becomes when time runs backwards.
+"""Content of a clip: things, their actions, and the reversed scene.
 
 A `Scene` is the single source from which frames and captions are derived.
 """
@@ -68,7 +68,7 @@ class Scene:
     events: tuple[Event, ...]
 
     def mirrored(self) -> Scene:
-        """Return what is seen when this scene is played backwards."""
+        """Return the scene played backwards."""
         events = [replace(event, action=MIRRORED_ACTION[event.action]) for event in self.events]
         return replace(self, events=tuple(reversed(events)))
 
@@ -78,7 +78,7 @@ class Scene:
 
     @property
     def deeds(self) -> tuple[Action, ...]:
-        """Who does what, in order of time."""
+        """Thing and action of each event, in order of time."""
         doers = [self.things[event.thing] for event in self.events]
         return tuple(
             (doer.color, doer.shape, event.action)
@@ -87,7 +87,7 @@ class Scene:
 
     @property
     def key(self) -> SceneKey:
-        """Identity of the scene: equal for scenes that are told by the same captions."""
+        """Identity of the scene: equal for scenes with the same captions."""
         deeds = tuple(sorted(self.deeds)) if self.kind == "together" else self.deeds
         return self.kind, deeds
 
@@ -109,6 +109,7 @@ def draw_things(num_things: int, *, rng: np.random.Generator) -> tuple[Thing, ..
 def _draw_any_scene(kind: str, *, rng: np.random.Generator) -> Scene:
     num_things = 1 if kind in ("single", "then") else 2
     num_events = 1 if kind == "single" else 2
+    # The order of the draws is fixed: it determines the dataset.
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     things = draw_things(num_things, rng=rng)
     # One thing does two different things; two things may do the same.

@@ -1,4 +1,4 @@
-"""Still images of the same world: what is seen where, and nothing that takes time."""
+"""Still images of the same world, with captions of things and places only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alpro.commands.demo.scenes import BACKGROUNDS, STILL, Scene, draw_things
 from alpro.commands.demo.trajectories import MARGIN, MAX_TRIES, SIZE, TILT, Track, are_apart
 
 STREAM, NOISE_STREAM = 4, 6
-"""Keeps the random numbers of the images apart from those of the clips' splits."""
+"""Keys of the streams of random numbers, distinct from those of the clips' splits."""
 TWO_THINGS_SHARE = 0.4
 RADIUS = {1: (9.0, 20.0), 2: (8.0, 13.0)}
 """Number of things -> range of the radius in pixels: a photo shows them larger than a clip does."""
@@ -30,7 +30,7 @@ CORNERS = tuple(f"{row} {column}" for row in ("top", "bottom") for column in ("l
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """One image to be drawn; all that is random follows from ``seed``."""
+    """One image to be drawn; ``seed`` determines all randomness."""
 
     name: str
     scene: Scene
@@ -44,11 +44,11 @@ class Still:
 
 
 def plan_stills(*, num_images: int, seed: int) -> list[Still]:
-    """Plan images, each with one caption as the web has them."""
+    """Plan images, each with one noisy caption."""
     seeds = [(seed, STREAM, number) for number in range(num_images)]
     scenes = [_draw_scene(each) for each in seeds]
     captions = web_captions(
-        [(_tell(scene, each),) for scene, each in zip(scenes, seeds, strict=True)],
+        [(_draw_caption(scene, each),) for scene, each in zip(scenes, seeds, strict=True)],
         backgrounds=[scene.background for scene in scenes],
         wrappers=IMAGE_WRAPPERS,
         rng=np.random.default_rng([seed, NOISE_STREAM, num_images]),
@@ -85,16 +85,16 @@ def _place(num_things: int, *, rng: np.random.Generator) -> Track:
     return Track(*(np.array([value]) for value in (x, y, radius, angle, 1.0)))
 
 
-def _tell(scene: Scene, seed: tuple[int, ...]) -> str:
+def _draw_caption(scene: Scene, seed: tuple[int, ...]) -> str:
     places = [(float(track.x[0]), float(track.y[0])) for track in _stage(scene, seed)]
     names = [f"a {thing.color} {thing.shape}" for thing in scene.things]
-    return tell(names, places, rng=np.random.default_rng([*seed, 4]))
+    return describe(names, places, rng=np.random.default_rng([*seed, 4]))
 
 
-def tell(
+def describe(
     names: Sequence[str], places: Sequence[tuple[float, float]], *, rng: np.random.Generator
 ) -> str:
-    """Tell what is seen where, in one of the possible wordings.
+    """Describe the things and their places, in one of the possible wordings.
 
     Args:
         names: of the one or two things.
@@ -106,6 +106,7 @@ def tell(
         corner = _corner(*places[0])
         templates = CORNER_TEMPLATES if corner else LONELY_TEMPLATES
         return templates[wording].format(a=names[0], corner=corner)
+    # Two things: either may be named first.
     first = int(rng.integers(2))
     relation = _relation(places[first], places[1 - first])
     template = RELATION_TEMPLATES[wording]

@@ -1,4 +1,4 @@
-"""The annotation files of the embedded dataset: name of each file -> its text."""
+"""The annotation files of the demo dataset: name of each file -> its text."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Record = dict[str, Any]
 
 FINETUNING_SPLITS = ("train", "val", "test")
 NUM_SIBLING_WORDINGS = 1
-"""Wordings of which siblings' captions stand together, see `_caption_rows`."""
+"""Number of wordings in which siblings' captions are adjacent, see `_caption_rows`."""
 NUM_QUESTIONS = {"train": 5, "val": None, "test": None}
 """Split -> questions per clip at most, None: no limit."""
 QUESTION_STREAM = 3
-"""Keeps the random numbers of the questions apart from those of the plan."""
+"""Key of the questions' stream of random numbers."""
 IMAGE_SUFFIX = ".jpg"
 NUM_VAL_IMAGES = 60
 """Images to validate on, at most a tenth of all."""
@@ -34,8 +34,9 @@ def annotation_files(
     Args:
         records: of the clips, as `describe` makes them.
         stills: the images.
-        seed: the choice of the questions follows from it.
+        seed: of the selection of questions.
     """
+    # Pretraining and validation images first, then the sets of each task.
     own = {split: [record for record in records if record["split"] == split] for split in SPLITS}
     num_val_images = min(NUM_VAL_IMAGES, len(stills) // 10)
     texts = {
@@ -56,7 +57,7 @@ def annotation_files(
 
 
 def image_rows(stills: Iterable[Still]) -> list[Record]:
-    """What is told of each image."""
+    """Annotation rows of images."""
     return [{"image": still.name + IMAGE_SUFFIX, "caption": still.caption} for still in stills]
 
 
@@ -78,10 +79,10 @@ def _pretraining_rows(records: Sequence[Record]) -> Iterator[dict[str, str]]:
 def _caption_rows(records: Sequence[Record]) -> Iterator[dict[str, str]]:
     """Order the captions of a split; ``shuffle_block_size: 2`` keeps two rows in one batch.
 
-    In the first wordings siblings stand together: they are each other's negatives, and only time
-    tells them apart. In the other wordings they do not, so that what is shown is learnt as well.
-    With all siblings together, matching loss never met another kind of negative and was of no use
-    for ranking (re-ranked R@1 40 against 60 by VTC alone; with a third of them 61 against 56).
+    In the first wordings siblings are adjacent: they are each other's negatives, and only time
+    distinguishes them. In the other wordings they are not, so that the content is learned as well.
+    With all siblings adjacent, the matching loss saw no other kind of negative and was useless for
+    ranking (re-ranked R@1 40 against 60 by VTC alone; with a third of them 61 against 56).
     """
     num_wordings = len(records[0]["captions"]) if records else 0
     for wording in range(num_wordings):
@@ -91,7 +92,7 @@ def _caption_rows(records: Sequence[Record]) -> Iterator[dict[str, str]]:
 
 
 def _question_rows(records: Sequence[Record], *, split: str, seed: int) -> Iterator[dict[str, str]]:
-    """Clip by clip, so that siblings stand together."""
+    """Rows clip by clip, so that siblings are adjacent."""
     rng = np.random.default_rng([seed, STREAMS[split], QUESTION_STREAM])
     for siblings in zip(records[::2], records[1::2], strict=True):
         drawn = draw_questions(siblings, num_questions=NUM_QUESTIONS[split], rng=rng)

@@ -1,4 +1,4 @@
-"""Where everything is in every frame: a scene becomes one `Track` per thing.
+"""Positions of all things in every frame: a scene becomes one `Track` per thing.
 
 Symbols: T frames. Lengths are pixels of a square picture of side `SIZE`, y downwards; angles are
 radians.
@@ -63,7 +63,7 @@ def event_spans(scene: Scene) -> list[tuple[int, int]]:
 
 
 def stage(scene: Scene, *, rng: np.random.Generator) -> list[Track]:
-    """Place the scene's things; two of them overlap only if no free places were found."""
+    """Place the scene's things; two overlap only if no free places exist."""
     best, best_gap = _draw_tracks(scene, rng=rng), -np.inf
     for _ in range(MAX_TRIES):
         tracks = _draw_tracks(scene, rng=rng)
@@ -107,6 +107,7 @@ def _draw_track(
     rng: np.random.Generator,
 ) -> Track:
     """Follow one thing through its events, then choose a start from which it stays inside."""
+    # Size, angle and opacity over time.
     radius = np.full(NUM_FRAMES, rng.uniform(*RADIUS[num_things]))
     angle = np.full(NUM_FRAMES, rng.uniform(-TILT, TILT))
     opacity = np.ones(NUM_FRAMES)
@@ -122,6 +123,7 @@ def _draw_track(
         elif event.action == "blink":
             frames = np.arange(*span)
             opacity[frames] = (frames + rng.integers(BLINK_PERIOD)) % BLINK_PERIOD == 0
+    # Moves add up to a path, which is then placed so that it stays inside.
     x, y = np.zeros(NUM_FRAMES), np.zeros(NUM_FRAMES)
     room = SIZE - 2 * (MARGIN + radius.max())
     shortest, longest = DISTANCE[num_things]

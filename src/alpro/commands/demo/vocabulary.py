@@ -1,4 +1,4 @@
-"""The tokenizer of the embedded dataset: every word of its texts and its prompts is one token."""
+"""The tokenizer of the demo dataset: every word of its texts and its prompts is one token."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def vocabulary() -> list[str]:
     """Return the tokens in order of their ids.
 
-    Letters and digits follow the words of the captions, so that a word from outside is spelt, not
+    Letters and digits follow the words of the captions, so that an unknown word is spelled, not
     lost; the words that only questions have, and those that only pretraining has, come last.
     """
     spoken, asked, noised = caption_words(), _question_words(), _pretraining_words()
+    # Single characters and their continuations spell unknown words.
     characters = string.ascii_lowercase + string.digits
     pieces = [*characters, *(f"##{character}" for character in characters)]
     longer = sorted(word for word in spoken if len(word) > 1)
@@ -41,8 +42,8 @@ def caption_words() -> set[str]:
 def _question_words() -> set[str]:
     fields = {name: "" for name in ("thing", "color", "shape", "do", "does", "which")}
     texts = [template.format(**fields) for template in questions.TEMPLATES]
-    deeds = [text for deed in questions.DEEDS.values() for text in (deed.do, deed.does)]
-    return _words([*texts, *deeds, *questions.WHICH, *questions.ACTS_IN_ORDER])
+    verbs = [text for kind in questions.ACTION_KINDS.values() for text in (kind.do, kind.does)]
+    return _words([*texts, *verbs, *questions.WHICH, *questions.ACTS_IN_ORDER])
 
 
 def _pretraining_words() -> set[str]:

@@ -1,9 +1,9 @@
-"""Preparing all videos of a collection, so that an interrupted command goes on.
+"""Preparation of all videos of a collection, resumable.
 
 In the output folder, beside the videos: ``failed.jsonl`` lists the videos that could not be
-prepared, with the reasons; ``.prepared/`` holds the settings and a note of each video. A video that
-is there without a note is none of ours. Notes tell size and time of files that were read, so that
-those that have changed since are prepared, or tried, again.
+prepared, with the reasons; ``.prepared/`` holds the settings and a note of each video. A video
+without a note is not ours. Notes record size and time of the originals, so that those that have
+changed since are prepared, or tried, again.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ NOTES = ".prepared"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the work may take."""
+    """Limits on processes, time and memory."""
 
     num_workers: int
     seconds: float
-    """For a video; 0: any number."""
+    """For a video; 0: no limit."""
     megabytes: int
-    """Of memory for each worker; 0: any number."""
+    """Of memory for each worker; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a collection."""
+    """Outcome of preparing a collection."""
 
     num_videos: int
     prepared: dict[str, dict[str, int]]
     """Video id -> the figures of its preparation."""
     failed: dict[str, Failure]
     stale: list[str]
-    """Prepared ones whose originals have changed since, in a storage that replaces nothing."""
+    """Prepared videos whose originals changed since, in a storage that cannot replace them."""
 
     def total(self, figure: str) -> int:
         """The sum of a figure over the videos."""
@@ -66,15 +66,15 @@ class Summary:
 class _Job:
     video_id: str
     video: Video | None
-    trouble: str = "no regular file is there"
-    """Why there is no video."""
+    trouble: str = "there is no regular file"
+    """Reason if there is no video."""
     stamp: dict[str, int] = field(default_factory=dict)
-    """What notes tell of the original."""
+    """Size and time of the original, for its note."""
 
 
 @dataclass(frozen=True, slots=True)
 class _DiskTrouble:
-    """What came of a video whose file could not be read this time."""
+    """Outcome of a video whose file could not be read this time."""
 
     reason: str
 
@@ -93,13 +93,13 @@ def prepare_collection(
     Args:
         videos: the originals.
         output: folder of the prepared videos.
-        kind: how they are stored, one of ``KINDS`` of ``alpro.commands.video_writers``.
-        preparation: what they shall be like.
-        limits: what the work may take.
-        retry_failed: try again what failed in an earlier run.
+        kind: of their storage, one of ``KINDS`` of ``alpro.commands.video_writers``.
+        preparation: settings of the transcoding.
+        limits: on processes, time and memory.
+        retry_failed: try videos again that failed in an earlier run.
 
     Raises:
-        InputError: the output folder is of other settings, or holds something else.
+        InputError: the output folder has other settings, or other videos.
         RunError: the disk is full.
     """
     notes = output / NOTES
@@ -112,14 +112,15 @@ def prepare_collection(
     is_new = _check_settings(notes / "settings.json", settings, output=output)
     if is_new and holds_videos(output):
         raise InputError(
-            f"--output {output} holds videos that this command has not prepared; name another "
+            f"--output {output} holds videos that this command has not prepared; choose another "
             "folder"
         )
     with open_writer(output, kind) as writer:
         lock = RunLock(notes / "lock", root=output, named_by="--output")
         if is_new:
             write_json(notes / "settings.json", settings)
-        (output / FAILED).unlink(missing_ok=True)  # written anew in the end
+        (output / FAILED).unlink(missing_ok=True)  # written again at the end
+        # Failures are listed even if the work is interrupted.
         work = _Work(videos, writer, notes, preparation)
         try:
             work.run(limits, retry_failed=retry_failed)
@@ -134,16 +135,16 @@ def _check_place(videos: Path, output: Path) -> None:
     inner, outer = output.resolve(), videos.resolve()
     if inner == outer or (outer.is_dir() and outer in inner.parents):
         raise InputError(
-            f"--output {output} lies in --videos {videos}: prepared videos would be taken for "
-            "originals; name a folder outside of it"
+            f"--output {output} is inside --videos {videos}: prepared videos would be mistaken for "
+            "originals; choose a folder outside of it"
         )
 
 
 def _check_settings(path: Path, settings: dict[str, Any], *, output: Path) -> bool:
-    """Whether nothing was prepared there before.
+    """Whether the folder is new to this command.
 
     Raises:
-        InputError: something was, with other settings.
+        InputError: its videos were prepared with other settings.
     """
     if not path.exists():
         return True
@@ -157,8 +158,8 @@ def _check_settings(path: Path, settings: dict[str, Any], *, output: Path) -> bo
     if names:
         message = "; ".join(f"{n} was {stored.get(n)}, is {settings.get(n)}" for n in names)
         raise InputError(
-            f"--output {output} holds videos that were prepared otherwise ({message}): give the "
-            "same flags to go on with them, or name another folder"
+            f"--output {output} holds videos prepared with other settings ({message}): pass the "
+            "same flags to resume, or choose another folder"
         )
     return False
 
@@ -177,13 +178,14 @@ class _Work:
         self.video_ids = videos.video_ids()
         self.stale: list[str] = []
         self.not_tried: dict[str, Failure] = {}
-        """Failures that are not the videos': there is no note of them."""
+        """Failures not caused by the videos, which get no note."""
 
     def run(self, limits: Limits, *, retry_failed: bool) -> None:
-        """Prepare what is left."""
+        """Prepare the remaining videos."""
         left = [name for name in self.video_ids if self._is_left(name, retry_failed=retry_failed)]
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(parents=True)
+        # Transcode in isolated processes; store in this one.
         outcomes = run_isolated(
             partial(_prepare_job, scratch=self.scratch, preparation=self.preparation),
             self._jobs(left),
@@ -205,7 +207,7 @@ class _Work:
     def _is_left(self, video_id: str, *, retry_failed: bool) -> bool:
         note = self.journal.done.get(video_id, {})
         if video_id in self.writer and not _is_of_prepared(note):
-            reason = f"{self.writer.root} holds a video of this id from elsewhere: remove it"
+            reason = f"{self.writer.root} holds a video with this id that is not ours: remove it"
             self.not_tried[video_id] = Failure(reason, cut_off=False)
             return False
         if "failed" in note:
@@ -219,7 +221,7 @@ class _Work:
         return self.writer.can_replace
 
     def _has_changed(self, video_id: str, note: Mapping[str, Any]) -> bool:
-        """Whether an original is another file now; of those in an LMDB or in shards none is."""
+        """Whether an original file changed; videos of an LMDB or shards count as unchanged."""
         if not isinstance(self.videos, VideoFolder):
             return False
         return any(note.get(key) != value for key, value in _stamp(self.videos.fetch(video_id)))
@@ -247,7 +249,7 @@ class _Work:
             self.journal.add(job.video_id, {**failed, **job.stamp})
 
     def _store(self, video_id: str, path: Path, note: dict[str, int]) -> None:
-        """Store a video and note it, so that a kill in between leaves it to be done again."""
+        """Store a video and its note, so that a kill in between leads to another attempt."""
         if video_id in self.writer:  # until it is replaced, the old note is the right one
             self.writer.replace(video_id, path)
             self.journal.add(video_id, note)
@@ -261,18 +263,18 @@ class _Work:
         return noted | self.not_tried
 
     def write_failed(self, path: Path) -> None:
-        """List what failed, if anything did."""
+        """Write the list of failed videos, if there are any."""
         lines = [
             json.dumps({"video_id": video_id, **asdict(failure)}, ensure_ascii=False) + "\n"
             for video_id, failure in sorted(self._failed().items())
         ]
-        # Half characters, of names that are not UTF-8, become what JSON writes for them.
+        # Surrogates, of names that are not UTF-8, become the escapes of JSON.
         text = "".join(lines).encode("utf-8", "backslashreplace")
         if lines:
             write_atomically(path, lambda name: name.write_bytes(text))
 
     def summary(self) -> Summary:
-        """What became of the collection so far."""
+        """Outcome so far."""
         failed = self._failed()
         done = [v for v in self.video_ids if v in self.writer and v not in failed]
         return Summary(
@@ -284,17 +286,17 @@ class _Work:
 
 
 def _is_of_prepared(note: Mapping[str, Any]) -> bool:
-    """Whether a video that is there is what this note is of, or what was there before it failed."""
+    """Whether a stored video is the prepared one of this note, or an earlier version of it."""
     return bool(note) and ("failed" not in note or note.get("is_there", False))
 
 
 def _stamp(video: Video | None) -> list[tuple[str, int]]:
-    """What tells an original from another version of it."""
+    """Size and time that identify the version of an original."""
     if isinstance(video, bytes):
         return [("bytes_before", len(video))]
     try:
         status = None if video is None else video.stat()
-    except OSError:  # reading it will tell
+    except OSError:  # reported when it is read
         status = None
     if status is None:
         return []
@@ -302,12 +304,12 @@ def _stamp(video: Video | None) -> list[tuple[str, int]]:
 
 
 def _unfinished(scratch: Path, video_id: str) -> Path:
-    """Where a video is written first; ids may be too long for a file's name."""
+    """Temporary path of a video; ids may be too long for a file name."""
     return scratch / f"{hashlib.sha256(os.fsencode(video_id)).hexdigest()}.mp4"
 
 
 def _prepare_job(job: _Job, *, scratch: Path, preparation: Preparation) -> Encoded | _DiskTrouble:
-    """Prepare one video; done in a process of its own."""
+    """Prepare one video, in a process of its own."""
     if job.video is None:
         raise VideoReadError(job.trouble)
     try:

@@ -2,8 +2,8 @@
 
 Transcodes every video so that reading a few of its frames is cheap: smaller pictures, fewer frames
 if asked for, key frames at short distances, no sound, upright. The prepared videos keep their ids
-and are written into a folder, an LMDB or tar shards. An interrupted command goes on where it was.
-What fails is listed in ``failed.jsonl`` of the output folder, and the command exits with 1.
+and are written into a folder, an LMDB or tar shards. An interrupted command can be resumed.
+Failures are listed in ``failed.jsonl`` of the output folder, and the command exits with 1.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MEGABYTE = 1e6
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     flags = _parser().parse_args(arguments)
-    return exit_code_of(lambda: prepare_videos(flags), goes_on=True)
+    return exit_code_of(lambda: prepare_videos(flags), can_resume=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,12 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="folder of the prepared videos",
     )
-    add("--kind", choices=KINDS, default="folder", help="how they are stored there")
+    add("--kind", choices=KINDS, default="folder", help="kind of storage")
     add(
         "--shorter_side",
         type=not_negative,
         default=given.shorter_side,
-        help="pixels; smaller videos keep their size; 0: all do",
+        help="pixels; smaller videos keep their size; 0: all keep it",
     )
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument("--fps", type=_rate, help="frames kept of a second, such as 2 or 1/3")
@@ -92,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         default=given.key_frame_interval,
         help="frames; longer: smaller files, slower to read",
     )
-    add("--b_frames", type=not_negative, default=given.b_frames, help="between two others")
+    add(
+        "--b_frames", type=not_negative, default=given.b_frames, help="between two reference frames"
+    )
     crf_help = "0 is best and largest, 51 worst"
     add("--crf", type=at_most(LARGEST_CRF), default=given.crf, help=crf_help)
     add("--preset", choices=PRESETS, default=given.preset, help="of x264; slower: smaller files")
@@ -104,14 +106,19 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="processes; 0: one per core",
     )
-    add("--seconds", type=not_negative, default=SECONDS, help="for each video; 0: any number")
-    add("--megabytes", type=not_negative, default=MEGABYTES, help="for each worker; 0: any number")
-    add("--retry_failed", action="store_true", help="try again what failed before")
+    add("--seconds", type=not_negative, default=SECONDS, help="time limit for a video; 0: none")
+    add(
+        "--megabytes",
+        type=not_negative,
+        default=MEGABYTES,
+        help="memory limit of a worker; 0: none",
+    )
+    add("--retry_failed", action="store_true", help="try failed videos again")
     add(
         "--speed_sample",
         type=not_negative,
         default=SPEED_SAMPLE,
-        help="videos whose decoding is timed in the end, before and after",
+        help="videos whose decoding speed is measured at the end",
     )
     return parser
 
@@ -120,7 +127,7 @@ def _rate(text: str) -> Fraction:
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if rate <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return rate
@@ -129,15 +136,15 @@ def _rate(text: str) -> Fraction:
 def _share(text: str) -> Fraction:
     share = _rate(text)
     if share > 1:
-        raise argparse.ArgumentTypeError(f"{text} is more than all, which is 1")
+        raise argparse.ArgumentTypeError(f"{text} is above 1, which keeps all frames")
     return share
 
 
 def prepare_videos(flags: argparse.Namespace) -> None:
-    """Prepare what the flags ask for, and say what came of it.
+    """Prepare the videos that flags name, and print a summary.
 
     Raises:
-        InputError: the folders do not suit.
+        InputError: the folders are unsuitable.
         RunError: some videos could not be prepared, or the disk is full.
     """
     from alpro.commands.transcode.collection import FAILED, Limits, prepare_collection
@@ -161,20 +168,21 @@ def prepare_videos(flags: argparse.Namespace) -> None:
         limits=limits,
         retry_failed=flags.retry_failed,
     )
-    print(f"{flags.output}: {_told(summary)}")
+    print(f"{flags.output}: {_summary_text(summary)}")
+    # Measure the gain on a sample, after the work is done.
     speed = _speed(flags, summary, preparation=preparation, limits=limits)
     if speed is not None:
-        print(_told_speed(speed))
+        print(_speed_text(speed))
     if summary.failed:
         raise RunError(
-            f"{len(summary.failed)} of {pluralize(summary.num_videos, 'video')} could not be "
-            f"prepared; {flags.output / FAILED} says why (--retry_failed tries again)"
+            f"{len(summary.failed):,} of {pluralize(summary.num_videos, 'video')} could not be "
+            f"prepared; {flags.output / FAILED} has the reasons (--retry_failed tries again)"
         )
 
 
-def _told(summary: Summary) -> str:
+def _summary_text(summary: Summary) -> str:
     before, after = summary.total("bytes_before"), summary.total("num_bytes")
-    ratio = f", {after / before:.2f} of it" if before else ""
+    ratio = f", {after / before:.2f} of that" if before else ""
     lines = [
         f"{len(summary.prepared):,} of {pluralize(summary.num_videos, 'video')} prepared",
         f"size {before / _MEGABYTE:,.1f} MB before, {after / _MEGABYTE:,.1f} MB after{ratio}",
@@ -182,13 +190,13 @@ def _told(summary: Summary) -> str:
     ]
     damaged = [name for name, note in summary.prepared.items() if note.get("broken_packets")]
     if damaged:
-        message = f"{pluralize(len(damaged), 'original')} damaged: frames are missing in"
+        message = f"{pluralize(len(damaged), 'original')} damaged, with missing frames:"
         lines.append(f"{message} {_some(damaged)}")
     if summary.stale:
         message = (
             f"{pluralize(len(summary.stale), 'original')} changed since: {_some(summary.stale)}"
         )
-        lines.append(f"{message}; shards keep what they hold, so prepare into another folder")
+        lines.append(f"{message}; shards cannot replace videos, so prepare into another folder")
     return "\n  ".join(lines)
 
 
@@ -202,6 +210,7 @@ def _speed(
     from alpro.commands.transcode.speed import measure_speed
     from alpro.datasets.storage import open_videos
 
+    # Undamaged videos, evenly spaced over the collection.
     whole = [name for name, note in summary.prepared.items() if not note.get("broken_packets")]
     count = min(flags.speed_sample, len(whole))
     sample = [whole[number * len(whole) // count] for number in range(count)]
@@ -211,7 +220,7 @@ def _speed(
     return measure_speed(originals, prepared, sample, preparation=preparation, limits=limits)
 
 
-def _told_speed(speed: Speed) -> str:
+def _speed_text(speed: Speed) -> str:
     from alpro.commands.transcode.speed import FRAME_SIZE, NUM_FRAMES
 
     before, after = speed.before(), speed.after()

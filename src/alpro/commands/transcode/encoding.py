@@ -1,8 +1,8 @@
-"""One video in, one prepared file out.
+"""Transcoding of one video.
 
-All frames that come out of the decoder go in, in the order of presentation, upright: frame ``i`` of
-the prepared file shows what frame ``i`` of those kept did. Colours keep their meaning: matrix,
-range and transfer are told to the encoder as the original tells them.
+All decoded frames are encoded in presentation order, upright: frame ``i`` of the prepared file is
+frame ``i`` of those kept. Colours keep their meaning: the encoder gets the matrix, range and
+transfer of the original.
 
 Shapes: ``H`` height and ``W`` width in pixels.
 """
@@ -25,6 +25,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
+from alpro.commands.cli import pluralize
 from alpro.commands.transcode.settings import Preparation
 from alpro.datasets.decoding.base import Video, VideoReadError
 from alpro.datasets.decoding.formats import open_video
@@ -35,7 +36,7 @@ _PIXEL_FORMAT = "yuv420p"
 _QUARTER_TURN_DEGREES = 90
 _USUAL_FRAME_RATE = Fraction(25)
 _LARGEST_FRAME_RATE = 1000
-"""Frames per second; a header that tells more is wrong, or tells the unit of times."""
+"""Frames per second; a header with more is wrong, or has the time base instead."""
 _LARGEST_STEP = 2**31 - 1
 """From frame to frame, in units of time; MP4 holds no larger one."""
 _FAULTS_OF_VIDEOS = (av.error.FFmpegError, ValueError, OverflowError)
@@ -43,7 +44,7 @@ DISK_ERRORS = frozenset({
     *(errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EMFILE),
     *(errno.ENFILE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO),
 })  # fmt: skip
-"""Error numbers that tell of the disk, or of rights, and not of the video."""
+"""Error numbers caused by the disk or by permissions, not by the video."""
 _READ_BYTES = 1 << 20  # at a time
 _MATRIX_OF_RGB = 0
 _MATRIX_OF_601 = 6
@@ -52,13 +53,13 @@ _MATRIX_OF_601 = 6
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What became of a video."""
+    """Figures of an encoded video."""
 
     num_bytes: int
     frames_before: int
     frames: int
     broken_packets: int
-    """Parts of the original that cannot be decoded; the frames that they hold are missing."""
+    """Packets of the original that cannot be decoded; their frames are missing."""
 
 
 def prepare_video(video: Video, target: Path, *, preparation: Preparation) -> Encoded:
@@ -66,8 +67,8 @@ def prepare_video(video: Video, target: Path, *, preparation: Preparation) -> En
 
     Args:
         video: the original.
-        target: the file to write; it is removed if this fails.
-        preparation: what it shall be like.
+        target: the file to write; removed on failure.
+        preparation: settings of the transcoding.
 
     Raises:
         VideoReadError: no frame comes out of the original, or it cannot be encoded.
@@ -89,7 +90,7 @@ def prepare_video(video: Video, target: Path, *, preparation: Preparation) -> En
 def _reason(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, av.error.ExternalError):
-        return f"{reason} (libx264, perhaps for want of memory)"
+        return f"{reason} (libx264, possibly out of memory)"
     return reason
 
 
@@ -100,12 +101,13 @@ def _prepare(video: Video, target: Path, preparation: Preparation) -> Encoded:
     if frames.ended_by_disk and isinstance(video, Path):
         _read_through(video)
     if not num_frames:
-        raise VideoReadError(f"no frame comes out of {frames.num_packets} video packets")
+        packets = pluralize(frames.num_packets, "video packet")
+        raise VideoReadError(f"no frame can be decoded from {packets}")
     return Encoded(target.stat().st_size, frames.count, num_frames, frames.broken_packets)
 
 
 def _read_through(path: Path) -> None:
-    """Read a file to its end: FFmpeg tells of a disk's error where a file is only cut short, too.
+    """Read a file to its end: FFmpeg reports disk errors also for truncated files.
 
     Raises:
         OSError: the disk fails.
@@ -151,6 +153,7 @@ class _Frames:
 
     def __iter__(self) -> Iterator[tuple[VideoFrame, int]]:
         usual = max(round(1 / (self.rate * self.time_base)), 1)
+        # Times start at 0 and increase, whatever the file declares.
         begin: int | None = None
         last = -usual
         for frame in self._decoded():
@@ -167,7 +170,7 @@ class _Frames:
         for packet in chain(self._packets(), [None]):
             try:
                 frames = self.stream.codec_context.decode(packet)
-            except MemoryError:  # FFmpeg's, too: not the packet's fault
+            except MemoryError:  # also FFmpeg's: not the packet's fault
                 raise
             except av.error.FFmpegError:
                 self.broken_packets += 1
@@ -175,7 +178,7 @@ class _Frames:
             yield from frames
 
     def _packets(self) -> Iterator[av.Packet]:
-        """The stream's packets in file order; a file cut short just ends early."""
+        """The stream's packets in file order; a truncated file ends early."""
         packets = self.container.demux(self.stream)
         while True:
             try:
@@ -200,7 +203,7 @@ def _frame_rate(stream: VideoStream) -> Fraction:
 
 
 class _Encoder:
-    """Scales, turns and encodes frames, all as the first one calls for."""
+    """Scales, rotates and encodes frames, all with the settings of the first one."""
 
     def __init__(
         self, output: OutputContainer, first: VideoFrame, frames: _Frames, preparation: Preparation
@@ -249,14 +252,14 @@ class _Encoder:
         self.output.mux(self.stream.encode(scaled))
 
     def finish(self) -> None:
-        """Encode what is held back."""
+        """Flush the encoder."""
         self.output.mux(self.stream.encode(None))
 
 
 class _Colours:
-    """What a video's numbers mean, as its first frame tells; kept by the prepared file.
+    """Colour space of a video, as declared by its first frame; the prepared file keeps it.
 
-    RGB becomes what all decoders take for granted: BT.601 of limited range.
+    RGB becomes the default of all decoders: BT.601 of limited range.
     """
 
     def __init__(self, first: VideoFrame) -> None:
@@ -275,9 +278,10 @@ class _Colours:
 
 
 def _turned(frame: VideoFrame, turns: int) -> VideoFrame:
-    """A yuv420p frame, turned counter-clockwise by quarters."""
+    """A yuv420p frame, rotated counter-clockwise by quarter turns."""
     height, width = frame.height, frame.width
     packed = frame.to_ndarray().ravel()  # (H*W + 2 * H/2*W/2,)
+    # Planes of yuv420p: full-size brightness, then two of half size.
     brightness, *colours = np.split(packed, [height * width, height * width * 5 // 4])
     planes = [
         np.rot90(brightness.reshape(height, width), k=turns),

@@ -1,4 +1,4 @@
-"""How videos are prepared: sizes, frames that are kept, and what makes decoding cheap."""
+"""Settings of transcoding: size, frames kept, and encoder options for fast decoding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KeepFrame = Callable[[Fraction], bool]
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a prepared video is like.
+    """Settings of prepared videos.
 
     Most frames are B-frames that no other refers to, so that a reader skips those it does not want:
     between two key frames it decodes every eighth frame, and the wanted ones. There is no loop
@@ -50,7 +50,7 @@ class Preparation:
     crf: int = CRF
     """Constant rate factor of x264: 0 loses nothing, 51 most."""
     preset: str = PRESET
-    """What x264 is to try for smaller files: ``veryfast``, ``medium``, ``slow``, ..."""
+    """Effort of x264 for smaller files: ``veryfast``, ``medium``, ``slow``, ..."""
 
     def as_record(self) -> dict[str, Any]:
         """The settings as JSON has them."""
@@ -69,6 +69,7 @@ class Preparation:
 
     def encoder_options(self) -> dict[str, str]:
         """Options of libx264: in one thread, and so that a video's bytes are always the same."""
+        # A fixed pattern of frames: no scene cuts, adaptive or referenced B-frames.
         parameters: dict[str, int | str] = {
             "keyint": self.key_frame_interval,
             "min-keyint": self.key_frame_interval,
@@ -94,13 +95,13 @@ class Preparation:
         return rate * (self.frame_share or 1)
 
     def keeping(self) -> KeepFrame:
-        """What chooses the frames of one video, asked in order; the first one is always kept."""
+        """Predicate over the frames of one video in order; it always keeps the first."""
         if self.fps is not None:
             return _keeping_rate(self.fps)
         return _keeping_share(self.frame_share or Fraction(1))
 
     def position_before(self, position: int) -> int:
-        """Which frame of the original a kept one is; only for a share of frames, or all."""
+        """Index in the original of a kept frame; only for a share of frames, or all."""
         return math.ceil(position / (self.frame_share or Fraction(1)))
 
 

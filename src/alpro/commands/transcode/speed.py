@@ -1,4 +1,4 @@
-"""How much faster prepared videos are read than their originals."""
+"""Decoding speed of prepared videos compared with their originals."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What it takes to read the same moments of a video before and after preparing."""
+    """Time to read the same moments of a video before and after preparing."""
 
     seconds_before: float
     seconds_after: float
     difference: float | None
-    """Of the frames, in grey levels on average; None where they are not surely the same ones."""
+    """Of the frames, in grey levels on average; None if they may be different ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ def read_pair(pair: Pair, *, preparation: Preparation) -> Reading:
     Raises:
         VideoReadError: one of them cannot be read.
     """
+    # The prepared video decides which moments both are read at.
     num_after = 0
 
     def of_prepared(num_video_frames: int) -> np.ndarray:
@@ -118,12 +119,14 @@ def read_pair(pair: Pair, *, preparation: Preparation) -> Reading:
 
     decoder = make_decoder("auto")
     read = partial(decoder.read, preprocessing=PixelPreprocessing(size=FRAME_SIZE))
+    # Take turns; the fastest round counts.
     before_seconds, after_seconds = [], []
     for _ in range(ROUNDS):
         seconds, after = _timed(lambda: read(pair.after, of_prepared))
         after_seconds.append(seconds)
         seconds, before = _timed(lambda: read(pair.before, of_original))
         before_seconds.append(seconds)
+    # With a new frame rate the frames may be different ones.
     difference = None
     if preparation.fps is None:
         difference = float(np.abs(before.astype(np.int16) - after).mean())
