@@ -240,7 +240,7 @@ def test_continuing_with_edited_files(
     video_model = experiment.root / "video_model.json"
     video_model.write_text(video_model.read_text().replace('"drop_rate": 0.1', '"drop_rate": 0.2'))
     message = refused(experiment.arguments())
-    assert "  visual_model.drop_rate: 0.1 there, 0.2 now\n" in message
+    assert "  visual_model_cfg.drop_rate: 0.1 there, 0.2 now\n" in message
 
 
 @pytest.mark.parametrize("flags", [(), ("--dry_run", "1")])
