@@ -76,7 +76,7 @@ def test_an_index_with_one_false_location_is_named(tmp_path: Path) -> None:
     changed_index(tmp_path, places=np.ravel(places))
     videos = VideoShards(tmp_path)
     assert videos.fetch("0009") == b"0009"
-    with pytest.raises(InputError, match=r"0\.tar has changed.*without the file.*videos\.index"):
+    with pytest.raises(InputError, match=r"0\.tar has changed.*delete the index.*videos\.index"):
         videos.fetch("0007")
 
 

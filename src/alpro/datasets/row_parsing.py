@@ -140,7 +140,8 @@ class Record:
                 missing.append(with_other_names(repr(name), *names[1:]))
             elif not self.has(name):  # no other column stands in for it
                 missing.append(repr(name))
-        fields = f"field {missing[0]} is" if len(missing) == 1 else f"fields {_all(missing)} are"
+        *most, last = missing
+        fields = f"fields {', '.join(most)} and {last} are" if most else f"field {last} is"
         filled = sorted(key for key in self.values if self.has(key))
         hint = suggested_names(filled, columns=columns)
         return f"{fields} missing (fields found: {shown(filled)}){hint}"
@@ -151,7 +152,10 @@ class Record:
         Another column never stands in for an empty one: it may hold something else. All rows of a
         table have the same names, so that one column is chosen for all of them.
         """
-        return next((name for name in (key, *other_names) if name in self.values), key)
+        for name in (key, *other_names):
+            if name in self.values:
+                return name
+        return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +234,3 @@ def suggested_names(header: Sequence[str], *, columns: Sequence[Sequence[str]]) 
 def with_other_names(name: str, *other_names: str) -> str:
     """Format a column's name with its alternatives, for messages."""
     return f"{name} (or {' or '.join(other_names)})" if other_names else name
-
-
-def _all(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-
 # Options for opening a file with FFmpeg's libraries.
 FFMPEG_OPTIONS = {
     "format_whitelist": (

@@ -42,7 +42,6 @@ _DAMAGES = (
     *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError),
     *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
 )
-
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
 
 

@@ -19,8 +19,6 @@ _REMEDY = (
     "`pip install torchcodec` in the version that fits torch (0.13 for torch 2.13), and FFmpeg's "
     "shared libraries (the package ffmpeg of Linux distributions); or choose another video_decoder"
 )
-
-
 _SOURCE_PLACE = re.compile(r"^\w+, \S+\.(cpp|h):\d+, ")
 
 

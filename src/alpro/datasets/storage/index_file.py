@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,4 @@ class PackedIds:
             return False
         if (np.diff(starts) < 0).any():
             return False
-        last = None
-        for video_id in self:
-            if last is not None and video_id <= last:
-                return False
-            last = video_id
-        return True
+        return all(earlier < later for earlier, later in pairwise(self))
