@@ -67,15 +67,15 @@ class ResumableBatchSampler:
         block_size: int = 1,
     ) -> None:
         if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
-            example = f"{batch_size} out of {num_examples} examples"
-            raise ValueError(f"no batches of {example} for process {rank} of {size}")
-        # Everything but the segments that have been read.
+            request = f"batches of {batch_size} out of {num_examples} examples"
+            raise ValueError(f"no {request} for process {rank} of {size}")
         self.num_examples = num_examples
         self.batch_size = batch_size
         self.rank = rank
         self.size = size
         self.seed = seed
         self.block_size = block_size
+        # Segments that earlier runs have read, see `resume`.
         self.done: list[SamplerSegment] = []
 
     def resume(self, done: Sequence[SamplerSegment]) -> Self:

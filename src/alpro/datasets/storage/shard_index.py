@@ -191,7 +191,8 @@ def _by_id(shards: Sequence[Path], contents: Sequence[TarContent]) -> dict[bytes
                 continue
             rank = VIDEO_EXTENSIONS.index(split_extension(name)[1])
             entry = _Entry(rank, name, number, (start, offset, size))
-            # Of a.mp4 and a.avi in one shard, the first gets the id a, the other a.avi.
+            # Of a.mp4 and a.avi in one shard, the preferred extension gets the id a, the other
+            # keeps its own: a.avi.
             first = entries.get(_bytes(video_id), entry)
             if first is not entry:
                 if first.shard != number or first.rank == rank:
