@@ -45,7 +45,7 @@ def test_jsonl_rows_may_have_spaces_around(tmp_path: Path) -> None:
     assert read_captions(path) == [CaptionRow("x", "v")] * 4
 
 
-def test_one_parsed_row_after_another(tmp_path: Path) -> None:
+def test_rows_are_parsed_one_after_another(tmp_path: Path) -> None:
     """A file is not read to its end before the first row is there."""
     path = _write(tmp_path / "a.jsonl", '{"text": "x", "video_id": "v"}\nno row\n')
     rows = parsed_rows(path, CAPTIONS)
@@ -67,14 +67,14 @@ def test_rows_after_a_wrong_one_can_be_read_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("video_column", ["clip_name", "video_id"])
-def test_csv_rows(tmp_path: Path, video_column: str) -> None:
+def test_rows_of_csv_are_read(tmp_path: Path, video_column: str) -> None:
     path = _write(
         tmp_path / "a.csv", f'{video_column},n,caption\nv1,7,"a dog, running"\n\n  \nv2,8,x\n'
     )
     assert read_captions(path) == [CaptionRow("a dog, running", "v1"), CaptionRow("x", "v2")]
 
 
-def test_errors_of_rows_tell_which_and_how(tmp_path: Path) -> None:
+def test_errors_of_rows_name_row_and_remedy(tmp_path: Path) -> None:
     good = '{"caption": "ein Bär \\ud83d\\udc3b", "clip_name": "v"}\n'
     rows = {'{"caption": " ", "clip_name": "v"}': True, '{"caption": ["the room is empty"]}': False}
     for row, is_empty in rows.items():

@@ -111,7 +111,7 @@ def test_a_descriptor_that_finds_no_room_is_a_lack_of_open_files(
         (PermissionError(errno.EACCES, "Permission denied", "a"), InputError),
     ],
 )
-def test_known_errors_are_sent_by_their_kind(error: Exception, kind: type[Exception]) -> None:
+def test_known_errors_are_sent_with_their_kind(error: Exception, kind: type[Exception]) -> None:
     def fail() -> None:
         raise error
 
@@ -203,7 +203,7 @@ def test_workers_leave_signals_to_the_group_to_the_trainer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "--pids-limit"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
@@ -213,7 +213,7 @@ def test_workers_leave_signals_to_the_group_to_the_trainer() -> None:
     ],
 )
 def test_workers_that_cannot_be_started_say_why(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     def fail() -> None:
         raise error
@@ -221,7 +221,7 @@ def test_workers_that_cannot_be_started_say_why(
     monkeypatch.setattr(os, "fork", fail)
     with pytest.raises(ScarcityError, match=r"^n_workers 2: ") as caught:
         next(iter(loaded(torch.tensor, num_workers=2)))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def out_of_files(_keys: list[int]) -> None:

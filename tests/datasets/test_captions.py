@@ -71,7 +71,7 @@ def test_columns_may_have_other_names(tmp_path: Path, suffix: str, text: str, vi
     assert table.num_left_out == 0
 
 
-def test_the_first_name_goes_before_the_others(tmp_path: Path) -> None:
+def test_the_first_name_of_a_column_takes_precedence(tmp_path: Path) -> None:
     row = {"name": "n", "caption": "c", "text": "t", "clip_name": "k", "video_id": "v"}
     assert read_captioned_videos(_lines(tmp_path / "a.jsonl", row)).items == [
         CaptionedItem("v", ("t",), "video")
@@ -80,7 +80,7 @@ def test_the_first_name_goes_before_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", _FORMATS)
 @pytest.mark.parametrize(("column", "other"), [("text", "name"), ("video_id", "videoid")])
-def test_another_column_does_not_fill_in(
+def test_another_column_does_not_replace_an_empty_one(
     tmp_path: Path, suffix: str, column: str, other: str
 ) -> None:
     full = {"video_id": "v", "text": "a dog", other: "file_0001.mov"}
@@ -158,7 +158,7 @@ def test_bad_rows_are_named(tmp_path: Path, row: dict[str, Any], expected: str) 
         read_captioned_videos(path)
 
 
-def test_nothing_but_long_texts_is_an_error(tmp_path: Path) -> None:
+def test_a_table_of_long_texts_alone_is_an_error(tmp_path: Path) -> None:
     path = _lines(tmp_path / "a.jsonl", *[{"video_id": "v", "text": "x", "txt_len": 90}] * 3)
     with pytest.raises(InputError, match=r"a.jsonl: txt_len is above 79 in all 3 rows; give"):
         read_captioned_videos(path)
@@ -194,7 +194,7 @@ _ENTRIES = [
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
-def test_images(tmp_path: Path, name: str) -> None:
+def test_image_lists_of_all_forms_are_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if path.suffix == ".json":
         path.write_text(json.dumps(_ENTRIES, indent=1))
@@ -255,7 +255,7 @@ def test_files_that_are_no_list_of_images(tmp_path: Path, text: str, expected: s
         ("image", "a.jsonl", '{"video_id": "1", "caption": "x"}', "'image' is.*media to video"),
     ],
 )
-def test_files_of_the_other_media_are_told(
+def test_files_of_the_other_media_are_named(
     tmp_path: Path, media: Literal["video", "image"], name: str, text: str, expected: str
 ) -> None:
     path = tmp_path / name

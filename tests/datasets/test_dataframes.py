@@ -50,7 +50,7 @@ def test_columns_of_all_plain_kinds(tmp_path: Path, protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", _PROTOCOLS)
-def test_parts_of_frames(tmp_path: Path, protocol: int) -> None:
+def test_parts_of_data_frames_are_read(tmp_path: Path, protocol: int) -> None:
     frame = _frame()
     for part in (frame[frame["text"].notna()], frame.iloc[1:], frame.set_index("text", drop=False)):
         columns = read_pickled_table(_written(tmp_path / "a.pkl", part, protocol))
@@ -211,7 +211,7 @@ def test_messages_stay_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"video_id": [1]}, "text", pandas.Index([1])])
-def test_something_else_than_a_frame(tmp_path: Path, value: Any) -> None:
+def test_a_pickle_of_another_object_is_refused(tmp_path: Path, value: Any) -> None:
     with pytest.raises(InputError, match=r"a\.pkl: a DataFrame is expected, not "):
         read_pickled_table(_written(tmp_path / "a.pkl", value))
 

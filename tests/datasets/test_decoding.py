@@ -124,7 +124,7 @@ def test_a_file_that_declares_too_many_frames_is_kept_from_decord(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "content"), [("empty.mp4", b""), ("text.mp4", b"not a video " * 500)]
 )
-def test_what_is_no_video_is_an_error(
+def test_a_file_that_is_no_video_is_an_error(
     tmp_path: Path, decoder: Decoder, name: str, content: bytes
 ) -> None:
     path = tmp_path / name
@@ -189,7 +189,7 @@ def test_torchcodec_that_cannot_be_used_is_an_error(
 
 
 @pytest.mark.parametrize("limits", [{"seconds": 5}, {"megabytes": 500}])
-def test_either_limit_makes_a_guarded_decoder(tmp_path: Path, limits: dict[str, int]) -> None:
+def test_either_limit_makes_a_sandboxed_decoder(tmp_path: Path, limits: dict[str, int]) -> None:
     guarded = make_decoder("pyav", **limits)
     assert isinstance(guarded, SandboxedDecoder)
     assert isinstance(_of_videos(guarded.decoder), PyAVDecoder)

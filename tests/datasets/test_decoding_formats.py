@@ -174,7 +174,7 @@ def test_a_video_of_pictures_with_sound_stays_one(tmp_path: Path, name: str, cod
         (b"\x00\x01\x02\x03" * 20, "data"),
     ],
 )
-def test_what_a_file_holds_is_named(tmp_path: Path, content: bytes, noun: str) -> None:
+def test_the_content_of_a_file_is_named(tmp_path: Path, content: bytes, noun: str) -> None:
     assert described_content(content).startswith(noun)
     (tmp_path / "a.mp4").write_bytes(content)
     assert described_content(tmp_path / "a.mp4").startswith(noun)

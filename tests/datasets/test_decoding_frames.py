@@ -80,7 +80,7 @@ SELECTIONS = [[*range(0, NUM_FRAMES, 3), 59], [7], [0, 59], [30, 31, 31, 32]]
 
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize(("file_name", "times", "parameters"), READ_RIGHT_BY_ALL)
-def test_all_read_the_frames_asked_for(
+def test_all_decoders_read_the_selected_frames(
     tmp_path: Path, file_name: str, times: list[int], parameters: str, name: str
 ) -> None:
     path = write_greys(tmp_path / file_name, times, parameters)

@@ -35,7 +35,7 @@ def _moving_square(num_frames: int) -> np.ndarray:
 @pytest.mark.parametrize("group_size", [1, 5, 250])
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi", "clip.ts"])
-def test_skipping_what_is_not_wanted_changes_no_pixel(
+def test_skipping_unneeded_packets_changes_no_pixel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, group_size: int
 ) -> None:
     path = write_frames(tmp_path / name, _moving_square(30), codec=codec, group_size=group_size)
@@ -50,7 +50,7 @@ def test_skipping_what_is_not_wanted_changes_no_pixel(
         np.testing.assert_array_equal(decoder.read(path, wanted, preprocessing=SMALL), frames)
 
 
-def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_needed_packets_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of groups of 5 frames, the two that hold a wanted one."""
     path = write_clip(tmp_path / "clip.mp4", num_frames=20, group_size=5)
     decoded: list[Packet] = []
@@ -133,9 +133,9 @@ def test_a_disk_that_fails_is_no_end_of_a_file(
     with pytest.raises(av.error.FFmpegError) as caught:
         av.error.err_check(-number)
     _break(monkeypatch, after=9, error=caught.value)
-    with pytest.raises(VideoReadError) as told:
+    with pytest.raises(VideoReadError) as raised:
         PyAVDecoder().read(path, lambda n: np.array([0, n - 1]), preprocessing=SMALL)
-    assert told.value.__cause__ is caught.value
+    assert raised.value.__cause__ is caught.value
 
 
 def test_damage_is_the_end_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_damage_is_the_end_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert indices_of(frames) == [0, 8]
 
 
-def test_lack_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And taken for no broken packet."""
     path = write_clip(tmp_path / "clip.mp4", num_frames=16)
 
@@ -156,6 +156,6 @@ def test_lack_of_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         pyav_decoder._decode(SimpleNamespace(decode=decode), None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pyav_decoder, "_decode_needed", decode_needed)
-    with pytest.raises(VideoReadError, match=r"^PyAV: no memory$") as told:
+    with pytest.raises(VideoReadError, match=r"^PyAV: no memory$") as raised:
         PyAVDecoder().read(path, _pick(1), preprocessing=SMALL)
-    assert isinstance(told.value.__cause__, MemoryError)
+    assert isinstance(raised.value.__cause__, MemoryError)

@@ -45,7 +45,7 @@ def test_dialects_say_the_same(tmp_path: Path, text: str, encoding: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("v0,a dog\n", "a.csv:1: no column 'caption' in the header ['v0', 'a dog'], separated"),
         ("v0,a dog\n", "if the file has no header, write one"),
@@ -68,12 +68,12 @@ def test_dialects_say_the_same(tmp_path: Path, text: str, encoding: str) -> None
         ("x" * 200_000, "no column 'caption'"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_messages_name_the_fault(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
         read_captions(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 700
 
 

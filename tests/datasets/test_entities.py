@@ -28,7 +28,7 @@ def test_how_lines_end_and_blank_ones_do_not_matter(path: Path) -> None:
     assert read_entities(path, num_entities=3) == ("man", "café", "t-shirt")
 
 
-def test_too_few_are_an_error(path: Path) -> None:
+def test_too_few_entities_are_an_error(path: Path) -> None:
     path.write_text("man 3\n\nwoman 2\n")
     with pytest.raises(InputError, match=r"entities\.txt: 2 entities, but num_entities is 3") as at:
         read_entities(path, num_entities=3)
@@ -36,7 +36,7 @@ def test_too_few_are_an_error(path: Path) -> None:
     assert "extract-entities" in str(at.value)
 
 
-def test_one_that_is_there_twice_is_taken_twice_and_warned_of(
+def test_a_duplicate_entity_is_kept_with_a_warning(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_text("man 3\nwoman 2\n\nman 1\n")

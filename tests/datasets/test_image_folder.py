@@ -175,9 +175,7 @@ def test_links_around_are_followed_once(tmp_path: Path) -> None:
     assert open_videos(tmp_path).video_ids() == ["v"]
 
 
-def test_pillow_is_asked_for_where_it_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_image(tmp_path / "v.jpg", 1)
     for module in ("storage.image_folder", "decoding.image_files"):
         monkeypatch.setattr(f"alpro.datasets.{module}.has_package", lambda _: False)

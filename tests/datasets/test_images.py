@@ -67,7 +67,7 @@ def test_colours_of_all_kinds_of_files(tmp_path: Path, mode: str, name: str) -> 
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "I", "F"])
-def test_greys(tmp_path: Path, mode: str) -> None:
+def test_grey_images_become_rgb(tmp_path: Path, mode: str) -> None:
     grey = np.full((10, 10), 255, np.uint8)
     if mode in ("I;16", "I"):
         image = Image.fromarray(grey.astype(np.uint16) * 257)
@@ -147,7 +147,7 @@ def test_random_crops_are_squashed_whatever_the_policy(tmp_path: Path) -> None:
     assert np.array_equal(squash, pad)
 
 
-def test_nothing_around_a_crop_is_mixed_in(tmp_path: Path) -> None:
+def test_pixels_around_a_crop_are_not_mixed_in(tmp_path: Path) -> None:
     pixels = np.zeros((50, 50, 3), np.uint8)
     rng = np.random.default_rng(5)
     left, top, right, bottom = draw_box(50, 50, rng=np.random.default_rng(5))
@@ -223,7 +223,9 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [300, 100])  # where Pillow warns, and where it refuses
-def test_decompression_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_decompression_bombs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with warnings.catch_warnings():

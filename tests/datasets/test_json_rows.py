@@ -61,7 +61,7 @@ def test_questions_may_be_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.jsonl", "clip_name,caption\nv,x\n", "a.jsonl:1: not JSON .*; if this is CSV, let its"),
         ("a.jsonl", '{"caption": ["x", ""], "video": "v"}', "a.jsonl:1: .* list of texts none of"),
@@ -79,10 +79,10 @@ def test_questions_may_be_listed(tmp_path: Path) -> None:
         ("a.jsonl", '{"caption": "x", "video": {"bytes": "' + "x" * 999 + '"}}', "not dict"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path: Path, name: str, text: str, told: str) -> None:
+def test_messages_name_the_fault(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_captions(path)
     assert len(str(caught.value)) < 600
 

@@ -61,7 +61,7 @@ def test_a_generator_determines_the_words() -> None:
     assert not (first[1] == other[1]).all()
 
 
-def test_nothing_is_chosen_with_probability_0() -> None:
+def test_no_token_is_chosen_with_probability_0() -> None:
     ids = np.arange(500, 600)
     hidden, labels = masked(ids, probability=0.0)
     assert (hidden == ids).all()

@@ -85,7 +85,7 @@ def test_sources_are_drawn_alike_whatever_their_sizes() -> None:
     assert np.mean(sources) == pytest.approx(0.5, abs=0.02)
 
 
-def test_weights_tell_how_often_a_source_is_drawn() -> None:
+def test_sources_are_drawn_in_proportion_to_their_weights() -> None:
     sizes = (3, 3, 3)
     sources = sources_of(mixed(sizes, weights=[1.0, 0.5, 2.5]), sizes, count=10_000)
     shares = np.bincount(sources) / len(sources)
@@ -170,6 +170,6 @@ def test_an_epoch_is_that_of_all_sources() -> None:
         ([3], {"window": 0}),
     ],
 )
-def test_no_batches_of_nothing(sizes: list[int], changes: dict[str, Any]) -> None:
+def test_empty_batches_are_refused(sizes: list[int], changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no windows"):
         mixed(sizes, **changes)

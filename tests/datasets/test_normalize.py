@@ -34,7 +34,7 @@ def test_the_scale_does_not_depend_on_the_batch() -> None:
     torch.testing.assert_close(normalize(dark), torch.full((1, 1, 3, 2, 2), 1 / 255))
 
 
-def test_frame_orders() -> None:
+def test_frames_are_put_into_each_order() -> None:
     frames = np.arange(6)[:, None]
     assert reorder_frames(frames, "original").ravel().tolist() == [0, 1, 2, 3, 4, 5]
     assert reorder_frames(frames, "reversed").ravel().tolist() == [5, 4, 3, 2, 1, 0]

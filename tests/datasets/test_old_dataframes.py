@@ -127,12 +127,12 @@ def test_ranges_without_bounds_are_refused(
     index = imitate("pandas.core.indexes.base", "Index")
     many = new_index(range_index, {"start": 0, "stop": 10**15, "step": 1})
     one = new_index(index, {"data": np.array(["text"], object)})
-    for names, places, told in [
+    for names, places, message in [
         (many, slice(0, 10**15, 1), "1000000000000000 columns, more than 10000; convert"),
         (one, slice(0, 10**15, 1), r"a block of more columns than have names \(1\); convert"),
         (one, slice(0, 10**30, 1), "OverflowError"),
         (one, slice(0, 1, 0), "ValueError"),
     ]:
         path = _written(tmp_path / "a.pkl", _imitated_frame(imitate, names, places))
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             read_pickled_table(path, lambda _: {"text": "text"})

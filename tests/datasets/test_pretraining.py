@@ -87,7 +87,7 @@ def test_labels_are_the_words_that_are_hidden(collate: PretrainCollate) -> None:
     assert 0.3 < chosen[batch.text_mask == 1].float().mean() < 0.6
 
 
-def test_what_is_drawn_is_the_samples_own(collate: PretrainCollate) -> None:
+def test_random_choices_depend_on_the_sample_alone(collate: PretrainCollate) -> None:
     """A batch of one, and one where padding and neighbours differ, agree on it."""
     one = sample(5, "a red ball", "a blue box", "left red box", epoch=2)
     alone = collate([one])
@@ -99,7 +99,7 @@ def test_what_is_drawn_is_the_samples_own(collate: PretrainCollate) -> None:
     assert torch.equal(given(alone.region)[0], given(together.region)[1])
 
 
-def test_each_epoch_index_and_seed_draws_anew(tmp_path: Path) -> None:
+def test_each_epoch_index_and_seed_draws_another_region(tmp_path: Path) -> None:
     collate = collator(tmp_path)
     captions = ("a red ball", "a blue box", "left red box")
 
@@ -125,7 +125,7 @@ def test_each_epoch_index_and_seed_draws_anew(tmp_path: Path) -> None:
     assert len({str(given(region).tolist()) for region in seeds}) > 3
 
 
-def test_what_is_off_draws_nothing_and_changes_nothing_else(tmp_path: Path) -> None:
+def test_a_disabled_objective_draws_nothing(tmp_path: Path) -> None:
     samples = [sample(index, LONG, "a box") for index in range(4)]
     full = collator(tmp_path)(samples)
     wordless = collator(tmp_path, mlm_probability=None)(samples)

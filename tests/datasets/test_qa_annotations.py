@@ -32,7 +32,7 @@ def test_jsonl_rows_in_file_order(tmp_path: Path) -> None:
     ]
 
 
-def test_csv_rows(tmp_path: Path) -> None:
+def test_rows_of_csv_are_read(tmp_path: Path) -> None:
     header = "video_id,answer_type,question,answer"
     path = _write(tmp_path / "a.csv", f'{header}\nv1,which way,"it rolls, where to?",left\n')
     assert read_questions(path) == [QuestionRow("it rolls, where to?", "v1", "left", "which way")]

@@ -15,7 +15,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "log" / "quarantine.jsonl"
 
 
-def test_what_one_adds_others_know(path: Path) -> None:
+def test_a_video_of_one_process_is_known_to_others(path: Path) -> None:
     one, other = Quarantine(path), Quarantine(path)
     copy = pickle.loads(pickle.dumps(one))
     assert one.reason_for("videos/a") is None
@@ -27,7 +27,7 @@ def test_what_one_adds_others_know(path: Path) -> None:
         assert quarantine.reason_for("videos/b") is None
 
 
-def test_without_a_file_only_this_process_knows() -> None:
+def test_a_quarantine_without_file_is_known_to_this_process_only() -> None:
     quarantine = Quarantine(None)
     quarantine.add("a", "took too long")
     assert quarantine.reason_for("a") == "took too long"
@@ -61,7 +61,7 @@ def test_half_a_line_waits_for_its_other_half(path: Path) -> None:
         '["video", "reason"]',
     ],
 )
-def test_what_is_no_line_is_passed_over(path: Path, rest: str) -> None:
+def test_invalid_lines_are_skipped(path: Path, rest: str) -> None:
     quarantine = Quarantine(path)
     quarantine.add("a", "took too long")
     with path.open("ab") as file:
@@ -73,7 +73,7 @@ def test_what_is_no_line_is_passed_over(path: Path, rest: str) -> None:
         assert reader.reason_for("c") == "died"
 
 
-def test_lines_that_are_deleted_set_videos_free(path: Path) -> None:
+def test_deleted_lines_release_videos(path: Path) -> None:
     one, other = Quarantine(path), Quarantine(path)
     for key in ("a", "b"):
         one.add(key, "took too long")
@@ -107,7 +107,7 @@ def test_lines_that_are_deleted_set_videos_free(path: Path) -> None:
         ((0, 0), (0, 0), True),
     ],
 )
-def test_higher_limits_set_videos_free(
+def test_higher_limits_release_videos(
     path: Path, then: tuple[int, int], today: tuple[int, int], is_kept: bool
 ) -> None:
     Quarantine(path, seconds=then[0], megabytes=then[1]).add("a", "too much")
@@ -117,7 +117,7 @@ def test_higher_limits_set_videos_free(
     assert quarantine.reason_for("a") == "still too much"
 
 
-def test_a_file_that_cannot_be_written_to_is_told(
+def test_a_quarantine_file_that_is_not_writable_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "log").write_text("a file, no folder")

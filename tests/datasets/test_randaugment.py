@@ -161,7 +161,7 @@ def test_a_clip_stays_unchanged_with_probability_6_in_45() -> None:
     assert 45 <= sum((result == frames).all() for result in results) <= 75
 
 
-def test_an_operation_may_be_drawn_twice() -> None:
+def test_an_image_operation_may_be_drawn_twice() -> None:
     """Two flips undo each other: half of the draws of two out of two."""
     augment = RandAugment(
         ("horizontal_flip", "identity"), num_operations=2, level=5, with_replacement=True
@@ -199,7 +199,7 @@ def test_sharpness_is_clipped_at_the_level_of_images() -> None:
     assert dark[0, :, 1, 1].tolist() == [255, 255, 255]
 
 
-def test_without_torchvision_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_torchvision_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "has_package", lambda _: False)
     with pytest.raises(InputError, match="needs torchvision.*set augmentation to none"):
         video_augmentation()

@@ -126,6 +126,6 @@ def test_blocks_resume_anywhere(start: int) -> None:
     assert list(islice(resumed, 5)) == whole[start : start + 5]
 
 
-def test_no_batches_of_nothing() -> None:
+def test_empty_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="0 examples"):
         _batches(0, batch_size=4)

@@ -96,7 +96,7 @@ def test_headtail_takes_half_from_each_half() -> None:
         assert sum(index < 4 for index in indices) == 2
 
 
-def test_what_cannot_be_sampled_is_said() -> None:
+def test_impossible_samplings_are_refused() -> None:
     with pytest.raises(ValueError, match="even frame count, not 3"):
         _indices("headtail", 10, 3)
     with pytest.raises(ValueError, match="'best'.*uniform"):

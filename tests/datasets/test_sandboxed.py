@@ -44,8 +44,8 @@ _REASONS = {
 }
 
 
-class _GuardedBySize(SandboxedDecoder):
-    """Has little time for what hangs, lest the test takes long, and much for all else."""
+class _SandboxedBySize(SandboxedDecoder):
+    """Has little time for what hangs, to keep the test short, and much for all else."""
 
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
@@ -74,7 +74,7 @@ def guarded() -> Iterator[SandboxedDecoder]:
 def _reader(folder: Path, *, megabytes: int = 128) -> FrameReader:
     return FrameReader(
         VideoFolder(folder),
-        _GuardedBySize(MisbehavingDecoder(), seconds=60, megabytes=megabytes),
+        _SandboxedBySize(MisbehavingDecoder(), seconds=60, megabytes=megabytes),
         num_frames=4,
         sampling="rand",
         preprocessing=PixelPreprocessing(size=8),
@@ -181,9 +181,9 @@ def test_a_worker_outlives_its_videos(folder: Path, oddity: str, context: str) -
     loader.multiprocessing_context = context
     pids, epochs = zip(*loader, strict=True)
     assert len(set(pids)) == 1
-    told = [sample.unreadable for samples in epochs for sample in samples if sample.unreadable]
-    reasons = [unreadable[0].reason for unreadable in told]
-    assert {unreadable[0].video_id for unreadable in told} == {f"v{_ODD}"}
+    replaced = [sample.unreadable for samples in epochs for sample in samples if sample.unreadable]
+    reasons = [unreadable[0].reason for unreadable in replaced]
+    assert {unreadable[0].video_id for unreadable in replaced} == {f"v{_ODD}"}
     assert reasons[0] == _REASONS[oddity]
     assert set(reasons[1:]) == {_told_again(folder, _REASONS[oddity])}
     assert all(sample.frames.shape == (1, 4, 3, 8, 8) for samples in epochs for sample in samples)
@@ -201,7 +201,7 @@ def test_evaluation_reports_what_is_cut_off(folder: Path) -> None:
         assert read[_ODD].error == reason
 
 
-def test_only_what_is_cut_off_is_put_in_quarantine(folder: Path) -> None:
+def test_only_videos_that_are_cut_off_enter_the_quarantine(folder: Path) -> None:
     (folder / f"v{_ODD}.mp4").write_text("no number")
     reader = _reader(folder)
     for video_id, error in [("absent", "no file"), (f"v{_ODD}", "invalid literal")]:

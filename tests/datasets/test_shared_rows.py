@@ -64,7 +64,7 @@ def test_rows_come_back_as_they_were() -> None:
         assert type(packed[0]) is type(rows[0])
 
 
-def test_they_are_read_as_a_list() -> None:
+def test_shared_rows_are_read_like_a_list() -> None:
     rows = _captions(10)
     packed = pack_rows(rows, CaptionRow)
     assert packed[-1] == rows[-1]
@@ -78,7 +78,7 @@ def test_they_are_read_as_a_list() -> None:
             _ = packed[position]
 
 
-def test_they_equal_what_has_equal_rows() -> None:
+def test_shared_rows_equal_sequences_of_equal_rows() -> None:
     rows = _captions(5)
     packed = pack_rows(rows, CaptionRow)
     assert packed == rows
@@ -90,7 +90,7 @@ def test_they_equal_what_has_equal_rows() -> None:
     assert repr(pack_rows(rows[:1], CaptionRow)) == f"SharedRows([{rows[0]!r}])"
 
 
-def test_none_are_rows_too() -> None:
+def test_empty_rows_are_packed_too() -> None:
     packed = pack_rows([], CaptionedItem)
     assert not packed
     assert packed == []
@@ -98,7 +98,7 @@ def test_none_are_rows_too() -> None:
     assert pack_rows(_captions(3), CaptionRow).take([]) == []
 
 
-def test_some_of_them_share_their_memory() -> None:
+def test_slices_of_rows_share_their_memory() -> None:
     rows = _captions(10)
     packed = pack_rows(rows, CaptionRow)
     some = packed.take([7, 1, 1, 4])
@@ -109,7 +109,7 @@ def test_some_of_them_share_their_memory() -> None:
     assert some.num_bytes == packed.num_bytes - 6 * 8  # positions, of 8 bytes each
 
 
-def test_one_field_of_all() -> None:
+def test_a_column_is_one_field_of_all_rows() -> None:
     assert pack_rows(_captions(4), CaptionRow).column("video_id") == ["v0", "v0", "v0", "v1"]
     rows = _nested(9)
     packed = pack_rows(rows, _Nested)
@@ -136,7 +136,7 @@ def test_rows_of_other_types_are_refused() -> None:
             pack_rows([], kind)
 
 
-def test_copies_and_pickles() -> None:
+def test_copies_and_pickles_of_shared_rows_are_equal() -> None:
     rows = _nested(6)
     packed = pack_rows(rows, _Nested).take([4, 2])
     assert packed[0] == rows[4]
@@ -176,7 +176,7 @@ def test_workers_read_the_same(method: str) -> None:
     assert some.column("caption") == [row.caption for row in reversed(rows)]
 
 
-def test_they_can_be_read_while_they_are_sent() -> None:
+def test_shared_rows_can_be_read_while_they_are_sent() -> None:
     """What a thread reads with has to stay: a crash would end the process."""
     rows = _captions(20_000)  # large enough that freed memory goes back to the system
     packed = pack_rows(rows, CaptionRow)

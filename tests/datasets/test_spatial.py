@@ -45,12 +45,12 @@ def test_the_centre_is_cut_out() -> None:
 
 
 @pytest.mark.parametrize("crop", [RandomCrop(7), CentreCrop(7)])
-def test_no_crop_larger_than_the_frames(crop: FrameAugmentation) -> None:
+def test_a_crop_larger_than_the_frames_is_refused(crop: FrameAugmentation) -> None:
     with pytest.raises(ValueError, match="no square of 7 pixels in frames of 6 x 9"):
         crop(clip(), rng())
 
 
-def test_flips_are_as_frequent_as_told() -> None:
+def test_flips_are_as_frequent_as_their_probability() -> None:
     frames = clip()
     results = [RandomFlip(0.25)(frames, rng(seed)) for seed in range(400)]
     flipped = [not (result == frames).all() for result in results]

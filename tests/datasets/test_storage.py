@@ -142,10 +142,10 @@ def test_two_files_of_one_name_in_subfolders_are_named(folder: Path) -> None:
         (folder / part).mkdir()
         (folder / part / "x.mp4").touch()
     videos = VideoFolder(folder)
-    told = r"'x' names both test/x\.mp4 and train/x\.mp4"
-    with pytest.raises(InputError, match=told):
+    message = r"'x' names both test/x\.mp4 and train/x\.mp4"
+    with pytest.raises(InputError, match=message):
         videos.fetch("x")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         videos.missing(["a", "x"])
     assert videos.fetch("train/x") == folder / "train/x.mp4"
     assert {"train/x", "test/x"} < set(videos.video_ids())
@@ -174,7 +174,7 @@ def test_links_to_nowhere_are_missing(folder: Path) -> None:
     assert "u.mp4" in videos.video_files()
 
 
-def test_a_search_of_the_subfolders_is_told_once(
+def test_a_search_of_the_subfolders_is_logged_once(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -183,7 +183,7 @@ def test_a_search_of_the_subfolders_is_told_once(
     assert caplog.messages == []
     for _ in range(2):
         assert videos.missing(["a", "d", "z", "z"]) == ["z"]
-        assert caplog.messages == [f"looking for 2 ids in the subfolders of {folder}"]
+        assert caplog.messages == [f"searching the subfolders of {folder} for 2 ids"]
 
 
 def test_folders_that_hold_themselves_are_walked_once(folder: Path) -> None:
@@ -235,7 +235,7 @@ def test_ids_may_begin_with_the_current_folder(folder: Path) -> None:
     assert videos.video_ids() == before, "none is listed twice"
 
 
-def test_what_is_no_file_is_missing(folder: Path) -> None:
+def test_pipes_folders_and_devices_are_missing_videos(folder: Path) -> None:
     os.mkfifo(folder / "pipe.mp4")
     (folder / "folder.mp4").mkdir()
     (folder / "null.mp4").symlink_to("/dev/null")

@@ -71,7 +71,7 @@ def test_the_rule_that_suits_most_ids_is_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ({"v0/00000.jpg", "v0/00001.jpg", "v1/00000.jpg", "list.txt"}, "images, such as v0/0000"),
         ({"00000.tar.gz", "00001.tar.gz"}, "compressed files, such as 0000"),
@@ -85,7 +85,7 @@ def test_the_rule_that_suits_most_ids_is_chosen() -> None:
         (set(), "it is empty"),
     ],
 )
-def test_what_lies_in_place_of_videos_is_named(tmp_path: Path, files: set[str], told: str) -> None:
+def test_files_in_place_of_videos_are_named(tmp_path: Path, files: set[str], message: str) -> None:
     for name in files:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -93,10 +93,10 @@ def test_what_lies_in_place_of_videos_is_named(tmp_path: Path, files: set[str], 
     videos = VideoFolder(tmp_path)
     missing = videos.missing(["id0"])
     assert missing == ["id0"]
-    assert told in (hint_of_missing(missing, videos) or "")
+    assert message in (hint_of_missing(missing, videos) or "")
 
 
-def test_of_ids_that_lead_outside_the_reason_is_told(tmp_path: Path) -> None:
+def test_the_reason_is_given_for_ids_that_lead_outside(tmp_path: Path) -> None:
     videos = VideoFolder(tmp_path)
     for video_id, reason in [
         ("../a", "leads out of the folder"),
@@ -148,7 +148,7 @@ def test_folders_that_cannot_be_entered_are_named(
     assert hint == f"{tmp_path}/closed cannot be listed: Permission denied"
 
 
-def test_what_has_the_name_of_an_id_and_is_no_file(tmp_path: Path) -> None:
+def test_a_broken_link_with_the_name_of_an_id_is_hinted_at(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
     videos = VideoFolder(tmp_path)
     hint = hint_of_missing(videos.missing(["a"]), videos)

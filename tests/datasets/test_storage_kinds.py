@@ -28,7 +28,7 @@ TYPES = {"folder": VideoFolder, "lmdb": VideoLmdb, "shards": VideoShards}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_are_kept_apart_and_found_again(tmp_path: Path, kind: str) -> None:
+def test_ids_are_distinct_and_are_read_back(tmp_path: Path, kind: str) -> None:
     videos = store(tmp_path / kind, kind)
     assert isinstance(videos, TYPES[kind])
     assert videos.root == tmp_path / kind
@@ -73,7 +73,7 @@ def sizes(videos: VideoStorage) -> list[int]:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_storages_are_opened_anew_in_each_process(tmp_path: Path, method: str) -> None:
+def test_storages_are_opened_in_each_process(tmp_path: Path, method: str) -> None:
     storages = [store(tmp_path / kind, kind) for kind in KINDS]
     expected = [[len(content_of(video_id)) for video_id in IDS]] * 3
     assert list(map(sizes, storages)) == expected  # the parent has used them already
@@ -115,7 +115,7 @@ def test_frames_are_the_same_from_each_kind(tmp_path: Path, decoder: str) -> Non
     )
 
 
-def test_the_kind_is_told_by_what_lies_there(tmp_path: Path) -> None:
+def test_the_kind_of_storage_follows_from_its_content(tmp_path: Path) -> None:
     for name in (
         *("videos/a.mp4", "videos/a.tar", "nested/part/a.mp4", "empty/notes.txt"),
         *("unpacked/orig.tar", "unpacked/train/x.mp4", "deep/orig.tar", "deep/by/year/x.AVI"),
@@ -146,10 +146,10 @@ def test_the_kind_is_told_by_what_lies_there(tmp_path: Path) -> None:
     assert open_videos(tmp_path / "unpacked").missing(["x"]) == []
 
 
-def test_messages_tell_the_kind_where_it_is_no_folder(tmp_path: Path) -> None:
-    for kind, told in (("folder", ""), ("lmdb", "the LMDB "), ("shards", "the tar shards in ")):
+def test_messages_name_the_kind_of_storage_unless_it_is_a_folder(tmp_path: Path) -> None:
+    for kind, prefix in (("folder", ""), ("lmdb", "the LMDB "), ("shards", "the tar shards in ")):
         videos = store(tmp_path / kind, kind)
-        assert videos.described == f"{told}{tmp_path / kind}"
+        assert videos.described == f"{prefix}{tmp_path / kind}"
     shard = tmp_path / "shards/000000.tar"
     assert open_videos(shard).described == f"the shard {shard}"
 

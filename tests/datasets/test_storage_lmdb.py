@@ -68,12 +68,12 @@ def test_videos_are_those_that_were_put(tmp_path: Path, seed: int) -> None:
     assert all(len(videos.fetch(key.decode()) or b"") == size for key, size in there.items())
 
 
-def test_an_empty_one_has_no_entries(tmp_path: Path) -> None:
+def test_an_empty_lmdb_has_no_entries(tmp_path: Path) -> None:
     lmdb.open(str(tmp_path)).close()
     assert VideoLmdb(tmp_path).missing(["a"]) == ["a"]
 
 
-def test_one_with_a_database_within_is_read(tmp_path: Path) -> None:
+def test_an_lmdb_with_a_named_database_is_read(tmp_path: Path) -> None:
     environment = lmdb.open(str(tmp_path / "db"), max_dbs=1)
     with environment.begin(write=True) as transaction:
         transaction.put(b"a", b"A")
@@ -93,7 +93,7 @@ def test_storages_of_one_file_share_what_is_open(tmp_path: Path) -> None:
     assert storages[0].fetch("x.y") == content_of("x.y")
 
 
-def test_it_is_closed_with_the_last_storage_and_can_be_written_again(tmp_path: Path) -> None:
+def test_an_lmdb_is_closed_with_the_last_storage(tmp_path: Path) -> None:
     videos = store(tmp_path / "db", "lmdb")
     assert videos.fetch("a") is not None
     del videos
@@ -104,7 +104,7 @@ def test_it_is_closed_with_the_last_storage_and_can_be_written_again(tmp_path: P
     assert VideoLmdb(tmp_path / "db").fetch("more") == b"1"
 
 
-def test_it_can_grow_while_it_is_in_use(tmp_path: Path) -> None:
+def test_an_lmdb_can_grow_while_it_is_in_use(tmp_path: Path) -> None:
     """Its reader has to be another process, as the library opens a file once in each."""
     write_as_clipbert(tmp_path / "db", {"a": b"A"})
     go_on, has_read = multiprocessing.Event(), multiprocessing.Event()
@@ -126,7 +126,7 @@ def test_it_can_grow_while_it_is_in_use(tmp_path: Path) -> None:
     assert reader.exitcode == 0
 
 
-def test_addresses_may_be_few(tmp_path: Path) -> None:
+def test_an_lmdb_opens_with_few_addresses(tmp_path: Path) -> None:
     store(tmp_path / "db", "lmdb")
 
     def read() -> None:
@@ -159,7 +159,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
         open_videos(tmp_path).fetch("a")
 
 
-def test_the_library_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_lmdb_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path / "db", "lmdb")
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(InputError, match="pip install lmdb"):
@@ -284,7 +284,7 @@ def test_damaged_pages_do_not_end_the_process(tmp_path: Path) -> None:
     assert in_child(read_all) == 0
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_an_lmdb_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "data.mdb")
     with pytest.raises(InputError, match=r"data\.mdb is a pipe, not a file"):
         VideoLmdb(tmp_path)

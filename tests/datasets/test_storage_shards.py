@@ -120,10 +120,10 @@ def test_a_shard_that_was_cut_short_keeps_its_whole_videos(
     assert f"{tmp_path / '0.tar'}: it " in caplog.text
     caplog.clear()
     assert VideoShards(tmp_path).missing(["good"]) == []
-    assert f"{tmp_path / '0.tar'}: it " in caplog.text, "told again from the kept index"
+    assert f"{tmp_path / '0.tar'}: it " in caplog.text, "logged again from the kept index"
 
 
-def test_damage_within_a_shard_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_within_a_shard_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_tar(tmp_path / "0.tar", {f"{i}.mp4": bytes([i]) * 1000 for i in range(3)})
     with path.open("rb+") as file:
         file.seek(1536)
@@ -139,7 +139,7 @@ def test_files_that_are_no_plain_tar_are_named(tmp_path: Path) -> None:
         VideoShards(tmp_path).fetch("a")
 
 
-def test_the_index_is_kept_and_made_anew_when_shards_change(
+def test_the_index_is_kept_and_rebuilt_when_shards_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
@@ -166,7 +166,7 @@ def test_the_index_is_kept_and_made_anew_when_shards_change(
     assert [path.name for path in tmp_path.glob(".videos.index.*")] == []
 
 
-def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
+def test_a_damaged_index_is_rebuilt(tmp_path: Path) -> None:
     videos = store(tmp_path, "shards")
     assert videos.video_ids() == sorted(IDS)
     file = tmp_path / ".videos.index"
@@ -179,7 +179,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
         assert file.read_bytes() == whole
 
 
-def test_another_videos_bytes_are_never_given(tmp_path: Path) -> None:
+def test_another_videos_bytes_are_never_returned(tmp_path: Path) -> None:
     """Shards of the same size and time, of which one has taken the place of the other."""
     folders = [tmp_path / name for name in ("here", "copied", "other")]
     for folder, ids in zip(folders, ["abc", "abc", "bac"], strict=True):
@@ -200,7 +200,7 @@ def test_another_videos_bytes_are_never_given(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"0\.tar has changed.*videos\.index"):
         videos.fetch("a")
     assert videos.fetch("c") == b"c" * 600
-    assert VideoShards(here.parent).fetch("a") == b"a" * 600, "it is made anew"
+    assert VideoShards(here.parent).fetch("a") == b"a" * 600, "it is rebuilt"
 
 
 def test_a_shard_that_changes_while_it_is_used_is_named(tmp_path: Path) -> None:

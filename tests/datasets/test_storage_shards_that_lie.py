@@ -55,7 +55,9 @@ def changed_index(root: Path, **changes: object) -> None:
         {"starts": []},
     ],
 )
-def test_an_index_that_lies_is_made_anew(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_an_index_with_false_locations_is_rebuilt(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     write_tar(tmp_path / "0.tar", {f"{name}.mp4": name.encode() * 1000 for name in "ab"})
     assert VideoShards(tmp_path).video_ids() == ["a", "b"]
     changed_index(tmp_path, **changes)
@@ -64,7 +66,7 @@ def test_an_index_that_lies_is_made_anew(tmp_path: Path, changes: dict[str, obje
     assert [videos.fetch(name) for name in "ab"] == [b"a" * 1000, b"b" * 1000]
 
 
-def test_an_index_that_lies_about_one_of_many_is_named(tmp_path: Path) -> None:
+def test_an_index_with_one_false_location_is_named(tmp_path: Path) -> None:
     """Not every member is looked at in advance, but each when it is read."""
     names = [f"{number:04}" for number in range(200)]
     write_tar(tmp_path / "0.tar", {f"{name}.mp4": name.encode() for name in names})
@@ -74,7 +76,7 @@ def test_an_index_that_lies_about_one_of_many_is_named(tmp_path: Path) -> None:
     changed_index(tmp_path, places=np.ravel(places))
     videos = VideoShards(tmp_path)
     assert videos.fetch("0009") == b"0009"
-    with pytest.raises(InputError, match=r"0\.tar has changed.*without the file.*videos\.index"):
+    with pytest.raises(InputError, match=r"0\.tar has changed.*delete the index.*videos\.index"):
         videos.fetch("0007")
 
 
@@ -180,7 +182,7 @@ def test_the_index_of_shards_with_odd_names_is_kept(
         '{"format": 3, "stamp": STAMP, "bytes": [], "notes": null}',
     ],
 )
-def test_heads_that_hold_anything_are_made_anew(tmp_path: Path, head: str) -> None:
+def test_an_index_with_an_arbitrary_head_is_rebuilt(tmp_path: Path, head: str) -> None:
     write_tar(tmp_path / "0.tar", {"a.mp4": b"A"})
     assert VideoShards(tmp_path).video_ids() == ["a"]
     text = head.replace("STAMP", json.dumps(stamp_of(shards_in(tmp_path)))).encode()

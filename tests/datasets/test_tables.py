@@ -74,8 +74,8 @@ def test_endless_texts_are_refused(
     text = "x" * 400
     columns = [("caption", [text] * 100), ("video_id", ["v"] * 100)]
     path = _WRITERS[name](tmp_path / name, columns)
-    told = "unpacks to more than 10,000 characters and 2 times|'caption' has more than 500"
-    with pytest.raises(InputError, match=told):
+    message = "unpacks to more than 10,000 characters and 2 times|'caption' has more than 500"
+    with pytest.raises(InputError, match=message):
         read_captions(path)
 
 
@@ -127,7 +127,7 @@ def test_odd_cells_are_quoted_in_short(tmp_path: Path) -> None:
 
 @BOTH
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "is a web page"),
@@ -136,7 +136,9 @@ def test_odd_cells_are_quoted_in_short(tmp_path: Path) -> None:
         (b"", "not a"),
     ],
 )
-def test_other_files_are_told_apart(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_other_files_are_recognised(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=f"{name}: {told}"):
+    with pytest.raises(InputError, match=f"{name}: {message}"):
         read_captions(tmp_path / name)

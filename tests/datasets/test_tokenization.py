@@ -29,7 +29,7 @@ def test_captions_are_lower_cased_padded_to_the_longest_and_cut(folder: Path) ->
     assert ids.tolist() == [[2, 5, 6, 3], [2, 6, 3, 0]]
 
 
-def test_what_is_missing_is_named(folder: Path) -> None:
+def test_missing_tokenizer_files_are_named(folder: Path) -> None:
     with pytest.raises(InputError, match="has 9 tokens.*expects 30522"):
         load_tokenizer(folder, vocab_size=30522)
     with pytest.raises(InputError, match="nowhere not found"):

@@ -68,7 +68,7 @@ def test_adjusting_draws_from_a_stream_of_its_own() -> None:
     assert adjusted[1] != plain[1]
 
 
-def test_what_cannot_be_read_is_reported_and_never_replaced() -> None:
+def test_an_unreadable_validation_video_is_reported_and_never_replaced() -> None:
     assert _pairs()[0, 1] == UnreadableVideo("broken", "no frames")
 
 

@@ -291,7 +291,9 @@ def test_chunks_of_videos_list_what_is_unreadable(folder: VideoFolder) -> None:
 
 
 @pytest.mark.parametrize("decoder", [PyAVDecoder, DecordDecoder])
-def test_real_files(tmp_path: Path, decoder: type[PyAVDecoder] | type[DecordDecoder]) -> None:
+def test_real_annotation_files_are_read(
+    tmp_path: Path, decoder: type[PyAVDecoder] | type[DecordDecoder]
+) -> None:
     if decoder is DecordDecoder:
         pytest.importorskip("decord")
     write_clip(tmp_path / "clip.mp4", num_frames=16)

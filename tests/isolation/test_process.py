@@ -126,7 +126,7 @@ def test_a_process_is_prepared_before_its_first_call_without_limits(tmp_path: Pa
             process.call(os.getpid)
 
 
-def test_what_is_raised_arrives(process: IsolatedProcess) -> None:
+def test_exceptions_of_a_call_arrive(process: IsolatedProcess) -> None:
     pid = process.call(os.getpid)
     with pytest.raises(VideoReadError, match="no frames") as caught:
         process.call(misbehaving.read_error, "no frames")
@@ -140,7 +140,7 @@ def test_what_is_raised_arrives(process: IsolatedProcess) -> None:
 
 
 @pytest.mark.parametrize("function", [misbehaving.hang, misbehaving.chatter])
-def test_what_takes_too_long_is_cut_off(function: Callable[[], None]) -> None:
+def test_a_call_that_takes_too_long_is_cut_off(function: Callable[[], None]) -> None:
     process = IsolatedProcess(seconds=60)
     pid = process.call(os.getpid)
     process.seconds = 0.3
@@ -152,7 +152,7 @@ def test_what_takes_too_long_is_cut_off(function: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("function", [misbehaving.grow, misbehaving.grow_in_disguise])
-def test_what_takes_too_much_memory_is_cut_off(
+def test_a_call_that_takes_too_much_memory_is_cut_off(
     process: IsolatedProcess, function: Callable[[], int]
 ) -> None:
     pid = process.call(os.getpid)
@@ -169,7 +169,7 @@ def test_what_takes_too_much_memory_is_cut_off(
         (os._exit, (0,), "with exit code 0"),
     ],
 )
-def test_the_end_of_a_process_is_told(
+def test_the_end_of_a_process_is_reported(
     process: IsolatedProcess, function: Callable[..., None], arguments: tuple[int], reason: str
 ) -> None:
     with pytest.raises(CallCutOffError, match=f"^its process ended {reason}$"):
@@ -177,7 +177,7 @@ def test_the_end_of_a_process_is_told(
     assert process.call(misbehaving.twice, 1) == [1, 1]
 
 
-def test_nothing_is_cut_off_for_what_was_called_before(process: IsolatedProcess) -> None:
+def test_a_call_is_not_cut_off_for_earlier_calls(process: IsolatedProcess) -> None:
     pids = {process.call(misbehaving.abort_unless_first) for _ in range(3)}
     assert len(pids) == 3
 
@@ -272,10 +272,10 @@ def test_an_isolated_process_ends_with_its_owner(
     ends = _ends(int(owner.stdout.readline()))
     if is_killed:
         owner.kill()
-    _, told = owner.communicate(timeout=120)
+    _, errors = owner.communicate(timeout=120)
     assert ends()
     if not is_killed:
-        assert (owner.returncode, told) == (0, "")
+        assert (owner.returncode, errors) == (0, "")
 
 
 def test_a_process_that_does_not_start_is_no_fault_of_the_call(

@@ -33,7 +33,7 @@ def test_lack_of_memory_has_many_names(process: IsolatedProcess, how: str) -> No
         process.call(misbehaving.lack_memory, how)
 
 
-def test_what_is_sent_comes_on_top_of_the_limit(process: IsolatedProcess) -> None:
+def test_the_size_of_a_message_comes_on_top_of_the_limit(process: IsolatedProcess) -> None:
     video, more = bytes(24 << 20), 20 << 20
     for sent in (b"", video, b""):
         assert process.call(misbehaving.grow_by, sent, more) == len(sent) + more

@@ -1,4 +1,4 @@
-"""What all batches are made by, and can do: travel to a device."""
+"""Base of all batches, which move to a device, and the stacking of their frames."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,13 +22,12 @@ from alpro.errors import InputError, listed
 from alpro.file_kinds import Media
 from alpro.user_files import UnreadableFileError, read_lines
 
-MAX_TEXT_LENGTH = 79
-"""Rows whose ``txt_len`` says more are left out, as in the original."""
+MAX_TEXT_LENGTH = 79  # rows with a higher ``txt_len`` are left out, as in the original
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionedItem:
-    """A video or an image with its captions; an image's id is its path as annotated."""
+    """A video or image with its captions; an image's id is its path as annotated."""
 
     video_id: str
     captions: tuple[str, ...]
@@ -36,19 +35,15 @@ class CaptionedItem:
 
 
 class CaptionTable(NamedTuple):
-    """What an annotation file holds, and how many of its rows were too long."""
+    """Items of an annotation file, and the number of rows with too long a text."""
 
     items: SharedRows[CaptionedItem]
     num_left_out: int
 
 
 def read_captioned(path: Path, media: Media) -> CaptionTable:
-    """Read captioned videos or images, see the functions for each."""
-    readers: dict[Media, Callable[[Path], CaptionTable]] = {
-        "video": read_captioned_videos,
-        "image": read_captioned_images,
-    }
-    return readers[media](path)
+    """Read captioned videos or images; see the functions for each."""
+    return read_captioned_videos(path) if media == "video" else read_captioned_images(path)
 
 
 def read_captioned_videos(path: Path) -> CaptionTable:
@@ -59,8 +54,9 @@ def read_captioned_videos(path: Path) -> CaptionTable:
     ``txt_len`` exceeds ``MAX_TEXT_LENGTH`` are left out and counted.
 
     Raises:
-        InputError: naming file and row, for anything else, a row without text among it.
+        InputError: naming file and row, for anything else, such as a row without text.
     """
+    # Pack the rows while they are read, and count those that are too long.
     num_left_out = 0
 
     def short_enough() -> Iterator[CaptionedItem]:
@@ -72,6 +68,7 @@ def read_captioned_videos(path: Path) -> CaptionTable:
                 yield row
 
     items = pack_rows(short_enough(), CaptionedItem)
+    # A file whose rows are all too long has its lengths in another unit.
     if not items:
         raise InputError(
             f"{path}: txt_len is above {MAX_TEXT_LENGTH} in all {num_left_out} rows; give shorter "
@@ -84,13 +81,13 @@ def read_captioned_images(path: Path) -> CaptionTable:
     """Read objects with an ``image`` (its path) and a ``caption`` (a text or a list of texts).
 
     Raises:
-        InputError: naming file and entry, for anything else, an entry without caption among it.
+        InputError: naming file and entry, for anything else, such as an entry without caption.
     """
     suffix = path.suffix.lower()
     if suffix in VIDEOS.suffixes and suffix not in IMAGES.suffixes:
-        known = ", ".join(IMAGES.suffixes)
         raise InputError(
-            f"{path}: annotations of images end in {known}, not in {suffix!r}; " + _meant("video")
+            f"{path}: annotations of images end in {', '.join(IMAGES.suffixes)}, not in "
+            f"{suffix!r}; {_meant('video')}"
         )
     return CaptionTable(read_rows(path, IMAGES, CaptionedItem), 0)
 
@@ -100,7 +97,7 @@ def _meant(media: Media) -> str:
 
 
 def _video(record: Record) -> CaptionedItem | None:
-    """The row's video; None where its text is too long."""
+    """Parse a row; None if its text is too long."""
     if record.has("txt_len") and _number(record, "txt_len") > MAX_TEXT_LENGTH:
         return None
     hint = _meant("image") if "image" in record.values else ""
@@ -150,43 +147,45 @@ _REMEDY = "alpro extract-entities makes such a file"
 def read_entities(path: Path, *, num_entities: int) -> tuple[str, ...]:
     """Read the first ``num_entities`` entities, in file order; blank lines are skipped.
 
-    One that is there twice is taken twice, as in the original, and warned of.
+    Duplicates are kept, as in the original, with a warning.
 
     Raises:
         InputError: the file is missing, is no text, or holds fewer.
     """
+    # Read the entities with their line numbers.
     where = f"entity_file_path: {path}"
     try:
         numbered = list(islice(_entities(path), num_entities))
     except UnreadableFileError as error:
         raise InputError(f"{where}: {error.reason}; {_REMEDY}") from error
+    # Check their number, and warn about duplicates.
     if len(numbered) < num_entities:
         raise InputError(
             f"{where}: {len(numbered)} entities, but num_entities is {num_entities}; set "
             f"num_entities to {len(numbered)} at most, or give a longer file: {_REMEDY}"
         )
-    _warn_of_repeated(numbered, where=where)
+    _warn_of_duplicates(numbered, where=where)
     return tuple(entity for _, entity in numbered)
 
 
-def _warn_of_repeated(numbered: list[tuple[int, str]], *, where: str) -> None:
+def _warn_of_duplicates(numbered: list[tuple[int, str]], *, where: str) -> None:
     lines_of: dict[str, list[str]] = defaultdict(list)
     for number, entity in numbered:
         lines_of[entity].append(str(number))
-    repeated = [
+    duplicates = [
         f"{entity!r} (lines {', '.join(lines)})"
         for entity, lines in lines_of.items()
         if len(lines) > 1
     ]
-    if repeated:
+    if duplicates:
         logger.warning(
             "%s: entities listed more than once (%d) share their probability: %s",
-            *(where, len(repeated), listed(repeated)),
+            *(where, len(duplicates), listed(duplicates)),
         )
 
 
 def _entities(path: Path) -> Iterator[tuple[int, str]]:
-    """The number and the first word of each line that has one."""
+    """Number and first word of each line that is not blank."""
     for number, line in enumerate(read_lines(path), start=1):
         if text := line.strip():
             yield number, re.split("[ \t]", text, maxsplit=1)[0]

@@ -1,10 +1,9 @@
 """Pickled pandas DataFrames, read without pandas.
 
-A pickle is a program: it names functions and says what to call them with. Here every name stands
-for an inert record of how it was called, from which the columns are then read, so that nothing of a
-pickle is ever run, and which pandas wrote it does not matter: 1.0 to 3.1 have been read. The
-libraries themselves are not given it: a damaged state makes NumPy, and so pandas, end the process.
-Memory is limited meanwhile.
+A pickle is a program: it calls named functions. Here every name yields an inert record of its call,
+from which the columns are then read: nothing of a pickle is run, whatever pandas wrote it (1.0 to
+3.1 have been read). The libraries do not get it: a damaged state makes NumPy, and so pandas, end
+the process. Memory is limited meanwhile.
 
 Shapes: ``C`` columns of a block, ``R`` rows.
 """
@@ -38,7 +37,7 @@ _DAMAGES = (
 
 
 class _Recorded:
-    """How a name was called, and the state that it was given; does nothing."""
+    """Record of a call in a pickle, and of the state set on its result; does nothing."""
 
     arguments: tuple[Any, ...]
     state: Any
@@ -57,7 +56,7 @@ class _Recorded:
 
 
 class _RecordingUnpickler(pickle.Unpickler):
-    """Makes records only, and refuses names that no DataFrame has a use for."""
+    """Makes records only, and refuses names that no DataFrame needs."""
 
     def find_class(self, module: str, name: str) -> type[_Recorded]:
         asked = f"{module.replace('__builtin__', 'builtins')}.{name}"
@@ -66,20 +65,17 @@ class _RecordingUnpickler(pickle.Unpickler):
                 f"the pickle asks for {shortened(asked, most=_MAX_MESSAGE)}, which a DataFrame of "
                 f"plain columns has no need of and which may run anything; {_CONVERT}"
             )
-        # A class for each: what a pickle sets of it does not outlive the pickle.
+        # A class for each, so that what a pickle sets on it does not outlive the pickle.
         return type(name, (_Recorded,), {})
 
 
 def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
-    """Read columns of a pickled pandas DataFrame, whatever pandas wrote it.
-
-    Args:
-        path: the file; plain numbers and texts can be read of it.
-        choose: the columns wanted, by the names of all; all where ``None``.
+    """Read columns of plain numbers and texts of a pickled pandas DataFrame; all without a choice.
 
     Raises:
         InputError: for anything else than such a pickle, without having run any of it.
     """
+    # Record the pickle's calls, read the columns from the records, and check their texts.
     try:
         with path.open("rb") as file, limited_memory(path, size=path.stat().st_size):
             frame = _RecordingUnpickler(file).load()
@@ -88,6 +84,7 @@ def read_pickled_table(path: Path, choose: Choice | None = None) -> Columns:
             columns = _read_frame(frame, choose)
         TextChecks(path).check(columns)
         return columns
+    # Name the file in all errors; damage shows as an arbitrary exception.
     except RowError:
         raise
     except InputError as error:
@@ -106,7 +103,7 @@ def _name(value: Any) -> str:
 
 
 def _read_frame(frame: _Recorded, choose: Choice | None) -> Columns:
-    """The wanted columns, in the table's order; what the others hold is never looked at."""
+    # Find the blocks and the axis of column names in the records of any pandas version.
     manager = frame.state.get("_mgr", frame.state.get("_data"))  # _data before pandas 1.1
     if manager.arguments:
         blocks, (axis, _rows) = manager.arguments
@@ -115,11 +112,13 @@ def _read_frame(frame: _Recorded, choose: Choice | None) -> Columns:
         (*_, state) = manager.state
         axis, _rows = state["0.14.1"]["axes"]
         pairs = [(block["values"], block["mgr_locs"]) for block in state["0.14.1"]["blocks"]]
+    # Choose columns by their labels.
     labels = _read_labels(axis)
     if len(labels) > _MAX_COLUMNS:
         raise InputError(f"{len(labels)} columns, more than {_MAX_COLUMNS}; {_CONVERT}")
     names = [str(label) for label in labels]
     wanted: Mapping[str, str | None] = dict.fromkeys(names) if choose is None else choose(names)
+    # Read the wanted rows of each block, which are columns of the table.
     read: dict[int, list[Any]] = {}
     for values, places in pairs:
         is_range = _name(places) == "slice"
@@ -129,6 +128,7 @@ def _read_frame(frame: _Recorded, choose: Choice | None) -> Columns:
         for row, position in enumerate(positions):
             if names[position] in wanted:
                 read[position] = _read_column(values, row, name=names[position])
+    # Put them in the table's order; each must be there once, with as many rows as the others.
     columns = {wanted[names[place]] or names[place]: read[place] for place in sorted(read)}
     num_wanted = sum(name in wanted for name in names)
     if len(columns) < num_wanted or len({len(values) for values in columns.values()}) > 1:
@@ -137,7 +137,6 @@ def _read_frame(frame: _Recorded, choose: Choice | None) -> Columns:
 
 
 def _read_labels(index: _Recorded) -> Sequence[Any]:
-    """The labels of an index."""
     _kind, state = index.arguments
     if "data" in state:
         return _read_column(state["data"], 0, name="of names")
@@ -145,7 +144,7 @@ def _read_labels(index: _Recorded) -> Sequence[Any]:
 
 
 def _read_column(values: Any, row: int, *, name: str) -> list[Any]:
-    """One row of a block: a column's values, with None for those that are missing."""
+    """Read one row of a block, a column of the table; missing values are None."""
     kind = _name(values)
     if kind.startswith("ArrowString"):
         return _read_arrow(values.state.get("_pa_array", values.state.get("_data")))
@@ -173,7 +172,7 @@ _ARRAYS = ("_reconstruct", "_frombuffer")
 
 
 def _read_array(array: _Recorded) -> np.ndarray:
-    """A numpy array, (R,) or (C, R)."""
+    """Decode a numpy array, (R,) or (C, R)."""
     if _name(array) == "_frombuffer":
         data, kind, shape, order, *_ = array.arguments
     else:
@@ -189,7 +188,6 @@ def _read_array(array: _Recorded) -> np.ndarray:
 
 
 def _read_arrow(array: _Recorded) -> list[str | None]:
-    """The texts of an Arrow array: the end of each in one text after the other, as UTF-8."""
     if _name(array) == "chunked_array":
         return [text for chunk in array.arguments[0] for text in _read_arrow(chunk)]
     ((kind, length, _missing, offset, buffers, *_),) = array.arguments
@@ -198,6 +196,7 @@ def _read_arrow(array: _Recorded) -> list[str | None]:
         raise InputError(f"columns of Arrow's kind {shown(kind.arguments[0])} cannot be read")
     if not length:
         return []
+    # Buffers: a bit per text, where each text ends, and all texts one after the other in UTF-8.
     validity, ends, data = (_read_bytes(buffer) for buffer in buffers)
     places = np.frombuffer(ends, letters)[offset : offset + length + 1].tolist()
     bits = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
@@ -207,7 +206,7 @@ def _read_arrow(array: _Recorded) -> list[str | None]:
 
 
 def _read_bytes(data: Any) -> bytes:
-    """Bytes, which old protocols wrap in calls."""
+    """Unwrap bytes, which old protocols wrap in calls."""
     if data is None:
         return b""
     if isinstance(data, bytes | bytearray):

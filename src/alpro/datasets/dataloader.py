@@ -1,4 +1,4 @@
-"""Several sets as one, and the loader that reads batches ahead of time."""
+"""Concatenation of datasets, and the loader that prefetches batches."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class EpochSet(Protocol[Sample_co]):
 
 
 class ConcatDataset(Dataset[Sample]):
-    """Several sets, one after the other, as a single one indexed by ``(epoch, index)``."""
+    """Concatenation of datasets, indexed by ``(epoch, index)``."""
 
     def __init__(self, sets: Sequence[EpochSet[Sample]]) -> None:
         if not sets:
@@ -83,8 +83,7 @@ class _BatchReader(Dataset[Any]):
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
-    channels: list[BatchChannel] = field(default_factory=list)
-    """One of each worker."""
+    channels: list[BatchChannel] = field(default_factory=list)  # one of each worker
 
     def __getitem__(self, keys: list[Any]) -> Any:
         worker = get_worker_info()
@@ -109,17 +108,15 @@ class _Worker(ForkProcess):
 
 
 class _WorkerContext(ForkContext):
-    """Context in which workers are started."""
-
     Process = _Worker
 
 
 class _BatchLoader(DataLoader[Any]):
-    """Starts workers that share memory, and raises what the user must know of them."""
+    """Starts workers that share memory, and reports their end to the user."""
 
     _workers: Sequence[BaseProcess] = ()
+    # All loaders: one that waits for validation does not watch its workers itself.
     _with_workers: ClassVar[WeakSet[_BatchLoader]] = WeakSet()
-    """All that there are: one that waits for validation does not look after its workers itself."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # narrower in PyTorch's stubs
         batches = self._start() if self.num_workers else super().__iter__()
@@ -142,26 +139,22 @@ class _BatchLoader(DataLoader[Any]):
             yield batch
 
     def _start(self) -> Iterator[Any]:
-        """Begin an iteration, the first time with the start of the workers.
-
-        Raises:
-            ScarcityError: they cannot be started.
-        """
+        """Begin an iteration; the first one starts the workers."""
         if self._workers:
             return super().__iter__()
+        # Fork the workers. Their garbage collectors would write to every object they visit, and so
+        # copy the memory of long annotation lists into each worker, unless objects are frozen.
         before = {*multiprocessing.active_children()}
         handler = signal.getsignal(signal.SIGCHLD)
-        # Workers are forked here. Their garbage collectors would write to every object they look
-        # at, and so copy the memory of long annotation lists into each worker; frozen ones are left
-        # alone. The caller's own collector goes on as before.
         gc.freeze()
         try:
             channels = [BatchChannel() for _ in range(self.num_workers)]
             assert isinstance(self.dataset, _BatchReader)
             self.dataset.channels = channels
             batches = super().__iter__()
+        # Report what is scarce, and leave no worker behind.
         except (OSError, RuntimeError) as error:
-            _leave_alone(handler)
+            _restore_handler(handler)
             _kill({*multiprocessing.active_children()} - before)
             is_disk = isinstance(error, OSError) and error.errno in FULL_DISK_REMEDIES
             known = None if is_disk else known_error(error)
@@ -169,7 +162,8 @@ class _BatchLoader(DataLoader[Any]):
             raise ScarcityError(f"n_workers {self.num_workers}: {reason}") from error
         finally:
             gc.unfreeze()
-        _leave_alone(handler)
+        # Close the workers' ends here, and have the workers end with the process.
+        _restore_handler(handler)
         for channel in channels:
             channel.close_sender()
         self._workers = [*({*multiprocessing.active_children()} - before)]
@@ -179,7 +173,7 @@ class _BatchLoader(DataLoader[Any]):
         return batches
 
     def _check_workers(self) -> None:
-        """End the run where a worker has ended: its batches will never come."""
+        """End the run if a worker has ended: its batches will never come."""
         for worker in chain.from_iterable(loader._workers for loader in self._with_workers):
             if (code := worker.exitcode) is not None:
                 _end_workers()
@@ -197,39 +191,36 @@ def make_loader(
 ) -> DataLoader[Any]:
     """Build a loader that yields ``collate([dataset[key] for key in batch])`` for each batch.
 
-    With workers, batches are read ahead in their order; the workers live as long as the loader. An
-    InputError or RunError reaches the caller as it was raised, from wherever; a lack of memory, of
-    open files or of processes, and the end of a worker, is a ScarcityError.
+    Workers prefetch batches in order, and live as long as the loader. An InputError or RunError of
+    a worker reaches the caller as it was raised; a lack of memory, open files or processes, and the
+    end of a worker, is a ScarcityError.
     """
     return _BatchLoader(
         _BatchReader(dataset, collate),
         sampler=batches,
         batch_size=None,  # the reader makes the batches
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_prepare_worker if num_workers else None,
         persistent_workers=num_workers > 0,
         prefetch_factor=PREFETCHED_BATCHES_PER_WORKER if num_workers else None,
-        # Its own: starting an iteration draws a number, which would shift those of the training.
+        # Its own: starting an iteration draws a number, which would shift those of training.
         generator=torch.Generator(),
         multiprocessing_context=_WorkerContext() if num_workers else None,
     )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
 def _prepare_worker(_worker: int) -> None:
-    """One thread per worker: more would fight over the cores the training itself needs.
-
-    SIGTERM and others are for the process that reads the batches, which ends when it has finished
-    with them; launchers and terminals send them to the whole process group. A worker ends when that
-    process does, and at once: it holds that process's connections open, and other ranks wait until
-    they are closed.
-    """
+    # More threads would compete for the cores that training itself needs.
     torch.set_num_threads(1)
+    # Launchers and terminals send SIGTERM and others to the whole process group, but they are meant
+    # for the trainer, which ends when it has finished with its batches. A worker ends with it and
+    # at once: it holds the trainer's connections open, and other ranks wait until they are closed.
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     for number in _CRASHES:
@@ -238,12 +229,9 @@ def _prepare_worker(_worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _leave_alone(handler: Any) -> None:
-    """Put the handler of SIGCHLD back in its place.
-
-    PyTorch's raises an error wherever the trainer is when a worker ends, be it in the middle of
-    writing a file.
-    """
+def _restore_handler(handler: Any) -> None:
+    # PyTorch's handler of SIGCHLD raises an error wherever the trainer is when a worker ends, be it
+    # in the middle of writing a file.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, handler)
 
@@ -262,10 +250,7 @@ def _why_lost(process: int | None, code: int) -> str:
 
 
 def _end_workers() -> None:
-    """End the workers of loaders that are still there at exit.
-
-    Python would send them SIGTERM, to which they are deaf, and wait for them.
-    """
+    # At exit, Python would send them SIGTERM, which they ignore, and wait for them.
     _kill(child for child in multiprocessing.active_children() if child.daemon)
 
 

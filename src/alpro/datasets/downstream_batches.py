@@ -1,4 +1,4 @@
-"""Training examples and batches of video question answering.
+"""Batches of retrieval, and training examples and batches of video question answering.
 
 Questions about one video share its frames: an example is a video with several questions.
 
@@ -76,30 +76,26 @@ class LabelledRows(NamedTuple):
     """Questions whose answers have labels, in their order."""
 
     rows: SharedRows[QuestionRow]
-    labels: Sequence[int]
-    """One for each row."""
-    num_left_out: int
-    """How many others were left out."""
+    labels: Sequence[int]  # one for each row
+    num_left_out: int  # questions without a label
 
 
 def label_questions(rows: SharedRows[QuestionRow], labels: AnswerLabels) -> LabelledRows:
-    """Find the labels of the questions' answers, and leave out questions without one."""
-    found = [labels.label_of(answer) for answer in rows.column("answer")]
-    labelled = [number for number, label in enumerate(found) if label is not None]
-    return LabelledRows(
-        rows.take(labelled),
-        [label for label in found if label is not None],
-        num_left_out=len(found) - len(labelled),
-    )
+    """Look up the labels of the questions' answers, and leave out questions without one."""
+    known = list(map(labels.label_of, rows.column("answer")))
+    kept = [label for label in known if label is not None]
+    labelled = rows.take([number for number, label in enumerate(known) if label is not None])
+    return LabelledRows(labelled, kept, num_left_out=len(known) - len(kept))
 
 
 def group_questions(labelled: LabelledRows, *, max_group: int) -> SharedRows[QuestionGroup]:
     """Gather the questions of each video, and cut them into groups of at most ``max_group``.
 
-    Videos stand in order of first appearance, and the questions of a video in their order.
+    Videos are in order of first appearance, and the questions of a video in their order.
     """
     if max_group < 1:
         raise ValueError(f"no groups of {max_group} questions")
+    # Number the videos, and sort the questions by them.
     places: dict[str, int] = {}
     place_of = np.array(
         [places.setdefault(name, len(places)) for name in labelled.rows.column("video_id")],
@@ -108,13 +104,14 @@ def group_questions(labelled: LabelledRows, *, max_group: int) -> SharedRows[Que
     order = np.argsort(place_of, kind="stable")
     texts = labelled.rows.take(order).column("question")
     labels = np.asarray(labelled.labels, dtype=np.int64)[order].tolist()
+    # Cut the questions of each video into groups.
     ends = np.cumsum(np.bincount(place_of)).tolist()
 
     def groups() -> Iterator[QuestionGroup]:
         for video_id, (first, end) in zip(places, pairwise([0, *ends]), strict=True):
             for start in range(first, end, max_group):
-                own = slice(start, min(start + max_group, end))
-                questions = tuple(map(LabelledQuestion, texts[own], labels[own]))
+                group = slice(start, min(start + max_group, end))
+                questions = tuple(map(LabelledQuestion, texts[group], labels[group]))
                 yield QuestionGroup(video_id, questions)
 
     return pack_rows(groups(), QuestionGroup)
@@ -143,15 +140,15 @@ class QaCollate:
     def __call__(self, samples: Sequence[TrainingSample[QuestionGroup]]) -> QaBatch:
         """Stack the frames and tokenize all questions together."""
         groups = [sample.item for sample in samples]
-        asked = [(row, one) for row, group in enumerate(groups) for one in group.questions]
-        texts = [one.question for _, one in asked]
+        questions = [(row, each) for row, group in enumerate(groups) for each in group.questions]
+        texts = [each.question for _, each in questions]
         ids, mask = tokenize(self.tokenizer, texts, max_length=self.max_length)
         return QaBatch(
             frames=stack_frames([sample.frames for sample in samples]),
             text_ids=ids,
             text_mask=mask,
-            labels=torch.tensor([one.label for _, one in asked]),
-            video_of_question=torch.tensor([row for row, _ in asked]),
+            labels=torch.tensor([each.label for _, each in questions]),
+            video_of_question=torch.tensor([row for row, _ in questions]),
             video_ids=[group.video_id for group in groups],
             unreadable=[video for sample in samples for video in sample.unreadable],
         )

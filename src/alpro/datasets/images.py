@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from alpro.datasets.storage import folder_trouble, is_open_folder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 from alpro.installation import has_package
-
-if TYPE_CHECKING:
-    pass
 
 # A random crop as the original's: torchvision's RandomResizedCrop with these numbers.
 CROP_AREA = (0.2, 1.0)  # least and greatest share of the image
@@ -32,7 +28,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ImageReader:
-    """How a set reads its images.
+    """Reads the images of a set.
 
     Args:
         root: The folder that relative paths begin in; the current one where there is none.
@@ -57,11 +53,7 @@ class ImageReader:
             raise InputError("images: Pillow is not installed; `pip install pillow`")
 
     def read(self, image_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
-        """Read an image as one clip (1, 1, 3, S, S) of one uint8 frame, upright.
-
-        Args:
-            image_id: the path of its file.
-            rng: where random crops are drawn from.
+        """Read the image at a path as one clip (1, 1, 3, S, S) of one uint8 frame, upright.
 
         Raises:
             VideoReadError: the file is missing or unreadable.
@@ -71,19 +63,20 @@ class ImageReader:
         if self.random_crop:
             if rng is None:
                 raise ValueError("random crops need a generator")
-            # Cut out before it is resized, so that nothing around it is mixed in.
+            # Crop before resizing, so that no pixel around the box is mixed in.
             image = image.crop(draw_box(image.width, image.height, rng=rng))
             preprocessing = replace(preprocessing, resize="squash")
         return preprocess_image(image, preprocessing)[None, None]  # (1, 1, 3, S, S)
 
 
 def draw_box(width: int, height: int, *, rng: np.random.Generator) -> Box:
-    """Draw the part of an image that a random crop keeps.
+    """Draw the box of a random crop.
 
-    Its share of the area and the logarithm of its ratio are uniform; where several draws do not fit
-    into the image, it is the largest part in the middle whose ratio is allowed.
+    Its share of the area and the logarithm of its ratio are uniform; if several draws do not fit
+    into the image, it is the largest box in the middle whose ratio is allowed.
     """
     narrowest, widest = CROP_RATIO
+    # Draw size, then place, until a box fits.
     for _ in range(_CROP_ATTEMPTS):
         area = width * height * rng.uniform(*CROP_AREA)
         ratio = math.exp(rng.uniform(math.log(narrowest), math.log(widest)))
@@ -93,11 +86,8 @@ def draw_box(width: int, height: int, *, rng: np.random.Generator) -> Box:
             top = int(rng.integers(height - part_height + 1))
             left = int(rng.integers(width - part_width + 1))
             return left, top, left + part_width, top + part_height
-    part_width = min(width, round(height * widest))
-    part_height = min(height, round(width / narrowest))
-    return _centred(width, height, max(part_width, 1), max(part_height, 1))
-
-
-def _centred(width: int, height: int, part_width: int, part_height: int) -> Box:
+    # Fall back to the middle.
+    part_width = max(min(width, round(height * widest)), 1)
+    part_height = max(min(height, round(width / narrowest)), 1)
     left, top = (width - part_width) // 2, (height - part_height) // 2
     return left, top, left + part_width, top + part_height

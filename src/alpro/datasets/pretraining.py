@@ -20,23 +20,18 @@ from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.captions import CaptionedItem
 from alpro.datasets.decoding import VideoReadError
 from alpro.datasets.tokenization import Tokenizer, tokenize
-from alpro.datasets.videos import (
-    FrameAugmentation,
-    FrameSource,
-    Item,
-    TrainingSample,
-    change_clips,
-)
+from alpro.datasets.videos import FrameAugmentation, FrameSource, Item, TrainingSample, change_clips
 from alpro.file_kinds import Media
 
-IGNORED = -100
-"""Label of a token that nothing is predicted for, as PyTorch's cross-entropy takes it."""
-
-MASK_SHARE = 0.8  # of the chosen tokens become [MASK] (Devlin et al., 2019)
-RANDOM_SHARE = 0.5  # of the other chosen ones become any token; the rest stay as they are
-
-REGION_AREA = (0.3, 0.5)  # least and largest share of the frame, before it is aligned to patches
-REGION_ASPECT = (0.3, 1 / 0.3)  # least and largest height over width
+IGNORED = -100  # label without a loss term, the default of PyTorch's cross-entropy
+# Masking of BERT (Devlin et al., 2019): of the chosen tokens 80 % become [MASK], half of the others
+# a random token; the rest stay as they are.
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.5
+# Limits of a region: share of the frame before the alignment to patches, and height over width.
+REGION_AREA, REGION_ASPECT = (0.3, 0.5), (0.3, 1 / 0.3)
+# Seeds of caption, masks and region, distinct from those of the frames (`videos`).
+_CAPTION_STREAM, _TOKEN_STREAM, _REGION_STREAM = 2 << 16, 3 << 16, 4 << 16
+_ADJUSTMENT_STREAM = 1  # seed of validation's adjustment, distinct from that of frame sampling
 
 
 def mask_tokens(
@@ -48,23 +43,19 @@ def mask_tokens(
     probability: float = 0.15,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hide tokens of a text for a model to predict.
+    """Mask tokens for masked language modelling; (L,) int64 ids stay as they are.
 
-    Args:
-        ids: (L,) int64 tokens; they stay as they are.
-        special_ids: Tokens that are never chosen.
-        mask_id: The token that hides most of the chosen ones.
-        vocab_size: A random token is drawn from this many, special ones included.
-        probability: With which each token is chosen.
-        rng: What all draws are made from.
+    Each token but those of ``special_ids`` is chosen with ``probability``. A random replacement is
+    any of the ``vocab_size`` tokens, special ones included.
 
     Returns:
-        The ids with some hidden, and labels: the true id of each chosen token, else `IGNORED`;
-        both (L,) int64.
+        Masked ids, and labels: the true id of each chosen token, else `IGNORED`; (L,) int64 each.
     """
+    # Choose tokens, then the fate of each chosen one.
     chosen = (rng.random(ids.shape) < probability) & ~np.isin(ids, list(special_ids))
     hidden = chosen & (rng.random(ids.shape) < MASK_SHARE)
     replaced = chosen & ~hidden & (rng.random(ids.shape) < RANDOM_SHARE)
+    # Random ids are drawn for all tokens, so that later draws do not depend on the choice.
     random_ids = rng.integers(vocab_size, size=ids.shape)
     masked = np.where(hidden, mask_id, np.where(replaced, random_ids, ids))
     return masked, np.where(chosen, ids, IGNORED)
@@ -73,50 +64,39 @@ def mask_tokens(
 def draw_region(
     num_patches_per_side: int, *, patch_size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw the box of patches whose content a model shall name.
+    """Draw the box of patches whose content a model shall name: (P, P) bool, true inside.
 
-    Boxes are drawn in pixels, rounded down to whole patches, and rejected until one fits into the
-    frame: large and long ones become rarer by that, and portraits more frequent than landscapes.
-
-    Args:
-        num_patches_per_side: P.
-        patch_size: Side of a patch in pixels.
-        rng: What all draws are made from.
-
-    Returns:
-        (P, P) bool, true inside the box, which is a patch high and wide at least.
+    Boxes are drawn in pixels, rounded down to whole patches (at least one high and wide), and
+    rejected until one fits into the frame: large and long ones become rarer by that, and portraits
+    more frequent than landscapes.
     """
     size = num_patches_per_side * patch_size
     while True:
+        # Draw size and corner of a box in pixels, in units of patches from here on.
         area = rng.uniform(*REGION_AREA) * size**2
         aspect = rng.uniform(*REGION_ASPECT)
         width = max(1, int(math.sqrt(area / aspect)) // patch_size)
         height = max(1, int(math.sqrt(area * aspect)) // patch_size)
         left, top = (int(corner) // patch_size for corner in rng.integers(size, size=2))
+        # Accept it if it lies inside the frame.
         if left + width <= num_patches_per_side and top + height <= num_patches_per_side:
             region = np.zeros((num_patches_per_side, num_patches_per_side), dtype=bool)
             region[top : top + height, left : left + width] = True
             return region
 
 
-# They tell the generators of a sample from each other, and from those of its frames (`videos`).
-_CAPTION_STREAM = 2 << 16
-_TOKEN_STREAM = 3 << 16
-_REGION_STREAM = 4 << 16
-
-
 @dataclass
 class PretrainBatch(TensorBatch):
-    """Caption-video or caption-image pairs; row ``i`` of every tensor is of ``video_ids[i]``.
+    """Caption-video or caption-image pairs; row ``i`` of every tensor belongs to ``video_ids[i]``.
 
-    ``B`` is 0 where none could be read; the other sizes, and the medium, mean nothing then.
+    If none could be read, ``B`` is 0, and the other sizes and the medium are arbitrary.
     """
 
     frames: Tensor  # (B, 1, T, 3, S, S) uint8, one clip of each
     text_ids: Tensor  # (B, L) int64
     text_mask: Tensor  # (B, L) int64, 1 on tokens
-    masked_ids: Tensor | None  # (B, L) int64, some tokens hidden; None without masked words
-    mlm_labels: Tensor | None  # (B, L) int64, what they were, IGNORED elsewhere
+    masked_ids: Tensor | None  # (B, L) int64; None without masked language modelling
+    mlm_labels: Tensor | None  # (B, L) int64, true ids of masked tokens, IGNORED elsewhere
     region: Tensor | None  # (B, P, P) bool, true inside; None without regions
     media: Media
     video_ids: list[str]
@@ -127,29 +107,35 @@ class PretrainBatch(TensorBatch):
 class PretrainCollate:
     """Make a batch of samples of one medium; a class, so that spawned workers can receive it.
 
-    What is random about a sample is a function of ``seed`` and its key: neither the batch that it
-    is in nor what else is drawn of it changes it.
+    All random choices for a sample depend on ``seed`` and its key alone, not on its batch.
     """
 
     tokenizer: Tokenizer
     _: KW_ONLY
     max_length: int
-    mlm_probability: float | None
-    """With which a word is hidden; None: no words are."""
-    patches: tuple[int, int] | None
-    """P and the side of a patch in pixels; None: no regions."""
+    mlm_probability: float | None  # of masking a token; None: no masked language modelling
+    patches: tuple[int, int] | None  # P and the side of a patch in pixels; None: no regions
     seed: int
 
     def __call__(
         self, samples: Sequence[TrainingSample[CaptionedItem] | UnreadableVideo]
     ) -> PretrainBatch:
-        """Stack the frames, draw and tokenize captions, hide words and draw regions.
+        """Stack the frames, draw and tokenize captions, mask tokens and draw regions.
 
-        Videos that could not be read are left out of the pairs and listed.
+        Unreadable videos are left out of the pairs and listed, in the order of the samples.
         """
         pairs = [sample for sample in samples if isinstance(sample, TrainingSample)]
         ids, mask = self._tokenized(pairs)
         masked_ids, labels = self._masked(pairs, ids, mask)
+        # One medium per batch: videos and images have different numbers of frames.
+        media: set[Media] = {pair.item.media for pair in pairs} or {"video"}
+        if len(media) > 1:
+            raise ValueError("videos and images in one batch; draw each batch from one set")
+        unreadable = [
+            video
+            for sample in samples
+            for video in ((sample,) if isinstance(sample, UnreadableVideo) else sample.unreadable)
+        ]
         return PretrainBatch(
             frames=_stacked_or_empty([pair.frames for pair in pairs], empty=(0, 1, 0, 3, 0, 0)),
             text_ids=ids,
@@ -157,24 +143,22 @@ class PretrainCollate:
             masked_ids=masked_ids,
             mlm_labels=labels,
             region=self._regions(pairs),
-            media=_media_of(pairs),
+            media=media.pop(),
             video_ids=[pair.item.video_id for pair in pairs],
-            unreadable=_unreadable(samples),
+            unreadable=unreadable,
         )
 
     def _generator(self, pair: TrainingSample[CaptionedItem], stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *pair.key, stream])
 
     def _tokenized(self, pairs: Sequence[TrainingSample[CaptionedItem]]) -> tuple[Tensor, Tensor]:
-        """One caption of each, as ids and mask (B, L)."""
         if not pairs:
-            nothing = torch.zeros(0, 0, dtype=torch.int64)
-            return nothing, nothing
+            return torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64)
         texts = [self.caption_of(pair) for pair in pairs]
         return tokenize(self.tokenizer, texts, max_length=self.max_length)
 
     def caption_of(self, pair: TrainingSample[CaptionedItem]) -> str:
-        """The caption that a batch takes of a sample."""
+        """Draw the caption of a sample."""
         captions = pair.item.captions
         if len(captions) == 1:
             return captions[0]
@@ -183,17 +167,15 @@ class PretrainCollate:
     def _masked(
         self, pairs: Sequence[TrainingSample[CaptionedItem]], ids: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Masked ids and labels (B, L)."""
         if self.mlm_probability is None:
             return None, None
         masked, labels = ids.clone(), torch.full_like(ids, IGNORED)
-        special_ids = self.tokenizer.all_special_ids
         for row, pair in enumerate(pairs):
-            # The padding takes no part: it depends on the other texts of the batch.
+            # Without padding, whose length depends on the other texts of the batch.
             length = int(mask[row].sum())
             row_masked, row_labels = mask_tokens(
                 ids[row, :length].numpy(),
-                special_ids=special_ids,
+                special_ids=self.tokenizer.all_special_ids,
                 mask_id=self.tokenizer.mask_token_id,
                 vocab_size=len(self.tokenizer),
                 probability=self.mlm_probability,
@@ -219,37 +201,14 @@ class PretrainCollate:
 def _stacked_or_empty(
     arrays: Sequence[np.ndarray], *, empty: tuple[int, ...], dtype: torch.dtype = torch.uint8
 ) -> Tensor:
-    """The arrays as one tensor, of the shape ``empty`` and the given type if there are none."""
     return stack_frames(arrays) if arrays else torch.empty(empty, dtype=dtype)
 
 
-def _media_of(pairs: Sequence[TrainingSample[CaptionedItem]]) -> Media:
-    media = {pair.item.media for pair in pairs} or {"video"}
-    if len(media) > 1:
-        raise ValueError("videos and images in one batch; draw each batch from one set")
-    return media.pop()
-
-
-def _unreadable(
-    samples: Sequence[TrainingSample[CaptionedItem] | UnreadableVideo],
-) -> list[UnreadableVideo]:
-    """The videos that were given up on, in the order of the samples."""
-    return [
-        video
-        for sample in samples
-        for video in ((sample,) if isinstance(sample, UnreadableVideo) else sample.unreadable)
-    ]
-
-
-_ADJUSTMENT_STREAM = 1
-"""Tells the generator that adjusts frames from the one that samples them."""
-
-
 class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[Item]):
-    """Annotated videos, indexed by ``(epoch, index)`` as training's, but equal in all epochs.
+    """Annotated videos, indexed by ``(epoch, index)`` as in training, but equal in all epochs.
 
-    What is random in reading an item is drawn by (seed, index); one that cannot be read is
-    reported, never replaced.
+    Reading is seeded by (seed, index); an unreadable video is reported, never replaced. ``adjust``
+    turns frames into the model's input, by a crop for instance.
     """
 
     def __init__(
@@ -260,14 +219,6 @@ class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[I
         adjust: FrameAugmentation | None = None,
         seed: int,
     ) -> None:
-        """Collect what stays the same from item to item.
-
-        Args:
-            items: the annotated videos or images.
-            reader: reads their frames.
-            adjust: makes of them what the model takes, a crop for instance.
-            seed: of what is random.
-        """
         self.items = items
         self.reader = reader
         self.adjust = adjust
@@ -277,7 +228,7 @@ class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[I
         return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> TrainingSample[Item] | UnreadableVideo:
-        """Read the sample; its own key has epoch 0, so that masks do not change either."""
+        """Read a sample; its key has epoch 0, so that its masks are those of all epochs."""
         _epoch, index = key
         item = self.items[index]
         try:

@@ -8,7 +8,7 @@ is one JSON object: answer -> label.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,7 @@ from alpro.datasets.shared_rows import SharedRows
 from alpro.errors import InputError, listed
 from alpro.user_files import JsonError, UnreadableFileError, read_json
 
-UNTYPED = "other"
-"""Answer type of questions whose annotation names none."""
+UNTYPED = "other"  # answer type of questions whose annotation names none
 _EXAMPLE = '{"cat": 0, "dog": 1}'
 _NUM_UNKNOWN = 3  # answers outside the map that a message names
 _NO_ANSWER = "questions need an answer, also for inference; a placeholder counts as wrong"
@@ -39,7 +38,7 @@ class QuestionRow:
 
 @dataclass(frozen=True)
 class AnswerLabels:
-    """The answers that can be given, numbered: a label is a position in ``texts``."""
+    """Answer vocabulary: a label is a position in ``texts``."""
 
     texts: tuple[str, ...]
 
@@ -47,7 +46,7 @@ class AnswerLabels:
         return len(self.texts)
 
     def label_of(self, answer: str) -> int | None:
-        """The label of an answer, ``None`` for an answer outside the map."""
+        """The label of an answer; None for an answer outside the map."""
         return self._labels.get(answer)
 
     def text_of(self, label: int) -> str:
@@ -61,7 +60,7 @@ class AnswerLabels:
 
 
 def describe_unknown(answers: Iterable[str], labels: AnswerLabels) -> str:
-    """Name a few of the answers that are outside the map, first those that may be misspelt."""
+    """Name a few answers outside the map, likely misspellings first."""
     known = {_plain(text): text for text in labels.texts}
     unknown = [answer for answer in answers if labels.label_of(answer) is None]
     meant = {answer: known.get(_plain(answer)) for answer in unknown}
@@ -74,7 +73,6 @@ def describe_unknown(answers: Iterable[str], labels: AnswerLabels) -> str:
 
 
 def _plain(answer: str) -> str:
-    """An answer without capitals and surrounding spaces."""
     return answer.strip().casefold()
 
 
@@ -89,6 +87,7 @@ def read_answer_labels(path: Path) -> AnswerLabels:
     Raises:
         InputError: naming the file and what is wrong with it.
     """
+    # Read one JSON object.
     where = f"ans2label_path: {path}"
     try:
         labels = read_json(path)
@@ -108,6 +107,7 @@ def read_answer_labels(path: Path) -> AnswerLabels:
             f"{where}: a JSON object is expected, not {type(labels).__name__}; it must number the "
             f"answers, such as {_EXAMPLE}"
         )
+    # Check its labels, and put the answers in their order.
     if not labels:
         raise InputError(f"{where}: no answer in this file; it must have at least one")
     _check_labels(labels, where=where)
@@ -115,13 +115,14 @@ def read_answer_labels(path: Path) -> AnswerLabels:
 
 
 def _check_labels(labels: dict[str, Any], *, where: str) -> None:
-    """Refuse labels that are not 0..n-1, each once."""
+    # Labels must be whole numbers.
     for answer, label in labels.items():
         if not isinstance(label, int) or isinstance(label, bool):
             raise InputError(
                 f"{where}: the label of {answer!r} must be a whole number, not "
                 f"{type(label).__name__} ({label!r}); number the answers 0, 1, ..."
             )
+    # They must be 0 to n - 1, each once; report all faults in one message.
     answers_of: dict[int, list[str]] = defaultdict(list)
     for answer, label in labels.items():
         answers_of[label].append(answer)
@@ -129,26 +130,23 @@ def _check_labels(labels: dict[str, Any], *, where: str) -> None:
     troubles = {
         "missing": [str(label) for label in range(len(labels)) if label not in answers_of],
         "given to several answers": [
-            f"{label} ({_some(answers)})" for label, answers in in_order if len(answers) > 1
+            f"{label} ({listed([*map(repr, answers)])})"
+            for label, answers in in_order
+            if len(answers) > 1
         ],
         "out of range": [
-            f"{label} ({_some(answers)})"
+            f"{label} ({listed([*map(repr, answers)])})"
             for label, answers in in_order
             if not 0 <= label < len(labels)
         ],
     }
     if any(troubles.values()):
-        reason = "; ".join(f"{what}: {listed(found)}" for what, found in troubles.items() if found)
+        reason = "; ".join(f"{fault}: {listed(some)}" for fault, some in troubles.items() if some)
         raise InputError(
             f"{where}: the labels of its {len(labels)} answers must be the numbers 0 to "
             f"{len(labels) - 1}, each once; {reason}. Number the answers without gaps, or give the "
             "file that the checkpoint was trained with"
         )
-
-
-def _some(answers: Sequence[str]) -> str:
-    """The first few answers, in quotes."""
-    return listed([repr(answer) for answer in answers])
 
 
 def _question_row(record: Record) -> QuestionRow:

@@ -1,4 +1,4 @@
-"""Videos that are not tried again, since decoding them had to be cut off."""
+"""Quarantine of videos whose decoding had to be cut off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_BYTES = 1 << 26  # that are read at once; a line takes about 150
 
 
 class _Record(NamedTuple):
-    """A line: a video that was cut off, and the limits that it went beyond."""
+    """A line: a video that was cut off, and the limits that it exceeded."""
 
     video: str
     reason: str
@@ -29,46 +29,36 @@ class _Record(NamedTuple):
 class Quarantine:
     """Reasons by video, shared by all workers and ranks of a run through a file of JSON lines.
 
-    A line is appended in one write; what others have appended is read when the file has grown. A
-    line that is only half there, or was mixed up with another by a network drive, is passed over:
-    its video is tried once more at worst. A video that was cut off by lower limits than today's
-    counts as never tried. Lines may be deleted at any time.
+    A line is appended in one write; lines of other processes are read when the file has grown. A
+    line that is incomplete, or was garbled by a network drive, is skipped: its video is tried once
+    more at worst. A video that exceeded lower limits than the current ones counts as never tried.
+    Lines may be deleted at any time. Without a path, videos are kept in memory.
     """
 
     def __init__(self, path: Path | None, *, seconds: float = 0, megabytes: int = 0) -> None:
-        """Start with what the file holds, if there is one.
-
-        Args:
-            path: the file; None keeps what this process adds in its memory.
-            seconds: the limits of today, which what is cut off goes beyond; 0: none.
-            megabytes: of memory, as well.
-        """
+        """Set the current limits of time and memory, 0 for none."""
         self.path = path
         self.seconds = seconds
         self.megabytes = megabytes
-        self._read: dict[str, str] = {}
-        """What the file says, by video."""
-        self._unwritten: dict[str, str] = {}
-        """What was added and is not in the file."""
-        self._num_read = 0
-        """Bytes of the file that are known, up to the end of a line."""
-        self._file_number: int | None = None
-        """The inode that they were read from."""
+        self._read: dict[str, str] = {}  # reasons in the file, by video
+        self._unwritten: dict[str, str] = {}  # reasons that are not in the file
+        self._num_read = 0  # bytes read of the file, up to the end of a line
+        self._file_number: int | None = None  # inode that they were read from
 
     @property
     def remedy(self) -> str:
-        """What lets a video be tried again."""
+        """Way to have a video tried again."""
         if self.path is None:
             return "a new run tries it again"
         return f"to try it again, delete its line in {self.path}"
 
     def reason_for(self, key: str) -> str | None:
-        """Why a video was cut off, or None where it was not, or by lower limits only."""
+        """Reason why a video was cut off; None if it was not, or by lower limits only."""
         self._read_new()
         return self._read.get(key) or self._unwritten.get(key)
 
     def add(self, key: str, reason: str) -> None:
-        """Remember a video that was cut off; a file that cannot be written to is told, no more."""
+        """Add a video to the quarantine; log and continue if the file is not writable."""
         if self.path is None:
             self._unwritten[key] = reason
             return
@@ -86,9 +76,10 @@ class Quarantine:
     def _read_new(self) -> None:
         if self.path is None:
             return
+        # Read what was appended since the last time.
         try:
             status = self.path.stat()
-            # Somebody has deleted lines, perhaps with an editor, which writes a new file.
+            # Lines were deleted, perhaps with an editor, which writes a new file: start over.
             if status.st_size < self._num_read or status.st_ino != self._file_number:
                 self._read, self._num_read, self._file_number = {}, 0, status.st_ino
             if status.st_size == self._num_read or not stat.S_ISREG(status.st_mode):
@@ -96,11 +87,12 @@ class Quarantine:
             with self.path.open("rb") as file:
                 file.seek(self._num_read)
                 new = file.read(_MAX_BYTES)
-        except FileNotFoundError:  # there is none yet, or none any more
+        except FileNotFoundError:  # not yet written, or deleted
             self._read, self._num_read, self._file_number = {}, 0, None
             return
-        except OSError:  # adding to it tells
+        except OSError:  # reported when a video is added
             return
+        # Keep the complete lines whose limits were at least the current ones.
         whole, newline, _ = new.rpartition(b"\n")
         self._num_read += len(whole) + len(newline)
         for line in whole.split(b"\n"):
@@ -109,14 +101,13 @@ class Quarantine:
                 self._read[record.video] = record.reason
 
     def _is_within(self, record: _Record) -> bool:
-        """Whether today's limits are no higher than those that were not enough."""
-        return (self.seconds or inf) <= (record.seconds or inf) and (self.megabytes or inf) <= (
-            record.megabytes or inf
-        )
+        """Whether the current limits are at most those that the video exceeded."""
+        is_within_time = (self.seconds or inf) <= (record.seconds or inf)
+        return is_within_time and (self.megabytes or inf) <= (record.megabytes or inf)
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append in one write, on a line of its own even where the last one was cut short."""
+    """Append a line in one write, on a new line if the last one was cut short."""
     number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(number).st_size
@@ -127,12 +118,12 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _record(line: bytes) -> _Record | None:
-    """What a line says; None if it is none of these, half a line or one edited by hand, say."""
+    """Parse a line; None if it is invalid, being incomplete or edited by hand, for instance."""
     try:
         read = parse_json(line.decode(errors="surrogatepass"))
         record = _Record(**{"seconds": 0, "megabytes": 0, **read})
     except (ValueError, TypeError):
         return None
-    texts_are_sound = all(isinstance(text, str) for text in (record.video, record.reason))
-    limits_are_sound = all(isinstance(n, int | float) for n in (record.seconds, record.megabytes))
-    return record if texts_are_sound and limits_are_sound else None
+    are_texts = all(isinstance(text, str) for text in (record.video, record.reason))
+    are_limits = all(isinstance(n, int | float) for n in (record.seconds, record.megabytes))
+    return record if are_texts and are_limits else None

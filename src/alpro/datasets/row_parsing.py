@@ -1,4 +1,4 @@
-"""One row of an annotation file as it stands there, and what rows of some kind must have."""
+"""Rows of annotation files: their fields, and the columns that each kind of row needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from alpro.errors import InputError, shown
 
 Row = TypeVar("Row")
 
-FILE_COLUMN = "video"
-"""The column that names a video by its file: the id is what comes before the extension."""
+FILE_COLUMN = "video"  # names a video by its file: the id is what comes before the extension
 _MAX_ID_BITS = 128
 _MIN_LIKENESS = 0.8  # of a misspelt name, from 0 to 1
+# A column -> what it is called elsewhere, the likeliest first.
 _NEAR_MISSES = {
     "caption": "captions sentence sentences description desc title text_en label query txt cap",
     "text": "captions sentence sentences description desc title text_en label query txt cap",
@@ -26,45 +26,34 @@ _NEAR_MISSES = {
     "answer": "a ans answers label multiple_choice_answer",
     "image": "image_path img img_path filename file_name file path image_id id",
 }
-"""A column -> what it is called elsewhere, the likeliest first."""
 
 
 class RowError(InputError):
     """A row is wrong; the message names it."""
 
     def __init__(self, place: str, number: int, reason: str, *, is_empty: bool = False) -> None:
-        """Refuse a row.
-
-        Args:
-            place: the path, and what stands between it and the row's number.
-            number: the row's line, or its place in a list or table.
-            reason: what is wrong, and what helps.
-            is_empty: that is all that is wrong: its text says nothing.
-        """
         super().__init__(place, number, reason)
-        self.place = place
-        self.number = number
-        self.reason = reason
-        self.is_empty = is_empty
+        self.place = place  # the path, and what stands between it and the row's number
+        self.number = number  # the row's line, or its place in a list or table
+        self.reason = reason  # with the remedy
+        self.is_empty = is_empty  # the only fault is an empty text
 
     def __str__(self) -> str:
         return f"{self.place}{self.number}: {self.reason}"
 
 
 Refuse = Callable[[RowError], None]
-"""Called for a row that is wrong; where it returns, reading goes on after the row."""
+"""Called for a row that is wrong; if it returns, the next row is read."""
 
 
 @dataclass(slots=True)  # freezing would cost half a second per million
 class Record:
-    """The named values of one row, and where the row stands, for messages."""
+    """Values of one row by column, and the row's place, for messages."""
 
-    file: str
-    """The path, and what stands between it and the row's number."""
+    file: str  # the path, and what stands between it and the row's number
     number: int
     values: dict[str, Any]
-    columns: tuple[tuple[str, ...], ...] = ()
-    """What a row must have, as of its `RowKind`: a message tells all that is missing at once."""
+    columns: tuple[tuple[str, ...], ...] = ()  # those of its `RowKind`, to list all missing ones
 
     def refused(self, reason: str, *, is_empty: bool = False) -> RowError:
         """The error that refuses this row; see :class:`RowError`."""
@@ -85,21 +74,23 @@ class Record:
         Raises:
             RowError: where no such value is there, or none that says something.
         """
+        # Return a sound text, which nearly all rows have.
         name = key if key in self.values else self.name_of(key, *other_names)
         value = self.values.get(name)
-        if isinstance(value, str) and value.strip():  # nearly always
+        if isinstance(value, str) and value.strip():
             return value
+        # Name the fault and its remedy.
         if value is None:
             missing = self._missing(key, *other_names)
             raise self.refused(missing + (if_missing and f"; {if_missing}"))
-        if not isinstance(value, str):
-            remedy = "; put it in quotes" if isinstance(value, int | float) else ""
-            if isinstance(value, list):
-                remedy = f"; write one row per {name}"
-            reason = f"must be text, not {type(value).__name__} ({shown(value)})"
-            raise self.refused(f"field {name!r} {reason}{remedy}")
-        reason = f"field {name!r} is empty; fill it in, or remove the row"
-        raise self.refused(reason, is_empty=True)
+        if isinstance(value, str):
+            reason = f"field {name!r} is empty; fill it in, or remove the row"
+            raise self.refused(reason, is_empty=True)
+        remedy = "; put it in quotes" if isinstance(value, int | float) else ""
+        if isinstance(value, list):
+            remedy = f"; write one row per {name}"
+        reason = f"must be text, not {type(value).__name__} ({shown(value)})"
+        raise self.refused(f"field {name!r} {reason}{remedy}")
 
     def texts(self, key: str, *other_names: str, if_missing: str = "") -> tuple[str, ...]:
         """The text under this key or another of its names, or the texts of a list; all stripped.
@@ -140,8 +131,8 @@ class Record:
         return self.text(key, *other_names, if_missing=if_missing)  # which says what is wrong
 
     def _missing(self, *asked: str) -> str:
-        """Says that a value is missing, and which else of the columns are."""
         columns = self.columns if asked in self.columns else (asked, *self.columns)
+        # List all columns without a value, not only the one asked for.
         missing = []
         for names in columns:
             name = self.name_of(*names)
@@ -149,13 +140,14 @@ class Record:
                 missing.append(with_other_names(repr(name), *names[1:]))
             elif not self.has(name):  # no other column stands in for it
                 missing.append(repr(name))
-        fields = f"field {missing[0]} is" if len(missing) == 1 else f"fields {_all(missing)} are"
-        found = sorted(key for key in self.values if self.has(key))
-        hint = suggested_names(found, columns=columns)
-        return f"{fields} missing (fields found: {shown(found)}){hint}"
+        *most, last = missing
+        fields = f"fields {', '.join(most)} and {last} are" if most else f"field {last} is"
+        filled = sorted(key for key in self.values if self.has(key))
+        hint = suggested_names(filled, columns=columns)
+        return f"{fields} missing (fields found: {shown(filled)}){hint}"
 
     def name_of(self, key: str, *other_names: str) -> str:
-        """The first of these names that the row has, even where it says nothing there.
+        """The first of these names that the row has, even with an empty value.
 
         Another column never stands in for an empty one: it may hold something else. All rows of a
         table have the same names, so that one column is chosen for all of them.
@@ -168,22 +160,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class RowKind(Generic[Row]):
-    """What the rows of an annotation file hold."""
+    """Kind of the rows of an annotation file: their columns and their parser."""
 
-    noun: str
-    """What to call a row's text in messages."""
-    columns: tuple[tuple[str, ...], ...]
-    """What a CSV header must name: each column's name, then what it may be called instead."""
-    example: str
-    """A row as JSON, for messages."""
+    noun: str  # for a row's text, in messages
+    columns: tuple[tuple[str, ...], ...]  # required: name of each, then its alternative names
+    example: str  # a row as JSON, for messages
     parse: Callable[[Record], Row]
-    """Checks a record and makes a row of it."""
-    optional: tuple[str, ...] = ()
-    """What else `parse` looks at where it is there."""
+    optional: tuple[str, ...] = ()  # further columns that `parse` reads
     suffixes: tuple[str, ...] = (".jsonl", ".csv", ".tsv", ".json", ".parquet", ".pkl")
-    """Files such rows may come in, among those that `annotations` reads."""
-    may_list: bool = False
-    """The first column may hold a list of texts, of which each makes a row."""
+    may_list: bool = False  # the first column may hold a list of texts, each of which makes a row
 
     @property
     def names(self) -> set[str]:
@@ -197,21 +182,18 @@ class RowKind(Generic[Row]):
     def known_columns(
         self, header: Sequence[str], *, where: str, whole: str, remedy: str = ""
     ) -> dict[str, str]:
-        """The columns of a table that `parse` looks at: their names there -> their names here.
+        """Map the columns of a table that `parse` reads from their names there to those here.
 
-        Capitals, and spaces in place of underscores, make no difference.
-
-        Args:
-            header: all columns of the table.
-            where: the table, for messages.
-            whole: what names the columns: "the first line".
-            remedy: what else may be wrong if one is missing.
+        Capitals, and spaces in place of underscores, make no difference. Messages name the table,
+        ``where``, and the ``whole`` that names its columns, such as "the first line".
 
         Raises:
             InputError: a column is missing, or is there twice.
         """
+        # Match names regardless of their spelling.
         plain = {name: plain_name(name) for name in header}
         known = {name: own for name, own in plain.items() if own in self.names}
+        # Refuse a table without a required column.
         if not self.fits(known.values()):
             missing = next(c for c in self.columns if not set(c) & set(known.values()))
             wanted = ", ".join(with_other_names(*names) for names in self.columns)
@@ -220,6 +202,7 @@ class RowKind(Generic[Row]):
                 f"{remedy}; {whole} must name the columns, among them {wanted}"
                 + suggested_names(header, columns=self.columns)
             )
+        # A second column of one name would replace the first.
         counts = Counter(known[name] for name in header if name in known)
         if twice := [name for name, count in counts.items() if count > 1]:
             raise InputError(
@@ -230,21 +213,16 @@ class RowKind(Generic[Row]):
 
 
 def plain_name(name: str) -> str:
-    """The name of a column without capitals, spaces and marks around it."""
+    """Normalize the name of a column: no capitals, spaces or marks around it."""
     return name.strip(" \t'\"#\ufeff").casefold().replace(" ", "_").replace("-", "_")
 
 
-def suggested_names(found: Sequence[str], *, columns: Sequence[Sequence[str]]) -> str:
-    """A hint, to be appended to a message, where other names may mean what is missing.
-
-    Args:
-        found: the names that are there.
-        columns: names of what is needed, as of a `RowKind`.
-    """
+def suggested_names(header: Sequence[str], *, columns: Sequence[Sequence[str]]) -> str:
+    """A hint, to be appended to a message, at names that may mean one of the missing columns."""
     hints = []
-    plain = {plain_name(name): name for name in reversed(found)}
+    plain = {plain_name(name): name for name in reversed(header)}
     for names in columns:
-        if set(names) & set(found):
+        if set(names) & set(header):
             continue
         near = [name for name in (*names, *_NEAR_MISSES.get(names[0], "").split()) if name in plain]
         near = near or get_close_matches(names[0], plain, n=1, cutoff=_MIN_LIKENESS)
@@ -254,9 +232,5 @@ def suggested_names(found: Sequence[str], *, columns: Sequence[Sequence[str]]) -
 
 
 def with_other_names(name: str, *other_names: str) -> str:
-    """A name as messages give it, with what may stand instead."""
+    """Format a column's name with its alternatives, for messages."""
     return f"{name} (or {' or '.join(other_names)})" if other_names else name
-
-
-def _all(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]])

@@ -1,7 +1,7 @@
-"""The order in which examples are read, by one number of processes after another.
+"""Batch samplers that resume, even with another number of processes.
 
-Shapes: ``N`` examples of an epoch, ``M`` examples that are left of it, ``P`` processes, ``K``
-examples that each process gets.
+Shapes: ``N`` examples of an epoch, ``M`` unread examples of it, ``P`` processes, ``K`` examples of
+each process.
 """
 
 from __future__ import annotations
@@ -18,46 +18,42 @@ class SamplerSegment(NamedTuple):
     """Part of a run's training with one number of processes."""
 
     num_processes: int
-    num_batches: int
-    """Batches that each of them has read."""
+    num_batches: int  # read by each process
 
 
-def merge_segments(stretches: Iterable[SamplerSegment]) -> list[SamplerSegment]:
-    """The stretches without empty ones; those of one number that follow each other are joined."""
-    found: list[SamplerSegment] = []
-    for stretch in stretches:
-        num_processes, num_batches = stretch
+def merge_segments(segments: Iterable[SamplerSegment]) -> list[SamplerSegment]:
+    """Drop empty segments, and join consecutive ones with the same number of processes."""
+    merged: list[SamplerSegment] = []
+    for segment in segments:
+        num_processes, num_batches = segment
         if num_processes < 1 or num_batches < 0:
-            raise ValueError(f"no stretch of {num_batches} batches with {num_processes} processes")
-        if found and found[-1].num_processes == num_processes:
-            found[-1] = SamplerSegment(num_processes, found[-1].num_batches + num_batches)
+            raise ValueError(f"no segment of {num_batches} batches with {num_processes} processes")
+        if merged and merged[-1].num_processes == num_processes:
+            merged[-1] = SamplerSegment(num_processes, merged[-1].num_batches + num_batches)
         elif num_batches:
-            found.append(stretch)
-    return found
+            merged.append(segment)
+    return merged
 
 
-class _Place(NamedTuple):
-    """Where some processes are in an epoch."""
+class _EpochPosition(NamedTuple):
+    """Position of a number of processes in an epoch."""
 
     epoch: int
-    dealt: np.ndarray | None
-    """(M,) Examples that were left of the epoch when they began; None: all."""
-    num_batches: int
-    """Batches of these that each process has read."""
+    dealt: np.ndarray | None  # (M,) examples that were unread at the segment's start; None: all
+    num_batches: int  # read of these by each process
 
 
 class ResumableBatchSampler:
     """Endless batches of ``(epoch, index)`` for one of ``size`` processes.
 
     Each epoch is a permutation of its own, the same in all processes, padded by repetition to a
-    multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. A sampler
-    that resumes reads what the interrupted one would have read. Where the number of processes has
-    changed, what nobody has read of the epoch is dealt out again, in the order of the permutation.
+    multiple of ``size`` and dealt out in turn. The last batch of an epoch may be smaller. A resumed
+    sampler continues exactly. If the number of processes has changed, the unread examples of the
+    epoch are dealt out again, in the order of the permutation.
 
     With a ``block_size`` above 1, blocks of that many consecutive examples are shuffled and dealt
-    out instead of single ones: examples that stand together in the annotations, because they are
-    easily mistaken for each other, meet in a batch and become each other's negatives. When they are
-    dealt out again, the rest of blocks of which something has been read comes last.
+    out: neighbours in the annotations, which are easily confused, become in-batch negatives. When
+    they are dealt out again, the rest of partly read blocks comes last.
     """
 
     def __init__(
@@ -71,16 +67,15 @@ class ResumableBatchSampler:
         block_size: int = 1,
     ) -> None:
         if num_examples < 1 or batch_size < 1 or not 0 <= rank < size:
-            raise ValueError(
-                f"no batches of {batch_size} out of {num_examples} examples for process {rank} "
-                f"of {size}"
-            )
+            request = f"batches of {batch_size} out of {num_examples} examples"
+            raise ValueError(f"no {request} for process {rank} of {size}")
         self.num_examples = num_examples
         self.batch_size = batch_size
         self.rank = rank
         self.size = size
         self.seed = seed
         self.block_size = block_size
+        # Segments that earlier runs have read, see `resume`.
         self.done: list[SamplerSegment] = []
 
     def resume(self, done: Sequence[SamplerSegment]) -> Self:
@@ -107,35 +102,36 @@ class ResumableBatchSampler:
                 yield [(epoch, index) for index in own[start : start + self.batch_size].tolist()]
             epoch, left, first = epoch + 1, None, 0
 
-    def _start(self) -> _Place:
-        """Where this number of processes goes on."""
-        stretches = [*self.done]
-        if not stretches or stretches[-1].num_processes != self.size:
-            stretches.append(SamplerSegment(self.size, 0))
+    def _start(self) -> _EpochPosition:
+        """Position at which this number of processes continues."""
+        segments = [*self.done]
+        if not segments or segments[-1].num_processes != self.size:
+            segments.append(SamplerSegment(self.size, 0))
+        # Replay the segments: each deals out what those before have not read.
         epoch, left = 0, None
-        for stretch in stretches[:-1]:
-            end = self._end(epoch, left, stretch)
-            epoch, left = self._left_at(end, stretch.num_processes)
-        return self._end(epoch, left, stretches[-1])
+        for segment in segments[:-1]:
+            end = self._end(epoch, left, segment)
+            epoch, left = self._left_at(end, segment.num_processes)
+        return self._end(epoch, left, segments[-1])
 
-    def _end(self, epoch: int, left: np.ndarray | None, stretch: SamplerSegment) -> _Place:
-        """Where a stretch ends that begins with what is left of an epoch."""
-        size, num_batches = stretch
+    def _end(self, epoch: int, left: np.ndarray | None, segment: SamplerSegment) -> _EpochPosition:
+        """End of a segment that begins with the unread examples of an epoch."""
+        size, num_batches = segment
+        # Finish the begun epoch, then count whole ones.
         if left is not None:
             num_left = self._num_batches(-(-len(left) // size))
             if num_batches < num_left:
-                return _Place(epoch, left, num_batches)
+                return _EpochPosition(epoch, left, num_batches)
             epoch, num_batches = epoch + 1, num_batches - num_left
-        num_epochs, num_batches = divmod(
-            num_batches, self._num_batches(self._examples_per_epoch(size))
-        )
-        return _Place(epoch + num_epochs, None, num_batches)
+        per_epoch = self._num_batches(self._examples_per_epoch(size))
+        return _EpochPosition(epoch + num_batches // per_epoch, None, num_batches % per_epoch)
 
-    def _left_at(self, place: _Place, size: int) -> tuple[int, np.ndarray | None]:
-        """The epoch and (M,) what none of ``size`` processes has read of it; None: all is left."""
-        epoch, dealt, num_batches = place
+    def _left_at(self, position: _EpochPosition, size: int) -> tuple[int, np.ndarray | None]:
+        """The epoch and its (M,) examples that no process has read; None: all."""
+        epoch, dealt, num_batches = position
         if num_batches == 0:
             return epoch, dealt
+        # Mark what the processes have read, repeated examples included.
         read = np.zeros(self.num_examples, dtype=bool)
         read[self._shares(epoch, dealt, size)[:, : num_batches * self.batch_size]] = True
         order = self._order(epoch) if dealt is None else dealt
@@ -143,12 +139,14 @@ class ResumableBatchSampler:
         return (epoch, self._whole_blocks_first(left)) if len(left) else (epoch + 1, None)
 
     def _shares(self, epoch: int, left: np.ndarray | None, size: int) -> np.ndarray:
-        """(P, K) The examples of each process; of a whole epoch or of what is left of one."""
+        """(P, K) The examples of each process; of a whole epoch or of its unread ones."""
+        # Pad a whole epoch by whole blocks, anything else by single examples.
         if left is None:
             blocks = self._blocks(epoch)
             padded = np.resize(blocks, -(-len(blocks) // size) * size)  # wraps around
             left = self._examples(padded) % self.num_examples
         each = -(-len(left) // size)
+        # Deal out whole blocks in turn, then the rest one by one.
         padded = np.resize(left, each * size)
         in_blocks = each // self.block_size * self.block_size
         turns, rest = padded[: in_blocks * size], padded[in_blocks * size :]
@@ -161,17 +159,16 @@ class ResumableBatchSampler:
         return examples[examples < self.num_examples]
 
     def _whole_blocks_first(self, examples: np.ndarray) -> np.ndarray:
-        """The same examples, those whose block is not whole at the end."""
+        """Sort the examples of partly read blocks to the end."""
         blocks = examples // self.block_size
         is_whole = np.bincount(blocks)[blocks] == self.block_size
         return np.concatenate([examples[is_whole], examples[~is_whole]])
 
     def _examples(self, blocks: np.ndarray) -> np.ndarray:
-        """Numbers of the examples of blocks; the last block goes on beyond the last example."""
+        # The last block may extend beyond the last example.
         return (blocks[:, None] * self.block_size + np.arange(self.block_size)).ravel()
 
     def _blocks(self, epoch: int) -> np.ndarray:
-        """All blocks in the epoch's order."""
         return np.random.default_rng([self.seed, epoch]).permutation(self._num_blocks)
 
     @property
@@ -185,21 +182,20 @@ class ResumableBatchSampler:
         return -(-num_examples // self.batch_size)
 
 
-# Tells the generators of the sources drawn, [seed, block, stream], from those of the orders,
-# [seed, epoch]: numpy extends short seeds by zeros, and this is not 0. Not from all others: that of
-# block b is the one that samples the frames of example 65536 in epoch b. This does no harm, as what
-# the two numbers decide has nothing to do with each other.
+# Distinguishes the seeds of drawn sources, [seed, block, stream], from those of permutations,
+# [seed, epoch], which numpy extends by zeros. The seed of block b is also that of the frames of
+# example 65536 in epoch b, which is harmless: the two decisions are unrelated.
 _MIXING_STREAM = 1 << 16
-_DRAWS = 4096  # that one generator gives: a run that is resumed skips as many at a time
+_DRAWS = 4096  # of one generator: a resumed run skips as many at a time
 
 
 class MixtureBatchSampler:
     """Endless batches of ``(epoch, index)``, each from one of several sources.
 
-    An index counts through the sources in turn, as `ConcatDataset` does; an epoch counts
-    how often its source has been read. A source is drawn for each window of consecutive batches,
-    the same in all processes; batches are those of `ResumableBatchSampler`, from its last window
-    ended. The draws go on where a run resumes, whatever the number of processes.
+    An index counts through the sources in turn, as in `ConcatDataset`; an epoch counts the passes
+    over its source. A source is drawn for each window of consecutive batches, the same in all
+    processes; it continues where its last window ended. Draws continue in a resumed run, whatever
+    the number of processes.
     """
 
     def __init__(
@@ -209,13 +205,9 @@ class MixtureBatchSampler:
         weights: Sequence[float] | None = None,
         window: int = 1,
     ) -> None:
-        """Lay out the sources.
+        """Set up the draws: in proportion to the weights (None: uniform), one per ``window``.
 
-        Args:
-            sources: Orders of the sources' batches, of one seed.
-            weights: Of the sources; they are drawn in this proportion, whatever their sizes. None:
-                all alike.
-            window: Batches that come from one source before the next is drawn.
+        All sources have the same seed.
         """
         weights = [1.0] * len(sources) if weights is None else weights
         if not sources or len(weights) != len(sources) or min(weights) <= 0 or window < 1:
@@ -223,6 +215,7 @@ class MixtureBatchSampler:
                 f"no windows of {window} batches from {len(sources)} sources with the weights "
                 f"{list(weights)}"
             )
+        # A uniform draw falls into the interval of one source.
         self._window = window
         self._seed = sources[0].seed
         shares = np.cumsum(weights)
@@ -243,12 +236,12 @@ class MixtureBatchSampler:
 
     @property
     def examples_per_epoch(self) -> int:
-        """Examples that each process would get of all sources, read once each."""
+        """Examples that each process gets in one pass over all sources."""
         return sum(source.examples_per_epoch for source in self._sources)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches that each process would get of all sources, read once each."""
+        """Batches that each process gets in one pass over all sources."""
         return sum(source.batches_per_epoch for source in self._sources)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -259,20 +252,20 @@ class MixtureBatchSampler:
                 yield [(epoch, begin + index) for epoch, index in keys]
 
     def _done_by_source(self, done: Sequence[SamplerSegment]) -> list[list[SamplerSegment]]:
-        """What has been read of each source."""
-        stretches = merge_segments(done)
-        ends = [0, *accumulate(stretch.num_batches // self._window for stretch in stretches)]
+        # Count the windows of each source in each segment.
+        segments = merge_segments(done)
+        ends = [0, *accumulate(segment.num_batches // self._window for segment in segments)]
         num_windows = np.diff([self._windows_before(end) for end in ends], axis=0)
         return [
             [
-                SamplerSegment(stretch.num_processes, num * self._window)
-                for stretch, num in zip(stretches, of_source, strict=True)
+                SamplerSegment(segment.num_processes, num * self._window)
+                for segment, num in zip(segments, of_source, strict=True)
             ]
             for of_source in num_windows.T.tolist()
         ]
 
     def _windows_before(self, window: int) -> np.ndarray:
-        """How many of the windows before this one each source has got."""
+        """Count the windows before this one by source."""
         counts = np.zeros(len(self._sources), dtype=np.int64)
         block, within = divmod(window, _DRAWS)
         for earlier in range(block):
@@ -283,7 +276,7 @@ class MixtureBatchSampler:
         return np.bincount(draws, minlength=len(self._sources))
 
     def _draws_from(self, window: int) -> Iterator[int]:
-        """The sources of this window and all later ones."""
+        """Draw the sources of this window and all later ones."""
         block, within = divmod(window, _DRAWS)
         for later in count(block):
             yield from self._draws(later)[within:].tolist()

@@ -1,4 +1,4 @@
-"""Which frames of a video are read.
+"""Frame sampling: the indices of the frames to decode.
 
 The strategies ``uniform``, ``nlvl_uniform``, ``nlvl_rand``, ``rand`` and ``headtail`` choose as
 ALPRO (arXiv 2112.09583) does. ``uniform``, which its published numbers use for evaluation,
@@ -21,26 +21,22 @@ Sampler = Callable[[int, int, "np.random.Generator | None"], np.ndarray]
 def frame_indices(
     strategy: str, *, num_video_frames: int, num_frames: int, rng: np.random.Generator | None
 ) -> np.ndarray:
-    """Choose ``num_frames`` frames out of ``num_video_frames``.
+    """Choose n = ``num_frames`` of V = ``num_video_frames`` frames by one of ``STRATEGIES``.
 
-    A video with fewer frames than asked for repeats some: frame ``floor(i * V / n)``, whatever the
-    strategy.
-
-    Args:
-        strategy: One of ``STRATEGIES``.
-        num_video_frames: Frames in the video (V), at least 1.
-        num_frames: Frames wanted (n), at least 1.
-        rng: Where random strategies draw from; ``segment`` takes segment centres without one.
+    A video with fewer frames than wanted repeats some: frame ``floor(i * V / n)``, whatever the
+    strategy. Without a generator, ``segment`` takes segment centres.
 
     Returns:
         (n,) int64, in increasing order, all within [0, V).
     """
+    # Refuse impossible requests.
     if strategy not in STRATEGIES:
         raise ValueError(f"frame sampling {strategy!r}: choose one of {', '.join(STRATEGIES)}")
     if num_video_frames < 1 or num_frames < 1:
         raise ValueError(f"cannot take {num_frames} frames of a video with {num_video_frames}")
     if strategy == "headtail" and num_frames % 2:
         raise ValueError(f"frame sampling 'headtail' needs an even frame count, not {num_frames}")
+    # Spread short videos evenly, all others by the strategy.
     if num_video_frames < num_frames:
         return _floors(num_video_frames, num_frames)
     return STRATEGIES[strategy](num_video_frames, num_frames, rng).astype(np.int64)
@@ -60,15 +56,8 @@ def clip_indices(
     Clip ``c`` reads the frames ``[floor(c * V / C), floor((c + 1) * V / C))`` as
     :func:`frame_indices` would read a video of that length: one clip reads the whole video. Where
     there are fewer frames than clips, some clips read the same frame. Independent clips each read
-    the whole video and may overlap, as ClipBERT (arXiv 2102.06183) trains.
-
-    Args:
-        strategy: One of ``STRATEGIES``.
-        num_video_frames: Frames in the video (V), at least 1.
-        num_frames: Frames wanted of each clip (n), at least 1.
-        num_clips: Clips (C), at least 1.
-        independent: Each clip reads the whole video, not an equal part of its own.
-        rng: As for :func:`frame_indices`; the clips draw from it in turn.
+    the whole video and may overlap, as ClipBERT (arXiv 2102.06183) trains. Clips draw from the
+    generator in turn.
 
     Returns:
         (C, n) int64, all within [0, V); each row is in increasing order, and unless the clips are
@@ -78,10 +67,12 @@ def clip_indices(
         raise ValueError(f"cannot take {num_clips} clips of a video")
     clips = []
     for clip in range(num_clips):
+        # Find the clip's span of frames, the whole video for independent clips.
         first, end = (0, num_clips) if independent else (clip, clip + 1)
         start = first * num_video_frames // num_clips
         stop = end * num_video_frames // num_clips
         span = max(stop - start, min(num_video_frames, 1))  # never empty, unless the video is
+        # Sample within the span.
         chosen = frame_indices(strategy, num_video_frames=span, num_frames=num_frames, rng=rng)
         clips.append(start + chosen)
     return np.stack(clips)
@@ -96,20 +87,19 @@ def select_frames(
     independent: bool = False,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
-    """Choose as :func:`clip_indices` does, and return the (C * n,) indices of all clips in a row.
+    """Choose as :func:`clip_indices` does: the (C * n,) indices of all clips in a row.
 
-    With all but the count of frames bound, this is what decoders call a selector. It draws from a
-    copy of the generator: however often it is asked, its answer depends on the count only.
+    With all but the frame count bound it is a decoder's ``FrameSelector``.
     """
-    indices = clip_indices(
+    return clip_indices(
         strategy,
         num_video_frames=num_video_frames,
         num_frames=num_frames,
         num_clips=num_clips,
         independent=independent,
+        # A copy, so that repeated calls with one frame count agree.
         rng=deepcopy(rng),
-    )
-    return indices.ravel()
+    ).ravel()
 
 
 def evaluation_sampling(strategy: str) -> str:
@@ -131,8 +121,7 @@ def _nlvl_uniform(total: int, wanted: int, _rng: np.random.Generator | None) -> 
 
 def _nlvl_rand(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
     starts = _floors(total, wanted)
-    gaps = np.diff(starts, append=total)
-    return starts + _given(rng).integers(0, gaps)
+    return starts + _given(rng).integers(0, np.diff(starts, append=total))
 
 
 def _rand(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""Rows of annotations in flat memory, which worker processes share.
+"""Rows of annotations serialized in flat memory, which worker processes share.
 
-To look at an object of a list counts a reference, which writes to the object: forked workers get a
-copy of each page that they look at, and in time of the whole list. Here rows are bytes in one
-tensor, in which nothing is counted, and a row is made each time it is asked for. Forked processes
-share the memory as it is; others are sent the tensor, moved to shared memory.
+Reading an object of a list changes its reference count: forked workers copy each page that they
+read, and in time the whole list. Here rows are bytes in one tensor, and decoded on each access.
+Forked processes share the memory as it is; others receive the tensor in shared memory.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MAX_SMALL = 2**31 - 1  # ends up to it are kept in four bytes each, others in eight
+_MAX_SMALL = 2**31 - 1  # ends up to it take four bytes each, others eight
 
 Row = TypeVar("Row")
 
 
 class _Codec(NamedTuple):
-    """Conversion of the values of a type into what `marshal` writes, and back."""
+    """Conversion of the values of a type into what `marshal` can write, and back."""
 
     encode: Callable[[Any], Any]
     decode: Callable[[Any], Any]
@@ -49,11 +48,6 @@ _PLAIN = _Codec(_unchanged, _unchanged)
 
 
 def _codec_for(kind: Any) -> _Codec:
-    """Return the codec of a type.
-
-    Raises:
-        TypeError: there is none.
-    """
     arguments = get_args(kind)
     if kind in (str, int) or get_origin(kind) is Literal:
         return _PLAIN
@@ -104,7 +98,7 @@ class _Table:
 
     @property
     def row(self) -> Callable[[int], Any]:
-        """What makes a row."""
+        """The function that decodes a row."""
         row = self._row
         if row is None:
             row = self._row = self._reader(_codec_for(self._kind).decode)
@@ -112,11 +106,11 @@ class _Table:
 
     @property
     def num_bytes(self) -> int:
-        """The tensors' size."""
+        """Size of the tensors."""
         return self._data.nbytes + self._ends.nbytes
 
     def value(self, name: str) -> Callable[[int], Any]:
-        """What makes the value of a field."""
+        """The function that decodes one field of a row."""
         codecs = _field_codecs(self._kind)
         place, decode = list(codecs).index(name), codecs[name].decode
         return self._reader(lambda values: decode(values[place]))
@@ -128,33 +122,21 @@ class _Table:
     def __reduce__(self) -> tuple[Any, ...]:
         data = self._data = _in_shared_memory(self._data)
         ends = self._ends = _in_shared_memory(self._ends)
-        self._row = None  # so that the first memory is not kept beside it
+        self._row = None  # which would keep the first memory
         return _Table, (self._kind, data, ends)
 
 
 def _in_shared_memory(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy, whose bytes stay where they are when it is sent to a process.
-
-    PyTorch would move a tensor's own bytes, under the hands of a thread that reads them.
-    """
+    # A copy, since PyTorch would move the tensor's own memory while a thread reads it.
     return tensor if tensor.is_shared() else torch.empty_like(tensor).share_memory_().copy_(tensor)
 
 
 class SharedRows(Sequence[Row], Generic[Row]):
-    """Rows of one type that processes share; equal to any sequence of equal rows.
-
-    They are made by :func:`pack_rows`.
-    """
+    """Rows of one type that processes share, see :func:`pack_rows`; equal to any equal sequence."""
 
     def __init__(self, table: _Table, positions: Tensor) -> None:
-        """Some rows of a table.
-
-        Args:
-            table: the rows.
-            positions: (N,) int64, where they stand in it.
-        """
         self._table = table
-        self._positions = positions
+        self._positions = positions  # (N,) int64, in the table
         self._places: memoryview | None = None
 
     def take(self, positions: Sequence[int] | np.ndarray) -> SharedRows[Row]:
@@ -209,18 +191,18 @@ class SharedRows(Sequence[Row], Generic[Row]):
 
 
 def pack_rows(rows: Iterable[Row], kind: type[Row]) -> SharedRows[Row]:
-    """Pack rows as they come.
+    """Pack rows, instances of ``kind``, as they come.
 
-    Args:
-        rows: instances of ``kind``.
-        kind: text, or a dataclass of two or more fields that are texts, whole numbers, literals,
-            tuples ``tuple[X, ...]`` of such, or such dataclasses again.
+    The kind is text, or a dataclass of two or more fields that are texts, whole numbers, literals,
+    tuples ``tuple[X, ...]`` of such, or such dataclasses again.
     """
+    # Serialize rows one after the other.
     encode, dumps = _codec_for(kind).encode, marshal.dumps
     data, ends = bytearray(), array("q", [0])
     for row in rows:
         data += dumps(encode(row))
         ends.append(len(data))
+    # Wrap the memory in tensors without another copy of the data.
     small = np.int32 if len(data) <= _MAX_SMALL else np.int64
     table = _Table(
         kind,

@@ -1,8 +1,7 @@
-"""Tables by column: Parquet files, and the limits of all tables that other programs have written.
+"""Tables: CSV and Parquet files, and limits for tables that other programs have written.
 
-A small file can ask for any amount of memory: compressed columns repeat one long text, a pickle
-reserves room for what never comes. Memory is limited while a library reads a file, and so is what
-the rows amount to.
+A small file can claim any amount of memory: compressed columns repeat one long text, a pickle
+reserves unused room. Memory is limited while a library reads a file, and so is the size of rows.
 """
 
 from __future__ import annotations
@@ -25,29 +24,26 @@ _SEPARATOR_LINE = "sep="
 
 
 def csv_records(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Record]:
-    """Yield the rows of a file with a header.
-
-    Args:
-        path: the file.
-        kind: what rows must have.
-        refuse: called for each row that is not CSV, or not as wide as the header.
+    """Yield the rows of a file with a header; rows of another width than it has are refused.
 
     Raises:
         InputError: the file cannot be read, or its header lacks a column or has one twice.
     """
+    # Read the header.
     lines = read_lines(path)
     header = _find_header(lines, kind)
     if header is None:
         return
     number, line, separator = header
     names = _names_in(line, separator, kind=kind, where=f"{path}:{number}")
-    # Spaces after separators are no part of the texts where the header has them, too.
+    # Spaces after separators are not part of the texts if the header has them, too.
     reader = csv.reader(
         lines, delimiter=separator, skipinitialspace=f"{separator} " in line, strict=True
     )
     optional = [name for name in kind.optional if name in names]
     place, width, end = f"{path}:", len(names), number
     while True:
+        # Read a row, and refuse what is not CSV.
         try:
             fields = next(reader, None)
         except csv.Error as error:
@@ -58,6 +54,7 @@ def csv_records(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Reco
         if fields is None:
             return
         end = number + reader.line_num
+        # Fit it to the header; rows of empty cells are skipped.
         row = fields if len(fields) == width else _trimmed(fields, width)
         if row is None:
             reason = _wrong_width(len(fields), width, separator, kind=kind)
@@ -68,19 +65,19 @@ def csv_records(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Reco
 
 
 def _without_empty(cells: dict[str, str], optional: Sequence[str]) -> dict[str, str]:
-    """Remove empty cells of columns that may be absent: they say nothing."""
+    """Remove empty cells of optional columns."""
     return {key: cell for key, cell in cells.items() if key not in optional or cell.strip()}
 
 
 def _trimmed(row: list[str], width: int) -> list[str] | None:
-    """A row of another width without its empty cells at the end; None if that is not enough."""
+    """Trim empty cells at the end of a row; None if it is still wider, [] if all are empty."""
     if len(row) > width and not any(map(str.strip, row[width:])):
         return row[:width]
     return None if any(map(str.strip, row)) else []
 
 
 def separator_of(line: str, kind: RowKind[Any]) -> str | None:
-    """Return the separator of a header's columns; None where the line names too few of them."""
+    """Return the separator of a header's columns; None if the line names too few of them."""
     best = _best_separator(line, kind)
     return best if _fitness(line, best, kind=kind)[0] == len(kind.columns) else None
 
@@ -119,7 +116,6 @@ def _find_header(lines: Iterator[str], kind: RowKind[Any]) -> tuple[int, str, st
 
 
 def _names_in(line: str, separator: str, *, kind: RowKind[Any], where: str) -> list[str]:
-    """The columns that a header names, those that rows are made of by their names here."""
     if line.lstrip().startswith(("{", "[{")):
         raise InputError(f"{where}: JSON, not CSV; let the name of the file end in .jsonl or .json")
     header = _split(line, separator)
@@ -135,7 +131,7 @@ def _names_in(line: str, separator: str, *, kind: RowKind[Any], where: str) -> l
 
 
 def _wrong_width(count: int, width: int, separator: str, *, kind: RowKind[Any]) -> str:
-    """Describe a row that is not as wide as the header: a comma would cut its text in two."""
+    # The usual cause is a comma within an unquoted text.
     reason = _SEPARATORS.get(separator, repr(separator))
     if count > width:
         remedy = f"put {kind.noun}s that contain {reason} in quotes"
@@ -152,28 +148,23 @@ Choice = Callable[[Sequence[str]], Mapping[str, str]]
 
 _FIRST_BYTES = b"PAR1"
 _ROWS_AT_A_TIME = 1 << 15  # that are read of a Parquet file
-_MEMORY_BYTES = 2 << 30  # that reading may take, and `_MEMORY_PER_BYTE` for each of the file's
-_MEMORY_PER_BYTE = 20
-_MAX_CHARACTERS = 1 << 30  # of all texts, and `_CHARACTERS_PER_BYTE` for each of the file's
-_CHARACTERS_PER_BYTE = 100
-_MAX_ROWS = 1_000_000  # and one for each byte of the file: no two rows are the same
+# Limits for a file: a constant, and an allowance for each of its bytes.
+_MEMORY_BYTES, _MEMORY_PER_BYTE = 2 << 30, 20
+_MAX_CHARACTERS, _CHARACTERS_PER_BYTE = 1 << 30, 100
+_MAX_ROWS = 1_000_000  # and one for each byte: no two rows are the same
 _BOMB = "no annotations need so much; write the file again"
 
 
 @contextmanager
 def limited_memory(where: Path | str, *, size: int) -> Iterator[None]:
-    """Limit the memory of this process to what it has, and what reading a file of some size takes.
-
-    Args:
-        where: the file, for messages.
-        size: bytes of it.
+    """Limit this process's memory to its present size plus what reading ``size`` bytes takes.
 
     Raises:
         InputError: in place of a `MemoryError`.
     """
+    # Add the allowance to the present size, but never raise an existing limit.
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    more = _MEMORY_BYTES + _MEMORY_PER_BYTE * size
-    limit = pages * resource.getpagesize() + more
+    limit = pages * resource.getpagesize() + _MEMORY_BYTES + _MEMORY_PER_BYTE * size
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         limit = min(limit, soft)
@@ -187,7 +178,7 @@ def limited_memory(where: Path | str, *, size: int) -> Iterator[None]:
 
 
 class TextChecks:
-    """Looks at the texts of a table, a piece after the other."""
+    """Checks the texts of a table, piece by piece."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -198,15 +189,17 @@ class TextChecks:
         """Check the next rows.
 
         Raises:
-            InputError: they and those before are more than a file of this size may hold; or a text
-                is too long, or holds half a character, or a zero character.
+            InputError: all so far are more than a file of this size may hold; or a text is too
+                long, or holds half a character, or a zero character.
         """
         for name, values in columns.items():
+            # Check a column of texts as a whole, which is fast.
             is_plain = set(map(type, values)) == {str}
             if is_plain:
                 self._spend(num_characters := sum(map(len, values)))
                 if num_characters <= MAX_LINE_CHARACTERS and _is_sound("".join(values)):
                     continue
+            # Check texts one by one, and name the row of the first that is wrong.
             for number, value in enumerate(values, start=self._num_rows + 1):
                 for text in value if isinstance(value, list) else (value,):
                     is_text = isinstance(text, str)
@@ -243,15 +236,11 @@ def _is_sound(text: str) -> bool:
 
 
 def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
-    """Read columns of a Parquet file, some thousand rows at a time.
-
-    Args:
-        path: the file.
-        choose: the columns wanted, by the names of all.
+    """Read chosen columns of a Parquet file, some thousand rows at a time.
 
     Raises:
-        InputError: pyarrow is not installed, or the file is no Parquet file, or asks for more
-            memory or rows than its size allows.
+        InputError: pyarrow is not installed, or the file is no Parquet file, or needs more memory
+            or has more rows than its size allows.
     """
     try:
         parquet = import_optional("pyarrow.parquet")
@@ -261,13 +250,14 @@ def read_parquet_tables(path: Path, choose: Choice) -> Iterator[Columns]:
             f"{path}: reading Parquet files needs pyarrow; {error}: `pip install pyarrow`, or "
             "convert the table to CSV or JSONL"
         ) from error
+    # Open the file, and check the number of rows that it declares.
     checks, size = TextChecks(path), path.stat().st_size
     try:
         with parquet.ParquetFile(path) as file:
             if (num_rows := file.metadata.num_rows) > _MAX_ROWS + size:
                 raise InputError(f"{path}: {num_rows:,} rows in {size:,} bytes; {_BOMB}")
             names = choose(file.schema_arrow.names)
-            # Without threads: each reserves memory of its own.
+            # Read batch by batch; without threads, each of which reserves memory of its own.
             batches = file.iter_batches(_ROWS_AT_A_TIME, columns=list(names), use_threads=False)
             while True:
                 with limited_memory(path, size=size):

@@ -1,4 +1,4 @@
-"""Captions to token ids, with a tokenizer read from a local folder.
+"""Tokenization of captions, with a tokenizer read from a local folder.
 
 Shapes: ``B`` batch, ``L`` text tokens.
 """
@@ -34,17 +34,14 @@ _UNKNOWN_WORD = "x" * 200  # of more characters than WordPiece cuts into pieces
 class TokenizerFormat:
     """Files and class of one kind of tokenizer."""
 
-    kind: str
-    """For messages."""
-    vocabulary: str
-    """File of the vocabulary; ``tokenizer.json`` is read in its place where it is there."""
-    description: str
-    """Of that file, for messages."""
+    kind: str  # for messages
+    vocabulary: str  # file of the vocabulary; a ``tokenizer.json`` takes precedence over it
+    description: str  # of that file, for messages
     load: Callable[[str], Tokenizer]
 
     @property
     def files(self) -> tuple[str, str]:
-        """Files with a vocabulary; the second is read where both are."""
+        """Files with a vocabulary; the second takes precedence."""
         return self.vocabulary, "tokenizer.json"
 
     def file_in(self, folder: Path) -> Path:
@@ -85,12 +82,13 @@ CLIP_BPE = TokenizerFormat(
 def load_tokenizer(
     folder: Path, *, vocab_size: int, layout: TokenizerFormat = WORDPIECE
 ) -> Tokenizer:
-    """Load a tokenizer from ``folder``; the network is never asked.
+    """Load a tokenizer from ``folder``, offline.
 
     Raises:
         InputError: see :func:`check_vocabulary`; the files make no tokenizer, or one of another
             number of tokens than the text encoder's ``vocab_size``.
     """
+    # Load it, and try it on a word that yields the unknown token.
     check_vocabulary(folder, layout=layout)
     try:
         tokenizer = layout.load(str(folder))
@@ -101,6 +99,7 @@ def load_tokenizer(
             f"tokenizer_dir: no {layout.kind} tokenizer can be made of the files in {folder}: "
             f"{message}; copy them again from where they come from"
         ) from error
+    # Each id must have a row in the text encoder's embedding.
     if len(tokenizer) != vocab_size:
         raise InputError(
             f"tokenizer_dir: the vocabulary in {folder} has {len(tokenizer)} tokens, but the text "
@@ -122,6 +121,7 @@ def check_vocabulary(folder: Path, *, layout: TokenizerFormat = WORDPIECE) -> No
         InputError: ``folder`` or the vocabulary in it is missing, or a file cannot be read, is no
             UTF-8 text, no JSON object, or names a token twice.
     """
+    # The vocabulary must be there.
     if not os.path.isdir(folder):
         raise InputError(
             f"tokenizer_dir: {folder_trouble(folder)}; give a folder that holds {layout.vocabulary}"
@@ -129,6 +129,7 @@ def check_vocabulary(folder: Path, *, layout: TokenizerFormat = WORDPIECE) -> No
     if not any(os.path.lexists(folder / name) for name in layout.files):
         wanted = " nor ".join(layout.files)
         raise InputError(f"tokenizer_dir: neither {wanted} in {folder}; put {layout.description}")
+    # All files that transformers would read must be sound.
     try:
         for name in (*layout.files, *_FURTHER_FILES):
             if os.path.lexists(path := folder / name):
@@ -138,7 +139,7 @@ def check_vocabulary(folder: Path, *, layout: TokenizerFormat = WORDPIECE) -> No
 
 
 def _check_lines(path: Path) -> None:
-    """Refuse a token that is there twice, which would shift the ids of those after it."""
+    # A duplicate would shift the ids of all later tokens.
     lines_of: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
         first = lines_of.setdefault(line.rstrip("\r\n"), number)
@@ -147,6 +148,7 @@ def _check_lines(path: Path) -> None:
                 f"tokenizer_dir: {path}: token {line.strip()!r} is in the lines {first} and "
                 f"{number}; take the vocabulary that belongs to the model"
             )
+    # A byte-order mark would be part of the first token.
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     is_wide = encoding_of(head) != "utf-8-sig"

@@ -1,8 +1,7 @@
-"""Reading the frames of videos, for training and for evaluation.
+"""Datasets of videos, for training and for evaluation.
 
-Everything random is a function of (seed, epoch, index), so that neither the number of workers nor
-an interruption changes a sample. Which videos are cut off, and so replaced, depends on the machine,
-on its speed and its load.
+Randomness is a function of (seed, epoch, index): neither the number of workers nor an interruption
+changes a sample. Cut-offs, and so replacements, depend on the speed and load of the hardware.
 
 Shapes: ``B`` batch, ``C`` clips of a video, ``T`` frames of a clip, ``S`` side of the square frames
 in pixels.
@@ -29,25 +28,23 @@ from alpro.datasets.transforms.normalize import reorder_frames
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 
-_SHUFFLE_STREAM = 1
-"""Tells the generator that shuffles frames from the one that samples them."""
-_AUGMENTATION_STREAM = 1 << 16
-"""Tells the generator that augments frames from those that sample them, numbered by attempt."""
+# Seeds of frame order and augmentation, distinct from those of sampling, numbered by attempt.
+_SHUFFLE_STREAM, _AUGMENTATION_STREAM = 1, 1 << 16
 
 FrameAugmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""From (T, 3, S, S) uint8 frames to others; can be sent to worker processes."""
+"""Change of (T, 3, S, S) uint8 frames; can be sent to worker processes."""
 
 
 def change_clips(
     clips: np.ndarray, change: FrameAugmentation, rng: np.random.Generator
 ) -> np.ndarray:
-    """Change (C, T, 3, S, S) clips of a video, the frames of all of them alike."""
+    """Apply one change to all frames of (C, T, 3, S, S) clips."""
     changed = change(clips.reshape(-1, *clips.shape[2:]), rng)
     return changed.reshape(len(clips), -1, *changed.shape[1:])
 
 
 class HasVideoId(Protocol):
-    """Anything annotated of one video."""
+    """Annotation of one video."""
 
     @property
     def video_id(self) -> str:
@@ -59,11 +56,11 @@ Item = TypeVar("Item", bound=HasVideoId)
 
 
 class FrameSource(Protocol):
-    """Where the frames of annotated videos, or of images, are read from."""
+    """Source of the frames of annotated videos or images."""
 
     @property
     def root(self) -> Path | None:
-        """The folder that holds them; None where that is the current one."""
+        """The folder that holds them; None for the current one."""
         ...
 
     def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
@@ -77,18 +74,17 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingSample(Generic[Item]):
-    """What is annotated of a video, its frames, and the videos that were replaced by it."""
+    """Frames and annotation of a video, and the unreadable videos that it replaces."""
 
     frames: np.ndarray  # (C, T, 3, S, S) uint8
     item: Item
     unreadable: tuple[UnreadableVideo, ...] = ()
-    key: tuple[int, int] = (0, 0)
-    """(epoch, index): what random changes of the sample are drawn by."""
+    key: tuple[int, int] = (0, 0)  # (epoch, index): seeds random changes of the sample
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationVideo:
-    """The frames of the video at one position, or the reason why there are none."""
+    """Frames of the video at a position, or the reason why there are none."""
 
     position: int
     video_id: str
@@ -98,23 +94,20 @@ class EvaluationVideo:
 
 @dataclass(frozen=True, slots=True)
 class FrameReader:
-    """How a set reads frames of its videos."""
+    """Reads the frames of a set's videos from a storage."""
 
     videos: VideoStorage
     decoder: Decoder
     num_frames: int
     sampling: str
     preprocessing: PixelPreprocessing
-    evaluates: bool = False
-    """``segment`` takes the centre of each segment, not a random frame of it."""
-    quarantine: Quarantine | None = None
-    """Videos that are not tried again."""
+    evaluates: bool = False  # `segment` then takes the centre of each segment, no random frame
+    quarantine: Quarantine | None = None  # videos that are not tried again
     num_clips: int = 1
-    independent_clips: bool = False
-    """Each clip is sampled from the whole video, not from an equal part of its own."""
+    independent_clips: bool = False  # each is sampled from the whole video, not from its own part
 
     def for_evaluation(self, *, num_clips: int = 1) -> FrameReader:
-        """The reader with the clips and the sampling that evaluation calls for."""
+        """The reader with the clips and sampling of evaluation."""
         return replace(
             self,
             sampling=evaluation_sampling(self.sampling),
@@ -129,20 +122,19 @@ class FrameReader:
         return self.videos.root
 
     def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
-        """Read (C, T, 3, S, S) uint8 frames of a video.
-
-        The file is decoded once, whatever the number of clips.
+        """Read (C, T, 3, S, S) uint8 frames of a video; all clips in one pass over the file.
 
         Raises:
             VideoReadError: the video is missing, unreadable or in quarantine.
         """
+        # Find the file, unless its decoding was cut off before.
         key = f"{self.root}/{video_id}"
         if self.quarantine is not None and (reason := self.quarantine.reason_for(key)):
             raise VideoReadError(f"quarantined: {reason} ({self.quarantine.remedy})")
         video = self.videos.fetch(video_id)
         if video is None:
             raise VideoReadError(f"no file for it in {self.root}")
-        # Can be sent to the process that decodes, which needs no PyTorch to make use of it.
+        # Choose frames: a partial can be sent to a decoding process, which needs no PyTorch for it.
         select = partial(
             select_frames,
             strategy=self.sampling,
@@ -151,6 +143,7 @@ class FrameReader:
             independent=self.independent_clips,
             rng=None if self.evaluates and self.sampling == "segment" else rng,
         )
+        # Decode; never try a video again that exceeded the limits.
         try:
             frames = self.decoder.read(video, select, preprocessing=self.preprocessing)
         except CutOffError as error:
@@ -164,7 +157,7 @@ class TrainingVideos(Dataset[TrainingSample[Item]]):
     """Annotated videos, indexed by ``(epoch, index)``.
 
     An item whose video cannot be read is replaced by another one, drawn by (seed, epoch, index);
-    the sample says which videos were given up on.
+    the sample lists the videos that it replaces.
     """
 
     def __init__(
@@ -187,6 +180,7 @@ class TrainingVideos(Dataset[TrainingSample[Item]]):
 
     def __getitem__(self, key: tuple[int, int]) -> TrainingSample[Item]:
         """Read the sample; InputError where ``max_attempts`` different draws are all unreadable."""
+        # Try the item itself, then random ones in its place.
         epoch, index = key
         unreadable: list[UnreadableVideo] = []
         for attempt in range(self.max_attempts):
@@ -213,7 +207,7 @@ class TrainingVideos(Dataset[TrainingSample[Item]]):
 
 
 class EvaluationVideos(Dataset[EvaluationVideo]):
-    """Each video once, by position; a file that cannot be read is reported, never replaced."""
+    """Each video once, by position; an unreadable one is reported, never replaced."""
 
     def __init__(
         self,
@@ -224,15 +218,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
         frame_order: str = "original",
         seed: int,
     ) -> None:
-        """Collect what stays the same from video to video.
-
-        Args:
-            video_ids: the videos.
-            reader: reads them; its clips and sampling are replaced by those of evaluation.
-            num_clips: C, clips read of each video.
-            frame_order: order of the frames within each clip, see :func:`reorder_frames`.
-            seed: of samplings and orders that are random.
-        """
+        """Set up the reader for evaluation; ``frame_order`` as of :func:`reorder_frames`."""
         self.video_ids = video_ids
         self.reader = reader.for_evaluation(num_clips=num_clips)
         self.frame_order = frame_order
@@ -255,7 +241,7 @@ class EvaluationVideos(Dataset[EvaluationVideo]):
 
 @dataclass
 class VideoBatch(TensorBatch):
-    """Videos to encode; ``B`` is smaller than the chunk by as many as were unreadable, even 0."""
+    """Videos to encode; ``B`` is the chunk's size without unreadable ones, possibly 0."""
 
     frames: Tensor | None  # (B, C, T, 3, S, S) uint8; None where no video was readable
     positions: list[int]
@@ -263,7 +249,7 @@ class VideoBatch(TensorBatch):
 
 
 def collate_videos(videos: Sequence[EvaluationVideo]) -> VideoBatch:
-    """Gather the readable videos of a chunk, and list the others."""
+    """Stack the readable videos of a chunk, and list the others."""
     read = [(video, video.frames) for video in videos if video.frames is not None]
     return VideoBatch(
         frames=stack_frames([frames for _, frames in read]) if read else None,

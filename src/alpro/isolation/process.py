@@ -1,9 +1,8 @@
-"""Calling functions in a process of their own, which can be ended whatever it does.
+"""Function calls in an isolated process, which can be killed whatever it does.
 
-What hangs in a library's C code can be ended by no exception, and what crashes there takes its
-process with it. Hence the other process, which is a fresh interpreter: workers of a loader must not
-have children of ``multiprocessing``, and copies made by ``fork`` lack the threads of the original.
-It stays from call to call.
+No exception ends a call that hangs in a library's C code, and a crash there ends the process. The
+isolated process is a fresh interpreter: loader workers must not have children of
+``multiprocessing``, and forks lack the threads of the original. It serves many calls.
 """
 
 from __future__ import annotations
@@ -30,16 +29,12 @@ _COMMAND = (
     "import sys; sys.path[:] = sys.argv[5:]; from alpro.isolation.worker import serve; "
     "serve(*map(int, sys.argv[1:5]))"
 )
+# Starting a thread per core takes 48 of the 122 ms of importing numpy, on 2 cores.
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
-"""Starting a thread per core takes 48 of the 122 ms of importing numpy, on 2 cores."""
-_SECONDS_TO_DIE = 5.0
-"""Time that a killed process may take; one that waits for a dead network drive takes for ever."""
-_LONGEST_WAIT = 1.0
-"""Seconds; while everything stands still (a suspended job), no more than this is counted."""
-_PRINTED_BYTES = 4096
-"""Length of a process's prints that is kept."""
-_LAST_WORDS = 200
-"""Characters of a process's last line that a reason quotes."""
+_SECONDS_TO_DIE = 5.0  # for a killed process; one that waits for a dead network drive never dies
+_LONGEST_WAIT = 1.0  # seconds; of the time of a suspended job, no more than this is counted
+_PRINTED_BYTES = 4096  # of a process's output that are kept
+_LAST_WORDS = 200  # characters of a process's last line that a reason quotes
 
 
 class CallCutOffError(Exception):
@@ -47,36 +42,31 @@ class CallCutOffError(Exception):
 
 
 class _ProcessEndedError(CallCutOffError):
-    """The call's process cannot go on; what was called before may have a share in it."""
+    """The call's process cannot go on; earlier calls may have contributed to it."""
 
     def __init__(self, reason: str, *, was_killed: bool = False) -> None:
         super().__init__(reason)
-        self.was_killed = was_killed
-        """By SIGKILL: for want of memory, the system may have chosen any process."""
+        self.was_killed = was_killed  # by SIGKILL, perhaps for memory that others use
 
 
 class IsolatedProcess:
     """A process that functions are called in, one at a time.
 
-    It is started by the first call, and again by the first one after it was ended. Copies, made by
-    pickling or by forking the owner, start processes of their own. It ends with its owner; on Linux
-    already with the thread that made its first call, so that a thread should outlive its calls.
+    It is started by the first call, and by the first one after it ended. Copies, made by pickling
+    or by forking the owner, start processes of their own. It ends with its owner; on Linux already
+    with the thread that made its first call, which should therefore outlive all calls.
     """
 
     def __init__(
-        self,
-        *,
-        seconds: float = 0,
-        megabytes: int = 0,
-        prepare: Callable[[], object] | None = None,
+        self, *, seconds: float = 0, megabytes: int = 0, prepare: Callable[[], object] | None = None
     ) -> None:
         """Set limits; nothing is started yet.
 
         Args:
-            seconds: that a call may take; the process's start does not count. 0: any number.
-            megabytes: that calls may take together, above what the process has at its start and
-                above their arguments (on Linux only). 0: any number.
-            prepare: called first in every new process, as long as it takes: imports libraries, say.
+            seconds: per call, without the process's start. 0: any number.
+            megabytes: of all calls together, above the memory of the process at its start and of
+                their arguments (on Linux only). 0: any number.
+            prepare: called first in every new process, without limits, to import libraries say.
         """
         self.seconds = seconds
         self.megabytes = megabytes
@@ -90,17 +80,14 @@ class IsolatedProcess:
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Return what ``function(*arguments)`` returns, or raise what it raises.
 
-        Where the process ends, or has no memory left, after it has served other calls, this one is
-        tried again in a fresh process: what is cut off is so by its own fault. Where the process is
-        killed, this one is tried again in any case, once: the system may have been short of memory.
-
-        Args:
-            function: one that can be pickled, hence of a module.
-            arguments: anything that can be pickled; arrays and bytes are quick.
+        All are pickled; arrays and bytes are quick.
 
         Raises:
-            CallCutOffError: the call took too long, too much memory, or the life of its process.
+            CallCutOffError: the call took too long, too much memory, or crashed its process.
         """
+        # Retry in a fresh process if this one ends, or is out of memory, after other calls: a call
+        # is cut off only by its own fault. If it is killed, the system may have been short of
+        # memory: retry once in any case.
         if self._child is not None and not self._child.can_serve():
             self.close()
         is_fresh = self._child is None
@@ -199,11 +186,7 @@ class _Child:
         return self._owner == os.getpid() and self.process.poll() is None
 
     def start(self, prepare: Callable[[], object] | None, function: Callable[..., object]) -> None:
-        """Wait until the process is ready to call this function, the first time it is to be called.
-
-        Raises:
-            RuntimeError: it does not start, or whatever ``prepare`` raises.
-        """
+        """Wait until the process is ready for its first call, of this function."""
         if self._has_started:
             return
         try:
@@ -215,12 +198,7 @@ class _Child:
         self._has_started = True
 
     def call(self, message: tuple[Any, ...], *, seconds: float) -> list[Any]:
-        """Send a call and return its answer, a kind and a value.
-
-        Raises:
-            CallCutOffError: it took longer than these seconds (0: any number).
-            _ProcessEndedError: there will be no answer.
-        """
+        """Send a call and return its answer, a kind and a value."""
         note = self._memory.put(message)
         self._printed = b""
         with suppress(BrokenPipeError):  # what became of the process is seen below
@@ -232,7 +210,7 @@ class _Child:
         return self._memory.get(note)
 
     def _next_note(self, *, seconds: float) -> bytes:
-        """The next note, or none where the process has ended."""
+        """The next note; empty if the process has ended."""
         # Wait in short pieces: a suspended job must not count as one long wait.
         left = seconds
         while True:
@@ -251,7 +229,7 @@ class _Child:
                 raise CallCutOffError(f"took longer than {seconds:g} seconds")
 
     def _keep_prints(self) -> None:
-        """Take what the process has printed, and keep the end of it."""
+        """Read the process's output, and keep the end of it."""
         with suppress(BlockingIOError):
             while part := os.read(self._prints, 1 << 16):
                 self._printed = (self._printed + part)[-_PRINTED_BYTES:]
@@ -284,7 +262,7 @@ def memory_file() -> IO[bytes]:
 def _end(
     process: subprocess.Popen[bytes], channel: socket.socket, memory: SharedMemory, owner: int
 ) -> None:
-    """End a process, or forget it where it is the one of the process that this is a copy of."""
+    """End a process, or forget it if it belongs to the process that this one is a fork of."""
     if os.getpid() == owner:
         process.kill()
     else:

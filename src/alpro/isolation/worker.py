@@ -1,8 +1,8 @@
-"""The inside of an isolated process, and the memory that it shares with its owner.
+"""Server loop of an isolated process, and the memory that it shares with its owner.
 
-Each message is written to memory that both share, and a note of its length goes through a socket.
-Large buffers, such as frames, are so copied twice and never pickled. The process imports nothing
-heavy of its own: what it runs decides.
+Each message is written to shared memory, and a note of its length goes through a socket. Large
+buffers, such as frames, are copied twice but never pickled. The process imports only what the
+functions that it calls need.
 """
 
 from __future__ import annotations
@@ -19,18 +19,11 @@ from typing import IO, Any
 from alpro.errors import is_out_of_memory, lacks_threads
 from alpro.launchers import GROUP_SIGNALS
 
-NOTE = struct.Struct("<Q")
-"""Sent through the socket: the number of bytes that the message takes."""
-
-RESULT, ERROR, OUT_OF_MEMORY = "result", "error", "out of memory"
-"""Kinds of answers: a result, an exception, or nothing."""
-
-_FIRST_CAPACITY = 4 << 20
-"""Bytes of the shared memory at the start; what is not written to takes no memory."""
-_KEPT_CAPACITY = 64 << 20
-"""Bytes of a message up to which its memory is kept for the next one."""
-_PICKLE_PROTOCOL = 5
-"""The first that leaves buffers out of the pickle."""
+NOTE = struct.Struct("<Q")  # sent through the socket: the size of the message in bytes
+RESULT, ERROR, OUT_OF_MEMORY = "result", "error", "out of memory"  # kinds of answers
+_FIRST_CAPACITY = 4 << 20  # initial bytes of shared memory; unused pages take no memory
+_KEPT_CAPACITY = 64 << 20  # bytes of a message up to which its memory is kept for the next one
+_PICKLE_PROTOCOL = 5  # the first that leaves buffers out of the pickle
 _COUNT = struct.Struct("<Q")
 _BLOCK = struct.Struct("<Q?")  # length, and whether it must not be written to
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
@@ -38,7 +31,7 @@ _DATA_PAGES_FIELD = 5  # of /proc/self/statm: what RLIMIT_DATA counts
 
 
 class SharedMemory:
-    """A file of memory, which two processes write messages to in turn."""
+    """Memory file that two processes write messages to in turn."""
 
     def __init__(self, file: IO[bytes], *, is_new: bool) -> None:
         self._file = file
@@ -47,7 +40,7 @@ class SharedMemory:
         self._memory = mmap.mmap(file.fileno(), 0)
 
     def put(self, message: tuple[Any, ...]) -> bytes:
-        """Write a message, and return the note of it.
+        """Write a message, and return its note.
 
         Arrays, and bytes that are the message's own elements, are copied and not pickled.
         """
@@ -71,15 +64,15 @@ class SharedMemory:
         return NOTE.pack(length)
 
     def get(self, note: bytes) -> list[Any]:
-        """Read the message that was noted; it shares no memory with this one."""
+        """Read the message of a note, as a copy."""
         (length,) = NOTE.unpack(note)
         if length > len(self._memory):
             self._map_again()
         (count,) = _COUNT.unpack_from(self._memory)
         begin = _COUNT.size + count * _BLOCK.size
         blocks: list[bytes | bytearray] = []
-        # Views are released at once: memory with views, be it those of a traceback, cannot be
-        # closed.
+        # Copy the blocks. Views are released at once: memory with views, even those of a traceback,
+        # cannot be closed.
         with memoryview(self._memory) as view:
             for size, is_read_only in _BLOCK.iter_unpack(self._memory[_COUNT.size : begin]):
                 with view[begin : begin + size] as block:
@@ -95,7 +88,7 @@ class SharedMemory:
         return message
 
     def close(self) -> None:
-        """Give the memory back, as far as this process is concerned."""
+        """Close the memory in this process."""
         self._file.close()
         self._memory.close()
 
@@ -105,15 +98,16 @@ class SharedMemory:
 
 
 def serve(channel: int, file: int, owner: int, megabytes: int) -> None:
-    """Answer calls until there are no more; the isolated process does nothing else.
+    """Answer calls until there are no more.
 
     Args:
-        channel: where notes of calls come from, and notes of answers go to.
-        file: of the shared memory.
-        owner: id of the process whose calls these are.
-        megabytes: of memory that calls may take, all together, above what the process has after
-            the first one, which has no limit, and above their messages; 0 for any number.
+        channel: descriptor of the socket for notes of calls and answers.
+        file: descriptor of the shared memory.
+        owner: id of the calling process.
+        megabytes: of memory that all calls together may take, above that of the process after the
+            first one, which has no limit, and above their messages; 0 for any number.
     """
+    # Detach from the process group, and end with the owner.
     end_with_parent()
     if os.getppid() != owner:  # it has ended before
         os._exit(0)
@@ -129,7 +123,7 @@ def serve(channel: int, file: int, owner: int, megabytes: int) -> None:
 
 
 def _serve_once(memory: SharedMemory, note: bytes, *, limit: int) -> bytes:
-    """Answer the call that was noted, and return the note of the answer; nothing is kept of it."""
+    """Answer the call of a note, and return the note of the answer; keep no reference to it."""
     try:
         function, *arguments = memory.get(note)
     except Exception as error:  # noqa: BLE001  # whatever an import may raise
@@ -150,7 +144,7 @@ def begin(prepare: Callable[[], object] | None, _function: Callable[..., object]
 
 
 def end_with_parent() -> None:
-    """Let this process end at once when its parent does, whatever it is doing."""
+    """Have the system kill this process as soon as its parent ends."""
     if sys.platform == "linux":
         import ctypes
 
@@ -158,7 +152,7 @@ def end_with_parent() -> None:
 
 
 def _ignore_group_signals() -> None:
-    """Ignore what is sent to the whole group, for the owner to deal with; leave no core dumps."""
+    """Ignore signals to the whole group, which the owner handles; leave no core dumps."""
     import resource
 
     for number in GROUP_SIGNALS:
@@ -169,7 +163,6 @@ def _ignore_group_signals() -> None:
 
 
 def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -> tuple[str, Any]:
-    """Call, and say what came of it."""
     import resource
 
     # Limit the memory for this call only.
@@ -182,7 +175,7 @@ def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -
         return RESULT, function(*arguments)
     except Exception as error:  # noqa: BLE001  # the owner raises it
         if limit:
-            resource.setrlimit(resource.RLIMIT_DATA, before)  # telling takes memory, too
+            resource.setrlimit(resource.RLIMIT_DATA, before)  # the report takes memory, too
         return (OUT_OF_MEMORY, None) if _is_out_of_memory(error) else _as_answer(error)
     finally:
         if limit:
@@ -190,7 +183,7 @@ def _answer(function: Callable[..., Any], arguments: list[Any], *, limit: int) -
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether that is what this error was, or came from."""
+    """Whether a lack of memory is this error or a cause of it."""
     while error is not None:
         # A thread's stack is memory, too; here there is room for any number of threads.
         if is_out_of_memory(error) or lacks_threads(error):
@@ -200,7 +193,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def _as_answer(error: Exception) -> tuple[str, Any]:
-    """An error as an answer: with its traceback as a note, and surely one that can be sent."""
+    """Make an answer of an error, with its traceback as a note; it can always be pickled."""
     import traceback
 
     text = "".join(traceback.format_exception(error))

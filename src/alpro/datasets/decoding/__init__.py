@@ -1,12 +1,6 @@
 """Frames from videos and images: one contract, three libraries for videos, and limits."""
 
-from alpro.datasets.decoding.base import (
-    CutOffError,
-    Decoder,
-    FrameSelector,
-    Video,
-    VideoReadError,
-)
+from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.decord_decoder import DecordDecoder
 from alpro.datasets.decoding.factory import DECODERS, SandboxedDecoder, make_decoder
 from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS, MediaDecoder, frames_in, is_image

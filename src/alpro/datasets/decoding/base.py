@@ -1,4 +1,4 @@
-"""What every decoder promises.
+"""Contract of video decoders.
 
 Shapes: ``T`` wanted frames, ``S`` side of the square frames in pixels.
 """
@@ -14,14 +14,13 @@ import numpy as np
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 
 Video = Path | bytes
-"""What a decoder reads: a file, or the bytes of one; or the folder of a video's frames."""
-
+"""A file, or the bytes of one; or the folder of a video's frames."""
 FrameSelector = Callable[[int], np.ndarray]
-"""From the number of frames in a video to the (T,) indices of those wanted, in any order."""
+"""Maps the number of frames in a video to the (T,) indices of those wanted, in any order."""
 
 
 class VideoReadError(Exception):
-    """No frames can be had from this file; the message says why, the caller knows the file."""
+    """A file yields no frames; the message gives the reason, the caller knows the file."""
 
 
 class CutOffError(VideoReadError):
@@ -29,20 +28,17 @@ class CutOffError(VideoReadError):
 
 
 class Decoder(Protocol):
-    """Reads chosen frames of a video. Has no state, and can be sent to worker processes."""
+    """Reads chosen frames of a video; stateless, and can be sent to worker processes."""
 
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the wanted frames, rotated as the file says, then resized, and cropped or padded.
+        """Read the selected frames, rotated as the file says, then resized, and cropped or padded.
 
-        Args:
-            video: The video file, or its bytes: the frames are the same.
-            select: Chooses frames; may be asked more than once where the first count was wrong.
-            preprocessing: gives S and the resize policy; values stay 0 to 255, in RGB.
+        If the file's frame count proves wrong, ``select`` is called again.
 
         Returns:
-            (T, 3, S, S) uint8, RGB.
+            (T, 3, S, S) uint8, RGB, 0 to 255.
 
         Raises:
             VideoReadError: whatever is wrong with the file.
@@ -52,8 +48,8 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class Loader(Protocol):
-    """What decoders also are whose libraries take time and memory: no video is to blame for it."""
+    """A decoder whose libraries take time and memory to import, which no video is to blame for."""
 
     def load(self) -> None:
-        """Import what reading will call for."""
+        """Import the libraries that reading needs."""
         ...

@@ -14,7 +14,7 @@ from alpro.datasets.decoding.formats import require_video_signature
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 
-_STORED_SIZE = -1  # as decord calls the size that frames are stored in
+_STORED_SIZE = -1  # decord's value for the size that frames are stored in
 _SOURCE_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: ")
 
 
@@ -34,7 +34,7 @@ class DecordDecoder:
         self.check = check
 
     def load(self) -> None:
-        """Import what reading calls for."""
+        """Import the libraries that reading needs."""
         import decord  # noqa: F401
 
         if self.check is not None:
@@ -43,12 +43,14 @@ class DecordDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
+        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         import decord  # optional: PyAV alone is enough
 
+        # Keep files away from decord that could end its process.
         if self.check is not None:
             self.check(video)
         require_video_signature(video, library="decord")
+        # Open the file; decord resizes by itself if it can follow the policy.
         decord.logging.set_level(decord.logging.QUIET)
         try:
             source = BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
@@ -60,6 +62,7 @@ class DecordDecoder:
             raise VideoReadError(_reason(error)) from error
         if num_video_frames < 1:
             raise VideoReadError("decord: no frames")
+        # Decode the selected frames.
         indices = select(num_video_frames)
         try:
             frames = reader.get_batch(indices.tolist()).asnumpy()  # (T, H, W, 3)
@@ -69,6 +72,6 @@ class DecordDecoder:
 
 
 def _reason(error: Exception) -> str:
-    """The first line without places in decord's sources; a native stack trace follows it."""
+    # The first line without places in decord's sources; a native stack trace follows it.
     lines = _SOURCE_PLACE.sub("", str(error)).strip().splitlines()
     return f"decord: {lines[0] if lines else type(error).__name__}"

@@ -1,4 +1,4 @@
-"""Choosing a decoder by name."""
+"""Decoders by name, sandboxed on request."""
 
 from __future__ import annotations
 
@@ -16,20 +16,14 @@ from alpro.isolation.process import CallCutOffError, IsolatedProcess
 
 
 class SandboxedDecoder:
-    """Reads with another decoder, in an isolated process: files of any kind can do no harm.
+    """Decodes in an isolated process, within limits: no file can do harm.
 
-    The frames are those of the other decoder. A selector that draws from a generator must copy it,
-    as ``select_frames`` does: what it draws from here is a copy in any case.
+    The frames are those of the wrapped decoder, whose module should import nothing heavy. The
+    process draws from a copy of a selector's generator, so that selectors must copy it anyway.
     """
 
     def __init__(self, decoder: Decoder, *, seconds: float, megabytes: int) -> None:
-        """Set limits.
-
-        Args:
-            decoder: reads; its module should import nothing heavy.
-            seconds: that reading a video may take; 0: any number.
-            megabytes: of memory that it may take, see ``IsolatedProcess``; 0: any number.
-        """
+        """Set limits of time and memory per video, see ``IsolatedProcess``; 0 for none."""
         self.decoder = decoder
         prepare = decoder.load if isinstance(decoder, Loader) else None
         self._process = IsolatedProcess(seconds=seconds, megabytes=megabytes, prepare=prepare)
@@ -37,7 +31,7 @@ class SandboxedDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``.
+        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``.
 
         Raises:
             CutOffError: a VideoReadError; it took too long, too much memory, or its process died.
@@ -65,15 +59,10 @@ DECODERS = ("auto", "pyav", "decord", "torchcodec")
 def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decoder:
     """Make the decoder of videos called ``auto``, ``pyav``, ``decord`` or ``torchcodec``.
 
-    ``auto`` takes PyAV where it is installed, else decord. PyAV is faster on 26 real clips, and of
-    all files that we have read every one that decord reads. Decord is not tried where it fails:
-    broken files can end decord's process. Images are read with Pillow, whatever the name.
-
-    Args:
-        name: one of ``DECODERS``.
-        seconds: that a video may take, 0: any number. With a limit of either kind, videos are read
-            in a process of its own, see ``SandboxedDecoder``.
-        megabytes: of memory that a video may take, 0: any number.
+    ``auto`` takes PyAV where it is installed, else decord. PyAV is faster on 26 real clips, and has
+    read every file that decord reads. Where PyAV fails decord is not tried: broken files can end
+    its process. Images are read with Pillow, whatever the name. With a limit of time or memory per
+    video (0: none), videos are decoded in an isolated process, see ``SandboxedDecoder``.
 
     Raises:
         InputError: for another name, or where the library is not installed or cannot be loaded.

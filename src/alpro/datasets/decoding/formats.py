@@ -1,8 +1,7 @@
-"""Formats of files that hold videos, and what stands in their place.
+"""Container formats of videos, and the recognition of other files.
 
-FFmpeg reads playlists as well (HLS, DASH, ffconcat, SDP, patterns of pictures), which lead it to
-other files and to the network. So files are opened with these demuxers only, which look at nothing
-but the file itself.
+FFmpeg also reads playlists (HLS, DASH, ffconcat, SDP, patterns of pictures), which lead it to other
+files and to the network. So files are opened with demuxers only that read just the file itself.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-
+# Options for opening a file with FFmpeg's libraries.
 FFMPEG_OPTIONS = {
     "format_whitelist": (
         "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,mxf,gif,rm,nut,ivf,dv,wtv,gxf,"
@@ -31,8 +30,6 @@ FFMPEG_OPTIONS = {
     ),
     "protocol_whitelist": "file",
 }
-"""Options of opening a file with FFmpeg's libraries."""
-
 _TEXTS = (
     (re.compile(rb"<MPD"), "a playlist (DASH), which names other files"),
     (re.compile(rb"^c=IN IP", re.MULTILINE), "a description of a stream (SDP)"),
@@ -46,25 +43,21 @@ _OF_VIDEOS = re.compile(
 
 
 def has_video_signature(video: Video) -> bool:
-    """Return whether a file begins as common videos do: no library takes it for a playlist.
+    """Return whether a file begins as common videos do, so that no library takes it for a playlist.
 
-    What FFmpeg takes for a video need not be one to the older version that another library brings.
+    The older FFmpeg of another library may disagree with PyAV's about a file without signature.
     """
     return _OF_VIDEOS.match(_head(video)) is not None
 
 
 def require_video_signature(video: Video, *, library: str) -> None:
-    """Refuse a file that does not begin as one with a video, for a library that would follow it.
-
-    Raises:
-        VideoReadError: naming the library and what the file holds.
-    """
+    """Raise VideoReadError for a file without a video's signature, naming library and content."""
     if not has_video_signature(video):
         raise VideoReadError(f"{library}: no video: the file holds {described_content(video)}")
 
 
 def described_content(video: Video) -> str:
-    """Return a noun for what a file holds, by its first bytes; "data" where these say nothing."""
+    """Return a noun for the content of a file, by its first bytes; "data" if it is unknown."""
     head = _head(video)
     if not head:
         return "nothing"
@@ -78,7 +71,7 @@ def described_content(video: Video) -> str:
 def _head(video: Video) -> bytes:
     if isinstance(video, bytes):
         return video[:HEAD_BYTES]
-    if not os.path.isfile(video):  # a pipe would be waited for
+    if not os.path.isfile(video):  # reading a pipe would block
         return b"\0"
     try:
         with open(video, "rb") as file:
@@ -118,7 +111,7 @@ def open_video(video: Video) -> Iterator[OpenVideo]:
 def _container(video: Video) -> InputContainer:
     import av
 
-    # A complete path, since what stands before a colon would be taken for a protocol.
+    # An absolute path, since FFmpeg would take text before a colon for a protocol.
     source = BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
     try:
         return av.open(source, "r", metadata_errors="ignore", container_options=FFMPEG_OPTIONS)
@@ -133,13 +126,12 @@ def _container(video: Video) -> InputContainer:
 
 
 def _main_stream(container: InputContainer) -> VideoStream:
-    """The stream that FFmpeg takes for the best one, unless it is a cover picture."""
     from av.stream import Disposition
     from av.video.stream import VideoStream
 
-    best = container.streams.best("video")
-    candidates = [best, *container.streams.video]
-    covers = [one for one in candidates if one and one.disposition & Disposition.attached_pic]
+    # Take FFmpeg's best stream, or else the first, but no cover picture.
+    candidates = [container.streams.best("video"), *container.streams.video]
+    covers = [each for each in candidates if each and each.disposition & Disposition.attached_pic]
     for stream in candidates:
         if isinstance(stream, VideoStream) and stream.codec_context and stream not in covers:
             return stream
@@ -149,11 +141,11 @@ def _main_stream(container: InputContainer) -> VideoStream:
 
 
 def _is_single_picture(video: Video, container: InputContainer, stream: VideoStream) -> bool:
-    """Return whether a stream is the cover of a file of sound that does not say so."""
+    """Return whether a stream is the undeclared cover picture of an audio file."""
     is_candidate = container.streams.audio and stream.frames <= 1
     if not is_candidate or stream.codec_context.name not in _CODECS_OF_PICTURES:
         return False
-    with _container(video) as again:  # the packets of this one are its user's
+    with _container(video) as again:  # packets of the first one are consumed only once
         packets = (packet for packet in again.demux(again.streams[stream.index]) if packet.size)
         return len(list(islice(packets, 2))) < 2
 

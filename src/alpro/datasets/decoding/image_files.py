@@ -1,4 +1,4 @@
-"""Image files as media: still images, and folders of the frames that were extracted of a video.
+"""Image files as media: still images, and folders of frames extracted from a video.
 
 Shapes: ``T`` wanted frames, ``S`` their side in pixels.
 """
@@ -37,18 +37,17 @@ if TYPE_CHECKING:
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP", re.DOTALL)
 
-# What Pillow's readers raise for damaged files of one format or another.
+# Exceptions of Pillow's readers for damaged files.
 _DAMAGES = (
     *(OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError),
     *(AttributeError, OverflowError, ZeroDivisionError, struct.error, zlib.error),
 )
-
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM")
 
 
 @dataclass(frozen=True)
 class MediaDecoder:
-    """Reads images, and folders of frames; videos it leaves to another decoder.
+    """Reads images and folders of frames, and leaves videos to another decoder.
 
     An image is a video of one frame. The images of a folder are its frames, in the order of the
     numbers in their names; each is preprocessed on its own, whatever its size.
@@ -57,14 +56,14 @@ class MediaDecoder:
     videos: Decoder
 
     def load(self) -> None:
-        """Import what reading videos calls for."""
+        """Import the libraries that reading videos needs."""
         if isinstance(self.videos, Loader):
             self.videos.load()
 
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
+        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         if isinstance(video, Path) and os.path.isdir(video):
             files: Sequence[Video] = frames_in(video)
         elif is_image(video):
@@ -73,15 +72,16 @@ class MediaDecoder:
             return self.videos.read(video, select, preprocessing=preprocessing)
         if not has_package("PIL"):
             raise VideoReadError("images need Pillow, which is not installed: `pip install pillow`")
+        # Read each selected image once.
         wanted = select(len(files)).tolist()
         read = {n: _read_preprocessed(files[n], preprocessing) for n in {*wanted}}
         return np.stack([read[number] for number in wanted])  # (T, 3, S, S)
 
 
 def is_image(file: Video) -> bool:
-    """Return whether a file is a still image: by its extension, or by its bytes where it is those.
+    """Return whether a file is a still image: by its extension, or bytes by their signature.
 
-    A picture that bears a video's extension is no image, but what came in a video's place.
+    A picture with a video's extension does not count: it replaces a video by mistake.
     """
     if isinstance(file, Path):
         return file.suffix.lower() in IMAGE_EXTENSIONS
@@ -112,7 +112,6 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 
 
 def _read_preprocessed(file: Video, preprocessing: PixelPreprocessing) -> np.ndarray:
-    """Read an image as (3, S, S) uint8."""
     try:
         image = read_image(file)
     except VideoReadError as error:
@@ -122,9 +121,10 @@ def _read_preprocessed(file: Video, preprocessing: PixelPreprocessing) -> np.nda
 
 
 def preprocess_image(image: Image, preprocessing: PixelPreprocessing) -> np.ndarray:
-    """Make (3, S, S) uint8 of an RGB image, by Pillow where it resizes as the policy says."""
+    """Make (3, S, S) uint8 of an RGB image."""
     from PIL.Image import Resampling
 
+    # Pillow always antialiases.
     if preprocessing.antialias:
         if preprocessing.resize == "center_square":
             top, left, side = center_square(image.height, image.width)
@@ -137,7 +137,7 @@ def preprocess_image(image: Image, preprocessing: PixelPreprocessing) -> np.ndar
 
 @contextmanager
 def open_image(file: Video) -> Iterator[Image]:
-    """Open an image file, of a format that holds pictures and no program, as EPS does.
+    """Open an image file, but of no format that holds a program, as EPS does.
 
     Raises:
         VideoReadError: the file is missing or damaged, or has more pixels than Pillow reads.
@@ -146,42 +146,39 @@ def open_image(file: Video) -> Iterator[Image]:
 
     if isinstance(file, Path) and not os.path.isfile(file):
         raise VideoReadError(f"no file {file}")
+    # Open it with Pillow, whose decompression-bomb warnings are errors here.
     source = BytesIO(file) if isinstance(file, bytes) else file
     Image.init()
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of images of 90 to 180 million pixels, and of damaged EXIF data.
+            # Pillow only warns about images of 90 to 180 million pixels, and damaged EXIF data.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             formats = [name for name in _FORMATS if name in Image.OPEN]
             with Image.open(source, formats=formats) as image:
                 yield image
+    # Report every exception for a damaged file in one way.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise VideoReadError(f"Pillow: more pixels than it reads of an image ({error})") from error
     except UnidentifiedImageError as error:
-        noun = described_content(file)
-        raise VideoReadError(f"Pillow: cannot identify {noun} as an image") from error
+        reason = f"cannot identify {described_content(file)} as an image"
+        raise VideoReadError(f"Pillow: {reason}") from error
     except _DAMAGES as error:
         raise_scarcity(error)
         raise VideoReadError(f"Pillow: {str(error) or type(error).__name__}") from error
 
 
 def read_image(file: Video) -> Image:
-    """Read a whole file as RGB pixels, turned as its EXIF data say.
+    """Read a whole file as RGB pixels, rotated as its EXIF data say.
 
     Raises:
         VideoReadError: as of `open_image`.
     """
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
-    with open_image(file) as image:
-        return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
-
-
-def _eight_bit(image: Image) -> Image:
-    """The image, in 8 bits where it is of 16-bit greys, which Pillow would cut off at 255."""
-    from PIL import Image
-
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
+    with open_image(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        # Scale 16-bit greys to 8 bits; Pillow would clip them at 255.
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
+        return image.convert("RGB")

@@ -19,8 +19,6 @@ _REMEDY = (
     "`pip install torchcodec` in the version that fits torch (0.13 for torch 2.13), and FFmpeg's "
     "shared libraries (the package ffmpeg of Linux distributions); or choose another video_decoder"
 )
-
-
 _SOURCE_PLACE = re.compile(r"^\w+, \S+\.(cpp|h):\d+, ")
 
 
@@ -40,7 +38,7 @@ class TorchCodecDecoder:
         self.check = check
 
     def load(self) -> None:
-        """Import what reading calls for."""
+        """Import the libraries that reading needs."""
         import torchcodec.decoders
         import torchcodec.transforms  # noqa: F401
 
@@ -50,13 +48,14 @@ class TorchCodecDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the wanted frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
+        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         from torchcodec.decoders import VideoDecoder  # optional: the other libraries are enough
         from torchcodec.transforms import Resize
 
         if self.check is not None:
             self.check(video)
         require_video_signature(video, library="torchcodec")
+        # Open the file; torchcodec resizes by itself if it can follow the policy.
         size = preprocessing.size
         try:
             reader = VideoDecoder(
@@ -71,6 +70,7 @@ class TorchCodecDecoder:
             raise VideoReadError(_reason(error)) from error
         if num_video_frames < 1:
             raise VideoReadError("torchcodec: no frames")
+        # Decode the selected frames.
         indices = select(num_video_frames)
         try:
             frames = reader.get_frames_at(indices.tolist()).data
@@ -88,6 +88,6 @@ def check_torchcodec() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line without the place in torchcodec's sources."""
+    # The first line without the place in torchcodec's sources.
     lines = _SOURCE_PLACE.sub("", str(error)).strip().splitlines()
     return f"torchcodec: {lines[0] if lines else type(error).__name__}"

@@ -1,4 +1,4 @@
-"""What every storage of videos promises."""
+"""Contract of video storages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ class AmbiguousIdError(InputError):
 class VideoStorage(Protocol):
     """Videos by their ids.
 
-    Nothing is opened before it is needed, and then once in each process: a storage can be sent to
-    worker processes, forked or spawned, at any time, and is small when it is sent.
+    Files are opened on first use, once in each process: a storage can be sent to worker processes,
+    forked or spawned, at any time, and is then small.
     """
 
-    root: Path
-    """The folder or file that holds them."""
+    root: Path  # the folder or file that holds them
 
     @property
     def described(self) -> str:
@@ -30,7 +29,7 @@ class VideoStorage(Protocol):
         ...
 
     def fetch(self, video_id: str) -> Video | None:
-        """A video's file, or its bytes; ``None`` where the storage has none.
+        """A video's file, or its bytes; None if there is none.
 
         Raises:
             VideoReadError: it is there, but cannot be read.
@@ -44,11 +43,11 @@ class VideoStorage(Protocol):
         ...
 
     def listed_names(self) -> list[str]:
-        """Return the names of what was seen in looking for ids, for `hint_of_missing`."""
+        """Return the names seen in the search for ids, for `hint_of_missing`."""
         return self.video_ids()
 
     def unlisted(self) -> str | None:
-        """Return what cannot be read, where there may be videos; where that is an error, None."""
+        """Return what cannot be listed but may hold videos; None where that is an error."""
         return None
 
     def video_ids(self) -> list[str]:

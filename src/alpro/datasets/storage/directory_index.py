@@ -1,4 +1,4 @@
-"""The files of one folder, found by ids."""
+"""Index of the files of one folder by video id."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ VIDEO_EXTENSIONS = (
     ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".flv", ".ts", ".3gp", ".mpg", ".mpeg",
     ".wmv", ".asf", ".ogv", ".m2ts", ".mts", ".3g2", ".f4v", ".mxf", ".gif",
 )  # fmt: skip
+# Extensions of files beside videos that bear their names, but are none.
 OTHER_EXTENSIONS = frozenset({
     *(".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".html", ".md", ".rst", ".pdf", ".log"),
     *(".yaml", ".yml", ".toml", ".ini", ".cfg", ".nfo", ".info", ".description", ".meta", ".url"),
@@ -31,11 +32,8 @@ OTHER_EXTENSIONS = frozenset({
     *(".tmp", ".temp", ".part", ".partial", ".ytdl", ".crdownload", ".aria2", ".bak", ".lock"),
     *(".md5", ".sha1", ".sha256", ".torrent", ".lnk", ".swp", ".old", ".orig"),
 })  # fmt: skip
-"""Of files that lie beside videos and bear their names, but are none."""
-
-
+# An absolute path, `..`, no name at the end, a zero character, a lone surrogate.
 _OUTSIDE = re.compile(r"^[/\\]|(^|[/\\])\.\.([/\\]|$)|(^|/)\.?$|\0|[\ud800-\udc7f\udd00-\udfff]")
-"""A complete path, `..`, no name at the end, a zero character, half a character."""
 
 
 def folder_trouble(path: Path) -> str:
@@ -54,9 +52,9 @@ def is_open_folder(path: Path) -> bool:
 
 
 def why_outside(video_id: str) -> str | None:
-    """Reason why an id names nothing within a folder, in words that follow it; None if it may.
+    """Reason why an id names nothing within a folder, to follow it in a message; None if it may.
 
-    Links that lie in the folder are followed, wherever they lead: who has put them there wants so.
+    Links in the folder are followed wherever they lead, as their author intends.
     """
     if _OUTSIDE.search(video_id) is None:
         return None
@@ -72,7 +70,7 @@ def why_outside(video_id: str) -> str | None:
 
 
 def split_extension(name: str) -> tuple[str, str]:
-    """``x.y.MP4`` into ``x.y`` and ``.mp4``; a name has no extension if nothing is before it."""
+    """Split ``x.y.MP4`` into ``x.y`` and ``.mp4``; names such as ``.mp4`` have no extension."""
     stem, _, extension = name.rpartition(".")
     if not stem or stem.endswith("/") or "/" in extension:
         return name, ""
@@ -80,20 +78,20 @@ def split_extension(name: str) -> tuple[str, str]:
 
 
 def without_video_extension(name: str) -> str:
-    """A name without its extension, if that is a video's."""
+    """Remove the extension of a name if it is a video's."""
     stem, extension = split_extension(name)
     return stem if extension in VIDEO_EXTENSIONS else name
 
 
 def with_small_extension(name: str) -> str:
-    """``C.MOV`` as ``C.mov``; the name itself where it is the same."""
+    """Lower the extension: ``C.MOV`` becomes ``C.mov``."""
     stem, dot, extension = name.rpartition(".")
-    small = extension.lower()
-    return name if small == extension else stem + dot + small
+    # The name itself if nothing changes, to share its memory.
+    return name if extension == extension.lower() else stem + dot + extension.lower()
 
 
 def is_hidden(name: str) -> bool:
-    """Hidden files are no videos: systems and unfinished copies leave them."""
+    """Whether a file is hidden, and so no video: systems and unfinished copies leave such files."""
     return name.startswith(".")
 
 
@@ -103,26 +101,25 @@ def may_be_video(name: str) -> bool:
 
 
 def tails(video_id: str) -> Iterator[str]:
-    """An id without its first folder, its first two, and so on: ``b/c`` and ``c`` of ``a/b/c``."""
+    """Yield an id without its first folders: ``b/c`` and ``c`` of ``a/b/c``."""
     slash = video_id.find("/")
     while slash >= 0:
         yield video_id[slash + 1 :]
         slash = video_id.find("/", slash + 1)
 
 
-_LAST_RANK = len(VIDEO_EXTENSIONS) + 2
-"""Of files whose extension is unknown."""
+_LAST_RANK = len(VIDEO_EXTENSIONS) + 2  # of files with an unknown extension
 
 
 class Match(NamedTuple):
-    """A file that an id may name; of several the one with the lowest rank is meant."""
+    """A file that an id may name; of several, the one with the lowest rank."""
 
     rank: int
     name: str
 
     @property
     def has_known_extension(self) -> bool:
-        """Whether it is a video for sure."""
+        """Whether the extension is a video's."""
         return self.rank < _LAST_RANK
 
 
@@ -131,25 +128,25 @@ class DirectoryIndex:
 
     def __init__(self, folder: str) -> None:
         self.folders: list[str] = []
+        # Most stems have one file; a list for each would double the memory of 200,000 of them.
         self.files: dict[str, str | list[str]] = {}
-        """Most names are of one file; a list for each would double what 200,000 of them take."""
-        self.not_files: set[str] = set()
-        """Links to nowhere, such as those that git-annex has not fetched, pipes, devices."""
-        self.trouble: str | None = None
-        """Reason why the folder cannot be listed, though it is there."""
+        self.not_files: set[str] = set()  # broken links, as of git-annex, pipes, devices
+        self.trouble: str | None = None  # reason why an existing folder cannot be listed
+        # List the folder, in order of names.
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry.name, is_folder(entry), _is_file(entry)) for entry in entries)
+                listed = sorted((each.name, is_folder(each), _is_file(each)) for each in entries)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return
-        except OSError as error:  # it must not be read, has gone meanwhile, or is a name too long
+        except OSError as error:  # no permission, deleted meanwhile, or too long a name
             raise_scarcity(error)
             self.trouble = error.strerror
             return
-        if not os.access(folder, os.X_OK):  # names can be listed, and files not be opened
+        if not os.access(folder, os.X_OK):  # names can be listed, but files not be opened
             self.trouble = os.strerror(errno.EACCES)
             return
-        for name, holds_files, can_be_read in found:
+        # Sort its entries into folders and files by stem.
+        for name, holds_files, can_be_read in listed:
             if holds_files:
                 self.folders.append(name)
                 continue
@@ -168,7 +165,7 @@ class DirectoryIndex:
             others.append(name)
 
     def names(self) -> Iterator[str]:
-        """All files, and what is named like one."""
+        """Yield the names of all files, broken links and the like included."""
         for names in self.files.values():
             yield from _as_list(names)
 
@@ -180,7 +177,7 @@ class DirectoryIndex:
         """
         own = self._files_of(split_extension(name)[0])
         longer = self._files_of(name)
-        # In reverse, since a.mp4 stands after a.MP4, and wins.
+        # Later names win: a.mp4 is sorted after a.MP4.
         by_small_name = {with_small_extension(each): each for each in (*own, *longer)}
         if by_small_name:
             for rank, candidate in enumerate(_candidates(name, extension=extension)):
@@ -205,7 +202,7 @@ def _candidates(name: str, *, extension: str) -> Iterator[str]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Also of links; those that lead nowhere, or around, are none."""
+    """Whether an entry is a folder or a link to one; broken and circular links are none."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 

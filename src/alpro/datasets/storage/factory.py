@@ -1,4 +1,4 @@
-"""Which kind of storage lies at a path."""
+"""Storage of the videos at a path, by its content, and hints about missing videos."""
 
 from __future__ import annotations
 
@@ -29,20 +29,17 @@ from alpro.datasets.storage.shard_index import shards_in
 from alpro.datasets.storage.shards import VideoShards
 from alpro.errors import shortened
 
+# Depth of the search for videos, and folders searched at each level, beside a tar file, which may
+# be the archive that they came in, and beside images, which may be extracted from them.
 _LEVELS, _FOLDERS = 2, 16
-"""How deep, and into how many folders of each, is looked for videos beside a tar file, which may be
-the archive that they came in, and beside images, which may be of them."""
-KIND_OF_FILE = {".lmdb": "lmdb", ".mdb": "lmdb", ".tar": "shards"}
-"""Kinds of storage that may be one file, by its extension."""
+KIND_OF_FILE = {".lmdb": "lmdb", ".mdb": "lmdb", ".tar": "shards"}  # storages of one file
 
 
 def open_videos(path: Path, *, extension: str = ".mp4") -> VideoStorage:
-    """The videos at a path, whatever they are stored in.
+    """Open the videos at a path, whatever their storage.
 
-    Args:
-        path: a folder of video files, of an LMDB, of tar shards, or of images (frames in a folder
-            for each video, say); or the one file of an LMDB or shard.
-        extension: of the files in a folder, that is looked for first.
+    That is a folder of video files (first of those with ``extension``), of an LMDB, of tar shards,
+    or of images, such as a folder of frames for each video; or the file of an LMDB or shard.
 
     Raises:
         InputError: there is nothing of this kind.
@@ -56,11 +53,14 @@ def open_videos(path: Path, *, extension: str = ".mp4") -> VideoStorage:
 
 
 def storage_kind(path: Path) -> str:
-    """``folder``, ``lmdb``, ``shards`` or ``images``; where nothing tells, ``folder``."""
+    """``folder``, ``lmdb``, ``shards`` or ``images``; ``folder`` without evidence."""
+    # Files go by their extension.
     if os.path.isfile(path):
         return KIND_OF_FILE.get(split_extension(path.name)[1], "folder")
     if not os.path.isdir(path):
         return "folder"
+    # Folders go by their content: first an LMDB's file, then videos in the folder itself, then tar
+    # files or images unless there are videos below.
     if os.path.isfile(data_file(path)):
         return "lmdb"
     if _holds(VIDEO_EXTENSIONS, path, levels=0):
@@ -72,7 +72,7 @@ def storage_kind(path: Path) -> str:
 
 
 def _holds(extensions: Sequence[str], path: Path | str, *, levels: int) -> bool:
-    """Whether a folder or a few of its subfolders hold files with one of these extensions."""
+    """Whether a folder, or a few of its subfolders, hold files with one of these extensions."""
     folders = []
     try:
         with os.scandir(path) as entries:
@@ -83,15 +83,14 @@ def _holds(extensions: Sequence[str], path: Path | str, *, levels: int) -> bool:
                     folders.append(entry.path)
                 elif split_extension(entry.name)[1] in extensions:
                     return True
-    except OSError:  # it must not be read
+    except OSError:  # no permission
         return False
-    if levels == 0:
-        return False
-    return any(_holds(extensions, each, levels=levels - 1) for each in sorted(folders)[:_FOLDERS])
+    nested = sorted(folders)[:_FOLDERS] if levels else []
+    return any(_holds(extensions, folder, levels=levels - 1) for folder in nested)
 
 
-_MAX_NAMES, _MAX_IDS = 100_000, 10_000  # that are compared; a rule takes 0.2 s for so many
-
+_MAX_NAMES, _MAX_IDS = 100_000, 10_000  # compared; a rule takes 0.2 s for so many
+# Extensions of files in place of videos, and the remedy.
 _CONTENTS = (
     (
         (".jpg", ".jpeg", ".png", ".bmp", ".webp"),
@@ -120,22 +119,16 @@ _CONTENTS = (
         "texts, such as {name}: name the folder of the videos",
     ),
 )
-"""Extensions of what lies in place of videos, and what to do about it."""
 
 
 def hint_of_missing(
     missing: Sequence[str], videos: VideoStorage, *, rows: Iterable[str] = ()
 ) -> str | None:
-    """A sentence on why ids have no video, where there is something to say.
-
-    Args:
-        missing: ids without a video, as `VideoStorage.missing` returns them.
-        videos: what they were looked for in.
-        rows: the ids of all rows of an annotation file.
-    """
+    """Suggest why ids have no video; ``rows`` are the ids of all rows of an annotation file."""
+    # Ids that no storage can have come first, with their row.
     for video_id in missing:
         if reason := why_outside(video_id):
-            row = next((n for n, one in enumerate(rows, start=1) if one == video_id), None)
+            row = next((n for n, each in enumerate(rows, start=1) if each == video_id), None)
             where = "" if row is None else f"row {row:,}: "
             shown = shortened(video_id)
             return f"{where}id '{shown}' {reason}; ids name videos within {videos.root}"
@@ -144,13 +137,13 @@ def hint_of_missing(
 
 
 def _contents(names: Sequence[str]) -> str | None:
-    """Describe the most frequent kind of files, where no file is a video."""
+    """Describe the most frequent kind of files if no file is a video."""
     counts = Counter(split_extension(name)[1] for name in names)
     if not names:
         return "it is empty"
     if any(extension in counts for extension in VIDEO_EXTENSIONS):
         return None
-    extension = max(counts, key=lambda one: (counts[one], one))
+    extension = max(counts, key=lambda each: (counts[each], each))
     for extensions, reason in _CONTENTS:
         if extension in extensions:
             example = next(name for name in names if split_extension(name)[1] == extension)
@@ -159,12 +152,8 @@ def _contents(names: Sequence[str]) -> str | None:
 
 
 def near_names(missing: Sequence[str], names: Sequence[str]) -> str | None:
-    """A hint where files are named nearly as missing ids are, by one rule for most of them.
-
-    Args:
-        missing: ids without a video.
-        names: of the files that are there, from the root.
-    """
+    """Suggest a rule by which the names of files, from the root, match most of the missing ids."""
+    # Compare the names without extension.
     stems = [
         (without_video_extension(name), name)
         for name in islice(names, _MAX_NAMES)
@@ -173,6 +162,7 @@ def near_names(missing: Sequence[str], names: Sequence[str]) -> str | None:
     missing = missing[:_MAX_IDS]
     best: tuple[int, str, str, str] | None = None
     for question, simplified in _RULES:
+        # Count the ids that match under this rule; the first of equally good rules wins.
         near = {simplified(stem): name for stem, name in reversed(stems)}
         wanted = ((video_id, simplified(without_video_extension(video_id))) for video_id in missing)
         pairs = [(video_id, near[key]) for video_id, key in wanted if key and key in near]
@@ -182,6 +172,7 @@ def near_names(missing: Sequence[str], names: Sequence[str]) -> str | None:
                 break
     if best is None:
         return None
+    # Show one match as an example.
     count, question, video_id, name = best
     share = "" if len(missing) == 1 else f" ({count:,} of {len(missing):,} would match so)"
     return f"the folder has {shortened(name)} for id {shortened(video_id)}; {question}{share}"
@@ -192,7 +183,7 @@ def _without_zeros(name: str) -> str:
 
 
 def _without_addition(name: str) -> str:
-    """A name without what downloaders and cutters put around it."""
+    """Remove additions of downloaders and cutters to a name."""
     if bracketed := re.search(r"\[([\w-]{6,})\]$", name):
         return bracketed[1]
     name = re.sub(r"\.(f\d+(-\w+)?|temp|part)$|(_\d+(\.\d+)?){2}$|[-_. ]?\d{3,4}p$", "", name)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ Place = tuple[str, str]
 class VideoFolder:
     """A folder holding one file per video, named ``<video id><extension>``.
 
-    A file with the dataset's own extension is preferred; where it is absent, any other common video
-    extension will do, and last an unknown one if only one file has that name. Extensions may be in
-    capitals. An id that already carries one names its file itself.
+    A file with the dataset's own extension is preferred, then one with any other common video
+    extension, then one with an unknown extension if only one file has that name. Extensions may be
+    in capitals. An id may include its extension.
 
-    Ids may name subfolders, and need not: a file that is not where its id says is looked for in all
+    Ids may name subfolders, but need not: a file that is not at its id is searched in all
     subfolders. An id that leads out of the folder has no video, see `why_outside`.
     """
 
@@ -48,12 +49,10 @@ class VideoFolder:
             )
         self.root = root
         self.extension = extension
-        self._listings: dict[str, DirectoryIndex] = {}
-        """Of folders, named from the root; "" is the root itself."""
+        self._listings: dict[str, DirectoryIndex] = {}  # by folder from the root; "" is the root
+        # Name without extension -> the folders with such a file, once all are listed.
         self._folders: dict[str, list[str]] | None = None
-        """Name without extension -> the folders that have such a file, once all are listed."""
-        self._walked: list[str] = []
-        """All folders, each once: ids can name one in several ways."""
+        self._walked: list[str] = []  # all folders, each once: ids can name one in several ways
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_listings": {}, "_folders": None, "_walked": []}
@@ -64,13 +63,14 @@ class VideoFolder:
         return str(self.root)
 
     def fetch(self, video_id: str) -> Path | None:
-        """A video's file, or ``None`` where the folder has none.
+        """A video's file; None if there is none.
 
         Raises:
             AmbiguousIdError: two subfolders have a file of this name.
         """
         if why_outside(video_id):
             return None
+        # Try the usual name first, without listing the folder.
         path = os.path.join(self.root, video_id + self.extension)
         if os.path.isfile(path):
             return Path(path)
@@ -88,15 +88,15 @@ class VideoFolder:
         """
         absent = [name for name in dict.fromkeys(video_ids) if self._own_place(name) is None]
         if absent and self._folders is None and self._listing("").folders:
-            logger.info("looking for %d ids in the subfolders of %s", len(absent), self.root)
+            logger.info("searching the subfolders of %s for %d ids", self.root, len(absent))
         return [name for name in absent if self._place_elsewhere(name) is None]
 
     def listed_names(self) -> list[str]:
-        """The files' names, from ``root``, in all folders that ids have been looked for in."""
+        """The files' names, from ``root``, in all folders that were searched for ids."""
         return [os.path.join(*place) for place in self._places(self._listings)]
 
     def unlisted(self) -> str | None:
-        """A folder that cannot be listed, of those that ids have been looked for in."""
+        """A folder that cannot be listed, of those that were searched for ids."""
         for folder, listing in self._listings.items():
             if listing.trouble:
                 return f"{os.path.join(self.root, folder)} cannot be listed: {listing.trouble}"
@@ -112,6 +112,7 @@ class VideoFolder:
         """The ids of all videos, sorted: names without extension, folders only where needed."""
         self._walk()
         places = [place for place in self._places(self._walked) if self._is_video(place[1])]
+        # A unique name without extension is an id, any other file needs more of its path.
         count = Counter(split_extension(name)[0] for _, name in places)
         ids = []
         for place in places:
@@ -134,49 +135,45 @@ class VideoFolder:
         folder, name = place
         stem = split_extension(name)[0]
         for video_id in (stem, os.path.join(folder, stem), name):
-            try:
-                found = self._place(video_id)
-            except AmbiguousIdError:  # it names another file too
-                continue
-            if found == place:
-                return video_id
+            with suppress(AmbiguousIdError):  # it names another file too
+                if self._place(video_id) == place:
+                    return video_id
         return os.path.join(folder, name)
 
     def _place(self, video_id: str) -> Place | None:
-        """Where a video's file lies."""
         return self._own_place(video_id) or self._place_elsewhere(video_id)
 
     def _own_place(self, video_id: str) -> Place | None:
-        """Where a file lies that is in the folder its id names.
-
-        A folder is listed once, which on network drives is much faster than asking per video.
-        """
+        """Place of a file in the folder that its id names."""
         folder, name = os.path.split(video_id)
         if why_outside(video_id):
             return None
-        found = self._listing(folder).find(name, extension=self.extension)
-        return None if found is None else (folder, found.name)
+        # Listing a folder once is much faster on network drives than a query per video.
+        match = self._listing(folder).find(name, extension=self.extension)
+        return None if match is None else (folder, match.name)
 
     def _place_elsewhere(self, video_id: str) -> Place | None:
-        """Where a file lies that is in another folder, below one of the name that its id names."""
+        """Place of a file in another folder, below one of the name that its id names."""
         folder, name = os.path.split(video_id)
         if why_outside(video_id):
             return None
+        # Collect the matching files of all folders.
         self._walk()
         folders = self._folders or {}
-        having = {*folders.get(name, ()), *folders.get(split_extension(name)[0], ())}
-        found: list[tuple[Match, str]] = []
-        for each in having:
+        matches: list[tuple[Match, str]] = []
+        for each in {*folders.get(name, ()), *folders.get(split_extension(name)[0], ())}:
             match = self._listings[each].find(name, extension=self.extension)
             if match is not None and f"/{each}".endswith(f"/{folder}" if folder else ""):
-                found.append((match, each))
-        found.sort()
-        if not found:
+                matches.append((match, each))
+        matches.sort()
+        if not matches:
             return None
-        best = [(each, match.name) for match, each in found if match.rank == found[0][0].rank]
+        # Take the best one, unless several are equally good.
+        first_match = matches[0][0]
+        best = [(each, match.name) for match, each in matches if match.rank == first_match.rank]
         if len(best) == 1:
             return best[0]
-        if not found[0][0].has_known_extension:
+        if not first_match.has_known_extension:
             return None
         first, second, *_ = (os.path.join(*place) for place in best)
         raise AmbiguousIdError(
@@ -190,22 +187,24 @@ class VideoFolder:
         return self._listings[folder]
 
     def _walk(self) -> None:
-        """List all folders, once; hidden ones are left out."""
+        """List all folders but hidden ones, once."""
         if self._folders is not None:
             return
         self._folders = {}
         pending = [""]
         seen = set()
         while pending:
+            # Skip folders that were visited, as by a link to a parent folder.
             folder = pending.pop()
             try:
                 status = os.stat(os.path.join(self.root, folder))
-            except OSError:  # it has gone, or its parent may be listed only
+            except OSError:  # deleted meanwhile, or its parent may only be listed
                 self._listing(folder)
                 continue
-            if (status.st_dev, status.st_ino) in seen:  # a link to a folder around it
+            if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
+            # List it, and go on with its subfolders.
             self._walked.append(folder)
             listing = self._listing(folder)
             pending += [

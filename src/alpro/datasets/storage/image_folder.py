@@ -1,4 +1,4 @@
-"""Images in a folder: frames that were extracted of videos, or still images."""
+"""Images in a folder: frames that were extracted from videos, or still images."""
 
 from __future__ import annotations
 
@@ -23,15 +23,10 @@ class ImageFolder(VideoStorage):
     """A folder holding ``<video id>/`` with the frames of each video, or one image per id.
 
     An image is ``<id>.jpg``, ``.jpeg``, ``.png`` or ``.webp``, or an id that carries its extension.
-    Ids may name subfolders, and have to where a file lies in one.
+    Ids of files in subfolders include the folder. Reading needs Pillow.
     """
 
     def __init__(self, root: Path) -> None:
-        """Look whether the folder can be read.
-
-        Raises:
-            InputError: Pillow, which reads images, is not installed.
-        """
         if not has_package("PIL"):
             raise InputError(
                 f"videos: {root} holds images, and Pillow is not installed; `pip install pillow`"
@@ -44,7 +39,7 @@ class ImageFolder(VideoStorage):
         return f"the folder of images {self.root}"
 
     def fetch(self, video_id: str) -> Path | None:
-        """The folder of a video's frames, or an image; ``None`` where there is neither."""
+        """The folder of a video's frames, or an image; None if there is neither."""
         if why_outside(video_id):
             return None
         paths = (Path(self.root, name) for name in _names_of(video_id))
@@ -56,11 +51,12 @@ class ImageFolder(VideoStorage):
     def missing(self, video_ids: Iterable[str]) -> list[str]:
         """The ids without frames or image, once each, in order of first appearance."""
 
-        @cache  # a folder is listed once: on network drives much faster than asking per id
+        # Listing a folder once is much faster on network drives than a query per id.
+        @cache
         def listed(folder: str) -> frozenset[str]:
             try:
                 return frozenset(os.listdir(os.path.join(self.root, folder)))
-            except (OSError, ValueError):  # there is none of this name
+            except (OSError, ValueError):  # no such folder
                 return frozenset()
 
         def is_there(video_id: str) -> bool:
@@ -70,7 +66,7 @@ class ImageFolder(VideoStorage):
         return [video_id for video_id in dict.fromkeys(video_ids) if not is_there(video_id)]
 
     def listed_names(self) -> list[str]:
-        """The names in the folder itself: all frames below it may be millions."""
+        """The names in the folder itself: there may be millions of frames below it."""
         names = [name for name in os.listdir(self.root) if not is_hidden(name)]
         return [split_extension(name)[0] if is_image(Path(name)) else name for name in names]
 
@@ -79,11 +75,13 @@ class ImageFolder(VideoStorage):
         ids = []
         seen = set()
         for folder, subfolders, names in os.walk(self.root, followlinks=True):
+            # Do not follow a link to a parent folder.
             status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:  # a link to a folder around it
+            if (status.st_dev, status.st_ino) in seen:
                 subfolders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
+            # In the root each image is an item; below it a folder is.
             subfolders[:] = [name for name in subfolders if not is_hidden(name)]
             images = [name for name in names if is_image(Path(name)) and not is_hidden(name)]
             if folder == str(self.root):
@@ -95,7 +93,7 @@ class ImageFolder(VideoStorage):
 
 
 def _names_of(video_id: str) -> Iterator[str]:
-    """Yield what the folder or the image of an id may be called."""
+    """Yield possible names of an id's folder or image."""
     yield video_id
     yield without_video_extension(video_id)
     for extension in IMAGE_EXTENSIONS:

@@ -1,7 +1,7 @@
-"""Index of a storage, kept in a file beside it: looking through takes long.
+"""Index of a storage, kept in a file beside it, since a scan takes long.
 
-A file that is absent, damaged, of another format, or of a storage that has changed since counts as
-none: everything is looked through, and the file is written again.
+A file that is absent, damaged, of another format, or older than a change of the storage is ignored:
+the storage is scanned, and the file written again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from alpro.user_files import JsonError, parse_json
 
 _FORMAT = 3
-_DIGEST_BYTES = 16  # of the sum that reveals a damaged file
+_DIGEST_BYTES = 16  # of the checksum
 _MAX_BYTES = 1 << 33  # of an index; a million videos take 60 million
 _LENGTH = struct.Struct("<Q")
 
@@ -30,7 +31,7 @@ Stamp = list[list[str | int]]
 
 
 def index_file(root: Path) -> Path:
-    """Where the index is kept of a folder, or of a file."""
+    """Path of the index of a folder or file."""
     is_file = os.path.isfile(root)
     return root.with_name(f".{root.name}.index") if is_file else root / ".videos.index"
 
@@ -48,15 +49,11 @@ def stamp_of(files: Sequence[Path]) -> Stamp:
 def read_index(
     root: Path, stamp: Stamp, dtypes: Mapping[str, str]
 ) -> tuple[dict[str, Any], Arrays] | None:
-    """Notes and arrays of the index of a storage; None where there is none, or not of this stamp.
+    """Notes and one-dimensional arrays of a storage's index; None if there is none of this stamp.
 
-    What the arrays hold is not to be trusted: the sum in the file says only that it is whole.
-
-    Args:
-        root: the storage.
-        stamp: of its files.
-        dtypes: of the arrays, by name; each has one dimension.
+    The content is not to be trusted: the checksum shows only that the file is complete.
     """
+    # Read the file, and check that it is complete.
     file = index_file(root)
     try:
         if not os.path.isfile(file) or file.stat().st_size > _MAX_BYTES:
@@ -65,11 +62,13 @@ def read_index(
         body = memoryview(data)[_DIGEST_BYTES:]
         if data[:_DIGEST_BYTES] != _digest(body):
             return None
+        # It begins with a JSON head and its length.
         (length,) = _LENGTH.unpack_from(body)
         begin = _LENGTH.size + length
         head = parse_json(bytes(body[_LENGTH.size : begin]).decode())
         if head["format"] != _FORMAT or head["stamp"] != stamp:
             return None
+        # The arrays follow without gaps.
         arrays = {}
         for name, dtype in dtypes.items():
             end = begin + head["bytes"][name]
@@ -81,20 +80,18 @@ def read_index(
 
 
 def write_index(root: Path, stamp: Stamp, notes: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write atomically; several processes may do it at once. No right to write there is no error.
+    """Write an index of JSON notes and one-dimensional arrays, in the order of their reading.
 
-    Args:
-        root: the storage.
-        stamp: of its files.
-        notes: anything that JSON can hold.
-        arrays: of one dimension, in the order in which they are read.
+    Several processes may write at once. A folder that is not writable is no error.
     """
+    # Serialize the head, then the arrays.
     file = index_file(root)
     sizes = {name: array.nbytes for name, array in arrays.items()}
     head = {"format": _FORMAT, "stamp": stamp, "notes": notes, "bytes": sizes}
     text = json.dumps(head).encode()
     parts = (_LENGTH.pack(len(text)), text, *(array.tobytes() for array in arrays.values()))
     body = b"".join(parts)
+    # Write to a temporary file, and rename it.
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     with suppress(OSError):
         try:
@@ -124,7 +121,7 @@ class PackedIds:
 
     @staticmethod
     def pack(ids: Sequence[bytes]) -> Arrays:
-        """The arrays of ids, which are sorted."""
+        """Pack sorted ids into arrays."""
         starts = np.zeros(len(ids) + 1, np.int64)
         np.cumsum([len(video_id) for video_id in ids], out=starts[1:])
         return {"ids": np.frombuffer(b"".join(ids), np.uint8), "starts": starts}
@@ -148,9 +145,4 @@ class PackedIds:
             return False
         if (np.diff(starts) < 0).any():
             return False
-        last = None
-        for video_id in self:
-            if last is not None and video_id <= last:
-                return False
-            last = video_id
-        return True
+        return all(earlier < later for earlier, later in pairwise(self))

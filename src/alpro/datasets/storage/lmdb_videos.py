@@ -1,9 +1,9 @@
-"""Videos in an LMDB: one file for all of them, which the system reads as if it were memory.
+"""Videos in an LMDB: one memory-mapped file for all of them.
 
-A damaged file would end the process that reads it: the library follows whatever numbers it holds.
-So the library's own verifier, which is written in Python, goes through a file before it is used.
-Its keys are then kept beside it: the verifier takes 10 microseconds for each, and of each value a
-page is read, which for 200,000 videos that are not in memory takes 20 s on a fast disk.
+A damaged file would crash the process that reads it, since the library trusts its numbers. So the
+library's own verifier, written in Python, checks a file before it is used. Its keys are then kept
+beside it: the verifier takes 10 microseconds for each, and reads a page of each value, which takes
+20 s on a fast disk for 200,000 videos that are not cached.
 """
 
 from __future__ import annotations
@@ -34,25 +34,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DATA_FILE = "data.mdb"
-_MAP_BYTES = 1 << 40
-"""Of addresses, not of memory, so that what is added to the file while it is in use has some."""
+_MAP_BYTES = 1 << 40  # of addresses, not memory: room for additions while the file is in use
+# Complaints of the verifier that do not concern reading: about free pages, and about surplus pages
+# of values that were replaced by smaller ones.
 _HARMLESS = re.compile(
     "^freeDB|in the freeDB|header mp_pages|overflow pages, record says|errors suppressed"
 )
-"""Complaints of the verifier that do not concern reading: of free pages, and of values that were
-replaced by smaller ones, whose pages are then more than they need."""
-_NUM_COMPARED = 32
-"""Keys that are looked up, of those that were kept beside the file."""
-MAX_KEY_BYTES = 511
-"""What a key may have, as the library is built unless one builds it otherwise."""
+_NUM_COMPARED = 32  # kept keys that are looked up in the file
+MAX_KEY_BYTES = 511  # in default builds of the library
 
 
 def lmdb_module() -> ModuleType:
-    """The library.
-
-    Raises:
-        InputError: it is not installed, or fails.
-    """
+    """Import the library; InputError where it is not installed, or fails."""
     try:
         import_optional("lmdb.verify")
         return import_optional("lmdb")
@@ -69,22 +62,17 @@ def lmdb_key(video_id: str) -> bytes:
 
 
 def data_file(path: Path) -> Path:
-    """The file that holds an LMDB's data: in its folder, or itself."""
+    """The data file of an LMDB, which may be given as its folder or as the file."""
     return path / DATA_FILE if os.path.isdir(path) else path
 
 
 class VideoLmdb(VideoStorage):
     """An LMDB whose keys are video ids and whose values are files' bytes, as ClipBERT lays it out.
 
-    An id with a video's extension is found without it too, and one without it with it.
+    Ids match keys with or without a video's extension.
     """
 
     def __init__(self, root: Path) -> None:
-        """Look whether it is there.
-
-        Raises:
-            InputError: it is not, or the library is not installed.
-        """
         data = data_file(root)
         if trouble := why_unreadable(data):
             if trouble != NO_FILE:
@@ -104,7 +92,7 @@ class VideoLmdb(VideoStorage):
         return f"the LMDB {self.root}"
 
     def fetch(self, video_id: str) -> bytes | None:
-        """A video's bytes, or ``None`` where there is none.
+        """A video's bytes; None if there is none.
 
         Raises:
             VideoReadError: it is there, but cannot be read.
@@ -144,9 +132,10 @@ class VideoLmdb(VideoStorage):
         return sorted(key.decode("utf-8", "surrogateescape") for key in self._verified_keys())
 
     def _verified_keys(self) -> PackedIds:
-        """All keys, sorted; the file is gone through if that was not done since it has changed."""
+        """All keys, sorted; the file is verified unless it has not changed since the last time."""
         data = data_file(self.root)
-        environment = self._environment()  # which looks whether the file is whole
+        environment = self._environment()  # checks whether the file was cut short
+        # Reuse the keys that are kept beside the file, or read and keep them.
         try:
             stamp = stamp_of([data])
             kept = read_index(self.root, stamp, PackedIds.DTYPES)
@@ -169,19 +158,14 @@ class VideoLmdb(VideoStorage):
 
 
 def _read_keys(environment: lmdb.Environment, data: Path) -> list[bytes]:
-    """All keys, sorted, of a file that turns out to be whole.
-
-    Raises:
-        InputError: it is damaged.
-        OSError: it cannot be read.
-    """
+    """Verify a file, and read all of its keys, sorted."""
     import lmdb
 
-    logger.info("looking through %s for its videos", data)
+    logger.info("scanning %s for videos", data)
     check_lmdb(data)
     try:
         with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
-            # Values are not asked for: all of their pages would be read.
+            # Without values, which would read all of their pages.
             keys = cursor.iternext_nodup(values=False)
             return sorted(map(bytes, islice(keys, environment.stat()["entries"])))
     except lmdb.Error as error:
@@ -189,7 +173,7 @@ def _read_keys(environment: lmdb.Environment, data: Path) -> list[bytes]:
 
 
 def check_lmdb(data: Path) -> None:
-    """Go through a file with the library's verifier, before the library itself is given it.
+    """Check a file with the library's verifier, before the library itself reads it.
 
     Raises:
         InputError: it is damaged.
@@ -198,7 +182,7 @@ def check_lmdb(data: Path) -> None:
     from lmdb.verify import VerifyError, verify
 
     try:
-        troubles = [one for one in verify(str(data), subdir=False) if not _HARMLESS.search(one)]
+        troubles = [each for each in verify(str(data), subdir=False) if not _HARMLESS.search(each)]
     except VerifyError as error:
         troubles = [str(error)]
     if troubles:
@@ -210,7 +194,7 @@ def _damaged(data: Path, trouble: str) -> InputError:
 
 
 def _are_of(environment: lmdb.Environment, keys: PackedIds) -> bool:
-    """Return whether keys that were kept are those of an LMDB, as far as a few of them show."""
+    """Return whether kept keys belong to an LMDB, by a sample of them."""
     import lmdb
 
     try:
@@ -219,15 +203,14 @@ def _are_of(environment: lmdb.Environment, keys: PackedIds) -> bool:
             return environment.stat()["entries"] >= len(keys) and all(
                 cursor.set_key(keys[number]) for number in range(0, len(keys), step)
             )
-    except lmdb.Error:  # a key that none can be, for one
+    except lmdb.Error:  # an invalid key, for example
         return False
 
 
 class _Environment:
-    """An open LMDB of this process.
+    """An open LMDB of this process, shared by all storages of one file.
 
-    The library opens a file once per process only, and storages do not know of each other: this is
-    why it is kept at the class, as long as one of them is there.
+    The library opens a file only once per process.
     """
 
     _of_file: WeakValueDictionary[Path, _Environment] = WeakValueDictionary()
@@ -245,11 +228,7 @@ class _Environment:
             return cls._of_file.setdefault(data_file(path).resolve(), cls(path))
 
     def opened(self) -> lmdb.Environment:
-        """The environment, opened in this process: one that its parent opened is not used.
-
-        Raises:
-            InputError: the file is no LMDB, or was cut short.
-        """
+        """The environment, opened by this process: one of its parent must not be used."""
         if self._lmdb is not None and self._process == os.getpid():
             return self._lmdb
         with self._lock:
@@ -262,13 +241,9 @@ class _Environment:
 
 
 def _open(path: Path) -> lmdb.Environment:
-    """Open for reading, without the lock file: others may have no right to write there.
-
-    Raises:
-        InputError: the file is no LMDB, or was cut short.
-    """
     import lmdb
 
+    # Open it for reading, without the lock file, which needs the right to write there.
     open_mapped = partial(
         lmdb.open,
         str(path),
@@ -276,8 +251,8 @@ def _open(path: Path) -> lmdb.Environment:
         readonly=True,
         create=False,
         lock=False,
-        # The library's advice to switch it off is for small values: read a page at a time, a
-        # megabyte that was not in memory took 20 ms instead of 4.
+        # The library advises against it, but for small values: page by page, a megabyte that was
+        # not cached took 20 ms instead of 4.
         readahead=True,
     )
     try:
@@ -287,12 +262,13 @@ def _open(path: Path) -> lmdb.Environment:
             environment = open_mapped()
     except lmdb.Error as error:
         raise InputError(f"videos: {path} cannot be read as an LMDB: {error}") from error
+    # Reading beyond the end would crash the process without a message.
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    there = data_file(path).stat().st_size
-    if there < needed:  # reading beyond the end would end the process, without a word
+    size = data_file(path).stat().st_size
+    if size < needed:
         environment.close()
         raise InputError(
-            f"videos: {data_file(path)} was cut short: it has {there:,} bytes of {needed:,}; copy "
+            f"videos: {data_file(path)} was cut short: it has {size:,} bytes of {needed:,}; copy "
             "it again"
         )
     return environment
@@ -305,7 +281,7 @@ def _keys(video_id: str) -> Iterator[bytes]:
     for name in dict.fromkeys(names):
         try:
             key = lmdb_key(name)
-        except UnicodeEncodeError:  # half a character, which no name has
+        except UnicodeEncodeError:  # a lone surrogate, which no name has
             continue
         if 0 < len(key) <= MAX_KEY_BYTES:
             yield key

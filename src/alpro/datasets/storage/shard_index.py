@@ -1,4 +1,4 @@
-"""Which video lies where in a folder of tar shards: read once, and kept in a file beside them."""
+"""Index of the videos in a folder of tar shards, built once and kept in a file beside them."""
 
 from __future__ import annotations
 
@@ -36,21 +36,19 @@ from alpro.user_files import reason_of
 logger = logging.getLogger(__name__)
 
 _DTYPES = {**PackedIds.DTYPES, "shard": "<i4", "places": "<i8"}
-_READERS = 8
-"""Shards read at a time: on network drives most of the time is waiting."""
-_NUM_COMPARED = 32
-"""Members that are looked at, of those that were kept beside the shards."""
+_READERS = 8  # shards read at a time: network drives mostly wait
+_NUM_COMPARED = 32  # members of a kept index that are compared with the shards
 
 
 class Location(NamedTuple):
-    """Where the bytes of a video lie."""
+    """Location of a video's bytes."""
 
     shard: Path
     member: Member
 
 
 class ShardIndex:
-    """Where each video lies. A few flat arrays, since there may be a million of them.
+    """Locations of videos, in a few flat arrays, since there may be a million of them.
 
     Shapes: ``V`` videos, sorted by their ids' bytes.
     """
@@ -69,58 +67,64 @@ class ShardIndex:
         return (video_id.decode("utf-8", "surrogateescape") for video_id in self._ids)
 
     def video_id(self, number: int) -> str:
-        """An id by its place among the sorted ones."""
+        """The id at a position of the sorted ones."""
         return self._ids[number].decode("utf-8", "surrogateescape")
 
     def number_of(self, video_id: str) -> int | None:
-        """The place of an id among the sorted ones."""
+        """The position of an id among the sorted ones."""
         try:
-            wanted = video_id.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # half a character, which no name has
+            wanted = _bytes(video_id)
+        except UnicodeEncodeError:  # a lone surrogate, which no name has
             return None
         number = bisect_left(self._ids, wanted)
         return number if number < len(self) and self._ids[number] == wanted else None
 
     def location(self, number: int) -> Location:
-        """Where a video lies, by the place of its id."""
+        """The location of a video, by the position of its id."""
         shard = self._shards[self._shard[number]]
         return Location(shard, Member(self.video_id(number), *self._places[number].tolist()))
 
     def is_plausible(self, sizes: Sequence[int]) -> bool:
-        """Return whether it can be of shards of these sizes, and is, as a few members show."""
+        """Return whether it fits shards of these sizes, and a sample of their members."""
         if not self._ids.are_sorted() or not len(self._shard) == len(self._places) == len(self):
             return False
         if len(self) == 0:
             return True
         if self._shard.min() < 0 or self._shard.max() >= len(self._shards):
             return False
+        # All members must lie within their shards.
         _, offset, size = self._places.T
         end = np.array(sizes, np.int64)[self._shard]
         if (self._places < 0).any() or (self._places > end[:, None]).any():
             return False
         if (offset + size > end).any():
             return False
+        # A sample of them must still be there.
         step = max(1, len(self) // _NUM_COMPARED)
         return all(is_member(*self.location(number)) for number in range(0, len(self), step))
 
 
 def load_index(root: Path) -> ShardIndex:
-    """The index of a folder of shards, or of one; made if there is none, or none of these shards.
+    """Load the index of a folder of shards, or of one shard; build it if there is no valid one.
 
-    Shards that changed are recognised by their sizes and times; others by their members' headers,
-    when these are read.
+    Changes of shards are recognised by their sizes and times, or by their members' headers, when
+    these are read.
 
     Raises:
-        InputError: two members stand for the same video id, or a file is no tar file.
+        InputError: two members have the same video id, or a file is no tar file.
     """
+    # Reuse the index that is kept beside the shards.
     shards = shards_in(root)
     try:
         stamp = stamp_of(shards)
     except OSError as error:
         raise InputError(f"videos: {error.filename}: {reason_of(error)}") from error
     index, troubles = _kept(root, shards, stamp)
+    # Build one otherwise, and keep it.
     if index is None:
-        contents = _read_shards(shards)
+        logger.info("scanning %d shards for videos", len(shards))
+        with ThreadPoolExecutor(_READERS) as pool:
+            contents = list(pool.map(read_members, shards))
         troubles = [
             f"{shard}: {content.trouble}".encode("utf-8", "backslashreplace").decode()
             for shard, content in zip(shards, contents, strict=True)
@@ -129,14 +133,15 @@ def load_index(root: Path) -> ShardIndex:
         arrays = _arrays(shards, contents)
         write_index(root, stamp, {"troubles": troubles}, arrays)
         index = ShardIndex(shards, arrays)
-    if multiprocessing.parent_process() is None:  # once, not by each worker
+    # Warn once, not in each worker.
+    if multiprocessing.parent_process() is None:
         for trouble in troubles:
-            logger.warning("%s. What it lost counts as missing.", trouble)
+            logger.warning("%s. Lost videos count as missing.", trouble)
     return index
 
 
 def _kept(root: Path, shards: Sequence[Path], stamp: Stamp) -> tuple[ShardIndex | None, list[str]]:
-    """The index that was kept, if it holds, and what is wrong with the shards."""
+    """Load the kept index, if it is valid, and the notes of damaged shards."""
     kept = read_index(root, stamp, _DTYPES)
     if kept is None:
         return None, []
@@ -153,18 +158,12 @@ def shards_in(root: Path) -> list[Path]:
     """The tar files of a folder, by name, or the file itself."""
     if os.path.isfile(root):
         return [root]
-    found = (path for path in root.glob("*.tar") if not path.name.startswith("."))
-    return sorted(path for path in found if os.path.isfile(path))
-
-
-def _read_shards(shards: Sequence[Path]) -> list[TarContent]:
-    logger.info("looking through %d shards for their videos", len(shards))
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read_members, shards))
+    paths = (path for path in root.glob("*.tar") if not path.name.startswith("."))
+    return sorted(path for path in paths if os.path.isfile(path))
 
 
 class _Entry(NamedTuple):
-    """A member that is a video; the first of several of a shard that have one id goes by it."""
+    """Index entry of one video; duplicates within a shard keep their extension in the id."""
 
     rank: int
     name: str
@@ -173,7 +172,7 @@ class _Entry(NamedTuple):
 
 
 def _arrays(shards: Sequence[Path], contents: Sequence[TarContent]) -> Arrays:
-    """What `ShardIndex` holds."""
+    """Build the arrays of a `ShardIndex`."""
     entries = sorted(_by_id(shards, contents).items())
     return {
         **PackedIds.pack([video_id for video_id, _ in entries]),
@@ -192,8 +191,10 @@ def _by_id(shards: Sequence[Path], contents: Sequence[TarContent]) -> dict[bytes
                 continue
             rank = VIDEO_EXTENSIONS.index(split_extension(name)[1])
             entry = _Entry(rank, name, number, (start, offset, size))
+            # Of a.mp4 and a.avi in one shard, the preferred extension gets the id a, the other
+            # keeps its own: a.avi.
             first = entries.get(_bytes(video_id), entry)
-            if first is not entry:  # a.mp4 goes by the id a, and a.avi by a.avi
+            if first is not entry:
                 if first.shard != number or first.rank == rank:
                     raise _two_of_one_id(video_id, first, entry, shards)
                 entry, other = sorted((entry, first))

@@ -1,4 +1,4 @@
-"""Videos in tar files, as WebDataset lays them out, read in any order."""
+"""Videos in tar files in WebDataset's layout, read in any order."""
 
 from __future__ import annotations
 
@@ -22,22 +22,16 @@ from alpro.user_files import why_unreadable
 
 
 class VideoShards(VideoStorage):
-    """A folder of tar files, or one, with members ``<video id><extension>``; others are not read.
+    """A folder of tar files, or one, with members ``<video id><extension>``; others are ignored.
 
-    Where each video lies is looked up once, so that order, evaluation and resuming are those of a
-    folder. Of a shard that was cut short the videos that are there whole are read.
+    An index allows reading in any order, as from a folder. The complete videos of a shard that was
+    cut short are read.
 
-    An id is a member's name without extension; where there is none, the folders of a member's name
-    need not be named. What is before the first dot, WebDataset's key, is no id: ``v_1`` would stand
-    for ``v_1.5`` if it is missing itself.
+    An id is a member's name without extension, and need not name folders. WebDataset's key, the
+    part before the first dot, is no id: ``v_1`` would match ``v_1.5`` if it is missing itself.
     """
 
     def __init__(self, root: Path) -> None:
-        """Look whether there are shards.
-
-        Raises:
-            InputError: there are none.
-        """
         if os.path.isfile(root) and (trouble := why_unreadable(root)):
             raise InputError(f"videos: {root} {trouble}")
         if not os.path.exists(root) or not shards_in(root):
@@ -53,13 +47,14 @@ class VideoShards(VideoStorage):
         return f"the tar shards in {self.root}" if self.root.is_dir() else f"the shard {self.root}"
 
     def fetch(self, video_id: str) -> bytes | None:
-        """A video's bytes, or ``None`` where there is none.
+        """A video's bytes; None if there is none.
 
         Raises:
             VideoReadError: it is there, but cannot be read.
             AmbiguousIdError: the id names two videos.
             InputError: the shards have changed, or two hold the same id.
         """
+        # Look up the location, which the file must still be long enough for.
         number = self._number_of(video_id)
         if number is None:
             return None
@@ -71,10 +66,11 @@ class VideoShards(VideoStorage):
         except OSError as error:
             raise_scarcity(error)
             raise VideoReadError(f"{shard}: {error.strerror}") from error
-        if data is None:  # else another video's bytes would be taken for this one's
+        # Otherwise the bytes of another video would be taken for this one's.
+        if data is None:
             raise InputError(
-                f"{shard} has changed since it was looked through; start again, without the file "
-                f"{index_file(self.root)} if there is one: it is made anew"
+                f"{shard} has changed since it was indexed; delete the index "
+                f"{index_file(self.root)} if there is one, and start again: it is rebuilt"
             )
         return data
 
@@ -100,25 +96,27 @@ class VideoShards(VideoStorage):
         return load_index(self.root)
 
     def _number_of(self, video_id: str) -> int | None:
+        # Full ids come first.
         names = dict.fromkeys((video_id, without_video_extension(video_id)))
         for name in names:
             number = self._index.number_of(name)
             if number is not None:
                 return number
+        # An id may omit folders if it is unique.
         for name in names:
-            found = self._below_folders(name)
-            if len(found) > 1:
-                first, second = (self._index.video_id(number) for number in found[:2])
+            numbers = self._below_folders(name)
+            if len(numbers) > 1:
+                first, second = (self._index.video_id(number) for number in numbers[:2])
                 raise AmbiguousIdError(
                     f"{self.root}: video id {video_id!r} names both {first} and {second}; give "
                     "ids with their folders"
                 )
-            if found:
-                return found[0]
+            if numbers:
+                return numbers[0]
         return None
 
     def _below_folders(self, name: str) -> list[int]:
-        """The videos whose ids end in a name, after folders."""
+        """Numbers of the videos whose ids end in a name after folders."""
         hashes, numbers = self._tails
         first, end = (np.searchsorted(hashes, hash(name), side) for side in ("left", "right"))
         return [
@@ -129,10 +127,8 @@ class VideoShards(VideoStorage):
 
     @cached_property
     def _tails(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of ids without their folders, (N,) sorted hashes and (N,) numbers of the videos.
-
-        For a million ids a dictionary took 226 MB in each worker, this takes 16.
-        """
+        """(N,) sorted hashes of ids without their folders, and (N,) numbers of the videos."""
+        # For a million ids a dictionary took 226 MB in each worker, this takes 16.
         hashes, numbers = array("q"), array("q")
         for number, video_id in enumerate(self._index.ids()):
             for tail in tails(video_id):

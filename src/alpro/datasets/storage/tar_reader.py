@@ -1,8 +1,8 @@
-"""What lies where in a tar file, and the names that video ids have there.
+"""Members of tar files, and the names that video ids have there.
 
-WebDataset takes what is before the first dot of a member's base name for the key of its sample. So
-dots of an id's last part are written as ``%2E`` (and ``%`` as ``%25``), and are dots again when
-read; names that others wrote with dots are read as they are.
+WebDataset takes the part before the first dot of a member's base name for the key of its sample. So
+dots of an id's last part are written as ``%2E`` (and ``%`` as ``%25``), and decoded when read;
+names that others wrote with dots are read as they are.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from alpro.datasets.storage.directory_index import (
 )
 from alpro.errors import InputError
 
-MAX_HEADER_BYTES = 1 << 15
-"""Of all headers of a member, and of what is read of one at once; a name takes a few thousand."""
+MAX_HEADER_BYTES = 1 << 15  # of a member's headers, and of one read; a name takes a few thousand
 _MANY_DIGITS = re.compile(rb"\d{256}")
+# Exceptions of `tarfile` for arbitrary headers.
 DAMAGES = (tarfile.TarError, ValueError, OverflowError, RecursionError)
-"""Exceptions that `tarfile` raises for headers that hold anything."""
 
 
 class Member(NamedTuple):
@@ -36,28 +35,26 @@ class Member(NamedTuple):
 
     name: str
     start: int  # of its headers
-    offset: int  # of its content: before its headers where it is another name of an earlier member
+    offset: int  # of its content: before its headers if it is a hard link to an earlier member
     size: int
 
 
 class TarContent(NamedTuple):
-    """What a tar file holds."""
+    """Members of a tar file."""
 
     members: list[Member]
-    end: int
-    """Where the next member would begin, in bytes."""
-    trouble: str | None
-    """What is wrong with the file, if it has fewer members than it should."""
+    end: int  # offset in bytes at which the next member would begin
+    trouble: str | None  # reason why members may be lost
 
 
 def member_name(video_id: str, *, extension: str) -> str:
-    """The name under which a video is written."""
+    """The name of a video's member."""
     folder, slash, name = video_id.rpartition("/")
     return folder + slash + name.replace("%", "%25").replace(".", "%2E") + extension
 
 
 def id_of_member(name: str) -> str | None:
-    """The video id that a member's name stands for; ``None`` if it is no video."""
+    """The video id of a member's name; None if it is no video."""
     stem, extension = split_extension(re.sub(r"^(/|\.{1,2}/)+", "", name))
     folder, slash, last = stem.rpartition("/")
     if extension not in VIDEO_EXTENSIONS or is_hidden(last) or why_outside(stem):
@@ -66,7 +63,7 @@ def id_of_member(name: str) -> str | None:
 
 
 class TarReader(io.BufferedReader):
-    """A file of which `tarfile` reads headers, which may claim to be as large as they like."""
+    """File whose headers `tarfile` reads, limited in size, since they can claim any size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read a part of a header."""
@@ -78,13 +75,13 @@ class TarReader(io.BufferedReader):
         return data
 
     def content(self, offset: int, size: int) -> bytes:
-        """Bytes of a member; fewer where the file has ended before."""
+        """Read bytes of a member, fewer if the file ends before."""
         left = os.fstat(self.fileno()).st_size - offset
         self.seek(offset)
         return super().read(max(0, min(size, left)))
 
     def entries(self, *, start: int = 0) -> Iterator[tuple[tarfile.TarInfo, int]]:
-        """Members from a place on, each with the place where the next one begins."""
+        """Yield members from an offset on, each with the offset of the next one."""
         self.seek(start)
         tar = tarfile.TarFile(fileobj=self, encoding="utf-8", errors="surrogateescape")
         end = start
@@ -97,11 +94,7 @@ class TarReader(io.BufferedReader):
 
 
 def read_member(path: Path, member: Member) -> bytes | None:
-    """Read a video's bytes; None where its member is not the one that was there before.
-
-    Args:
-        path: the tar file.
-        member: where it was, named by the video's id.
+    """Read a video's bytes; None if its member, named by its id, is no longer there.
 
     Raises:
         OSError: the tar file cannot be read.
@@ -111,7 +104,7 @@ def read_member(path: Path, member: Member) -> bytes | None:
 
 
 def is_member(path: Path, member: Member) -> bool:
-    """Return whether a video's member is still there; arguments as of :func:`read_member`."""
+    """Return whether a video's member, named by its id, is still there."""
     with TarReader(io.FileIO(path)) as tar:
         return _is_at_its_place(tar, member)
 
@@ -128,7 +121,7 @@ def _is_at_its_place(tar: TarReader, member: Member) -> bool:
 
 
 def read_members(path: Path) -> TarContent:
-    """List a tar file's members; of one that was cut short, those that are there whole.
+    """List a tar file's members; if it was cut short, those that are complete.
 
     Raises:
         InputError: it is no tar file, a compressed one, or cannot be read.
@@ -155,7 +148,8 @@ def _read_members(tar: TarReader, *, path: Path, size: int) -> TarContent:
     trouble = None
     try:
         for entry, next_start in tar.entries():
-            if entry.islnk() and entry.linkname in places:  # another name of the same file
+            # A hard link is another name of an earlier member.
+            if entry.islnk() and entry.linkname in places:
                 place = places[entry.linkname]
                 members.append(place._replace(name=entry.name, start=entry.offset))
             elif entry.isreg() and not entry.issparse():
@@ -166,6 +160,7 @@ def _read_members(tar: TarReader, *, path: Path, size: int) -> TarContent:
                 places[entry.name] = members[-1]
             end = next_start
     except DAMAGES as error:
+        # A damaged first header means that it is no tar file.
         if not members and end == 0:
             raise
         trouble = f"it was cut short ({error})"
@@ -173,7 +168,7 @@ def _read_members(tar: TarReader, *, path: Path, size: int) -> TarContent:
 
 
 def _trouble_at(path: Path, end: int) -> str | None:
-    """What is wrong where the members end: there must be a block of zeros."""
+    # After the last member there must be a block of zeros.
     with path.open("rb") as file:
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)

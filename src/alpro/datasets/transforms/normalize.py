@@ -1,4 +1,4 @@
-"""What happens to decoded frames: their order in time, erasing, normalisation on the device.
+"""Normalisation of frames on the device, erasing of regions, and reordering in time.
 
 Shapes: ``B`` batch, ``T`` frames, ``S`` side of the square frames in pixels, ``P`` patches along
 each side.
@@ -33,10 +33,9 @@ class Normalize(nn.Module):
         super().__init__()
         self.scale = scale
         self.channel_order = channel_order
-        shape = (-1, 1, 1)
         # Not in the state dict: checkpoints hold the model's own tensors only.
-        self.register_buffer("mean", torch.tensor(list(mean)).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(list(std)).view(shape), persistent=False)
+        self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Normalise (B, T, 3, S, S) uint8 RGB frames to float32 in the model's channel order."""
@@ -48,12 +47,7 @@ class Normalize(nn.Module):
 
 
 def erase_outside(frames: Tensor, region: Tensor) -> Tensor:
-    """Make everything outside of a region black, in all frames alike.
-
-    Args:
-        frames: (B, T, 3, S, S).
-        region: (B, P, P) bool, true inside; a patch is S / P pixels wide.
-    """
+    """Make (B, T, 3, S, S) frames black outside a (B, P, P) bool region, true inside."""
     patch = frames.shape[-1] // region.shape[-1]
     pixels = region.repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)  # (B, S, S)
     return frames * pixels[:, None, None]
@@ -62,12 +56,9 @@ def erase_outside(frames: Tensor, region: Tensor) -> Tensor:
 def reorder_frames(
     frames: np.ndarray, order: str, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """Put frames (T, ...) into another order, to see whether a model makes use of time.
+    """Put frames (T, ...) into ``original``, ``reversed`` or ``shuffled`` order.
 
-    Args:
-        frames: The frames in their original order.
-        order: ``original``, ``reversed`` or ``shuffled``.
-        rng: Where ``shuffled`` draws its permutation from.
+    Evaluation with another order than the original shows whether a model makes use of time.
     """
     if order == "original":
         return frames

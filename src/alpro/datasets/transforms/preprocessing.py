@@ -16,10 +16,10 @@ import numpy as np
 
 Interpolation = Literal["bilinear", "bicubic"]
 
+# Reach of each filter to either side, in source pixels where it is not widened.
 _RADIUS = {"bilinear": 1, "bicubic": 2}
-"""Reach of each filter to either side, in source pixels where it is not widened."""
+# Parameter of the cubic filter (Keys, 1981): Pillow's, and PyTorch's without antialiasing.
 _ANTIALIASED_CUBIC, _PLAIN_CUBIC = -0.5, -0.75
-"""Parameter of the cubic filter (Keys, 1981): Pillow's, and PyTorch's without antialiasing."""
 _MAX_PIXEL = 255
 
 
@@ -47,11 +47,10 @@ class PixelPreprocessing:
     @property
     def resized_by_decoder(self) -> bool:
         """Whether the decoding libraries resize so while they convert colours."""
-        policy = (self.resize, self.interpolation, self.antialias)
-        return policy == ("squash", "bilinear", True)
+        return (self.resize, self.interpolation, self.antialias) == ("squash", "bilinear", True)
 
     def protocol(self) -> dict[str, Any]:
-        """Fields that differ from ALPRO's, those left out that a config states by itself."""
+        """Fields that differ from ALPRO's, without those that a config states by itself."""
         default = asdict(PixelPreprocessing(size=self.size, mean=self.mean, std=self.std))
         return {key: value for key, value in asdict(self).items() if value != default[key]}
 
@@ -76,13 +75,12 @@ def center_square(height: int, width: int) -> tuple[int, int, int]:
 
 
 def preprocess_frames(frames: np.ndarray, preprocessing: PixelPreprocessing) -> np.ndarray:
-    """Make (..., S, S) uint8 frames of (..., H, W) ones.
-
-    Resized values are rounded, half to even, and clipped where the cubic filter overshoots.
-    """
+    """Make (..., S, S) uint8 frames of (..., H, W) ones."""
+    # Crop first where the policy says so.
     if preprocessing.resize == "center_square":
         top, left, side = center_square(*frames.shape[-2:])
         frames = frames[..., top : top + side, left : left + side]
+    # Resize; round half to even, and clip where the cubic filter overshoots.
     source_height, source_width = frames.shape[-2:]
     height, width = resized_size(source_height, source_width, preprocessing)
     if (height, width) != (source_height, source_width):
@@ -94,6 +92,7 @@ def preprocess_frames(frames: np.ndarray, preprocessing: PixelPreprocessing) -> 
             antialias=preprocessing.antialias,
         )
         frames = np.rint(resized).clip(0, _MAX_PIXEL).astype(np.uint8)
+    # Crop or pad to the square.
     return crop_or_pad(frames, preprocessing.size)
 
 
@@ -121,6 +120,7 @@ def resize_frames(
     for axis, length in ((-2, height), (-1, width)):
         if resized.shape[axis] == length:
             continue
+        # Filter one axis at a time, as a weighted sum over the filter's taps.
         positions, weights = filter_taps(
             resized.shape[axis], length, interpolation=interpolation, antialias=antialias
         )
@@ -139,16 +139,19 @@ def filter_taps(
 
     Beyond the edge its pixel is repeated; an antialiasing filter ends there instead.
     """
+    # Find the taps around each target pixel's centre; antialiasing widens the filter.
     ratio = source / target
     stretch = max(ratio, 1.0) if antialias else 1.0
     radius = _RADIUS[interpolation] * stretch
     centers = ((np.arange(target) + 0.5) * ratio - 0.5)[:, None]
     positions = np.floor(centers - radius).astype(np.int64) + 1 + np.arange(math.ceil(2 * radius))
+    # Weight them by their distance from it.
     distances = np.abs(positions - centers) / stretch
     if interpolation == "bilinear":
         weights = np.maximum(1 - distances, 0)
     else:
         weights = _cubic(distances, _ANTIALIASED_CUBIC if antialias else _PLAIN_CUBIC)
+    # Only PyTorch's plain filter repeats the edge.
     if antialias:
         weights *= (positions >= 0) & (positions < source)
         weights /= weights.sum(axis=1, keepdims=True)
@@ -156,7 +159,6 @@ def filter_taps(
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """Evaluate the cubic convolution filter at distances from its middle."""
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = a * (((x - 5) * x + 8) * x - 4)
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))

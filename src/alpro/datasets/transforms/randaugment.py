@@ -1,9 +1,9 @@
-"""RandAugment (Cubuk et al., 2020): every frame of a clip is changed alike; an image is one frame.
+"""RandAugment (Cubuk et al., 2020), the same for all frames of a clip; an image is one frame.
 
 T: frames, S: side of the square frames in pixels.
 
-The operations are made of torchvision's, their arguments are those of the original. Operations on
-tensors take and return (T, 3, S, S) uint8.
+Operations are made of torchvision's, with the original's arguments. Those on tensors take and
+return (T, 3, S, S) uint8.
 """
 
 from __future__ import annotations
@@ -38,10 +38,7 @@ PIXEL_CENTRE = 0.5  # torchvision's points are counted from the corner of the fi
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done to the frames, and with what argument at a strength from 0 to 1.
-
-    An argument equal to `neutral` changes nothing.
-    """
+    """An operation and its argument at a strength from 0 to 1; `neutral` changes nothing."""
 
     apply: Callable[[Tensor, float], Tensor]
     argument: Callable[[float], float] = float
@@ -53,11 +50,11 @@ class RandAugment:
     """Some operations drawn at random, applied to all frames of a clip alike.
 
     Args:
-        operations: Names in `OPERATIONS` to choose among.
-        num_operations: How many are drawn.
+        operations: Names in `OPERATIONS` to draw from.
+        num_operations: Number of operations drawn.
         level: Their strength, from 0 to `MAX_LEVEL`.
         with_replacement: The same operation may be drawn twice.
-        probability: With which each drawn operation is applied.
+        probability: Of applying a drawn operation.
 
     Raises:
         InputError: torchvision, which moves the pixels, is not installed.
@@ -134,7 +131,7 @@ def _identity(frames: Tensor, _: float) -> Tensor:
 
 
 def _contrast(frames: Tensor, factor: float) -> Tensor:
-    # The original takes red for blue in weighting the mean that it keeps.
+    # The original weights the mean that it keeps with red and blue exchanged.
     return _torchvision().adjust_contrast(frames.flip(-3), factor).flip(-3)
 
 
@@ -186,12 +183,8 @@ def _move(
 ) -> Tensor:
     """Move the content of every frame; lengths in pixels, angles in degrees, points as (x, y).
 
-    Args:
-        frames: (T, 3, S, S) uint8.
-        clockwise: Angle of the rotation.
-        translate: Way to the right and down.
-        shear: Angles to the left and up.
-        centre: The pixel, from (0, 0), that rotation and shear leave where it is.
+    It is rotated clockwise, translated right and down, and sheared by angles to the left and up.
+    Rotation and shear leave the pixel ``centre``, counted from (0, 0), where it is.
     """
     from torchvision.transforms.v2 import InterpolationMode
 

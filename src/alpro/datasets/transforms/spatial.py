@@ -1,4 +1,4 @@
-"""Steps that change the frames of a clip before they become part of a batch.
+"""Crops, flips and repetition of the frames of a clip.
 
 Steps take (T, 3, H, W) uint8 frames and the generator of all their random choices, and leave the
 given array as it is. An image is a clip of one frame.
@@ -17,7 +17,7 @@ from alpro.datasets.videos import FrameAugmentation
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Steps one after the other, all from one generator."""
+    """Steps in order, all from one generator."""
 
     steps: tuple[FrameAugmentation, ...]
 
@@ -81,7 +81,7 @@ class RepeatFrames:
 
 
 def _room(frames: np.ndarray, size: int) -> tuple[int, int]:
-    """Pixels that a square can be moved by, down and to the right."""
+    """Room to move a square of ``size`` pixels, down and to the right."""
     height, width = frames.shape[-2:]
     if size > min(height, width):
         raise ValueError(f"no square of {size} pixels in frames of {height} x {width}")

@@ -26,7 +26,7 @@ HISTORIES = (
 )
 
 
-def stretches(history: Sequence[tuple[int, int]]) -> list[SamplerSegment]:
+def segments(history: Sequence[tuple[int, int]]) -> list[SamplerSegment]:
     return [SamplerSegment(*numbers) for numbers in history]
 
 
@@ -45,7 +45,7 @@ def order(
 def read_by_all(
     num_examples: int, history: Sequence[SamplerSegment], **options: Any
 ) -> list[list[Read]]:
-    """What each process reads in each stretch, when every stretch begins with a new run."""
+    """What each process reads in each segment, when every segment begins with a new run."""
     return [
         [
             list(
@@ -93,10 +93,10 @@ def read_by_hand(num_examples: int, history: Sequence[SamplerSegment]) -> Iterat
 
 @pytest.mark.parametrize("num_examples", [3, 50, 101])
 @pytest.mark.parametrize("numbers", HISTORIES)
-def test_what_is_unread_is_dealt_out_anew(
+def test_unread_examples_are_dealt_out_again(
     numbers: list[tuple[int, int]], num_examples: int
 ) -> None:
-    history = stretches(numbers)
+    history = segments(numbers)
     expected = list(read_by_hand(num_examples, history))
     assert read_by_all(num_examples, history) == expected
 
@@ -106,15 +106,15 @@ def test_what_is_unread_is_dealt_out_anew(
 def test_no_example_of_an_epoch_is_lost_or_repeated_but_for_padding(
     numbers: list[tuple[int, int]], block_size: int
 ) -> None:
-    *before, (size, num_batches) = stretches(numbers)
+    *before, (size, num_batches) = segments(numbers)
     history = [*before, SamplerSegment(size, num_batches + 30)]
     reads = read_by_all(101, history, block_size=block_size)
-    for stretch in reads:
-        assert len({tuple(map(len, read)) for read in stretch}) == 1  # equally many in each batch
-    times = Counter(key for stretch in reads for read in stretch for keys in read for key in keys)
+    for segment in reads:
+        assert len({tuple(map(len, read)) for read in segment}) == 1  # equally many in each batch
+    times = Counter(key for segment in reads for read in segment for keys in read for key in keys)
     last = max(epoch for epoch, _ in times)
     # Whole blocks are repeated where an epoch begins, and the last goes on beyond the examples;
-    # single examples are where it is dealt out anew.
+    # single examples are where it is dealt out again.
     padding = max(size for size, _ in history) * block_size - 1 + block_size - 1
     padding += sum(size - 1 for size, _ in history)
     assert last >= 1
@@ -130,7 +130,7 @@ def test_no_example_of_an_epoch_is_lost_or_repeated_but_for_padding(
 def test_a_run_that_changed_resumes_as_if_never_interrupted(
     numbers: list[tuple[int, int]], block_size: int, num_more: int
 ) -> None:
-    *before, (size, _) = stretches(numbers)
+    *before, (size, _) = segments(numbers)
     for rank in range(size):
         options = {"rank": rank, "size": size, "block_size": block_size}
         whole = islice(order(50, done=before, **options), num_more, num_more + 30)
@@ -170,8 +170,8 @@ def test_an_epoch_of_which_only_repetitions_are_left_is_over() -> None:
     assert next(iter(order(2, size=1, done=[SamplerSegment(2, 1)], **options))) == [(1, 0), (1, 1)]
 
 
-def test_stretches_of_one_number_are_one_stretch() -> None:
-    parts = stretches([(2, 0), (3, 2), (3, 1), (1, 0), (3, 4), (2, 1), (2, 2), (1, 0)])
+def test_segments_of_one_number_of_processes_are_merged() -> None:
+    parts = segments([(2, 0), (3, 2), (3, 1), (1, 0), (3, 4), (2, 1), (2, 2), (1, 0)])
     assert merge_segments(parts) == [(3, 7), (2, 3)]
     assert merge_segments([]) == []
     assert list(islice(order(50, size=2, done=parts), 20)) == list(
@@ -180,18 +180,18 @@ def test_stretches_of_one_number_are_one_stretch() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(0, 1), (1, -1)])
-def test_no_stretch_of_nothing(wrong: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="no stretch of"):
+def test_an_impossible_segment_is_refused(wrong: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="no segment of"):
         order(50, done=[SamplerSegment(*wrong)])
 
 
 def test_a_long_run_of_many_epochs_is_not_walked_through() -> None:
     many = 10**15
-    late = order(1000, size=5, done=stretches([(2, many), (3, many), (4, many)]))
+    late = order(1000, size=5, done=segments([(2, many), (3, many), (4, many)]))
     (epoch, _), *_ = next(iter(late))
     assert epoch == pytest.approx(many * 4 * (2 + 3 + 4) / 1000, rel=0.01)
 
 
 def test_an_order_can_be_read_twice() -> None:
-    one = order(50, size=3, done=stretches([(2, 3)]))
+    one = order(50, size=3, done=segments([(2, 3)]))
     assert list(islice(one, 20)) == list(islice(one, 20))
