@@ -96,7 +96,7 @@ def make_question_batch(
 def make_question_set(
     folder: Path, rows: Sequence[QuestionRow], **options: Any
 ) -> EvaluationSet[QuestionRow]:
-    """Questions and made-up videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
+    """Questions and fake videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
     return make_evaluation_set(write_questions(folder / "questions.jsonl", rows), rows, **options)
 
 

@@ -22,7 +22,7 @@ from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.evaluation.question_answering import QaOutcome
 from alpro.families.alpro.model import AlproForQuestionAnswering
 from tests.evaluation.ranks import on_ranks
-from tests.factories import MEAN, STD, MadeUpDecoder, make_tokenizer
+from tests.factories import MEAN, STD, FakeDecoder, make_tokenizer
 from tests.question_factories import (
     ANSWERS,
     UNKNOWN_ANSWER,
@@ -166,7 +166,7 @@ def test_each_video_is_decoded_and_encoded_once_and_each_question_too(
     rows: list[QuestionRow],
     tmp_path: Path,
 ) -> None:
-    decoder = MadeUpDecoder()
+    decoder = FakeDecoder()
     data = make_question_set(tmp_path / "set", rows, num_clips=2, decoder=decoder)
     assert decoder.reads == dict.fromkeys(VIDEOS, 1)
     encoders = ("encode_video", "encode_text", "answer")

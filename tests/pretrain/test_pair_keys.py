@@ -11,7 +11,7 @@ import torch
 from alpro.modeling.timesformer import TimeSformer
 from alpro.objectives.pairs import global_negatives
 from tasks import run_video_retrieval
-from tests.factories import MadeUpDecoder, TinyExperiment
+from tests.factories import FakeDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.tasks.conftest import Run, runner
 
@@ -51,7 +51,7 @@ def test_pretraining(experiment: PretrainExperiment, run: Run) -> None:
 
 
 def test_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
     experiment, run = TinyExperiment(tmp_path), runner(run_video_retrieval, monkeypatch)
     assert rows_seen(run, experiment.arguments(*FLAGS)) == {1, 2}
     task = "alpro.objectives.retrieval_task"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alpro.datasets.qa_annotations import QuestionRow, read_questions
-from tests.factories import MadeUpDecoder
+from tests.factories import FakeDecoder
 from tests.question_factories import ANSWERS, QaExperiment, write_questions
 from tests.tasks.conftest import Refuse, Run, content
 from tests.training.toys import KilledError, assert_same_run, metric_lines
@@ -81,7 +81,7 @@ def test_questions_about_a_video_share_one_decode(
     qa_experiment: QaExperiment, run_qa: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_qa(qa_experiment.arguments())
-    decoder = MadeUpDecoder()
+    decoder = FakeDecoder()
     monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: decoder)
     run_qa(qa_experiment.inference())
     assert decoder.reads == {"test0": 1, "test1": 1, "test2": 1}

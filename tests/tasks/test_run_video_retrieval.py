@@ -15,7 +15,7 @@ from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.decoding import PyAVDecoder
 from tests.factories import (
     NUM_VIDEO_FRAMES,
-    MadeUpDecoder,
+    FakeDecoder,
     TinyExperiment,
     caption_of,
     write_captions,
@@ -169,7 +169,7 @@ def test_all_training_sets_are_used(
     write_videos(experiment.root / "more", [row.video_id for row in rows])
     txt = write_captions(experiment.root / "txt/more.jsonl", rows)
     more = {"name": "more", "txt": str(txt), "img": str(experiment.root / "more")}
-    decoder = MadeUpDecoder()
+    decoder = FakeDecoder()
     monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: decoder)
     sets = [experiment.dataset("train"), more]
     run(experiment.arguments(train_datasets=sets, num_train_epochs=1, train_batch_size=5))
