@@ -57,7 +57,7 @@ def test_a_finetuned_checkpoint_starts_retrieval(trained: Path, tmp_path: Path, 
     name = "encoder.layer.1.output.dense.weight"
     torch.testing.assert_close(after[f"text_encoder.bert.{name}"], before[f"text_encoder.{name}"])
     log = (tmp_path / "retrieval/run/log/log.txt").read_text()
-    assert f"{trained}: it lacks 6 tensors text_encoder.cls.*, which start as new ones" in log
+    assert f"{trained}: 6 tensors text_encoder.cls.* missing, left as initialised" in log
     assert "4 tensors classifier.* not used" in log
 
 
