@@ -1,4 +1,4 @@
-"""What question answering needs beside ``tests.factories``: questions, labels, an experiment."""
+"""Parts of question answering tests: questions, labels, models, an experiment."""
 
 from __future__ import annotations
 

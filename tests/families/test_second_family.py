@@ -130,12 +130,12 @@ def test_frames_are_preprocessed_as_the_family_says(
 ) -> None:
     asked = []
 
-    class AskedDecoder(FakeDecoder):
+    class RecordingDecoder(FakeDecoder):
         def read(self, video: Video, select: FrameSelector, **how: Any) -> np.ndarray:
             asked.append(how["preprocessing"])
             return super().read(video, select, **how)
 
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: AskedDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: RecordingDecoder())
     run(experiment.arguments())
     assert set(asked) == {preprocessing(resolved_of(experiment.arguments()).config)}
     assert scores_in(experiment.root / "run")["protocol"]["preprocessing"] == {

@@ -1,4 +1,4 @@
-"""Runs the entry scripts in this process, over an experiment with made-up videos."""
+"""Runs the entry scripts in this process, over an experiment with fake videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the entry script in this process, over an experiment with made-up videos."""
+"""Runs the entry script in this process, over an experiment with fake videos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Refuse = Callable[[Sequence[str]], str]
 
 
 def content(path: Path) -> Any:
-    """What a JSON file holds."""
+    """Content of a JSON file."""
     return json.loads(path.read_text())
 
 

@@ -14,7 +14,9 @@ from tests.question_factories import QaExperiment
 from tests.tasks.conftest import Refuse, Run
 
 
-def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_inference_without_a_trained_run_is_refused(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
     message = refused(experiment.inference())
     assert "output_dir is not the folder of a trained run" in " ".join(message.split())
     (experiment.root / "run").touch()
@@ -22,7 +24,9 @@ def test_inference_without_a_trained_run(experiment: TinyExperiment, refused: Re
     assert f"{experiment.root / 'run'}: this is a file, not a folder, so output_dir" in message
 
 
-def test_inference_with_wrong_paths(experiment: TinyExperiment, run: Run, refused: Refuse) -> None:
+def test_wrong_paths_of_inference_are_named(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
     run(experiment.arguments())
     assert "/gone.jsonl" in refused(experiment.inference("--inference_txt_db", "/gone.jsonl"))
     write_captions(experiment.root / "txt/test.jsonl", [CaptionRow("a ball", "lost")])
@@ -32,7 +36,7 @@ def test_inference_with_wrong_paths(experiment: TinyExperiment, run: Run, refuse
     assert "/gone/videos" in refused(experiment.inference("--inference_img_db", "/gone/videos"))
 
 
-def test_a_checkpoint_that_a_run_has_not(
+def test_a_checkpoint_that_the_run_lacks_is_named_with_those_it_has(
     experiment: TinyExperiment, run: Run, refused: Refuse
 ) -> None:
     run(experiment.arguments())
@@ -40,10 +44,10 @@ def test_a_checkpoint_that_a_run_has_not(
     message = refused(experiment.inference("--inference_model_step", "77"))
     assert f"inference_model_step is 77; {ckpt} has 2, 4, best, last.\n" in message
     message = refused(experiment.inference("--e2e_weights_path", str(ckpt)))
-    told = f"is a folder; name a file such as {ckpt}/model_step_best.pt.\n"
-    assert f"e2e_weights_path: {ckpt} {told}" in message
+    reason = f"is a folder; name a file such as {ckpt}/model_step_best.pt.\n"
+    assert f"e2e_weights_path: {ckpt} {reason}" in message
     message = refused(experiment.inference("--e2e_weights_path", str(ckpt.parent)))
-    assert f"e2e_weights_path: {ckpt.parent} {told}" in message
+    assert f"e2e_weights_path: {ckpt.parent} {reason}" in message
     for path in ckpt.iterdir():
         path.unlink()
     message = refused(experiment.arguments())
@@ -53,7 +57,7 @@ def test_a_checkpoint_that_a_run_has_not(
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code", "told"),
+    ("number", "exit_code", "reason"),
     [
         (math.nan, USER_ERROR_EXIT_CODE, "numbers are NaN or infinite, as of a run that diverged"),
         (1e30, FAILURE_EXIT_CODE, "retrieval scores are NaN. The weights are those of a run that"),
@@ -65,7 +69,7 @@ def test_weights_of_a_diverged_run_are_blamed(
     capsys: pytest.CaptureFixture[str],
     number: float,
     exit_code: int,
-    told: str,
+    reason: str,
 ) -> None:
     path = experiment.root / "diverged.pt"
     state = make_model().state_dict()
@@ -75,10 +79,12 @@ def test_weights_of_a_diverged_run_are_blamed(
     assert ended.value.code == exit_code
     message = capsys.readouterr().err.split("error: ")[-1]
     assert message.startswith(f"{path}: ")
-    assert told in message
+    assert reason in message
 
 
-def test_the_run_of_another_task(experiment: TinyExperiment, run: Run, refused_qa: Refuse) -> None:
+def test_the_run_of_another_task_is_refused(
+    experiment: TinyExperiment, run: Run, refused_qa: Refuse
+) -> None:
     run(experiment.arguments())
     questions = QaExperiment(experiment.root / "questions")
     message = refused_qa([*questions.inference(), "--output_dir", str(experiment.root / "run")])
@@ -88,7 +94,7 @@ def test_the_run_of_another_task(experiment: TinyExperiment, run: Run, refused_q
     )
 
 
-def test_a_video_encoder_that_was_edited(
+def test_a_video_encoder_that_was_edited_is_refused(
     experiment: TinyExperiment, run: Run, refused: Refuse
 ) -> None:
     run(experiment.arguments())

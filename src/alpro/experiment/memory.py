@@ -89,7 +89,7 @@ def check_batches(
     at_once = batch * num_clips if trains else batch
     at_once = min(at_once, chunk or at_once)
     kept = 0
-    if trains and not config.freeze:  # what is kept depends on what is frozen
+    if trains and not config.freeze:  # frozen layers keep less
         kept = experiment.family.kept_bytes(config, experiment.resolved.architecture)
     # Frames are bytes in the loader and floats on the device.
     wanted = {torch.device("cpu"): num_loaded * batch * num_clips * clip + read}

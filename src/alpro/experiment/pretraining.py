@@ -30,7 +30,7 @@ class PretrainingData:
         mlm_probability: float | None = None,
         patches: tuple[int, int] | None = None,
     ) -> None:
-        """Describe the batches: what is masked of words and frames, None where no loss needs it.
+        """Configure the masks of words and regions; None for those that no loss needs.
 
         `patches` are the patches per side of a frame, and the pixels of each, for the regions.
         """

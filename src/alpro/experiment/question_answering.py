@@ -140,7 +140,7 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         return self.experiment.build_model(num_labels=num_labels)
 
     def prepare_checkpoint(self, model: Any, state: StateDict) -> StateDict:
-        """The checkpoint, without its classifier if a new one is asked for.
+        """The checkpoint, without its classifier if `new_classifier` is set.
 
         Raises:
             InputError: if its classifier has another size or other answers, or inference has none.

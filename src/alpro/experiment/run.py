@@ -118,7 +118,7 @@ def infer(experiment: Experiment[Any]) -> None:
             logger.info("dry run: %s were evaluated, nothing is written", count)
             return
         if experiment.engine.rank == 0:
-            experiment.sha256_of(checkpoint)  # which may be gone when the results are there
+            experiment.sha256_of(checkpoint)  # the file may be gone later
         step = config.inference_model_step
         evaluate_and_write(experiment, evaluator, data, checkpoint=checkpoint, step=step)
 

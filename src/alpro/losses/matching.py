@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NO_NEGATIVE = -1  # index that stands for "none"
+NO_NEGATIVE = -1  # index for "none"
 
 
 class Pairs(NamedTuple):
@@ -46,7 +46,7 @@ def sample_hard_negatives(
         Video for each text and text for each video, int64 (B,) each, holding `NO_NEGATIVE` where
         nothing can be drawn (a batch of one pair; everything excluded). See `negative_pairs`.
     """
-    # Forbid the own partner and what is excluded.
+    # Forbid each row's own partner and the excluded pairs.
     forbidden = torch.zeros_like(sim_v2t, dtype=torch.bool)  # (B, G)
     forbidden[:, offset : offset + len(sim_v2t)].fill_diagonal_(True)
     if exclude is not None:

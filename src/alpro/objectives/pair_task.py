@@ -109,8 +109,7 @@ class PairTask(Task):
     ) -> Mapping[str, LossWithMetrics]:
         """Losses of B pairs, by name, with the pairs of an engine's ranks as negatives.
 
-        The engine may be another one than the job's; the generator, on its device, draws what is
-        random.
+        The engine may be another one than the job's; the generator is on its device.
         """
         raise NotImplementedError
 

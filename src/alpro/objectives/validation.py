@@ -16,7 +16,7 @@ from alpro.distributed.engine import Engine, autocast
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress, check_unreadable
 
-VALIDATION_SEED = 0  # of what is drawn at random in validation, which is thus the same on every run
+VALIDATION_SEED = 0  # of random draws in validation, the same in every run
 
 
 class Ratio(NamedTuple):
@@ -41,7 +41,7 @@ class LossWithMetrics:
 
 
 Measure = Callable[[PretrainBatch, torch.Generator], Mapping[str, LossWithMetrics]]
-"""The losses of a batch by name; the generator draws what is random."""
+"""The losses of a batch by name; the generator makes all random draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def mean_losses(
 ) -> dict[str, float]:
     """Mean losses and shares over all pairs of all sets; the model is in evaluation mode.
 
-    The numbers are the same on every rank, and for every number of ranks: what is drawn at random
-    follows from a batch's place in its set, and all sums are exact.
+    The numbers are the same on every rank, and for every number of ranks: random draws depend on a
+    batch's place in its set, and all sums are exact.
 
     Returns:
         ``loss``, the sum of the mean losses; ``<name>_loss`` and shares in percent.

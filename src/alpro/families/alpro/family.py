@@ -29,7 +29,7 @@ from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 Flavour = TypeVar("Flavour", bound=SplitBertBase)
 
 KEPT_PER_BLOCK = 8  # inputs of its norms and linear layers, at least, for the backward pass
-BYTES_OF_HALF = 2  # of what is kept, at least: in bf16 and fp16
+BYTES_OF_HALF = 2  # per kept number, at least: bf16 and fp16
 
 
 def build_video_encoder(

@@ -166,8 +166,7 @@ class AlproForQuestionAnswering(AlproModel):
         super().__init__(visual_encoder, text_encoder, embed_dim=embed_dim, pooling=pooling)
         if num_labels < 1:
             raise ValueError(f"num_labels {num_labels}: there must be an answer to give")
-        width = text_encoder.width
-        self.num_labels = num_labels
+        self.num_labels, width = num_labels, text_encoder.width
         # The head of released checkpoints, and the classifier.
         self.itm_head = nn.Linear(width, 2)
         self.classifier = nn.Sequential(

@@ -127,9 +127,7 @@ def load_bert(model: nn.Module, path: Path) -> None:
 
 def load_encoders(model: nn.Module, config: ExperimentConfig) -> bool:
     """Start both encoders from the files of a config; False if it names no ViT."""
-    options = cast(AlproOptions, config)
-    vit = resolve_vit(options.visual_weights_path)
-    if vit is None:
+    if (vit := resolve_vit(cast(AlproOptions, config).visual_weights_path)) is None:
         return False
     load_vit(model, vit)
     load_bert(model, _bert_of(config))
@@ -138,8 +136,7 @@ def load_encoders(model: nn.Module, config: ExperimentConfig) -> bool:
 
 def missing_weights(config: ExperimentConfig) -> list[str]:
     """Describe the missing files that `load_encoders` needs."""
-    vit = resolve_vit(cast(AlproOptions, config).visual_weights_path)
-    if vit is None:
+    if (vit := resolve_vit(cast(AlproOptions, config).visual_weights_path)) is None:
         return []
     return [
         *_missing_part("visual_weights_path", vit, source=VIT_SOURCE),

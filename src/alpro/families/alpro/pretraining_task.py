@@ -7,7 +7,6 @@ D width, K entities, P patches per side.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -233,17 +232,10 @@ class PretrainingTask(PairTask):
     def _measure_entities(self, batch: PretrainBatch, fused: Tensor) -> LossWithMetrics:
         """PEM: predict the prompter's entities of each region from its fused tokens."""
         normalize, size = self._normalize, self._grad_cache_size
-        predicted = predict_entity_pairs(
+        logits, targets = predict_entity_pairs(
             self.model, batch, fused, normalize=normalize, grad_cache_size=size
         )
-        return measure_entities(*predicted, threshold=self._entity_threshold)
-
-
-class EntityPredictions(NamedTuple):
-    """Entities in the regions of B pairs."""
-
-    logits: Tensor  # (B, K), the model's
-    targets: Tensor  # (B, K), the prompter's probabilities
+        return measure_entities(logits, targets, threshold=self._entity_threshold)
 
 
 def predict_entity_pairs(
@@ -253,22 +245,22 @@ def predict_entity_pairs(
     *,
     normalize: Callable[[Tensor], Tensor],
     grad_cache_size: int = 0,
-) -> EntityPredictions:
-    """Predict the entities in the regions of a batch, by model and prompter.
+) -> tuple[Tensor, Tensor]:
+    """Predict the entities in B regions: the model's logits, the prompter's probabilities, (B, K).
 
     `fused` (B, L+1+N, D) are the batch's plain captions fused with its frames; the prompter sees
     `grad_cache_size` regions at a time, 0 for all at once.
     """
-    prompter = model.prompter
+    prompter, region = model.prompter, batch.region
     assert prompter is not None
-    assert batch.region is not None
+    assert region is not None
 
     def ask(frames: Tensor, region: Tensor) -> Tensor:
         erased = normalize(erase_outside(frames, region))
         return prompter.entity_probabilities(erased, batch.media, region=region)
 
     # The teacher sees the region alone, the student the whole pair.
-    targets = grad_cached(ask, batch.frames[:, 0], batch.region, size=grad_cache_size)
-    num_text_tokens = batch.text_ids.shape[1]
-    logits = model.predict_entities(fused, num_text_tokens=num_text_tokens, region=batch.region)
-    return EntityPredictions(logits, targets)
+    targets = grad_cached(ask, batch.frames[:, 0], region, size=grad_cache_size)
+    num_tokens = batch.text_ids.shape[1]
+    logits = model.predict_entities(fused, num_text_tokens=num_tokens, region=region)
+    return logits, targets

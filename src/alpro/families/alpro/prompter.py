@@ -138,18 +138,16 @@ class Prompter(AlproModel):
         if len(entities) != self.num_entities:
             raise ValueError(f"{len(entities)} entities for a prompter of {self.num_entities}")
         # Encode without dropout, in chunks that bound the memory.
-        was_training = self.training
+        was_training, device = self.training, self.video_prompt_feat.device
         self.eval()
         for media in TEMPLATES:
             prompts = prompts_of(entities, media)
-            embeddings = torch.cat(
-                [
-                    self._encode_prompts(tokenize, prompts[start : start + PROMPTS_AT_ONCE])
-                    for start in range(0, len(prompts), PROMPTS_AT_ONCE)
-                ]
-            )  # (M*K, E)
+            embeddings = []
+            for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+                ids, mask = _tokenized(tokenize, prompts[start : start + PROMPTS_AT_ONCE])
+                embeddings.append(self.encode_text(ids.to(device), mask.to(device)).embedding)
             # One embedding per entity: the mean over its templates.
-            means = ensemble(embeddings, num_entities=self.num_entities)
+            means = ensemble(torch.cat(embeddings), num_entities=self.num_entities)
             self.prompt_embeddings(media).copy_(means)
         self.train(was_training)
 
@@ -173,12 +171,6 @@ class Prompter(AlproModel):
             prompts = self.prompt_embeddings(media).float()
             scores = functional.linear(embedding.float(), prompts) / self.temp.float()
         return scores.softmax(dim=1)
-
-    def _encode_prompts(self, tokenize: Tokenize, prompts: list[str]) -> Tensor:
-        """Unit vectors (len(prompts), E)."""
-        ids, mask = _tokenized(tokenize, prompts)
-        device = self.video_prompt_feat.device
-        return self.encode_text(ids.to(device), mask.to(device)).embedding
 
 
 class PrompterTask(PairTask):
