@@ -101,11 +101,11 @@ def test_a_video_encoder_that_was_edited_is_refused(
     path = experiment.root / "video_model.json"
     text = path.read_text()
     path.write_text(text.replace('"num_heads": 2', '"num_heads": 4, "pooling": "mean"'))
-    message = refused(experiment.inference())
+    message = refused(experiment.inference("--visual_model_cfg", str(path)))
     assert (
-        f"visual_model_cfg: {path} is not the video encoder of {experiment.root}/run/log/args.json:"
+        f"visual_model_cfg: {path} is not the one of {experiment.root}/run/log/args.json:"
         " num_heads 2 there, 4 now; pooling 'cls' there, 'mean' now. Give --visual_model_cfg FILE"
     ) in message
     changes = '"gradient_checkpointing": true, "drop_rate": 0.3'
     path.write_text(text.replace('"drop_rate": 0.1', changes))
-    run(experiment.inference())
+    run(experiment.inference("--visual_model_cfg", str(path)))

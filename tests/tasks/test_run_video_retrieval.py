@@ -60,7 +60,7 @@ def test_training_writes_checkpoints_logs_and_results(experiment: TinyExperiment
     arguments = content(root / "log/args.json")
     expected = {"n_gpu": 1, "num_train_steps": 4, "valid_steps": 2, "learning_rate": 1e-3}
     assert {key: arguments[key] for key in expected} == expected
-    assert arguments["visual_model"]["num_heads"] == 2
+    assert arguments["architecture"]["visual_model_cfg"]["num_heads"] == 2
     sets = {f"{name}_datasets.0.txt" for name in ("train", "val", "test")}
     assert arguments["annotations_sha256"].keys() == sets | {"tokenizer_dir"}
     assert content(root / "log/model_config.json") == content(experiment.root / "text_model.json")
