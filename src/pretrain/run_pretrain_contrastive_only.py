@@ -1,5 +1,6 @@
 """Prompter pretraining: the contrastive loss alone trains the teacher of entities.
 
+Usage:
     [horovodrun -np N] python src/pretrain/run_pretrain_contrastive_only.py
         --config FILE --output_dir DIR [--KEY VALUE ...]
 """

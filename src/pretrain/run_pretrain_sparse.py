@@ -1,5 +1,6 @@
 """Video-language pretraining: contrastive, matching, masked language and entity losses.
 
+Usage:
     [horovodrun -np N] python src/pretrain/run_pretrain_sparse.py
         --config FILE --output_dir DIR [--KEY VALUE ...]
 """

@@ -1,5 +1,6 @@
 """Video question answering: finetuning with validation and test, or inference.
 
+Usage:
     [horovodrun -np N] python src/tasks/run_video_qa.py --config FILE --output_dir DIR
         [--do_inference 1 --inference_txt_db FILE --inference_img_db DIR] [--KEY VALUE ...]
 """
