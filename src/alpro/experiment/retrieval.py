@@ -84,7 +84,7 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
 
     def build_task(self, model: Any, *, plan: TrainingPlan, progress: Progress) -> RetrievalTask:
         """VTC + VTM."""
-        # VTM starts once VTC has made negatives that are hard.
+        # VTM starts once VTC has warmed up: hard negatives are meaningless before.
         config, experiment = self.config, self.experiment
         return RetrievalTask(
             model,

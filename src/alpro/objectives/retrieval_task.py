@@ -46,7 +46,7 @@ class RetrievalTask(Task):
         evaluator: RetrievalEvaluator,  # its clip aggregation is used in training too
         use_itc: bool,
         use_itm: bool,
-        itm_start_step: int,  # first update with VTM; before VTC has converged no negative is hard
+        itm_start_step: int,  # first update with VTM; hard negatives need a warmed-up VTC
         mask_same_video: bool,  # captions of one video are not each other's negatives
         validation_batch: int,  # pairs per batch of the validation loss
         negatives_of_all_ranks: bool = False,  # VTM draws from all G pairs, not this rank's

@@ -221,7 +221,7 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
     def build_task(
         self, model: AlproForPretraining, *, plan: TrainingPlan, progress: Progress
     ) -> PretrainingTask:
-        """The losses that are switched on; VTM starts once VTC has made negatives that are hard."""
+        """The losses that are switched on; VTM starts once VTC has warmed up."""
         config = self.config
         objectives = Objectives(
             itc=config.use_itc, itm=config.use_itm, mlm=config.use_mlm, mpm=config.use_mpm

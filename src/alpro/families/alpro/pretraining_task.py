@@ -67,7 +67,7 @@ class PretrainingTask(PairTask):
         engine: Engine,
         normalize: nn.Module,
         objectives: Objectives,
-        itm_start_step: int,  # first update with VTM; before VTC has converged no negative is hard
+        itm_start_step: int,  # first update with VTM; hard negatives need a warmed-up VTC
         mask_same_video: bool,
         entity_threshold: float,  # least probability of a confident prompter's best entity
         precision: str,
