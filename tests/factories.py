@@ -1,6 +1,6 @@
 """Small stand-ins for what users bring: videos, annotations, a tokenizer, configs, models.
 
-Videos are small text files whose number seeds made-up frames, read by :class:`MadeUpDecoder`, so
+Videos are small text files whose number seeds fake frames, read by :class:`FakeDecoder`, so
 that most tests need no video library; ``write_clip`` of ``tests.datasets.clips`` makes real ones.
 """
 
@@ -36,7 +36,7 @@ from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
 CPU = torch.device("cpu")
 WIDTH, HEADS, IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES, EMBED_DIM = 32, 2, 32, 16, 2, 16
-NUM_VIDEO_FRAMES = 8  # frames of a made-up video
+NUM_VIDEO_FRAMES = 8  # frames of a fake video
 BROKEN = "broken"  # content of a video that cannot be read
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("a", "red", "green", "blue", "ball", "box", "rolls", "falls", "left", "right", "and")
@@ -48,7 +48,7 @@ AnyRow = TypeVar("AnyRow", bound=HasVideoId)
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-class MadeUpDecoder:
+class FakeDecoder:
     """Reads a text file: its number seeds a video of :data:`NUM_VIDEO_FRAMES` noisy frames."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def rows_of(num_videos: int, *, captions_per_video: int = 1) -> list[CaptionRow]
 
 
 def write_videos(folder: Path, video_ids: Iterable[str], *, broken: Sequence[str] = ()) -> Path:
-    """Write a made-up video for each id."""
+    """Write a fake video for each id."""
     folder.mkdir(parents=True, exist_ok=True)
     for video_id in video_ids:
         content = BROKEN if video_id in broken else str(sum(map(ord, video_id)))
@@ -193,7 +193,7 @@ def make_batch(
 def make_retrieval_set(
     folder: Path, rows: Sequence[CaptionRow], **options: Any
 ) -> EvaluationSet[CaptionRow]:
-    """Captions and made-up videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
+    """Captions and fake videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
     return make_evaluation_set(write_captions(folder / "captions.jsonl", rows), rows, **options)
 
 
@@ -205,14 +205,14 @@ def make_evaluation_set(
     chunk: int = 2,
     num_clips: int = 1,
     engine: Engine | None = None,
-    decoder: MadeUpDecoder | None = None,
+    decoder: FakeDecoder | None = None,
 ) -> EvaluationSet[AnyRow]:
-    """A set with made-up videos beside its annotations; the loader is a plain list."""
+    """A set with fake videos beside its annotations; the loader is a plain list."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     video_ids = list(dict.fromkeys(row.video_id for row in rows))
     folder = annotations.parent / "videos"
     write_videos(folder, video_ids, broken=broken)
-    decoder, tiny = decoder or MadeUpDecoder(), PixelPreprocessing(size=IMAGE_SIZE)
+    decoder, tiny = decoder or FakeDecoder(), PixelPreprocessing(size=IMAGE_SIZE)
     reader = FrameReader(VideoFolder(folder), decoder, NUM_FRAMES, "uniform", tiny)
     videos = EvaluationVideos(video_ids, reader, num_clips=num_clips, seed=0)
     pieces = chunks(len(video_ids), size=chunk)

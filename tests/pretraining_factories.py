@@ -1,4 +1,4 @@
-"""What pretraining needs beside ``tests.factories``: captioned images, entities, an experiment."""
+"""Parts of pretraining tests: captioned images, entities, models, tasks, an experiment."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 def given(value: T | None) -> T:
-    """What a part of a batch or of a model is, where there is one."""
+    """A part of a batch or of a model that must not be None."""
     assert value is not None
     return value
 

@@ -1,4 +1,4 @@
-"""What question answering needs beside ``tests.factories``: questions, labels, an experiment."""
+"""Parts of question answering tests: questions, labels, models, an experiment."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def make_question_batch(
 def make_question_set(
     folder: Path, rows: Sequence[QuestionRow], **options: Any
 ) -> EvaluationSet[QuestionRow]:
-    """Questions and made-up videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
+    """Questions and fake videos in ``folder``; ``options`` as :func:`make_evaluation_set`'s."""
     return make_evaluation_set(write_questions(folder / "questions.jsonl", rows), rows, **options)
 
 

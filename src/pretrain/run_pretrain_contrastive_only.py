@@ -1,9 +1,8 @@
-"""Prompter pretraining: the contrastive loss alone makes the teacher of entities.
+"""Prompter pretraining: the contrastive loss alone trains the teacher of entities.
 
+Usage:
     [horovodrun -np N] python src/pretrain/run_pretrain_contrastive_only.py
         --config FILE --output_dir DIR [--KEY VALUE ...]
-
-The heavy imports come after the config: ``--help`` and errors in a config come at once.
 """
 
 import sys
@@ -19,6 +18,7 @@ from alpro.program import run_script
 def main() -> None:
     """Resolve the config, start the engine, then train."""
     resolved = load_config(PrompterConfig, sys.argv[1:])
+    # The heavy imports come last: ``--help`` and errors in a config come at once.
     from alpro.experiment.experiment import Experiment
     from alpro.experiment.run import launch_run, pretrain
 

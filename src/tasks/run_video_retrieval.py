@@ -1,9 +1,8 @@
 """Text-video retrieval: finetuning with validation and test, or inference with a trained model.
 
+Usage:
     [horovodrun -np N] python src/tasks/run_video_retrieval.py --config FILE --output_dir DIR
         [--do_inference 1 --inference_txt_db FILE --inference_img_db DIR] [--KEY VALUE ...]
-
-The heavy imports come after the config: ``--help`` and errors in a config come at once.
 """
 
 import sys
@@ -19,6 +18,7 @@ from alpro.program import run_script
 def main() -> None:
     """Resolve the config, start the engine, then train or infer."""
     resolved = load_config(RetrievalConfig, sys.argv[1:])
+    # The heavy imports come last: ``--help`` and errors in a config come at once.
     from alpro.experiment.experiment import Experiment
     from alpro.experiment.run import finetune, infer, launch_run
 

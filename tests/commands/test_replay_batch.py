@@ -23,7 +23,7 @@ from alpro.families.alpro.pretraining_task import PretrainingTask
 from alpro.families.alpro.prompter import PrompterTask
 from alpro.objectives.question_answering_task import QuestionAnsweringTask
 from alpro.objectives.retrieval_task import RetrievalTask
-from tests.factories import MadeUpDecoder, TinyExperiment, write_videos
+from tests.factories import FakeDecoder, TinyExperiment, write_videos
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
 from tests.training.toys import assert_same
@@ -47,7 +47,7 @@ def stopped(tmp_path: Path) -> Path:
         return losses
 
     with (
-        mock.patch("alpro.experiment.data.make_decoder", return_value=MadeUpDecoder()),
+        mock.patch("alpro.experiment.data.make_decoder", return_value=FakeDecoder()),
         mock.patch.object(RetrievalTask, "forward", forward),
         launch_run(load_config(RetrievalConfig, arguments)) as engine,
         pytest.raises(RunError, match="update 2: the loss is not finite"),
@@ -144,7 +144,7 @@ def stop_in_second_update(kind: Kind, root: Path) -> tuple[Path, list[Any], list
         return found
 
     with (
-        mock.patch("alpro.experiment.data.make_decoder", return_value=MadeUpDecoder()),
+        mock.patch("alpro.experiment.data.make_decoder", return_value=FakeDecoder()),
         mock.patch.object(kind.task, "forward", forward),
         launch_run(resolved) as engine,
         pytest.raises(RunError, match="update 2: the loss is not finite"),

@@ -23,7 +23,7 @@ from alpro.distributed.engine import SingleProcess
 from alpro.errors import USER_ERROR_EXIT_CODE
 from alpro.experiment.experiment import Experiment
 from alpro.training.run_directory import RunDirectory
-from tests.factories import CPU, IMAGE_SIZE, NUM_FRAMES, MadeUpDecoder, write_videos
+from tests.factories import CPU, IMAGE_SIZE, NUM_FRAMES, FakeDecoder, write_videos
 from tests.pretraining_factories import (
     ENTITIES,
     PretrainExperiment,
@@ -35,14 +35,14 @@ NUM_VIDEOS, NUM_IMAGES = 5, 4
 
 
 @pytest.fixture
-def decoder(monkeypatch: pytest.MonkeyPatch) -> MadeUpDecoder:
-    decoder = MadeUpDecoder()
+def decoder(monkeypatch: pytest.MonkeyPatch) -> FakeDecoder:
+    decoder = FakeDecoder()
     monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: decoder)
     return decoder
 
 
 @pytest.fixture
-def run(tmp_path: Path, decoder: MadeUpDecoder) -> Path:  # noqa: ARG001
+def run(tmp_path: Path, decoder: FakeDecoder) -> Path:  # noqa: ARG001
     """The folder of a run as training leaves it."""
     experiment = PretrainExperiment(tmp_path, num_val=NUM_VIDEOS, num_val_images=NUM_IMAGES)
     trained = experiment_of(load_config(PretrainConfig, experiment.arguments()))
@@ -124,7 +124,7 @@ def test_videos_and_images_are_told_with_the_captions_they_have(run: Path) -> No
 
 
 def test_a_page_and_a_picture_are_written(
-    run: Path, decoder: MadeUpDecoder, capsys: pytest.CaptureFixture[str]
+    run: Path, decoder: FakeDecoder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = run / "docs" / "entities.png"
     flags = ["--output_dir", str(run), "--num_clips", "5"]

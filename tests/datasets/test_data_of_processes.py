@@ -19,7 +19,7 @@ from alpro.datasets.samplers import SamplerSegment
 from alpro.datasets.videos import TrainingSample
 from alpro.distributed.engine import SingleProcess
 from alpro.experiment.experiment import Experiment
-from tests.factories import CPU, MadeUpDecoder, TinyExperiment
+from tests.factories import CPU, FakeDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
 
@@ -65,7 +65,7 @@ Reader = Callable[..., list[Read]]
 @pytest.fixture(params=["retrieval", "questions", "pretraining"])
 def read(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     """What a task reads of videos that all show the same."""
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
     monkeypatch.setattr("alpro.experiment.data.make_loader", loader_with_samples)
     experiments: dict[str, Callable[[], TinyExperiment]] = {
         "retrieval": lambda: TinyExperiment(tmp_path, num_train=NUM_VIDEOS),

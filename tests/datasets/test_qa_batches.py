@@ -20,7 +20,7 @@ from alpro.datasets.shared_rows import pack_rows
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.videos import FrameReader, TrainingSample, TrainingVideos
-from tests.factories import VOCABULARY, MadeUpDecoder, make_tokenizer, write_videos
+from tests.factories import VOCABULARY, FakeDecoder, make_tokenizer, write_videos
 
 _LABELS = AnswerLabels(("ball", "box"))
 
@@ -98,7 +98,7 @@ def test_an_unreadable_video_is_replaced_with_its_questions(tmp_path: Path) -> N
     rows = pack_rows([_row(0, "v0"), _row(1, "v1"), _row(2, "v1")], QuestionRow)
     groups = group_questions(label_questions(rows, _LABELS), max_group=2)
     reader = FrameReader(
-        VideoFolder(videos), MadeUpDecoder(), 2, "uniform", preprocessing=PixelPreprocessing(size=8)
+        VideoFolder(videos), FakeDecoder(), 2, "uniform", preprocessing=PixelPreprocessing(size=8)
     )
     sample = TrainingVideos(groups, reader, seed=0, max_attempts=50)[0, 0]
     assert sample.item == groups[1]

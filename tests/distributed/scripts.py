@@ -30,7 +30,7 @@ from alpro.distributed.multi_process import DistributedEngine
 from alpro.program import run_script
 from pretrain import run_pretrain_contrastive_only, run_pretrain_sparse
 from tasks import run_video_qa, run_video_retrieval
-from tests.factories import MadeUpDecoder
+from tests.factories import FakeDecoder
 
 Command = tuple[str, Sequence[str]]
 """Name of an entry script, and its arguments."""
@@ -43,7 +43,7 @@ SCRIPTS: dict[str, ModuleType] = {
 }
 
 
-class TerminatingDecoder(MadeUpDecoder):
+class TerminatingDecoder(FakeDecoder):
     """Sends its process SIGTERM with a certain read of a training video."""
 
     def __init__(self, *, last_read: int | None) -> None:

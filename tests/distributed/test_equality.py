@@ -33,7 +33,12 @@ from tests.question_factories import (
     make_question_batch,
     questions_of,
 )
-from tests.tasks.pair_tasks import Learnt, assert_same, learnt, make_retrieval_task
+from tests.tasks.pair_tasks import (
+    LossAndGradients,
+    assert_same,
+    loss_and_gradients,
+    make_retrieval_task,
+)
 
 NUM_PAIRS = 12  # of all processes together
 TOLERANCE = 1e-5  # in fp32, relative to the largest gradient of a parameter
@@ -108,12 +113,12 @@ def pretraining(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
 DETERMINISTIC = (contrastive, questions, entities, prompter)
 
 
-def learn(engine: Engine, part: Part, tokenizer: Tokenizer) -> Learnt:
+def learn(engine: Engine, part: Part, tokenizer: Tokenizer) -> LossAndGradients:
     task, batch = part(engine, tokenizer)
-    return learnt(task, batch, engine=engine)
+    return loss_and_gradients(task, batch, engine=engine)
 
 
-def learn_alone(part: Part, tokenizer: Tokenizer) -> Learnt:
+def learn_alone(part: Part, tokenizer: Tokenizer) -> LossAndGradients:
     return learn(SingleProcess(CPU, scale_loss=False), part, tokenizer)
 
 
@@ -144,7 +149,9 @@ def test_all_ranks_have_the_gradients_of_all_losses_though_only_some_have_words(
     assert first.gradients["text_encoder.cls.predictions.bias"].any()
 
 
-def learn_at_place(engine: Any, tokenizer: Tokenizer) -> tuple[tuple[int, int], list[Learnt]]:
+def learn_at_place(
+    engine: Any, tokenizer: Tokenizer
+) -> tuple[tuple[int, int], list[LossAndGradients]]:
     """The process's number on its node and in the job, and what it learns."""
     place = (engine._communicator.local_rank, engine.rank)  # noqa: SLF001
     return place, [learn(engine, part, tokenizer) for part in (*DETERMINISTIC, pretraining)]

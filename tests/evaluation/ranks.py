@@ -35,7 +35,7 @@ class RankInThread(SingleProcess):
 
 
 def on_ranks(size: int, work: Callable[[Engine], T]) -> list[T]:
-    """What ``work`` returns on each rank, in rank order."""
+    """Results of ``work`` on each rank, in rank order."""
     board: list[Any] = [None] * size
     barrier = Barrier(size)
 

@@ -48,7 +48,7 @@ def test_the_best_checkpoint_is_chosen_by_a_metric_that_does_not_depend_on_the_t
     assert set(choices) <= set(outcome_by_hand().flat_metrics())
 
 
-def test_files_by_hand(tmp_path: Path) -> None:
+def test_result_files_by_hand(tmp_path: Path) -> None:
     scores = write_answers(tmp_path, outcome_by_hand(), protocol={"seed": 7})
     assert scores == json.loads((tmp_path / "scores.json").read_text())
     assert scores == {
@@ -114,7 +114,7 @@ def test_the_table_shows_every_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_known", [1, 3, 7])
-def test_the_best_known_answers(num_known: int) -> None:
+def test_the_best_known_answers_by_hand(num_known: int) -> None:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 9, generator=rng)
     logits[:, 7:] += 100  # beyond the known answers

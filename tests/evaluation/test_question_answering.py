@@ -22,7 +22,7 @@ from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.evaluation.question_answering import QaOutcome
 from alpro.families.alpro.model import AlproForQuestionAnswering
 from tests.evaluation.ranks import on_ranks
-from tests.factories import MEAN, STD, MadeUpDecoder, make_tokenizer
+from tests.factories import MEAN, STD, FakeDecoder, make_tokenizer
 from tests.question_factories import (
     ANSWERS,
     UNKNOWN_ANSWER,
@@ -113,7 +113,7 @@ def test_questions_are_answered_as_if_alone(
     data = make_question_set(tmp_path / "set", rows)
     logits = logits_one_by_one(model, tokenizer, data)[:, 0]
     assert (logits.argmax(axis=1) >= len(ANSWERS)).any()  # answers that must not be given
-    assert logits.std(axis=0).min() > 1e-2  # the comparison tells questions apart
+    assert logits.std(axis=0).min() > 1e-2  # answers differ between questions
     outcome = make_answer_evaluator(model, tokenizer).run(data)
     check_against(outcome, logits, rows)
     assert outcome.num_unanswerable == 2
@@ -123,7 +123,7 @@ def test_questions_are_answered_as_if_alone(
 
 
 @pytest.mark.parametrize("how", JOIN)
-def test_logits_of_several_clips_are_joined(
+def test_logits_of_several_clips_are_aggregated(
     model: AlproForQuestionAnswering,
     tokenizer: Tokenizer,
     rows: list[QuestionRow],
@@ -166,7 +166,7 @@ def test_each_video_is_decoded_and_encoded_once_and_each_question_too(
     rows: list[QuestionRow],
     tmp_path: Path,
 ) -> None:
-    decoder = MadeUpDecoder()
+    decoder = FakeDecoder()
     data = make_question_set(tmp_path / "set", rows, num_clips=2, decoder=decoder)
     assert decoder.reads == dict.fromkeys(VIDEOS, 1)
     encoders = ("encode_video", "encode_text", "answer")
@@ -264,7 +264,7 @@ def test_logits_that_are_not_numbers_are_no_answers(
         make_answer_evaluator(model, tokenizer).run(data)
 
 
-def test_fewer_than_five_answers(
+def test_all_answers_are_reported_if_fewer_than_five_are_known(
     tokenizer: Tokenizer, rows: list[QuestionRow], tmp_path: Path
 ) -> None:
     labels = AnswerLabels(("ball", "left", "two"))

@@ -11,13 +11,13 @@ def similarities(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(7, 5)).astype(np.float32)
 
 
-def test_all_pairs_by_default() -> None:
+def test_all_pairs_are_scored_by_default() -> None:
     assert pairs_to_score(similarities(0), top_k=0).all()
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4, 5, 9])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_union_of_both_directions_best(seed: int, top_k: int) -> None:
+def test_the_best_pairs_of_both_directions_are_scored(seed: int, top_k: int) -> None:
     similarity = similarities(seed)
     chosen = pairs_to_score(similarity, top_k=top_k)
     for caption, video in np.ndindex(similarity.shape):

@@ -80,7 +80,7 @@ def test_all_pairs_are_scored_as_if_alone(
     model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow]
 ) -> None:
     similarity, scores = one_by_one(model, tokenizer, data)
-    assert scores.std() > 1e-2  # the comparison tells pairs apart
+    assert scores.std() > 1e-2  # scores differ between pairs
     outcome = make_evaluator(model, tokenizer).run(data)
     assert outcome.scored.all()
     assert outcome.video_ids == ["v0", "v1", "v2", "v3", "v4"]
@@ -125,7 +125,7 @@ def scores_of_clips(
         ("lse", lambda scores: np.log(np.exp(scores).sum(axis=0))),
     ],
 )
-def test_scores_of_several_clips_are_joined(
+def test_scores_of_several_clips_are_aggregated(
     model: AlproForRetrieval,
     tokenizer: Tokenizer,
     tmp_path: Path,
@@ -176,7 +176,7 @@ def test_top_k_scores_only_the_best_pairs_by_similarity(
     assert large.scored.all()
 
 
-def test_ranking_by_similarity_alone(
+def test_pairs_can_be_ranked_by_similarity_alone(
     model: AlproForRetrieval, tokenizer: Tokenizer, data: EvaluationSet[CaptionRow]
 ) -> None:
     outcome = make_evaluator(model, tokenizer, use_matching=False).run(data)

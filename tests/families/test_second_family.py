@@ -21,14 +21,14 @@ from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import finetune, infer, launch_run
 from alpro.families import registry
 from alpro.modeling.contracts import DualEncoder, Matcher
-from tests.factories import VOCABULARY, MadeUpDecoder, TinyExperiment, caption_of
+from tests.factories import VOCABULARY, FakeDecoder, TinyExperiment, caption_of
 from tests.families.tiny.family import MAX_LOGIT_SCALE, TinyDualEncoder, preprocessing
 
 
 @pytest.fixture(autouse=True)
 def second_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.FAMILIES, "tiny", "tests.families.tiny")
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
 
 
 class TowerExperiment(TinyExperiment):
@@ -130,12 +130,12 @@ def test_frames_are_preprocessed_as_the_family_says(
 ) -> None:
     asked = []
 
-    class AskedDecoder(MadeUpDecoder):
+    class RecordingDecoder(FakeDecoder):
         def read(self, video: Video, select: FrameSelector, **how: Any) -> np.ndarray:
             asked.append(how["preprocessing"])
             return super().read(video, select, **how)
 
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: AskedDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: RecordingDecoder())
     run(experiment.arguments())
     assert set(asked) == {preprocessing(resolved_of(experiment.arguments()).config)}
     assert scores_in(experiment.root / "run")["protocol"]["preprocessing"] == {

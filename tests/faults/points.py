@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from alpro.objectives.retrieval_task import RetrievalTask
-from tests.factories import MadeUpDecoder
+from tests.factories import FakeDecoder
 
 POINTS = {
     "decode": "before a video is decoded, for training or validation",
@@ -158,7 +158,7 @@ def named_points(points: Points) -> Iterator[None]:
         def around(owner: Any, name: str, before: str = "", after: str = "") -> None:
             patches.enter_context(_around(points, owner, name, before=before, after=after))
 
-        around(MadeUpDecoder, "read", before="decode")
+        around(FakeDecoder, "read", before="decode")
         around(Tensor, "backward", after="backward")
         around(torch.optim.AdamW, "step", before="step", after="stepped")
         around(RetrievalTask, "evaluate", before="validation", after="validated")
@@ -184,7 +184,7 @@ def named_points(points: Points) -> Iterator[None]:
         for name, function in _file_functions(points).items():
             patches.enter_context(mock.patch.object(os, name, function))
         patches.enter_context(mock.patch.object(signal, "signal", _signal_function(points)))
-        decoder = mock.patch("alpro.experiment.data.make_decoder", return_value=MadeUpDecoder())
+        decoder = mock.patch("alpro.experiment.data.make_decoder", return_value=FakeDecoder())
         patches.enter_context(decoder)
         yield
 

@@ -14,7 +14,7 @@ def unit(*shape: int) -> Tensor:
     return functional.normalize(torch.randn(*shape), dim=-1)
 
 
-def test_two_pairs_by_hand() -> None:
+def test_the_loss_of_two_pairs_by_hand() -> None:
     video = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     text = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     # Divided by 0.5: video 0 sees (2, 2), video 1 sees (0, 0); both texts see (2, 0).
@@ -24,12 +24,12 @@ def test_two_pairs_by_hand() -> None:
     assert loss.item() == pytest.approx((of_videos + of_texts) / 2)
 
 
-def test_one_pair_costs_nothing() -> None:
+def test_the_loss_of_one_pair_is_zero() -> None:
     video, text = unit(1, 4), unit(1, 4)
     assert contrastive_loss(video, text, all_video=video, all_text=text, temperature=0.1) == 0
 
 
-def test_shards_average_to_the_whole() -> None:
+def test_losses_of_shards_average_to_the_loss_of_the_batch() -> None:
     video, text = unit(6, 4), unit(6, 4)
     some = torch.zeros(6, 6, dtype=torch.bool)
     some[0, 2] = some[2, 0] = some[4, 2] = True
@@ -78,7 +78,7 @@ def test_temperature_and_both_sides_receive_gradients() -> None:
         assert tensor.grad.abs().max() > 0
 
 
-def test_computed_in_float32_under_autocast() -> None:
+def test_the_loss_is_in_float32_under_autocast() -> None:
     video, text = unit(3, 4), unit(3, 4)
     with torch.autocast("cpu", torch.bfloat16):
         inside = similarity(video, text, temperature=0.07)

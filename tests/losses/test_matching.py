@@ -14,7 +14,7 @@ from alpro.losses.matching import (
 )
 
 
-def test_loss_by_hand() -> None:
+def test_the_matching_loss_by_hand() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     expected = (math.log(2) + math.log(1 + math.exp(2)) + math.log(1 + math.exp(-1))) / 3
     assert matching_loss(logits, 1).item() == pytest.approx(expected)

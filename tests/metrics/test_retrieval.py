@@ -49,7 +49,7 @@ def test_video_to_text_ranks_are_those_of_the_best_of_the_videos_captions(seed: 
     assert video_to_text_ranks(scores, owner).tolist() == pytest.approx(expected)
 
 
-def test_without_ties_the_rank_is_the_place_in_the_sorted_list() -> None:
+def test_ranks_without_ties_are_places_in_the_sorted_list() -> None:
     rng = np.random.default_rng(0)
     scores, owner = rng.normal(size=(40, 15)), rng.integers(0, 15, 40)
     places = [np.argsort(-row).tolist().index(own) for row, own in zip(scores, owner, strict=True)]
@@ -62,7 +62,7 @@ def test_without_ties_the_rank_is_the_place_in_the_sorted_list() -> None:
     assert video_to_text_ranks(scores, owner.tolist()).tolist() == [p + 1 for p in places]
 
 
-def test_a_model_that_cannot_tell_earns_the_rank_in_the_middle() -> None:
+def test_constant_scores_earn_the_rank_in_the_middle() -> None:
     constant = np.zeros((5, 5))
     assert text_to_video_ranks(constant, range(5)).tolist() == [3.0] * 5
     assert video_to_text_ranks(constant, range(5)).tolist() == [3.0] * 5
@@ -76,12 +76,12 @@ def test_a_video_without_captions_has_no_rank_and_distracts() -> None:
     assert video_to_text_ranks(scores, [0, 0]).tolist() == [1.0]
 
 
-def test_minus_infinity_ranks_last() -> None:
+def test_scores_of_minus_infinity_rank_last() -> None:
     scores = np.array([[-np.inf, 0.0, -1.0], [5.0, -np.inf, 1.0]])
     assert text_to_video_ranks(scores, [0, 2]).tolist() == [3.0, 2.0]
 
 
-def test_summary_by_hand() -> None:
+def test_the_summary_of_ranks_by_hand() -> None:
     assert summarise_ranks(np.array([1.0, 1.5, 5.0, 10.5])) == {
         "r1": 25.0,
         "r5": 75.0,
@@ -91,7 +91,7 @@ def test_summary_by_hand() -> None:
     }
 
 
-def test_both_directions_by_hand() -> None:
+def test_metrics_of_both_directions_by_hand() -> None:
     scores = np.array([[0.9, 0.1], [0.8, 0.7], [0.2, 0.3]])
     metrics = retrieval_metrics(scores, [0, 1, 1])
     assert [metrics["text2video"][name] for name in ("r1", "meanR")] == [
@@ -101,7 +101,7 @@ def test_both_directions_by_hand() -> None:
     assert [metrics["video2text"][name] for name in ("r1", "meanR")] == [100.0, 1.0]
 
 
-def test_nan_is_refused() -> None:
+def test_nan_scores_are_refused() -> None:
     scores = np.array([[0.0, np.nan], [np.nan, 1.0]])
     with pytest.raises(NotNumbersError, match="^2 retrieval scores are NaN"):
         retrieval_metrics(scores, [0, 1])

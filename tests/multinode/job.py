@@ -24,13 +24,13 @@ from alpro.datasets.decoding import FrameSelector, Video
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.program import run_script
 from tasks import run_video_retrieval
-from tests.factories import MadeUpDecoder
+from tests.factories import FakeDecoder
 
 PLACES = "places.jsonl"
 FAULT = "fault.json"
 
 
-class FaultyDecoder(MadeUpDecoder):
+class FaultyDecoder(FakeDecoder):
     """Ends or stops its process after N reads, as ``fault.json`` has it for this rank."""
 
     def __init__(self, folder: Path, *, rank: int) -> None:

@@ -1,4 +1,4 @@
-"""Runs the entry scripts in this process, over an experiment with made-up videos."""
+"""Runs the entry scripts in this process, over an experiment with fake videos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from alpro.datasets.tokenization import Tokenizer
 from pretrain import run_pretrain_contrastive_only, run_pretrain_sparse
-from tests.factories import MadeUpDecoder, make_tokenizer
+from tests.factories import FakeDecoder, make_tokenizer
 from tests.pretraining_factories import PretrainExperiment
 from tests.tasks.conftest import Refuse, Run, refusal, runner
 
@@ -20,7 +20,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainExperiment:
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
     return PretrainExperiment(tmp_path)
 
 

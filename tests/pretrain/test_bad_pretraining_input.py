@@ -34,7 +34,7 @@ def test_all_missing_inputs_are_reported_together(
     assert not (experiment.root / "run").exists()
 
 
-def test_images_are_in_no_tar_file(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_images_in_a_tar_file_are_refused(experiment: PretrainExperiment, refused: Refuse) -> None:
     shards = write_tar(experiment.root / "shards.tar", {"a.mp4": b""})
     sets = ("--train_datasets.0.img", str(shards), "--val_datasets.1.img", str(shards))
     gone = ("--train_datasets.0.ann", "/gone/train.csv")
@@ -43,20 +43,26 @@ def test_images_are_in_no_tar_file(experiment: PretrainExperiment, refused: Refu
     assert "train_datasets.0.img" not in message
 
 
-def test_videos_that_are_missing_in_shards(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_videos_missing_in_shards_are_named(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
     shards = write_tar(experiment.root / "shards.tar", {"a.mp4": b""})
     message = refused(experiment.pretraining("--val_datasets.0.img", str(shards)))
     assert f"is in the shard {shards}: val0" in message
 
 
-def test_what_the_entity_loss_needs(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_the_entity_loss_requires_entities_and_a_teacher(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
     message = refused(experiment.pretraining(teacher_weights_path=None, entity_file_path=None))
     assert "teacher_weights_path" in message
     assert "entity_file_path" in message
     assert "alpro extract-entities" in message
 
 
-def test_a_teacher_that_is_none(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_a_file_that_is_no_teacher_is_refused(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
     path = experiment.root / "text_model.json"
     message = refused(experiment.pretraining("--teacher_weights_path", str(path)))
     assert f"teacher_weights_path: {path}: not a file of PyTorch weights" in message
@@ -70,19 +76,21 @@ def test_a_teacher_that_is_none(experiment: PretrainExperiment, refused: Refuse)
 
 @pytest.fixture
 def reads_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mistake is told before millions of rows are read."""
+    """The mistake is reported before millions of rows are read."""
     monkeypatch.delattr("alpro.experiment.pretraining.load_dataset")
 
 
 @pytest.mark.usefixtures("reads_no_rows")
-def test_too_few_entities(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_a_list_of_too_few_entities_is_refused(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
     message = refused(experiment.pretraining("--num_entities", "6"))
     assert f"{experiment.root / 'entities.txt'}: 5 entities, but num_entities is 6" in message
     assert not (experiment.root / "run").exists()
 
 
 @pytest.mark.usefixtures("reads_no_rows")
-def test_too_few_entities_for_a_model_that_brings_its_teacher(
+def test_a_list_of_too_few_entities_for_a_given_teacher_is_refused(
     experiment: PretrainExperiment, refused: Refuse
 ) -> None:
     path = experiment.root / "pretrained.pt"
@@ -91,7 +99,7 @@ def test_too_few_entities_for_a_model_that_brings_its_teacher(
     assert f"{experiment.root / 'entities.txt'}: 5 entities, but num_entities is 6" in message
 
 
-def test_other_entities_than_those_of_the_model_that_is_trained_on(
+def test_entities_that_differ_from_the_checkpoints_are_refused(
     experiment: PretrainExperiment, run: Run, refused: Refuse
 ) -> None:
     run(experiment.pretraining(num_train_epochs=1))
@@ -108,9 +116,7 @@ def test_other_entities_than_those_of_the_model_that_is_trained_on(
     run(experiment.pretraining(*flags, e2e_weights_path=str(start), output="next"))
 
 
-def test_a_teacher_that_is_missing_for_a_model_that_brings_none(
-    experiment: PretrainExperiment, refused: Refuse
-) -> None:
+def test_a_missing_teacher_is_named(experiment: PretrainExperiment, refused: Refuse) -> None:
     path = experiment.root / "pretrained.pt"
     torch.save(make_pretraining_model(num_entities=None).state_dict(), path)
     experiment.teacher.unlink()
@@ -119,7 +125,9 @@ def test_a_teacher_that_is_missing_for_a_model_that_brings_none(
 
 
 @pytest.mark.usefixtures("reads_no_rows")
-def test_an_entity_that_is_too_long(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_an_entity_that_is_too_long_is_refused(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
     path = experiment.root / "entities.txt"
     path.write_text("\n".join([*ENTITIES[:4], "[SEP]" * 20]))
     message = refused(experiment.pretraining())
@@ -127,7 +135,7 @@ def test_an_entity_that_is_too_long(experiment: PretrainExperiment, refused: Ref
 
 
 @pytest.mark.usefixtures("reads_no_rows")
-def test_entities_that_the_tokenizer_does_not_know(
+def test_entities_unknown_to_the_tokenizer_are_refused(
     experiment: PretrainExperiment, refused: Refuse
 ) -> None:
     path = experiment.root / "entities.txt"
@@ -138,7 +146,9 @@ def test_entities_that_the_tokenizer_does_not_know(
 
 
 @pytest.mark.usefixtures("reads_no_rows")
-def test_another_number_of_entities(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_a_checkpoint_of_another_number_of_entities_is_refused(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
     path = experiment.root / "pretrained.pt"
     torch.save(make_pretraining_model(num_entities=7).state_dict(), path)
     message = refused(experiment.pretraining("--e2e_weights_path", str(path)))
@@ -146,7 +156,7 @@ def test_another_number_of_entities(experiment: PretrainExperiment, refused: Ref
 
 
 @pytest.mark.usefixtures("reads_no_rows")
-def test_a_checkpoint_without_a_teacher_and_no_other_teacher(
+def test_a_checkpoint_without_a_teacher_needs_one(
     experiment: PretrainExperiment, refused: Refuse
 ) -> None:
     path = experiment.root / "pretrained.pt"
@@ -191,7 +201,9 @@ def test_missing_videos_are_counted(
     assert f"tiny val ({path}): 2 pairs" in log
 
 
-def test_ids_that_lost_their_zeros(experiment: PretrainExperiment, refused: Refuse) -> None:
+def test_ids_without_their_leading_zeros_get_a_hint(
+    experiment: PretrainExperiment, refused: Refuse
+) -> None:
     write_videos(experiment.root / "videos", ["0007"])
     rows = [CaptionRow("a ball", name) for name in ("7", "val0")]
     write_captions(experiment.root / "txt/val.jsonl", rows)
@@ -227,7 +239,7 @@ def test_missing_images_are_counted_before_training(
     assert "is in the current folder, where paths start as img is null: train0.png" in message
 
 
-def test_missing_images_of_large_sets_are_found_when_read(
+def test_missing_images_of_large_sets_are_reported_when_read(
     experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (experiment.root / "images/train1.png").unlink()
@@ -247,7 +259,7 @@ def test_missing_images_count_as_unreadable(
     assert "raise max_unreadable_fraction" in message
 
 
-def test_a_folder_without_any_of_the_images(
+def test_a_folder_without_any_of_the_images_is_refused(
     experiment: PretrainExperiment, refused: Refuse
 ) -> None:
     for index in range(4):
@@ -268,7 +280,7 @@ def test_unreadable_validation_videos_are_all_listed(
     assert "  val0: made to be unreadable\n  val2: made to be unreadable\n" in message
 
 
-def test_continuing_with_another_list_of_entities(
+def test_a_run_does_not_resume_with_another_list_of_entities(
     experiment: PretrainExperiment, run: Run, refused: Refuse
 ) -> None:
     run(experiment.pretraining(num_train_epochs=1))
@@ -280,7 +292,7 @@ def test_continuing_with_another_list_of_entities(
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_as_a_process_of_its_own(tmp_path: Path, script: str) -> None:
+def test_a_script_reports_missing_files_without_traceback(tmp_path: Path, script: str) -> None:
     """The script itself, from another folder: exit code, standard error, all mistakes at once."""
     config = tmp_path / "config.json"
     config.write_text('{"crop_img_sise": 32, "num_frm": "many"}')

@@ -22,7 +22,7 @@ from tests.training.toys import assert_same, metric_lines
 
 TEACHER = "prompter."
 KEEP: dict[str, Any] = {"freeze": ["visual_encoder.*", "text_encoder.*", "*_proj.*", "itm_head.*"]}
-LEARNT = ("temp", "classifier.", "mpm_head.")  # what is left to be learnt then
+UNTRAINED = ("temp", "classifier.", "mpm_head.")  # left to later training
 RESULTS = "results_test/step_best_1_mean"
 
 
@@ -44,7 +44,9 @@ def teacher_in(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def kept(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model that :data:`KEEP` leaves as they are, and the names of retrieval."""
-    return {name: value for name, value in state.items() if not name.startswith((TEACHER, *LEARNT))}
+    return {
+        name: value for name, value in state.items() if not name.startswith((TEACHER, *UNTRAINED))
+    }
 
 
 def check_teacher(state: dict[str, Tensor], path: Path, tokenizer: Tokenizer) -> None:
@@ -59,7 +61,7 @@ def check_teacher(state: dict[str, Tensor], path: Path, tokenizer: Tokenizer) ->
     assert_same(taught, dict(expected))
 
 
-def test_the_whole_chain(
+def test_a_prompter_a_model_and_a_retrieval_run_follow_each_other(
     experiment: PretrainExperiment,
     run_prompter: Run,
     run: Run,
@@ -103,7 +105,7 @@ def hashed(root: Path) -> set[str]:
     return {key for key in keys if key.endswith("_path")}
 
 
-def test_pretraining_goes_on_with_the_teacher_that_it_had(
+def test_pretraining_from_a_checkpoint_keeps_its_teacher(
     experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(experiment.pretraining(num_train_epochs=1))
@@ -152,7 +154,7 @@ def test_the_model_itself_can_teach_the_next(
     check_teacher(weights(checkpoint(experiment.root / "next")), first, tokenizer)
 
 
-def test_a_prompter_goes_on_from_another(experiment: PretrainExperiment, run_prompter: Run) -> None:
+def test_a_prompter_starts_from_another(experiment: PretrainExperiment, run_prompter: Run) -> None:
     flags = ("--e2e_weights_path", str(experiment.teacher))
     run_prompter(experiment.prompting(*flags, num_train_epochs=1, **KEEP))
     before = kept(weights(experiment.teacher))

@@ -1,4 +1,4 @@
-"""What only a GPU can show of pretraining: half precision, CUDA's generators, resuming there."""
+"""Pretraining on a GPU: half precision, CUDA generators, resuming."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_run(root: Path, *, precision: str, losses: tuple[str, ...], updates: i
 # The scale of fp16's loss starts too high, and each update that overflows is skipped and halves it.
 @pytest.mark.parametrize(("precision", "epochs"), [("fp32", 2), ("bf16", 2), ("fp16", 6)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_stages_from_end_to_end(
+def test_both_stages_run_from_end_to_end(
     experiment: PretrainExperiment,
     run_prompter: Run,
     run: Run,
@@ -65,7 +65,7 @@ def test_both_stages_from_end_to_end(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("reads", [10, 19])
-def test_a_killed_run_continues_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     experiment: PretrainExperiment,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,

@@ -54,14 +54,14 @@ def contrast(*, exclude: Tensor | None = None) -> LossWithMetrics:
     )
 
 
-def test_contrast() -> None:
+def test_the_contrastive_loss_and_its_accuracies() -> None:
     found = contrast()
     assert found.count == 3
     # The second video and the third caption find each other, the third video the second caption.
     assert shares(found) == pytest.approx({"i2t_acc": 100 / 3, "t2i_acc": 200 / 3})
 
 
-def test_contrast_does_not_count_what_is_no_negative() -> None:
+def test_excluded_pairs_are_no_contrastive_negatives() -> None:
     exclude = torch.zeros(3, 3, dtype=torch.bool)
     exclude[2, 1] = exclude[1, 2] = True
     found = contrast(exclude=exclude)
@@ -69,27 +69,27 @@ def test_contrast_does_not_count_what_is_no_negative() -> None:
     assert found.loss < contrast().loss
 
 
-def test_matching() -> None:
+def test_the_matching_loss_and_its_accuracy() -> None:
     logits = logits_of(1, 0, 0, 0, 1, width=2)  # two positives, three negatives
     found = measure_matching(logits, num_positive=2, engine=ALONE)
     assert found.count == 5
     assert shares(found) == pytest.approx({"itm_acc": 60.0})
 
 
-def test_words() -> None:
+def test_the_masked_language_loss_and_its_accuracy() -> None:
     labels = torch.tensor([[IGNORED, 3, IGNORED], [0, IGNORED, 2]])
     found = mlm_loss_and_accuracy(logits_of(3, 1, 2, width=4), labels)
     assert found.count == 3
     assert shares(found) == pytest.approx({"mlm_acc": 200 / 3})
 
 
-def test_no_words() -> None:
+def test_a_batch_without_masked_words_has_no_accuracy() -> None:
     found = mlm_loss_and_accuracy(torch.zeros(0, 4), torch.full((2, 3), IGNORED))
     assert found.count == 0
     assert found.values("mlm") == {"mlm_loss": torch.tensor(0.0)}
 
 
-def test_entities() -> None:
+def test_the_entity_loss_and_its_accuracies() -> None:
     targets = torch.tensor([[0.5, 0.5], [0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
     logits = logits_of(0, 1, 0, 0, width=2)
     found = measure_entities(logits, targets, threshold=0.6)
@@ -100,7 +100,7 @@ def test_entities() -> None:
     assert found.loss.item() == pytest.approx(sum(terms) / 3, rel=1e-5)
 
 
-def test_no_entity_that_the_prompter_is_sure_of() -> None:
+def test_a_batch_without_confident_entities_has_no_accuracy() -> None:
     found = measure_entities(torch.zeros(2, 2), torch.full((2, 2), 0.5), threshold=0.6)
     assert int(found.count) == 0
     assert shares(found) == {"mpm_confident": 0.0}

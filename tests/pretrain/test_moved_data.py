@@ -8,7 +8,7 @@ from tests.pretraining_factories import PretrainExperiment
 from tests.tasks.conftest import Refuse, Run
 
 
-def test_a_run_goes_on_without_its_teacher(experiment: PretrainExperiment, run: Run) -> None:
+def test_a_run_resumes_without_its_teacher(experiment: PretrainExperiment, run: Run) -> None:
     run(experiment.pretraining(num_train_epochs=1))
     before = (experiment.root / "run/log/metrics.jsonl").read_text()
     experiment.teacher.unlink()

@@ -1,4 +1,4 @@
-"""What a run of pretraining says of keys that do nothing, and of a teacher that teaches nothing."""
+"""Warnings of pretraining: keys without effect, a teacher that is never confident."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def said_by(run: Run, arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     return capsys.readouterr().err
 
 
-def test_keys_without_effect(
+def test_keys_without_effect_are_warned_of(
     experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dry = ("--dry_run", "1")
@@ -32,7 +32,7 @@ def test_keys_without_effect(
     assert "no effect" not in said_by(run, experiment.pretraining(*dry, **off, **none), capsys)
 
 
-def test_a_prompter_that_is_never_sure_is_warned_of_once(
+def test_a_prompter_that_is_never_confident_is_warned_of_once(
     experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--entity_threshold", "1")
@@ -46,21 +46,21 @@ def test_a_prompter_that_is_never_sure_is_warned_of_once(
     assert "mpm_confident is 0" not in said_by(run, experiment.pretraining(output="sure"), capsys)
 
 
-def test_a_threshold_that_chance_reaches(
+def test_a_threshold_that_chance_reaches_is_warned_of(
     experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = "entity_threshold 0.2 is not above chance, 1/num_entities = 0.2: a mere guess"
-    for threshold, is_told in (("0.2", True), ("0.21", False)):
+    warning = "entity_threshold 0.2 is not above chance, 1/num_entities = 0.2: a mere guess"
+    for threshold, is_warned in (("0.2", True), ("0.21", False)):
         arguments = experiment.pretraining("--dry_run", "1", "--entity_threshold", threshold)
-        assert (told in said_by(run, arguments, capsys)) == is_told
+        assert (warning in said_by(run, arguments, capsys)) == is_warned
 
 
-def test_a_run_of_very_few_updates(
+def test_a_run_of_very_few_updates_is_warned_of(
     experiment: PretrainExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = "only 1 update: lower train_batch_size or gradient_accumulation_steps, or raise"
+    warning = "only 1 update: lower train_batch_size or gradient_accumulation_steps, or raise"
     few: dict[str, Any] = {"gradient_accumulation_steps": 1000}
-    assert told in said_by(run, experiment.pretraining("--dry_run", "1", **few), capsys)
+    assert warning in said_by(run, experiment.pretraining("--dry_run", "1", **few), capsys)
     flags = ("--dry_run", "1", "--debug", "1")
     assert "lower train_batch_size" not in said_by(
         run, experiment.pretraining(*flags, **few), capsys

@@ -11,7 +11,7 @@ import torch
 from alpro.modeling.timesformer import TimeSformer
 from alpro.objectives.pairs import global_negatives
 from tasks import run_video_retrieval
-from tests.factories import MadeUpDecoder, TinyExperiment
+from tests.factories import FakeDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.tasks.conftest import Run, runner
 
@@ -38,20 +38,20 @@ def is_called(run: Run, task: str, arguments: list[str]) -> bool:
     return pool.called
 
 
-def test_prompter(experiment: PretrainExperiment, run_prompter: Run) -> None:
+def test_pair_keys_of_the_prompter(experiment: PretrainExperiment, run_prompter: Run) -> None:
     assert rows_seen(run_prompter, experiment.prompting(*FLAGS)) == {1, 2}  # batches are of 3
     assert rows_seen(run_prompter, experiment.prompting("--dry_run", "1")) == {3}
 
 
-def test_pretraining(experiment: PretrainExperiment, run: Run) -> None:
+def test_pair_keys_of_pretraining(experiment: PretrainExperiment, run: Run) -> None:
     assert rows_seen(run, experiment.pretraining(*FLAGS)) == {1, 2}
     task = "alpro.families.alpro.pretraining_task"
     assert is_called(run, task, experiment.pretraining(*FLAGS, "--itm_negatives", "global"))
     assert not is_called(run, task, experiment.pretraining(*FLAGS))
 
 
-def test_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+def test_pair_keys_of_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
     experiment, run = TinyExperiment(tmp_path), runner(run_video_retrieval, monkeypatch)
     assert rows_seen(run, experiment.arguments(*FLAGS)) == {1, 2}
     task = "alpro.objectives.retrieval_task"

@@ -47,7 +47,7 @@ def log_softmax(scores: Tensor) -> np.ndarray:
     return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
 
 
-class OneByOne:
+class SeparateLosses:
     """Each loss of a batch as its formula says, one sample or pair after the other."""
 
     def __init__(self, model: AlproForPretraining, batch: PretrainBatch) -> None:
@@ -117,9 +117,9 @@ class OneByOne:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_loss_is_what_it_is_when_computed_by_itself(pairs: MakePairs, kind: str) -> None:
+def test_each_loss_equals_its_separate_computation(pairs: MakePairs, kind: str) -> None:
     model, batch = make_pretraining_model(), pairs(**KINDS[kind])
-    alone = OneByOne(model, batch)
+    alone = SeparateLosses(model, batch)
     with torch.no_grad():
         best = sorted(alone.targets(row).max() for row in range(4))
         threshold = (best[1] + best[2]) / 2  # two of the four are above it
@@ -136,7 +136,7 @@ def test_each_loss_is_what_it_is_when_computed_by_itself(pairs: MakePairs, kind:
     assert losses["mpm_confident"].item() == 50.0
 
 
-def test_what_is_reported_beside_the_losses(pairs: MakePairs) -> None:
+def test_losses_are_reported_with_their_accuracies(pairs: MakePairs) -> None:
     losses = make_pretraining_task(make_pretraining_model())(pairs())
     shares = {"i2t_acc", "t2i_acc", "itm_acc", "mlm_acc", "mpm_acc", "mpm_confident"}
     assert set(losses) == {"loss", *(f"{name}_loss" for name in LOSSES), *shares}
@@ -144,7 +144,7 @@ def test_what_is_reported_beside_the_losses(pairs: MakePairs) -> None:
     assert all(0 <= losses[name].item() <= 100 for name in shares)
 
 
-class Work(NamedTuple):
+class ForwardPasses(NamedTuple):
     """Rows of each call that a batch of 4 asks for: the encoders, fusing whole, fusing to match."""
 
     videos: tuple[int, ...] = (4,)
@@ -155,18 +155,18 @@ class Work(NamedTuple):
 
 
 WORK = {
-    ("itc", "itm", "mlm", "mpm"): Work(texts=(8,), fused=(8,), matched=(8,), taught=(4,)),
-    ("itc",): Work(),
-    ("itm",): Work(matched=(12,)),
-    ("mlm",): Work(fused=(4,)),
-    ("mpm",): Work(fused=(4,), taught=(4,)),
-    ("itc", "itm", "mlm"): Work(texts=(8,), fused=(4,), matched=(12,)),
-    ("itm", "mpm"): Work(fused=(4,), matched=(8,), taught=(4,)),
+    ("itc", "itm", "mlm", "mpm"): ForwardPasses(texts=(8,), fused=(8,), matched=(8,), taught=(4,)),
+    ("itc",): ForwardPasses(),
+    ("itm",): ForwardPasses(matched=(12,)),
+    ("mlm",): ForwardPasses(fused=(4,)),
+    ("mpm",): ForwardPasses(fused=(4,), taught=(4,)),
+    ("itc", "itm", "mlm"): ForwardPasses(texts=(8,), fused=(4,), matched=(12,)),
+    ("itm", "mpm"): ForwardPasses(fused=(4,), matched=(8,), taught=(4,)),
 }
 
 
 @pytest.mark.parametrize("losses", WORK, ids=" ".join)
-def test_nothing_is_computed_twice_or_for_nothing(
+def test_encoders_run_once_and_only_for_losses_that_are_on(
     pairs: MakePairs, losses: tuple[str, ...]
 ) -> None:
     model = make_pretraining_model(num_entities=5 if "mpm" in losses else None)
@@ -188,7 +188,7 @@ def test_nothing_is_computed_twice_or_for_nothing(
     rows = {
         name: tuple(len(call.args[0]) for call in spy.call_args_list) for name, spy in spies.items()
     }
-    assert Work(**rows) == WORK[losses]
+    assert ForwardPasses(**rows) == WORK[losses]
     assert {name for name in found if name.endswith("loss")} == {
         "loss",
         *(f"{name}_loss" for name in losses),
@@ -203,7 +203,7 @@ def spied(module: torch.nn.Module, method: str) -> Any:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_loss_alone_is_the_same_as_among_the_others(pairs: MakePairs, loss: str) -> None:
+def test_a_loss_is_the_same_alone_and_beside_others(pairs: MakePairs, loss: str) -> None:
     model, batch = make_pretraining_model(), pairs()
     with mock.patch("alpro.families.alpro.pretraining_task.hard_negatives", return_value=NEGATIVES):
         among, alone = (make_pretraining_task(model, *on)(batch) for on in (LOSSES, [loss]))
@@ -211,8 +211,8 @@ def test_a_loss_alone_is_the_same_as_among_the_others(pairs: MakePairs, loss: st
     assert alone[name].item() == pytest.approx(among[name].item(), rel=1e-5)
     assert alone["loss"].item() == alone[name].item()
     alone["loss"].backward()
-    learnt = [p for p in model.parameters() if p.grad is not None and p.grad.count_nonzero()]
-    assert len(learnt) > 20
+    with_gradient = [p for p in model.parameters() if p.grad is not None and p.grad.count_nonzero()]
+    assert len(with_gradient) > 20
 
 
 def test_every_trainable_parameter_gets_a_gradient(pairs: MakePairs) -> None:
@@ -239,7 +239,9 @@ def check_gradients(model: AlproForPretraining, loss: Tensor) -> None:
 
 
 @pytest.mark.parametrize("losses", [("mlm",), LOSSES], ids=" ".join)
-def test_a_batch_without_a_masked_token(pairs: MakePairs, losses: tuple[str, ...]) -> None:
+def test_a_batch_without_a_masked_token_has_no_mlm_accuracy(
+    pairs: MakePairs, losses: tuple[str, ...]
+) -> None:
     model, batch = make_pretraining_model(), pairs()
     nothing = torch.full_like(given(batch.mlm_labels), IGNORED)
     batch = replace(batch, masked_ids=batch.text_ids, mlm_labels=nothing)
@@ -252,7 +254,9 @@ def test_a_batch_without_a_masked_token(pairs: MakePairs, losses: tuple[str, ...
 
 
 @pytest.mark.parametrize("losses", [("mpm",), LOSSES], ids=" ".join)
-def test_a_prompter_that_is_never_sure(pairs: MakePairs, losses: tuple[str, ...]) -> None:
+def test_a_prompter_that_is_never_confident_gives_no_loss(
+    pairs: MakePairs, losses: tuple[str, ...]
+) -> None:
     model = make_pretraining_model()
     values = make_pretraining_task(model, *losses, entity_threshold=1.0)(pairs())
     assert values["mpm_loss"].item() == values["mpm_confident"].item() == 0.0
@@ -264,7 +268,9 @@ def test_a_prompter_that_is_never_sure(pairs: MakePairs, losses: tuple[str, ...]
 
 @pytest.mark.parametrize("losses", [LOSSES, ("itm",), ("itm", "mpm")], ids=" ".join)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_of_one_pair(pairs: MakePairs, kind: str, losses: tuple[str, ...]) -> None:
+def test_a_batch_of_one_pair_has_no_negatives(
+    pairs: MakePairs, kind: str, losses: tuple[str, ...]
+) -> None:
     model, batch = make_pretraining_model(), pairs(["v0"], **KINDS[kind])
     with spied(model.text_encoder, "fuse_first") as matched:
         values = make_pretraining_task(model, *losses)(batch)
@@ -272,7 +278,7 @@ def test_a_batch_of_one_pair(pairs: MakePairs, kind: str, losses: tuple[str, ...
     if "itc" in losses:
         assert values["itc_loss"].item() == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
-        expected = OneByOne(model, batch).itm(Pairs(torch.tensor([]), torch.tensor([])))
+        expected = SeparateLosses(model, batch).itm(Pairs(torch.tensor([]), torch.tensor([])))
     assert values["itm_loss"].item() == pytest.approx(expected, rel=1e-5)
     check_gradients(model, values["loss"])
 
@@ -286,11 +292,11 @@ def test_captions_of_the_same_video_can_be_kept_from_being_negatives(pairs: Make
     assert masked["itc_loss"].item() == pytest.approx(0.0, abs=1e-6)
     assert masked["i2t_acc"].item() == masked["t2i_acc"].item() == 100.0
     with torch.no_grad():
-        expected = OneByOne(model, batch).itm(Pairs(torch.tensor([]), torch.tensor([])))
+        expected = SeparateLosses(model, batch).itm(Pairs(torch.tensor([]), torch.tensor([])))
     assert masked["itm_loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_matching_sets_in_at_its_update(pairs: MakePairs) -> None:
+def test_matching_starts_at_its_update(pairs: MakePairs) -> None:
     task, batch = make_pretraining_task(make_pretraining_model(), itm_start_step=3), pairs()
     with_matching = []
     for step in (1, 2, 3, 4):
@@ -302,7 +308,7 @@ def test_matching_sets_in_at_its_update(pairs: MakePairs) -> None:
     assert with_matching == [False, False, True, True]
 
 
-def test_the_temperature_is_kept_in_its_bounds(pairs: MakePairs) -> None:
+def test_the_temperature_is_clamped_to_its_bounds(pairs: MakePairs) -> None:
     model = make_pretraining_model()
     task, batch = make_pretraining_task(model, "itc"), pairs(["v0", "v1"])
     for before, used in ((-1.0, 0.001), (7.0, 0.5), (0.1, 0.1)):

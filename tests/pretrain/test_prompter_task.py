@@ -11,7 +11,7 @@ from tests.pretraining_factories import make_pairs, make_prompter, make_prompter
 
 
 @pytest.mark.parametrize("num_frames", [1, 2])
-def test_the_loss_is_the_contrastive_one(tokenizer: Tokenizer, num_frames: int) -> None:
+def test_the_loss_is_the_contrastive_loss(tokenizer: Tokenizer, num_frames: int) -> None:
     model = make_prompter()
     batch = make_pairs(
         tokenizer, ["v0", "v1", "v2"], mlm_probability=None, with_regions=False,
@@ -28,7 +28,7 @@ def test_the_loss_is_the_contrastive_one(tokenizer: Tokenizer, num_frames: int) 
     assert values["loss"].item() == values["itc_loss"].item() == expected.item()
 
 
-def test_what_the_teacher_is_asked_for_is_trained(tokenizer: Tokenizer) -> None:
+def test_parameters_that_the_teacher_uses_are_trained(tokenizer: Tokenizer) -> None:
     model = make_prompter()
     make_prompter_task(model)(make_pairs(tokenizer, ["v0", "v1", "v2"]))["loss"].backward()
     without = {
@@ -50,7 +50,7 @@ def test_captions_of_the_same_video_can_be_kept_from_being_negatives(tokenizer: 
     assert masked["loss"].item() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_temperature_is_kept_in_its_bounds(tokenizer: Tokenizer) -> None:
+def test_the_temperature_is_clamped_to_its_bounds(tokenizer: Tokenizer) -> None:
     model = make_prompter()
     torch.nn.init.constant_(model.temp, 7.0)
     make_prompter_task(model)(make_pairs(tokenizer, ["v0", "v1"]))

@@ -1,4 +1,4 @@
-"""Both entry scripts from command line to files, in this process, over made-up videos."""
+"""Both entry scripts from command line to files, in this process, over fake videos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def losses_of(root: Path, split: str) -> list[set[str]]:
     return [{name for name in line if name.endswith("loss")} for line in lines]
 
 
-def test_pretraining_leaves_everything_behind(experiment: PretrainExperiment, run: Run) -> None:
+def test_pretraining_writes_checkpoints_and_logs(experiment: PretrainExperiment, run: Run) -> None:
     run(experiment.pretraining())
     root = experiment.root / "run"
     arguments = content(root / "log/args.json")
@@ -52,7 +52,7 @@ def test_pretraining_leaves_everything_behind(experiment: PretrainExperiment, ru
     assert state.keys() == make_pretraining_model().state_dict().keys()
 
 
-def test_a_prompter_leaves_its_checkpoint_behind(
+def test_a_prompter_run_writes_its_checkpoint(
     experiment: PretrainExperiment, run_prompter: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_prompter(experiment.prompting())
@@ -77,14 +77,14 @@ def test_a_dry_run_writes_nothing(
 ) -> None:
     run(experiment.pretraining("--dry_run", "1"))
     run_prompter(experiment.prompting("--dry_run", "1"))
-    told = capsys.readouterr().err
-    assert told.count("one batch went through, loss") == 2
-    assert "mpm_confident" in told
+    log = capsys.readouterr().err
+    assert log.count("one batch went through, loss") == 2
+    assert "mpm_confident" in log
     assert not (experiment.root / "run").exists()
     assert not (experiment.root / "prompter").exists()
 
 
-def test_both_kinds_are_trained_on_and_one_at_a_time(
+def test_each_batch_is_of_images_or_of_videos(
     experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from alpro.families.alpro.pretraining_task import PretrainingTask
@@ -113,7 +113,7 @@ RESUMED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("reads", "saved"), [(10, False), (19, True)])
-def test_a_killed_run_continues_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     experiment: PretrainExperiment,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -135,7 +135,7 @@ def test_a_killed_run_continues_bit_for_bit(
     assert with_matching == [False] * 2 + [True] * 5
 
 
-def test_a_killed_prompter_continues_bit_for_bit(
+def test_a_killed_prompter_run_resumes_bit_for_bit(
     experiment: PretrainExperiment, run_prompter: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_prompter(experiment.prompting(output="whole"))
@@ -173,7 +173,7 @@ def test_without_the_entity_loss_neither_entities_nor_a_teacher_are_needed(
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_run_with_one_loss(experiment: PretrainExperiment, run: Run, loss: str) -> None:
+def test_a_run_with_one_loss_trains(experiment: PretrainExperiment, run: Run, loss: str) -> None:
     switches: dict[str, Any] = {f"use_{name}": int(name == loss) for name in LOSSES}
     metric = {"itc": "i2t_acc"}.get(loss, f"{loss}_acc")
     run(experiment.pretraining(**switches, num_train_epochs=1, best_metric=metric))
@@ -190,7 +190,7 @@ def test_an_unreadable_image_is_replaced_and_listed(
     assert {json.loads(line)["video_id"] for line in listed} == {"train0.png", "train1"}
 
 
-def test_bf16_on_a_cpu(experiment: PretrainExperiment, run: Run) -> None:
+def test_bf16_runs_on_a_cpu(experiment: PretrainExperiment, run: Run) -> None:
     run(experiment.pretraining("--precision", "bf16", num_train_epochs=1))
     lines = metric_lines(experiment.root / "run")
     assert all(0 < line["loss"] < 100 for line in lines)

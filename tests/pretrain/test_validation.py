@@ -70,7 +70,7 @@ def validate_on_ranks(
     return [one for one in found if isinstance(one, dict)]
 
 
-def test_the_same_numbers_on_every_call(experiment: PretrainExperiment) -> None:
+def test_validation_gives_the_same_numbers_on_every_call(experiment: PretrainExperiment) -> None:
     more = PretrainExperiment(experiment.root, num_val=7)  # so many to draw negatives from
     more.values["val_batch_size"] = 7
     model = make_pretraining_model(dropout=0.3).train()
@@ -87,7 +87,9 @@ def test_the_same_numbers_on_every_call(experiment: PretrainExperiment) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_the_same_numbers_on_any_number_of_ranks(experiment: PretrainExperiment, size: int) -> None:
+def test_validation_gives_the_same_numbers_on_any_number_of_ranks(
+    experiment: PretrainExperiment, size: int
+) -> None:
     # 4 batches of videos and 2 of images: 3 ranks have different numbers of them, some of 5 none.
     more = PretrainExperiment(experiment.root, num_val=10, num_val_images=4)
     more.values["val_batch_size"] = 3
@@ -108,7 +110,7 @@ def batches_of(experiment: PretrainExperiment) -> list[PretrainBatch]:
 
 
 @torch.no_grad()
-def test_losses_are_means_over_what_they_are_of(experiment: PretrainExperiment) -> None:
+def test_losses_are_means_over_their_own_items(experiment: PretrainExperiment) -> None:
     """Not over batches: there is one of one pair, which would count as much as those of two."""
     model = make_pretraining_model().eval()
     normalize, prompter = Normalize(MEAN, STD), given(model.prompter)
@@ -153,7 +155,7 @@ def test_masks_and_regions_are_the_same_in_every_epoch(experiment: PretrainExper
 
 
 @pytest.mark.parametrize("losses", [(), ("itc",), ("itm", "mlm"), ("mpm",)], ids=" ".join)
-def test_only_what_is_trained_with_is_measured(
+def test_only_losses_that_are_on_are_measured(
     experiment: PretrainExperiment, losses: Sequence[str]
 ) -> None:
     chosen = losses or LOSSES
@@ -164,24 +166,24 @@ def test_only_what_is_trained_with_is_measured(
     assert names == {"loss", *(f"{name}_loss" for name in chosen)}
 
 
-def test_matching_is_validated_before_it_sets_in(experiment: PretrainExperiment) -> None:
+def test_matching_is_validated_before_its_first_update(experiment: PretrainExperiment) -> None:
     values = validate(experiment, make_pretraining_model(), itm_start_ratio=0.9)
     assert values["itm_loss"] > 0
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_what_cannot_be_read_is_listed(experiment: PretrainExperiment, size: int) -> None:
+def test_unreadable_pairs_are_listed(experiment: PretrainExperiment, size: int) -> None:
     write_videos(experiment.root / "videos", ["val0", "val2"], broken=["val0", "val2"])
     with pytest.raises(InputError) as caught:
         validate_on_ranks(experiment, make_pretraining_model(), size=size)
-    told = str(caught.value)
-    assert told.startswith("tiny val: 2 of 3 videos or images named in ")
-    assert "  val0: made to be unreadable\n  val2: made to be unreadable\n" in told
-    assert "allow_missing_videos" in told
+    message = str(caught.value)
+    assert message.startswith("tiny val: 2 of 3 videos or images named in ")
+    assert "  val0: made to be unreadable\n  val2: made to be unreadable\n" in message
+    assert "allow_missing_videos" in message
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_an_image_that_cannot_be_read(experiment: PretrainExperiment, allowed: bool) -> None:
+def test_an_unreadable_image_is_listed(experiment: PretrainExperiment, allowed: bool) -> None:
     (experiment.root / "images/val1.png").write_text("no image")
     flags = ("--allow_missing_videos", str(int(allowed)))
     if not allowed:
@@ -191,7 +193,7 @@ def test_an_image_that_cannot_be_read(experiment: PretrainExperiment, allowed: b
     assert validate(experiment, make_pretraining_model(), *flags)["itc_loss"] > 0
 
 
-def test_pairs_that_cannot_be_read_are_left_out(experiment: PretrainExperiment) -> None:
+def test_unreadable_pairs_are_left_out_if_allowed(experiment: PretrainExperiment) -> None:
     experiment.values["val_datasets"] = [experiment.dataset("val")]
     whole = validate(experiment, make_pretraining_model(), "--use_itm", "0")
     # val2 stands alone in the last batch: without it the other two are among themselves, as before.
@@ -202,7 +204,9 @@ def test_pairs_that_cannot_be_read_are_left_out(experiment: PretrainExperiment) 
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_nothing_that_can_be_read(experiment: PretrainExperiment, size: int) -> None:
+def test_a_set_without_readable_pairs_is_an_error(
+    experiment: PretrainExperiment, size: int
+) -> None:
     names = [f"val{index}" for index in range(3)]
     write_videos(experiment.root / "videos", names, broken=names)
     experiment.values["val_datasets"] = [experiment.dataset("val")]
@@ -231,7 +235,7 @@ def test_the_prompter_is_validated_in_the_same_way(experiment: PretrainExperimen
     assert on_ranks(2, lambda engine: values(copies[engine.rank], engine)) == [alone] * 2
 
 
-def test_no_gradients_are_kept(experiment: PretrainExperiment) -> None:
+def test_validation_keeps_no_gradients(experiment: PretrainExperiment) -> None:
     model = make_pretraining_model()
     task = make_pretraining_task(model)
     task.evaluate(*validation_sets(experiment))

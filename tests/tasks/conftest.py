@@ -1,4 +1,4 @@
-"""Runs the entry script in this process, over an experiment with made-up videos."""
+"""Runs the entry script in this process, over an experiment with fake videos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from alpro.program import run_script
 from tasks import run_video_qa, run_video_retrieval
-from tests.factories import MadeUpDecoder, TinyExperiment
+from tests.factories import FakeDecoder, TinyExperiment
 from tests.question_factories import QaExperiment
 
 Run = Callable[[Sequence[str]], None]
@@ -21,19 +21,19 @@ Refuse = Callable[[Sequence[str]], str]
 
 
 def content(path: Path) -> Any:
-    """What a JSON file holds."""
+    """Content of a JSON file."""
     return json.loads(path.read_text())
 
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyExperiment:
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
     return TinyExperiment(tmp_path)
 
 
 @pytest.fixture
 def qa_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QaExperiment:
-    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: MadeUpDecoder())
+    monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
     return QaExperiment(tmp_path)
 
 

@@ -51,21 +51,21 @@ def make_retrieval_task(
     return task.train()
 
 
-class Learnt(NamedTuple):
-    """What a batch gives: the loss, and the gradient of every parameter that has one."""
+class LossAndGradients(NamedTuple):
+    """The loss of a batch, and the gradient of every parameter that has one."""
 
     loss: float
     gradients: dict[str, Tensor]
 
 
-def learnt(task: Task, *batches: Any, engine: Engine | None = None) -> Learnt:
+def loss_and_gradients(task: Task, *batches: Any, engine: Engine | None = None) -> LossAndGradients:
     """The last batch's loss, its mean over the ranks, and the gradients of all, summed."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     engine.prepare(task, torch.optim.SGD(task.model.parameters(), lr=0.0))
     for number, batch in enumerate(batches, 1):
         loss = task(batch)["loss"]
         engine.backward(loss, last_micro_step=number == len(batches))
-    return Learnt(
+    return LossAndGradients(
         engine.sum({"loss": float(loss.detach())})["loss"] / engine.size,
         gradients_of(task.model),
     )
@@ -76,7 +76,9 @@ def gradients_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same(found: Learnt, expected: Learnt, *, tolerance: float = 1e-5) -> None:
+def assert_same(
+    found: LossAndGradients, expected: LossAndGradients, *, tolerance: float = 1e-5
+) -> None:
     """The same loss and gradients, but for rounding."""
     assert abs(found.loss - expected.loss) <= tolerance * abs(expected.loss)
     assert found.gradients.keys() == expected.gradients.keys()

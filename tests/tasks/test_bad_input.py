@@ -56,7 +56,7 @@ def test_all_missing_inputs_of_inference_are_reported_together(
     assert "e2e_weights_path: /gone/model.pt: there is no such checkpoint file" in message
 
 
-def test_a_file_in_place_of_a_folder_and_the_reverse(
+def test_a_file_in_place_of_a_folder_and_the_reverse_are_refused(
     experiment: TinyExperiment, refused: Refuse
 ) -> None:
     file, folder = str(experiment.root / "txt/test.jsonl"), str(experiment.root)
@@ -150,7 +150,7 @@ def test_too_many_unreadable_training_videos_stop_the_run(
     assert "raise max_unreadable_fraction" in message
 
 
-def test_a_missing_tokenizer(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_a_missing_tokenizer_is_named(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments("--tokenizer_dir", "/gone/tokenizer"))
     assert "tokenizer_dir: folder /gone/tokenizer not found" in message
     empty = experiment.root / "empty"
@@ -159,7 +159,7 @@ def test_a_missing_tokenizer(experiment: TinyExperiment, refused: Refuse) -> Non
     assert f"tokenizer_dir: neither vocab.txt nor tokenizer.json in {empty}" in message
 
 
-def test_a_vocabulary_of_another_size(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_a_vocabulary_of_wrong_size_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
     with (experiment.root / "tokenizer/vocab.txt").open("a") as file:
         file.write("cube\n")
     message = refused(experiment.arguments())
@@ -167,7 +167,7 @@ def test_a_vocabulary_of_another_size(experiment: TinyExperiment, refused: Refus
     assert f"has {size + 1} tokens, but the text encoder expects {size} (vocab_size in" in message
 
 
-def test_a_checkpoint_of_another_architecture(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_another_architecture_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
     path = experiment.root / "other.pt"
     state = make_model().state_dict()
     state["vision_proj.weight"] = torch.zeros(5, 32)
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_architecture(experiment: TinyExperiment, refuse
     assert not (experiment.root / "run").exists()
 
 
-def test_a_checkpoint_that_is_none(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_a_path_of_no_checkpoint_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments("--e2e_weights_path", "/gone/model.pt"))
     assert "/gone/model.pt: there is no such checkpoint file" in message
     path = experiment.root / "text_model.json"
@@ -190,7 +190,7 @@ def test_a_checkpoint_that_is_none(experiment: TinyExperiment, refused: Refuse) 
     assert f"{path}: not a file of PyTorch weights" in message
 
 
-def test_nothing_to_start_from(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_a_run_without_weights_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments("--random_init", "0"))
     assert "e2e_weights_path: nothing to start from" in message
     assert "visual_weights_path" in message
@@ -216,7 +216,7 @@ def test_missing_starting_weights_say_where_to_get_them(
     assert "random_init" in message
 
 
-def test_the_output_folder_of_another_run(
+def test_the_output_folder_of_another_run_is_refused(
     experiment: TinyExperiment, run: Run, refused: Refuse
 ) -> None:
     run(experiment.arguments())
@@ -228,7 +228,7 @@ def test_the_output_folder_of_another_run(
     assert (experiment.root / "run/log/metrics.jsonl").read_text() == before
 
 
-def test_continuing_with_edited_files(
+def test_a_run_does_not_resume_with_edited_files(
     experiment: TinyExperiment, run: Run, refused: Refuse
 ) -> None:
     run(experiment.arguments())
@@ -244,7 +244,7 @@ def test_continuing_with_edited_files(
 
 
 @pytest.mark.parametrize("flags", [(), ("--dry_run", "1")])
-def test_an_output_folder_that_is_a_file(
+def test_an_output_folder_that_is_a_file_is_refused(
     experiment: TinyExperiment, refused: Refuse, flags: tuple[str, ...]
 ) -> None:
     (experiment.root / "run").touch()
@@ -253,9 +253,7 @@ def test_an_output_folder_that_is_a_file(
     assert "is not a folder" in message
 
 
-def test_a_damaged_run_cannot_continue(
-    experiment: TinyExperiment, run: Run, refused: Refuse
-) -> None:
+def test_a_damaged_run_cannot_resume(experiment: TinyExperiment, run: Run, refused: Refuse) -> None:
     run(experiment.arguments())
     for name in ("restore.pt", "restore_backup.pt"):
         (experiment.root / "run" / name).write_bytes(b"")
@@ -264,34 +262,36 @@ def test_a_damaged_run_cannot_continue(
     assert message.count("the file is empty") == 2
 
 
-def test_a_pattern_that_freezes_nothing(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_patterns_must_freeze_something(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments(freeze=["visual_encodr.*"]))
     assert "freeze: the pattern 'visual_encodr.*' matches no parameter" in message
 
 
-def test_patterns_that_freeze_everything(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_patterns_must_not_freeze_everything(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments("--freeze", "t*", "*"))
     assert "freeze: 't*', '*' leaves no parameter to train" in message
     assert not (experiment.root / "run").exists()
 
 
-def test_blocks_larger_than_the_training_sets(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_blocks_fit_into_the_training_sets(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments("--shuffle_block_size", "1000000000"))
     assert "shuffle_block_size: blocks of 1,000,000,000 cannot be made of the 6 samples" in message
 
 
-def test_a_batch_beyond_the_memory(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_a_batch_beyond_the_memory_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:
     message = refused(experiment.arguments("--num_frm", "4096", "--crop_img_size", "4096"))
     assert "num_frm 4096, crop_img_size 4096" in message
     assert "GB are free (cpu)" in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(experiment: TinyExperiment, refused: Refuse) -> None:
+def test_a_missing_gpu_is_an_error_without_traceback(
+    experiment: TinyExperiment, refused: Refuse
+) -> None:
     assert "device: cuda was asked for" in refused(experiment.arguments("--device", "cuda"))
 
 
-def test_as_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_script_reports_missing_files_without_traceback(tmp_path: Path) -> None:
     """The script itself, from another folder: exit code, standard error, all mistakes at once."""
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"crop_img_sise": 32, "num_frm": "many", "resize_size": 256}))

@@ -1,4 +1,4 @@
-"""What becomes of the classifier of a checkpoint that question answering starts from."""
+"""Classifiers of checkpoints that question answering starts from: kept, replaced or refused."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def test_a_finetuned_checkpoint_starts_retrieval(trained: Path, tmp_path: Path, 
     name = "encoder.layer.1.output.dense.weight"
     torch.testing.assert_close(after[f"text_encoder.bert.{name}"], before[f"text_encoder.{name}"])
     log = (tmp_path / "retrieval/run/log/log.txt").read_text()
-    assert f"{trained}: it lacks 6 tensors text_encoder.cls.*, which start as new ones" in log
+    assert f"{trained}: 6 tensors text_encoder.cls.* missing, left as initialised" in log
     assert "4 tensors classifier.* not used" in log
 
 
-def test_a_classifier_is_taken_over_or_made_anew(
+def test_a_classifier_is_kept_or_replaced_by_a_new_one(
     qa_experiment: QaExperiment, trained: Path, run_qa: Run
 ) -> None:
     before, root = weights_of(trained), qa_experiment.root
-    for output, flags in (("same", ()), ("anew", ("--new_classifier", "1"))):
+    for output, flags in (("same", ()), ("new", ("--new_classifier", "1"))):
         run_qa(qa_experiment.arguments(*flags, output=output, **start(trained)))
         after = weights_of(root / output / "ckpt/model_step_last.pt")
         log = (root / output / "log/log.txt").read_text()
@@ -87,19 +87,19 @@ def test_a_classifier_of_another_size_is_refused(
         weights[name] = torch.cat([weights[name], weights[name]])[:num_outputs]
     torch.save(weights, other)
     labels = qa_experiment.root / "ans2label.json"
-    told = (
+    reason = (
         f"{other}: its classifier has {num_outputs} outputs, this model's 1500, because there are "
         f"9 answers in {labels} (at least 1500 outputs). Give as ans2label_path the file that it "
         "was trained with"
     )
     in_training = refused_qa(qa_experiment.arguments(output="second", **start(other)))
-    assert f"{told}; or set new_classifier to 1, to train a new one.\n" in in_training
+    assert f"{reason}; or set new_classifier to 1, to train a new one.\n" in in_training
     in_inference = refused_qa(qa_experiment.inference("--e2e_weights_path", str(other)))
-    assert f"{told}.\n" in in_inference
+    assert f"{reason}.\n" in in_inference
     run_qa(qa_experiment.arguments("--new_classifier", "1", output="second", **start(other)))
 
 
-def test_a_model_of_another_width_is_told_with_all_differences(
+def test_a_model_of_another_width_is_refused_with_all_differences(
     qa_experiment: QaExperiment, trained: Path, refused_qa: Refuse
 ) -> None:
     weights, other = weights_of(trained), qa_experiment.root / "other.pt"
@@ -134,19 +134,19 @@ def test_labels_that_meant_other_answers_are_refused(
     used = qa_experiment.root / "ans2label.json"
     kept = qa_experiment.root / "run/log/ans2label.json"
     other = qa_experiment.write("other.json", {a: n for n, a in enumerate(reversed(ANSWERS))})
-    told = (
+    reason = (
         f"ans2label_path: {other} is not the map that {trained} was trained with, {kept}: label 0 "
         f"is {ANSWERS[0]!r} there, {ANSWERS[-1]!r} here. Give --ans2label_path {kept}"
     )
     flags = ("--ans2label_path", str(other))
     second = qa_experiment.arguments(*flags, output="second", **start(trained))
-    assert f"{told}; or set new_classifier to 1, to train a new one.\n" in refused_qa(second)
+    assert f"{reason}; or set new_classifier to 1, to train a new one.\n" in refused_qa(second)
     assert not (qa_experiment.root / "second").exists()
     run_qa([*second, "--new_classifier", "1"])
-    assert f"{told}.\n" in refused_qa(qa_experiment.inference(*flags))
+    assert f"{reason}.\n" in refused_qa(qa_experiment.inference(*flags))
     used.write_text(other.read_text())  # the file itself has changed
     message = refused_qa(qa_experiment.inference())
-    assert f"{told.replace(str(other), str(used))}.\n" in message
+    assert f"{reason.replace(str(other), str(used))}.\n" in message
     run_qa(qa_experiment.inference("--ans2label_path", str(kept)))
     foreign = trained.rename(qa_experiment.root / "downloaded.pt")  # of no run that is known
     run_qa(qa_experiment.inference("--e2e_weights_path", str(foreign)))
@@ -168,7 +168,7 @@ def test_answers_may_be_added_at_the_end_alone(
     run_qa(flags(ANSWERS[:-1]))
 
 
-def test_a_new_classifier_that_makes_no_difference_is_told(
+def test_a_new_classifier_without_effect_is_warned_of(
     qa_experiment: QaExperiment,
     trained: Path,
     run_qa: Run,

@@ -1,4 +1,4 @@
-"""What only a GPU can show: half precision, CUDA's generators, resuming there."""
+"""Finetuning on a GPU: half precision, CUDA generators, resuming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def similarities(experiment: TinyExperiment, output: str) -> np.ndarray:
 
 # The scale of fp16's loss starts too high, and each update that overflows is skipped and halves it.
 @pytest.mark.parametrize(("precision", "updates"), [("fp32", 2), ("bf16", 2), ("fp16", 16)])
-def test_training_from_end_to_end(
+def test_retrieval_runs_from_end_to_end(
     experiment: TinyExperiment, run: Run, precision: str, updates: int
 ) -> None:
     flags = ("--device", "cuda", "--precision", precision)
@@ -47,7 +47,7 @@ def test_training_from_end_to_end(
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("reads", [7, 23])
-def test_a_killed_run_continues_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     experiment: TinyExperiment,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,7 +92,7 @@ def test_attention_kernels_agree(experiment: TinyExperiment, run: Run) -> None:
 
 # The scale of fp16's loss starts too high, and each update that overflows is skipped and halves it.
 @pytest.mark.parametrize(("precision", "epochs"), [("fp32", 1), ("bf16", 1), ("fp16", 4)])
-def test_questions_are_learnt_and_answered(
+def test_question_answering_runs_from_end_to_end(
     qa_experiment: QaExperiment, run_qa: Run, precision: str, epochs: int
 ) -> None:
     flags = ("--device", "cuda", "--precision", precision)

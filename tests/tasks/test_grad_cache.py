@@ -35,10 +35,10 @@ from tests.pretraining_factories import (
     make_prompter_task,
 )
 from tests.tasks.pair_tasks import (
-    Learnt,
+    LossAndGradients,
     assert_same,
     hardest_negatives,
-    learnt,
+    loss_and_gradients,
     make_retrieval_task,
 )
 
@@ -83,9 +83,9 @@ def alike(num_pairs: int) -> list[CaptionRow]:
     return [CaptionRow(caption_of(4 * number), f"v{number}") for number in range(num_pairs)]
 
 
-def seeded(task: Task, *batches: Any) -> Learnt:
+def seeded(task: Task, *batches: Any) -> LossAndGradients:
     torch.manual_seed(3)
-    return learnt(task, *batches)
+    return loss_and_gradients(task, *batches)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -98,13 +98,15 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_several_clips_of_a_video_learn_the_same_in_parts(make: MakeTask, size: int) -> None:
+def test_gradients_over_several_clips_are_those_of_the_whole_batch(
+    make: MakeTask, size: int
+) -> None:
     cut, whole = (seeded(*make("retrieval", size=size, num_clips=3)) for size in (size, 0))
     assert_same(cut, whole)
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_every_part_of_the_model_is_cut(make: MakeTask, kind: str) -> None:
+def test_every_encoder_runs_in_chunks(make: MakeTask, kind: str) -> None:
     task, batch = make(kind, size=2)
     seen: list[int] = []
     for name, module in task.model.named_modules():
@@ -126,7 +128,7 @@ def test_the_chunks_of_several_clips_are_no_larger(make: MakeTask) -> None:
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_dropout_drops_the_same_when_computed_again(make: MakeTask, kind: str) -> None:
+def test_dropout_masks_are_the_same_when_recomputed(make: MakeTask, kind: str) -> None:
     recomputed, again = (seeded(*make(kind, size=2, dropout=0.3)) for _ in range(2))
     with mock.patch("alpro.modeling.grad_cache.checkpoint", stored):
         expected = seeded(*make(kind, size=2, dropout=0.3))
@@ -144,12 +146,12 @@ def stored(compute: Callable[..., Any], *rows: Any, use_reentrant: bool) -> Any:
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_bf16(make: MakeTask, kind: str) -> None:
+def test_bf16_gradients_are_those_of_the_whole_batch(make: MakeTask, kind: str) -> None:
     results = []
     for size in (0, 2):
         task, batch = make(kind, size=size)
         with autocast("bf16", CPU), hardest_negatives():
-            results.append(learnt(task, batch))
+            results.append(loss_and_gradients(task, batch))
     whole, cut = results
     assert cut.loss == pytest.approx(whole.loss, rel=0.02)
     name = "visual_encoder.model.blocks.0.mlp.fc1.weight"
@@ -159,7 +161,7 @@ def test_bf16(make: MakeTask, kind: str) -> None:
     assert likeness > 0.99
 
 
-def test_accumulated_batches(make: MakeTask) -> None:
+def test_gradients_of_accumulated_batches_are_those_of_whole_batches(make: MakeTask) -> None:
     results = []
     for size in (0, 2):
         task, batch = make("retrieval", size=size)
@@ -168,7 +170,7 @@ def test_accumulated_batches(make: MakeTask) -> None:
     assert_same(results[1], results[0])
 
 
-def test_together_with_checkpointed_blocks(make: MakeTask) -> None:
+def test_gradients_with_checkpointed_blocks_are_those_of_the_whole_batch(make: MakeTask) -> None:
     expected = seeded(*make("retrieval", size=0))
     task, batch = make("retrieval", size=2)
     assert isinstance(task.model, AlproModel)
@@ -186,7 +188,7 @@ def held_at_most(make: MakeTask, kind: str, *, size: int, num_pairs: int) -> int
     for layer in model.text_encoder.layers:  # type: ignore[union-attr]
         inner += layer.modules()
     held = Held(module for module in inner if isinstance(module, nn.Linear))
-    learnt(task, batch)
+    loss_and_gradients(task, batch)
     return held.most
 
 
@@ -198,7 +200,7 @@ def test_the_layers_hold_the_activations_of_one_chunk(make: MakeTask) -> None:
     assert 8 * few < held_at_most(make, "retrieval", size=0, num_pairs=10)
 
 
-def test_evaluation_is_not_cut(tmp_path: Path) -> None:
+def test_evaluation_runs_without_chunks(tmp_path: Path) -> None:
     tokenizer: Tokenizer = make_tokenizer(tmp_path / "tokenizer")
     data = make_retrieval_set(tmp_path / "set", rows_of(4), chunk=4)
     model = make_model()

@@ -24,11 +24,11 @@ from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, caption_of, make_batch, make_model, make_tokenizer
 from tests.pretraining_factories import make_pairs, make_pretraining_model, make_pretraining_task
 from tests.tasks.pair_tasks import (
-    Learnt,
+    LossAndGradients,
     assert_same,
     hardest_negatives,
     hardest_negatives_within,
-    learnt,
+    loss_and_gradients,
     make_retrieval_task,
 )
 
@@ -64,16 +64,16 @@ def share(whole: Any, engine: Engine, counts: list[int]) -> Any:
     return replace(whole, **cut)
 
 
-def over_ranks(make: MakeTask, whole: Any, counts: list[int]) -> Learnt:
-    """What the processes learn, the same for each."""
+def over_ranks(make: MakeTask, whole: Any, counts: list[int]) -> LossAndGradients:
+    """Loss and gradients of several ranks, the same on each."""
 
     def work(engine: Engine) -> tuple[float, dict[str, Any]]:
-        found = learnt(make(engine), share(whole, engine, counts), engine=engine)
+        found = loss_and_gradients(make(engine), share(whole, engine, counts), engine=engine)
         return found.loss, {name: part.numpy() for name, part in found.gradients.items()}
 
     results = on_processes(len(counts), work)
     found = [
-        Learnt(loss, {name: torch.from_numpy(part) for name, part in gradients.items()})
+        LossAndGradients(loss, {name: torch.from_numpy(part) for name, part in gradients.items()})
         for loss, gradients in results
     ]
     for other in found[1:]:
@@ -81,9 +81,9 @@ def over_ranks(make: MakeTask, whole: Any, counts: list[int]) -> Learnt:
     return found[0]
 
 
-def alone(make: MakeTask, whole: Any) -> Learnt:
+def alone(make: MakeTask, whole: Any) -> LossAndGradients:
     engine = SingleProcess(CPU, scale_loss=False)
-    return learnt(make(engine), whole, engine=engine)
+    return loss_and_gradients(make(engine), whole, engine=engine)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def alone(make: MakeTask, whole: Any) -> Learnt:
         ("itm", COUNTS, {}),
     ],
 )
-def test_retrieval_with_negatives_of_all_ranks(
+def test_retrieval_losses_with_negatives_of_all_ranks_equal_one_process(
     tokenizer: Tokenizer, losses: str, counts: list[int], options: dict[str, Any]
 ) -> None:
     def make(engine: Engine) -> Task:
@@ -123,7 +123,7 @@ def test_retrieval_with_negatives_of_all_ranks(
 @pytest.mark.parametrize(
     ("how", "options"), [("lse", {"grad_cache_size": 2}), ("max", {}), ("mean", {})]
 )
-def test_retrieval_of_several_clips_with_negatives_of_all_ranks(
+def test_retrieval_losses_over_several_clips_equal_one_process(
     tokenizer: Tokenizer, how: str, options: dict[str, Any]
 ) -> None:
     def make(engine: Engine) -> Task:
@@ -142,7 +142,7 @@ def test_retrieval_of_several_clips_with_negatives_of_all_ranks(
 
 
 @pytest.mark.parametrize(("mask", "num_clips"), [(False, 1), (True, 1), (True, 2)])
-def test_retrieval_with_negatives_of_the_own_rank(
+def test_retrieval_losses_with_negatives_of_the_own_rank(
     tokenizer: Tokenizer, mask: bool, num_clips: int
 ) -> None:
     def make(engine: Engine) -> Task:
@@ -163,7 +163,7 @@ def test_retrieval_with_negatives_of_the_own_rank(
         (("itc", "itm", "mpm"), [3, 3], 2),
     ],
 )
-def test_pretraining_with_negatives_of_all_ranks(
+def test_pretraining_losses_with_negatives_of_all_ranks_equal_one_process(
     tokenizer: Tokenizer, losses: tuple[str, ...], counts: list[int], size: int
 ) -> None:
     def make(engine: Engine) -> Task:
@@ -194,7 +194,7 @@ def test_one_video_on_all_ranks_has_no_negatives(tokenizer: Tokenizer) -> None:
     assert_same(over_ranks(make, whole, [2, 1]), alone(make, whole))
 
 
-def test_what_pairs_are_compared_among() -> None:
+def test_metadata_of_the_global_batch() -> None:
     ids = [["a", "b"], ["a"], ["c", "a", "c"]]
 
     def work(engine: Engine) -> Any:

@@ -68,7 +68,7 @@ def test_a_checkpoint_that_vanishes_is_not_needed_for_results(
     assert content(root / RESULTS / "scores.json") == before
 
 
-def test_a_run_goes_on_where_its_files_are_now(
+def test_a_run_resumes_after_its_files_were_moved(
     experiment: TinyExperiment, run: Run, tmp_path: Path
 ) -> None:
     root, start = experiment.root, tmp_path / "start.pt"

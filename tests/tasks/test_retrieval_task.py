@@ -24,7 +24,13 @@ from tests.factories import (
     make_tokenizer,
     rows_of,
 )
-from tests.tasks.pair_tasks import Learnt, assert_same, gradients_of, hardest_negatives, learnt
+from tests.tasks.pair_tasks import (
+    LossAndGradients,
+    assert_same,
+    gradients_of,
+    hardest_negatives,
+    loss_and_gradients,
+)
 from tests.tasks.pair_tasks import make_retrieval_task as make_task
 
 
@@ -65,16 +71,16 @@ def test_the_loss_is_the_sum_of_both_parts(tokenizer: Tokenizer) -> None:
     assert losses["itc_loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_gradient_of_the_contrastive_loss(tokenizer: Tokenizer) -> None:
+def test_the_contrastive_gradient_is_that_of_the_plain_loss(tokenizer: Tokenizer) -> None:
     model, batch = make_model(), make_batch(tokenizer, rows_of(4))
-    found = learnt(make_task(model, tokenizer, use_itm=False), batch)
+    found = loss_and_gradients(make_task(model, tokenizer, use_itm=False), batch)
     model.zero_grad()
     video = model.encode_video(Normalize(MEAN, STD)(batch.frames[:, 0])).embedding
     text = model.encode_text(batch.text_ids, batch.text_mask).embedding
     scores, own = video @ text.t() / model.temp, torch.arange(4)
     loss = (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.t(), own)) / 2
     loss.backward()
-    assert_same(found, Learnt(loss.item(), gradients_of(model)))
+    assert_same(found, LossAndGradients(loss.item(), gradients_of(model)))
 
 
 def joined(scores: np.ndarray, *, how: str, axis: int) -> np.ndarray:
@@ -121,13 +127,15 @@ def test_losses_over_several_clips_by_hand(tokenizer: Tokenizer, how: str) -> No
 
 
 @pytest.mark.parametrize("how", AGGREGATIONS)
-def test_clips_that_are_alike_learn_what_one_of_them_does(tokenizer: Tokenizer, how: str) -> None:
+def test_equal_clips_give_the_gradient_of_one_of_them(tokenizer: Tokenizer, how: str) -> None:
     results = []
     for num_clips in (1, 3):
         batch = make_batch(tokenizer, rows_of(3))
         batch.frames = batch.frames.repeat(1, num_clips, 1, 1, 1, 1)
         with hardest_negatives():
-            results.append(learnt(make_task(make_model(), tokenizer, clip_aggregation=how), batch))
+            results.append(
+                loss_and_gradients(make_task(make_model(), tokenizer, clip_aggregation=how), batch)
+            )
     assert_same(results[1], results[0])
 
 
@@ -161,7 +169,7 @@ def test_without_negatives_matching_learns_from_the_positives_alone(
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-def test_matching_sets_in_at_its_update(tokenizer: Tokenizer) -> None:
+def test_matching_starts_at_its_update(tokenizer: Tokenizer) -> None:
     task = make_task(make_model(), tokenizer, itm_start_step=3)
     batch = make_batch(tokenizer, rows_of(3))
     named = []
@@ -173,7 +181,7 @@ def test_matching_sets_in_at_its_update(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("part", ["itc", "itm"])
-def test_one_part_alone(tokenizer: Tokenizer, part: str) -> None:
+def test_each_loss_can_be_trained_alone(tokenizer: Tokenizer, part: str) -> None:
     task = make_task(make_model(), tokenizer, use_itc=part == "itc", use_itm=part == "itm")
     losses = task(make_batch(tokenizer, rows_of(3)))
     assert set(losses) == {"loss", f"{part}_loss"}
@@ -194,7 +202,7 @@ def test_every_trainable_parameter_gets_a_gradient(tokenizer: Tokenizer) -> None
     assert without == []
 
 
-def test_the_temperature_is_kept_in_its_bounds(tokenizer: Tokenizer) -> None:
+def test_the_temperature_is_clamped_to_its_bounds(tokenizer: Tokenizer) -> None:
     model = make_model()
     task, batch = make_task(model, tokenizer), make_batch(tokenizer, rows_of(2))
     for given, used in ((-1.0, 0.001), (7.0, 0.5), (0.1, 0.1)):
@@ -249,7 +257,7 @@ def test_validation_losses_are_over_all_clips(tokenizer: Tokenizer, tmp_path: Pa
 
 
 @pytest.mark.parametrize("part", ["itc", "itm"])
-def test_validation_reports_only_the_losses_there_are(
+def test_validation_reports_only_the_losses_that_are_on(
     tokenizer: Tokenizer, tmp_path: Path, part: str
 ) -> None:
     task = make_task(make_model(), tokenizer, use_itc=part == "itc", use_itm=part == "itm")

@@ -1,4 +1,4 @@
-"""Question answering from command line to files, in this process, over made-up videos."""
+"""Question answering from command line to files, in this process, over fake videos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alpro.datasets.qa_annotations import QuestionRow, read_questions
-from tests.factories import MadeUpDecoder
+from tests.factories import FakeDecoder
 from tests.question_factories import ANSWERS, QaExperiment, write_questions
 from tests.tasks.conftest import Refuse, Run, content
 from tests.training.toys import KilledError, assert_same_run, metric_lines
@@ -16,7 +16,9 @@ from tests.training.toys import KilledError, assert_same_run, metric_lines
 RESULTS = "results_test/step_best_1_mean"
 
 
-def test_training_leaves_everything_behind(qa_experiment: QaExperiment, run_qa: Run) -> None:
+def test_training_writes_checkpoints_logs_and_results(
+    qa_experiment: QaExperiment, run_qa: Run
+) -> None:
     run_qa(qa_experiment.arguments())
     root = qa_experiment.root / "run"
     # 6 videos with 4 questions each, one without label, in groups of 2: 12 samples, 4 batches
@@ -81,7 +83,7 @@ def test_questions_about_a_video_share_one_decode(
     qa_experiment: QaExperiment, run_qa: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_qa(qa_experiment.arguments())
-    decoder = MadeUpDecoder()
+    decoder = FakeDecoder()
     monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: decoder)
     run_qa(qa_experiment.inference())
     assert decoder.reads == {"test0": 1, "test1": 1, "test2": 1}
@@ -96,7 +98,7 @@ def test_several_clips_have_results_of_their_own(qa_experiment: QaExperiment, ru
         assert scores["protocol"]["clip_aggregation"] == how
 
 
-def test_a_run_that_is_killed_continues_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     qa_experiment: QaExperiment, run_qa: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = qa_experiment.arguments(output="killed")
@@ -203,7 +205,7 @@ def test_answer_types_that_are_names_of_other_metrics_are_refused_at_once(
     assert not (qa_experiment.root / "run").exists()
 
 
-def test_files_that_the_trained_run_named_and_that_are_gone(
+def test_missing_files_that_the_trained_run_named_are_reported_with_their_origin(
     qa_experiment: QaExperiment, run_qa: Run, refused_qa: Refuse
 ) -> None:
     run_qa(qa_experiment.arguments())

@@ -1,4 +1,4 @@
-"""The entry script from command line to files, in this process, over made-up videos."""
+"""The entry script from command line to files, in this process, over fake videos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.decoding import PyAVDecoder
 from tests.factories import (
     NUM_VIDEO_FRAMES,
-    MadeUpDecoder,
+    FakeDecoder,
     TinyExperiment,
     caption_of,
     write_captions,
@@ -39,7 +39,7 @@ def files_of(root: Path) -> set[str]:
     return {name.split(".tfevents")[0] for name in names}
 
 
-def test_training_leaves_everything_behind(experiment: TinyExperiment, run: Run) -> None:
+def test_training_writes_checkpoints_logs_and_results(experiment: TinyExperiment, run: Run) -> None:
     run(experiment.arguments(freeze=["visual_encoder.*"], timesformer_model_cfg="unused"))
     root = experiment.root / "run"
     assert files_of(root) == {
@@ -77,7 +77,7 @@ def test_training_leaves_everything_behind(experiment: TinyExperiment, run: Run)
     assert re.search(r"update 3 of 4: loss \d.*, itc_loss .*, lr .* clips/s, data wait", log)
 
 
-def test_results_tell_how_they_were_made(experiment: TinyExperiment, run: Run) -> None:
+def test_results_state_their_protocol(experiment: TinyExperiment, run: Run) -> None:
     run(experiment.arguments("--seed", "7"))
     folder = experiment.root / "run" / RESULTS
     records = content(folder / "results.json")
@@ -128,7 +128,7 @@ def test_other_protocols_have_results_of_their_own(experiment: TinyExperiment, r
     assert content(other / "scores.json")["protocol"]["frame_order"] == "reversed"
 
 
-def test_inference_of_a_numbered_checkpoint_on_another_set(
+def test_inference_evaluates_a_numbered_checkpoint_on_another_set(
     experiment: TinyExperiment, run: Run
 ) -> None:
     run(experiment.arguments())
@@ -169,7 +169,7 @@ def test_all_training_sets_are_used(
     write_videos(experiment.root / "more", [row.video_id for row in rows])
     txt = write_captions(experiment.root / "txt/more.jsonl", rows)
     more = {"name": "more", "txt": str(txt), "img": str(experiment.root / "more")}
-    decoder = MadeUpDecoder()
+    decoder = FakeDecoder()
     monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: decoder)
     sets = [experiment.dataset("train"), more]
     run(experiment.arguments(train_datasets=sets, num_train_epochs=1, train_batch_size=5))
@@ -179,7 +179,7 @@ def test_all_training_sets_are_used(
 
 
 @pytest.mark.parametrize("reads", [7, 16, 23])
-def test_a_killed_run_continues_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     experiment: TinyExperiment, run: Run, monkeypatch: pytest.MonkeyPatch, reads: int
 ) -> None:
     # Of the reads, 3 are of the first validation, 6 of each update, 3 of the validation at 2; the
@@ -212,7 +212,7 @@ def test_fp16_on_a_cpu_warns_and_is_fp32(
     assert_same(*states)
 
 
-def test_bf16_on_a_cpu_from_end_to_end(experiment: TinyExperiment, run: Run) -> None:
+def test_bf16_runs_on_a_cpu_from_end_to_end(experiment: TinyExperiment, run: Run) -> None:
     run(experiment.arguments("--precision", "bf16"))
     root = experiment.root / "run"
     losses = [line["loss"] for line in metric_lines(root) if line["split"] == "train"]
@@ -231,7 +231,7 @@ def test_bf16_on_a_cpu_from_end_to_end(experiment: TinyExperiment, run: Run) -> 
     np.testing.assert_allclose(sims[0], sims[1], atol=0.5)
 
 
-def test_a_run_warns_once_of_what_has_no_effect(
+def test_a_run_warns_once_of_keys_without_effect(
     experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sets = [experiment.dataset("val"), experiment.dataset("test")]

@@ -1,4 +1,4 @@
-"""Training on several clips of each video, from command line to files, over made-up videos."""
+"""Training on several clips of each video, from command line to files, over fake videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEVERAL_CLIPS: dict[str, Any] = {
 }
 
 
-def test_a_killed_run_of_several_clips_continues_bit_for_bit(
+def test_a_killed_run_of_several_clips_resumes_bit_for_bit(
     experiment: TinyExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []

@@ -1,4 +1,4 @@
-"""What a training run says of itself, and when."""
+"""Log lines of a training run, and their order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.factories import TinyExperiment
 from tests.tasks.conftest import Run
 
 
-def test_a_run_says_what_it_is_made_of(experiment: TinyExperiment, run: Run) -> None:
+def test_the_log_summarises_model_data_and_length(experiment: TinyExperiment, run: Run) -> None:
     run(experiment.arguments(freeze=["visual_encoder.*"]))
     root = experiment.root
     log = (root / "run/log/log.txt").read_text()
@@ -46,7 +46,7 @@ def test_the_training_bar_is_closed_before_the_test_evaluation(
     assert events == ["closed", "test"]
 
 
-def test_a_run_that_continues_does_not_start_from_random_weights(
+def test_a_run_that_resumes_loads_no_starting_weights(
     experiment: TinyExperiment, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(experiment.arguments())
@@ -68,9 +68,9 @@ def test_a_finished_run_says_so_before_it_is_tested_again(
     run(experiment.arguments())
     said = capsys.readouterr().err
     best = experiment.root / "run/ckpt/model_step_best.pt"
-    told = f"already finished (4 of 4 updates); the best checkpoint is {best}\n"
-    assert said.count(told) == 1
-    assert said.index(told) < said.index(f"{best}: ")
+    line = f"already finished (4 of 4 updates); the best checkpoint is {best}\n"
+    assert said.count(line) == 1
+    assert said.index(line) < said.index(f"{best}: ")
     assert "these results replace others" not in said
 
 

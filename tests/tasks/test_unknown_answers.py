@@ -17,21 +17,21 @@ from tests.training.toys import metric_lines
 RESULTS = "results_test/step_best_1_mean"
 
 
-def test_they_are_counted_and_named(qa_experiment: QaExperiment, run_qa: Run) -> None:
+def test_unknown_answers_are_counted_and_named(qa_experiment: QaExperiment, run_qa: Run) -> None:
     run_qa(qa_experiment.arguments())
     root = qa_experiment.root
     log, labels = (root / "run/log/log.txt").read_text(), root / "ans2label.json"
     named = f"their answers are not in {labels} \\(ans2label_path\\): 'nobody'\n"
-    for told in (
+    for reason in (
         f"tiny train: 1 of the 24 questions in {root}/txt/train.jsonl are left out of the training",
         f"tiny test: 1 of the 12 questions in {root}/txt/test.jsonl count as wrong",
     ):
-        assert len(re.findall(f"WARNING .*: {told}, {named}", log)) == 1
+        assert len(re.findall(f"WARNING .*: {reason}, {named}", log)) == 1
     assert "tiny val: " not in log
 
 
 @pytest.mark.parametrize("flag", ["--dry_run", "--debug"])
-def test_all_of_a_set_are_counted_also_where_few_are_evaluated(
+def test_unknown_answers_of_a_whole_set_are_counted_where_few_are_evaluated(
     qa_experiment: QaExperiment, run_qa: Run, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     path = qa_experiment.root / "txt/val.jsonl"
@@ -83,12 +83,12 @@ def test_a_set_without_known_answers_is_evaluated_as_all_wrong(
     assert capsys.readouterr().err.count(counted) == 1
 
 
-def test_a_loss_that_is_not_there_cannot_choose_the_best_checkpoint(
+def test_a_set_without_a_loss_cannot_choose_the_best_checkpoint_by_it(
     qa_experiment: QaExperiment, refused_qa: Refuse
 ) -> None:
     path = without_known_answers(qa_experiment, "val")
     message = refused_qa(qa_experiment.arguments("--best_metric", "loss"))
-    told = f"best_metric: tiny val has no loss, none of the 12 questions in {path} has an answer"
-    assert told in message
+    reason = f"best_metric: tiny val has no loss, none of the 12 questions in {path} has an answer"
+    assert reason in message
     assert "overall_acc" in message
     assert not (qa_experiment.root / "run").exists()

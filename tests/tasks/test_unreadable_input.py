@@ -30,7 +30,7 @@ def denied(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     return paths
 
 
-def test_all_that_may_not_be_read_is_named_at_once(
+def test_unreadable_inputs_are_all_named_at_once(
     experiment: TinyExperiment, refused: Refuse, denied: set[Path]
 ) -> None:
     root = experiment.root
@@ -52,7 +52,7 @@ def test_all_that_may_not_be_read_is_named_at_once(
     assert not (root / "run").exists()
 
 
-def test_a_folder_of_the_vocabulary_that_may_not_be_entered(
+def test_a_vocabulary_folder_without_permission_is_named(
     experiment: TinyExperiment, refused: Refuse, denied: set[Path]
 ) -> None:
     denied.add(experiment.root / "tokenizer")
@@ -60,7 +60,7 @@ def test_a_folder_of_the_vocabulary_that_may_not_be_entered(
     assert f"tokenizer_dir: folder {experiment.root / 'tokenizer'} {DENIED}.\n" in message
 
 
-def test_the_file_of_an_lmdb_that_may_not_be_read(
+def test_an_lmdb_file_without_permission_is_named(
     experiment: TinyExperiment, refused: Refuse, denied: set[Path]
 ) -> None:
     data = experiment.root / "videos/data.mdb"
@@ -70,7 +70,7 @@ def test_the_file_of_an_lmdb_that_may_not_be_read(
     assert f"val_datasets.0.img (tiny val): {data} {DENIED}.\n" in message
 
 
-def test_weights_of_the_parts_that_may_not_be_read(
+def test_starting_weights_without_permission_are_named(
     experiment: TinyExperiment, refused: Refuse, denied: set[Path]
 ) -> None:
     paths = {f"{part}_weights_path": experiment.root / f"{part}.pt" for part in ("visual", "bert")}
@@ -83,7 +83,7 @@ def test_weights_of_the_parts_that_may_not_be_read(
         assert f"{key}: {path} {DENIED}.\n" in message
 
 
-def test_inputs_of_inference_that_may_not_be_read(
+def test_inference_inputs_without_permission_are_named(
     experiment: TinyExperiment, run: Run, refused: Refuse, denied: set[Path]
 ) -> None:
     run(experiment.arguments())
@@ -95,7 +95,7 @@ def test_inputs_of_inference_that_may_not_be_read(
 
 
 @pytest.mark.parametrize("name", ["txt/train.jsonl", "tokenizer/vocab.txt"])
-def test_what_is_no_file_is_named_and_never_waited_for(
+def test_special_files_are_named_and_never_waited_for(
     experiment: TinyExperiment, refused: Refuse, name: str
 ) -> None:
     path = experiment.root / name

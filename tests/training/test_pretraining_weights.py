@@ -90,7 +90,7 @@ def test_a_finetuned_model_can_be_the_teacher(
             assert torch.equal(value, state[name if name in state else headless]), name
         else:
             assert name.startswith("text_encoder.cls."), name
-    assert f"{path}: its prompts are made anew from the list of entities" in caplog.text
+    assert f"{path}: its prompts are built from the list of entities" in caplog.text
     assert "prompt_feat" not in caplog.text
 
 

@@ -26,7 +26,7 @@ from alpro.training.run_directory import RunDirectory
 from alpro.training.task import Task, TrainingData, TrainingPlan
 from alpro.training.train_state import seed_everything
 from alpro.training.trainer import Trainer
-from tests.factories import CPU, MadeUpDecoder
+from tests.factories import CPU, FakeDecoder
 
 TIMINGS = ("clips_per_second", "data_wait", "communication")  # differ from run to run
 BATCHES_PER_EPOCH = 3
@@ -36,7 +36,7 @@ class KilledError(Exception):
     """Stands for whatever ends a run early."""
 
 
-class DyingDecoder(MadeUpDecoder):
+class DyingDecoder(FakeDecoder):
     """Dies after some reads."""
 
     def __init__(self, *, last_read: int) -> None:

@@ -1,7 +1,7 @@
 """Encoding every video and every caption once, sharded over the ranks.
 
-Chunks are formed before they are dealt out to ranks, so a chunk's shape, and with it every last
-bit of its features, does not depend on how many ranks there are.
+Chunks are cut before they are sharded, so a chunk's shape, and with it every last bit of its
+features, does not depend on the number of ranks.
 
 Shapes: P captions, V videos, C clips of each, N patches, L text tokens, D width, E embedding.
 """
@@ -26,19 +26,13 @@ AGGREGATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "max": torch.amax,
     "lse": torch.logsumexp,
 }
-"""Name of a way to join scores along a dimension -> that way, as ``score_agg_func`` names it."""
+"""Value of ``score_agg_func`` -> reduction along a dimension."""
 
 
 def aggregate_clips(scores: Tensor, *, how: str, dim: int) -> Tensor:
-    """Join the scores of a video's clips; those of a single clip stay as they are, to the bit.
-
-    Args:
-        scores: (..., C, ...) logits or similarities.
-        how: a key of :data:`AGGREGATIONS`; "lse" is the logarithm of the sum of exponentials.
-        dim: the dimension of the clips, which disappears.
-    """
-    join = AGGREGATIONS[how]
-    return scores.squeeze(dim) if scores.shape[dim] == 1 else join(scores, dim)
+    """Reduce (..., C, ...) scores over the clips of a video by a key of :data:`AGGREGATIONS`."""
+    # The scores of a single clip stay as they are, to the bit.
+    return scores.squeeze(dim) if scores.shape[dim] == 1 else AGGREGATIONS[how](scores, dim)
 
 
 def encode_clips(
@@ -48,15 +42,13 @@ def encode_clips(
     normalize: Callable[[Tensor], Tensor],
     grad_cache_size: int = 0,
 ) -> VideoFeatures:
-    """Encode the clips of all videos, in training as one batch.
-
-    Without gradients they are encoded one after the other: memory does not grow with C.
+    """Encode the clips of all videos.
 
     Args:
-        model: what encodes them.
+        model: the encoder.
         frames: (B, C, T, 3, S, S) uint8, on the model's device.
-        normalize: uint8 frames to what the model expects.
-        grad_cache_size: clips that go through the model at a time in training, 0 for all at once.
+        normalize: uint8 frames to the model's input.
+        grad_cache_size: clips per forward pass in training, 0 for all at once.
 
     Returns:
         tokens (B, C, N, D), embedding (B, C, E) and, where the model gives one, mask (B, C, N).
@@ -65,6 +57,8 @@ def encode_clips(
     def encode(clips: Tensor) -> VideoFeatures:
         return model.encode_video(normalize(clips))
 
+    # Training encodes all clips as one batch; without gradients they are encoded one after the
+    # other, so that memory does not grow with C.
     parts: Iterable[Tensor | None]
     if torch.is_grad_enabled():
         encoded = grad_cached(encode, frames.flatten(0, 1), size=grad_cache_size)  # (B*C, ...)
@@ -84,16 +78,7 @@ def clip_of(video: VideoFeatures, clip: int) -> VideoFeatures:
 def score_clips(
     score: Callable[[VideoFeatures], Tensor], video: VideoFeatures, *, how: str
 ) -> Tensor:
-    """Score each clip of some videos and join the scores.
-
-    Args:
-        score: features (B, ...) of one clip of each video to logits (K, A).
-        video: features (B, C, ...).
-        how: see :func:`aggregate_clips`.
-
-    Returns:
-        (K, A) float32.
-    """
+    """Score each clip (B, ...) of some videos (B, C, ...) and aggregate: (K, A) float32."""
     scores = [score(clip_of(video, clip)).float() for clip in range(video.tokens.shape[1])]
     return aggregate_clips(torch.stack(scores, dim=1), how=how, dim=1)
 
@@ -108,9 +93,9 @@ class EncodedVideos:
     embeddings: Tensor
     """(V, C, E) float32 on every rank; rows of unreadable videos are zero."""
     tokens: dict[int, Tensor]
-    """Position -> (C, N, D), or (C, 0, D) if unwanted, for the videos this rank encoded."""
+    """Position -> (C, N, D), or (C, 0, D) if not kept, of the videos that this rank encoded."""
     masks: dict[int, Tensor]
-    """Position -> (C, N) of 0/1, for the same videos; empty where all tokens count."""
+    """Position -> (C, N) of 0/1, of the same videos; empty if all tokens count."""
     unreadable: list[UnreadableVideo]
     """Videos of all ranks that could not be read."""
 
@@ -143,6 +128,7 @@ class EncodedTexts:
 
     def select(self, rows: Sequence[int]) -> TextFeatures:
         """Features of some captions, padded to the longest of them."""
+        # Cut the padding that no selected caption needs.
         index = torch.as_tensor(rows, device=self.mask.device)
         mask = self.mask[index]
         length = int(mask.sum(dim=1).max())
@@ -151,39 +137,32 @@ class EncodedTexts:
 
 
 def chunks(count: int, *, size: int) -> list[range]:
-    """``range(count)`` cut into pieces of ``size``, the last one shorter."""
+    """Cut ``range(count)`` into pieces of ``size``, the last one shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def shard(pieces: Sequence[range], *, engine: Engine) -> Sequence[range]:
-    """The pieces that this rank works on."""
+    """This rank's pieces."""
     return pieces[engine.rank :: engine.size]
 
 
 @torch.inference_mode()
 def encode_videos(
     model: Encoders,
-    loader: DataLoader[VideoBatch],
+    loader: DataLoader[VideoBatch],  # this rank's chunks
     *,
-    num_videos: int,
+    num_videos: int,  # V, over all ranks
     normalize: Callable[[Tensor], Tensor],
     engine: Engine,
     precision: str,
     keep_tokens: bool,
     progress: Callable[[Iterable[VideoBatch]], Iterator[VideoBatch]] = iter,
 ) -> EncodedVideos:
-    """Encode this rank's videos and share the embeddings.
+    """Encode this rank's videos and share the embeddings; the model is in evaluation mode.
 
-    Args:
-        model: in evaluation mode.
-        loader: this rank's chunks of the videos.
-        num_videos: V, over all ranks.
-        normalize: uint8 frames to what the model expects.
-        engine: the job.
-        precision: number format of the forward pass.
-        keep_tokens: whether the token sequences are wanted, for the fusion encoder.
-        progress: wraps the iteration, to show a progress bar.
+    The fusion encoder needs the tokens, VTC alone does not.
     """
+    # Encode this rank's chunks; tokens stay on the device.
     embeddings: dict[int, np.ndarray] = {}
     tokens: dict[int, Tensor] = {}
     masks: dict[int, Tensor] = {}
@@ -200,6 +179,7 @@ def encode_videos(
             tokens[position] = features.tokens[row] if keep_tokens else features.tokens[row, :, :0]
             if keep_tokens and features.mask is not None:
                 masks[position] = features.mask[row]
+    # Share the embeddings; rows of unreadable videos stay zero.
     gathered = engine.gather_objects((embeddings, unreadable))
     shapes = [embedding.shape for part, _ in gathered for embedding in part.values()]
     table = np.zeros((num_videos, *max(shapes, default=(1, 0))), dtype=np.float32)
@@ -224,22 +204,15 @@ def encode_texts(
     engine: Engine,
     precision: str,
 ) -> EncodedTexts:
-    """Encode this rank's share of the captions and share all features.
-
-    Args:
-        model: in evaluation mode.
-        captions: P texts.
-        tokenize: texts to (ids, mask), padded to the longest of them.
-        chunk_size: captions encoded at once.
-        engine: the job.
-        precision: number format of the forward pass.
-    """
+    """Encode this rank's captions and share all features; the model is in evaluation mode."""
+    # Encode this rank's chunks.
     encoded = []
     for piece in shard(chunks(len(captions), size=chunk_size), engine=engine):
         ids, mask = tokenize([captions[row] for row in piece])
         with autocast(precision, engine.device):
             features = model.encode_text(ids.to(engine.device), mask.to(engine.device))
         encoded.append((piece.start, features.tokens.cpu(), mask, features.embedding.float().cpu()))
+    # Join the chunks of all ranks in order, padded to the longest caption.
     pieces = sorted(chain.from_iterable(engine.gather_objects(encoded)), key=lambda piece: piece[0])
     length = max(mask.shape[1] for _, _, mask, _ in pieces)
     return EncodedTexts(

@@ -1,4 +1,4 @@
-"""What is evaluated: annotated videos, and which of them could be read."""
+"""Evaluation sets of annotated videos, and their unreadable videos."""
 
 import logging
 from collections import defaultdict
@@ -28,7 +28,7 @@ class EvaluationSet(Generic[Row]):
     name: str
     annotations: Path
     folder: Path
-    """Where the videos are."""
+    """Folder of the videos."""
     rows: Sequence[Row]
     """Captions or questions; a row's number is its id."""
     video_ids: Sequence[str]
@@ -40,6 +40,7 @@ class EvaluationSet(Generic[Row]):
 
     def rows_by_position(self) -> list[list[int]]:
         """(V,) the rows of each video, in order."""
+        # Videos are in order of first appearance, rows in order.
         rows_of: dict[str, list[int]] = defaultdict(list)
         for number, row in enumerate(self.rows):
             rows_of[row.video_id].append(number)
@@ -68,7 +69,7 @@ class DatasetInfo(Protocol):
 def check_unreadable(
     data: DatasetInfo, unreadable: Sequence[UnreadableVideo], *, allowed: bool
 ) -> None:
-    """Log which videos of a set could not be read, on all ranks together.
+    """Log the unreadable videos of a set, those of all ranks together.
 
     Raises:
         InputError: if there are any and that is not allowed.
@@ -82,12 +83,8 @@ def check_unreadable(
             f"in {data.annotations} cannot be read:\n{names}\n"
             "Repair them, or set allow_missing_videos to 1 to evaluate without them."
         )
-    logger.warning(
-        "%s: evaluated without %d unreadable videos or images:\n%s",
-        data.name,
-        len(unreadable),
-        names,
-    )
+    message = "%s: evaluated without %d unreadable videos or images:\n%s"
+    logger.warning(message, data.name, len(unreadable), names)
 
 
 def readable_rows(
@@ -118,7 +115,7 @@ def silent_progress(
 
 
 def with_heartbeat(progress: Progress, *, engine: Engine) -> Progress:
-    """A progress display that tells the watchdog of each item, too."""
+    """A progress display that signals each item to the watchdog as well."""
 
     def shown(items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
         for item in progress(items, description, unit):
@@ -130,7 +127,7 @@ def with_heartbeat(progress: Progress, *, engine: Engine) -> Progress:
 
 @contextmanager
 def evaluation_mode(model: Encoders) -> Iterator[None]:
-    """Context in which a model is in evaluation mode; its former mode comes back afterwards."""
+    """Context in which a model is in evaluation mode; the former mode is restored."""
     was_training = model.training
     model.train(False)
     try:

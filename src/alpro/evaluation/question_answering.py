@@ -34,7 +34,7 @@ from alpro.metrics.question_answering import AccuracyByType, majority_correct, t
 from alpro.modeling.contracts import AnswerClassifier, VideoFeatures
 
 RESERVED_TYPES = ("overall", "top5")
-"""What no answer type may be called: ``overall_acc`` and ``top5_acc`` are other metrics."""
+"""Answer types whose accuracies would collide with ``overall_acc`` and ``top5_acc``."""
 NUM_BEST = 5  # answers that are kept of each question, and the depth of "top-5"
 
 
@@ -46,28 +46,28 @@ class AnsweredQuestion(NamedTuple):
     best: list[int]
     """(K,) labels of the most probable known answers, best first."""
     probabilities: list[float]
-    """(K,) their probabilities among the known answers."""
+    """(K,) their probabilities, normalised over the known answers."""
     loss: float | None
-    """Cross-entropy over all A answers; ``None`` where the right one is unknown."""
+    """Cross-entropy over all A answers; None if the right one is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class QaOutcome:
-    """What question answering over one set gave."""
+    """Outcome of question answering over one set."""
 
     labels: AnswerLabels
     """The answers that could be given."""
     rows: Sequence[QuestionRow]
     """(Q,) the questions whose video could be read."""
     answers: Sequence[AnsweredQuestion]
-    """(Q,) what the model says to each of them."""
+    """(Q,) the model's answers."""
     num_left_out: int
     """Questions whose video could not be read."""
     unreadable: Sequence[UnreadableVideo]
 
     @property
     def num_unanswerable(self) -> int:
-        """Questions that could not be answered correctly: their answer is not among those known."""
+        """Questions whose right answer is unknown, so that no answer can be correct."""
         return sum(answer.loss is None for answer in self.answers)
 
     def tally(self) -> AccuracyByType:
@@ -80,6 +80,7 @@ class QaOutcome:
 
     def _tally(self, *, depth: int) -> AccuracyByType:
         right = [self.labels.label_of(row.answer) for row in self.rows]
+        # Unknown answers have no label and are never hit.
         hits = [
             label in answer.best[:depth] for label, answer in zip(right, self.answers, strict=True)
         ]
@@ -96,44 +97,39 @@ class QaOutcome:
     def flat_metrics(self) -> dict[str, float]:
         """``overall_acc``, ``top5_acc`` and ``what_acc``, ... in percent, and ``loss``.
 
-        The loss is the mean cross-entropy of the questions whose right answer is known; it is left
-        out where there are none.
+        The loss is the mean cross-entropy of the questions whose right answer is known, if any.
         """
-        found = self.tally()
+        # Types that do not occur have no accuracy.
+        accuracy = self.tally()
         losses = [answer.loss for answer in self.answers if answer.loss is not None]
         return {
-            "overall_acc": found.overall.percent,
+            "overall_acc": accuracy.overall.percent,
             "top5_acc": self.tally_top5().overall.percent,
-            **{f"{kind}_acc": count.percent for kind, count in found.by_type.items()},
+            **{f"{kind}_acc": count.percent for kind, count in accuracy.by_type.items()},
             **({"loss": math.fsum(losses) / len(losses)} if losses else {}),
         }
 
     def scores(self) -> dict[str, Any]:
-        """The original's ``scores.json``, percentages to 2 decimals, and what it lacks.
+        """The original's ``scores.json``, percentages to 2 decimals, with some additions.
 
         ``counts`` are (correct, all) questions, and ``majority`` the accuracy of always giving the
         most frequent answer of a type.
         """
-        found, majority = self.tally(), self.tally_majority()
+        accuracy = self.tally()
+        counts = {"overall": accuracy.overall, **accuracy.by_type}
         return {
             "ratios": {
-                f"{kind}_ratio": [round(found.share(kind), 2), count.total]
-                for kind, count in found.by_type.items()
+                f"{kind}_ratio": [round(accuracy.share(kind), 2), count.total]
+                for kind, count in accuracy.by_type.items()
             },
-            **_accuracies(found),
+            **_accuracies(accuracy),
             "top5_acc": round(self.tally_top5().overall.percent, 2),
-            "counts": {
-                kind: [count.correct, count.total]
-                for kind, count in {"overall": found.overall, **found.by_type}.items()
-            },
-            "majority": _accuracies(majority),
+            "counts": {kind: [count.correct, count.total] for kind, count in counts.items()},
+            "majority": _accuracies(self.tally_majority()),
         }
 
     def results(self) -> list[dict[str, Any]]:
-        """One record for each question, in the original's shape.
-
-        Beside the answer's label stand its text and the best answers with their probabilities.
-        """
+        """One record per question in the original's shape, with the best answers' texts added."""
         return [
             {
                 "question_id": answer.question_id,
@@ -155,9 +151,9 @@ class QaOutcome:
         ]
 
 
-def _accuracies(found: AccuracyByType) -> dict[str, float]:
-    """The original's names and precision."""
-    counts = {"overall": found.overall, **found.by_type}
+def _accuracies(accuracy: AccuracyByType) -> dict[str, float]:
+    """Accuracies under the original's names, to its precision."""
+    counts = {"overall": accuracy.overall, **accuracy.by_type}
     return {f"{kind}_acc": round(count.percent, 2) for kind, count in counts.items()}
 
 
@@ -167,39 +163,24 @@ NO_LABEL = -100  # of an answer outside the map; cross_entropy leaves it out
 class QuestionAnsweringEvaluator:
     """Encodes each video of a set once and answers the questions about it.
 
-    Questions are fused with their video in pieces that are cut within a chunk of videos, so an
-    answer, to its last bit, does not depend on how many ranks there are.
+    Batches of questions are cut within a chunk of videos, so an answer, to its last bit, does not
+    depend on the number of ranks.
     """
 
     def __init__(
         self,
-        model: AnswerClassifier,
+        model: AnswerClassifier,  # has a logit for each known answer, and may have more
         *,
         labels: AnswerLabels,
         tokenize: Tokenize,
-        normalize: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],  # uint8 frames to the model's input
         engine: Engine,
         precision: str,
-        question_chunk: int,
-        clip_aggregation: str = "mean",
-        allow_missing_videos: bool,
+        question_chunk: int,  # questions fused with their videos at once
+        clip_aggregation: str = "mean",  # of logits, see :func:`aggregate_clips`
+        allow_missing_videos: bool,  # leave out unreadable videos, instead of an error
         progress: Progress = silent_progress,
     ) -> None:
-        """Collect what stays the same from set to set.
-
-        Args:
-            model: what is evaluated; it has a logit for each known answer, and may have more.
-            labels: the known answers, which alone are given.
-            tokenize: texts to (ids, mask).
-            normalize: uint8 frames to what the model expects.
-            engine: the job.
-            precision: number format of the forward pass.
-            question_chunk: questions fused with their videos at once.
-            clip_aggregation: how the logits of a video's clips become one, see
-                :func:`alpro.evaluation.clips.aggregate_clips`.
-            allow_missing_videos: leave out unreadable videos, instead of an error.
-            progress: shows a progress bar over an iterable.
-        """
         assert model.num_labels >= len(labels)
         self.model = model
         self._labels = labels
@@ -215,6 +196,7 @@ class QuestionAnsweringEvaluator:
     @torch.inference_mode()
     def run(self, data: EvaluationSet[QuestionRow]) -> QaOutcome:
         """Answer the questions of a set."""
+        # Answer the questions about this rank's videos.
         own: list[AnsweredQuestion] = []
         unreadable: list[UnreadableVideo] = []
         rows_of = data.rows_by_position()
@@ -222,6 +204,7 @@ class QuestionAnsweringEvaluator:
             for batch in self._progress(data.loader, "answering questions", "batch"):
                 unreadable += batch.unreadable
                 own += self._answer_batch(batch, data.rows, rows_of)
+        # Gather the answers of all ranks, in order of the questions.
         gathered = self._engine.gather_objects((own, unreadable))
         lost = list(chain.from_iterable(part for _, part in gathered))
         check_unreadable(data, lost, allowed=self._allow_missing)
@@ -241,11 +224,13 @@ class QuestionAnsweringEvaluator:
         self, batch: VideoBatch, rows: Sequence[QuestionRow], rows_of: Sequence[Sequence[int]]
     ) -> Iterator[AnsweredQuestion]:
         """Answer the questions about a chunk of videos."""
+        # Encode the videos once.
         frames = batch.to(self._engine.device).frames
         if frames is None:  # no video of the chunk is readable
             return
         with autocast(self._precision, self._engine.device):
             videos = encode_clips(self.model, frames, normalize=self._normalize)
+        # Answer the questions, a batch at a time.
         asked = [(row, place) for place, p in enumerate(batch.positions) for row in rows_of[p]]
         for piece in chunks(len(asked), size=self._question_chunk):
             ids, places = zip(*(asked[i] for i in piece), strict=True)
@@ -266,7 +251,8 @@ class QuestionAnsweringEvaluator:
             return score_clips(partial(self.model.answer, text), video, how=self.clip_aggregation)
 
     def _losses(self, logits: Tensor, answers: Sequence[str]) -> list[float | None]:
-        """(Q,) cross-entropy over all A answers, ``None`` for those outside the map."""
+        """(Q,) cross-entropy over all A answers, None for unknown ones."""
+        # Unknown answers have no loss.
         labels = [self._labels.label_of(answer) for answer in answers]
         targets = torch.tensor(
             [NO_LABEL if label is None else label for label in labels], device=logits.device
@@ -278,25 +264,22 @@ class QuestionAnsweringEvaluator:
 
 
 def best_answers(logits: Tensor, *, num_known: int) -> tuple[Tensor, Tensor]:
-    """The most probable of the known answers, which are the first ``num_known`` of all.
-
-    Args:
-        logits: (Q, A) float32; those beyond the known answers are not looked at.
-        num_known: at most A.
+    """The most probable of the known answers, which are the first ``num_known`` of (Q, A) logits.
 
     Returns:
         Labels (Q, K) int64 and probabilities among the known answers (Q, K) float64, best first,
         where K is 5 or ``num_known`` if that is less. Of equal logits the lower label comes first.
     """
+    # float64, so that confident answers do not tie at 1.0.
     known = logits[:, :num_known].double()
     order = known.argsort(dim=1, descending=True, stable=True)[:, :NUM_BEST]  # (Q, K)
     return order, known.softmax(dim=1).gather(1, order)
 
 
 def _check_numbers(answers: Sequence[AnsweredQuestion]) -> None:
-    """Refuse answers that no metric can be made of."""
-    spoilt = sum(
+    """Refuse NaN, of which no metric can be computed."""
+    num_nan = sum(
         math.isnan(answer.probabilities[0]) or math.isnan(answer.loss or 0.0) for answer in answers
     )
-    if spoilt:
-        raise NotNumbersError(f"the logits of {spoilt} of {len(answers)} questions")
+    if num_nan:
+        raise NotNumbersError(f"the logits of {num_nan} of {len(answers)} questions")

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: its results, scores.json with its protocol, and a table."""
+"""Result files of an evaluation, scores.json with its protocol, and a table for the log."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,16 +28,11 @@ LOST_QUESTIONS = {
 def write_results(
     folder: Path, outcome: RetrievalOutcome, *, protocol: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
-    """Write ``results.json`` and ``scores.json`` in the original's shapes.
+    """Write ``results.json`` and ``scores.json`` in the original's shapes, and return the metrics.
 
-    Args:
-        folder: of this evaluation.
-        outcome: what it gave.
-        protocol: how it was made; counts are added to it here.
-
-    Returns:
-        The metrics that were written.
+    Counts are added to the protocol, which says how the outcome was obtained.
     """
+    # The protocol also counts what the numbers are about.
     metrics = outcome.metrics()
     counts = {
         "num_captions": len(outcome.caption_ids),
@@ -53,15 +48,9 @@ def write_results(
 def write_answers(
     folder: Path, outcome: QaOutcome, *, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write ``results_all.json`` and ``scores.json`` in the original's shapes.
+    """Write ``results_all.json`` and ``scores.json`` in the original's shapes; return the latter.
 
-    Args:
-        folder: of this evaluation.
-        outcome: what it gave.
-        protocol: how it was made; counts are added to it here.
-
-    Returns:
-        What ``scores.json`` holds.
+    Counts are added to the protocol, which says how the outcome was obtained.
     """
     counts = {
         "num_questions": len(outcome.rows),
@@ -77,10 +66,11 @@ def write_answers(
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write many records as JSON; a million take ujson, where it is there, a tenth of the time."""
+    """Write many records as JSON, by ujson if it is installed: a tenth of the time."""
     if not has_package("ujson"):
         write_json(path, records)
         return
+    # Optional packages are imported where they are used.
     import ujson
 
     text = ujson.dumps(records, indent=4, ensure_ascii=False, escape_forward_slashes=False) + "\n"
@@ -101,17 +91,16 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def answers_table(scores: Mapping[str, Any]) -> str:
-    """What :func:`write_answers` has written, as a text table by answer type."""
+    """The scores of :func:`write_answers` as a text table by answer type."""
+    # A row per answer type, all questions last.
     counts, majority = scores["counts"], scores["majority"]
     width = max(len(kind) for kind in (*counts, "answer type"))
     lines = [f"{'answer type':{width}}" + "".join(f"{title:>11}" for title in ANSWER_COLUMNS)]
     for kind, (_, total) in sorted(counts.items(), key=lambda item: item[0] == "overall"):
-        numbers = (
-            100.0 * total / counts["overall"][1],
-            majority[f"{kind}_acc"],
-            scores[f"{kind}_acc"],
-        )
+        share = 100.0 * total / counts["overall"][1]
+        numbers = (share, majority[f"{kind}_acc"], scores[f"{kind}_acc"])
         lines.append(f"{kind:{width}}{total:11d}" + "".join(f"{n:11.2f}" for n in numbers))
+    # Top-5 accuracy, and questions that could not be answered.
     lines.append(f"right answer among the five best: {scores['top5_acc']:.2f} %")
     for key, meaning in LOST_QUESTIONS.items():
         if num_lost := scores["protocol"][key]:

@@ -38,18 +38,13 @@ from alpro.modeling.contracts import MATCH, DualEncoder, Matcher, VideoFeatures
 
 
 def pairs_to_score(similarity: np.ndarray, *, top_k: int) -> np.ndarray:
-    """All pairs, or the union of both directions' best by VTC.
+    """Select the pairs to re-rank: the union of both directions' `top_k` best, 0 for all pairs.
 
-    Args:
-        similarity: (P, V) VTC similarities.
-        top_k: how many best videos of each caption, and best captions of each video; 0 for all
-            pairs.
-
-    Returns:
-        (P, V) bool.
+    (P, V) VTC similarities to (P, V) bool.
     """
     if top_k == 0:
         return np.ones(similarity.shape, dtype=bool)
+    # Of equal similarities the first ones are taken.
     chosen = np.zeros(similarity.shape, dtype=bool)
     best_videos = np.argsort(-similarity, axis=1, kind="stable")[:, :top_k]  # (P, k)
     best_captions = np.argsort(-similarity, axis=0, kind="stable")[:top_k]  # (k, V)
@@ -59,25 +54,17 @@ def pairs_to_score(similarity: np.ndarray, *, top_k: int) -> np.ndarray:
 
 
 def ranking_scores(scores: np.ndarray, similarity: np.ndarray, *, scored: np.ndarray) -> np.ndarray:
-    """Scores to rank by: unscored pairs come below all scored ones, among themselves by VTC.
-
-    Args:
-        scores: (P, V) float64, read only where ``scored``.
-        similarity: (P, V) VTC similarities.
-        scored: (P, V) bool.
-
-    Returns:
-        (P, V) float64.
-    """
+    """(P, V) scores to rank by: pairs not ``scored`` follow all others, in the order of VTC."""
     if scored.all():
         return scores
+    # The best of the others comes 1 below the worst score.
     below = scores[scored].min() - 1.0 - (similarity.max() - similarity.astype(np.float64))
     return np.where(scored, scores, below)
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalOutcome:
-    """What retrieval over one set gave."""
+    """Outcome of retrieval over one set."""
 
     caption_ids: Sequence[int]
     """(P,) row numbers of the captions whose video could be read."""
@@ -90,21 +77,23 @@ class RetrievalOutcome:
     scores: np.ndarray
     """(P, V) float64, probability of a match; meaningful where ``scored``."""
     scored: np.ndarray
-    """(P, V) bool, pairs that the fusion encoder has scored."""
+    """(P, V) bool, pairs scored by the fusion encoder."""
     unreadable: Sequence[UnreadableVideo]
     temperature: float = 1.0
-    """By which ``similarity`` was divided."""
+    """Divisor of ``similarity``."""
     dual_softmax: bool = False
     """Report transductive numbers as well."""
 
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Both directions, re-ranked under the original's names and by VTC alone beside them."""
+        """Metrics of both directions, re-ranked under the original's names, and by VTC alone."""
+        # VTC alone also stands in for re-ranking if nothing was scored.
         by_vtc = retrieval_metrics(self.similarity, self.video_of_caption)
         ranked = by_vtc
         if self.scored.any():
             order = ranking_scores(self.scores, self.similarity, scored=self.scored)
             ranked = retrieval_metrics(order, self.video_of_caption)
         rows = {**ranked, **{f"{direction}_vtc": values for direction, values in by_vtc.items()}}
+        # Transductive numbers never replace others.
         if self.dual_softmax:
             cosine = self.similarity * self.temperature
             transductive = dual_softmax_metrics(cosine, self.video_of_caption)
@@ -120,12 +109,12 @@ class RetrievalOutcome:
         }
 
     def results(self) -> list[dict[str, Any]]:
-        """One record for each scored pair, in the original's shape, scores unrounded.
+        """One record per scored pair, in the original's shape, scores unrounded.
 
-        ``score`` is the probability of a match and ``sim`` the VTC similarity divided by the
-        temperature. Where no pair was scored (``use_itm 0``), every pair is listed, and ``score``
-        is the similarity too.
+        ``score`` is the probability of a match, ``sim`` the VTC similarity divided by the
+        temperature. With ``use_itm 0`` all pairs are listed, and ``score`` is the similarity too.
         """
+        # List the scored pairs by video.
         by_vtc_only = not self.scored.any()
         listed = np.ones_like(self.scored) if by_vtc_only else self.scored
         scores = self.similarity if by_vtc_only else self.scores
@@ -148,34 +137,17 @@ class RetrievalEvaluator:
         model: DualEncoder,
         *,
         tokenize: Tokenize,
-        normalize: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],  # uint8 frames to the model's input
         engine: Engine,
         precision: str,
-        caption_chunk: int,
-        top_k: int,
-        use_matching: bool,
-        clip_aggregation: str = "mean",
-        dual_softmax: bool = False,
-        allow_missing_videos: bool,
+        caption_chunk: int,  # captions fused with a video at once
+        top_k: int,  # see :func:`pairs_to_score`
+        use_matching: bool,  # re-rank by matching; needs a `Matcher`
+        clip_aggregation: str = "mean",  # of similarities and logits, see :func:`aggregate_clips`
+        dual_softmax: bool = False,  # report transductive numbers as well
+        allow_missing_videos: bool,  # leave out unreadable videos, instead of an error
         progress: Progress = silent_progress,
     ) -> None:
-        """Collect what stays the same from set to set.
-
-        Args:
-            model: what is evaluated.
-            tokenize: texts to (ids, mask).
-            normalize: uint8 frames to what the model expects.
-            engine: the job.
-            precision: number format of the forward pass.
-            caption_chunk: captions fused with a video at once.
-            top_k: pairs to score, see :func:`pairs_to_score`.
-            use_matching: re-rank by matching; needs a model that is a `Matcher`.
-            clip_aggregation: how the scores of a video's clips become one, see
-                :func:`aggregate_clips`: those of VTC, and the logits of VTM.
-            dual_softmax: report transductive numbers as well.
-            allow_missing_videos: leave out unreadable videos, instead of an error.
-            progress: shows a progress bar over an iterable.
-        """
         assert isinstance(model, Matcher) or not use_matching
         self.model = model
         self._tokenize = tokenize
@@ -191,8 +163,9 @@ class RetrievalEvaluator:
         self._progress = progress
 
     def encode(self, data: EvaluationSet[CaptionRow]) -> tuple[EncodedVideos, EncodedTexts]:
-        """Features of the set's videos and captions; the model is in evaluation mode meanwhile."""
+        """Encode the videos and captions of a set, in evaluation mode."""
         with evaluation_mode(self.model):
+            # Re-ranking needs the tokens of videos, VTC only their embeddings.
             videos = encode_videos(
                 self.model,
                 data.loader,
@@ -203,6 +176,7 @@ class RetrievalEvaluator:
                 keep_tokens=self._use_matching,
                 progress=lambda batches: self._progress(batches, "encoding videos", "batch"),
             )
+            # Captions of unreadable videos are encoded too, and left out when pairs are scored.
             texts = encode_texts(
                 self.model,
                 [row.caption for row in data.rows],
@@ -219,10 +193,12 @@ class RetrievalEvaluator:
         self, data: EvaluationSet[CaptionRow], videos: EncodedVideos, texts: EncodedTexts
     ) -> RetrievalOutcome:
         """Score the pairs of an encoded set."""
+        # Rows and columns of the captions and videos that could be read.
         rows = readable_rows(data, videos.unreadable)
         lost = {video.video_id for video in videos.unreadable}
         columns = [c for c, video_id in enumerate(data.video_ids) if video_id not in lost]
         similarity = self._similarity(videos, texts)[np.ix_(rows, columns)]
+        # Re-rank the best pairs by the fusion encoder.
         scored = np.zeros(similarity.shape, dtype=bool)
         scores = np.zeros(similarity.shape, dtype=np.float64)
         if self._use_matching:
@@ -242,7 +218,8 @@ class RetrievalEvaluator:
         )
 
     def _similarity(self, videos: EncodedVideos, texts: EncodedTexts) -> np.ndarray:
-        """(P, V) float32 VTC similarity divided by the temperature, of all captions and videos."""
+        """(P, V) float32 VTC similarity divided by the temperature."""
+        # Compare the captions with each clip, then aggregate the clips of a video.
         num_videos, num_clips, _ = videos.embeddings.shape
         of_clips = texts.embeddings @ videos.embeddings.flatten(0, 1).T  # (P, V*C)
         temperature = float(self.model.temperature().detach())
@@ -258,13 +235,15 @@ class RetrievalEvaluator:
         columns: Sequence[int],
         scored: np.ndarray,
     ) -> np.ndarray:
-        """(P, V) probability of a match; each rank scores the videos whose tokens it holds."""
+        """(P, V) probability of a match; each rank scores the videos that it has encoded."""
+        # Score this rank's videos against their candidates.
         own: dict[int, np.ndarray] = {}
         mine = [index for index, column in enumerate(columns) if column in videos.tokens]
         with evaluation_mode(self.model):
             for index in self._progress(mine, "scoring pairs", "video"):
                 wanted = [rows[row] for row in np.flatnonzero(scored[:, index]).tolist()]
                 own[index] = self._match_one(texts, wanted, videos.select([columns[index]]))
+        # Join the columns of all ranks.
         scores = np.zeros(scored.shape, dtype=np.float64)
         for part in self._engine.gather_objects(own):
             for index, column_scores in part.items():
@@ -274,7 +253,7 @@ class RetrievalEvaluator:
     def _match_one(
         self, texts: EncodedTexts, captions: Sequence[int], video: VideoFeatures
     ) -> np.ndarray:
-        """(len(captions),) float64 probabilities that one video matches each of some captions."""
+        """(len(captions),) float64 probabilities that a video matches each caption."""
         assert isinstance(self.model, Matcher)
         scores = []
         for piece in chunks(len(captions), size=self._caption_chunk):

@@ -1,5 +1,4 @@
-"""The only place where a config meets constructors.
+"""Experiments, assembled from configs: the only place where a config meets constructors.
 
-``model`` and ``data`` build what tasks share, ``training`` the loop around any task, and a module
-for each task (``retrieval``) what is its own.
+``run`` has the order of a run; each task has a module of its own (``retrieval``).
 """

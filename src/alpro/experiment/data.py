@@ -60,23 +60,16 @@ def read_annotations(
     read: Callable[[Path], SharedRows[Row]],
     extension: str,
 ) -> Annotations[Row]:
-    """Read one set.
-
-    Args:
-        config: of the experiment.
-        part: the set.
-        path: its annotation file.
-        read: reader of such files.
-        extension: ending of the videos' names that is looked for first.
+    """Read one set; its videos are looked for with `extension` first.
 
     Raises:
         InputError: if videos are missing and that is not allowed.
     """
+    # Read the rows, then open the storage and look for each of their videos.
     rows = read(path)
     videos = open_videos(Path(part.img), extension=extension)
-    missing = check_missing_videos(
-        path, rows, videos, name=part.name, allowed=config.allow_missing_videos
-    )
+    allowed = config.allow_missing_videos
+    missing = check_missing_videos(path, rows, videos, name=part.name, allowed=allowed)
     return Annotations(part.name, path, rows, videos, missing)
 
 
@@ -85,27 +78,20 @@ def check_missing_videos(
 ) -> set[str]:
     """Videos that the rows name and the storage lacks; logged if there are any.
 
-    Args:
-        path: the annotation file.
-        rows: what it holds, of videos.
-        videos: where they are looked for.
-        name: of the set.
-        allowed: going on without some of them is.
-
     Raises:
         InputError: if videos are missing and that is not allowed, or if all are.
     """
+    # Several rows may be about one video.
     video_ids = list(dict.fromkeys(rows.column("video_id")))
     missing = videos.missing(video_ids)
     if not missing:
         return set()
-    num_videos = len(video_ids)
     report_missing(
         missing,
         name=name,
-        named_in=f"{num_videos} videos named in {path}",
+        named_in=f"{len(video_ids)} videos named in {path}",
         place=videos.described,
-        are_all=len(missing) == num_videos,
+        are_all=len(missing) == len(video_ids),
         hint=hint_of_missing(missing, videos, rows=rows.column("video_id")),
         allowed=allowed,
     )
@@ -113,54 +99,44 @@ def check_missing_videos(
 
 
 def report_missing(
-    missing: Sequence[str],
+    missing: Sequence[str],  # at least one
     *,
     name: str,
-    named_in: str,
-    place: str,
+    named_in: str,  # number and source: "8 videos named in train.csv"
+    place: str,  # where they were looked for
     are_all: bool,
-    hint: str | None,
+    hint: str | None,  # possible reason
     allowed: bool,
 ) -> None:
-    """Stop, or warn where that is allowed, if the files of some ids or paths are missing.
-
-    Args:
-        missing: those without a file, at least one.
-        name: of the set.
-        named_in: how many of what the set names, and where: "8 videos named in train.csv".
-        place: where they are looked for.
-        are_all: not one of them is there.
-        hint: what may be the reason.
-        allowed: going on without some of them is.
+    """Stop, or warn if that is `allowed`, since files of some ids or paths are missing.
 
     Raises:
         InputError: if that is not allowed, or if all are missing.
     """
+    # Name the first few, the folder, and the likely reason.
     few = listed([shortened(name) for name in missing[: NUM_NAMED + 1]], most=NUM_NAMED)
     message = f"{place}: {few}" + (f"\n{hint[0].upper()}{hint[1:]}" if hint else "")
+    # Nothing can be done without any file; some may be missing where the config allows it.
     if are_all:
         raise InputError(
             f"{name}: none of the {named_in} is in {message}\nName the right folder, or add them."
         )
-    found = f"{name}: {len(missing)} of the {named_in} are not in {message}"
+    message = f"{name}: {len(missing)} of the {named_in} are not in {message}"
     if not allowed:
         raise InputError(
-            f"{found}\nAdd them, or set allow_missing_videos to 1 to go on without them."
+            f"{message}\nAdd them, or set allow_missing_videos to 1 to go on without them."
         )
-    logger.warning(found)
+    logger.warning(message)
 
 
 def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> SharedRows[Row]:
-    """The rows to train on: those whose videos are there, or the share ``data_ratio`` of them.
-
-    The share is the first part of a random order.
-    """
+    """A random share ``data_ratio`` of the rows whose videos exist, or all of them."""
     present = without_missing(annotations.rows, annotations.missing)
     return subsample(present, share=config.data_ratio, seed=config.seed)
 
 
 def without_missing(rows: SharedRows[Kept], missing: set[str]) -> SharedRows[Kept]:
-    """The rows of all videos but these."""
+    """The rows of all other videos."""
     if not missing:
         return rows
     names = rows.column("video_id")
@@ -185,10 +161,11 @@ def build_training_set(
 ) -> TrainingVideos[Row]:
     """Items of one training set with the frames of their videos."""
     reader = frame_reader(config, videos, frame_size=config.crop_img_size, decoder=decoder)
-    clips, independent = config.train_n_clips, config.random_sample_clips
     return TrainingVideos(
         items,
-        replace(reader, num_clips=clips, independent_clips=independent),
+        replace(
+            reader, num_clips=config.train_n_clips, independent_clips=config.random_sample_clips
+        ),
         seed=config.seed,
         augment=video_augmentation() if config.augmentation == "randaugment" else None,
     )
@@ -218,6 +195,7 @@ def build_loader(
     num_batches: int | None = None,
 ) -> DataLoader[Any]:
     """Loader of batches with the config's workers, at most one for each of `num_batches`."""
+    # Workers beyond the number of batches would have nothing to do.
     return make_loader(
         dataset,
         batches=batches,
@@ -230,30 +208,23 @@ def build_loader(
 def build_evaluation_set(
     config: DownstreamConfig, annotations: Annotations[Row], *, num_clips: int, engine: Engine
 ) -> EvaluationSet[Row]:
-    """A validation or test set, its videos dealt out to the ranks in chunks.
+    """A validation or test set, its videos sharded over the ranks in chunks.
 
-    Videos that are missing stay in the set: the evaluation counts them with the unreadable ones.
-
-    Args:
-        config: of the experiment.
-        annotations: its rows.
-        num_clips: clips per video.
-        engine: the job.
+    Missing videos stay in the set: the evaluation counts them with the unreadable ones.
     """
+    # Each video is read once, however many rows are about it.
     rows = limit_for_debug(config, annotations.rows)
     video_ids = pack_rows(dict.fromkeys(rows.column("video_id")), str)
+    size, decoder = config.crop_img_size, build_decoder(config)
+    reader = frame_reader(config, annotations.videos, frame_size=size, decoder=decoder)
     dataset = EvaluationVideos(
         video_ids,
-        frame_reader(
-            config,
-            annotations.videos,
-            frame_size=config.crop_img_size,
-            decoder=build_decoder(config),
-        ),
+        reader,
         num_clips=num_clips,
         frame_order=config.frame_order,
         seed=config.seed,
     )
+    # Cut chunks before sharding: their shapes do not depend on the number of ranks.
     pieces = chunks(len(video_ids), size=config.val_batch_size)
     own = shard(pieces, engine=engine)
     loader = build_loader(
@@ -279,6 +250,7 @@ def frame_reader(
     config: ExperimentConfig, videos: VideoStorage, *, frame_size: int, decoder: Decoder
 ) -> FrameReader:
     """Reader of the frames of videos, squares with sides of ``frame_size``."""
+    # Videos that have exceeded the limits once are quarantined for later runs.
     preprocessing = load_family(config.family).preprocessing(config)
     output = RunDirectory(Path(config.output_dir), rank=0)
     return FrameReader(
@@ -296,7 +268,7 @@ def frame_reader(
 
 
 def build_decoder(config: ExperimentConfig) -> Decoder:
-    """What decodes videos, within limits; one is enough for all that is read by one loader."""
+    """Decoder of videos, within limits; one is enough for all sets of a loader."""
     return make_decoder(
         config.video_decoder, seconds=config.decode_timeout, megabytes=config.decode_memory
     )

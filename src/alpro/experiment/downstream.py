@@ -1,4 +1,4 @@
-"""Tasks that are finetuned and evaluated on annotated sets of videos: their data and contract."""
+"""Downstream tasks, finetuned and evaluated on annotated sets of videos: data and contract."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ Config = TypeVar("Config", bound=DownstreamConfig)
 
 
 class Evaluator(Protocol):
-    """Evaluates its model on sets of the task's kind."""
+    """Evaluates its model on sets of a task."""
 
     model: Any
 
@@ -40,18 +40,18 @@ class Evaluator(Protocol):
 
 
 class TrainingItems(NamedTuple):
-    """One set as it is trained on."""
+    """Training items of one set."""
 
     items: SharedRows[Any]
-    """Each makes a sample with its video."""
+    """Each becomes a sample with its video."""
     num_rows: int
     """Rows that the items hold."""
     num_left_out: int = 0
-    """Rows that nothing can be learnt from."""
+    """Rows without a usable target."""
 
 
 class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
-    """Definition of a downstream task: how its rows are read, and how it is scored."""
+    """Definition of a downstream task: its rows, its batches and its scores."""
 
     ROWS: ClassVar[str]
     """Plural noun for the rows of an annotation file, in messages."""
@@ -61,7 +61,7 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
         self.data: DownstreamData[Row] = DownstreamData(self)
 
     def result_files(self) -> list[str]:
-        """Files that the test sets' results will be in, from the output folder."""
+        """Files of the test sets' results, relative to the output folder."""
         best = RunDirectory(Path(self.config.output_dir), rank=0).checkpoint("best")
         return [
             file
@@ -72,18 +72,15 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
     def files_of_results(
         self, part: DownstreamDataset, checkpoint: Path, *, step: str
     ) -> list[str]:
-        """Files that the results of a set will be in, from the output folder."""
+        """Files of a set's results, relative to the output folder."""
+        annotations, suffix = self.annotation_path(part), self.results_suffix()
         folder = results_folder(
-            self.config,
-            self.annotation_path(part),
-            checkpoint=checkpoint,
-            step=step,
-            suffix=self.results_suffix(),
+            self.config, annotations, checkpoint=checkpoint, step=step, suffix=suffix
         ).relative_to(self.config.output_dir)
         return [str(folder / name) for name in RESULT_FILES]
 
     def evaluator_arguments(self) -> dict[str, Any]:
-        """Arguments that the evaluators of all tasks have in common."""
+        """Arguments common to the evaluators of all tasks."""
         config, experiment = self.config, self.experiment
         return {
             "tokenize": experiment.tokenize,
@@ -104,18 +101,16 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
 
     @abstractmethod
     def data_name(self) -> str:
-        """Name of the sets; has ``msvd`` in it for those of MSVD."""
+        """Name of the sets; contains ``msvd`` for those of MSVD."""
 
     @abstractmethod
     def training_items(self, annotations: Annotations[Row], rows: SharedRows[Row]) -> TrainingItems:
-        """Make the items that some rows of a set are trained on as."""
+        """Make training items of some rows of a set."""
 
     def check_evaluated(self, annotations: Annotations[Row], *, validates: bool) -> None:  # noqa: B027
-        """Check the rows of a set, all of them also where only a few are evaluated (``debug``).
+        """Check all rows of a set, even if only a few are evaluated (``debug``).
 
-        Args:
-            annotations: the set.
-            validates: it chooses the best checkpoint.
+        A set that `validates` chooses the best checkpoint.
 
         Raises:
             InputError: if the task cannot be evaluated on them.
@@ -123,7 +118,7 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
 
     @abstractmethod
     def build_collate(self) -> Callable[[list[Any]], Any]:
-        """Return the function that makes a batch of samples with their items."""
+        """The collate function for samples with their items."""
 
     @abstractmethod
     def build_evaluator(self, model: Any, *, progress: Progress) -> Evaluator:
@@ -131,11 +126,11 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
 
     @abstractmethod
     def results_suffix(self) -> str:
-        """Ending of the results folder's name, for ways to evaluate that are the task's own."""
+        """Suffix of the results folder for non-default protocols of the task."""
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """Facts of the task's own on which the numbers depend."""
+        """Task-specific facts on which the numbers depend."""
 
     @abstractmethod
     def write_results(self, folder: Path, outcome: Any, *, protocol: Mapping[str, Any]) -> str:
@@ -166,7 +161,7 @@ class DownstreamData(Generic[Row]):
         )
 
     def annotation_files(self) -> list[Path]:
-        """Those of all sets that a training run reads."""
+        """Annotation files of all sets that a training run reads."""
         config = self._config
         parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
         return [self._task.annotation_path(part) for part in parts]
@@ -174,6 +169,7 @@ class DownstreamData(Generic[Row]):
     def training(self) -> TrainingData:
         """All training sets as one."""
         config, task = self._config, self._task
+        # Read each set, keep the rows that can be trained on, and describe it.
         sets, description, num_left_out = [], [], 0
         decoder = build_decoder(config)
         for part in config.train_datasets:
@@ -186,6 +182,7 @@ class DownstreamData(Generic[Row]):
             num_left_out += chosen.num_left_out
             videos = annotations.videos
             sets.append(build_training_set(config, chosen.items, videos=videos, decoder=decoder))
+        # Join the sets; batches are drawn from all of them.
         dataset, collate = ConcatDataset(sets), task.build_collate()
         engine = self._experiment.engine
         return TrainingData(
@@ -199,11 +196,11 @@ class DownstreamData(Generic[Row]):
         )
 
     def validation(self) -> list[EvaluationSet[Row]]:
-        """The set that a training run is validated on."""
+        """Validation set of a training run."""
         return [self._evaluated(self._config.val_datasets[0], num_clips=1, validates=True)]
 
     def test(self, part: DownstreamDataset, *, num_clips: int = 1) -> EvaluationSet[Row]:
-        """A set to be tested on, with so many clips per video."""
+        """A test set, with some clips per video."""
         return self._evaluated(part, num_clips=num_clips, validates=False)
 
     def describe(self, data: EvaluationSet[Row]) -> str:
@@ -219,7 +216,7 @@ class DownstreamData(Generic[Row]):
         return build_evaluation_set(self._config, annotations, num_clips=num_clips, engine=engine)
 
     def _read(self, part: DownstreamDataset) -> Annotations[Row]:
-        """Read a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
+        """Annotations of a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
         path = self._task.annotation_path(part)
         self._experiment.sha256_of(path)  # the file may be gone when it is evaluated
         return read_annotations(

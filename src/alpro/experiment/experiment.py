@@ -29,13 +29,14 @@ Config = TypeVar("Config", bound=ExperimentConfig)
 
 
 class Experiment(Generic[Config]):
-    """All that a config determines, built when it is asked for."""
+    """Everything that a config determines, built on demand."""
 
     def __init__(self, resolved: ResolvedConfig[Config], *, engine: Engine) -> None:
         self.resolved = resolved
         self.config = resolved.config
         self.engine = engine
         self.family: ModelFamily = load_family(self.config.family)
+        # A family need not have all tasks.
         if self.config.TASK not in self.family.tasks:
             raise InputError(
                 f"family: {self.config.family} has no task {self.config.TASK}, only "
@@ -74,21 +75,18 @@ class Experiment(Generic[Config]):
         return usable_precision(self.config.precision, self.engine.device)
 
     def sha256_of(self, path: Path) -> str:
-        """SHA-256 of a file as it was when it was first asked for; it may vanish or change then."""
+        """SHA-256 of a file, cached: the file may vanish or change after the first call."""
         if path not in self._hashes:
             self._hashes[path] = sha256_of(path)
         return self._hashes[path]
 
     def input_hashes(self, *, resumes: bool) -> dict[str, str]:
-        """Path of each file that a run learns from -> its SHA-256, the vocabulary's by its folder.
+        """SHA-256 of each file that determines a run, by path; the vocabulary's by its folder.
 
-        A run whose files have changed is another one. Starting weights count only where they are
-        read, which a run that resumes does not do.
+        Starting weights count only where they are read, which a run that resumes does not do.
         """
-        files = [
-            *self.task.data.annotation_files(),
-            *self.task.other_inputs(resumes=resumes).values(),
-        ]
+        others = self.task.other_inputs(resumes=resumes)
+        files = [*self.task.data.annotation_files(), *others.values()]
         folder = Path(self.config.tokenizer_dir)
         return {
             **{str(path): self.sha256_of(path) for path in files},
@@ -102,9 +100,9 @@ class Experiment(Generic[Config]):
     def start_model(self, *, resumes: bool = False) -> Any:
         """The model with its starting weights, on the device, the same on every rank.
 
-        Args:
-            resumes: a restore file will fill the model; starting weights are left out.
+        A run that resumes leaves the weights to its restore file.
         """
+        # Weights that no file provides are drawn from the seed, alike on all ranks.
         seed_everything(self.config.seed)
         model = self.task.build_model()
         if not resumes:
@@ -117,6 +115,7 @@ class Experiment(Generic[Config]):
             )
         model.to(self.engine.device)
         if not resumes:
+            # What remains is computed by the model itself, on its device.
             self.task.complete_model(model)
         return model
 
@@ -125,23 +124,23 @@ class Data(Protocol):
     """The data sets of an experiment."""
 
     def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
-        """Report all files that are missing for training; `others` are the task's, by key."""
+        """Report all files that are missing for training; `others` belong to the task, by key."""
 
     def annotation_files(self) -> list[Path]:
-        """Those of all sets that a training run reads."""
+        """Annotation files of all sets that a training run reads."""
 
     def training(self) -> TrainingData:
         """All training sets as one."""
 
     def validation(self) -> Sequence[Any]:
-        """The sets that a training run is validated on."""
+        """Validation sets of a training run."""
 
     def describe(self, data: Any) -> str:
-        """One of these sets, in a line for the log."""
+        """One of these sets as a line of the log."""
 
 
 class TaskDefinition(ABC, Generic[Config]):
-    """What a task adds to an experiment: its data, model, objective, and files of its own."""
+    """Task-specific parts of an experiment: data, model, objective and further files."""
 
     data: Data
 
@@ -154,10 +153,10 @@ class TaskDefinition(ABC, Generic[Config]):
         return {}
 
     def check(self, *, resumes: bool) -> None:  # noqa: B027
-        """Check what the task's own files hold, before anything is built."""
+        """Check the contents of the task's own files, before anything is built."""
 
     def result_files(self) -> list[str]:
-        """Files that will be written after the training, from the output folder."""
+        """Files written after the training, relative to the output folder."""
         return []
 
     def derived(self, data: TrainingData) -> dict[str, Any]:  # noqa: ARG002
@@ -173,10 +172,10 @@ class TaskDefinition(ABC, Generic[Config]):
         return self.experiment.spec.allowed_missing
 
     def prepare_checkpoint(self, model: Any, state: StateDict) -> StateDict:  # noqa: ARG002
-        """Return what is wanted of a checkpoint's tensors; all of them by default.
+        """Select the tensors of a checkpoint that the model takes; all of them by default.
 
         Raises:
-            InputError: if the part that is the task's own is not fit for the model.
+            InputError: if the task's own part does not fit the model.
         """
         return state
 
@@ -185,4 +184,4 @@ class TaskDefinition(ABC, Generic[Config]):
 
     @abstractmethod
     def build_task(self, model: Any, *, plan: TrainingPlan, progress: Progress) -> Task:
-        """The objective that is trained, and how it is validated."""
+        """The objective with its validation."""

@@ -1,4 +1,4 @@
-"""Memory that a config asks for at least, compared with what is free before anything is built."""
+"""Lower bounds of a config's memory, compared with the free memory before anything is built."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ def check_model(experiment: Experiment[Any]) -> None:
     Raises:
         InputError: the model does not fit into memory, or nothing of it is left to train.
     """
+    # Build the model without memory, and freeze it as the training will.
     config, device = experiment.config, experiment.engine.device
     trains = not (isinstance(config, DownstreamConfig) and config.do_inference)
     with torch.device("meta"):  # shapes alone
         model = experiment.task.build_model()
     if trains:
         freeze_parameters(model, config.freeze)
+    # Count weights where it is built, and gradients and averages where it is trained.
     num_all = sum(parameter.numel() for parameter in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad) if trains else 0
     to_train = (COPIES_TO_TRAIN - 1) * num_trained
@@ -46,6 +48,7 @@ def check_model(experiment: Experiment[Any]) -> None:
         lack = _lack(num_floats * BYTES_OF_FLOAT, place)
         if lack is None:
             continue
+        # Name the largest parts and the keys that determine them.
         parts = sorted(model.named_children(), key=lambda part: -_size(part[1]))[:2]
         sizes = " and ".join(f"{_size(part):,} in {name}" for name, part in parts)
         why = ", with gradients and the optimizer's averages," if num_floats > num_all else ""
@@ -64,17 +67,14 @@ def check_batches(
 ) -> None:
     """Check the batches that a loader reads ahead, and one on its way through the model.
 
-    Args:
-        experiment: with config, model and device.
-        size_key: ``train_batch_size``, or the key of evaluations.
-        num_samples: of an epoch, or of the set.
-        num_clips: clips of num_frm frames of a video, in an evaluation, which encodes them one
-            after the other; training encodes its ``train_n_clips`` together.
+    An evaluation encodes the `num_clips` clips of a video one after the other, training its
+    ``train_n_clips`` together.
 
     Raises:
         InputError: they do not fit into memory.
     """
     config, device = experiment.config, experiment.engine.device
+    # Count the batches that the loader holds, and the frames that its workers read.
     trains = size_key == "train_batch_size"
     num_clips = config.train_n_clips if trains else num_clips
     batch = max(1, min(getattr(config, size_key), num_samples))
@@ -84,12 +84,14 @@ def check_batches(
     # Each worker reads the clips of one video at a time, before they are cropped.
     side = config.resize_size if isinstance(config, PretrainingConfig) else config.crop_img_size
     read = max(1, config.n_workers) * num_clips * config.num_frm * 3 * side**2
+    # Count the clips that are encoded at once, with what the backward pass keeps of them.
     chunk = getattr(config, "grad_cache_size", 0) if trains else 0
     at_once = batch * num_clips if trains else batch
     at_once = min(at_once, chunk or at_once)
     kept = 0
-    if trains and not config.freeze:  # what is kept depends on what is frozen
+    if trains and not config.freeze:  # frozen layers keep less
         kept = experiment.family.kept_bytes(config, experiment.resolved.architecture)
+    # Frames are bytes in the loader and floats on the device.
     wanted = {torch.device("cpu"): num_loaded * batch * num_clips * clip + read}
     wanted[device] = wanted.get(device, 0) + at_once * (clip * BYTES_OF_FLOAT + kept)
     for place, num_bytes in wanted.items():
@@ -109,7 +111,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _lack(num_bytes: float, device: torch.device) -> str | None:
-    """Return how much memory is wanted and free, in words; None if there is enough."""
+    """Describe the memory wanted and free; None if there is enough."""
     free = free_memory(device)
     if num_bytes <= free:
         return None
@@ -142,7 +144,7 @@ def _system_memory(proc: Path = Path("/proc")) -> Iterator[int]:
 
 
 def _address_space() -> Iterator[int]:
-    """Yield the bytes left of a limit by ``ulimit -v``."""
+    """Yield the bytes left below the limit of ``ulimit -v``."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     used = _lines(Path("/proc/self/statm"))
     if limit != resource.RLIM_INFINITY and used:
@@ -152,7 +154,7 @@ def _address_space() -> Iterator[int]:
 def _memory_of_cgroups(
     proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[int]:
-    """Yield the bytes left of the limits of containers and jobs, of version 1 and 2."""
+    """Yield the bytes left below the limits of containers and jobs, versions 1 and 2."""
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         for controller in _LIMITS_OF_CGROUPS.keys() & set(controllers.split(",")):
@@ -173,7 +175,6 @@ def _cache(group: Path) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a file of the system; none where it is not there."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except OSError:

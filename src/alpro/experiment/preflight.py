@@ -1,9 +1,9 @@
-"""Checks before any work: all that is missing is reported together, keys without effect too."""
+"""Checks before any work: missing files, all in one report, and keys without effect."""
 
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,17 +34,17 @@ _REMEDY = "Correct these paths, or see to it that the files are there and may be
 
 
 class DatasetPaths(NamedTuple):
-    """Where the parts of a set are; an image's path can be complete without a folder."""
+    """Paths of a set; images need no folder if their own paths are complete."""
 
     key: str
-    """Of the set in the config: ``train_datasets.0``."""
+    """Key of the set in the config: ``train_datasets.0``."""
     name: str
     annotations_key: str
-    """Of the annotation file in the set: ``txt``."""
+    """Key of the annotation file in the set: ``txt``."""
     annotations: Path
     folder: str | None
     holds_videos: bool = True
-    """Which may be in an LMDB or a tar file; images are in a folder."""
+    """Videos may be in an LMDB or a tar file, images only in a folder."""
 
 
 def check_training_inputs(
@@ -56,12 +56,9 @@ def check_training_inputs(
 ) -> None:
     """Report all that is missing for training: annotations, videos, vocabulary, weights.
 
-    Args:
-        config: of the experiment.
-        sets: those that are read.
-        others: config key -> further file that is read.
-        resumes: a restore file has the weights.
+    The files of `others` are given by their config keys; a run that `resumes` needs no weights.
     """
+    # A run keeps copies of such files: offer them in place of one that is gone.
     problems = _missing_sets(sets)
     copies = RunDirectory(Path(config.output_dir), rank=0).copies
     for key, path in others.items():
@@ -74,12 +71,7 @@ def check_training_inputs(
 
 
 def check_validation_inputs(resolved: ResolvedConfig[Any], *, sets: Iterable[DatasetPaths]) -> None:
-    """Report all that is missing to see a checkpoint at work on validation sets.
-
-    Args:
-        resolved: the config of the checkpoint's run.
-        sets: those that are read.
-    """
+    """Report all that is missing to run a checkpoint on validation sets."""
     problems = [*_missing_sets(sets), *_missing_vocabulary(resolved.config)]
     _report([*problems, *_missing_weights(resolved.config), *_other_architecture(resolved)])
 
@@ -87,15 +79,15 @@ def check_validation_inputs(resolved: ResolvedConfig[Any], *, sets: Iterable[Dat
 def check_inference_inputs(resolved: ResolvedConfig[Any], *, others: Mapping[str, Path]) -> None:
     """Report all that is missing for inference: annotations, videos, vocabulary, checkpoint.
 
-    Args:
-        resolved: the config, parts of which may be the trained run's.
-        others: config key -> further file that is read.
+    Parts of the config may come from the trained run, and `others` are files by config key.
     """
+    # Look for the set that the flags name.
     config: DownstreamConfig = resolved.config
     problems = [
         *missing_file("inference_txt_db", Path(str(config.inference_txt_db))),
         *_missing_folder("inference_img_db", str(config.inference_img_db)),
     ]
+    # Look for the files that training used; the run may have kept copies.
     output = RunDirectory(Path(config.output_dir), rank=0)
     for key, path in others.items():
         copy = output.copies.get(key)
@@ -103,6 +95,7 @@ def check_inference_inputs(resolved: ResolvedConfig[Any], *, others: Mapping[str
         problems += _with_origin(missing_file(key, path), resolved, f"{key} {name}")
     problems += _with_origin(_missing_vocabulary(config), resolved, "tokenizer_dir DIR")
     problems += _other_architecture(resolved)
+    # The checkpoint is one of the run's own steps, or named by its path.
     if resolved.sources["e2e_weights_path"] == INFERENCE_SOURCE:
         _report([*problems, *_missing_step(output, config.inference_model_step)])
     else:
@@ -110,21 +103,22 @@ def check_inference_inputs(resolved: ResolvedConfig[Any], *, others: Mapping[str
 
 
 def _missing_step(output: RunDirectory, step: str) -> list[str]:
-    """Say which checkpoints a run has, if not this one."""
     path = output.checkpoint(step)
     if path.is_file():
         return []
+    # List the checkpoints that can be chosen instead.
     if steps := output.steps():
         return [f"inference_model_step is {step}; {path.parent} has {', '.join(steps)}."]
     return [f"{path.parent}: no checkpoint yet; continue the training first."]
 
 
 def _other_architecture(resolved: ResolvedConfig[Any]) -> list[str]:
-    """Describe in what the model differs from that of the run that the checkpoint is of."""
+    """Compare the model with the architecture of the run that wrote the checkpoint."""
     run = run_directory_of(Path(str(resolved.config.e2e_weights_path)))
     trained = read_stored(run.args).get("architecture") if run else None
     if run is None or not isinstance(trained, dict):
         return []
+    # Dropout and the like may differ, sizes may not.
     problems = []
     for key, content in resolved.architecture.items():
         now, there = asdict(content), trained.get(key, {})
@@ -139,13 +133,7 @@ def _other_architecture(resolved: ResolvedConfig[Any]) -> list[str]:
 
 
 def _with_origin(problems: list[str], resolved: ResolvedConfig[Any], flag: str) -> list[str]:
-    """Say of what is missing that the trained run has named it, and with what flag to correct it.
-
-    Args:
-        problems: with a key's value.
-        resolved: the config.
-        flag: the key and what it stands for: ``tokenizer_dir DIR``.
-    """
+    """Say that missing files were named by the trained run, and which flag replaces them."""
     if resolved.sources[flag.split()[0]] != STORED_SOURCE:
         return problems
     stored = RunDirectory(Path(resolved.config.output_dir), rank=0).args
@@ -169,7 +157,7 @@ def _missing_sets(sets: Iterable[DatasetPaths]) -> list[str]:
 
 
 def _path_hint(path: str) -> str:
-    """Say of an absent path that it is meant for a shell or a network."""
+    """Hint at a path that is meant for a shell or a network."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", path):
         return " Addresses are not opened: download it, and name the file or folder."
     if re.search(r"\$\w|\$\{\w", path):
@@ -178,7 +166,7 @@ def _path_hint(path: str) -> str:
 
 
 def missing_file(key: str, path: Path) -> list[str]:
-    """Describe what is wrong with the file that a key names."""
+    """Describe the problem with the file that a key names, if any."""
     if not os.path.lexists(path):
         return [f"{key}: there is no file {path}.{_path_hint(str(path))}"]
     reason = why_unreadable(path)
@@ -186,7 +174,7 @@ def missing_file(key: str, path: Path) -> list[str]:
 
 
 def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[str]:
-    """Say what is wrong with a folder; an LMDB and a tar shard of videos may also be one file."""
+    """Describe the problem with a folder; an LMDB and a tar shard may also be one file."""
     place = Path(path)
     if why_unreadable(place) == NO_FILE:
         return [f"{key}: there is no folder {path}.{_path_hint(path)}"]
@@ -195,6 +183,7 @@ def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[s
         return missing_file(key, place)
     if not is_open_folder(place):
         return [f"{key}: {folder_trouble(place)}."]
+    # A folder with an LMDB in it is read through its data file.
     database = data_file(place)
     return missing_file(key, database) if holds_videos and database.exists() else []
 
@@ -204,16 +193,18 @@ def _missing_vocabulary(config: ExperimentConfig) -> list[str]:
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         return _missing_folder("tokenizer_dir", str(folder), holds_videos=False)
     layout = load_family(config.family).tokenizer
-    if problems := _complaint(lambda: check_vocabulary(folder, layout=layout)):
-        return problems
+    try:
+        check_vocabulary(folder, layout=layout)
+    except InputError as error:
+        return [str(error)]
     files = sorted({*folder.glob("*.txt"), *folder.glob("*.json")})
     return [line for file in files for line in missing_file("tokenizer_dir", file)]
 
 
 def _missing_weights(config: ExperimentConfig) -> list[str]:
-    """Of the weights that `load_weights` will read, what is not there."""
     if config.e2e_weights_path is not None:
         path = Path(config.e2e_weights_path)
+        # A run's folder is named by mistake for one of its checkpoints.
         if path.is_dir():
             patterns = ("", "ckpt/") if os.access(path, os.R_OK | os.X_OK) else ()
             files = (file for part in patterns for file in path.glob(f"{part}model_step_best.pt"))
@@ -226,17 +217,8 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
     return [] if config.random_init else load_family(config.family).starting_weights.missing(config)
 
 
-def _complaint(check: Callable[[], object]) -> list[str]:
-    """What a check that raises InputError has to say."""
-    try:
-        check()
-    except InputError as error:
-        return [str(error)]
-    return []
-
-
 def log_notices(resolved: ResolvedConfig[Any], *, engine: Engine) -> None:
-    """Warn of what has no effect, once for all processes."""
+    """Warn about keys without effect, on rank 0."""
     if engine.rank == 0:
         for notice in [*resolved.warnings, *_notices(resolved, engine.device)]:
             logger.warning(notice)
@@ -246,12 +228,14 @@ def _notices(resolved: ResolvedConfig[Any], device: torch.device) -> list[str]:
     config: ExperimentConfig = resolved.config
     infers = isinstance(config, DownstreamConfig) and config.do_inference
     notices = []
+    # Values that are replaced.
     used = usable_precision(config.precision, device)
     if used != config.precision:
         notices.append(f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}")
     if isinstance(config, DownstreamConfig) and not infers and len(config.val_datasets) > 1:
         first = config.val_datasets[0].name
         notices.append(f"val_datasets: only the first, {first}, is validated on")
+    # Keys that another key makes useless.
     if config.random_init and config.e2e_weights_path is not None and not infers:
         notices.append("random_init has no effect: e2e_weights_path is given; null takes it away")
     if isinstance(config, PretrainConfig):
@@ -273,7 +257,7 @@ def _notices(resolved: ResolvedConfig[Any], device: torch.device) -> list[str]:
 
 
 def _entity_notices(config: PretrainConfig) -> list[str]:
-    """What the user should know about the entity loss."""
+    """Warn about an entity loss that is off, or whose threshold is too low."""
     if not config.use_mpm:
         return [
             f"{key} has no effect: use_mpm is 0"

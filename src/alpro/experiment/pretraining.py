@@ -1,4 +1,4 @@
-"""Data sets of an experiment of pretraining, whatever the objective."""
+"""Data sets of pretraining, for any objective."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ from alpro.training.task import TrainingData
 
 
 class PretrainingData:
-    """The data sets of an experiment of pretraining."""
+    """The data sets of a pretraining experiment."""
 
     def __init__(
         self,
@@ -30,13 +30,9 @@ class PretrainingData:
         mlm_probability: float | None = None,
         patches: tuple[int, int] | None = None,
     ) -> None:
-        """Describe the batches.
+        """Configure the masks of words and regions; None for those that no loss needs.
 
-        Args:
-            experiment: with the config.
-            mlm_probability: share of the words that are masked; None where no loss asks for them.
-            patches: per side of a frame, and the pixels of each, in which regions are drawn; None
-                where no loss asks for regions.
+        `patches` are the patches per side of a frame, and the pixels of each, for the regions.
         """
         self._experiment = experiment
         self._config: PretrainingConfig = experiment.config
@@ -53,7 +49,7 @@ class PretrainingData:
         )
 
     def paths(self, key: str) -> list[DatasetPaths]:
-        """Where the parts of the sets are that a key of the config lists."""
+        """Paths of the sets that a key of the config lists."""
         return [
             DatasetPaths(
                 f"{key}.{index}",
@@ -67,7 +63,7 @@ class PretrainingData:
         ]
 
     def annotation_files(self) -> list[Path]:
-        """Those of all sets that a training run reads."""
+        """Annotation files of all sets that a training run reads."""
         parts = (*self._config.train_datasets, *self._config.val_datasets)
         return [Path(pretraining_file(part)) for part in parts]
 
@@ -75,24 +71,24 @@ class PretrainingData:
         """Read the sets that a key of the config lists."""
         config = self._config
         output = RunDirectory(Path(config.output_dir), rank=self._experiment.engine.rank)
+        # Looking for images takes minutes: a run that resumes has done it, unless sets changed.
         starts = config.overwrite or config.dry_run or not output.restore_files()
         current = self._experiment.resolved.to_json()[key]
         looks = starts or read_stored(output.args).get(key) != current
-        parts = enumerate(getattr(config, key))
         return [
             load_dataset(config, part, key=f"{key}.{index}", looks_for_images=looks)
-            for index, part in parts
+            for index, part in enumerate(getattr(config, key))
         ]
 
     def training(self) -> TrainingData:
-        """All training sets: each batch is of one of them."""
+        """All training sets; each batch comes from one of them."""
         collate, engine = self.collate(seed=self._config.seed), self._experiment.engine
         return build_mixture(
             self._config, self.read("train_datasets"), collate=collate, engine=engine
         )
 
     def validation(self) -> list[PairSet]:
-        """All validation sets; means are over the pairs of all."""
+        """All validation sets; metrics are means over the pairs of all."""
         collate, engine = self.collate(seed=VALIDATION_SEED), self._experiment.engine
         return [
             build_validation_set(self._config, one, collate=collate, engine=engine)
@@ -104,7 +100,7 @@ class PretrainingData:
         return f"{data.name} ({data.annotations}): {len(data.video_ids)} pairs"
 
     def collate(self, *, seed: int) -> PretrainCollate:
-        """Return the function that makes a batch of pairs, with masks where losses need them."""
+        """The collate function for pairs, with masks where losses need them."""
         return PretrainCollate(
             self._experiment.tokenizer,
             max_length=self._config.max_txt_len,

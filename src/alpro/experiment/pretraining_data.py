@@ -1,4 +1,4 @@
-"""Captioned videos and images: the sets of pretraining, their mixture, and their pairs."""
+"""Captioned videos and images: data sets of pretraining, their mixture, validation pairs."""
 
 import logging
 import os
@@ -62,58 +62,47 @@ class CaptionedSet:
     num_left_out: int
     media: Media
     videos: VideoStorage | None
-    """Where videos are; None for images."""
+    """Storage of videos; None for images."""
     image_root: Path | None
-    """Where the paths of images start."""
+    """Folder that image paths are relative to."""
     weight: float
 
     def description(self, *, num_used: int) -> str:
-        """How much of it is used, in a line for the log."""
+        """The number of used captions, as a line of the log."""
         left_out = f" ({self.num_left_out} left out, too long)" if self.num_left_out else ""
         return f"{self.name}: {num_used} captioned {self.media}s{left_out}"
 
 
 def load_dataset(
-    config: PretrainingConfig,
-    part: PretrainingDataset,
-    *,
-    key: str,
-    looks_for_images: bool = True,
+    config: PretrainingConfig, part: PretrainingDataset, *, key: str, looks_for_images: bool = True
 ) -> CaptionedSet:
-    """Read one set.
+    """Read one set, given by its `key` in the config: ``train_datasets.0``.
 
-    Missing videos are left out where that is allowed; missing images stay, and are treated like
-    unreadable ones when their turn comes.
-
-    Args:
-        config: of the experiment.
-        part: the set.
-        key: of the set in the config: ``train_datasets.0``.
-        looks_for_images: missing images are reported at once; a run that goes on has done that.
+    Missing videos are left out where that is allowed; missing images stay and count as unreadable.
 
     Raises:
         InputError: if videos or images are missing and that is not allowed.
     """
     path, media = Path(pretraining_file(part)), media_of(part)
     items, num_left_out = read_captioned(path, media)
-    videos = None
+    # Leave out videos that the storage lacks.
+    allowed, videos = config.allow_missing_videos, None
     if media == "video":
         videos = open_videos(Path(str(part.img)))
-        allowed = config.allow_missing_videos
         missing = check_missing_videos(path, items, videos, name=part.name, allowed=allowed)
         items = without_missing(items, missing)
+    # Images are paths below a folder: report those that are missing at once.
     root = Path(part.img) if part.img is not None and media == "image" else None
     if media == "image" and looks_for_images:
-        _check_missing_images(
-            path, items, root, name=f"{key}.img ({part.name})", allowed=config.allow_missing_videos
-        )
+        name = f"{key}.img ({part.name})"
+        _check_missing_images(path, items, root, name=name, allowed=allowed)
     return CaptionedSet(part.name, path, items, num_left_out, media, videos, root, part.weight)
 
 
 def _check_missing_images(
     path: Path, items: SharedRows[CaptionedItem], root: Path | None, *, name: str, allowed: bool
 ) -> None:
-    """Report images that are not there, unless there are so many that looking takes long."""
+    """Report missing images, unless there are so many that looking takes long."""
     image_ids = dict.fromkeys(items.column("video_id"))
     if len(image_ids) > MAX_IMAGES_CHECKED:
         return
@@ -132,20 +121,10 @@ def _check_missing_images(
 
 
 def build_mixture(
-    config: PretrainingConfig,
-    sets: Sequence[CaptionedSet],
-    *,
-    collate: Collate,
-    engine: Engine,
+    config: PretrainingConfig, sets: Sequence[CaptionedSet], *, collate: Collate, engine: Engine
 ) -> TrainingData:
-    """Batches of one set at a time, the set drawn anew for each update (the original's rule).
-
-    Args:
-        config: of the experiment.
-        sets: what is trained on.
-        collate: makes a batch of samples.
-        engine: the job.
-    """
+    """Batches of one set at a time; the set is drawn once per update, as in the original."""
+    # One sampler per set, and one that draws the set of each update.
     decoder = build_decoder(config)
     dataset = ConcatDataset([_training_set(config, one, decoder=decoder) for one in sets])
     sampler = MixtureBatchSampler(
@@ -169,7 +148,8 @@ def build_mixture(
 def build_validation_set(
     config: PretrainingConfig, data: CaptionedSet, *, collate: Collate, engine: Engine
 ) -> PairSet:
-    """A validation set, dealt out to the ranks in batches."""
+    """A validation set, its batches sharded over the ranks."""
+    # Cut batches before sharding: they do not depend on the number of ranks.
     pairs = validation_pairs(config, data)
     own = shard(chunks(len(pairs), size=config.val_batch_size), engine=engine)
     loader = build_loader(
@@ -180,6 +160,7 @@ def build_validation_set(
         engine=engine,
         num_batches=len(own),
     )
+    # All ranks know the ids of all pairs, to report those that are missing.
     return PairSet(
         name=data.name,
         annotations=data.annotations,
@@ -192,8 +173,9 @@ def build_validation_set(
 def validation_pairs(
     config: PretrainingConfig, data: CaptionedSet
 ) -> ValidationPairs[CaptionedItem]:
-    """The pairs of a validation set, as they are read."""
+    """The pairs of a validation set, with their frames."""
     source: FrameSource
+    # Validation crops the centre and draws nothing.
     if data.videos is None:
         source, adjust = _image_reader(config, data, random_crop=False), _still(config)
     else:
@@ -202,12 +184,8 @@ def validation_pairs(
         )
         source = reader.for_evaluation()
         adjust = CentreCrop(config.crop_img_size)
-    return ValidationPairs(
-        limit_for_debug(config, data.items),
-        source,
-        adjust=adjust,
-        seed=VALIDATION_SEED,
-    )
+    items = limit_for_debug(config, data.items)
+    return ValidationPairs(items, source, adjust=adjust, seed=VALIDATION_SEED)
 
 
 def _training_set(
@@ -216,6 +194,7 @@ def _training_set(
     augments = config.augmentation == "randaugment"
     source: FrameSource
     steps: list[FrameAugmentation]
+    # Images are cropped as they are read, videos by the first step.
     if data.videos is None:
         source = _image_reader(config, data, random_crop=augments)
         steps = [RandomFlip(FLIP_PROBABILITY), image_augmentation()] * augments
@@ -232,7 +211,6 @@ def _training_set(
 
 
 def _still(config: PretrainingConfig) -> FrameAugmentation:
-    """What makes a clip of an image."""
     return RepeatFrames(config.num_frm if config.repeat_images else 1)
 
 

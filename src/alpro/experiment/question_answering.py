@@ -72,6 +72,7 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         self, annotations: Annotations[QuestionRow], rows: SharedRows[QuestionRow]
     ) -> TrainingItems:
         """Questions whose answers have labels, in groups of the same video."""
+        # Leave out questions whose answers the model cannot give; one is needed at least.
         labelled = label_questions(rows, self.labels)
         if not labelled.rows:
             raise InputError(
@@ -84,24 +85,26 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
                 f"{annotations.path} are left out of the training, their answers are not "
                 f"{self._outside(rows)}"
             )
+        # One sample is a video with some of its questions.
         groups = group_questions(labelled, max_group=self.config.max_n_example_per_group)
         return TrainingItems(groups, len(labelled.rows), labelled.num_left_out)
 
     def derived(self, data: TrainingData) -> dict[str, Any]:
-        """How many questions have no label."""
+        """Number of questions without a label."""
         return {"num_left_out_questions": data.num_left_out}
 
     def build_collate(self) -> QaCollate:
-        """Makes batches of videos with their questions."""
+        """The collate function for videos with their questions."""
         return QaCollate(self.experiment.tokenizer, max_length=self.config.max_txt_len)
 
     def check_evaluated(self, annotations: Annotations[QuestionRow], *, validates: bool) -> None:
-        """Say how many questions of a set cannot be answered.
+        """Warn about questions of a set that cannot be answered.
 
         Raises:
-            InputError: if the accuracy of an answer type would go by the name of another metric,
-                or the loss is to choose the best checkpoint and no answer has a label.
+            InputError: if an answer type has the name of another metric, or the loss is to choose
+                the best checkpoint and no answer has a label.
         """
+        # Metrics are named after answer types.
         taken = sorted(set(annotations.rows.column("answer_type")) & set(RESERVED_TYPES))
         if taken:
             raise InputError(
@@ -109,7 +112,9 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
                 f"which would be mistaken for the {taken[0]}_acc of all questions; name the type "
                 "otherwise"
             )
-        num_rows, num_unknown = len(annotations.rows), self._num_unknown(annotations.rows)
+        # Questions without a label have no loss, and count as wrong.
+        num_rows, answers = len(annotations.rows), annotations.rows.column("answer")
+        num_unknown = sum(self.labels.label_of(answer) is None for answer in answers)
         if validates and self.config.best_metric == "loss" and num_unknown == num_rows:
             raise InputError(
                 f"best_metric: {annotations.name} has no loss, none of the {num_rows} questions in "
@@ -124,11 +129,8 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
                 f"{self._outside(annotations.rows)}"
             )
 
-    def _num_unknown(self, rows: SharedRows[QuestionRow]) -> int:
-        return sum(self.labels.label_of(one) is None for one in rows.column("answer"))
-
     def _outside(self, rows: SharedRows[QuestionRow]) -> str:
-        """In which map answers are not, and which."""
+        """The map of labels, and the answers that it lacks."""
         unknown = describe_unknown(rows.column("answer"), self.labels)
         return f"in {self.config.ans2label_path} (ans2label_path): {unknown}"
 
@@ -138,13 +140,13 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         return self.experiment.build_model(num_labels=num_labels)
 
     def prepare_checkpoint(self, model: Any, state: StateDict) -> StateDict:
-        """The checkpoint, without its classifier if a new one is asked for.
+        """The checkpoint, without its classifier if `new_classifier` is set.
 
         Raises:
-            InputError: if its classifier is of another size or of other answers, or is not there
-                for inference.
+            InputError: if its classifier has another size or other answers, or inference has none.
         """
         config, path = self.config, self.config.e2e_weights_path
+        # Checkpoints of pretraining have no classifier: training adds one, inference cannot.
         classifier = names_like(state, model.CLASSIFIER)
         if not classifier and config.do_inference:
             raise InputError(
@@ -156,6 +158,7 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         if config.new_classifier and not config.do_inference:
             logger.info("%s: its classifier is left out, a new one is trained", path)
             return {name: value for name, value in state.items() if name not in classifier}
+        # A classifier that stays must mean the same answers.
         self._compare_labels(Path(str(path)))
         output = model.CLASSIFIER_OUTPUT
         self._check_size(state.get(output), model.get_parameter(output))
@@ -164,7 +167,7 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         return state
 
     def _check_size(self, there: Tensor | None, here: Tensor) -> None:
-        """Refuse a classifier that differs in the number of its outputs, and only in that."""
+        """Refuse a classifier that differs from the model's in the number of outputs alone."""
         if there is None or there.shape[1:] != here.shape[1:] or len(there) == len(here):
             return
         config = self.config
@@ -172,11 +175,11 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
             f"{config.e2e_weights_path}: its classifier has {len(there)} outputs, this model's "
             f"{len(here)}, because there are {len(self.labels)} answers in {config.ans2label_path} "
             f"(at least {MIN_NUM_LABELS} outputs). Give as ans2label_path the file that it was "
-            f"trained with{self._or_anew()}."
+            f"trained with{self._or_new()}."
         )
 
     def _compare_labels(self, checkpoint: Path) -> None:
-        """Refuse a classifier whose labels meant other answers, as far as its run tells."""
+        """Refuse a classifier whose labels meant other answers, if its run has kept them."""
         run, now = run_directory_of(checkpoint), Path(self.config.ans2label_path)
         if run is None or not run.answer_labels.is_file():
             return
@@ -184,35 +187,30 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         changed = [label for label, text in enumerate(before) if here[label : label + 1] != (text,)]
         if not changed:
             return
+        # Name the first label that changed.
         label = changed[0]
         meant = repr(here[label]) if label < len(here) else "no answer"
         raise InputError(
             f"ans2label_path: {now} is not the map that {checkpoint} was trained with, "
             f"{run.answer_labels}: label {label} is {before[label]!r} there, {meant} here. "
-            f"Give --ans2label_path {run.answer_labels}{self._or_anew()}."
+            f"Give --ans2label_path {run.answer_labels}{self._or_new()}."
         )
 
-    def _or_anew(self) -> str:
-        """The other remedy, which there is in training alone."""
-        if self.config.do_inference:
-            return ""
-        return "; or set new_classifier to 1, to train a new one"
+    def _or_new(self) -> str:
+        """The other remedy, which only training has."""
+        remedy = "; or set new_classifier to 1, to train a new one"
+        return "" if self.config.do_inference else remedy
 
     def _warn(self, message: str) -> None:
-        """Warn, once for all processes."""
         if self.experiment.engine.rank == 0:
             logger.warning(message)
 
     def build_evaluator(self, model: Any, *, progress: Progress) -> QuestionAnsweringEvaluator:
-        """Answers to questions about videos."""
-        config = self.config
+        """The evaluator of answers to questions."""
+        config, arguments = self.config, self.evaluator_arguments()
         chunk = config.inference_batch_size if config.do_inference else config.val_batch_size
         return QuestionAnsweringEvaluator(
-            model,
-            labels=self.labels,
-            question_chunk=chunk,
-            progress=progress,
-            **self.evaluator_arguments(),
+            model, labels=self.labels, question_chunk=chunk, progress=progress, **arguments
         )
 
     def build_task(
@@ -236,7 +234,7 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         return ""
 
     def protocol(self) -> dict[str, Any]:
-        """Which answers could be given."""
+        """The answers that could be given."""
         path = Path(self.config.ans2label_path)
         return {
             "ans2label": str(path),

@@ -1,4 +1,4 @@
-"""Summary of a run for the log, folder of its results, and all that its numbers depend on."""
+"""Results folder and protocol of an evaluation, and the summary of a run in the log."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,8 @@ from alpro.training.task import TrainingPlan
 
 logger = logging.getLogger(__name__)
 
-FEW_UPDATES = 10  # a run of fewer teaches next to nothing, and is hardly meant
-_SAME_NUMBERS = ("version",)  # of the protocol: another one is no other evaluation
+FEW_UPDATES = 10  # a shorter run is hardly meant
+_SAME_NUMBERS = ("version",)  # keys of the protocol that change no number
 _NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
 
 
@@ -31,15 +31,9 @@ def results_folder(
 ) -> Path:
     """The original's folder for results.
 
-    Other ways to evaluate than the original's, and checkpoints from elsewhere than the run's own
-    folder, have folders of their own.
-
-    Args:
-        config: of the experiment.
-        annotations: of the set that is evaluated.
-        checkpoint: the weights.
-        step: the checkpoint's name in the run's own folder.
-        suffix: what a task adds for ways to evaluate that are its own.
+    Non-default protocols, and checkpoints from outside the run's own folder, have folders of their
+    own; `step` is the checkpoint's name in the run's folder, `suffix` the task's part of the
+    protocol.
     """
     own = RunDirectory(Path(config.output_dir), rank=0).checkpoint(step)
     model = step if checkpoint.absolute() == own.absolute() else checkpoint.stem
@@ -50,15 +44,12 @@ def results_folder(
 
 
 def explicit_arguments(resolved: ResolvedConfig[Any]) -> dict[str, Any]:
-    """What the command line and its config file have set, without defaults and stored values."""
+    """Arguments that the command line and its config file set, without defaults and stored ones."""
+    # Sources may name the alias of a key: ``flag (as num_workers)``.
     sources = resolved.sources.items()
-    own = {key.split(".")[0] for key, source in sources if _first_part(source) not in _NOT_GIVEN}
+    given = (key for key, source in sources if source.partition(" (as ")[0] not in _NOT_GIVEN)
+    own = {key.split(".")[0] for key in given}
     return {key: value for key, value in resolved.to_json().items() if key in own}
-
-
-def _first_part(source: str) -> str:
-    """A source without the other name under which it has a key: ``flag (as num_workers)``."""
-    return source.partition(" (as ")[0]
 
 
 def protocol_of(
@@ -69,14 +60,17 @@ def protocol_of(
     sha256_of: Callable[[Path], str],
     engine: Engine,
 ) -> dict[str, Any]:
-    """Everything that the numbers of an evaluation depend on, whatever the task."""
+    """Everything that the numbers of an evaluation depend on, for any task."""
+    # Only families with a preprocessing of their own have an entry for it.
     preprocessing = load_family(config.family).preprocessing(config).protocol()
     return {
+        # Files, with their hashes.
         "annotations": str(data.annotations),
         "annotations_sha256": sha256_of(data.annotations),
         "videos": str(data.folder),
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256_of(checkpoint),
+        # Frames, texts and numerics.
         "num_frames": config.num_frm,
         "num_clips": config.inference_n_clips,
         "clip_aggregation": config.score_agg_func,
@@ -93,12 +87,7 @@ def protocol_of(
 
 
 def warn_of_replacement(folder: Path, *, protocol: Mapping[str, Any]) -> None:
-    """Warn if the results of another evaluation are in a folder.
-
-    Args:
-        folder: where results will be written.
-        protocol: of these results, without counts.
-    """
+    """Warn if a folder holds the results of another protocol, counts aside."""
     before = read_stored(folder / "scores.json").get("protocol")
     if not isinstance(before, dict):
         return
@@ -116,33 +105,25 @@ def log_summary(
     plan: TrainingPlan,
     engine: Engine,
 ) -> None:
-    """Log the machine's part, the model's size, the sets and the length of a run.
-
-    Args:
-        config: of the experiment.
-        model: what is trained, with its frozen parameters marked.
-        sets: what is trained, validated and tested on, in lines.
-        plan: lengths and intervals.
-        engine: the job.
-    """
+    """Log the device, the model's size, the sets and the length of a run."""
+    # The job.
+    device = str(engine.device)
+    if engine.device.type == "cuda":
+        device += f" ({torch.cuda.get_device_name(engine.device)})"
     logger.info(
         "device %s, precision %s, processes: %d, threads of each: %d",
-        _device_name(engine.device),
-        plan.precision,
-        engine.size,
-        torch.get_num_threads(),
+        *(device, plan.precision, engine.size, torch.get_num_threads()),
     )
+    # The model and its data.
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     trainable = sum(size for size, is_trainable in sizes if is_trainable)
     logger.info("parameters: %d trainable of %d", trainable, sum(size for size, _ in sizes))
     for line in sets:
         logger.info(line)
+    # The length of the run.
     logger.info(
         "epochs: %g, updates: %d, validation every %d, restore file every %d",
-        config.num_train_epochs,
-        plan.num_train_steps,
-        plan.valid_steps,
-        plan.save_steps,
+        *(config.num_train_epochs, plan.num_train_steps, plan.valid_steps, plan.save_steps),
     )
     if plan.num_train_steps < FEW_UPDATES and not config.debug and engine.rank == 0:
         logger.warning(
@@ -151,9 +132,3 @@ def log_summary(
             plan.num_train_steps,
             "" if plan.num_train_steps == 1 else "s",
         )
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)

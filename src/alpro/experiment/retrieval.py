@@ -49,14 +49,14 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
         return TrainingItems(rows, len(rows))
 
     def build_collate(self) -> RetrievalCollate:
-        """Makes batches of pairs."""
+        """The collate function for pairs."""
         return RetrievalCollate(self.experiment.tokenizer, max_length=self.config.max_txt_len)
 
     def build_model(self) -> nn.Module:
         """The family's model.
 
         Raises:
-            InputError: if it cannot match, as `use_itm` wants.
+            InputError: if it cannot match, but `use_itm` is on.
         """
         model = super().build_model()
         assert isinstance(model, DualEncoder), type(model)
@@ -68,8 +68,9 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
         return model
 
     def build_evaluator(self, model: Any, *, progress: Progress) -> RetrievalEvaluator:
-        """Scoring of texts against videos."""
+        """The evaluator of text-to-video retrieval, and of video-to-text."""
         config = self.config
+        # Training has a key of its own for the batches of its validation.
         chunk = config.eval_retrieval_batch_size
         return RetrievalEvaluator(
             model,
@@ -83,6 +84,7 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
 
     def build_task(self, model: Any, *, plan: TrainingPlan, progress: Progress) -> RetrievalTask:
         """VTC + VTM."""
+        # VTM starts once VTC has warmed up: hard negatives are meaningless before.
         config, experiment = self.config, self.experiment
         return RetrievalTask(
             model,
@@ -104,11 +106,8 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
         return few if self.config.use_itm else f"{few}_vtc"
 
     def protocol(self) -> dict[str, Any]:
-        """Which pairs are re-ranked."""
-        return {
-            "retrieval_top_k": self.config.retrieval_top_k,
-            "matching": self.config.use_itm,
-        }
+        """Settings that decide which pairs are re-ranked."""
+        return {"retrieval_top_k": self.config.retrieval_top_k, "matching": self.config.use_itm}
 
     def write_results(
         self, folder: Path, outcome: RetrievalOutcome, *, protocol: Mapping[str, Any]

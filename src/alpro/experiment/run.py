@@ -10,7 +10,6 @@ from torch import nn
 
 from alpro.configs.downstream import DownstreamDataset
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import DownstreamConfig
 from alpro.distributed.engine import Engine
 from alpro.distributed.launch import launch_engine
 from alpro.errors import InputError, NotNumbersError, RunError
@@ -53,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def launch_run(resolved: ResolvedConfig[Any]) -> Iterator[Engine]:
-    """Context of a job that a config describes; yields this process's view of it."""
+    """Context of the job that a config describes; yields this process's engine."""
     config = resolved.config
     with launch_engine(
         config.engine,
@@ -79,7 +78,7 @@ def finetune(experiment: Experiment[Any]) -> None:
     """Train a model, then evaluate its best checkpoint on the test sets."""
     config, data = experiment.config, experiment.task.data
     start = check_run(experiment)
-    # The test sets are read before the training: what is wrong with them shows at once.
+    # Read the test sets before the training, so that their errors show at once.
     tests = [data.test(part, num_clips=config.inference_n_clips) for part in config.test_datasets]
     for test in tests:
         _check_memory(experiment, test)
@@ -92,8 +91,13 @@ def infer(experiment: Experiment[Any]) -> None:
     """Evaluate a trained model on one set of annotations and videos."""
     config, task = experiment.config, experiment.task
     checkpoint = Path(str(config.e2e_weights_path))
-    part = _inference_set(config)
-    # Check that results can be written, and that all is there that is read.
+    # The flags name the set.
+    part = DownstreamDataset(
+        name=config.inference_split or Path(str(config.inference_txt_db)).stem,
+        txt=str(config.inference_txt_db),
+        img=str(config.inference_img_db),
+    )
+    # Check that results can be written, and that all inputs exist.
     check_output_folder(
         Path(config.output_dir),
         patterns=task.files_of_results(part, checkpoint, step=config.inference_model_step),
@@ -114,20 +118,22 @@ def infer(experiment: Experiment[Any]) -> None:
             logger.info("dry run: %s were evaluated, nothing is written", count)
             return
         if experiment.engine.rank == 0:
-            experiment.sha256_of(checkpoint)  # which may be gone when the results are there
+            experiment.sha256_of(checkpoint)  # the file may be gone later
         step = config.inference_model_step
         evaluate_and_write(experiment, evaluator, data, checkpoint=checkpoint, step=step)
 
 
 def check_run(experiment: Experiment[Any]) -> RunStart:
-    """Check, before any work, that a run can write its output and has all that it reads."""
+    """Check, before any work, that a run can write its output and read all its inputs."""
     config, task = experiment.config, experiment.task
+    # The output folder must be writable.
     check_output_folder(
         Path(config.output_dir),
         patterns=[*WRITTEN_IN_TRAINING, *task.result_files()],
         appended=APPENDED,
         tries=not config.dry_run,
     )
+    # Inputs depend on whether the run resumes, which the ranks agree on.
     start = agree_on_start(config, engine=experiment.engine)
     others = task.other_inputs(resumes=start.resumes)
     task.data.check(others=others, resumes=start.resumes)
@@ -139,30 +145,25 @@ def check_run(experiment: Experiment[Any]) -> RunStart:
 def train(
     experiment: Experiment[Any], *, start: RunStart, tested_on: Sequence[str] = ()
 ) -> tuple[nn.Module, RunDirectory]:
-    """Train a model; a dry run tries one batch.
+    """Train a model that :func:`check_run` has approved; a dry run tries one batch.
 
-    Args:
-        experiment: of which :func:`check_run` has approved.
-        start: what that has returned.
-        tested_on: what the model will be tested on, in lines for the log.
+    The lines of `tested_on` name the test sets in the log.
 
     Returns:
         The model after the last update, and the run's folder.
     """
     config, engine, task = experiment.config, experiment.engine, experiment.task
-    # Read the sets.
+    # Read the sets, and check that their batches fit into memory.
     data = task.data.training()
     validation = task.data.validation()
     largest = max(len(one.video_ids) for one in validation)
-    for size_key, num_samples in (
-        ("train_batch_size", data.samples_per_epoch),
-        ("val_batch_size", largest),
-    ):
+    sizes = {"train_batch_size": data.samples_per_epoch, "val_batch_size": largest}
+    for size_key, num_samples in sizes.items():
         check_batches(experiment, size_key=size_key, num_samples=num_samples)
     plan = build_plan(
         config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
     )
-    # Load the model, then make the output folder this run's.
+    # Load the model before the output folder is claimed: a checkpoint that fails leaves no trace.
     model = experiment.start_model(resumes=start.resumes)
     output = build_output(
         experiment.resolved,
@@ -172,7 +173,7 @@ def train(
         derived=task.derived(data),
         engine=engine,
     )
-    # Train.
+    # Build the objective and the trainer, log a summary, then train.
     with build_reporter(config, plan=plan, output=output) as reporter:
         progress = with_heartbeat(reporter.progress, engine=engine)
         objective = task.build_task(model, plan=plan, progress=progress)
@@ -226,17 +227,15 @@ def evaluate_and_write(
     config, engine, task = experiment.config, experiment.engine, experiment.task
     if engine.rank != 0:
         return
-    suffix = task.results_suffix()
+    # Collect what the numbers depend on; another protocol's results are not replaced silently.
+    suffix, hash_of = task.results_suffix(), experiment.sha256_of
     folder = results_folder(
         config, data.annotations, checkpoint=checkpoint, step=step, suffix=suffix
     )
-    protocol = {
-        **protocol_of(
-            config, data, checkpoint=checkpoint, sha256_of=experiment.sha256_of, engine=engine
-        ),
-        **task.protocol(),
-    }
+    protocol = protocol_of(config, data, checkpoint=checkpoint, sha256_of=hash_of, engine=engine)
+    protocol |= task.protocol()
     warn_of_replacement(folder, protocol=protocol)
+    # Write the arguments, then the results.
     write_json(folder / "raw_args.json", explicit_arguments(experiment.resolved))
     # The number of processes changes no number, so it is no part of the protocol.
     merged = {**experiment.resolved.to_json(), SIZE_KEY: engine.size}
@@ -246,16 +245,14 @@ def evaluate_and_write(
 
 
 def _check_memory(experiment: Experiment[Any], data: EvaluationSet[Any]) -> None:
+    num_samples, num_clips = len(data.video_ids), experiment.config.inference_n_clips
     check_batches(
-        experiment,
-        size_key="val_batch_size",
-        num_samples=len(data.video_ids),
-        num_clips=experiment.config.inference_n_clips,
+        experiment, size_key="val_batch_size", num_samples=num_samples, num_clips=num_clips
     )
 
 
 def _bytes_of_first_files(model: nn.Module) -> int:
-    """Return the least size of a checkpoint and a restore file, which has averages of gradients."""
+    """Least size of a checkpoint and a restore file, which has averages of gradients."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     return 2 * weights + sum(one.nbytes for one in model.parameters() if one.requires_grad)
 
@@ -273,13 +270,4 @@ def _evaluator_of(experiment: Experiment[Any], model: Any) -> Evaluator:
     progress = console_progress if experiment.engine.rank == 0 else silent_progress
     return experiment.task.build_evaluator(
         model, progress=with_heartbeat(progress, engine=experiment.engine)
-    )
-
-
-def _inference_set(config: DownstreamConfig) -> DownstreamDataset:
-    """The set that the inference flags name."""
-    return DownstreamDataset(
-        name=config.inference_split or Path(str(config.inference_txt_db)).stem,
-        txt=str(config.inference_txt_db),
-        img=str(config.inference_img_db),
     )

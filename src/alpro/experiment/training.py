@@ -1,4 +1,4 @@
-"""How a training run begins, its plan, output folder and loop, from a config."""
+"""Start, plan, output folder and trainer of a training run, from a config."""
 
 import dataclasses
 import logging
@@ -43,36 +43,36 @@ _PAUSE = 0.5  # seconds between two looks
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """How a training run begins; the ranks have agreed on it."""
+    """Start of a training run, agreed on by the ranks."""
 
     overwrites: bool
-    """The contents of the output folder are deleted."""
+    """Delete the contents of the output folder."""
     resumes: bool
-    """The run resumes from a restore file, which rank 0 reads."""
+    """Resume from a restore file, which rank 0 reads."""
     launchers: tuple[str, ...]
-    """Names of the launchers that have started the run's processes, this time or before."""
+    """Launchers that have started the run's processes, now or before."""
 
 
 def agree_on_start(config: ExperimentConfig, *, engine: Engine) -> RunStart:
-    """Agree with the other ranks on how a run begins, as rank 0 sees the output folder.
+    """Agree on the start of a run, as rank 0 sees the output folder; communicates.
 
-    All ranks must call it: it communicates.
-
-    ``overwrite`` is meant for the first time that a launcher starts the processes. One that starts
-    them again, after a failure or without a machine that was lost, means to go on. Its own count of
-    restarts does not tell: it differs between machines, and leaves the lost ones out.
+    ``overwrite`` is meant for the first time that a launcher starts the processes. One that
+    restarts them, after a failure or without a machine that was lost, means to resume. Its own
+    restart count is no help: it differs between machines, and leaves the lost ones out.
     """
+    # Share the launchers of this start, and those that rank 0 finds stored.
     output = RunDirectory(Path(config.output_dir), rank=engine.rank)
     stored = read_stored(output.launchers).get("launchers")
     here = launcher_on_this_machine(), stored if isinstance(stored, list) else []
     gathered = engine.gather_objects(here)
     launchers = {name for name, _ in gathered if name is not None}
     before = set(gathered[0][1])
+    # The same launcher again is a restart: resume in place of overwriting.
     overwrites = config.overwrite and not launchers & before
-    continues = not overwrites and not config.dry_run and bool(output.restore_files())
+    resumes = not overwrites and not config.dry_run and bool(output.restore_files())
     return RunStart(
         overwrites=overwrites,
-        resumes=engine.gather_objects(continues)[0],
+        resumes=engine.gather_objects(resumes)[0],
         launchers=tuple(sorted(launchers if overwrites else launchers | before)),
     )
 
@@ -82,15 +82,14 @@ def build_plan(
 ) -> TrainingPlan:
     """Lengths and intervals of a run, by the original's formulas.
 
-    Args:
-        config: of the experiment.
-        num_samples: videos read in one epoch, over all ranks.
-        best_metric: validation metric that chooses the best checkpoint.
-        engine: the job.
+    `num_samples` are the videos read in one epoch over all ranks, `best_metric` is the validation
+    metric that chooses the best checkpoint.
     """
+    # Updates are counted over the whole run, as if epochs were joined end to end.
     per_update = engine.size * config.train_batch_size * config.gradient_accumulation_steps
     num_train_steps = math.ceil(config.num_train_epochs * num_samples / per_update)
     _check_length(config, num_samples=num_samples, num_updates=num_train_steps, size=engine.size)
+    # Validation intervals are multiples of ``min_valid_steps``, restore intervals are not.
     unit = config.min_valid_steps
     return TrainingPlan(
         num_train_steps=num_train_steps,
@@ -108,8 +107,9 @@ def build_plan(
 def _check_length(
     config: ExperimentConfig, *, num_samples: int, num_updates: int, size: int
 ) -> None:
-    """Refuse a run that nobody can wait for, or whose first update does not come."""
+    """Refuse a run that nobody can wait for, or whose first update never comes."""
     epochs, accumulated = config.num_train_epochs, config.gradient_accumulation_steps
+    # Blocks of samples, updates, and batches of one update: none may exceed the data.
     if config.shuffle_block_size > num_samples:
         raise InputError(
             f"shuffle_block_size: blocks of {config.shuffle_block_size:,} cannot be made of the "
@@ -141,24 +141,15 @@ def build_trainer(
     engine: Engine,
     parameter_groups: GroupParameters,
 ) -> Trainer:
-    """The loop over a task whose model is on the engine's device.
-
-    Args:
-        config: of the experiment.
-        task: what is trained.
-        data: this rank's batches.
-        validation: sets that ``task.evaluate`` takes.
-        plan: lengths and intervals.
-        output: the run's folder.
-        reporter: shows and records numbers.
-        engine: the job.
-        parameter_groups: the family's, see `ModelFamily`.
-    """
+    """The trainer of a task whose model is on the engine's device."""
+    # Freeze before the optimizer collects what is trainable.
     frozen = freeze_parameters(task.model, config.freeze)
     if frozen:
-        num_parameters = len(list(task.model.parameters()))
-        logger.info("freeze: %d of the %d parameters stay as they are", len(frozen), num_parameters)
+        total = len(list(task.model.parameters()))
+        logger.info("freeze: %d of the %d parameters stay as they are", len(frozen), total)
+    # Milestones are given in epochs, schedules count updates.
     steps_per_epoch = plan.num_train_steps / config.num_train_epochs
+    # The trainer knows neither config nor family.
     return Trainer(
         task,
         engine=engine,
@@ -203,19 +194,11 @@ def build_output(
     *,
     plan: TrainingPlan,
     start: RunStart,
-    hashes: Mapping[str, str],
-    derived: Mapping[str, Any],
+    hashes: Mapping[str, str],  # path of each file that determines the run -> SHA-256
+    derived: Mapping[str, Any],  # stored beside the config: ``ExperimentConfig.DERIVED``
     engine: Engine,
 ) -> RunDirectory:
-    """The run's output folder, made this run's own; a dry run leaves it alone.
-
-    Args:
-        resolved: the config.
-        plan: lengths and intervals.
-        start: what the ranks have agreed on.
-        hashes: path of each file that the run learns from -> its SHA-256.
-        derived: what is stored beside the config, in the names of ``ExperimentConfig.DERIVED``.
-        engine: the job.
+    """The run's output folder, claimed for this run; a dry run leaves it alone.
 
     Raises:
         InputError: if another run's output is there, or if other ranks cannot see the folder.
@@ -224,6 +207,7 @@ def build_output(
     output = RunDirectory(Path(config.output_dir), rank=engine.rank)
     if config.dry_run:
         return output
+    # Describe the run: its config, sizes and files.
     arguments = {
         **resolved.to_json(),
         "script": config.SCRIPT,
@@ -237,18 +221,19 @@ def build_output(
         **derived,
     }
     arguments[HASHES_KEY] = hashes_by_key(arguments, hashes)
+    # Rank 0 claims the folder, others wait until it is cleared.
     may_differ = per_run_keys(type(config))
     output.claim(arguments, may_differ=may_differ, overwrite=start.overwrites)
     if start.launchers and output.is_writer:
         write_json(output.launchers, {"launchers": start.launchers})
-    engine.gather_objects(None)  # nobody goes on before rank 0 has cleared the folder
+    engine.gather_objects(None)
     _check_shared(output, engine=engine)
     log_to_file(output.log / "log.txt", rank=engine.rank)
     return output
 
 
 def _check_shared(output: RunDirectory, *, engine: Engine) -> None:
-    """Check that all ranks see what rank 0 writes; a network file system may take its time."""
+    """Check that all ranks see rank 0's files; a network file system may take its time."""
     deadline = time.monotonic() + _SECONDS_TO_APPEAR
     while not output.args.exists() and time.monotonic() < deadline:
         time.sleep(_PAUSE)
@@ -264,6 +249,6 @@ def _check_shared(output: RunDirectory, *, engine: Engine) -> None:
 def build_reporter(
     config: ExperimentConfig, *, plan: TrainingPlan, output: RunDirectory
 ) -> Reporter:
-    """Progress bar, TensorBoard and metrics file; the config counts the interval in batches."""
+    """Progress bar, TensorBoard and metrics file; the config's interval counts batches."""
     interval = max(1, config.log_interval // config.gradient_accumulation_steps)
     return Reporter(output, total_steps=plan.last_step, log_interval=interval)

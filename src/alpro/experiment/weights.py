@@ -1,4 +1,4 @@
-"""Filling a family's model from a checkpoint, or with the weights that it starts from."""
+"""Checkpoints and starting weights, loaded into a family's model."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ def load_checkpoint(
     heads of other tasks left out, as the family's format says.
 
     Args:
-        model: to be filled.
+        model: takes the tensors.
         path: of the checkpoint.
         layout: the family's format.
         allowed_missing: patterns such as ``classifier.*``. Where the file has no tensor at all
-            of a pattern, those of the model stay as initialised. All others must be there.
-        silently_missing: patterns of what may be missing, too; the caller logs it.
-        prepare: applied to the checkpoint's tensors before they are fitted to the model.
+            of a pattern, the model's stay as initialised.
+        silently_missing: the same, but not logged.
+        prepare: applied to the checkpoint's tensors first.
 
     Raises:
         InputError: if the file is of another architecture, naming keys and shapes, or none at all.
     """
+    # Read the file, then fit names and shapes to the model.
     state = read_state(path, layout.roots)
     if prepare is not None:
         state = prepare(state)
@@ -54,18 +55,18 @@ def load_checkpoint(
     for note in layout.describe(state, expected):
         logger.info("%s: %s", path, note)
     adapted = layout.adapt(state, expected)
-    # Position ids hold no weights: they are filled in where a checkpoint lacks them.
+    # Load; a pattern may be missing as a whole. Position ids are filled in and count for nothing.
     relevant = [name for name in adapted if not name.endswith(POSITION_IDS)]
     patterns = (*allowed_missing, *silently_missing)
     absent = [pattern for pattern in patterns if not names_like(relevant, pattern)]
     fill(model, adapted, path=path, layout=layout, allowed_missing=absent)
+    # Log what was loaded, and what stays as initialised.
     new = compare(adapted, model).missing
     for pattern in allowed_missing:
         if pattern in absent:
             count = len(names_like(new, pattern))
-            some = f"1 tensor {pattern}, which starts as a new one"
-            many = f"{count} tensors {pattern}, which start as new ones"
-            logger.info("%s: it lacks %s", path, some if count == 1 else many)
+            tensors = "1 tensor" if count == 1 else f"{count} tensors"
+            logger.info("%s: %s %s missing, left as initialised", path, tensors, pattern)
     num_loaded = len(expected) - len(new)
     logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))
 
@@ -80,17 +81,13 @@ def load_starting_weights(
 ) -> None:
     """Give a model its starting weights: a checkpoint's, those of its parts, or random ones.
 
-    Args:
-        model: freshly initialised.
-        config: of the experiment.
-        family: of the model.
-        allowed_missing: what a checkpoint may lack, see `load_checkpoint`.
-        prepare: applied to a checkpoint's tensors, see `load_checkpoint`.
+    See `load_checkpoint` for `allowed_missing` and `prepare`, which only checkpoints need.
 
     Raises:
-        InputError: if there is nothing to start from and ``random_init`` does not say that this is
-            meant, or a file does not fit.
+        InputError: if there is nothing to start from and ``random_init`` is not set, or a file does
+            not fit.
     """
+    # A checkpoint of the whole model goes first, weights of its parts last.
     if config.e2e_weights_path is not None:
         load_checkpoint(
             model,
@@ -116,23 +113,15 @@ def fill(
     path: Path,
     layout: CheckpointFormat,
     prefix: str = "",
-    allowed_missing: Sequence[str] = (),
-    wanted: str = "",
+    allowed_missing: Sequence[str] = (),  # patterns of names that the file need not have
+    wanted: str = "",  # sentence on what the file should be, for errors
 ) -> None:
     """Fill a model, or its part below a prefix, from tensors under its names.
-
-    Args:
-        model: to be filled.
-        state: the tensors, of the model's names and shapes.
-        path: of their file, for errors.
-        layout: the format of the family.
-        prefix: of the part's names.
-        allowed_missing: patterns of names that the file need not have.
-        wanted: sentence on what the file should be, for errors.
 
     Raises:
         InputError: if tensors are missing, unknown, of other shapes, or not finite.
     """
+    # Refuse a state dict of another architecture, naming keys and shapes.
     mismatch = compare(state, model, allowed_missing=[*allowed_missing, *layout.never_used])
     own = [key for key in mismatch.missing if key.startswith(prefix)]
     mismatch = replace(mismatch, missing=own)
@@ -143,6 +132,7 @@ def fill(
             f"{path}: this checkpoint is of another architecture than the model of "
             f"{' and '.join(layout.files)}:\n{listed}"
         )
+    # Refuse tensors whose dtype or values cannot be used.
     if problems := unusable(state, model.state_dict()):
         listed = "\n".join(problems[:MAX_NAMED])
         rest = len(problems) - MAX_NAMED

@@ -1,7 +1,7 @@
-"""The contract of a model family: what it brings to experiments; `registry` lists the families.
+"""The contract of a model family; `registry` lists the families.
 
-A family's `FAMILY` is one `ModelFamily`. Nothing else of it is known to the rest of the framework,
-which asks its models for roles (`alpro.modeling.contracts`).
+The framework knows nothing of a family but its `FAMILY`, one `ModelFamily`, and asks its models for
+roles (`alpro.modeling.contracts`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alpro.optimization.optimizer import ParameterGroup, decay_and_no_decay
 Architecture = Mapping[str, Any]
 """Config key of each file of the model -> its content, of the class of the family's config."""
 Prepare = Callable[[StateDict], StateDict]
-"""Takes what a checkpoint file holds, judges it, and returns what is wanted of it."""
+"""Checks the tensors of a checkpoint file and selects those that the model takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class CheckpointFormat:
     """The family's own checkpoints (``e2e_weights_path``), fitted to a model of it."""
 
     roots: Sequence[str]
-    """First parts of all names; whatever stands before them is wrapping."""
+    """First parts of all names; prefixes before them come from wrapping."""
     files: Sequence[str]
     """Keys of the files that determine the model, for messages."""
     adapt: Callable[[StateDict, Mapping[str, Tensor]], StateDict]
-    """From (checkpoint, ``model.state_dict()``): renamed, resized, without what other tasks' heads
-    have; what fits nowhere is passed on, and refused."""
+    """From (checkpoint, ``model.state_dict()``): renamed, resized, without other tasks' heads;
+    unknown tensors are passed on, and refused."""
     describe: Callable[[StateDict, Mapping[str, Tensor]], Sequence[str]] = lambda _state, _model: ()
     """Sentences for the log on what `adapt` does."""
     never_used: tuple[str, ...] = ()
@@ -43,16 +43,14 @@ class CheckpointFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class StartingWeights:
-    """Weights that a model starts from where there is no checkpoint of the whole of it."""
+    """Weights of a model's parts, where there is no checkpoint of the whole."""
 
     load: Callable[[nn.Module, Any], bool]
-    """From (model, config): fill the model from the files that the config names; False, and nothing
-    done, if it names none."""
+    """From (model, config): fill the model from the config's files; False if it names none."""
     missing: Callable[[Any], list[str]]
-    """From the config: what is wrong with these files, in sentences; empty if it names none."""
+    """From the config: sentences about missing or unreadable files."""
     remedy: str
-    """Which keys name such files, and of what, for the message that there is nothing to start
-    from: ``name ... as visual_weights_path``."""
+    """For the error that there is nothing to start from: ``name ... as visual_weights_path``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,7 @@ class TaskSpec:
     """One task of the family."""
 
     definition: Callable[[Any], Any]
-    """Makes the `TaskDefinition` of an experiment: the framework's for tasks that it has."""
+    """Makes the `TaskDefinition` of an experiment."""
     build_model: Callable[..., nn.Module]
     """From (config, architecture), and for question answering ``num_labels``: random weights."""
     allowed_missing: tuple[str, ...] = ()
@@ -68,16 +66,15 @@ class TaskSpec:
 
 
 def squashed_frames(config: ExperimentConfig) -> PixelPreprocessing:
-    """Preprocessing with the size, the mean and the std of a config: videos are squashed."""
+    """Preprocessing by a config's size, mean and std: videos are squashed."""
     return PixelPreprocessing(
         size=config.crop_img_size, mean=config.img_pixel_mean, std=config.img_pixel_std
     )
 
 
 def central_squares(config: ExperimentConfig) -> PixelPreprocessing:
-    """Preprocessing with the size, the mean and the std of a config: images lose their sides."""
-    videos = squashed_frames(config)
-    return replace(videos, resize="center_square", interpolation="bicubic")
+    """Preprocessing by a config's size, mean and std: images are cropped."""
+    return replace(squashed_frames(config), resize="center_square", interpolation="bicubic")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The only list of model families.
 
-A family is a package with two modules, each imported when it is used: ``config`` (quick to import)
-has its `CONFIG`, what it adds to a config; ``family`` has its `FAMILY`: models, weights and tasks.
+A family is a package with two modules, each imported on use: ``config`` (quick to import) has its
+`CONFIG`, ``family`` its `FAMILY`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT_FAMILY = "alpro"
 
 
 def family_config(name: str) -> FamilyConfig:
-    """Return what a family adds to a config."""
+    """Return a family's additions to a config."""
     return import_module(f"{FAMILIES[name]}.config").CONFIG
 
 

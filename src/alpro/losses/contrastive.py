@@ -18,25 +18,14 @@ Aggregation = Callable[[Tensor, int], Tensor]
 
 
 def similarity(queries: Tensor, keys: Tensor, *, temperature: Tensor | float) -> Tensor:
-    """Scaled inner products in float32, whatever the precision around.
-
-    Args:
-        queries: (B, E) unit vectors.
-        keys: (G, E) unit vectors.
-        temperature: Divisor, a scalar.
-
-    Returns:
-        (B, G).
-    """
+    """Inner products (B, G) of unit vectors (B, E) and (G, E), divided by the temperature."""
+    # In float32, whatever the precision around: small temperatures magnify rounding.
     with torch.autocast(queries.device.type, enabled=False):
         return queries.float() @ keys.float().t() / temperature
 
 
 class SimilarityLogits(NamedTuple):
-    """Scaled similarities (B, G) of this process's videos to all texts, of its texts to all videos.
-
-    They are -inf where a pair must not count.
-    """
+    """Scaled similarities (B, G) of this process's pairs to all, -inf for excluded pairs."""
 
     video_to_text: Tensor
     text_to_video: Tensor
@@ -60,22 +49,17 @@ def similarity_logits(
     exclude: Tensor | None = None,
     aggregate: Aggregation = torch.squeeze,
 ) -> SimilarityLogits:
-    """Similarities of B pairs to all G; see `contrastive_loss` for the other arguments.
+    """Similarities of B pairs to all G; videos (B, C, E) and (G, C, E), texts (B, E) and (G, E).
 
-    Args:
-        video: (B, C, E).
-        text: (B, E).
-        all_video: (G, C, E).
-        all_text: (G, E).
-        temperature: Divisor.
-        exclude: (B, G).
-        aggregate: Joins the similarities of a video's clips; the default is for one clip.
+    The default of `aggregate` is for one clip; see `contrastive_loss` for `exclude`.
     """
+    # Each direction compares this process's items with all of the other kind.
     video_to_text = video_similarity(
         video, all_text, temperature=temperature, aggregate=aggregate
     )  # (B, G)
     of_clips = similarity(text, all_video.flatten(0, 1), temperature=temperature)  # (B, G*C)
     text_to_video = aggregate(of_clips.unflatten(1, all_video.shape[:2]), 2)  # (B, G)
+    # An excluded pair is neither positive nor negative.
     if exclude is not None:
         video_to_text = video_to_text.masked_fill(exclude, -torch.inf)
         text_to_video = text_to_video.masked_fill(exclude, -torch.inf)
@@ -86,8 +70,8 @@ def contrastive_loss_from_logits(scores: SimilarityLogits, *, offset: int = 0) -
     """Symmetric InfoNCE loss: mean of the cross-entropies of both directions.
 
     Args:
-        scores: From `similarity_logits`.
-        offset: Place of this process's first pair in the global batch.
+        scores: from `similarity_logits`.
+        offset: row of this process's first pair in the global batch.
 
     Returns:
         Scalar, float32.
@@ -125,6 +109,7 @@ def contrastive_loss(
     Returns:
         Scalar, float32.
     """
+    # One clip of each video.
     scores = similarity_logits(
         video.unsqueeze(1),
         text,

@@ -1,4 +1,4 @@
-"""Losses of masked language (MLM, "mlm" in ALPRO's configs) and prompting entities (PEM, "mpm").
+"""Masked language loss (MLM, "mlm" in ALPRO's configs) and prompted entity loss (PEM, "mpm").
 
 n: masked tokens, V: words of the vocabulary, B: pairs, K: entities.
 """
@@ -14,25 +14,18 @@ def masked_language_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (n, V), of the masked tokens only.
-        labels: (n,) int64, the words that were there.
+        labels: (n,) int64, the masked words.
 
     Returns:
         Mean over the masked tokens, scalar, float32. Without any it is 0, whose gradient is zero.
     """
+    # A mean over no token would be NaN.
     total = functional.cross_entropy(logits.float(), labels, reduction="sum")
     return total / max(len(labels), 1)
 
 
 def is_confident(targets: Tensor, *, threshold: float) -> Tensor:
-    """Return whether each sample shows an entity that the prompter is sure of.
-
-    Args:
-        targets: (B, K) probabilities.
-        threshold: Smallest probability of the best entity; 0 takes every sample.
-
-    Returns:
-        (B,) bool.
-    """
+    """Whether the best of each sample's (B, K) probabilities reaches the threshold: (B,) bool."""
     return targets.amax(dim=1) >= threshold
 
 

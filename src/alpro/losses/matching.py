@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NO_NEGATIVE = -1  # index that stands for "none"
+NO_NEGATIVE = -1  # index for "none"
 
 
 class Pairs(NamedTuple):
@@ -30,24 +30,23 @@ def sample_hard_negatives(
     generator: torch.Generator | None = None,
     exclude: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draw one negative video per text and one negative text per video, the similar ones likelier.
+    """Draw one negative video per text and one negative text per video, similar ones likelier.
 
-    Row i of a similarity gives the probabilities of its negatives by a softmax from which its own
-    partner, column `offset + i`, and what is excluded are left out. All videos are drawn first,
-    then all texts.
+    The softmax of row i, without its own partner, column `offset + i`, and excluded pairs, is the
+    distribution that its negative is drawn from.
 
     Args:
         sim_v2t: (B, G), video i against text j, divided by the temperature.
         sim_t2v: (B, G), text i against video j.
-        offset: Place of the first of the B pairs in the G.
-        generator: On the device of the similarities; None takes PyTorch's own.
-        exclude: (B, G) bool, symmetric, True where a pair must not be a negative.
+        offset: row of the first of the B pairs in the G.
+        generator: on the device of the similarities; None takes PyTorch's own.
+        exclude: (B, G) bool, symmetric, True for pairs that are no negatives.
 
     Returns:
         Video for each text and text for each video, int64 (B,) each, holding `NO_NEGATIVE` where
         nothing can be drawn (a batch of one pair; everything excluded). See `negative_pairs`.
     """
-    # Forbid the own partner and what is excluded.
+    # Forbid each row's own partner and the excluded pairs.
     forbidden = torch.zeros_like(sim_v2t, dtype=torch.bool)  # (B, G)
     forbidden[:, offset : offset + len(sim_v2t)].fill_diagonal_(True)
     if exclude is not None:
@@ -61,26 +60,18 @@ def sample_hard_negatives(
 def _draw(similarity: Tensor, forbidden: Tensor, generator: torch.Generator | None) -> Tensor:
     """One column (B,) per row of a (B, G) similarity."""
     impossible = forbidden.all(dim=1)  # (B,)
-    # Of a model that has diverged anything may be drawn; its loss is judged, not finite either.
+    # A diverged model may draw anything: its loss is not finite either, and is handled as such.
     finite = similarity.detach().float().nan_to_num()
     scores = finite.masked_fill(forbidden, -torch.inf)
-    # An impossible row has no softmax; it draws something that is then thrown away.
+    # An impossible row has no softmax; its draw is thrown away.
     scores = scores.masked_fill(impossible.unsqueeze(1), 0.0)
     drawn = torch.multinomial(scores.softmax(dim=1), 1, generator=generator).squeeze(1)
     return drawn.masked_fill(impossible, NO_NEGATIVE)
 
 
 def negative_pairs(video_for_text: Tensor, text_for_video: Tensor, *, offset: int = 0) -> Pairs:
-    """The negatives that exist, as pairs.
-
-    Args:
-        video_for_text: (B,) from `sample_hard_negatives`.
-        text_for_video: (B,) from `sample_hard_negatives`.
-        offset: See `sample_hard_negatives`.
-
-    Returns:
-        M <= 2B pairs: (text i, its negative video) for all B, then (its negative text, video i).
-    """
+    """The M <= 2B drawn negatives: (text i, its video) for all i, then (its text, video i)."""
+    # Rows for which nothing could be drawn are left out.
     own = _own_rows(len(video_for_text), offset=offset, device=video_for_text.device)
     texts = torch.cat([own, text_for_video])  # (2B,)
     videos = torch.cat([video_for_text, own])  # (2B,)

@@ -40,12 +40,7 @@ class AccuracyByType:
 
 
 def tally(correct: np.ndarray, types: Sequence[str]) -> AccuracyByType:
-    """Count correct answers.
-
-    Args:
-        correct: (Q,) bool, at least one question.
-        types: (Q,) type of each question's answer.
-    """
+    """Count correct answers, (Q,) bool, by the type of each; Q is at least 1."""
     totals = Counter(types)
     hits = Counter(kind for kind, hit in zip(types, correct.tolist(), strict=True) if hit)
     return AccuracyByType(
@@ -55,18 +50,11 @@ def tally(correct: np.ndarray, types: Sequence[str]) -> AccuracyByType:
 
 
 def majority_correct(answers: Sequence[str], types: Sequence[str]) -> np.ndarray:
-    """Judge the answers of a baseline that always gives the commonest one of the question's type.
+    """Hits, (Q,) bool, of the baseline that gives the commonest answer of each question's type.
 
-    That is the accuracy of knowing the questions' types and nothing else.
-
-    Args:
-        answers: (Q,) the right answers.
-        types: (Q,) their types.
-
-    Returns:
-        (Q,) bool. Of equally common answers the one met first is given.
+    Of equally common answers it gives the first one.
     """
-    # Find the commonest answer of each type.
+    # Count the answers of each type, then compare with the commonest.
     answers_of: dict[str, Counter[str]] = defaultdict(Counter)
     for answer, kind in zip(answers, types, strict=True):
         answers_of[kind][answer] += 1

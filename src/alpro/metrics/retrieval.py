@@ -2,10 +2,9 @@
 
 Shapes: P captions, V videos.
 
-Ties. The rank of an item is 1 + the number of wrong items scored strictly higher + half the number
-of wrong items scored the same, so a model that gives every pair the same score earns the rank in
-the middle instead of the first. A video with several captions is judged by its best-ranked one;
-that other correct captions score the same is no tie, since retrieving any of them is a hit.
+Ties. The rank of an item is 1 + the number of wrong items scored higher + half the number of wrong
+items scored the same, so constant scores earn the rank in the middle. A video with several captions
+is ranked by its best one; equal scores of its other captions are no ties, as any of them is a hit.
 """
 
 from collections.abc import Sequence
@@ -65,13 +64,9 @@ def dual_softmax_metrics(
     the test set. Such numbers are transductive: they need all queries at once, and their
     one-to-one match with the candidates, which a search does not have.
 
-    Args:
-        cosine: (P, V) cosine similarities.
-        video_of_caption: (P,) column of the video that each caption describes.
-
-    Returns:
-        As :func:`retrieval_metrics`.
+    Arguments and result are those of :func:`retrieval_metrics`, for (P, V) cosine similarities.
     """
+    # The queries of text-to-video are the rows.
     over_texts = dual_softmax(cosine, axis=0)
     over_videos = dual_softmax(cosine, axis=1)
     return {
@@ -81,15 +76,7 @@ def dual_softmax_metrics(
 
 
 def dual_softmax(cosine: np.ndarray, *, axis: int) -> np.ndarray:
-    """Similarities times their softmax over the queries.
-
-    Args:
-        cosine: (P, V) cosine similarities.
-        axis: of the queries.
-
-    Returns:
-        (P, V) float64.
-    """
+    """(P, V) cosine similarities times their softmax over the axis of the queries, in float64."""
     # Softmax in float64, with the largest subtracted: exp of 100 overflows float32.
     scaled = DUAL_SOFTMAX_SCALE * cosine.astype(np.float64)
     weights = np.exp(scaled - scaled.max(axis=axis, keepdims=True))
@@ -119,6 +106,7 @@ def retrieval_metrics(
     Raises:
         NotNumbersError: a score is NaN, which no rank can be given to.
     """
+    # NaN has no rank.
     if np.isnan(scores).any():
         raise NotNumbersError(f"{int(np.isnan(scores).sum())} retrieval scores")
     return {

@@ -1,4 +1,4 @@
-"""What both stages of pretraining share: how losses over matching pairs are validated.
+"""Losses over matching pairs with their accuracies, and the task that validates them.
 
 Shapes: B pairs on this rank, G pairs on all ranks.
 """
@@ -31,22 +31,17 @@ from alpro.training.task import Task
 def measure_contrast(
     video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> LossWithMetrics:
-    """VTC; ``i2t_acc``: videos and images whose own caption is the nearest, ``t2i_acc``: captions.
+    """VTC of B pairs, video features (B, C, ...), against the gathered pairs of all ranks.
 
-    Args:
-        video: of B pairs, (B, C, ...).
-        text: of the same pairs.
-        gathered: the pairs of all ranks.
+    ``i2t_acc`` is the share of videos and images whose nearest caption is their own, ``t2i_acc``
+    the same of captions.
     """
     scores = contrast_with_all(video, text, gathered=gathered)
-    num_pairs = len(scores.video_to_text)
-    own = gathered.own
-    right = torch.arange(own.start, own.stop, device=scores.video_to_text.device)  # (B,)
-    rates = {
-        "i2t_acc": _rate(scores.video_to_text, right),
-        "t2i_acc": _rate(scores.text_to_video, right),
-    }
-    return LossWithMetrics(contrast_loss(scores, gathered=gathered), num_pairs, rates)
+    v2t, t2v = scores
+    # The right column of row i is the place of pair i in the global batch.
+    own = torch.arange(gathered.own.start, gathered.own.stop, device=v2t.device)  # (B,)
+    rates = {"i2t_acc": _rate(v2t, own), "t2i_acc": _rate(t2v, own)}
+    return LossWithMetrics(contrast_loss(scores, gathered=gathered), len(v2t), rates)
 
 
 def measure_matching(logits: Tensor, num_positive: int, *, engine: Engine) -> LossWithMetrics:
@@ -66,9 +61,10 @@ def mlm_loss_and_accuracy(logits: Tensor, labels: Tensor) -> LossWithMetrics:
 def measure_entities(logits: Tensor, targets: Tensor, *, threshold: float) -> LossWithMetrics:
     """PEM over (B, K) logits and the prompter's probabilities.
 
-    ``mpm_acc`` is how often model and prompter name the same entity where the prompter is
-    confident, ``mpm_confident`` how often it is.
+    ``mpm_acc`` is the share of confident samples whose entity model and prompter agree on,
+    ``mpm_confident`` the share of confident samples.
     """
+    # Samples of which the prompter is not confident count in neither loss nor accuracy.
     sure = is_confident(targets, threshold=threshold)  # (B,)
     agree = (logits.argmax(dim=-1) == targets.argmax(dim=-1)) & sure
     count = sure.sum()
@@ -77,7 +73,7 @@ def measure_entities(logits: Tensor, targets: Tensor, *, threshold: float) -> Lo
 
 
 def _rate(scores: Tensor, labels: Tensor) -> Ratio:
-    """How often the best of the columns is the right one."""
+    """Accuracy of the best column."""
     return Ratio((scores.detach().argmax(dim=-1) == labels).sum(), len(labels))
 
 
@@ -91,26 +87,13 @@ class PairTask(Task):
         model: DualEncoder,
         *,
         engine: Engine,
-        normalize: nn.Module,
-        mask_same_video: bool,
+        normalize: nn.Module,  # uint8 frames to the model's input
+        mask_same_video: bool,  # captions of one video are not each other's negatives
         precision: str,
-        allow_missing_videos: bool,
+        allow_missing_videos: bool,  # validate without unreadable ones
         progress: Progress,
-        grad_cache_size: int = 0,
+        grad_cache_size: int = 0,  # items per forward pass of training, 0 for all at once
     ) -> None:
-        """Collect what any of the losses needs.
-
-        Args:
-            model: what is trained.
-            engine: the job, for the gathered contrastive loss.
-            normalize: uint8 frames to what the model expects.
-            mask_same_video: captions of one video are not each other's negatives.
-            precision: of validation's forward passes.
-            allow_missing_videos: validate without what cannot be read.
-            progress: shows validation's batches.
-            grad_cache_size: clips, texts or pairs that go through the model at a time in training,
-                0 for all at once.
-        """
         super().__init__()
         self.model = model
         self._engine = engine
@@ -124,17 +107,15 @@ class PairTask(Task):
     def measure_all(
         self, batch: PretrainBatch, *, engine: Engine, generator: torch.Generator
     ) -> Mapping[str, LossWithMetrics]:
-        """The losses of B pairs among those of an engine's ranks, by name.
+        """Losses of B pairs, by name, with the pairs of an engine's ranks as negatives.
 
-        Args:
-            batch: the pairs.
-            engine: may be another one than the job's.
-            generator: on the model's device, draws what is random.
+        The engine may be another one than the job's; the generator is on its device.
         """
         raise NotImplementedError
 
     def evaluate(self, *data: PairSet) -> dict[str, float]:
         """Mean losses and accuracies; each pair is compared with those of its validation batch."""
+        # One rank's batch is compared with itself, so that metrics do not depend on the ranks.
         alone = SingleProcess(self._engine.device, scale_loss=False)
 
         def measure(
@@ -142,6 +123,7 @@ class PairTask(Task):
         ) -> Mapping[str, LossWithMetrics]:
             return self.measure_all(batch, engine=alone, generator=generator)
 
+        # Dropout would make the means random.
         with evaluation_mode(self.model):
             return mean_losses(
                 data,
@@ -159,11 +141,9 @@ class PairTask(Task):
         )
 
     def _encode_texts(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """Of (B, L) ids and their mask."""
         return grad_cached(self.model.encode_text, ids, mask, size=self._grad_cache_size)
 
     def _gathered(self, batch: PretrainBatch, *, engine: Engine) -> GatheredBatch:
-        """What the pairs of a batch are compared gathered."""
         return gather_batch_metadata(
             batch.video_ids,
             num_tokens=batch.text_ids.shape[1],

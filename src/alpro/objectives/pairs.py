@@ -1,4 +1,4 @@
-"""What all objectives over matching pairs share: VTC over all ranks, and the pairs of VTM.
+"""VTC over all ranks and the pairs of VTM, for all objectives over matching pairs.
 
 Every rank's loss is weighed so that the mean of the ranks' losses, and of their gradients, is the
 mean over all pairs, also where ranks have different numbers of pairs.
@@ -49,15 +49,15 @@ class GatheredBatch:
     exclude: Tensor | None
     """(B, G) bool, pairs that are no negatives; None for none."""
     clip_aggregation: str = "mean"
-    """Joins the scores of a video's clips, see :func:`aggregate_clips`."""
+    """Reduction over a video's clips, see :func:`aggregate_clips`."""
 
     def aggregate(self, scores: Tensor, dim: int) -> Tensor:
-        """Join the scores of a video's clips, which are along a dimension."""
+        """Reduce scores over the clips of each video."""
         return aggregate_clips(scores, how=self.clip_aggregation, dim=dim)
 
     @property
     def own(self) -> slice:
-        """Where this rank's pairs stand among those of all ranks."""
+        """Rows of this rank's pairs in the global batch."""
         first = sum(self.counts[: self.engine.rank])
         return slice(first, first + self.counts[self.engine.rank])
 
@@ -71,16 +71,12 @@ def gather_batch_metadata(
     mask_same_video: bool,
     clip_aggregation: str = "mean",
 ) -> GatheredBatch:
-    """Ask the other ranks for their pairs.
+    """Gather batch sizes, text lengths and video ids from all ranks.
 
-    Args:
-        video_ids: of this rank's B pairs.
-        num_tokens: L of this rank's texts.
-        temperature: divides the similarities.
-        engine: the job.
-        mask_same_video: pairs of one video are not each other's negatives.
-        clip_aggregation: joins the scores of a video's clips, see :func:`aggregate_clips`.
+    With `mask_same_video` the pairs of one video are not each other's negatives; `temperature`
+    divides the similarities.
     """
+    # Ids are sent only if they are compared.
     ids = list(video_ids) if mask_same_video else []
     gathered = engine.gather_objects((len(video_ids), num_tokens, ids))
     counts, lengths, ids_of_ranks = zip(*gathered, strict=True)
@@ -96,11 +92,13 @@ def gather_batch_metadata(
 
 def same_video(ids_of_ranks: Sequence[Sequence[str]], *, engine: Engine) -> Tensor:
     """(B, G) bool, true where another pair shows the same video as one of this rank's."""
+    # Number the videos, and compare this rank's numbers with all.
     ids = [name for names in ids_of_ranks for name in names]
     number_of = {name: number for number, name in enumerate(ids)}
     numbers = torch.tensor([number_of[name] for name in ids], device=engine.device)  # (G,)
     parts = numbers.split([len(names) for names in ids_of_ranks])
     same = parts[engine.rank][:, None] == numbers[None, :]  # (B, G)
+    # A pair is its own positive.
     first = sum(map(len, ids_of_ranks[: engine.rank]))
     same[:, first : first + len(same)].fill_diagonal_(False)
     return same
@@ -109,15 +107,10 @@ def same_video(ids_of_ranks: Sequence[Sequence[str]], *, engine: Engine) -> Tens
 def contrast_with_all(
     video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> SimilarityLogits:
-    """This rank's B pairs against those of all ranks, with the gradient that reaches each from any.
-
-    Args:
-        video: of B pairs.
-        text: of the same pairs.
-        gathered: the pairs of all ranks.
-    """
+    """Similarities of this rank's B pairs to the G of all ranks, gradients to both included."""
+    # Gather videos and texts in one collective.
     clips = video.embedding.flatten(1)  # (B, C*E)
-    own = torch.cat([clips, text.embedding], dim=1)  # (B, (C+1)*E), one message for both
+    own = torch.cat([clips, text.embedding], dim=1)  # (B, (C+1)*E)
     both = gathered.engine.all_gather(own, counts=gathered.counts)  # (G, (C+1)*E)
     widths = [clips.shape[1], text.embedding.shape[1]]
     all_video, all_text = (part.contiguous() for part in both.split(widths, dim=1))
@@ -133,11 +126,10 @@ def contrast_with_all(
 
 
 def contrast_loss(scores: SimilarityLogits, *, gathered: GatheredBatch) -> Tensor:
-    """VTC of this rank's pairs, from :func:`contrast_with_all`, as its share of the ranks' mean."""
+    """VTC of the logits of :func:`contrast_with_all`, as this rank's share of the ranks' mean."""
     mean = contrastive_loss_from_logits(scores, offset=gathered.own.start)
-    return mean * _weight(
-        len(scores.video_to_text), total=sum(gathered.counts), engine=gathered.engine
-    )
+    num_own, total = len(scores.video_to_text), sum(gathered.counts)
+    return mean * _weight(num_own, total=total, engine=gathered.engine)
 
 
 def match_loss(logits: Tensor, num_positive: int, *, engine: Engine) -> Tensor:
@@ -147,32 +139,30 @@ def match_loss(logits: Tensor, num_positive: int, *, engine: Engine) -> Tensor:
 
 
 def _weight(count: int, *, total: float, engine: Engine) -> float:
-    """By which a rank's mean over `count` of `total` items enters the mean of the ranks' losses."""
+    """Weight of a rank's mean over `count` of `total` items in the mean of the ranks' losses."""
     return count * engine.size / total
 
 
 class NegativePool(NamedTuple):
-    """What the pairs of VTM are made of."""
+    """Videos and texts from which VTM draws negatives."""
 
     video: VideoFeatures
     text: TextFeatures
     similarities: SimilarityLogits
-    """Of this rank's B pairs to all of the pool."""
+    """Of this rank's B pairs to the pool."""
     exclude: Tensor | None
     """Pairs that are no negatives, as similarities."""
     offset: int
-    """Place of this rank's first pair."""
+    """Row of this rank's first pair."""
 
 
 def local_negatives(
     video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> NegativePool:
-    """This rank's B pairs, to draw negatives from."""
+    """Pool of this rank's B pairs."""
+    temperature, aggregate = gathered.temperature, gathered.aggregate
     v2t = video_similarity(
-        video.embedding,
-        text.embedding,
-        temperature=gathered.temperature,
-        aggregate=gathered.aggregate,
+        video.embedding, text.embedding, temperature=temperature, aggregate=aggregate
     )  # (B, B)
     exclude = None if gathered.exclude is None else gathered.exclude[:, gathered.own]
     return NegativePool(video, text, SimilarityLogits(v2t, v2t.t()), exclude, offset=0)
@@ -181,7 +171,8 @@ def local_negatives(
 def global_negatives(
     video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
 ) -> NegativePool:
-    """The G pairs of all ranks; gradients find their way back to the rank that encoded a pair."""
+    """Pool of the G pairs of all ranks; gradients flow back to the rank that encoded a pair."""
+    # Pad texts to one length, then gather tokens, masks and embeddings.
     gather = partial(gathered.engine.all_gather, counts=gathered.counts)
     padding = gathered.num_tokens - text.mask.shape[1]
     tokens = functional.pad(text.tokens, (0, 0, 0, padding))  # (B, longest L, D)
@@ -189,6 +180,7 @@ def global_negatives(
     video_mask = None if video.mask is None else gather(video.mask)
     all_video = VideoFeatures(gather(video.tokens), gather(video.embedding), video_mask)
     all_text = TextFeatures(gather(tokens), gather(mask), gather(text.embedding))
+    # Similarities without exclusions, which the draw applies itself.
     similarities = similarity_logits(
         video.embedding,
         text.embedding,
@@ -203,11 +195,9 @@ def global_negatives(
 
 
 def hard_negatives(pool: NegativePool, *, generator: torch.Generator | None) -> Pairs:
-    """M <= 2B pairs that do not belong together, similar ones likelier; one of each is this rank's.
+    """Draw M <= 2B negative pairs, similar ones likelier; one side of each is this rank's.
 
-    Args:
-        pool: what they are drawn from; the pairs are rows of it.
-        generator: on the model's device; None takes PyTorch's own.
+    The generator is on the model's device; None takes PyTorch's own.
     """
     drawn = sample_hard_negatives(
         *pool.similarities, offset=pool.offset, exclude=pool.exclude, generator=generator
@@ -228,16 +218,9 @@ def match_pairs(
     grad_cache_size: int,
     clip_aggregation: str = "mean",
 ) -> Tensor:
-    """Matching logits (K, 2) of pairs of a pool.
+    """Matching logits (K, 2) of pairs of a pool, `grad_cache_size` at a time, 0 for all at once."""
 
-    Args:
-        model: what is trained.
-        pool: videos and texts.
-        pairs: K rows of it.
-        grad_cache_size: pairs that go through the model at a time, 0 for all at once.
-        clip_aggregation: joins the logits of a video's clips, see :func:`aggregate_clips`.
-    """
-
+    # Each clip of a video is matched with the texts, then the logits are aggregated.
     def match_clip(clip: VideoFeatures) -> Tensor:
         def match(texts: Tensor, videos: Tensor) -> Tensor:
             return model.match(pool.text.select(texts), clip.select(videos))

@@ -29,18 +29,9 @@ class QuestionAnsweringTask(Task):
         model: AnswerClassifier,
         *,
         engine: Engine,
-        normalize: nn.Module,
-        evaluator: QuestionAnsweringEvaluator,
+        normalize: nn.Module,  # uint8 frames to the model's input
+        evaluator: QuestionAnsweringEvaluator,  # its clip aggregation is used in training too
     ) -> None:
-        """Assemble the objective.
-
-        Args:
-            model: what is trained.
-            engine: the job, for the number of questions on all ranks.
-            normalize: uint8 frames to what the model expects.
-            evaluator: answers the questions of a validation set; it also says how the logits of a
-                video's clips become one.
-        """
         super().__init__()
         self.model = model
         self._engine = engine
@@ -48,12 +39,8 @@ class QuestionAnsweringTask(Task):
         self._evaluator = evaluator
 
     def forward(self, batch: QaBatch) -> dict[str, Tensor]:
-        """Cross-entropy of the Q questions, and the percentage answered right.
-
-        Each clip is encoded once. Ranks may have different numbers of questions: the sum over this
-        rank's is divided by the mean number per rank, so that the mean of the ranks' losses, and of
-        their gradients, is that over all questions.
-        """
+        """Cross-entropy and accuracy, in percent, of Q questions; each clip is encoded once."""
+        # Each video is encoded once, however many questions are about it.
         video = encode_clips(self.model, batch.frames, normalize=self._normalize)
         text = self.model.encode_text(batch.text_ids, batch.text_mask)  # Q questions
         logits = score_clips(
@@ -62,6 +49,8 @@ class QuestionAnsweringTask(Task):
             how=self._evaluator.clip_aggregation,
         )  # (Q, A)
         right = logits.detach().argmax(dim=-1) == batch.labels
+        # Divide by the mean number of questions per rank: the mean of the ranks' losses, and of
+        # their gradients, is then that over all questions.
         questions = self._engine.sum({"questions": len(right)})["questions"]
         summed = functional.cross_entropy(logits, batch.labels, reduction="sum")
         return {

@@ -39,36 +39,19 @@ class RetrievalTask(Task):
 
     def __init__(
         self,
-        model: DualEncoder,
+        model: DualEncoder,  # a `Matcher` too where VTM is on
         *,
         engine: Engine,
-        normalize: nn.Module,
-        evaluator: RetrievalEvaluator,
+        normalize: nn.Module,  # uint8 frames to the model's input
+        evaluator: RetrievalEvaluator,  # its clip aggregation is used in training too
         use_itc: bool,
         use_itm: bool,
-        itm_start_step: int,
-        mask_same_video: bool,
-        validation_batch: int,
-        negatives_of_all_ranks: bool = False,
-        grad_cache_size: int = 0,
+        itm_start_step: int,  # first update with VTM; hard negatives need a warmed-up VTC
+        mask_same_video: bool,  # captions of one video are not each other's negatives
+        validation_batch: int,  # pairs per batch of the validation loss
+        negatives_of_all_ranks: bool = False,  # VTM draws from all G pairs, not this rank's
+        grad_cache_size: int = 0,  # items per forward pass of training, 0 for all at once
     ) -> None:
-        """Assemble the objective.
-
-        Args:
-            model: what is trained; a `Matcher` too where VTM is.
-            engine: the job, for the gathered contrastive loss.
-            normalize: uint8 frames to what the model expects.
-            evaluator: retrieval over a validation set; it also says how the scores of a video's
-                clips become one.
-            use_itc: train with VTC, the original's ``itc``.
-            use_itm: train with VTM, the original's ``itm``.
-            itm_start_step: first update with VTM; its negatives tell nothing before VTC does.
-            mask_same_video: captions of one video are not each other's negatives.
-            validation_batch: pairs per batch of the validation loss.
-            negatives_of_all_ranks: VTM takes its negatives from all G pairs, not from this rank's.
-            grad_cache_size: clips, texts or pairs that go through the model at a time in training,
-                0 for all at once.
-        """
         super().__init__()
         assert isinstance(model, Matcher) or not use_itm
         self.model = model
@@ -85,11 +68,11 @@ class RetrievalTask(Task):
         self._matches_now = use_itm
 
     def on_update_start(self, step: int) -> None:
-        """Switch VTM on when its time has come."""
+        """Switch VTM on from its first update."""
         self._matches_now = self._use_itm and step >= self._itm_start_step
 
     def forward(self, batch: RetrievalBatch) -> dict[str, Tensor]:
-        """Losses of a batch: ``loss`` and those of its parts that are on, each a scalar."""
+        """``loss`` and the losses that are on, each a scalar."""
         model, size = self.model, self._grad_cache_size
         model.clamp_temperature()
         video = encode_clips(model, batch.frames, normalize=self._normalize, grad_cache_size=size)
@@ -108,7 +91,8 @@ class RetrievalTask(Task):
         with_matching: bool,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """The losses of B pairs among the G pairs of an engine's ranks."""
+        """Losses of B pairs, with the G pairs of an engine's ranks as negatives."""
+        # All ranks must take part, whichever losses are on.
         gathered = gather_batch_metadata(
             video_ids,
             num_tokens=text.mask.shape[1],
@@ -117,6 +101,7 @@ class RetrievalTask(Task):
             mask_same_video=self._mask_same_video,
             clip_aggregation=self._evaluator.clip_aggregation,
         )
+        # VTC compares all pairs; VTM matches this rank's and hard negatives of the pool.
         losses = {}
         if self._use_itc:
             losses["itc_loss"] = contrast_loss(
@@ -138,7 +123,7 @@ class RetrievalTask(Task):
     def evaluate(self, data: EvaluationSet[CaptionRow]) -> dict[str, float]:
         """Retrieval metrics of both directions and the mean losses, the same on every rank.
 
-        The losses are those that :meth:`forward` gives once VTM has set in.
+        The losses include VTM, even before its first update.
         """
         videos, texts = self._evaluator.encode(data)
         outcome = self._evaluator.score(data, videos, texts)
@@ -149,13 +134,14 @@ class RetrievalTask(Task):
         self, data: EvaluationSet[CaptionRow], videos: EncodedVideos, texts: EncodedTexts
     ) -> dict[str, float]:
         """Mean losses over all pairs, in batches that do not depend on the number of ranks."""
+        # This rank sums over the chunks of videos that it has encoded.
         rows_of = data.rows_by_position()
-        parts = {"itc_loss": self._use_itc, "itm_loss": self._use_itm}
-        names = ("num", "loss", *(name for name, used in parts.items() if used))
-        totals = dict.fromkeys(names, 0.0)
+        parts = {"num": True, "loss": True, "itc_loss": self._use_itc, "itm_loss": self._use_itm}
+        totals = {name: 0.0 for name, used in parts.items() if used}
         with evaluation_mode(self.model):
             for chunk in data.video_chunks:
                 mine = [(row, p) for p in chunk if p in videos.tokens for row in rows_of[p]]
+                # Negatives depend on the chunk alone.
                 generator = torch.Generator(self._engine.device)
                 generator.manual_seed(VALIDATION_SEED + chunk.start)
                 for piece in chunks(len(mine), size=self._validation_batch):
@@ -171,6 +157,7 @@ class RetrievalTask(Task):
                     totals["num"] += len(rows)
                     for name, loss in losses.items():
                         totals[name] += float(loss) * len(rows)
+        # Sum over the ranks, then divide by the number of pairs.
         summed = self._engine.sum(totals)
         num = summed.pop("num")
         return {name: total / num for name, total in summed.items()}

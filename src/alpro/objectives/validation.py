@@ -1,4 +1,4 @@
-"""Mean losses and accuracies over sets of matching pairs: how pretraining is validated."""
+"""Validation of pretraining: mean losses and accuracies over sets of matching pairs."""
 
 import math
 from collections import defaultdict
@@ -16,11 +16,11 @@ from alpro.distributed.engine import Engine, autocast
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress, check_unreadable
 
-VALIDATION_SEED = 0  # of what is drawn at random in validation, which is thus the same on every run
+VALIDATION_SEED = 0  # of random draws in validation, the same in every run
 
 
 class Ratio(NamedTuple):
-    """How many of how many: a share that adds up over batches."""
+    """A share as a fraction, which adds up over batches."""
 
     hits: Tensor
     of: Tensor | int
@@ -28,20 +28,20 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LossWithMetrics:
-    """One loss of a batch, a mean over `count` items, and the shares that tell how good it is."""
+    """One loss of a batch, a mean over `count` items, with its accuracies."""
 
     loss: Tensor
     count: Tensor | int
     rates: Mapping[str, Ratio]
 
     def values(self, name: str) -> dict[str, Tensor]:
-        """``<name>_loss`` and the shares in percent, each a scalar; not those of nothing."""
+        """``<name>_loss`` and the shares in percent, each a scalar, without shares of nothing."""
         shares = {key: 100.0 * rate.hits / rate.of for key, rate in self.rates.items() if rate.of}
         return {f"{name}_loss": self.loss, **shares}
 
 
 Measure = Callable[[PretrainBatch, torch.Generator], Mapping[str, LossWithMetrics]]
-"""The losses of a batch by name, what they draw at random being drawn by the generator."""
+"""The losses of a batch by name; the generator makes all random draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class PairSet:
     video_ids: Sequence[str]
     """One for each pair."""
     own_batches: Sequence[range]
-    """Which pairs stand together in this rank's batches."""
+    """Pairs of each of this rank's batches."""
     loader: DataLoader[PretrainBatch]
-    """This rank's batches; pairs that could not be read are left out and listed."""
+    """This rank's batches, without pairs that could not be read, which they list."""
 
 
 @torch.inference_mode()
@@ -68,18 +68,10 @@ def mean_losses(
     allow_missing: bool,
     progress: Progress,
 ) -> dict[str, float]:
-    """Mean losses and shares over all pairs of all sets, the same on every rank.
+    """Mean losses and shares over all pairs of all sets; the model is in evaluation mode.
 
-    The numbers do not depend on the number of ranks: what is drawn at random follows from a batch's
-    place in its set, and all sums are exact.
-
-    Args:
-        sets: what is measured.
-        measure: the losses of one batch; the model must be in evaluation mode.
-        engine: the job.
-        precision: of the forward pass.
-        allow_missing: go on without pairs that cannot be read.
-        progress: shows the batches.
+    The numbers are the same on every rank, and for every number of ranks: random draws depend on a
+    batch's place in its set, and all sums are exact.
 
     Returns:
         ``loss``, the sum of the mean losses; ``<name>_loss`` and shares in percent.
@@ -87,6 +79,7 @@ def mean_losses(
     Raises:
         InputError: if a pair cannot be read and that is not allowed, or none can.
     """
+    # Collect numerators and denominators of this rank's batches.
     terms: dict[str, list[float]] = defaultdict(list)
     for data in sets:
         unreadable = []
@@ -98,31 +91,18 @@ def mean_losses(
             generator = torch.Generator(engine.device)
             generator.manual_seed(VALIDATION_SEED + place.start)
             with autocast(precision, engine.device):
-                found = measure(batch.to(engine.device), generator)
-            _note(terms, found)
+                losses = measure(batch.to(engine.device), generator)
+            _note(terms, losses)
         lost = [video for part in engine.gather_objects(unreadable) for video in part]
         check_unreadable(data, lost, allowed=allow_missing)
+    # Sum over the ranks; fsum does not depend on the order.
     gathered = engine.gather_objects(dict(terms))
     names = dict.fromkeys(name for part in gathered for name in part)
     totals = {name: math.fsum(x for part in gathered for x in part.get(name, ())) for name in names}
     if not totals:
         names_of_sets = ", ".join(data.name for data in sets)
         raise InputError(f"{names_of_sets}: none of the pairs can be read.")
-    return _means(totals)
-
-
-def _note(terms: dict[str, list[float]], found: Mapping[str, LossWithMetrics]) -> None:
-    """Append what is summed: numerators under ``<key>``, denominators under ``<key>/``."""
-    for name, one in found.items():
-        count = float(one.count)
-        terms[f"{name}_loss"].append(float(one.loss) * count)
-        terms[f"{name}_loss/"].append(count)
-        for key, rate in one.rates.items():
-            terms[key].append(100.0 * float(rate.hits))
-            terms[f"{key}/"].append(float(rate.of))
-
-
-def _means(totals: Mapping[str, float]) -> dict[str, float]:
+    # Divide; the total loss is the sum of the means.
     means = {
         name: total / max(totals[f"{name}/"], 1.0)
         for name, total in totals.items()
@@ -130,3 +110,14 @@ def _means(totals: Mapping[str, float]) -> dict[str, float]:
     }
     loss = sum(value for name, value in means.items() if name.endswith("_loss"))
     return {"loss": loss, **means}
+
+
+def _note(terms: dict[str, list[float]], losses: Mapping[str, LossWithMetrics]) -> None:
+    """Append numerators under ``<key>``, denominators under ``<key>/``."""
+    for name, one in losses.items():
+        count = float(one.count)
+        terms[f"{name}_loss"].append(float(one.loss) * count)
+        terms[f"{name}_loss/"].append(count)
+        for key, rate in one.rates.items():
+            terms[key].append(100.0 * float(rate.hits))
+            terms[f"{key}/"].append(float(rate.of))

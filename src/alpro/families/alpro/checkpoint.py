@@ -1,4 +1,4 @@
-"""Names of ALPRO's checkpoints, and of the weights of others that it starts from. Pure.
+"""Parameter names of ALPRO's checkpoints and of its starting weights. Pure.
 
 N: patches per frame, T: frames, D: width.
 """
@@ -92,9 +92,10 @@ def from_vit(state: Mapping[str, Tensor]) -> StateDict:
     """An image transformer or a TimeSformer under ALPRO's names.
 
     Names can be timm's, those of TimeSformer's authors, or those of transformers. Attention and
-    first norm of each block are copied to their counterparts over time, unless the file already has
-    those. Classification heads are dropped.
+    first norm of each block also start those over time, unless the file has them. Classification
+    heads are dropped.
     """
+    # Rename, drop the heads, then copy weights over space to those over time.
     if TRANSFORMERS_MARK in state:
         state = _from_transformers(state)
     kept = {key: value for key, value in state.items() if not key.startswith(VIT_DROPPED)}
@@ -108,6 +109,7 @@ def from_vit(state: Mapping[str, Tensor]) -> StateDict:
 
 def _from_transformers(state: Mapping[str, Tensor]) -> StateDict:
     """A ViT or TimeSformer of transformers under timm's names: queries, keys and values in one."""
+    # Rename each tensor by the first pattern that matches.
     renamed: StateDict = {}
     for name, value in state.items():
         if name in TRANSFORMERS_DROPPED:
@@ -115,6 +117,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> StateDict:
         matches = ((pattern.match(name), here) for pattern, here in TRANSFORMERS_VIT)
         match, here = next((pair for pair in matches if pair[0]), (None, ""))
         renamed[match.expand(here) + name[match.end() :] if match else name] = value
+    # Concatenate queries, keys and values, weights and biases, as timm has them.
     for names in QKV:
         for first in [name for name in renamed if f".{names[0]}." in name]:
             parts = [first.replace(f".{names[0]}.", f".{name}.") for name in names]
@@ -126,6 +129,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> StateDict:
 
 def from_bert(state: Mapping[str, Tensor]) -> StateDict:
     """A Hugging Face BERT, with or without heads and ``bert.`` prefix, under ALPRO's names."""
+    # Add the prefix, drop heads of other tasks, rename TensorFlow's suffixes.
     renamed: StateDict = {}
     for key, value in state.items():
         if not key.startswith(("bert.", "cls.")):
@@ -140,17 +144,12 @@ def from_bert(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def text_renames(state: Iterable[str], model_state: Iterable[str]) -> dict[str, str]:
-    """Where a checkpoint has the text encoder's other flavour: its names there and in the model.
+    """Renames of a checkpoint that has the text encoder's other flavour, by its names.
 
     Question answering calls ``text_encoder.X`` what the other models call ``text_encoder.bert.X``.
-
-    Args:
-        state: Names of the checkpoint.
-        model_state: Names of the model.
-
-    Returns:
-        The names to change; empty where the flavours agree.
+    Empty where the flavours agree.
     """
+    # The model's names decide which way to rename.
     plain = tuple(TEXT_PREFIX + part for part in BERT_PARTS)
     prefixed = tuple(BERT_PREFIX + part for part in BERT_PARTS)
     known = list(model_state)
@@ -181,38 +180,32 @@ DROPPABLE = (
 def adapt_state_dict(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> StateDict:
     """Fit a checkpoint to a model of other frames, image size, heads or text encoder.
 
-    The text encoder's tensors take the names of the model's flavour, see `text_renames`. Time
+    The text encoder's tensors are renamed to the model's flavour, see `text_renames`. Time
     embeddings of another length are resized by nearest neighbour (as the original, 4 to 8 frames
-    gives 0,0,1,1,2,2,3,3), position embeddings by bicubic interpolation of the patch grid. What the
-    model lacks is left out if it is `DROPPABLE`. Position ids are the model's own, as they count
-    from zero everywhere. Everything else is passed on for `compare` to judge.
-
-    Args:
-        state: The checkpoint; not changed.
-        model_state: ``model.state_dict()``.
-
-    Returns:
-        A new mapping.
+    gives 0,0,1,1,2,2,3,3), position embeddings by bicubic interpolation of the patch grid.
+    `DROPPABLE` tensors that the model lacks are left out. Position ids are the model's own, as they
+    count from zero everywhere. Everything else is passed on for `compare` to judge.
     """
+    # Rename, resize or drop each tensor.
     adapted: StateDict = {}
     renames = text_renames(state, model_state)
     for there, value in state.items():
         key = renames.get(there, there)
-        target = model_state.get(key)
         if key.endswith(POSITION_IDS):
             continue
-        if target is not None:
+        if (target := model_state.get(key)) is not None:
             adapted[key] = _resized(key, value, target)
         elif not key.startswith(DROPPABLE):
             adapted[key] = value
     ids = {key: value for key, value in model_state.items() if key.endswith(POSITION_IDS)}
-    return {**adapted, **ids}
+    return adapted | ids
 
 
 def describe_adaptation(
     state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
 ) -> list[str]:
-    """What `adapt_state_dict` does to a checkpoint, one sentence per kind, for the log."""
+    """Describe the changes of `adapt_state_dict`, one sentence per kind, for the log."""
+    # Renamed and resized tensors, then a count per dropped prefix.
     dropped: dict[str, int] = {}
     renames = text_renames(state, model_state)
     notes = []
@@ -239,7 +232,8 @@ def _resized(key: str, value: Tensor, target: Tensor) -> Tensor:
 
 
 def _is_resizable(key: str, value: Tensor, target: Tensor) -> bool:
-    """Whether the tensor is an embedding that differs from the model's in length only."""
+    """Whether an embedding differs from the model's in length only."""
+    # Embeddings are (1, length, D).
     if value.dim() != 3 or value.shape == target.shape or value.size(2) != target.size(2):
         return False
     if key.endswith(TIME_EMBED):

@@ -1,7 +1,6 @@
-"""What ALPRO adds to a config: the two files of its encoders, and the weights that they start from.
+"""ALPRO's part of a config: the files of its two encoders, and their starting weights.
 
-Frame count and size are not part of the video encoder's file: they come from the experiment
-(`num_frm`, `crop_img_size`).
+Frame count and size come from the experiment (`num_frm`, `crop_img_size`).
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ class VideoEncoderConfig:
     )
     SIZE_KEYS: ClassVar[tuple[str, ...]] = ("depth", "embed_dim", "mlp_ratio", "patch_size")
 
+    # Architecture.
     cls: str = option("TimeSformer", "encoder class", choices=("TimeSformer",))
     patch_size: int = option(16, "pixels along each side of a patch", minimum=1, maximum=4096)
     embed_dim: int = option(768, "width of the tokens", minimum=1, maximum=MAX_WIDTH)
@@ -44,6 +44,7 @@ class VideoEncoderConfig:
     mlp_ratio: float = option(
         4.0, "width of the MLP, as a multiple of embed_dim", above=0, maximum=64
     )
+    # Regularisation and memory.
     drop_rate: float = option(0.0, "dropout after embeddings and MLPs", minimum=0, below=1)
     attn_drop_rate: float = option(0.0, "dropout of attention weights", minimum=0, below=1)
     drop_path_rate: float = option(
@@ -55,6 +56,7 @@ class VideoEncoderConfig:
     pooling: str = option(
         "cls", "what the VTC embedding is projected from", choices=("cls", "mean")
     )
+    # Initial weights.
     initializer_range: float = option(
         0.02, "initial spread of the weights", above=0, maximum=MAX_SPREAD
     )
@@ -72,6 +74,7 @@ class VideoEncoderConfig:
         "initial temporal projections: zero makes the fresh model an image model per frame",
         choices=("zero", "normal"),
     )
+    # Keys of the original's files that have no effect.
     maxpool_kernel_size: int = option(
         2, "no effect; kept for the original's files", minimum=0, maximum=MAX_WIDTH
     )
@@ -85,12 +88,8 @@ class TextEncoderConfig:
     TOPIC: ClassVar[str] = "Text and fusion encoder (model_config)"
     INERT: ClassVar[frozenset[str]] = frozenset(
         {  # written into BERT's own config.json by transformers
-            "architectures",
-            "classifier_dropout",
-            "gradient_checkpointing",
-            "position_embedding_type",
-            "transformers_version",
-            "use_cache",
+            *("architectures", "classifier_dropout", "gradient_checkpointing"),
+            *("position_embedding_type", "transformers_version", "use_cache"),
         }
     )
     SIZE_KEYS: ClassVar[tuple[str, ...]] = (
@@ -107,16 +106,14 @@ class TextEncoderConfig:
         12, "text layers + fusion layers", minimum=1, maximum=MAX_LAYERS
     )
     fusion_layer: int = option(
-        6,
-        "number of text layers; the rest fuse text and video",
-        minimum=1,
-        maximum=MAX_LAYERS,
+        6, "number of text layers; the rest fuse text and video", minimum=1, maximum=MAX_LAYERS
     )
     num_attention_heads: int = option(12, "attention heads", minimum=1, maximum=MAX_HEADS)
     intermediate_size: int = option(3072, "width of the MLP", minimum=1, maximum=1 << 20)
     hidden_act: str = option(
         "gelu", "activation", choices=("gelu", "gelu_new", "relu", "silu", "tanh")
     )
+    # Regularisation, positions and initial weights.
     hidden_dropout_prob: float = option(0.1, "dropout", minimum=0, below=1)
     attention_probs_dropout_prob: float = option(
         0.1, "dropout of attention weights", minimum=0, below=1
@@ -167,6 +164,7 @@ CONFIG = FamilyConfig(
     options=AlproOptions,
     architecture={"visual_model_cfg": VideoEncoderConfig, "model_config": TextEncoderConfig},
     constraints=(
+        # Widths of the video encoder.
         Constraint(
             ("crop_img_size", "visual_model_cfg.patch_size"),
             lambda size, patch: size % patch != 0,
@@ -185,6 +183,7 @@ CONFIG = FamilyConfig(
             "the MLP has a width of 0",
             "Raise mlp_ratio.",
         ),
+        # Widths and layers of the text encoder, and of both together.
         Constraint(
             ("model_config.hidden_size", "model_config.num_attention_heads"),
             lambda width, heads: width % heads != 0,
@@ -203,6 +202,7 @@ CONFIG = FamilyConfig(
             "at least one layer must be left to fuse text and video",
             "Make fusion_layer smaller than num_hidden_layers.",
         ),
+        # Lengths and ids of texts.
         Constraint(
             ("max_txt_len", "model_config.max_position_embeddings"),
             lambda length, positions: length > positions,

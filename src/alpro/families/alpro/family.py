@@ -29,13 +29,14 @@ from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 Flavour = TypeVar("Flavour", bound=SplitBertBase)
 
 KEPT_PER_BLOCK = 8  # inputs of its norms and linear layers, at least, for the backward pass
-BYTES_OF_HALF = 2  # of what is kept, at least: in bf16 and fp16
+BYTES_OF_HALF = 2  # per kept number, at least: bf16 and fp16
 
 
 def build_video_encoder(
     encoder: VideoEncoderConfig, *, num_frames: int, image_size: int, attention: str
 ) -> TimeSformerEncoder:
-    """The TimeSformer of a ``visual_model_cfg`` file, with random weights."""
+    """The TimeSformer of a ``visual_model_cfg`` file, randomly initialised."""
+    # The frame count and the image size come from the experiment.
     return TimeSformerEncoder(
         TimeSformer(
             image_size=image_size,
@@ -59,12 +60,10 @@ def build_video_encoder(
 
 
 def build_text_encoder(
-    encoder: TextEncoderConfig,
-    *,
-    attention: str,
-    flavour: Callable[..., Flavour],
+    encoder: TextEncoderConfig, *, attention: str, flavour: Callable[..., Flavour]
 ) -> Flavour:
-    """The BERT of a ``model_config`` file, split into two encoders, with random weights."""
+    """The split BERT of a ``model_config`` file, randomly initialised."""
+    # The flavour is one of the classes of modeling/bert.py.
     return flavour(
         vocab_size=encoder.vocab_size,
         hidden_size=encoder.hidden_size,
@@ -87,20 +86,20 @@ def build_text_encoder(
 def build_retrieval_model(
     config: ExperimentConfig, architecture: Architecture
 ) -> AlproForRetrieval:
-    """The retrieval model of a config, with random weights."""
+    """The retrieval model of a config, randomly initialised."""
     return AlproForRetrieval(**_shared_parts(config, architecture, SplitBert))
 
 
 def build_question_answering_model(
     config: ExperimentConfig, architecture: Architecture, *, num_labels: int
 ) -> AlproForQuestionAnswering:
-    """The question answering model of a config, with random weights."""
+    """The question answering model of a config, randomly initialised."""
     parts = _shared_parts(config, architecture, SplitBertEncoder)
     return AlproForQuestionAnswering(**parts, num_labels=num_labels)
 
 
 def build_prompter(config: PretrainingConfig, architecture: Architecture) -> Prompter:
-    """The prompter of a config, with random weights."""
+    """The prompter of a config, randomly initialised."""
     parts = _shared_parts(config, architecture, SplitBert)
     return Prompter(**parts, num_entities=config.num_entities)
 
@@ -108,7 +107,7 @@ def build_prompter(config: PretrainingConfig, architecture: Architecture) -> Pro
 def build_pretraining_model(
     config: PretrainConfig, architecture: Architecture
 ) -> AlproForPretraining:
-    """The model that is pretrained, with random weights and, for PEM, a prompter."""
+    """The pretraining model, randomly initialised; PEM needs a prompter."""
     text = partial(SplitBert, train_mlm_head=config.use_mlm)
     return AlproForPretraining(
         **_shared_parts(config, architecture, text),
@@ -122,14 +121,12 @@ def _shared_parts(
     """Arguments of every :class:`AlproModel`."""
     video: VideoEncoderConfig = architecture["visual_model_cfg"]
     text: TextEncoderConfig = architecture["model_config"]
+    kernel, frames, size = config.attention, config.num_frm, config.crop_img_size
     return {
         "visual_encoder": build_video_encoder(
-            video,
-            num_frames=config.num_frm,
-            image_size=config.crop_img_size,
-            attention=config.attention,
+            video, num_frames=frames, image_size=size, attention=kernel
         ),
-        "text_encoder": build_text_encoder(text, attention=config.attention, flavour=flavour),
+        "text_encoder": build_text_encoder(text, attention=kernel, flavour=flavour),
         "embed_dim": text.itc_embed_dim,
         "pooling": video.pooling,
     }
@@ -138,6 +135,7 @@ def _shared_parts(
 def kept_bytes(config: ExperimentConfig, architecture: Architecture) -> int:
     """Bytes that the video encoder keeps of a clip until the backward pass, at least."""
     encoder: VideoEncoderConfig = architecture["visual_model_cfg"]
+    # Checkpointing keeps a block's input alone.
     num_tokens = config.num_frm * (config.crop_img_size // encoder.patch_size) ** 2
     per_block = 1 if encoder.gradient_checkpointing else KEPT_PER_BLOCK
     return encoder.depth * per_block * num_tokens * encoder.embed_dim * BYTES_OF_HALF
@@ -145,10 +143,11 @@ def kept_bytes(config: ExperimentConfig, architecture: Architecture) -> int:
 
 FAMILY = ModelFamily(
     tasks={
+        # Finetuned on annotated sets.
         "retrieval": TaskSpec(
             definition=Retrieval,
             build_model=build_retrieval_model,
-            # Kept, but not used; checkpoints of question answering have none.
+            # Released checkpoints have it, question answering does not; nothing reads it.
             allowed_missing=(f"{TEXT_PREFIX}cls.*",),
         ),
         "question_answering": TaskSpec(
@@ -156,11 +155,13 @@ FAMILY = ModelFamily(
             build_model=build_question_answering_model,
             allowed_missing=(AlproForQuestionAnswering.CLASSIFIER, *UNUSED_FOR_ANSWERS),
         ),
+        # The two stages of pretraining.
         "prompter": TaskSpec(definition=PrompterPretraining, build_model=build_prompter),
         "pretraining": TaskSpec(
             definition=VideoLanguagePretraining, build_model=build_pretraining_model
         ),
     },
+    # Shared by all tasks.
     tokenizer=WORDPIECE,
     vocab_size=lambda architecture: architecture["model_config"].vocab_size,
     checkpoint=CHECKPOINT,

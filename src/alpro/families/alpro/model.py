@@ -25,11 +25,11 @@ class AlproModel(nn.Module):
     """Two encoders, their projections to a common space, and the fusion.
 
     Args:
-        visual_encoder: Frames to tokens.
-        text_encoder: Ids to tokens, and fusion; as wide as the visual encoder.
-        embed_dim: Width E of the common space.
-        pooling: What the video embedding is projected from: the first token ("cls", as in the
-            paper) or the mean of the patch tokens ("mean").
+        visual_encoder: frames to tokens.
+        text_encoder: ids to tokens, and fusion; as wide as the visual encoder.
+        embed_dim: width E of the common space.
+        pooling: token that the video embedding is projected from: "cls", the first, as in the
+            paper, or "mean", that of the patch tokens.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class AlproModel(nn.Module):
         self.pooling: Pooling = pooling
         self.visual_encoder = visual_encoder
         self.text_encoder = text_encoder
+        # The projections to the common space, and the temperature of similarities in it.
         self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
         self.text_proj = nn.Linear(text_encoder.width, embed_dim)
         self.temp = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
@@ -59,10 +60,10 @@ class AlproModel(nn.Module):
 
         Args:
             frames: (B, T, 3, S, S) normalised.
-            region: (B, P, P) bool, true where there is something to see, P * P = N; None for
-                everywhere. The mean of the patch tokens is then that of the region's; the class
-                token stands for the whole, as in the original.
+            region: (B, P, P) bool, P * P = N, true where the patch tokens count in their mean; None
+                for everywhere. The class token is that of the whole, as in the original.
         """
+        # The embedding comes from the class token, or from the mean of the patch tokens.
         tokens = self.visual_encoder(frames)  # (B, 1+N, D)
         if self.pooling == "cls":
             pooled = tokens[:, 0]  # (B, D)
@@ -86,17 +87,17 @@ class AlproModel(nn.Module):
         return self.text_encoder.fuse_first(*_join(text, video))
 
     def temperature(self) -> Tensor:
-        """Scalar that divides cosine similarities; learnt."""
+        """Trainable scalar that divides cosine similarities."""
         return self.temp
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
-        """Bring the learnt temperature back into its bounds, in place."""
+        """Clamp the trained temperature to its bounds, in place."""
         self.temp.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
 
 
 class AlproForRetrieval(AlproModel):
-    """The model with a head that tells whether a text and a video belong together."""
+    """The model with a head that classifies pairs of a text and a video as matching or not."""
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class AlproForRetrieval(AlproModel):
 
 def mean_inside(patches: Tensor, region: Tensor) -> Tensor:
     """The mean (B, D) of the patch tokens (B, N, D) inside a region (B, P, P) bool, N = P * P."""
+    # A region without patches has the mean 0.
     inside = region.flatten(1).unsqueeze(-1)  # (B, N, 1)
     mean = (patches * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
     return mean.to(patches.dtype)
@@ -129,6 +131,7 @@ def _unit(x: Tensor) -> Tensor:
 def _join(text: TextFeatures, video: VideoFeatures) -> tuple[Tensor, Tensor]:
     """Tokens (B, L+1+N, D) and mask (B, L+1+N) of text and video together."""
     tokens = torch.cat([text.tokens, video.tokens], dim=1)
+    # Without a mask all video tokens count.
     video_mask = video.mask
     if video_mask is None:
         video_mask = text.mask.new_ones(video.tokens.shape[:2])
@@ -136,22 +139,16 @@ def _join(text: TextFeatures, video: VideoFeatures) -> tuple[Tensor, Tensor]:
 
 
 UNUSED_FOR_ANSWERS = ("vision_proj.*", "text_proj.*", "temp", "itm_head.*")
-"""Patterns of what the model has and neither training nor evaluation reads."""
+"""Patterns of parameters that question answering never reads."""
 CLASSIFIER_SCALE = 2  # width of the classifier's hidden layer over D, as in the released weights
 
 
 class AlproForQuestionAnswering(AlproModel):
-    """The model with a classifier of answers.
+    """The model with a classifier of A answers.
 
     The projections, the temperature and ``itm_head`` are here because released checkpoints have
-    them. Nothing that is trained reads them, so they are frozen.
-
-    Args:
-        visual_encoder: See `AlproModel`.
-        text_encoder: See `AlproModel`; released checkpoints fit `SplitBertEncoder`.
-        num_labels: Number of answers A.
-        embed_dim: See `AlproModel`.
-        pooling: See `AlproModel`.
+    them. Nothing reads them, so they are frozen. Released checkpoints fit `SplitBertEncoder`; see
+    `AlproModel` for the other arguments.
     """
 
     CLASSIFIER = "classifier.*"
@@ -169,14 +166,15 @@ class AlproForQuestionAnswering(AlproModel):
         super().__init__(visual_encoder, text_encoder, embed_dim=embed_dim, pooling=pooling)
         if num_labels < 1:
             raise ValueError(f"num_labels {num_labels}: there must be an answer to give")
-        width = text_encoder.width
-        self.num_labels = num_labels
+        self.num_labels, width = num_labels, text_encoder.width
+        # The head of released checkpoints, and the classifier.
         self.itm_head = nn.Linear(width, 2)
         self.classifier = nn.Sequential(
             nn.Linear(width, CLASSIFIER_SCALE * width),
             nn.ReLU(),
             nn.Linear(CLASSIFIER_SCALE * width, num_labels),
         )
+        # Parameters without gradients are frozen.
         self.temp.requires_grad_(False)
         for unused in (self.vision_proj, self.text_proj, self.itm_head):
             unused.requires_grad_(False)

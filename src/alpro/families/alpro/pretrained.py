@@ -1,4 +1,4 @@
-"""Weights that ALPRO's models start from: an image transformer and a BERT, a teacher."""
+"""Starting weights of ALPRO's models: an image transformer, a BERT, a teacher."""
 
 from __future__ import annotations
 
@@ -57,13 +57,10 @@ def load_teacher(prompter: Prompter, path: Path) -> None:
     Any checkpoint with both encoders will do. Of a pretraining checkpoint the model itself becomes
     the teacher, not the prompter that taught it.
 
-    Args:
-        prompter: keeps the prompts it has, whatever entities the checkpoint's were made of.
-        path: of the checkpoint; ``teacher_weights_path`` in the configs.
-
     Raises:
-        InputError: if the file is none or of another architecture.
+        InputError: if the file is no checkpoint or of another architecture.
     """
+    # Errors name the config key of the teacher.
     try:
         load_checkpoint(
             prompter,
@@ -75,7 +72,7 @@ def load_teacher(prompter: Prompter, path: Path) -> None:
         )
     except InputError as error:
         raise InputError(f"teacher_weights_path: {error}") from error
-    logger.info("%s: its prompts are made anew from the list of entities", path)
+    logger.info("%s: its prompts are built from the list of entities", path)
 
 
 def without_prompts(state: StateDict) -> StateDict:
@@ -86,16 +83,12 @@ def without_prompts(state: StateDict) -> StateDict:
 def check_num_entities(
     shapes: Mapping[str, Sequence[int]], *, num_entities: int, path: Path
 ) -> None:
-    """Check that a pretraining checkpoint knows as many entities as the model.
-
-    Args:
-        shapes: of its tensors, from :func:`read_shapes`.
-        num_entities: of the model.
-        path: of the checkpoint, for the error.
+    """Check that a pretraining checkpoint, of these shapes, has as many entities as the model.
 
     Raises:
-        InputError: if it knows another number.
+        InputError: if it has another number.
     """
+    # The entity head and both prompt buffers have a row for each entity.
     for name in (ENTITY_HEAD_OUTPUT, *(PROMPTER_PREFIX + name for name in PROMPT_NAMES)):
         if name in shapes and shapes[name][0] != num_entities:
             there = shapes[name][0]
@@ -107,11 +100,10 @@ def check_num_entities(
 
 
 def load_vit(model: nn.Module, path: Path) -> None:
-    """Start the video encoder from an image transformer; what it lacks stays as initialised."""
-    file = find_weights(path, key="visual_weights_path", source=VIT_SOURCE)
+    """Start the video encoder from an image transformer; the rest stays as initialised."""
     _load_part(
         model,
-        file,
+        find_weights(path, key="visual_weights_path", source=VIT_SOURCE),
         roots=(VIT_ROOTS, TRANSFORMERS_VIT_ROOTS),
         rename=from_vit,
         prefix=VIDEO_PREFIX,
@@ -122,10 +114,9 @@ def load_vit(model: nn.Module, path: Path) -> None:
 
 def load_bert(model: nn.Module, path: Path) -> None:
     """Start the text and fusion encoder from a BERT."""
-    file = find_weights(path, key="bert_weights_path", source=BERT_SOURCE)
     _load_part(
         model,
-        file,
+        find_weights(path, key="bert_weights_path", source=BERT_SOURCE),
         roots=(BERT_ROOTS,),
         rename=from_bert,
         prefix=TEXT_PREFIX,
@@ -135,10 +126,8 @@ def load_bert(model: nn.Module, path: Path) -> None:
 
 
 def load_encoders(model: nn.Module, config: ExperimentConfig) -> bool:
-    """Start both encoders from the files that a config names; False if it names no ViT."""
-    options = cast(AlproOptions, config)
-    vit = resolve_vit(options.visual_weights_path)
-    if vit is None:
+    """Start both encoders from the files of a config; False if it names no ViT."""
+    if (vit := resolve_vit(cast(AlproOptions, config).visual_weights_path)) is None:
         return False
     load_vit(model, vit)
     load_bert(model, _bert_of(config))
@@ -146,9 +135,8 @@ def load_encoders(model: nn.Module, config: ExperimentConfig) -> bool:
 
 
 def missing_weights(config: ExperimentConfig) -> list[str]:
-    """Describe what is missing of the files that `load_encoders` reads."""
-    vit = resolve_vit(cast(AlproOptions, config).visual_weights_path)
-    if vit is None:
+    """Describe the missing files that `load_encoders` needs."""
+    if (vit := resolve_vit(cast(AlproOptions, config).visual_weights_path)) is None:
         return []
     return [
         *_missing_part("visual_weights_path", vit, source=VIT_SOURCE),
@@ -191,6 +179,7 @@ def _load_part(
     source: str,
     allowed_missing: Sequence[str],
 ) -> None:
+    # Adapt names and shapes, then fill the encoder below its prefix.
     expected = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
     state = adapt_state_dict(rename(read_state(file, *roots)), expected)
     fill(

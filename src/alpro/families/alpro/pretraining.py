@@ -1,4 +1,4 @@
-"""ALPRO's pretraining: the prompter, and the model that it teaches (ALPRO section 3)."""
+"""The two stages of ALPRO's pretraining: the prompter, then its student (ALPRO section 3)."""
 
 import logging
 import math
@@ -45,18 +45,18 @@ from alpro.training.task import TrainingPlan
 logger = logging.getLogger(__name__)
 
 TEACHER_KEY = "teacher_weights_path"
-ENTITY_PARTS = (f"{PROMPTER_PREFIX}*", "mpm_head.*")  # what only PEM needs of a checkpoint
+ENTITY_PARTS = (f"{PROMPTER_PREFIX}*", "mpm_head.*")  # parameters that only PEM needs
 
 
 class PrompterPretraining(TaskDefinition[PrompterConfig]):
-    """The first stage: VTC alone makes the teacher of the second."""
+    """The first stage: VTC trains the teacher of the second."""
 
     def __init__(self, experiment: Experiment[PrompterConfig]) -> None:
         super().__init__(experiment)
         self.data = PretrainingData(experiment)
 
     def allowed_missing(self) -> Sequence[str]:
-        """Prompts are made when it teaches; nothing else reads the other parts."""
+        """Prompts, built when it teaches, and parts that nothing reads."""
         return (*PROMPT_NAMES, *UNUSED_BY_PROMPTER)
 
     def prepare_checkpoint(self, model: Prompter, state: StateDict) -> StateDict:  # noqa: ARG002
@@ -91,6 +91,7 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
         super().__init__(experiment)
         config = self.config
         video = cast(VideoEncoderConfig, experiment.resolved.architecture["visual_model_cfg"])
+        # Patches per side, and pixels of each.
         grid = config.crop_img_size // video.patch_size, video.patch_size
         self.data = PretrainingData(
             experiment,
@@ -99,10 +100,11 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
         )
 
     def other_inputs(self, *, resumes: bool = False) -> Mapping[str, Path]:
-        """The entities, and the teacher that is made of them, if PEM is trained with."""
+        """The list of entities and the teacher, if PEM is on."""
         config = self.config
         if not config.use_mpm:
             return {}
+        # A run that resumes, or starts from a pretraining checkpoint, has its teacher.
         files = {"entity_file_path": Path(str(config.entity_file_path))}
         if not resumes and self.makes_teacher and config.teacher_weights_path is not None:
             files[TEACHER_KEY] = Path(config.teacher_weights_path)
@@ -113,6 +115,7 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
         config = self.config
         if not config.use_mpm or resumes:
             return
+        # The teacher first: its number of entities decides which lists can be right.
         self._check_teacher()
         self._check_entities()
         is_unused = not self.makes_teacher and config.teacher_weights_path
@@ -128,48 +131,46 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
 
     @cached_property
     def start_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Names and shapes in the checkpoint that the model starts from; of none where none is."""
+        """Shapes of the tensors in the starting checkpoint, if there is one, by name."""
         path = self.config.e2e_weights_path
         return read_shapes(Path(path), ROOTS) if path is not None and os.path.isfile(path) else {}
 
     @property
     def makes_teacher(self) -> bool:
-        """Whether PEM needs a teacher, and the model does not start with one."""
+        """Whether PEM needs a teacher that the starting checkpoint does not bring."""
         return self.config.use_mpm and not any(
             name.startswith(PROMPTER_PREFIX) for name in self.start_shapes
         )
 
     def allowed_missing(self) -> Sequence[str]:
-        """Parts of losses that the checkpoint was not trained with."""
+        """Heads of losses that the checkpoint was not trained with."""
         if self.config.use_mpm:
             self._check_teacher()
         missing = ENTITY_PARTS if self.makes_teacher else ()
         return missing if self.config.use_mlm else (*missing, LANGUAGE_HEAD)
 
     def complete_model(self, model: AlproForPretraining) -> None:
-        """Make the teacher of PEM, unless the checkpoint brought one."""
+        """Load the teacher of PEM and build its prompts, unless the checkpoint brought one."""
         if model.prompter is None or not self.makes_teacher:
             return
         load_teacher(model.prompter, Path(str(self.config.teacher_weights_path)))
         model.prompter.build_prompts(self._tokenize_prompts, self.entities)
-        few = listed(self.entities)
-        logger.info("the prompter predicts %d entities: %s", len(self.entities), few)
+        count, few = len(self.entities), listed(self.entities)
+        logger.info("the prompter predicts %d entities: %s", count, few)
 
     def predict_entities(
         self, model: AlproForPretraining, batch: PretrainBatch
     ) -> tuple[Tensor, Tensor]:
-        """Predict the entities of masked regions: the model's logits, the prompter's probabilities.
-
-        Both are (B, K).
-        """
+        """Predict the entities in B regions: logits and the prompter's probabilities, (B, K)."""
         experiment = self.experiment
         with autocast(experiment.precision, experiment.engine.device):
+            # PEM fuses the plain captions with the whole clip.
             video = model.encode_video(experiment.normalize(batch.frames[:, 0]))
             fused = model.fuse(model.encode_text(batch.text_ids, batch.text_mask), video)
             return predict_entity_pairs(model, batch, fused, normalize=experiment.normalize)
 
     def _check_teacher(self) -> None:
-        """Refuse to start with a teacher of another number of entities, or without any."""
+        """Refuse to start without a teacher, or with one of another number of entities."""
         config, path = self.config, Path(str(self.config.e2e_weights_path))
         if not self.makes_teacher:
             check_num_entities(self.start_shapes, num_entities=config.num_entities, path=path)
@@ -180,10 +181,8 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
             )
 
     def _check_entities(self) -> None:
-        """Refuse a list of which no teacher can be made, or another than the teacher's own.
-
-        Entities that the tokenizer cannot spell would have prompts that are alike.
-        """
+        """Refuse entities that no teacher can have, or that are not the teacher's own."""
+        # Entities that the tokenizer cannot spell would have identical prompts.
         path = self.config.entity_file_path
         ids, _ = self.experiment.tokenize(self.entities)
         unknown = (ids == self.experiment.tokenizer.unk_token_id).any(dim=1).tolist()
@@ -193,17 +192,19 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
                 f"entity_file_path: {path}: the tokenizer does not know "
                 f"{listed(named)}. Take these entities out of the file."
             )
+        # Prompts must not be cut, and a given teacher was made of the same list.
         check_prompts(self._tokenize_prompts, self.entities)
         if not self.makes_teacher:
             self._compare_entities()
 
     def _compare_entities(self) -> None:
-        """Refuse entities that are not those of the checkpoint, as far as its run tells."""
+        """Refuse entities that are not those of the checkpoint, if its run has kept them."""
         config, checkpoint = self.config, self.config.e2e_weights_path
         run = run_directory_of(Path(str(checkpoint)))
         if run is None or not run.entities.is_file():
             return
         before = read_entities(run.entities, num_entities=config.num_entities)
+        # Name the first entity that changed.
         pairs = zip(before, self.entities, strict=True)
         changed = [(place, *pair) for place, pair in enumerate(pairs, 1) if pair[0] != pair[1]]
         if changed:
@@ -220,15 +221,17 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
     def build_task(
         self, model: AlproForPretraining, *, plan: TrainingPlan, progress: Progress
     ) -> PretrainingTask:
-        """The losses that are switched on."""
+        """The losses that are switched on; VTM starts once VTC has warmed up."""
         config = self.config
+        objectives = Objectives(
+            itc=config.use_itc, itm=config.use_itm, mlm=config.use_mlm, mpm=config.use_mpm
+        )
+        # Negatives are drawn from this rank's pairs, or from those of all ranks.
         return PretrainingTask(
             model,
             engine=self.experiment.engine,
             normalize=self.experiment.normalize,
-            objectives=Objectives(
-                itc=config.use_itc, itm=config.use_itm, mlm=config.use_mlm, mpm=config.use_mpm
-            ),
+            objectives=objectives,
             itm_start_step=1 + math.floor(config.itm_start_ratio * plan.num_train_steps),
             mask_same_video=config.mask_same_video,
             entity_threshold=config.entity_threshold,

@@ -1,4 +1,4 @@
-"""ALPRO as it is pretrained: contrast, matching, masked words, and entities of masked regions.
+"""The model of ALPRO's pretraining: VTC, VTM, MLM and PEM.
 
 B: batch, L: text tokens, N: patches per frame, P: patches per side (N = P * P), D: width,
 M: fused tokens (L + 1 + N), K: entities, V: words of the vocabulary.
@@ -21,17 +21,11 @@ ENTITY_HEAD_OUTPUT = "mpm_head.2.weight"  # (K, 2D)
 
 
 class AlproForPretraining(AlproForRetrieval):
-    """The retrieval model with a head for masked words and, given a prompter, one for entities.
+    """The retrieval model with a language head and, given a prompter, an entity head.
 
     The prompter is frozen and stays in evaluation mode, whatever `train` is called with. It is part
-    of the state dict (``prompter.*``), as in released checkpoints.
-
-    Args:
-        visual_encoder: See `AlproModel`.
-        text_encoder: See `AlproModel`; made with `train_mlm_head` if it is to learn masked words.
-        prompter: The teacher of the entities; None builds a model without an entity head.
-        embed_dim: See `AlproModel`.
-        pooling: See `AlproModel`.
+    of the state dict (``prompter.*``), as in released checkpoints. MLM needs a text encoder that
+    was made with `train_mlm_head`; see `AlproModel` for the other arguments.
     """
 
     text_encoder: SplitBert
@@ -48,6 +42,7 @@ class AlproForPretraining(AlproForRetrieval):
         pooling: Pooling = "cls",
     ) -> None:
         super().__init__(visual_encoder, text_encoder, embed_dim=embed_dim, pooling=pooling)
+        # Only a model with a teacher has an entity head.
         self.mpm_head = None
         self.prompter = prompter
         if prompter is not None:
@@ -67,7 +62,7 @@ class AlproForPretraining(AlproForRetrieval):
         return self
 
     def predict_words(self, fused: Tensor, positions: Tensor) -> Tensor:
-        """What the words at some positions are.
+        """Predict the words at some positions.
 
         Args:
             fused: (B, M, D) from `fuse`, text positions first.
@@ -80,7 +75,7 @@ class AlproForPretraining(AlproForRetrieval):
         return self.text_encoder.predict_words(text[positions])
 
     def predict_entities(self, fused: Tensor, *, num_text_tokens: int, region: Tensor) -> Tensor:
-        """Which entity a region shows, from the mean of its patches' tokens.
+        """Predict the entity in a region, from the mean of its patches' tokens.
 
         Args:
             fused: (B, M, D) from `fuse`.

@@ -7,7 +7,6 @@ D width, K entities, P patches per side.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objectives:
-    """Which losses are trained with, under the original's names."""
+    """Switches of the losses, under the original's names."""
 
     itc: bool
     itm: bool
@@ -52,7 +51,7 @@ class Objectives:
 
     @property
     def plain_text(self) -> bool:
-        """Whether the captions are needed as they are."""
+        """Whether captions without masks are needed."""
         return self.itc or self.itm or self.mpm
 
 
@@ -68,31 +67,16 @@ class PretrainingTask(PairTask):
         engine: Engine,
         normalize: nn.Module,
         objectives: Objectives,
-        itm_start_step: int,
+        itm_start_step: int,  # first update with VTM; hard negatives need a warmed-up VTC
         mask_same_video: bool,
-        entity_threshold: float,
+        entity_threshold: float,  # least probability of a confident prompter's best entity
         precision: str,
         allow_missing_videos: bool,
         progress: Progress,
-        negatives_of_all_ranks: bool = False,
+        negatives_of_all_ranks: bool = False,  # VTM draws from all G pairs, not this rank's
         grad_cache_size: int = 0,
     ) -> None:
-        """Assemble the objective.
-
-        Args:
-            model: what is trained, with its prompter if PEM is.
-            engine: the job, for the gathered contrastive loss.
-            normalize: uint8 frames to what the model expects.
-            objectives: the losses.
-            itm_start_step: first update with VTM; its negatives tell nothing before VTC does.
-            mask_same_video: captions of one video are not each other's negatives.
-            entity_threshold: probability of its best entity from which on the prompter is believed.
-            precision: of validation's forward passes.
-            allow_missing_videos: validate without what cannot be read.
-            progress: shows validation's batches.
-            negatives_of_all_ranks: VTM takes its negatives from all G pairs, not from this rank's.
-            grad_cache_size: see :class:`PairTask`.
-        """
+        """Assemble the objective; see :class:`PairTask` for the other arguments."""
         super().__init__(
             model,
             engine=engine,
@@ -103,6 +87,7 @@ class PretrainingTask(PairTask):
             progress=progress,
             grad_cache_size=grad_cache_size,
         )
+        # VTM may be off until its first update; rank 0 alone warns.
         self._pool = global_negatives if negatives_of_all_ranks else local_negatives
         self._objectives = objectives
         self._itm_start_step = itm_start_step
@@ -111,28 +96,28 @@ class PretrainingTask(PairTask):
         self._has_warned = engine.rank != 0
 
     def on_update_start(self, step: int) -> None:
-        """Switch VTM on when its time has come."""
+        """Switch VTM on from its first update."""
         self._matches_now = self._objectives.itm and step >= self._itm_start_step
 
     def forward(self, batch: PretrainBatch) -> dict[str, Tensor]:
         """``loss``, the sum of the losses that are on; each of them with its accuracy."""
         self.model.clamp_temperature()
-        found = self._measure(batch, engine=self._engine, with_matching=self._matches_now)
-        values = {
-            key: value for name, one in found.items() for key, value in one.values(name).items()
-        }
-        return {"loss": torch.stack([one.loss for one in found.values()]).sum(), **values}
+        losses = self._measure(batch, engine=self._engine, with_matching=self._matches_now)
+        values = {"loss": torch.stack([one.loss for one in losses.values()]).sum()}
+        for name, one in losses.items():
+            values |= one.values(name)
+        return values
 
     def measure_all(
         self, batch: PretrainBatch, *, engine: Engine, generator: torch.Generator
     ) -> Mapping[str, LossWithMetrics]:
-        """The losses of B pairs among those of an engine's ranks, VTM whether it is on or not."""
+        """All losses of B pairs, VTM before its first update too; see `PairTask.measure_all`."""
         return self._measure(
             batch, engine=engine, with_matching=self._objectives.itm, generator=generator
         )
 
     def check_dry_run(self, losses: Mapping[str, float]) -> None:
-        """Warn of a prompter that is sure of nothing in the batch."""
+        """Warn of a prompter that is not confident of any pair in the batch."""
         self._warn_of_doubt(losses, where="batch's")
 
     def evaluate(self, *data: PairSet) -> dict[str, float]:
@@ -142,7 +127,7 @@ class PretrainingTask(PairTask):
         return metrics
 
     def _warn_of_doubt(self, metrics: Mapping[str, float], *, where: str) -> None:
-        """Warn once if the prompter teaches nothing."""
+        """Warn once if the prompter is confident of no pair."""
         if metrics.get("mpm_confident") != 0.0 or self._has_warned:
             return
         self._has_warned = True
@@ -163,39 +148,40 @@ class PretrainingTask(PairTask):
         with_matching: bool,
         generator: torch.Generator | None = None,
     ) -> dict[str, LossWithMetrics]:
-        """The losses of B pairs among the G pairs of an engine's ranks."""
+        """Losses of B pairs, with the G pairs of an engine's ranks as negatives."""
         model, objectives = self.model, self._objectives
+        # Run the encoders once, for all losses.
         video = self._encode_videos(batch.frames)
         plain, masked = self._encode_captions(batch)
         fused, fused_masked = self._fuse_whole(plain, masked, video)  # (B, L+1+N, D) each
+        # VTC and VTM compare pairs, with those of other ranks too.
         gathered = self._gathered(batch, engine=engine)
-        found = {}
+        losses = {}
         if objectives.itc:
             assert plain is not None
-            found["itc"] = measure_contrast(video, plain, gathered=gathered)
+            losses["itc"] = measure_contrast(video, plain, gathered=gathered)
         if with_matching:
             assert plain is not None
             pool = self._pool(video, plain, gathered=gathered)
             negatives = hard_negatives(pool, generator=generator)
             logits = self._match(pool, fused, negatives)
-            found["itm"] = measure_matching(logits, len(batch.video_ids), engine=engine)
+            losses["itm"] = measure_matching(logits, len(batch.video_ids), engine=engine)
+        # MLM and PEM predict words and regions of the pair itself.
         if objectives.mlm:
             assert fused_masked is not None
             assert batch.mlm_labels is not None
             words = model.predict_words(fused_masked, batch.mlm_labels != IGNORED)
-            found["mlm"] = mlm_loss_and_accuracy(words, batch.mlm_labels)
+            losses["mlm"] = mlm_loss_and_accuracy(words, batch.mlm_labels)
         if objectives.mpm:
             assert fused is not None
-            found["mpm"] = self._measure_entities(batch, fused)
-        return found
+            losses["mpm"] = self._measure_entities(batch, fused)
+        return losses
 
     def _encode_captions(
         self, batch: PretrainBatch
     ) -> tuple[TextFeatures | None, TextFeatures | None]:
-        """The B captions as they are and with hidden words, in one pass.
-
-        What no loss needs is left out.
-        """
+        """The B captions, plain and with masked words, in one pass; None if no loss needs them."""
+        # Concatenate both kinds of captions for one forward pass.
         ids = [batch.text_ids] * self._objectives.plain_text
         if self._objectives.mlm:
             assert batch.masked_ids is not None
@@ -210,17 +196,16 @@ class PretrainingTask(PairTask):
     def _fuse_whole(
         self, plain: TextFeatures | None, masked: TextFeatures | None, video: VideoFeatures
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Pairs fused for more than their first position, in one pass: (B, L+1+N, D) each.
+        """Pairs fused for all positions, in one pass: (B, L+1+N, D) each.
 
-        Args:
-            plain: the captions as they are; fused if PEM is on.
-            masked: the captions with hidden words; fused if there are any.
-            video: of the same pairs, one clip each.
+        Plain captions are fused for PEM, captions with masked words for MLM; `video` has one clip
+        of each.
         """
         wanted = (plain if self._objectives.mpm else None, masked)
         texts = [text for text in wanted if text is not None]
         if not texts:
             return None, None
+        # Both kinds of captions share the videos: row i of each belongs to video i.
         own = torch.arange(len(video.tokens), device=video.tokens.device)
 
         def fuse(videos: Tensor, *text: Tensor) -> Tensor:
@@ -235,7 +220,8 @@ class PretrainingTask(PairTask):
         )
 
     def _match(self, pool: NegativePool, fused: Tensor | None, negatives: Pairs) -> Tensor:
-        """Matching logits (B+M, 2), the B positives first; those that are fused are not again."""
+        """Matching logits (B+M, 2), the B positives first; fused positives are reused."""
+        # PEM has fused the positives already: only negatives are left to fuse.
         own = None if fused is None else self.model.itm_head(fused[:, 0])  # (B, 2)
         if own is not None and len(negatives.texts) == 0:
             return own
@@ -244,24 +230,12 @@ class PretrainingTask(PairTask):
         return logits if own is None else torch.cat([own, logits])
 
     def _measure_entities(self, batch: PretrainBatch, fused: Tensor) -> LossWithMetrics:
-        """PEM: what the prompter sees in each region, told from the region's fused tokens."""
-        predicted = predict_entity_pairs(
-            self.model,
-            batch,
-            fused,
-            normalize=self._normalize,
-            grad_cache_size=self._grad_cache_size,
+        """PEM: predict the prompter's entities of each region from its fused tokens."""
+        normalize, size = self._normalize, self._grad_cache_size
+        logits, targets = predict_entity_pairs(
+            self.model, batch, fused, normalize=normalize, grad_cache_size=size
         )
-        return measure_entities(
-            predicted.logits, predicted.targets, threshold=self._entity_threshold
-        )
-
-
-class EntityPredictions(NamedTuple):
-    """What the regions of B pairs show."""
-
-    logits: Tensor  # (B, K), the model's
-    targets: Tensor  # (B, K), the prompter's probabilities
+        return measure_entities(logits, targets, threshold=self._entity_threshold)
 
 
 def predict_entity_pairs(
@@ -271,25 +245,22 @@ def predict_entity_pairs(
     *,
     normalize: Callable[[Tensor], Tensor],
     grad_cache_size: int = 0,
-) -> EntityPredictions:
-    """Ask the prompter and the model what each region shows.
+) -> tuple[Tensor, Tensor]:
+    """Predict the entities in B regions: the model's logits, the prompter's probabilities, (B, K).
 
-    Args:
-        model: with a prompter.
-        batch: pairs with regions.
-        fused: (B, L+1+N, D), the batch's plain captions fused with its frames.
-        normalize: uint8 frames to what the model expects.
-        grad_cache_size: regions that the prompter is asked about at a time, 0 for all at once.
+    `fused` (B, L+1+N, D) are the batch's plain captions fused with its frames; the prompter sees
+    `grad_cache_size` regions at a time, 0 for all at once.
     """
-    prompter = model.prompter
+    prompter, region = model.prompter, batch.region
     assert prompter is not None
-    assert batch.region is not None
+    assert region is not None
 
     def ask(frames: Tensor, region: Tensor) -> Tensor:
         erased = normalize(erase_outside(frames, region))
         return prompter.entity_probabilities(erased, batch.media, region=region)
 
-    targets = grad_cached(ask, batch.frames[:, 0], batch.region, size=grad_cache_size)
-    num_text_tokens = batch.text_ids.shape[1]
-    logits = model.predict_entities(fused, num_text_tokens=num_text_tokens, region=batch.region)
-    return EntityPredictions(logits, targets)
+    # The teacher sees the region alone, the student the whole pair.
+    targets = grad_cached(ask, batch.frames[:, 0], region, size=grad_cache_size)
+    num_tokens = batch.text_ids.shape[1]
+    logits = model.predict_entities(fused, num_text_tokens=num_tokens, region=region)
+    return logits, targets

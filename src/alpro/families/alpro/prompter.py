@@ -1,7 +1,7 @@
-"""The prompter (ALPRO section 3.3): tells which entities a region of a video or an image shows.
+"""The prompter (ALPRO section 3.3), which predicts the entities in a region of a video or image.
 
-It is trained by the contrastive loss alone. Later, frozen, it is the teacher of pretraining: an
-entity is as probable as its prompts, "A video of a dog." and the like, are similar to the region.
+It is trained by the contrastive loss alone. Frozen, it is the teacher of pretraining: an entity is
+as probable as its prompts, "A video of a dog." and the like, are similar to the region.
 
 B: batch, T: frames, S: image side, K: entities, M: templates, L: tokens of a prompt, E: embedding.
 """
@@ -28,32 +28,16 @@ Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Texts to ids (B, L) and mask (B, L) of 0/1, padded to the longest text."""
 
 VIDEO_TEMPLATES = (
-    "A footage of a {}.",
-    "A footage of the {}.",
-    "A footage of one {}.",
-    "A video of a {}.",
-    "A video of the {}.",
-    "A video of one {}.",
-    "A portrait of a {}.",
-    "A portrait of the {}.",
-    "A portrait of one {}.",
-    "A video footage of a {}.",
-    "A video footage of the {}.",
-    "A video footage of one {}.",
+    *("A footage of a {}.", "A footage of the {}.", "A footage of one {}."),
+    *("A video of a {}.", "A video of the {}.", "A video of one {}."),
+    *("A portrait of a {}.", "A portrait of the {}.", "A portrait of one {}."),
+    *("A video footage of a {}.", "A video footage of the {}.", "A video footage of one {}."),
 )
 IMAGE_TEMPLATES = (
-    "A photo of a {}.",
-    "A photo of the {}.",
-    "A photo of one {}.",
-    "A picture of a {}.",
-    "A picture of the {}.",
-    "A picture of one {}.",
-    "A good photo of the {}.",
-    "A good photo of a {}.",
-    "A good photo of one {}.",
-    "A good picture of the {}.",
-    "A good picture of a {}.",
-    "A good picture of one {}.",
+    *("A photo of a {}.", "A photo of the {}.", "A photo of one {}."),
+    *("A picture of a {}.", "A picture of the {}.", "A picture of one {}."),
+    *("A good photo of the {}.", "A good photo of a {}.", "A good photo of one {}."),
+    *("A good picture of the {}.", "A good picture of a {}.", "A good picture of one {}."),
 )
 TEMPLATES: dict[Media, tuple[str, ...]] = {"video": VIDEO_TEMPLATES, "image": IMAGE_TEMPLATES}
 
@@ -63,9 +47,9 @@ PROMPTS_AT_ONCE = 1000  # bounds the memory of encoding them: about 0.5 GB at th
 PROMPT_NAMES = ("video_prompt_feat", "image_prompt_feat")
 """Names of the two buffers, which belong to a list of entities rather than to the weights."""
 LANGUAGE_HEAD = "text_encoder.cls.*"
-"""Pattern of what masked words alone are learnt with."""
+"""Pattern of the parameters that only MLM trains."""
 UNUSED_BY_PROMPTER = ("itm_head.*", LANGUAGE_HEAD)
-"""Patterns of what a checkpoint that is to be a prompter may lack."""
+"""Patterns of parameters that a prompter's checkpoint may lack."""
 
 
 def prompts_of(entities: Sequence[str], media: Media) -> list[str]:
@@ -74,10 +58,10 @@ def prompts_of(entities: Sequence[str], media: Media) -> list[str]:
 
 
 def ensemble(embeddings: Tensor, *, num_entities: int) -> Tensor:
-    """(M*K, E) unit vectors of prompts, ordered as by `prompts_of`, to their means (K, E).
+    """Means (K, E) of the prompts' (M*K, E) unit vectors, ordered as by `prompts_of`.
 
-    The means are not brought back to length 1, as in the original: an entity whose prompts disagree
-    is less similar to everything.
+    As in the original they are not unit vectors: an entity whose prompts disagree is less similar
+    to everything.
     """
     return embeddings.unflatten(0, (-1, num_entities)).mean(dim=0)
 
@@ -85,9 +69,7 @@ def ensemble(embeddings: Tensor, *, num_entities: int) -> Tensor:
 def check_prompts(tokenize: Tokenize, entities: Sequence[str]) -> None:
     """Check that the prompts of entities are short enough.
 
-    Args:
-        tokenize: May cut texts, but not below `MAX_PROMPT_TOKENS` + 1 tokens.
-        entities: Any number.
+    `tokenize` may cut texts, but not below `MAX_PROMPT_TOKENS` + 1 tokens.
 
     Raises:
         InputError: an entity's prompt has more than `MAX_PROMPT_TOKENS` tokens.
@@ -99,7 +81,7 @@ def check_prompts(tokenize: Tokenize, entities: Sequence[str]) -> None:
 
 
 def _tokenized(tokenize: Tokenize, prompts: list[str]) -> tuple[Tensor, Tensor]:
-    """Ids and mask (len(prompts), L), if all are short enough."""
+    """Ids and mask (len(prompts), L); refuses prompts that are too long."""
     ids, mask = tokenize(prompts)
     too_long = (mask.sum(dim=1) > MAX_PROMPT_TOKENS).nonzero().flatten().tolist()
     if too_long:
@@ -111,17 +93,10 @@ def _tokenized(tokenize: Tokenize, prompts: list[str]) -> tuple[Tensor, Tensor]:
 
 
 class Prompter(AlproModel):
-    """Two encoders in one space, and the embeddings of the entities' prompts.
+    """Two encoders in one space, and the embeddings of the prompts of K entities.
 
     ``itm_head``, the fusion layers and the language head are here because released checkpoints have
-    them. Nothing reads them, so they are frozen.
-
-    Args:
-        visual_encoder: See `AlproModel`.
-        text_encoder: See `AlproModel`.
-        num_entities: Number of entities K.
-        embed_dim: See `AlproModel`.
-        pooling: See `AlproModel`.
+    them. Nothing reads them, so they are frozen. See `AlproModel` for the arguments.
     """
 
     text_encoder: SplitBert
@@ -139,43 +114,40 @@ class Prompter(AlproModel):
     ) -> None:
         super().__init__(visual_encoder, text_encoder, embed_dim=embed_dim, pooling=pooling)
         if num_entities < 1:
-            raise ValueError(f"num_entities {num_entities}: there must be an entity to tell")
+            raise ValueError(f"num_entities {num_entities}: a prompter needs an entity")
         self.num_entities = num_entities
+        # Parts of released checkpoints that nothing reads.
         self.itm_head = nn.Linear(text_encoder.width, 2).requires_grad_(False)
         for layer in text_encoder.layers[text_encoder.fusion_layer :]:
             layer.requires_grad_(False)
-        # Without meaning until `build_prompts` or a checkpoint fills them.
+        # Random until `build_prompts` or a checkpoint fills them.
         self.register_buffer("video_prompt_feat", torch.rand(num_entities, embed_dim))
         self.register_buffer("image_prompt_feat", torch.rand(num_entities, embed_dim))
 
     def prompt_embeddings(self, media: Media) -> Tensor:
-        """(K, E): what a clip or an image is compared with."""
+        """Prompt embeddings (K, E) that a clip or an image is compared with."""
         return self.video_prompt_feat if media == "video" else self.image_prompt_feat
 
     @torch.no_grad()
     def build_prompts(self, tokenize: Tokenize, entities: Sequence[str]) -> None:
-        """Fill both buffers with the prompts of the entities.
-
-        Args:
-            tokenize: May cut texts, but not below `MAX_PROMPT_TOKENS` + 1 tokens.
-            entities: As many as the model was built for.
+        """Fill both buffers with the prompts of the K entities; see `check_prompts`.
 
         Raises:
             InputError: an entity's prompt has more than `MAX_PROMPT_TOKENS` tokens.
         """
         if len(entities) != self.num_entities:
             raise ValueError(f"{len(entities)} entities for a prompter of {self.num_entities}")
-        was_training = self.training
+        # Encode without dropout, in chunks that bound the memory.
+        was_training, device = self.training, self.video_prompt_feat.device
         self.eval()
         for media in TEMPLATES:
             prompts = prompts_of(entities, media)
-            embeddings = torch.cat(
-                [
-                    self._encode_prompts(tokenize, prompts[start : start + PROMPTS_AT_ONCE])
-                    for start in range(0, len(prompts), PROMPTS_AT_ONCE)
-                ]
-            )  # (M*K, E)
-            means = ensemble(embeddings, num_entities=self.num_entities)
+            embeddings = []
+            for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+                ids, mask = _tokenized(tokenize, prompts[start : start + PROMPTS_AT_ONCE])
+                embeddings.append(self.encode_text(ids.to(device), mask.to(device)).embedding)
+            # One embedding per entity: the mean over its templates.
+            means = ensemble(torch.cat(embeddings), num_entities=self.num_entities)
             self.prompt_embeddings(media).copy_(means)
         self.train(was_training)
 
@@ -183,37 +155,32 @@ class Prompter(AlproModel):
     def entity_probabilities(
         self, frames: Tensor, media: Media, *, region: Tensor | None = None
     ) -> Tensor:
-        """How probably each entity is what a region shows.
+        """Probability of each entity in a region.
 
         Args:
             frames: (B, T, 3, S, S) normalised, erased outside the region.
-            media: Which prompts to compare with.
+            media: selects the prompts.
             region: (B, P, P) bool, true inside, see `encode_video`; None for everywhere.
 
         Returns:
             (B, K) float32, each row of sum 1.
         """
         embedding = self.encode_video(frames, region=region).embedding  # (B, E)
+        # The softmax is sharp at this temperature: similarities in float32.
         with torch.autocast(frames.device.type, enabled=False):
             prompts = self.prompt_embeddings(media).float()
             scores = functional.linear(embedding.float(), prompts) / self.temp.float()
         return scores.softmax(dim=1)
-
-    def _encode_prompts(self, tokenize: Tokenize, prompts: list[str]) -> Tensor:
-        """Unit vectors (len(prompts), E)."""
-        ids, mask = _tokenized(tokenize, prompts)
-        device = self.video_prompt_feat.device
-        return self.encode_text(ids.to(device), mask.to(device)).embedding
 
 
 class PrompterTask(PairTask):
     """VTC between captions and videos or images (ALPRO section 3.3)."""
 
     def forward(self, batch: PretrainBatch) -> dict[str, Tensor]:
-        """``loss``, which is ``itc_loss``, and the shares of pairs found both ways."""
+        """``loss``, which is ``itc_loss``, and the accuracies of both directions."""
         self.model.clamp_temperature()
-        found = self._measure(batch, engine=self._engine)
-        return {"loss": found.loss, **found.values("itc")}
+        itc = self._measure(batch, engine=self._engine)
+        return {"loss": itc.loss, **itc.values("itc")}
 
     def measure_all(
         self,
@@ -222,7 +189,7 @@ class PrompterTask(PairTask):
         engine: Engine,
         generator: torch.Generator,  # noqa: ARG002  # nothing is drawn
     ) -> Mapping[str, LossWithMetrics]:
-        """VTC of B pairs among those of an engine's ranks."""
+        """VTC of B pairs, with the pairs of an engine's ranks as negatives."""
         return {"itc": self._measure(batch, engine=engine)}
 
     def _measure(self, batch: PretrainBatch, *, engine: Engine) -> LossWithMetrics:
