@@ -149,8 +149,6 @@ def _meaning(option: Option) -> str:
 
 
 def _default_text(default: Any) -> str:
-    if isinstance(default, bool):
-        return str(int(default))
     if isinstance(default, tuple):
         return " ".join(map(str, default))
-    return str(default)
+    return str(int(default) if isinstance(default, bool) else default)

@@ -262,8 +262,7 @@ class Reporter:
     def _write_line(self, step: int, split: str, values: Mapping[str, float]) -> None:
         # JSON has no infinity, the gradient norm of a skipped fp16 update.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = json.dumps({"step": step, "split": split, **finite})
-        append_lines(self._output.metrics, [line])
+        append_lines(self._output.metrics, [json.dumps({"step": step, "split": split, **finite})])
         self.num_lines += 1
 
     def progress(self, items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:

@@ -65,7 +65,6 @@ def read_state(path: Path, *roots: Sequence[str]) -> StateDict:
 def _chosen(
     path: Path, content: object, *roots: Sequence[str]
 ) -> tuple[dict[str, StoredTensor], Chosen]:
-    """Return a file's tensors by name, and the state dict chosen of them."""
     if isinstance(content, dict) and content.keys() >= {"format", "model", "optimizer", "ranks"}:
         raise InputError(
             f"{path}: this is a restore file, with which a run continues itself. Name one of the "

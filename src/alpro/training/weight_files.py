@@ -119,7 +119,6 @@ def open_weights(path: Path) -> Iterator[Any]:
 
 
 def _read_index(path: Path) -> dict[str, Path]:
-    """File of each tensor of a sharded model."""
     try:
         index = read_json(path)
     except JsonError as error:
