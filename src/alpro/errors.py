@@ -1,4 +1,4 @@
-"""The exceptions that mean something to the user, and how messages quote the user's values."""
+"""User-facing exceptions, and quoting of values in messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FILE_ONLY = "file_only"  # attribute of log records that the console leaves out
+FILE_ONLY = "file_only"  # attribute of log records that are not for the console
 USER_ERROR_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
 MAX_SHOWN = 60  # characters of a text and entries of a list
@@ -17,25 +17,24 @@ _MAX_QUOTED = 300  # characters of a library's message
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave us: a file, a key, a flag, a folder.
+    """A user's mistake; the message names file, key, value and remedy.
 
-    The message names the file, key and value, and says what to do. Entry scripts print it without a
-    traceback and exit with ``USER_ERROR_EXIT_CODE``.
+    Entry scripts print it without a traceback and exit with ``USER_ERROR_EXIT_CODE``.
     """
 
 
 class RunError(RuntimeError):
-    """An end of a run for which no bug is to blame: a full disk, a loss that is NaN.
+    """A failure without a bug: a full disk, a NaN loss.
 
     Entry scripts print the message without a traceback and exit with ``FAILURE_EXIT_CODE``.
     """
 
 
 class NotNumbersError(RunError):
-    """Outputs of a model that are NaN, as of weights that are too large for the precision."""
+    """NaN outputs of a model, as of weights that are too large for the precision."""
 
     def __init__(self, outputs: str) -> None:
-        """Take what is NaN, in words: "3 retrieval scores"."""
+        """Describe the outputs: "3 retrieval scores"."""
         super().__init__(
             f"{outputs} are NaN. The weights are those of a run that diverged, or too large for "
             "this precision: name another checkpoint, or set precision to fp32."
@@ -43,21 +42,18 @@ class NotNumbersError(RunError):
 
 
 class ScarcityError(RunError):
-    """The machine lacks something: memory, space, open files, processes. The message says what."""
+    """A lack of memory, disk space, open files or processes."""
 
 
 class PeerLostError(RuntimeError):
-    """An exchange with other ranks failed, as a rule because one of them has ended.
-
-    That rank names the reason, so this one keeps silent while its launcher ends it.
-    """
+    """A failed collective, usually because another rank has ended, which reports the reason."""
 
 
 class TerminatedError(Exception):
-    """SIGTERM came, and the run has saved what it needs to go on. Entry scripts exit with 0."""
+    """Clean end after SIGTERM: the run has saved its state, and entry scripts exit with 0."""
 
 
-FULL_DISK_REMEDIES = {  # error number of a disk that takes no more -> what helps
+FULL_DISK_REMEDIES = {  # error number of a full disk -> remedy
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space or ask for a larger quota",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or use another file system",
@@ -85,7 +81,7 @@ _NO_THREAD = ("can't start new thread", "unable to start watchdog thread")  # in
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error, of the system or of a library, comes of too little memory."""
+    """Return whether an error, of the system or a library, means too little memory."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is not imported for it
@@ -95,7 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def lacks_threads(error: BaseException) -> bool:
-    """Return whether an error means that the system starts no more threads."""
+    """Return whether an error means that no more threads can be started."""
     return isinstance(error, RuntimeError) and str(error) in _NO_THREAD
 
 
@@ -104,14 +100,14 @@ def _lacks_memory(text: str) -> bool:
 
 
 def known_error(error: BaseException) -> InputError | RunError | None:
-    """Return what an exception means to the user; None where the program is to blame.
+    """Translate an exception for the user; None for bugs.
 
-    A lack of memory, space, files or processes is a `ScarcityError`, any other refusal of the
-    system that names a file an `InputError`.
+    A lack of memory, space, files or processes is a `ScarcityError`, any other system error about a
+    file an `InputError`.
     """
     if isinstance(error, InputError | RunError):
         return error
-    # Memory and threads: libraries have errors of their own for these.
+    # Memory and threads, for which libraries have errors of their own.
     if is_out_of_memory(error):
         lines = str(error).strip().split("\n")
         text = next(filter(_lacks_memory, lines), lines[0])[:_MAX_QUOTED].strip().rstrip(".")
@@ -119,7 +115,7 @@ def known_error(error: BaseException) -> InputError | RunError | None:
         return ScarcityError(f"out of memory{said}. {_OUT_OF_MEMORY}.")
     if lacks_threads(error):
         return ScarcityError(f"{error}. {OUT_OF_PROCESSES}.")
-    # Refusals of the system: scarcity by their numbers, all others by the files they name.
+    # System errors: scarcity by number, others by the file they name.
     if not isinstance(error, OSError) or error.errno is None:
         return None
     files = (error.filename, error.filename2)
@@ -132,10 +128,8 @@ def known_error(error: BaseException) -> InputError | RunError | None:
 
 
 def raise_scarcity(error: BaseException) -> None:
-    """Raise a lack of open files or processes, which is no fault of the file that was read.
-
-    Memory is left out: a damaged file may declare to need any amount of it.
-    """
+    """Raise a lack of open files or processes, which is not the fault of the file being read."""
+    # Not of memory: a damaged file may declare any size.
     known = known_error(error)
     is_disk = isinstance(error, OSError) and error.errno in FULL_DISK_REMEDIES
     if isinstance(known, ScarcityError) and not is_disk and not is_out_of_memory(error):
@@ -143,27 +137,27 @@ def raise_scarcity(error: BaseException) -> None:
 
 
 def exit_code_for(error: InputError | RunError) -> int:
-    """Return the exit code that says whose fault an error is."""
+    """Return the exit code of an error."""
     return USER_ERROR_EXIT_CODE if isinstance(error, InputError) else FAILURE_EXIT_CODE
 
 
 def shortened(text: str, *, most: int = MAX_SHOWN) -> str:
-    """Return a text that can be printed in a line of a message."""
+    """Shorten a text to one printable line."""
     cut = text if len(text) <= most else f"{text[: most - 3]}..."
     return cut if cut.isprintable() else ascii(cut)[1:-1]
 
 
 def listed(names: Sequence[str], *, most: int = 5) -> str:
-    """Return the first of some names."""
+    """Join the first names."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def shown(value: Any) -> str:
-    """Return the representation of a value, shortened, whatever it is."""
+    """Return a shortened representation of any value."""
     short = reprlib.Repr()
-    short.maxlevel = 2  # a list that holds itself many times over is written in no time
+    short.maxlevel = 2  # a list that contains itself many times would take forever
     short.maxlist = short.maxstring = short.maxother = MAX_SHOWN
     try:
         return short.repr(value)
-    except ValueError:  # a number of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python prints
         return f"<{type(value).__name__}>"

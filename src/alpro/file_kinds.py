@@ -1,4 +1,4 @@
-"""Media, and kinds of files that stand where others are expected: first bytes and remedies."""
+"""Media types, and detection of unexpected file kinds by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 Media = Literal["video", "image"]
-"""What a data set is of."""
+"""Media of a data set."""
 
 HEAD_BYTES = 1024  # enough to recognise any kind
-_BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's
+_BYTE_ORDER_MARKS = (  # longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -20,14 +20,14 @@ _BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's
 
 
 class FileKind(NamedTuple):
-    """A kind of files."""
+    """A kind of file."""
 
     noun: str
     remedy: str = ""
-    """Way to its content; empty where that depends on what was expected."""
+    """Way to its content; empty where that depends on the expected kind."""
 
     def advice(self, otherwise: str = "") -> str:
-        """Return the noun with the remedy, or with another where the kind has none."""
+        """Return the noun with its remedy, or another one if it has none."""
         remedy = self.remedy or otherwise
         return f"{self.noun}; {remedy}" if remedy else self.noun
 
@@ -75,28 +75,19 @@ _KINDS = tuple(
 
 
 def kind_of_content(head: bytes) -> FileKind | None:
-    """Return the kind of a file that begins with these bytes; None if it is not a known one."""
+    """Return the kind of a file by its first bytes; None if unknown."""
     return next((kind for signature, kind in _KINDS if signature.match(head)), None)
 
 
 def foreign_kind(path: Path, *, expected: bytes = b"") -> str | None:
-    """Return words that follow a path where the first bytes say that it is of another kind.
-
-    Args:
-        path: the file.
-        expected: first bytes of the kind that was meant.
-    """
+    """Describe a file without the expected first bytes, to follow its path; else None."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     return None if expected and head.startswith(expected) else _named_kind(head)
 
 
 def why_not_text(head: bytes) -> str | None:
-    """Return words that follow a path where content is not the text that was meant.
-
-    Args:
-        head: the first bytes of the file.
-    """
+    """Describe a file whose first bytes are not text, to follow its path; else None."""
     reason = _named_kind(head)
     if reason is None and b"\0" in head and encoding_of(head) == "utf-8-sig":
         return "is not text but binary, or UTF-16 without a byte-order mark; convert it to UTF-8"
@@ -109,7 +100,7 @@ def _named_kind(head: bytes) -> str | None:
 
 
 def encoding_of(head: bytes) -> str:
-    """Return the encoding of a text that begins with these bytes, by its byte-order mark."""
+    """Return the encoding of a text by the byte-order mark in its first bytes."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return encoding

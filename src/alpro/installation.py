@@ -1,11 +1,9 @@
-"""The installation: optional packages, and the files that come with the package.
+"""Optional packages, and resource files of the installation.
 
-Optional packages may be installed and not fit the others: importing one then raises anything from
-AttributeError (NumPy 2) and TypeError (protobuf) to OSError (a library of the system) and
-SystemExit. Such a package counts as absent.
+An optional package that is incompatible with others counts as absent: importing it may raise
+anything from AttributeError (NumPy 2) and TypeError (protobuf) to OSError and SystemExit.
 
-Configs of ``config_release`` and tokenizers of ``ext`` lie in the root of a checkout, and in an
-installed wheel inside the package.
+``config_release`` and ``ext`` are in the root of a checkout, and inside the package in a wheel.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ _ROOTS = (_PACKAGE / "resources", _PACKAGE.parents[1])
 
 
 class AbsentPackageError(ImportError):
-    """A package that is not installed, or cannot be imported; the message says which and why."""
+    """A package that is not installed or cannot be imported; the message names the reason."""
 
     def __init__(self, message: str, *, is_installed: bool) -> None:
         super().__init__(message)
@@ -37,29 +35,29 @@ def import_optional(name: str, *, package: str | None = None) -> ModuleType:
 
     Args:
         name: of the module.
-        package: where another one imports it; by default the package that the module is of.
+        package: the optional package, if the module is part of another one.
 
     Raises:
-        AbsentPackageError: the package is not installed, or fails.
+        AbsentPackageError: the package is not installed, or its import fails.
     """
     package = package or name.partition(".")[0]
     try:
         return import_module(name)
     except (KeyboardInterrupt, MemoryError):
         raise
-    except BaseException as error:  # SystemExit, and panics of Rust's
+    except BaseException as error:  # SystemExit, and panics of Rust
+        # A missing module of another package is a failure of this one.
         missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
         if missing.partition(".")[0] == package:
             problem = f"{package} is not installed"
             raise AbsentPackageError(problem, is_installed=False) from error
         line = str(error).strip().partition("\n")[0][:_MAX_SHOWN]
-        reason = f"{type(error).__name__}: {line}"
-        problem = f"{package} cannot be imported ({reason})"
+        problem = f"{package} cannot be imported ({type(error).__name__}: {line})"
         raise AbsentPackageError(problem, is_installed=True) from error
 
 
 def has_package(name: str) -> bool:
-    """Return whether a package can be imported; one that is installed in vain is logged."""
+    """Return whether a package can be imported; warn of one that is installed but fails."""
     try:
         import_optional(name)
     except AbsentPackageError as error:
@@ -70,12 +68,7 @@ def has_package(name: str) -> bool:
 
 
 def with_resources(path: str) -> str:
-    """Complete the path of a file that comes with the package.
-
-    Args:
-        path: as a config or flag has it; one that exists, and any that does not begin with one of
-            `FOLDERS`, is returned as it is.
-    """
+    """Resolve the path of a resource file; existing and other paths are returned unchanged."""
     first = path.removeprefix("./").partition("/")[0]
     if first not in FOLDERS or os.path.lexists(path):
         return path

@@ -1,4 +1,4 @@
-"""Launchers and schedulers: variables that they set, and signals with which they end a run."""
+"""Launchers and schedulers: their environment variables, and their signals to end a run."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-# By which schedulers, launchers and terminals ask a run to end soon; SLURM sends what its option
-# --signal says, which is SIGUSR1 or SIGUSR2 by custom.
+# Requests to end soon, by schedulers, launchers and terminals; with SLURM's option --signal usually
+# SIGUSR1 or SIGUSR2.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 GROUP_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
-"""Signals that the whole process group gets, and only a run's main process shall act on."""
+"""Signals to the whole process group, which only a run's main process handles."""
 
 _MAX_DIGITS = 9  # of a number of processes
 
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """A launcher and what it sets."""
+    """A launcher and its environment variables."""
 
     name: str
     size: str
-    """Variable: the number of processes."""
+    """Variable of the number of processes."""
     rank: str
-    """Variable: this process's number, from 0; SageMaker's is a name."""
+    """Variable of this process's rank; SageMaker's is a host name."""
     is_shared: bool = False
-    """Batch scripts have both, too, with rank 0; only another rank is a sign of a launcher."""
+    """Batch scripts have both as well, with rank 0; only other ranks prove a launcher."""
     lists_hosts: bool = False
-    """Its size is a JSON list of the hosts, with a process on each."""
+    """Its size is a JSON list of hosts with a process each."""
 
     @property
     def num_processes(self) -> int:
-        """The number of processes that the launcher has started, 1 where it has not."""
+        """Number of processes that the launcher started; 1 without it."""
         if self.lists_hosts:
             return (value_of(self.size) or "").count(",") + 1
         size = number_in(self.size)
@@ -65,19 +65,19 @@ LAUNCHER_REMEDY = (
 
 
 def value_of(variable: str) -> str | None:
-    """Return an environment variable's value; empty is not set: a template was not filled in."""
+    """Return an environment variable's value; None if it is unset or empty."""
     return os.environ.get(variable, "").strip() or None
 
 
 def number_in(variable: str) -> int | None:
-    """Return a variable's whole number, 0 or above; None where it has none."""
+    """Return an environment variable's non-negative integer; None for anything else."""
     text = value_of(variable) or ""
     is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
     return int(text) if is_number else None
 
 
 def process_name() -> str:
-    """Return this process's place among several, as the launcher gives it: " (rank 3)"."""
+    """Return this process's rank for messages, " (rank 3)"; empty for one process."""
     for launcher in LAUNCHERS:
         if launcher.num_processes > 1:
             return f" (rank {value_of(launcher.rank) or 'unknown'})"
@@ -85,10 +85,8 @@ def process_name() -> str:
 
 
 def report_to_torchrun(text: str) -> None:
-    """Leave word for the report in which ``torchrun`` names the first rank that failed.
-
-    Source: ``torch.distributed.elastic.multiprocessing.errors``, whose file format this is.
-    """
+    """Write an error for ``torchrun``'s report of the first failed rank."""
+    # The format is that of torch.distributed.elastic.multiprocessing.errors.
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
@@ -97,12 +95,12 @@ def report_to_torchrun(text: str) -> None:
 
 
 class TerminationNotice:
-    """Whether one of `STOP_SIGNALS` has come."""
+    """Record of the first of `STOP_SIGNALS` received."""
 
     def __init__(self, when_it_comes: Callable[[], None] | None = None) -> None:
         self.has_come = False
         self.name = ""
-        """Of the first that has come."""
+        """Name of the first signal."""
         self._when_it_comes = when_it_comes
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
@@ -117,19 +115,16 @@ class TerminationNotice:
 def noticing_termination(
     when_it_comes: Callable[[], None] | None = None,
 ) -> Iterator[TerminationNotice]:
-    """Context in which `STOP_SIGNALS` do not end the process but are noted.
+    """Context in which `STOP_SIGNALS` are recorded instead of ending the process.
 
-    More of them change nothing: a launcher passes on what its whole process group has got already.
-    What the process ignores, as SIGHUP under `nohup`, it goes on to ignore. Only a process's main
-    thread can receive signals; others notice nothing.
-
-    Args:
-        when_it_comes: called at the first.
+    `when_it_comes` is called at the first one. Ignored signals, as SIGHUP under `nohup`, stay so;
+    only a process's main thread receives any.
     """
     notice = TerminationNotice(when_it_comes)
     if threading.current_thread() is not threading.main_thread():
         yield notice
         return
+    # Replace the handlers, and restore them at the end.
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     noticed = [number for number, handler in before.items() if handler != signal.SIG_IGN]
     for number in noticed:

@@ -1,7 +1,7 @@
-"""Running a program: its console, Ctrl-C, and the one message and exit code that it ends with.
+"""Program start and end: console, Ctrl-C, one final message, and the exit code.
 
-Any text can be printed, and no work is lost with the output: consoles may know few characters,
-files of a job's output may be on a full disk, and readers leave: ``... | head -1``.
+Printing never ends a program: consoles may lack characters, output files may be on a full disk, and
+readers may leave (``... | head -1``).
 """
 
 import atexit
@@ -34,19 +34,15 @@ from alpro.launchers import process_name, report_to_torchrun
 
 logger = logging.getLogger(__name__)
 
-INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, the custom of shells
-GRACE_SECONDS = 5.0  # in which a launcher ends the ranks that have lost another one
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as in shells
+GRACE_SECONDS = 5.0  # for a launcher to end the ranks that have lost another one
 _ONE_INTERRUPT_SECONDS = 1.0
-_NAMES = ("stdin", "stdout", "stderr")  # by the numbers of their descriptors
+_NAMES = ("stdin", "stdout", "stderr")  # by descriptor
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main function; what the user must know ends it with one message.
-
-    Of several processes the message names the one at fault; it also goes into the report with which
-    ``torchrun`` ends.
-    """
-    # Python collects garbage once more at its end, for seconds; launchers do not wait that long.
+    """Run a script's main function; user errors end it with one message that names the rank."""
+    # Skip the final garbage collection, which takes seconds; launchers do not wait that long.
     atexit.register(gc.freeze)
     try:
         with interruptible(), console():
@@ -89,16 +85,12 @@ def _refuse_lost_docstrings() -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Context in which the first Ctrl-C raises KeyboardInterrupt, and later ones end the process.
-
-    So they do after it, while Python ends: what is interrupted there prints a traceback. A launcher
-    passes on at once what the whole process group has got; that counts as one.
-    """
+    """Context in which the first Ctrl-C raises KeyboardInterrupt, later ones end the process."""
     is_main_thread = threading.current_thread() is threading.main_thread()
     if not is_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    # The first raises, one that comes at once after it is the same one, later ones end the process.
+    # A launcher forwards the signal of the process group: one that follows at once is the same.
     came: list[float] = []
 
     def take(_number: int, _frame: FrameType | None) -> None:
@@ -115,7 +107,8 @@ def interruptible() -> Iterator[None]:
         if not came:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             atexit.unregister(_expect_no_interrupt)
-            atexit.register(_expect_no_interrupt)  # last, so that it is called first
+            # During Python's exit an interrupt would print a traceback; last in, first called.
+            atexit.register(_expect_no_interrupt)
 
 
 def _expect_no_interrupt() -> None:
@@ -128,7 +121,7 @@ def _end_at_once() -> None:
 
 
 def _log(text: str) -> None:
-    """Leave last words in the run's log file, if there is one by now."""
+    # To the run's log file, if it exists by now.
     if logging.getLogger().handlers:
         logger.error(text.strip(), extra={FILE_ONLY: True})
 
@@ -142,19 +135,19 @@ def _show(text: str) -> None:
 
 
 class _Sink(io.FileIO):
-    """A descriptor that drops what is written to it once it takes no more."""
+    """A descriptor that drops output after the first write error."""
 
     problem: OSError | None = None
-    """Why it takes no more."""
+    """The first write error."""
 
     def write(self, data: Any) -> int:
-        """Write all of the data; see :meth:`io.RawIOBase.write`."""
+        """Write all data; see :meth:`io.RawIOBase.write`."""
         left = memoryview(data).cast("B")
         size = len(left)
         while left and self.problem is None:
             try:
                 count = super().write(left)
-                if count is None:  # somebody has made the descriptor non-blocking
+                if count is None:  # a non-blocking descriptor is full
                     select.select([], [self], [])
                 left = left[count or 0 :]
             except OSError as error:
@@ -164,12 +157,13 @@ class _Sink(io.FileIO):
 
 @contextmanager
 def console() -> Iterator[None]:
-    """Context in which a program prints: characters that cannot be shown are shown escaped.
+    """Context in which a program prints; unprintable characters are escaped.
 
     Raises:
-        OSError: the current folder is gone, which libraries do not survive; or what was printed is
-            not all in the file that standard output leads to. A reader that has left is no error.
+        OSError: the current folder does not exist, which libraries need; or standard output is
+            incomplete, except for a reader that has left.
     """
+    # Standard streams first: error messages need them.
     _open_closed()
     output = _opened("stdout")
     _opened("stderr")
@@ -194,7 +188,7 @@ def _check(output: _Sink | None) -> None:
 
 
 def _open_closed() -> None:
-    """Let closed streams lead nowhere: their numbers would go to files that are opened later."""
+    """Open closed streams to nowhere, else files opened later would take their descriptors."""
     for number, name in enumerate(_NAMES):
         try:
             os.fstat(number)
@@ -211,14 +205,14 @@ def _open_closed() -> None:
 
 
 def _opened(name: str) -> _Sink | None:
-    """Open a standard stream a second time, as a sink; None where it was replaced, as by tests."""
+    """Reopen a standard stream as a sink; None if it was replaced, as by tests."""
     stream = cast(TextIO, getattr(sys, name))
     if not isinstance(stream, io.TextIOWrapper) or stream is not getattr(sys, f"__{name}__"):
         return None
     raw = stream.buffer if stream.write_through else getattr(stream.buffer, "raw", None)
     if isinstance(raw, _Sink):
         return raw
-    # Put a sink under the stream that otherwise stays what it was.
+    # Put a sink under the stream, with its other settings unchanged.
     stream.flush()
     sink = _Sink(stream.fileno(), "w", closefd=False)
     again = io.TextIOWrapper(

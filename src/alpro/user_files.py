@@ -1,7 +1,6 @@
-"""Files that users name: opened or refused with one sentence, and JSON within limits.
+"""Validated reading of user files, text and JSON, with one-sentence errors.
 
-Everything that a user or another program may have written is read through this module: configs,
-annotations, label maps, stored arguments and results.
+All files by users or other programs are read here: configs, annotations, label maps, results.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from typing import IO, Any, cast
 from alpro.errors import InputError, listed
 from alpro.file_kinds import HEAD_BYTES, encoding_of, why_not_text
 
-MAX_FILE_BYTES = 1 << 30  # of a text that is read whole; a million questions take a tenth of it
-MAX_LINE_CHARACTERS = 16 << 20  # of a line; the longest real paragraph has a few thousand
-MAX_DEPTH = 64  # of lists and objects in one another; configs have 4
-MAX_DIGITS = 40  # of a whole number; 64 bits have 20
+MAX_FILE_BYTES = 1 << 30  # of a text read at once; a million questions take a tenth
+MAX_LINE_CHARACTERS = 16 << 20  # of a line; real paragraphs have a few thousand
+MAX_DEPTH = 64  # of nested lists and objects; configs have 4
+MAX_DIGITS = 40  # of an integer; 64 bits have 20
 
 NO_FILE = "there is no such file"
 
@@ -60,16 +59,17 @@ class JsonError(ValueError):
         super().__init__(reason)
         self.reason = reason
         self.line = line
-        """Counted from 1; None where the parser does not say."""
+        """Counted from 1; None if unknown."""
         self.column = column
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """Open the bytes of a file.
+    """Open a file in binary mode.
 
     Raises:
-        UnreadableFileError: it cannot be read, or is a folder or a device. Pipes would block.
+        UnreadableFileError: it cannot be read, or is a folder, device or pipe.
     """
+    # Check the kind first: opening a pipe would block.
     try:
         mode = os.stat(path).st_mode
         noun = next((noun for is_kind, noun in _KINDS if is_kind(mode)), None)
@@ -85,7 +85,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def why_unreadable(path: Path) -> str | None:
-    """Reason why a path cannot be read as a file, in words that follow the path; None if it can."""
+    """Reason why a file cannot be read, to follow its path; None if it can."""
     try:
         with open_file(path):
             return None
@@ -94,7 +94,7 @@ def why_unreadable(path: Path) -> str | None:
 
 
 def reason_of(error: Exception) -> str:
-    """The system's words for what went wrong, without the path."""
+    """System message of an error, without the path."""
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -103,10 +103,9 @@ def open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text: UTF-8 with or without a byte-order mark, or UTF-16 with one, as Windows writes.
 
     Raises:
-        UnreadableFileError: the file cannot be read, turns out not to be text, or has changed when
-            it has been read to the end.
+        UnreadableFileError: the file cannot be read, is not text, or has changed meanwhile.
     """
-    # Look at the head of the file, then read it from the start.
+    # Detect the encoding by the first bytes, then read from the start.
     binary = open_file(path)
     try:
         with binary:
@@ -141,19 +140,18 @@ def read_text(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> str:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Return the lines of a text with their line ends; the file may be of any length.
+    """Return the lines of a text of any length, with line ends.
 
     Raises:
-        UnreadableFileError: the file cannot be read, is not UTF-8, or has a line of more than
-            `MAX_LINE_CHARACTERS`.
+        UnreadableFileError: the file cannot be read, is not UTF-8, or has a line that is too long.
     """
     return chain.from_iterable(_blocks_of_lines(path))
 
 
 def _blocks_of_lines(path: Path) -> Iterator[list[str]]:
-    """Yield some lines at once: as quick as a file's own iteration, whose lines have no limit."""
+    # Blocks of lines are as fast as a file's own iteration, which limits no line.
     with open_text(path) as file:
-        # `rest` is the beginning of a line that the next block ends.
+        # `rest` is a line whose end is in the next block.
         rest, number = "", 1
         while block := file.read(_BLOCK_CHARACTERS):
             text = rest + block
@@ -182,14 +180,13 @@ def read_json(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON that somebody else has written.
+    """Parse JSON within limits.
 
     Raises:
-        JsonError: not JSON; nested deeper than `MAX_DEPTH`; a whole number of more than
-            `MAX_DIGITS` digits; a key that an object has twice; half a character (a lone
-            surrogate) or a zero character in a text.
+        JsonError: not JSON; nested deeper than `MAX_DEPTH`; an integer of more than `MAX_DIGITS`
+            digits; a duplicate key; a lone surrogate or a zero character in a text.
     """
-    # Parse, with the place of what is wrong.
+    # Parse, and locate errors.
     try:
         value = _STRICT.decode(text)
     except json.JSONDecodeError as error:
@@ -202,7 +199,7 @@ def parse_json(text: str) -> Any:
         before = text[: text.find(error.digits)]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise JsonError(error.reason, line=line, column=column) from None
-    # Refuse what later steps could not hold: deep nesting, characters no file can have.
+    # Refuse deep nesting, and characters that no file can hold.
     _check_depth(value)
     if "\\u" in text:
         _check_characters(value)
@@ -210,22 +207,15 @@ def parse_json(text: str) -> Any:
 
 
 def parse_json_line(line: str) -> Any:
-    """Parse one line of JSON as :func:`parse_json` does, in half the time for flat objects.
-
-    Raises:
-        JsonError: as there.
-    """
+    """Parse one line like :func:`parse_json`, in half the time for flat objects."""
     values = parse_flat_lines([line])
     return parse_json(line) if values is None else values[0]
 
 
 def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
-    """Parse lines of flat objects at once, in half the time; None where a line needs a closer look.
-
-    Where they have as many colons as keys and no bracket, no object holds another or a list, no key
-    occurs twice, and none goes over two lines.
-    """
-    # Parse all lines as one list, then see that it has one flat object for each.
+    """Parse lines of flat objects at once, in half the time; None if a line is not flat."""
+    # Parse all lines as one list. With as many colons as keys and no bracket, no object contains
+    # another or a list, has a duplicate key, or spans two lines.
     text = ",".join(lines)
     try:
         values = _FAST.decode(f"[{text}]")
@@ -244,7 +234,7 @@ def parse_flat_lines(lines: Sequence[str]) -> list[Any] | None:
 
 
 class _TooManyDigitsError(JsonError):
-    """A number beyond the limit, which the parser's hook is given without its place."""
+    """An integer beyond the limit, whose place the parser's hook does not know."""
 
     def __init__(self, digits: str) -> None:
         super().__init__(f"a number of {len(digits):,} digits; at most {MAX_DIGITS} are read")
@@ -258,6 +248,7 @@ def _whole_number(digits: str) -> int:
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Refuse duplicate keys, of which Python would keep the last.
     value = dict(pairs)
     if len(value) < len(pairs):
         counts = Counter(key for key, _ in pairs)
@@ -268,6 +259,7 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
+    # Breadth first: level by level, until one has no lists or objects left.
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -282,7 +274,7 @@ def _check_depth(value: Any) -> None:
 
 
 def _check_characters(value: Any) -> None:
-    """Refuse texts that cannot be written to a file or used as a name of one."""
+    """Refuse texts that cannot be written to a file or be a file name."""
     try:
         text = json.dumps(value, ensure_ascii=False)
         text.encode()
@@ -294,7 +286,7 @@ def _check_characters(value: Any) -> None:
         raise JsonError("a text holds a zero character (\\u0000); remove it")
 
 
-_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # escaped, and not the text of an escape
+_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # an escape whose backslash is not escaped itself
 _SHOWN = 30  # characters before what is wrong
 _TOO_DEEP = f"lists or objects nested more than {MAX_DEPTH} deep"
 _FAST = json.JSONDecoder(parse_int=_whole_number)

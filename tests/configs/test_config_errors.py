@@ -241,7 +241,7 @@ def test_a_missing_model_file_names_the_key_and_file_that_ask_for_it(load: Any) 
 
 
 @pytest.mark.parametrize("flag", [["--local-rank=0"], ["--local_rank", "0"], ["--local-rank", "1"]])
-def test_what_launchers_before_torchrun_add_is_passed_over(
+def test_flags_of_launchers_before_torchrun_are_ignored(
     load: Any, flag: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
         *(("pretrain_alpro", "PretrainConfig"), ("demo_pretrain", "PretrainConfig")),
     ],
 )
-def test_the_kind_of_a_config_is_told_by_its_keys(name: str, kind: str) -> None:
+def test_the_keys_of_a_config_determine_its_task(name: str, kind: str) -> None:
     raw = json.loads((ROOT / "config_release" / f"{name}.json").read_text())
     assert kind_of(raw).__name__ == kind
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alpro.configs.schema import DownstreamDataset
+from alpro.configs.downstream import DownstreamDataset
 
 
 def test_defaults_are_the_originals(load: Any) -> None:

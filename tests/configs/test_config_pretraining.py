@@ -7,8 +7,8 @@ import pytest
 
 from alpro.configs.fields import fields_of
 from alpro.configs.loading import load_config
-from alpro.configs.pretraining import media_of, pretraining_file
-from alpro.configs.schema import PretrainConfig, PretrainingDataset, PrompterConfig, RetrievalConfig
+from alpro.configs.pretraining import PretrainingDataset, media_of, pretraining_file
+from alpro.configs.schema import PretrainConfig, PrompterConfig, RetrievalConfig
 from alpro.errors import InputError
 from alpro.families.alpro import prompter
 from alpro.file_kinds import Media
@@ -23,7 +23,7 @@ def load_either(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
-def test_defaults(load_either: Any) -> None:
+def test_pretraining_defaults(load_either: Any) -> None:
     resolved = load_either()
     config = resolved.config
     assert resolved.warnings == []
@@ -33,7 +33,7 @@ def test_defaults(load_either: Any) -> None:
     assert config.grad_cache_size == 0
 
 
-def test_the_original_trains_with_no_loss_unless_told(load_pretraining: Any) -> None:
+def test_the_original_defaults_enable_no_loss(load_pretraining: Any) -> None:
     config = load_pretraining().config
     used = (config.use_itc, config.use_itm, config.use_mlm, config.use_mpm)
     assert used == (True, False, True, False)
@@ -61,7 +61,7 @@ def test_keys_that_only_tasks_have(config_class: Any) -> None:
 
 
 @pytest.mark.parametrize("config_class", [PrompterConfig, PretrainConfig])
-def test_help(config_class: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pretraining_help(config_class: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         load_config(config_class, ["--help"])
     assert exit_.value.code == 0
@@ -95,7 +95,7 @@ def test_help(config_class: Any, capsys: pytest.CaptureFixture[str]) -> None:
         ({"ann": "a.jsonl", "media": "image"}, ("a.jsonl", "image")),
     ],
 )
-def test_what_a_set_is_of(entry: dict[str, Any], expected: tuple[str, str]) -> None:
+def test_media_of_a_set(entry: dict[str, Any], expected: tuple[str, str]) -> None:
     dataset = PretrainingDataset(name="a", **entry)
     assert (pretraining_file(dataset), media_of(dataset)) == expected
 
@@ -206,7 +206,7 @@ PEM = {"use_mpm": 1, "entity_file_path": "unigrams.txt", "teacher_weights_path":
         ),
         (
             {**PEM, "entity_file_path": None, "e2e_weights_path": "model.pt"},
-            "the entity loss tells apart the entities of a list",
+            "the entity loss classifies into the entities of a list",
         ),
         ({"mlm_probability": 0}, "mlm_probability is 0; expected a number, above 0 and at most 1."),
         ({"entity_threshold": 1.1}, "expected a number, at least 0 and at most 1."),
@@ -215,7 +215,7 @@ PEM = {"use_mpm": 1, "entity_file_path": "unigrams.txt", "teacher_weights_path":
         ({"best_metric": "t2i_acc", "use_itc": 0}, 'best_metric = "t2i_acc" and use_itc = false'),
     ],
 )
-def test_what_the_losses_need(
+def test_losses_need_their_files_and_metrics(
     load_pretraining: Any, changes: dict[str, Any], expected: str
 ) -> None:
     (error,) = load_pretraining.errors(changes)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from alpro.configs.downstream import annotation_file
+from alpro.configs.downstream import DownstreamDataset, annotation_file
 from alpro.configs.fields import fields_of
 from alpro.configs.options import VideoOptions
-from alpro.configs.schema import DownstreamDataset, QaConfig, RetrievalConfig
+from alpro.configs.schema import QaConfig, RetrievalConfig
 
 MAP = {"pets_qa": "pets/train.jsonl", "other_qa": "pets/other.jsonl"}
 
@@ -17,7 +17,7 @@ def sets(*annotations: Any) -> list[dict[str, Any]]:
     return [{"name": "pets", "txt": txt, "img": "pets/videos"} for txt in annotations]
 
 
-def test_defaults(load_qa: Any) -> None:
+def test_question_answering_defaults(load_qa: Any) -> None:
     resolved = load_qa()
     config = resolved.config
     assert resolved.warnings == []

@@ -62,7 +62,7 @@ def test_the_same_launcher_again_goes_on_in_spite_of_overwrite(job: Job) -> None
     assert found == RunStart(overwrites=False, resumes=True, launchers=("A",))
 
 
-def test_another_launcher_overwrites_and_the_former_is_forgotten(job: Job) -> None:
+def test_another_launcher_overwrites_and_replaces_the_former(job: Job) -> None:
     found = job.beginning(*OVERWRITE, launchers=["B", "B"])
     assert found == RunStart(overwrites=True, resumes=False, launchers=("B",))
 
@@ -89,14 +89,14 @@ def test_one_launcher_that_was_there_is_enough_whatever_machines_are_lost_or_new
     assert found == RunStart(overwrites=False, resumes=True, launchers=("A", "lost", "new"))
 
 
-def test_a_start_that_left_no_restore_file_is_begun_anew_without_overwriting(job: Job) -> None:
+def test_a_start_without_a_restore_file_is_repeated_without_overwriting(job: Job) -> None:
     (job.experiment.root / "run/restore.pt").unlink()
     found = job.beginning(*OVERWRITE, launchers=["A", "A"])
     assert found == RunStart(overwrites=False, resumes=False, launchers=("A",))
 
 
 @pytest.mark.parametrize("flags", [(), OVERWRITE])
-def test_a_dry_run_never_goes_on(job: Job, flags: tuple[str, ...]) -> None:
+def test_a_dry_run_never_resumes(job: Job, flags: tuple[str, ...]) -> None:
     assert not job.beginning(*flags, "--dry_run", "1", launchers=["A", "A"]).resumes
 
 

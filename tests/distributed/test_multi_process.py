@@ -18,7 +18,7 @@ from tests.training.toys import ToyTask, toy_batch
 T = TypeVar("T")
 
 
-class Alike:
+class FakePeer:
     """Rank 0 of two, whose peer has the same numbers; keeps a list of messages."""
 
     rank, size = 0, 2
@@ -50,7 +50,7 @@ class Alike:
         self.messages.append(("close", 0))
 
 
-class Lost(Alike):
+class DisconnectedPeer(FakePeer):
     """Its peer has gone."""
 
     def sum_(self, tensor: Tensor) -> None:  # noqa: ARG002
@@ -62,21 +62,23 @@ def no_votes() -> dict[str, float]:
 
 
 @pytest.fixture
-def peer() -> Alike:
-    return Alike()
+def peer() -> FakePeer:
+    return FakePeer()
 
 
-def engine_over(peer: Alike) -> DistributedEngine:
+def engine_over(peer: FakePeer) -> DistributedEngine:
     return DistributedEngine(peer, CPU, scale_loss=False)
 
 
-def test_it_is_an_engine(peer: Alike) -> None:
+def test_a_distributed_engine_has_rank_size_and_device(peer: FakePeer) -> None:
     engine: Engine = engine_over(peer)
     assert (engine.rank, engine.size, engine.device) == (0, 2, CPU)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 5])
-def test_an_update_is_one_message_whatever_the_accumulation(peer: Alike, accumulation: int) -> None:
+def test_an_update_is_one_message_whatever_the_accumulation(
+    peer: FakePeer, accumulation: int
+) -> None:
     engine, task = engine_over(peer), ToyTask()
     optimizer = torch.optim.SGD(task.parameters(), lr=0.1)
     engine.prepare(task, optimizer)
@@ -94,7 +96,7 @@ def test_an_update_is_one_message_whatever_the_accumulation(peer: Alike, accumul
     assert peer.messages == [("sum", size)] * num_updates
 
 
-def test_the_reduction_has_a_fixed_layout(peer: Alike) -> None:
+def test_the_reduction_has_a_fixed_layout(peer: FakePeer) -> None:
     """Parameter after parameter, whether they have gradients or not, in whatever order."""
     seen: list[Tensor] = []
 
@@ -109,7 +111,7 @@ def test_the_reduction_has_a_fixed_layout(peer: Alike) -> None:
     assert seen[0].tolist() == [0.0] * 3 + [4.0] * 2 + [0.0, 1.0] + [6.0, 5.0]
 
 
-def test_what_travels_at_the_start(peer: Alike) -> None:
+def test_the_start_broadcasts_weights_and_optimizer_state(peer: FakePeer) -> None:
     engine, task = engine_over(peer), ToyTask()
     optimizer = torch.optim.AdamW(task.parameters())
     task(toy_batch(0))["loss"].backward()
@@ -123,13 +125,13 @@ def test_what_travels_at_the_start(peer: Alike) -> None:
     ]
 
 
-def test_gathering_rows_tells_their_number_first(peer: Alike) -> None:
+def test_gathering_rows_sends_their_number_first(peer: FakePeer) -> None:
     gathered = engine_over(peer).all_gather(torch.ones(3, 2))
     assert gathered.tolist() == [[1.0, 1.0]] * 6
     assert peer.messages == [("gather rows", 8), ("gather rows", 3 * 2 * 4)]
 
 
-def test_gradients_are_averaged_in_fp32(peer: Alike) -> None:
+def test_gradients_are_averaged_in_fp32(peer: FakePeer) -> None:
     engine = engine_over(peer)
     parameter = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
@@ -139,13 +141,13 @@ def test_gradients_are_averaged_in_fp32(peer: Alike) -> None:
     assert (parameter.grad.dtype, parameter.grad.item()) == (torch.bfloat16, 3.0)
 
 
-def test_an_exchange_that_fails_means_a_lost_peer() -> None:
-    engine = engine_over(Lost())
+def test_a_failed_collective_means_a_lost_peer() -> None:
+    engine = engine_over(DisconnectedPeer())
     with pytest.raises(PeerLostError, match=r"lost the connection to other ranks: .*10\.0\.0\.2"):
         engine.sum({"a": 1.0})
 
 
-def test_other_errors_are_not_mistaken_for_a_lost_peer(peer: Alike) -> None:
+def test_other_errors_are_not_mistaken_for_a_lost_peer(peer: FakePeer) -> None:
     def refuse(tensor: Tensor) -> None:  # noqa: ARG001
         raise ValueError("not of this kind")
 
@@ -154,7 +156,7 @@ def test_other_errors_are_not_mistaken_for_a_lost_peer(peer: Alike) -> None:
         engine_over(peer).sum({"a": 1.0})
 
 
-class Slow(Alike):
+class SlowPeer(FakePeer):
     """Exchanges in the background, as GPUs do; looked at often enough, it has finished."""
 
     def __init__(self, *, num_looks: int) -> None:
@@ -166,23 +168,23 @@ class Slow(Alike):
         return self.num_looks <= 0
 
 
-def test_an_exchange_is_over_when_what_runs_in_the_background_is() -> None:
-    slow = Slow(num_looks=5)
+def test_a_collective_waits_for_its_background_work() -> None:
+    slow = SlowPeer(num_looks=5)
     engine_over(slow).sum({"a": 1.0})
     assert slow.num_looks == 0
 
 
-def test_after_sigterm_an_exchange_is_not_waited_for_for_ever(
+def test_after_sigterm_a_collective_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("alpro.distributed.multi_process._PATIENCE_AFTER_SIGTERM", 0.0)
-    engine = engine_over(Slow(num_looks=1_000_000))
+    engine = engine_over(SlowPeer(num_looks=1_000_000))
     engine.shorten_timeouts()
     with pytest.raises(PeerLostError, match="no answer for 0 s after SIGTERM"):
         engine.sum({"a": 1.0})
 
 
-def test_a_lack_of_memory_is_not_mistaken_for_a_lost_peer(peer: Alike) -> None:
+def test_a_lack_of_memory_is_not_mistaken_for_a_lost_peer(peer: FakePeer) -> None:
     def refuse(tensor: Tensor) -> None:  # noqa: ARG001
         raise torch.OutOfMemoryError("too much")
 
@@ -206,7 +208,9 @@ class Listener:
         self.heard.append("close")
 
 
-def test_exchanges_are_progress_and_are_timed(peer: Alike, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collectives_are_timed_and_signal_progress(
+    peer: FakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter([10.0, 12.5, 20.0, 20.5])
     monkeypatch.setattr("alpro.distributed.multi_process.time.perf_counter", lambda: next(clock))
     listener: Any = Listener()

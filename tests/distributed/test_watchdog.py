@@ -46,7 +46,7 @@ def hang(how: str, *, waits: bool = False, **environment: str) -> subprocess.Com
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_process_that_hangs_tells_where_and_ends(tmp_path: Path, waits: bool) -> None:
+def test_a_hanging_process_prints_its_stack_and_ends(tmp_path: Path, waits: bool) -> None:
     """The report of ``torchrun`` is for the one that the others wait for."""
     told = tmp_path / "error.json"
     environment = {"RANK": "3", "WORLD_SIZE": "4", "TORCHELASTIC_ERROR_FILE": str(told)}

@@ -39,7 +39,7 @@ def test_an_exception_on_one_rank_ends_all_at_once(runs: AllRuns, point: str, ra
             assert not one.was_made_to
 
 
-def test_a_rank_that_fails_while_others_compute_is_the_one_that_is_told_of(runs: AllRuns) -> None:
+def test_a_rank_that_fails_while_others_compute_is_the_one_reported(runs: AllRuns) -> None:
     """They are asked to end before they find out that they have lost it."""
     faults = [
         Fault(point="forward", action="raise", rank=1, time=2),

@@ -22,18 +22,18 @@ def judge(engine: str = "torch", **changes: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("action", ["kill", "term"])
-def test_what_did_not_happen_is_a_problem(action: str) -> None:
+def test_a_missing_event_is_a_problem(action: str) -> None:
     assert judge(action=action) == []
     assert judge(action=action, struck=False) == ["not struck"]
 
 
-def test_a_launcher_must_tell_of_a_kill() -> None:
+def test_a_launcher_must_report_a_kill() -> None:
     assert judge(code=0) == ["exit 0 after SIGKILL"]
     assert judge(code=-9) == []
 
 
 @pytest.mark.parametrize(("reached", "went_on"), [(0, 0), (4, 0), (4, 4), (5, 4), (40, 36)])
-def test_after_a_kill_it_goes_on_from_what_was_saved(reached: int, went_on: int) -> None:
+def test_a_killed_run_resumes_from_its_last_save(reached: int, went_on: int) -> None:
     assert judge(reached=reached, went_on=went_on) == []
 
 

@@ -37,7 +37,7 @@ def save_steps(root: Path, *, keep: int, best: tuple[int, ...]) -> set[str]:
     return {path.name.removeprefix("model_step_") for path in (root / "ckpt").iterdir()}
 
 
-def test_where_there_are_no_hard_links_checkpoints_are_copied(
+def test_checkpoints_are_copied_without_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_links(*_: object) -> None:
@@ -49,7 +49,7 @@ def test_where_there_are_no_hard_links_checkpoints_are_copied(
     assert weight(tmp_path, "last") == 12
 
 
-def test_the_newest_checkpoints_stay_where_updates_are_counted_anew(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_stay_after_updates_are_renumbered(tmp_path: Path) -> None:
     output = RunDirectory(tmp_path, rank=0)
     writer = CheckpointWriter(output, keep=2)
     for age, step in enumerate((38, 40, 20, 22)):  # from 20 on with twice as many processes
@@ -111,12 +111,12 @@ def test_the_newest_restore_file_is_taken(output: RunDirectory) -> None:
     assert state["step"] == 4
 
 
-def test_without_restore_files_there_is_nothing_to_take(tmp_path: Path) -> None:
+def test_without_restore_files_none_is_loaded(tmp_path: Path) -> None:
     assert load_restore(RunDirectory(tmp_path, rank=0)) is None
 
 
 @pytest.mark.parametrize("how", ["damaged", "empty", "gone"])
-def test_the_backup_stands_in(
+def test_the_backup_replaces_a_damaged_restore_file(
     output: RunDirectory, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if how == "gone":
@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_checkpoints_and_restore_files_as_they_were(
     assert not caplog.records
 
 
-def test_what_cannot_be_saved_for_another_reason_is_told(output: RunDirectory) -> None:
+def test_another_error_of_saving_is_reported(output: RunDirectory) -> None:
     with pytest.raises(AttributeError, match="Can't pickle local object"):
         save_restore(output, {"step": lambda: 6})
     with pytest.raises(RuntimeError, match="made up"):

@@ -75,7 +75,7 @@ def test_a_file_of_the_same_name_with_another_content_is_another() -> None:
     assert line.startswith("annotations_sha256.tokenizer_dir: ")
 
 
-def test_a_hash_that_was_not_stored_or_is_not_needed_tells_nothing() -> None:
+def test_a_hash_that_was_not_stored_or_is_not_needed_is_ignored() -> None:
     hashes = {name: HASHES[name] for name in ("old/a.jsonl", "labels.json")}
     old = identity(STORED, annotations_sha256={**hashes, "teacher.pt": "four"},
                    teacher_weights_path="teacher.pt")  # fmt: skip

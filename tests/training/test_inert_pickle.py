@@ -86,7 +86,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_nothing_is_called(tmp_path: Path, protocol: int) -> None:
+def test_loading_calls_no_pickled_object(tmp_path: Path, protocol: int) -> None:
     mark = tmp_path / "called"
     calls = [
         Hostile(os.system, f"touch {mark}"),
@@ -149,7 +149,7 @@ def test_no_operation_calls_or_changes_anything(
         bytes(range(256)),
     ],
 )
-def test_what_is_no_pickle_is_refused(pickled: bytes) -> None:
+def test_bytes_that_are_not_a_pickle_are_refused(pickled: bytes) -> None:
     with pytest.raises(BrokenPickleError):
         read(pickled)
 
@@ -167,7 +167,7 @@ def test_a_giant_place_in_the_memo_takes_no_memory() -> None:
         b"\x8f()" + b"\x85" * 200_000 + b"\x90.",
     ],
 )
-def test_nesting_has_no_end(pickled: bytes) -> None:
+def test_deep_nesting_is_read(pickled: bytes) -> None:
     assert isinstance(read(pickled), list | tuple | dict)
 
 
@@ -176,7 +176,7 @@ def test_a_cycle_is_read() -> None:
     assert found["a"] is found
 
 
-def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_operations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inert_pickle, "MAX_OPERATIONS", 1000)
     with pytest.raises(BrokenPickleError, match="more than 1,000 operations"):
         read(pickle.dumps(list(range(1001))))
@@ -201,7 +201,7 @@ def test_operations_that_are_inherited_from_python_call_nothing() -> None:
     assert inherited == {f"load_{name}" for name in known}
 
 
-def test_names_can_be_shown() -> None:
+def test_class_names_are_printable() -> None:
     assert Global.of("copy_reg", "b") == "copyreg.b"
     assert Global.of("\x1b[31m", "\ud800") == "\\x1b[31m.\\ud800"
     assert len(Global.of("a", "b" * 100_000)) < 1000

@@ -131,7 +131,7 @@ def test_a_config_that_may_not_be_read_is_no_reason_to_delete_a_run(
         claim(tmp_path / "run", arguments)
 
 
-def test_a_run_that_ended_before_it_wrote_its_config_starts_anew(
+def test_a_run_that_ended_before_it_wrote_its_config_starts_over(
     tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     make_files(tmp_path / "run", "log/run.lock", "log/model_config.json")

@@ -102,7 +102,7 @@ def test_a_whole_checkpoint_asks_for_nothing_else(
 
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
-def test_a_wrapped_checkpoint_is_found(
+def test_a_wrapped_checkpoint_is_unwrapped(
     tmp_path: Path, source: dict[str, Tensor], wrapper: str
 ) -> None:
     state = {f"module.{name}": value for name, value in source.items()}
@@ -168,7 +168,7 @@ def test_a_pretrained_checkpoint_starts_question_answering(
     assert any("tensors renamed to the model's names" in line for line in lines)
 
 
-def test_what_may_be_missing_is_loaded_where_it_is_there(tmp_path: Path) -> None:
+def test_optional_tensors_are_loaded_if_present(tmp_path: Path) -> None:
     state = saved(tmp_path / "best.pt", small_qa_model())
     for patterns in ((), HEAD):
         model = small_qa_model()
@@ -176,7 +176,7 @@ def test_what_may_be_missing_is_loaded_where_it_is_there(tmp_path: Path) -> None
         assert_same(dict(model.state_dict()), state)
 
 
-def test_what_a_checkpoint_is_prepared_to_is_loaded(tmp_path: Path) -> None:
+def test_a_prepared_checkpoint_is_loaded(tmp_path: Path) -> None:
     """As where a classifier is given up, whether the new one is of its size or of another."""
     state = saved(tmp_path / "best.pt", small_qa_model())
 

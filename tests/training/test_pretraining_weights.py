@@ -104,7 +104,7 @@ def test_a_teacher_of_fewer_frames_is_resized(tmp_path: Path) -> None:
     assert state[POS_EMBED].shape == (1, 17, 16)
 
 
-def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_teacher_is_refused(tmp_path: Path) -> None:
     prompter = small_prompter()
     with pytest.raises(InputError, match=r"^teacher_weights_path: .*gone\.pt: there is no such"):
         load_teacher(prompter, tmp_path / "gone.pt")
@@ -224,7 +224,7 @@ def check_start(
 
 
 @torch.no_grad()
-def test_finetuning_begins_with_what_pretraining_learnt(tmp_path: Path) -> None:
+def test_finetuning_starts_from_pretrained_weights(tmp_path: Path) -> None:
     """Not only are the names right: the numbers that come out are the same."""
     pretrained = small_pretraining_model().eval()
     save(tmp_path / "alpro.pt", pretrained)

@@ -93,7 +93,7 @@ def test_checkpoints_are_listed_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b"[1]"])
-def test_what_a_run_has_left_may_be_damaged(tmp_path: Path, content: bytes | None) -> None:
+def test_stored_files_of_a_run_may_be_damaged(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "a.json").write_bytes(content)
     assert read_stored(tmp_path / "a.json") == {}
@@ -109,7 +109,7 @@ def test_the_same_run_may_go_on_elsewhere(tmp_path: Path, arguments: dict[str, A
     assert (tmp_path / "run/log/args.json").read_text() == before
 
 
-def test_a_run_without_a_restore_file_starts_anew_and_says_how(
+def test_a_run_without_a_restore_file_starts_over(
     tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     claim(tmp_path / "run", arguments)
@@ -248,7 +248,7 @@ LIST = "log/unreadable_videos.jsonl"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_a_killed_run_has_left_unfinished_is_removed(
+def test_incomplete_files_of_a_killed_run_are_removed(
     tmp_path: Path, arguments: dict[str, Any], overwrite: bool
 ) -> None:
     claim(tmp_path / "run", arguments)
@@ -257,7 +257,7 @@ def test_what_a_killed_run_has_left_unfinished_is_removed(
     assert files_of(tmp_path / "run") == {*OWN, ".notes.txt.tmp", "ckpt/.mine.pt.tmp"}
 
 
-def test_what_another_run_may_be_writing_stays(tmp_path: Path, arguments: dict[str, Any]) -> None:
+def test_temporary_files_of_another_run_stay(tmp_path: Path, arguments: dict[str, Any]) -> None:
     claim(tmp_path / "run", arguments)
     make_files(tmp_path / "run", *UNFINISHED, LIST)
     before = files_of(tmp_path / "run")
@@ -277,7 +277,7 @@ def test_the_list_of_unreadable_videos_stays_where_a_run_goes_on(
     assert (LIST in files_of(tmp_path / "run")) == (name is not None)
 
 
-def test_a_set_that_was_changed_is_told_by_what_differs_in_it(
+def test_a_changed_set_is_described_by_its_different_parts(
     tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     sets = [{"name": "a", "img": "videos"}, {"name": "b", "img": None}]

@@ -146,7 +146,7 @@ def test_sigterm_during_a_validation_stops_the_run_after_it(tmp_path: Path) -> N
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_what_is_owed_is_validated_even_where_updates_are_counted_otherwise(tmp_path: Path) -> None:
+def test_a_pending_validation_runs_after_updates_are_renumbered(tmp_path: Path) -> None:
     with pytest.raises(TerminatedError, match="update 3 is saved"):
         train(tmp_path, plan=make_plan(), batch=sigterm_at_batch(2))
     plan = make_plan(num_train_steps=14, valid_steps=5)  # as with half as many processes

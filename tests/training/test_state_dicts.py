@@ -87,7 +87,7 @@ def write(folder: Path, content: Any, *, legacy: bool = False, protocol: int = 2
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_what_is_beside_the_weights_is_left_alone_and_named(
+def test_objects_beside_the_weights_are_ignored_and_logged(
     tmp_path: Path,
     source: dict[str, Tensor],
     caplog: pytest.LogCaptureFixture,
@@ -143,7 +143,7 @@ def test_tied_weights_are_read_once(tmp_path: Path, source: dict[str, Tensor]) -
     assert first.data_ptr() == second.data_ptr()
 
 
-def test_of_an_average_and_a_model_the_model_is_taken_and_told(
+def test_of_an_average_and_a_model_the_model_is_taken_and_logged(
     tmp_path: Path, source: dict[str, Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     averaged = {name: torch.zeros_like(value) for name, value in source.items()}
@@ -213,9 +213,7 @@ def test_large_numbers_are_numbers(tmp_path: Path, source: dict[str, Tensor]) ->
     load_checkpoint(small_model(), write(tmp_path, source))
 
 
-def test_what_is_not_used_may_be_of_a_diverged_run(
-    tmp_path: Path, source: dict[str, Tensor]
-) -> None:
+def test_unused_tensors_may_be_not_finite(tmp_path: Path, source: dict[str, Tensor]) -> None:
     unused = {"prompter.temp": torch.tensor(float("nan"))}
     load_checkpoint(small_model(), write(tmp_path, {**source, **unused}))
 
@@ -281,14 +279,12 @@ def test_position_ids_are_the_model_s_own(tmp_path: Path, source: dict[str, Tens
         ({"temp": torch.zeros(()), "module.temp": torch.ones(())}, "temp is there twice"),
     ],
 )
-def test_what_holds_no_weights_of_ours_is_described(
-    tmp_path: Path, content: Any, told: str
-) -> None:
+def test_files_without_our_weights_are_described(tmp_path: Path, content: Any, told: str) -> None:
     with pytest.raises(InputError, match=told):
         load_checkpoint(small_model(), write(tmp_path, content))
 
 
-def test_clip_is_told_apart(tmp_path: Path) -> None:
+def test_clip_is_recognised(tmp_path: Path) -> None:
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     text = {**small, "num_attention_heads": 2, "vocab_size": 20, "max_position_embeddings": 8}
     vision = {**small, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}

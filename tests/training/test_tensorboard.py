@@ -33,7 +33,7 @@ def test_a_resumed_run_hides_what_it_does_again(tmp_path: Path) -> None:
     assert shown(tmp_path) == {"train/loss": {0: 1.0, 1: 2.0, 2: 20.0, 3: 30.0}}
 
 
-def test_what_was_flushed_is_there_if_the_run_is_killed_then(tmp_path: Path) -> None:
+def test_flushed_scalars_survive_a_kill(tmp_path: Path) -> None:
     curves = TensorBoard(tmp_path, purge_step=0)
     curves.add("valid", {"r1": 0.5}, step=4)
     curves.flush()
@@ -81,7 +81,7 @@ def test_on_a_full_disk_there_is_one_warning_and_nothing_else(
     assert raised == []
 
 
-def test_errors_of_other_threads_are_told_as_before(
+def test_errors_of_other_threads_reach_the_former_hook(
     tmp_path: Path, raised: list[threading.ExceptHookArgs]
 ) -> None:
     def fail() -> None:

@@ -237,7 +237,7 @@ def test_unreadable_videos_are_counted_by_epoch_and_listed_once(tmp_path: Path) 
         train(tmp_path / "many", plan=plan, batch=batch, max_unreadable=1 / 6)
 
 
-class ThreeAlike(SingleProcess):
+class FakeRankOfThree(SingleProcess):
     """Stands for one of three processes with the same numbers; counts the sums it was asked for."""
 
     def __init__(self) -> None:
@@ -255,7 +255,7 @@ def test_unreadable_videos_of_all_processes_are_counted_in_the_lines(tmp_path: P
         made.unreadable.append(UnreadableVideo(f"bad{number}", "made so"))
         return made
 
-    engine = ThreeAlike()
+    engine = FakeRankOfThree()
     every_third: dict[str, Any] = {"plan": make_plan(), "log_interval": 3}
     train(tmp_path, batch=batch, max_unreadable=1.0, engine=engine, **every_third)
     lines = [line for line in metric_lines(tmp_path) if line["split"] == "train"]
@@ -264,7 +264,7 @@ def test_unreadable_videos_of_all_processes_are_counted_in_the_lines(tmp_path: P
     assert engine.num_sums == len(lines) + 3  # after validations: has SIGTERM come to any rank?
 
 
-def test_continuing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_resumed_run_logs_its_update(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KilledError):
         train(tmp_path, plan=make_plan(), batch=kill_at_batch(5))
     with caplog.at_level(logging.INFO):

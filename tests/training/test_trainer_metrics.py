@@ -47,9 +47,7 @@ def test_an_accuracy_is_over_the_batches_that_have_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("worst", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("metric", ["score", "loss"])
-def test_what_is_no_number_is_not_the_best_for_long(
-    tmp_path: Path, metric: str, worst: float
-) -> None:
+def test_a_nan_metric_is_replaced_by_any_number(tmp_path: Path, metric: str, worst: float) -> None:
     values = iter([1.0, worst, 5.0, worst])  # at updates 0, 3, 6, 7
     plan = make_plan(best_metric=metric)
     train(tmp_path, plan=plan, validate=lambda _: {metric: next(values)})

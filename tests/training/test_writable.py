@@ -46,7 +46,7 @@ def refusal(root: Path) -> str:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "folder"])
 @pytest.mark.parametrize("name", ["log", "ckpt", "nonfinite", "results_test", ""])
-def test_what_is_no_folder_is_named(
+def test_a_path_that_is_not_a_folder_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
 ) -> None:
     path = tmp_path / "run" / name
@@ -64,7 +64,7 @@ def test_what_is_no_folder_is_named(
         *("restore.pt", RESULTS),
     ],
 )
-def test_what_is_no_file_is_named(
+def test_a_path_that_is_not_a_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
 ) -> None:
     path = tmp_path / "run" / name
@@ -116,7 +116,7 @@ def test_a_file_that_may_not_be_appended_to(
     assert f"{tmp_path / 'log/metrics.jsonl'} cannot be written to" in refusal(tmp_path)
 
 
-def test_a_disk_that_takes_nothing_is_found_unless_nothing_will_be_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_detected_unless_nothing_will_be_written(tmp_path: Path) -> None:
     with largest_file(100):
         with pytest.raises(RunError, match=f"^{tmp_path}/run: cannot be written: File too large"):
             check(tmp_path / "run")
@@ -130,7 +130,7 @@ def test_a_disk_that_takes_nothing_is_found_unless_nothing_will_be_written(tmp_p
         (1000, 1000, 31, r"only 31 more files can be made there \(inodes\)"),
     ],
 )
-def test_too_little_space_for_the_first_files_is_found(
+def test_too_little_space_for_the_first_files_is_detected(
     monkeypatch: pytest.MonkeyPatch, free: int, needed: int, files: int, told: str
 ) -> None:
     monkeypatch.setattr("alpro.training.writable.free_bytes", lambda _: free)

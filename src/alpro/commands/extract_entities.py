@@ -28,15 +28,13 @@ from alpro.commands.cli import (
 )
 from alpro.commands.nouns import TagCounts, count_tags, entities_of, load_tagger
 from alpro.configs.detect_task import kind_of
-from alpro.configs.downstream import annotation_in
+from alpro.configs.downstream import DownstreamDataset, annotation_in
 from alpro.configs.errors import ConfigError, ConfigIssue
-from alpro.configs.pretraining import media_of
+from alpro.configs.pretraining import PretrainingDataset, media_of
 from alpro.configs.schema import (
-    DownstreamDataset,
     ExperimentConfig,
     PretrainConfig,
     PretrainingConfig,
-    PretrainingDataset,
     QaConfig,
     RetrievalConfig,
 )

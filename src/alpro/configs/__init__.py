@@ -1,4 +1,4 @@
-"""Typed configurations, and how command line, JSON files and defaults become one of them.
+"""Typed configurations, resolved from command line, JSON files and defaults.
 
-Nothing here imports torch or numpy: ``--help`` and every complaint about a config come at once.
+Nothing here imports torch or numpy: ``--help`` and config errors appear at once.
 """

@@ -1,7 +1,7 @@
-"""Flags: every key of the config class is one, nested keys are dotted, nothing is abbreviated.
+"""Command-line parser: every config key is a flag, nested keys are dotted, nothing is abbreviated.
 
-Written out rather than left to argparse because all mistakes are to be reported together, with
-those of the JSON files, and because flags of list entries (``--train_datasets.0.img``) have no end.
+Not argparse: all mistakes are reported together with those of the JSON files, and the number of
+flags for list entries (``--train_datasets.0.img``) is unlimited.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class Flags:
 
 
 def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
-    """Read `argv` (without the program's name); of a repeated flag the last one counts."""
+    """Parse `argv` (without the program name)."""
     flags = Flags()
     options = fields_of(config_class)
     for name, words in _split(argv, flags.problems):
+        # Flags without a config key: those of the loader, of launchers and of the original.
         key = config_class.ALIASES.get(name, name)
         if name in _LOADER_FLAGS:
             _take_loader_flag(flags, name, words)
@@ -56,6 +57,7 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
         elif (target := _target(key, options)) is None:
             flags.problems.append(_unknown(name, options))
         else:
+            # Of a repeated flag the last value counts, and the name that was typed for it.
             flags.renamed.pop(key, None)
             if name != key:
                 flags.renamed[key] = name
@@ -64,7 +66,7 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
 
 
 def peek_flags(argv: Sequence[str]) -> dict[str, str]:
-    """Return the flags with one value that decide which other flags there are, unchecked."""
+    """Return, unchecked, the single-value flags that decide which other flags exist."""
     words = {name: words for name, words in _split(argv, []) if len(words) == 1}
     peeked = {name: words[name][0] for name in _PEEKED if name in words}
     if "config" in peeked:
@@ -77,8 +79,8 @@ def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, 
     groups: list[tuple[str, list[str]]] = []
     open_for_words = False
     for word in argv:
-        if word == "-h":
-            word = "--help"
+        # A flag takes the words up to the next flag, or what follows its equals sign.
+        word = "--help" if word == "-h" else word
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             groups.append((name, [value] if equals else []))
@@ -86,10 +88,11 @@ def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, 
         elif open_for_words:
             groups[-1][1].append(word)
         else:
-            text = f"{shorten(word)} belongs to no flag."
-            problems.append(
-                ConfigIssue(COMMAND_LINE, text, "Values follow their flag: --key value.")
+            text, remedy = (
+                f"{shorten(word)} belongs to no flag.",
+                "Values follow their flag: --key value.",
             )
+            problems.append(ConfigIssue(COMMAND_LINE, text, remedy))
     return groups
 
 
@@ -106,13 +109,14 @@ def _take_loader_flag(flags: Flags, name: str, words: list[str]) -> None:
 
 
 def _target(key: str, options: dict[str, Option]) -> Option | None:
-    """The option a flag sets: a key, ``datasets.0.field`` or ``datasets.0.field.entry``."""
+    """Option of a flag: a key, ``datasets.0.field`` or ``datasets.0.field.entry``."""
     name, _, rest = key.partition(".")
     target = options.get(name)
     if target is None or not rest:
         return target
     if target.entry_class is None:
         return None
+    # A part of a list entry: its index must be a number, its field one of the entry's class.
     index, _, path = rest.partition(".")
     if not index.isdecimal() or len(index) > _MAX_INDEX_DIGITS:
         return None
@@ -120,12 +124,12 @@ def _target(key: str, options: dict[str, Option]) -> Option | None:
     inner = fields_of(target.entry_class).get(field)
     if inner is None or not dot:
         return inner
+    # An entry of a table, which holds a text.
     fits = entry and "." not in entry and takes_table(inner.type)
     return dataclasses.replace(inner, type=str) if fits else None
 
 
 def _unknown(name: str, options: dict[str, Option]) -> ConfigIssue:
-    """Say that there is no such flag; name the nearest one."""
     head, *path = name.split(".")
     target = options.get(head)
     if path and target is not None and target.entry_class is not None:
@@ -141,11 +145,11 @@ def _unknown(name: str, options: dict[str, Option]) -> ConfigIssue:
 
 def _unknown_part(name: str, target: Option) -> ConfigIssue:
     assert target.entry_class is not None
-    fields = fields_of(target.entry_class)
-    index = name.split(".")[1]
-    is_index = index.isdecimal() and len(index) <= _MAX_INDEX_DIGITS
-    entry = f"--{target.name}.{index if is_index else '0'}"
-    guess = closest_match(name.split(".")[-1], fields)
+    fields, path = fields_of(target.entry_class), name.split(".")
+    # Name the entry that was meant, the first one for an index that is none.
+    is_index = path[1].isdecimal() and len(path[1]) <= _MAX_INDEX_DIGITS
+    entry = f"--{target.name}.{path[1] if is_index else '0'}"
+    guess = closest_match(path[-1], fields)
     meant = f"Did you mean {entry}.{guess}? Its parts" if guess else f"The parts of {entry}"
     remedy = f"{meant}: {', '.join(fields)}."
     return ConfigIssue(COMMAND_LINE, f"unknown flag --{shortened(name)}.", remedy)

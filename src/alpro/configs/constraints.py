@@ -1,7 +1,7 @@
-"""Rules that involve more than one key, or refuse a value for a reason worth telling.
+"""Rules between config keys, and rules for one key that need an explanation.
 
-A check is run only if all values it needs are valid by themselves. Keys of a family's
-files carry the key that names the file: ``clip_config.hidden_size``.
+A rule applies only if all values it needs are valid by themselves. Keys of a family's files are
+prefixed with the key that names the file: ``clip_config.hidden_size``.
 """
 
 from __future__ import annotations
@@ -25,30 +25,28 @@ _ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
 
 @dataclass(frozen=True)
 class Constraint:
-    """One rule: the keys it needs, when it is broken, why it is a rule, what to do."""
+    """One rule: its keys, its condition, its reason, and the remedy."""
 
     keys: tuple[str, ...]
-    """The first may be patterns, ``*_datasets.*.txt``: the rule holds for each match. The same
-    pattern twice is a rule about each two matches, different ones are parts of the same set."""
+    """The first ones may be patterns, ``*_datasets.*.txt``: the rule holds for each match. The same
+    pattern twice is a rule about each pair of matches, different ones are parts of one set."""
     broken: Callable[..., bool]
     """Receives the values of `keys`, in order."""
     reason: str | Callable[..., str]
-    """A text, or what makes one of the values of `keys`."""
+    """A text, or a function that makes one of the values of `keys`."""
     remedy: str
     training_only: bool = False
-    """The rule is about what inference does not read."""
+    """The rule concerns keys that inference does not read."""
 
-    def told(self, *values: Any) -> str:
-        """Why these values are not allowed."""
+    def explain(self, *values: Any) -> str:
+        """Return the reason why these values are not allowed."""
         return self.reason if isinstance(self.reason, str) else self.reason(*values)
 
     def violations(self, values: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """The keys that break the rule, once per violation.
-
-        A rule about a value that is absent or invalid cannot be broken.
-        """
+        """Return the keys of each violation; absent or invalid values violate nothing."""
         if self.training_only and values.get("do_inference"):
             return []
+        # Expand the patterns; every plain key must have a valid value.
         others = tuple(key for key in self.keys if "*" not in key)
         if any(key not in values for key in others):
             return []
@@ -56,20 +54,20 @@ class Constraint:
         return [keys for keys in candidates if self.broken(*(values[key] for key in keys))]
 
     def _matches(self, keys: Iterable[str]) -> Iterable[tuple[str, ...]]:
-        """What the patterns stand for: the empty tuple, once, if there are none."""
+        """Keys that the patterns match together; one empty tuple without patterns."""
         patterns = [key for key in self.keys if "*" in key]
         if not patterns:
             return [()]
         matches = fnmatch.filter(keys, patterns[0])
         if len(set(patterns)) < len(patterns):
             return combinations(matches, len(patterns))
+        # Different patterns: one match gives the set, the patterns its parts.
         parts = [pattern.rpartition(".")[2] for pattern in patterns]
         entries = [match.rpartition(".")[0] for match in matches]
         return [tuple(f"{entry}.{part}" for part in parts) for entry in entries]
 
 
 def _num_cores() -> int:
-    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -129,13 +127,20 @@ DOWNSTREAM: tuple[Constraint, ...] = (
 )
 
 
+# Test sets of one file name would share a results folder.
 def _named_alike(first: Any, second: Any, task: str | None = None) -> bool:
     one, other = annotation_in(first, task), annotation_in(second, task)
     return one is not None and other is not None and PurePath(one).stem == PurePath(other).stem
 
 
-_ONE_FOLDER = "results go to results_<name of the annotation file>, the same folder for both"
-_RENAME = "Give one file another name; a link to it will do."
+def _distinct_names(*task: str) -> Constraint:
+    return Constraint(
+        ("test_datasets.*.txt", "test_datasets.*.txt", *task),
+        _named_alike,
+        "results go to results_<name of the annotation file>, the same folder for both",
+        "Give one file another name; a link to it will do.",
+        training_only=True,
+    )
 
 
 RETRIEVAL: tuple[Constraint, ...] = (
@@ -164,13 +169,7 @@ RETRIEVAL: tuple[Constraint, ...] = (
         f"Give txt the path of a file {_TABLES}.",
         training_only=True,
     ),
-    Constraint(
-        ("test_datasets.*.txt", "test_datasets.*.txt"),
-        _named_alike,
-        _ONE_FOLDER,
-        _RENAME,
-        training_only=True,
-    ),
+    _distinct_names(),
 )
 
 
@@ -189,11 +188,5 @@ QUESTION_ANSWERING: tuple[Constraint, ...] = (
         " task.",
         training_only=True,
     ),
-    Constraint(
-        ("test_datasets.*.txt", "test_datasets.*.txt", "task"),
-        _named_alike,
-        _ONE_FOLDER,
-        _RENAME,
-        training_only=True,
-    ),
+    _distinct_names("task"),
 )

@@ -1,4 +1,4 @@
-"""Which kind of experiment a config is of, where no script says it."""
+"""Detection of a config's task where no script determines it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,17 @@ CONFIGS: dict[str, type[ExperimentConfig]] = {
     "prompter": PrompterConfig,
     "pretrain": PretrainConfig,
 }
-"""All kinds, by what users call them."""
+"""Task name on the command line -> its config class."""
 _QUESTION_KEYS = ("ans2label_path", "task")
-"""Keys that only configs of question answering have."""
+"""Keys of question answering alone."""
 _SETS = ("train_datasets", "val_datasets", "test_datasets")
 _LOSSES = ("use_itm", "use_mlm", "use_mpm")
 """Of pretraining, but not of the prompter."""
 
 
 def kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
-    """What a config is of: a stored one says it, else keys and parts of sets that one kind has.
-
-    Args:
-        raw: the content of its file.
-    """
+    """Return the config class of a file's raw content."""
+    # A stored config names its script; otherwise keys of one task alone decide.
     for config_class in CONFIGS.values():
         if raw.get("script") == config_class.SCRIPT:
             return config_class
@@ -42,6 +39,7 @@ def kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
         return QaConfig
     if not _is_of_pretraining(raw):
         return RetrievalConfig
+    # Of pretraining: the prompter has neither the other losses nor keys for them.
     of_prompter = fields_of(PrompterConfig).keys() | PrompterConfig.INERT
     needs_more = raw.keys() & (fields_of(PretrainConfig).keys() - of_prompter)
     losses = any(raw.get(key) for key in _LOSSES)
@@ -49,15 +47,16 @@ def kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
 
 
 def script_of_another_kind(raw: Mapping[str, Any], config_class: Any) -> str | None:
-    """Return the script that a config is of, where that knows all its keys, and this one does not.
+    """Return the script of the task that raw values belong to, if it is another one.
 
     Args:
-        raw: the content of its file.
-        config_class: of the script that was started, with a family's keys.
+        raw: content of the config file.
+        config_class: class of the started script, with a family's keys.
     """
+    # The other script must know all keys; a single unknown key may be a slip.
     kind = with_family(kind_of(raw), config_class.FAMILY)
     num_unknown = len(raw.keys() - _known_keys(config_class))
-    is_other = num_unknown > 1 and raw.keys() <= _known_keys(kind)  # a single key may be a slip
+    is_other = num_unknown > 1 and raw.keys() <= _known_keys(kind)
     return kind.SCRIPT if is_other else None
 
 
@@ -70,5 +69,6 @@ def _is_of_pretraining(raw: Mapping[str, Any]) -> bool:
     of_retrieval = fields_of(RetrievalConfig).keys() | RetrievalConfig.INERT
     if raw.keys() & (fields_of(PretrainConfig).keys() - of_retrieval):
         return True
+    # Data sets of pretraining have their annotation file under another key than txt.
     sets = [one for key in _SETS if isinstance(raw.get(key), list) for one in raw[key]]
     return any(isinstance(one, dict) and not one.get("txt") for one in sets)

@@ -1,7 +1,4 @@
-"""Configuration fields of the downstream tasks: their data sets, and inference.
-
-A class that is named after one of `options` adds fields to that topic.
-"""
+"""Config fields of the downstream tasks; classes named after one of `options` extend its topic."""
 
 from __future__ import annotations
 
@@ -29,17 +26,14 @@ class DownstreamDataset:
 
 
 def annotation_file(dataset: DownstreamDataset, task: str | None) -> str:
-    """The annotation file of a set of retrieval (`task` None) or question answering.
-
-    That there is one was checked when the config was read.
-    """
+    """Annotation file of a set of retrieval (`task` None) or question answering."""
     path = annotation_in(dataset.txt, task)
-    assert path is not None
+    assert path is not None  # checked by the config's constraints
     return path
 
 
 def annotation_in(txt: str | dict[str, str] | None, task: str | None) -> str | None:
-    """The file that a set's `txt` names for a task: a path, or a map of tasks to paths."""
+    """Annotation file for a task in a set's `txt`: a path, or a map of tasks to paths."""
     if isinstance(txt, dict):
         return None if task is None else txt.get(task)
     return txt
@@ -47,7 +41,7 @@ def annotation_in(txt: str | dict[str, str] | None, task: str | None) -> str | N
 
 @dataclass(kw_only=True)
 class DownstreamDataOptions(DataOptions):
-    """The sets of a task."""
+    """Data sets of a downstream task."""
 
     TOPIC: ClassVar[str] = DataOptions.TOPIC
 
@@ -75,7 +69,7 @@ class DownstreamDataOptions(DataOptions):
 
 @dataclass(kw_only=True)
 class DownstreamVideoOptions(VideoOptions):
-    """How a task reads clips."""
+    """Clip sampling of downstream tasks."""
 
     TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
@@ -93,16 +87,13 @@ class DownstreamVideoOptions(VideoOptions):
 
 @dataclass(kw_only=True)
 class InferenceOptions:
-    """Evaluating a trained model; only `score_agg_func` is taken from the trained run."""
+    """Evaluation of a trained model; of these keys only `score_agg_func` is the trained run's."""
 
     TOPIC: ClassVar[str] = "Inference"
 
     do_inference: bool = option(False, "evaluate the run in output_dir; no training", per_run=True)
     inference_model_step: str = option(
-        "best",
-        "which ckpt/model_step_<...>.pt (original: -1)",
-        number_is_text=True,
-        per_run=True,
+        "best", "which ckpt/model_step_<...>.pt (original: -1)", number_is_text=True, per_run=True
     )
     inference_txt_db: str | None = option(
         None,

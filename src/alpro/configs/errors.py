@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration, and the one exception that reports all of it."""
+"""Config mistakes, and the one exception that reports them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from alpro.errors import InputError
 
 COMMAND_LINE = "command line"
-"""The place of mistakes in flags."""
+"""Place of mistakes in flags."""
 
 _SIMILARITY = 0.7  # difflib ratio of a misspelt key: "task" is no misspelling of "betas" (0.67)
 _LINE_WIDTH = 100  # columns of an error message
@@ -22,7 +22,7 @@ _MAX_SHOWN = 20  # problems that a message lists
 
 @dataclass(frozen=True)
 class ConfigIssue:
-    """One mistake: where it is, what is wrong, what to do."""
+    """One mistake: its place, its description and a remedy."""
 
     place: str
     text: str
@@ -35,9 +35,10 @@ class ConfigIssue:
 
 
 class ConfigError(InputError):
-    """Everything wrong with a configuration, reported together."""
+    """All mistakes in a configuration, reported together."""
 
     def __init__(self, problems: Iterable[ConfigIssue]) -> None:
+        # Number the mistakes, and fold each to the width of a terminal.
         self.errors = [str(problem) for problem in problems]
         count = len(self.errors)
         head = f"the configuration has {count} error{'s' if count > 1 else ''}:"
@@ -61,12 +62,12 @@ def _numbered(errors: Sequence[str]) -> list[str]:
 
 
 def shorten(value: Any) -> str:
-    """A value as it stands in a JSON file, shortened in the middle if it is long."""
+    """Return a value as JSON, shortened in the middle if it is long."""
     return shortened(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def shortened(text: str) -> str:
-    """A text without its middle if it is long."""
+    """Return a text, shortened in the middle if it is long."""
     if len(text) <= _VALUE_WIDTH:
         return text
     half = (_VALUE_WIDTH - 5) // 2
@@ -74,9 +75,10 @@ def shortened(text: str) -> str:
 
 
 def closest_match(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` most likely means, or None."""
+    """Return the known name most similar to `name`, or None."""
     if len(name) > _VALUE_WIDTH:
         return None
+    # A similar spelling first, then a longer name that contains this one.
     names = sorted(known)
     if close := difflib.get_close_matches(name, names, n=1, cutoff=_SIMILARITY):
         return close[0]

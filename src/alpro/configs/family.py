@@ -1,4 +1,4 @@
-"""A model family's part of a config: which family it is, and the keys that this one adds."""
+"""Model family of a config: its detection, and its own keys."""
 
 from __future__ import annotations
 
@@ -25,23 +25,20 @@ class FamilyConfig:
     ClassVars ``INERT`` and ``ALIASES`` of an experiment's config."""
     architecture: Mapping[str, Any]
     """Key that names a JSON file of the model, ``..._config`` or ``..._cfg`` -> dataclass of its
-    content, with ``TOPIC``, ``INERT``, ``TRAINING_ONLY`` (keys that change nothing about what a
-    trained model computes) and ``SIZE_KEYS`` (those that determine how many parameters it has)."""
+    content, with ``TOPIC``, ``INERT``, ``TRAINING_ONLY`` (keys without effect on a trained model)
+    and ``SIZE_KEYS`` (those that determine the number of parameters)."""
     constraints: tuple[Constraint, ...] = ()
     """Rules about its keys; those of files carry the key of the file."""
     signature: frozenset[str] = frozenset()
-    """Keys that only configs of this family have: they tell what a file without ``family`` is."""
+    """Keys of this family alone, which identify a file without ``family``."""
 
     def __post_init__(self) -> None:
         assert all(_FILE_KEY.fullmatch(key) for key in self.architecture), self.architecture
 
 
 def detect_family(*layers: Mapping[str, Any]) -> str:
-    """Return the name of the family that a config asks for; it may be an unknown one.
-
-    Args:
-        layers: raw values of the sources, the one that counts most first.
-    """
+    """Return the family name of raw config layers, highest precedence first; it may be unknown."""
+    # The key `family` decides; without it a key of one family alone.
     named = next((layer["family"] for layer in layers if "family" in layer), None)
     if named is not None:
         return str(named)
@@ -59,6 +56,7 @@ def with_family(config_class: Any, family: str) -> Any:
 def _with_family(config_class: Any, family: str) -> Any:
     own = family_config(family)
     options: Any = own.options
+    # The family's options come first among the bases: their defaults override the common ones.
     namespace = {
         "__doc__": config_class.__doc__,
         "__module__": config_class.__module__,

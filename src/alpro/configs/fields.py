@@ -1,7 +1,7 @@
-"""How a configuration field is declared (`option`, `required`) and read back (`fields_of`).
+"""Declaration of config fields (`option`, `required`) and their introspection (`fields_of`).
 
-The declaration carries what the reader of a config needs: help text, choices and range. Checking,
-``--help`` and ``--print_config`` all work from it.
+A declaration carries help text, choices and range; checking, ``--help`` and ``--print_config`` all
+work from it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ _NEEDED = Literal["never", "always", "training", "inference"]
 
 @dataclass(frozen=True, kw_only=True)
 class FieldSpec:
-    """What is asked of a value, beyond its type."""
+    """Requirements of a value beyond its type."""
 
     help: str
     choices: tuple[str, ...] = ()
@@ -35,16 +35,37 @@ class FieldSpec:
     below: float | None = None
     """Exclusive upper bound."""
     needed: _NEEDED = "never"
-    """When a missing value is an error."""
+    """Modes in which a missing value is an error."""
     remedy: str = ""
-    """What to do about a missing value."""
+    """Remedy for a missing value."""
     number_is_text: bool = False
-    """For texts: a whole number of a JSON file means its digits."""
+    """For texts: a whole number in a JSON file stands for its digits."""
     path: bool = False
     """Texts are paths: ``~`` is expanded, and names longer than file systems take are refused."""
     per_run: bool = False
-    """The key says how or where a run executes or what it puts up with, not what it computes: a
-    stored run does not impose it on inference, and a run that is continued may change it."""
+    """The key determines how or where a run executes, not its results: inference does not take it
+    from the stored run, and a resumed run may change it."""
+
+
+class _Limits(TypedDict, total=False):
+    """Arguments of `required`, see `FieldSpec`."""
+
+    choices: tuple[str, ...]
+    minimum: float
+    above: float
+    maximum: float
+    below: float
+    path: bool
+    per_run: bool
+
+
+class _OptionLimits(_Limits, total=False):
+    """Arguments of `option`."""
+
+    former: Mapping[str, str]
+    needed: _NEEDED
+    remedy: str
+    number_is_text: bool
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,7 @@ class Option:
 
     @property
     def entry_class(self) -> type | None:
-        """The dataclass of the entries, for a field that is a list of them; else None."""
+        """Dataclass of the entries for a list of objects, else None."""
         arguments = typing.get_args(self.type)
         if typing.get_origin(self.type) is list and dataclasses.is_dataclass(arguments[0]):
             return typing.cast(type, arguments[0])
@@ -68,81 +89,34 @@ class Option:
 
 # Returns T, not Field, so that `x: int = option(3, "...")` type-checks like a plain default, as
 # dataclasses.field() itself is declared.
-def option(
-    default: T,
-    help: str,
-    *,
-    choices: tuple[str, ...] = (),
-    former: Mapping[str, str] | None = None,
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    below: float | None = None,
-    needed: _NEEDED = "never",
-    remedy: str = "",
-    number_is_text: bool = False,
-    path: bool = False,
-    per_run: bool = False,
-) -> T:
+def option(default: T, help: str, **limits: Unpack[_OptionLimits]) -> T:
     """Declare a field with its default, help text and limits (see `FieldSpec`)."""
-    rule = FieldSpec(
-        help=help,
-        choices=choices,
-        former=former or {},
-        minimum=minimum,
-        above=above,
-        maximum=maximum,
-        below=below,
-        needed=needed,
-        remedy=remedy,
-        number_is_text=number_is_text,
-        path=path,
-        per_run=per_run,
-    )
-    metadata = {_METADATA_KEY: rule}
+    metadata = {_METADATA_KEY: FieldSpec(help=help, **limits)}
     if isinstance(default, list):
         return typing.cast(T, dataclasses.field(default_factory=default.copy, metadata=metadata))
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(
-    help: str,
-    *,
-    remedy: str,
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    path: bool = False,
-    per_run: bool = False,
-) -> Any:
-    """Declare a field without default: if it is missing, `load_config` says so, with the remedy."""
-    rule = FieldSpec(
-        help=help,
-        minimum=minimum,
-        above=above,
-        maximum=maximum,
-        needed="always",
-        remedy=remedy,
-        path=path,
-        per_run=per_run,
-    )
+def required(help: str, *, remedy: str, **limits: Unpack[_Limits]) -> Any:
+    """Declare a field without default; `load_config` reports a missing value with the remedy."""
+    rule = FieldSpec(help=help, needed="always", remedy=remedy, **limits)
     return dataclasses.field(metadata={_METADATA_KEY: rule})
 
 
 def override_default(owner: Any, name: str, default: T) -> T:
-    """Declare the field `name` of the class `owner` anew, with another default."""
+    """Redeclare the field `name` of the class `owner` with another default."""
     (declared,) = [field for field in dataclasses.fields(owner) if field.name == name]
     return dataclasses.field(default=default, metadata=declared.metadata)
 
 
 def fields_of(config_class: type) -> dict[str, Option]:
-    """All fields of a configuration class by name, grouped by topic in order of its bases.
+    """Fields of a configuration class by name, grouped by topic in order of its bases.
 
-    A topic stands where the last class of that topic does. A field that is declared twice keeps the
-    topic and the place of its first declaration.
+    A topic takes the place of its last class, a redeclared field that of its first declaration.
     """
     types = typing.get_type_hints(config_class)
     fields = {field.name: field for field in dataclasses.fields(config_class)}
+    # Order the classes by topic, and find the class that declares each field first.
     bases = [base for base in config_class.__mro__ if base not in (config_class, object)]
     owners = [*bases, config_class]
     places = {owner.__dict__.get("TOPIC", ""): place for place, owner in enumerate(owners)}
@@ -161,7 +135,7 @@ def fields_of(config_class: type) -> dict[str, Option]:
 
 
 def per_run_keys(config_class: type) -> frozenset[str]:
-    """Keys that say how or where a run executes: they may differ when a run is continued."""
+    """Keys that may differ when a run is resumed, see `FieldSpec.per_run`."""
     options = fields_of(config_class).values()
     return frozenset(option.name for option in options if option.rule.per_run)
 

@@ -1,4 +1,4 @@
-"""The two texts a user reads about configurations: ``--help`` and ``--print_config``."""
+"""Texts of ``--help`` and ``--print_config``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _MOST_CHOICES = 10  # a longer list of choices is left to the field's help text
 _VALUE_WIDTH = 56  # columns of a value in --print_config, unless it is longer
 
 NOT_SET = object()
-"""Stands for a needed value that is missing."""
+"""Placeholder of a missing value that is needed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `--print_config`."""
+    """One row of ``--print_config``."""
 
     key: str
     option: str
-    """Field of the config class it belongs to; differs from `key` for parts of lists."""
+    """Field of the config class; differs from `key` for parts of lists."""
     value: Any
     source: str
 
@@ -46,10 +46,11 @@ def sections(config_class: type, rows: Sequence[Row]) -> list[Section]:
 
 
 def config_table(all_sections: Sequence[Section], warnings: Sequence[str]) -> str:
-    """Keys, values and sources in three columns, one section per topic."""
+    """Format keys, values and sources in three columns, one section per topic."""
     rows = [row for _, section_rows in all_sections for row in section_rows]
     key_width = max(len(row.key) for row in rows)
     value_width = min(_VALUE_WIDTH, max(len(_value_text(row.value)) for row in rows))
+    # One section per topic; of a path in the last column only the file name.
     lines = [f"{'key':<{key_width + 2}}  {'value':<{value_width}}  from"]
     for topic, section_rows in all_sections:
         lines += ["", topic]
@@ -68,13 +69,13 @@ def _value_text(value: Any) -> str:
 
 
 def help_text(config_class: Any, *, program: str | None = None) -> str:
-    """All flags of a config class by topic, with type, default and meaning."""
-    summary = (inspect.getdoc(config_class) or "").splitlines()[0]
+    """Format all flags of a config class by topic, with type, default and meaning."""
+    # Usage and summary.
     lines = [
         f"usage: {program or f'python {config_class.SCRIPT}'} --config FILE --output_dir DIR"
         " [--key value ...]",
         "",
-        summary,
+        (inspect.getdoc(config_class) or "").splitlines()[0],
         "",
         *textwrap.wrap(
             "Every key of the JSON file is a flag, and a flag beats the file. Lists are written as"
@@ -83,6 +84,7 @@ def help_text(config_class: Any, *, program: str | None = None) -> str:
             _LINE_WIDTH,
         ),
     ]
+    # Flags by topic, those of the loader first.
     topics: dict[str, list[str]] = {
         "General": [
             *_entry("--config FILE", "JSON file with the experiment, as those in config_release/"),
@@ -94,6 +96,7 @@ def help_text(config_class: Any, *, program: str | None = None) -> str:
         topics.setdefault(option.topic, []).extend(_entry(_flag(option), _meaning(option)))
     for topic, entries in topics.items():
         lines += ["", f"{topic}:", *entries]
+    # Keys of the original's configs that have no effect.
     if ignored := sorted(config_class.INERT):
         lines += ["", "Accepted without effect, as in the original:"]
         lines += textwrap.wrap(
@@ -104,9 +107,8 @@ def help_text(config_class: Any, *, program: str | None = None) -> str:
 
 def _entry(flag: str, meaning: str) -> list[str]:
     indent = " " * _FLAG_WIDTH
-    text = textwrap.wrap(
-        meaning, _LINE_WIDTH - _FLAG_WIDTH, break_on_hyphens=False, break_long_words=False
-    )
+    width = _LINE_WIDTH - _FLAG_WIDTH
+    text = textwrap.wrap(meaning, width, break_on_hyphens=False, break_long_words=False)
     head = f"  {flag}"
     if len(head) > _FLAG_WIDTH - 2:
         return [head, *(indent + line for line in text)]
@@ -132,6 +134,7 @@ def _placeholder(expected: Any) -> str:
 
 
 def _meaning(option: Option) -> str:
+    # Choices, and when the value is needed or else its default, in brackets after the help.
     rule = option.rule
     parts = []
     if 0 < len(rule.choices) <= _MOST_CHOICES:
@@ -146,8 +149,6 @@ def _meaning(option: Option) -> str:
 
 
 def _default_text(default: Any) -> str:
-    if isinstance(default, bool):
-        return str(int(default))
     if isinstance(default, tuple):
         return " ".join(map(str, default))
-    return str(default)
+    return str(int(default) if isinstance(default, bool) else default)

@@ -1,8 +1,8 @@
-"""One call from command line to configuration: `load_config`.
+"""Config resolution: `load_config`.
 
-Precedence, highest first: flags; for inference, what follows from the trained run (checkpoint and
-text encoder of `output_dir`, data_ratio 1) and its stored config (see `inference`); the JSON file
-of ``--config``; defaults. All mistakes are collected and raised together.
+Precedence, highest first: flags; for inference, values derived from the trained run in
+`output_dir` and its stored config (see `sources`); the JSON file of ``--config``; defaults. All
+mistakes are collected and raised together.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(Generic[C]):
-    """A valid configuration and where its values came from."""
+    """A valid configuration with the sources of its values."""
 
     config: C
     architecture: dict[str, Any]
-    """Key of each file of the model -> its content, of the family's class for it."""
+    """Key of each model file -> its content as the family's dataclass."""
     sources: dict[str, str]
     """Key (dotted for parts of lists) -> "default", the JSON file, "stored args.json", "inference",
     "flag"."""
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as plain JSON values, for ``log/args.json``."""
+        """Return plain JSON values, for ``log/args.json``."""
         return plain(self.config)
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON values under its own key names, ordered as in ``--help``."""
+    """Return a configuration as plain JSON values, ordered as in ``--help``."""
     values = dataclasses.asdict(config)
     return {
         name: list(values[name]) if isinstance(values[name], tuple) else values[name]
@@ -70,13 +70,14 @@ def plain(config: Any) -> dict[str, Any]:
 def load_config(
     config_class: type[C], argv: Sequence[str], *, program: str | None = None
 ) -> ResolvedConfig[C]:
-    """Resolve the configuration of a run from `argv` (without the program's name).
+    """Resolve the configuration of a run from `argv` (without the program name).
 
     ``--help`` (of `program` or the entry script) and ``--print_config`` print and exit with 0.
 
     Raises:
-        ConfigError: holds everything that is wrong.
+        ConfigError: lists all mistakes.
     """
+    # Parse the flags and merge all sources, unless only --help is wanted.
     reader = _Reader(config_class, argv)
     if reader.flags.help:
         sys.stdout.write(report.help_text(reader.config_class, program=program))
@@ -87,37 +88,38 @@ def load_config(
         raise SystemExit(0)
     if problems := reader.problems + reader.missing():
         raise ConfigError(problems)
+
+    # Build the dataclasses of the config and of each model file.
     return ResolvedConfig(
         config=reader.config_class(**reader.values),
         architecture={
             key: model_class(**reader.models[key])
             for key, model_class in reader.family.architecture.items()
         },
-        sources=reader.sources(),
+        sources={row.key: row.source for row in reader.rows()},
         warnings=reader.warnings(),
     )
 
 
 class _Reader:
-    """The state of one `load_config`: values found so far, where from, and what is wrong."""
+    """State of one `load_config` call: values, their sources, and problems."""
 
     def __init__(self, config_class: Any, argv: Sequence[str]) -> None:
         self.problems: list[ConfigIssue] = []
         self.unreadable = False
-        """There is no config file to check: only that and mistakes in flags are reported."""
+        """The config file cannot be read: only that and mistakes in flags are reported."""
+        # File and family determine the keys, so that they are read before the flags.
         peeked = peek_flags(argv)
         self.file = self._read_file(peeked.get("config"))
         self.config_class = self._with_family(config_class, peeked)
         self.family = family_config(self.config_class.FAMILY)
         self.flags: Flags = parse_flags(self.config_class, argv)
         self.problems += self.flags.problems
-        self.ignored: dict[str, list[str]] = {}
+        self.ignored = {COMMAND_LINE: self.flags.ignored}
         self.merged = MergedConfig({}, {})
         self.values: dict[str, Any] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.model_keys_given: dict[str, set[str]] = {}
-        if self.flags.ignored:
-            self.ignored[COMMAND_LINE] = self.flags.ignored
 
     def _read_file(self, path: str | None) -> ConfigSource | None:
         if path is None:
@@ -128,7 +130,8 @@ class _Reader:
         return ConfigSource(path, path, values)
 
     def _with_family(self, config_class: Any, flags: Mapping[str, str]) -> Any:
-        """The config class with the keys of the family that flags, stored run or file name."""
+        """Return the class with the keys of the family named by flags, stored run or file."""
+        # Inference takes the family of the trained run.
         values = self.file.values if self.file is not None else {}
         given = {**values, **flags}
         infers = str(given.get("do_inference", 0)) in ("1", "true", "True")
@@ -139,7 +142,7 @@ class _Reader:
         guess = closest_match(name, FAMILIES)
         remedy = f"Did you mean {guess}?" if guess else f"The families: {', '.join(FAMILIES)}."
         place = COMMAND_LINE if "family" in flags or self.file is None else self.file.place
-        text = f"family is {shorten(name)}, which there is not."
+        text = f"family is {shorten(name)}, which does not exist."
         raise ConfigError([*self.problems, ConfigIssue(place, text, remedy)])
 
     def read(self) -> None:
@@ -147,11 +150,13 @@ class _Reader:
         layers = self._layers()
         if self.unreadable:
             return
+        # Merge the sources, and check each value by itself.
         self.merged = merge(layers, self.problems)
         self.values = read_values(
             self.config_class, self.merged.values, locate=self._located, problems=self.problems
         )
         self._resolve_precision()
+        # Read the model files, and check rules between keys of all files.
         for key, model_class in self.family.architecture.items():
             if isinstance(self.values.get(key), str):
                 self._read_model(key, model_class)
@@ -167,32 +172,31 @@ class _Reader:
             self.config_class, self.values, self.merged.values, mode=mode, place=place
         )
 
-    def sources(self) -> dict[str, str]:
-        """The source of each key, and of each part of a list of datasets."""
-        return {row.key: row.source for row in self._rows()}
-
     def warnings(self) -> list[str]:
-        """One line that lists the keys without effect, if there are any."""
-        if not self.ignored:
-            return []
-        lists = [f"{', '.join(keys)} ({place})" for place, keys in self.ignored.items()]
-        return [f"keys without effect: {'; '.join(lists)}"]
+        """One line that lists the keys without effect; empty if there are none."""
+        lists = [f"{', '.join(keys)} ({place})" for place, keys in self.ignored.items() if keys]
+        return [f"keys without effect: {'; '.join(lists)}"] if lists else []
 
     def table(self) -> str:
-        """What `--print_config` prints."""
-        sections = report.sections(self.config_class, self._rows())
-        for key, model_class in self.family.architecture.items():
-            if key in self.models:
-                sections.append((f"{model_class.TOPIC}, {self.values[key]}", self._model_rows(key)))
+        """Text of ``--print_config``."""
+        sections = report.sections(self.config_class, self.rows())
+        for key, model in self.models.items():
+            path, given = self.values[key], self.model_keys_given[key]
+            rows = [
+                report.Row(name, name, value, path if name in given else DEFAULT_SOURCE)
+                for name, value in model.items()
+            ]
+            sections.append((f"{self.family.architecture[key].TOPIC}, {path}", rows))
         return report.config_table(sections, self.warnings())
 
     def _layers(self) -> list[ConfigSource]:
+        # The file first; for inference the trained run's layers; flags last.
         layers = [self._file_layer(self.file)] if self.file is not None else []
         given = {**(layers[0].values if layers else {}), **self.flags.values}
         infers = issubclass(self.config_class, InferenceOptions) and (
             given.get("do_inference") in (1, True)
         )
-        output_dir = self._text_of("output_dir", given) if infers else None
+        output_dir = self._text_of("output_dir", given)
         step = self._text_of("inference_model_step", given) if infers else None
         if output_dir is not None and step is not None:
             layers += inference_layers(
@@ -203,11 +207,11 @@ class _Reader:
                 flags=self.flags.values,
                 problems=self.problems,
             )
-        own = self.flags
-        return [*layers, ConfigSource(FLAG_SOURCE, COMMAND_LINE, own.values, renamed=own.renamed)]
+        flags = ConfigSource(FLAG_SOURCE, COMMAND_LINE, self.flags.values, self.flags.renamed)
+        return [*layers, flags]
 
     def _text_of(self, key: str, given: Mapping[str, Any]) -> str | None:
-        """A text as given or by default; None if it is wrong, which is noted with all values."""
+        """Return a given or default text; None if it is invalid, which `read` reports."""
         option = fields_of(self.config_class)[key]
         try:
             return str(checked(given.get(key, option.default), option.type, option.rule))
@@ -220,26 +224,23 @@ class _Reader:
             remedy = "Run that, or name another config."
             self.problems.append(ConfigIssue(layer.place, text, remedy))
         apply_aliases(layer, self.config_class.ALIASES)
-        self._drop_inert(layer, self.config_class.INERT | self.config_class.DERIVED)
+        inert = self.config_class.INERT | self.config_class.DERIVED
+        self.ignored[layer.place] = drop_keys(layer, inert)
         return layer
-
-    def _drop_inert(self, layer: ConfigSource, keys: frozenset[str]) -> None:
-        if dropped := drop_keys(layer, keys):
-            self.ignored[layer.place] = dropped
 
     def _resolve_precision(self) -> None:
         """Make `precision` and `fp16` agree; the one from the higher source wins."""
         if "precision" not in self.values or "fp16" not in self.values:
             return
+        # `auto`, or a source below that of `fp16`, follows `fp16`; in one source both must agree.
         precision, half = self.values["precision"], self.values["fp16"]
         half_origin, origin = self.merged.origin("fp16"), self.merged.origin("precision")
         overridden = half_origin.rank > origin.rank and half != (precision == "fp16")
         if precision == "auto" or overridden:
             precision = "fp16" if half else "fp32"
             source = f"{half_origin.source} (as fp16)" if half_origin.rank else DEFAULT_SOURCE
-            self.merged.origins["precision"] = ValueOrigin(
-                source, half_origin.place, half_origin.rank
-            )
+            place, rank = half_origin.place, half_origin.rank
+            self.merged.origins["precision"] = ValueOrigin(source, place, rank)
         elif half and precision != "fp16" and half_origin.rank == origin.rank:
             text = f"fp16 is 1, but precision is {precision}."
             self.problems.append(ConfigIssue(origin.place, text, "Remove fp16 or set it to 0."))
@@ -253,27 +254,30 @@ class _Reader:
         raw = read_json_object(path, named_by=named_by, problems=self.problems)
         if not raw and len(self.problems) > problem_count:
             return  # unreadable: its defaults must not be checked against the rest
+        # Keep the keys that the file has, for the sources of its values.
         layer = ConfigSource(path, path, raw)
-        self._drop_inert(layer, model_class.INERT)
+        self.ignored[path] = drop_keys(layer, model_class.INERT)
         self.model_keys_given[key] = set(layer.values)
         self.models[key] = read_values(
             model_class, layer.values, locate=lambda name: (path, name), problems=self.problems
         )
 
     def _check_rules(self) -> None:
+        # Values of model files are keyed by file: clip_config.hidden_size.
         values = {key: value for key, _, value in self._flat_values()}
         for file_key, model in self.models.items():
             values |= {f"{file_key}.{key}": value for key, value in model.items()}
         for check in self.config_class.CHECKS:
             for keys in islice(check.violations(values), MAX_REPORTED):
+                # Report the first key that a source sets, and where the others are from.
                 places = [self._located(key)[0] for key in keys]
                 place = next((place for place in places if place != DEFAULT_SOURCE), places[0])
                 shown = " and ".join(self._shown(key, values[key], place) for key in keys)
-                text = f"{shown}: {check.told(*(values[key] for key in keys))}."
+                text = f"{shown}: {check.explain(*(values[key] for key in keys))}."
                 self.problems.append(ConfigIssue(place, text, check.remedy))
 
     def _located(self, key: str) -> tuple[str, str]:
-        """The file a key stands in, or the command line, and the key as it is written there."""
+        """Return the file of a key, or the command line, and the key as written there."""
         file_key, dot, name = key.partition(".")
         if dot and file_key in self.models:
             return self.values[file_key], name
@@ -287,7 +291,7 @@ class _Reader:
         return f"{name} = {shorten(value)}{elsewhere}"
 
     def _flat_values(self) -> Iterator[tuple[str, str, Any]]:
-        """Key, field and value of everything valid; lists of datasets as their parts."""
+        """Yield key, field and value of everything valid; lists of datasets as their parts."""
         for name, value in self.values.items():
             if isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
                 for index, entry in enumerate(value):
@@ -296,7 +300,8 @@ class _Reader:
             else:
                 yield name, name, value
 
-    def _rows(self) -> list[report.Row]:
+    def rows(self) -> list[report.Row]:
+        """Return a row for each key, and for each part of a list of datasets."""
         rows = [
             report.Row(key, name, value, self._source(key))
             for key, name, value in self._flat_values()
@@ -311,10 +316,3 @@ class _Reader:
             if field not in self.merged.values[name][int(index)]:
                 return DEFAULT_SOURCE
         return self.merged.origin(key).source
-
-    def _model_rows(self, key: str) -> list[report.Row]:
-        given = self.model_keys_given[key]
-        return [
-            report.Row(name, name, value, self.values[key] if name in given else "default")
-            for name, value in self.models[key].items()
-        ]

@@ -1,7 +1,6 @@
-"""Configuration fields shared by pretraining and all tasks, one class per topic.
+"""Config fields shared by pretraining and all tasks, one class per topic (section of ``--help``).
 
-Names and defaults are the original's where the original has the key; a default that differs says
-so. Each class is one section of ``--help``.
+Names and defaults are the original's where it has the key; help texts name defaults that differ.
 """
 
 from __future__ import annotations
@@ -13,18 +12,11 @@ from alpro.configs.fields import option, required
 from alpro.families.registry import DEFAULT_FAMILY, FAMILIES
 
 SAMPLING_STRATEGIES = (
-    "rand",
-    "uniform",
-    "headtail",
-    "segment",
-    "nlvl_uniform",
-    "nlvl_rand",
-    "start",
-    "middle",
-    "end",
+    *("rand", "uniform", "headtail", "segment"),
+    *("nlvl_uniform", "nlvl_rand", "start", "middle", "end"),
 )
-DECODE_TIMEOUT = 60.0  # seconds that reading a video may take, and megabytes
-DECODE_MEMORY = 2048
+DECODE_TIMEOUT = 60.0  # seconds for reading a video
+DECODE_MEMORY = 2048  # megabytes for reading a video
 MAX_COUNT = 10**9  # of what costs nothing by itself: log lines, checkpoints, samples of a block
 MAX_BATCH = 1 << 16  # samples of a batch
 MAX_EPOCHS = 100_000
@@ -36,7 +28,7 @@ _CLIP_STD = "[0.26862954, 0.26130258, 0.27577711]"
 
 @dataclass(kw_only=True)
 class RunOptions:
-    """Where a run writes and what it runs on."""
+    """Output folder, hardware and life cycle of a run."""
 
     TOPIC: ClassVar[str] = "Run"
 
@@ -48,16 +40,11 @@ class RunOptions:
     )
     seed: int = option(42, "seed of everything random", minimum=0, maximum=MAX_SEED)
     precision: str = option(
-        "auto",
-        "arithmetic; auto follows fp16",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        "auto", "arithmetic; auto follows fp16", choices=("auto", "fp32", "bf16", "fp16")
     )
     fp16: bool = option(False, "the original's key for precision fp16")
     device: str = option(
-        "auto",
-        "auto takes a GPU where there is one",
-        choices=("auto", "cpu", "cuda"),
-        per_run=True,
+        "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"), per_run=True
     )
     engine: str = option(
         "auto",
@@ -67,10 +54,9 @@ class RunOptions:
     )
     hang_timeout: float = option(
         1800.0,
-        "seconds without progress after which all processes print where they stand, and end"
-        " (0: never)",
+        "seconds without progress after which all processes print their stacks and end (0: never)",
         minimum=0,
-        maximum=1_000_000,  # 11 days; timers of the system count milliseconds in 31 bits
+        maximum=1_000_000,  # 11 days; system timers count milliseconds in 31 bits
         per_run=True,
     )
     on_nonfinite: str = option(
@@ -93,7 +79,9 @@ class RunOptions:
     keep_checkpoints: int = option(
         0, "numbered checkpoints to keep (0: all)", minimum=0, maximum=MAX_COUNT, per_run=True
     )
-    overwrite: bool = option(False, "start afresh in an output folder in use", per_run=True)
+    overwrite: bool = option(
+        False, "delete the run in the output folder and start over", per_run=True
+    )
     dry_run: bool = option(
         False, "build everything, run one batch through, write nothing", per_run=True
     )
@@ -102,7 +90,7 @@ class RunOptions:
 
 @dataclass(kw_only=True)
 class DataOptions:
-    """What is learnt from, and how it is loaded."""
+    """Training data and its loading."""
 
     TOPIC: ClassVar[str] = "Data"
 
@@ -137,10 +125,11 @@ class DataOptions:
 
 @dataclass(kw_only=True)
 class VideoOptions:
-    """How a video becomes frames."""
+    """Frame sampling, decoding and text input."""
 
     TOPIC: ClassVar[str] = "Video and text input"
 
+    # Frames of a clip, and clips of a video.
     num_frm: int = option(3, "frames per clip of a video", minimum=1, maximum=4096)
     train_n_clips: int = option(
         1,
@@ -151,6 +140,7 @@ class VideoOptions:
     frm_sampling_strategy: str = option(
         "rand", "which frames (evaluation: rand becomes uniform)", choices=SAMPLING_STRATEGIES
     )
+    # Size and normalization of a frame.
     crop_img_size: int = required(
         "height and width of the frames, in pixels",
         remedy="ALPRO uses 224.",
@@ -158,10 +148,7 @@ class VideoOptions:
         maximum=MAX_SIDE,
     )
     img_pixel_mean: tuple[float, float, float] = required(
-        "mean of R, G, B on a 0-1 scale",
-        remedy=f"ALPRO uses {_CLIP_MEAN}.",
-        minimum=0,
-        maximum=1,
+        "mean of R, G, B on a 0-1 scale", remedy=f"ALPRO uses {_CLIP_MEAN}.", minimum=0, maximum=1
     )
     img_pixel_std: tuple[float, float, float] = required(
         "spread of R, G, B on a 0-1 scale",
@@ -177,6 +164,7 @@ class VideoOptions:
         "random changes of training videos, the same for all frames of a video",
         choices=("none", "randaugment"),
     )
+    # Decoding, in a process of its own with limits on time and memory.
     video_decoder: str = option(
         "auto",
         "auto takes PyAV, and decord where PyAV is not installed",
@@ -208,7 +196,7 @@ class VideoOptions:
 
 @dataclass(kw_only=True)
 class ModelOptions:
-    """The network and the weights it starts from."""
+    """Network and starting weights."""
 
     TOPIC: ClassVar[str] = "Model and starting weights"
 
@@ -228,10 +216,11 @@ class ModelOptions:
 
 @dataclass(kw_only=True)
 class OptimizationOptions:
-    """How the weights are learnt."""
+    """Optimizer, schedule and batch size."""
 
     TOPIC: ClassVar[str] = "Optimization"
 
+    # Batches and length of training.
     train_batch_size: int = option(
         128, "videos per process and batch", minimum=1, maximum=MAX_BATCH
     )
@@ -242,6 +231,7 @@ class OptimizationOptions:
     num_train_epochs: int = option(
         10, "passes over the training sets", minimum=1, maximum=MAX_EPOCHS
     )
+    # Schedule of the learning rate.
     learning_rate: float = option(5e-5, "highest learning rate", above=0, maximum=100)
     warmup_ratio: float = option(
         0.1, "share of the updates with a rising rate", minimum=0, maximum=1
@@ -257,6 +247,7 @@ class OptimizationOptions:
         minimum=0,
         maximum=MAX_EPOCHS,
     )
+    # Optimizer.
     optim: str = option(
         "adamw",
         "optimizer; adamw_decay_last is that of ClipBERT and CLIP-ViP",
@@ -278,7 +269,7 @@ class OptimizationOptions:
 
 @dataclass(kw_only=True)
 class ValidationOptions:
-    """When a run validates and saves."""
+    """Intervals of validation and saving."""
 
     TOPIC: ClassVar[str] = "Validation and saving"
 

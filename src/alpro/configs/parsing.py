@@ -1,7 +1,7 @@
-"""One value at a time: text of a flag -> value, value of a JSON file -> checked value.
+"""Parsing and validation of single values, from flags and from JSON files.
 
-Types known here: bool, int, float, str, ``X | None``, ``list[X]``, ``tuple[X, ...]`` of fixed
-length, and ``str | dict[str, str]``.
+Supported types: bool, int, float, str, ``X | None``, ``list[X]``, ``tuple[X, X]`` and
+``str | dict[str, str]``.
 """
 
 from __future__ import annotations
@@ -27,24 +27,21 @@ _MAX_PATH = 4095  # bytes of a path on Linux
 
 
 class UnfitError(ValueError):
-    """The value does not fit its field; the caller knows the names to report.
-
-    A message says why, where that does not follow from what the field takes.
-    """
+    """A value that does not fit its field; the message, if any, adds to the field's expectation."""
 
 
 def is_sequence(expected: Any) -> bool:
-    """Whether a field takes several values (after its flag, or as a JSON list)."""
+    """Return whether a field takes several values (after its flag, or as a JSON list)."""
     return typing.get_origin(_without_none(expected)) in (list, tuple)
 
 
 def takes_table(expected: Any) -> bool:
-    """Whether a field takes an object of texts besides a text."""
+    """Return whether a field takes an object of texts as well as a text."""
     return dict[str, str] in typing.get_args(expected)
 
 
 def from_texts(texts: Sequence[str], expected: Any) -> Any:
-    """Turn the words after a flag into what a JSON file would hold.
+    """Convert the words after a flag to a JSON value.
 
     Raises:
         UnfitError: a word is not of the field's type, or their number is wrong.
@@ -84,15 +81,19 @@ def checked(value: Any, expected: Any, rule: FieldSpec) -> Any:
     expected = _without_none(expected)
     if is_sequence(expected):
         return _checked_sequence(value, expected, rule)
-    if typing.get_origin(expected) is types.UnionType:
-        return _checked_text_or_table(value, rule)
-    return _checked_scalar(value, expected, rule)
+    if typing.get_origin(expected) is not types.UnionType:
+        return _checked_scalar(value, expected, rule)
+    # A text, or an object of texts.
+    if isinstance(value, dict):
+        return {key: _checked_scalar(entry, str, rule) for key, entry in value.items()}
+    return _checked_scalar(value, str, rule)
 
 
 def _checked_sequence(value: Any, expected: Any, rule: FieldSpec) -> Any:
     arguments = typing.get_args(expected)
     if not isinstance(value, list | tuple):
         raise UnfitError
+    # Every element must fit; a tuple has a fixed length.
     if len(value) > MAX_ENTRIES:
         raise UnfitError(f"has more than {MAX_ENTRIES} entries")
     elements = [_checked_scalar(element, arguments[0], rule) for element in value]
@@ -103,13 +104,8 @@ def _checked_sequence(value: Any, expected: Any, rule: FieldSpec) -> Any:
     return tuple(elements)
 
 
-def _checked_text_or_table(value: Any, rule: FieldSpec) -> Any:
-    if isinstance(value, dict):
-        return {key: _checked_scalar(entry, str, rule) for key, entry in value.items()}
-    return _checked_scalar(value, str, rule)
-
-
 def _checked_scalar(value: Any, expected: Any, rule: FieldSpec) -> Any:
+    # The type first; texts may have a former name; then choices and range.
     if rule.number_is_text and type(value) is int:
         value = str(value)
     value = _typed(value, expected)
@@ -139,7 +135,8 @@ def _typed(value: Any, expected: Any) -> Any:
 
 
 def _checked_text(text: str, *, is_path: bool) -> str:
-    """Return a text that can be written to UTF-8 files, a path with its ``~`` expanded."""
+    """Return a text that can be written to UTF-8 files; of a path expand ``~``."""
+    # Surrogates, as of undecodable bytes on the command line, cannot be written.
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -152,6 +149,7 @@ def _checked_text(text: str, *, is_path: bool) -> str:
         if any(unicodedata.category(character) == "Cc" for character in text):
             raise UnfitError("has a control character, which a log or a terminal would obey")
         return text
+    # Refuse names that no file system takes: opening them would fail with a traceback.
     path = with_resources(os.path.expanduser(text))
     longest = max(len(part.encode()) for part in path.split("/"))
     if longest > _MAX_NAME:
@@ -166,7 +164,7 @@ def _checked_text(text: str, *, is_path: bool) -> str:
 def _in_range(value: float, rule: FieldSpec) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
         return False
-    if 0 < abs(value) < sys.float_info.min:  # a denormal number, which PyTorch is told to round
+    if 0 < abs(value) < sys.float_info.min:  # denormals, which `launch_engine` flushes to zero
         value = 0.0
     return (
         (rule.minimum is None or value >= rule.minimum)
@@ -177,11 +175,12 @@ def _in_range(value: float, rule: FieldSpec) -> bool:
 
 
 def expectation(expected: Any, rule: FieldSpec) -> str:
-    """Say in words what a field takes: "a whole number, at least 1"."""
+    """Describe the accepted values of a field: "a whole number, at least 1"."""
     suffix = " or null" if _takes_none(expected) else ""
     expected = _without_none(expected)
     if rule.choices:
         return f"one of {', '.join(rule.choices)}{suffix}"
+    # The type, a list's length, and the limits.
     limits = _limits(rule)
     if is_sequence(expected):
         arguments = typing.get_args(expected)

@@ -1,7 +1,4 @@
-"""Configuration fields of pretraining: its data sets, what it reads, what it teaches.
-
-A class that is named after one of `options` adds fields to that topic.
-"""
+"""Config fields of pretraining; classes named after one of `options` extend its topic."""
 
 from __future__ import annotations
 
@@ -47,19 +44,19 @@ class PretrainingDataset:
 
 
 def pretraining_file(dataset: PretrainingDataset) -> str:
-    """The annotation file of a set. That there is one was checked when the config was read."""
+    """Annotation file of a set."""
     path = dataset.ann or dataset.txt
-    assert path is not None
+    assert path is not None  # checked by the config's constraints
     return path
 
 
 def media_of(dataset: PretrainingDataset) -> Media:
-    """Whether a set is of videos or of images."""
+    """Media of a set."""
     return infer_media(dataset.media, dataset.ann or dataset.txt)
 
 
 def infer_media(media: str, annotation_file: str | None) -> Media:
-    """What a set is of by its `media` and, if that is "auto", the name of its annotation file."""
+    """Return the media of a set; "auto" follows from the ending of the annotation file."""
     if media == "auto":
         of_images = PurePath(annotation_file or "").suffix.lower() == ".json"
         return "image" if of_images else "video"
@@ -68,7 +65,7 @@ def infer_media(media: str, annotation_file: str | None) -> Media:
 
 @dataclass(kw_only=True)
 class PretrainingDataOptions(DataOptions):
-    """The sets that are learnt from."""
+    """Data sets of pretraining."""
 
     TOPIC: ClassVar[str] = DataOptions.TOPIC
 
@@ -90,7 +87,7 @@ class PretrainingDataOptions(DataOptions):
 
 @dataclass(kw_only=True)
 class PretrainingVideoOptions(VideoOptions):
-    """How videos and images become frames."""
+    """Frames of videos and images."""
 
     TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
@@ -108,14 +105,14 @@ class PretrainingVideoOptions(VideoOptions):
 
 @dataclass(kw_only=True)
 class PretrainingOptions:
-    """What the prompter and the model that it teaches have in common."""
+    """Options of both the prompter and the pretrained model."""
 
     TOPIC: ClassVar[str] = "Prompter and pretraining"
 
     model_type: str = option("pretrain", "the original's key; only pretrain", choices=("pretrain",))
     num_entities: int = option(
         1000,
-        "entities that the prompter tells apart: so many lines of the list",
+        "entities that the prompter distinguishes: the first lines of the list",
         minimum=1,
         maximum=1_000_000,
     )
@@ -134,12 +131,8 @@ _LOSSES = ("use_itc", "use_itm", "use_mlm", "use_mpm")
 
 
 def _folder_is_missing(img: Any, ann: Any, txt: Any, media: str) -> bool:
-    annotation_file = ann or txt
-    return (
-        img is None
-        and annotation_file is not None
-        and (infer_media(media, annotation_file) == "video")
-    )
+    file = ann or txt  # a set without one is reported by itself
+    return img is None and file is not None and infer_media(media, file) == "video"
 
 
 PRETRAINING_SETS: tuple[Constraint, ...] = (
@@ -202,7 +195,6 @@ PROMPTER_LOSSES: tuple[Constraint, ...] = (
 
 
 def _needs(metric: str, loss: str) -> Constraint:
-    """A metric of a loss that is not trained with cannot choose."""
     return Constraint(
         ("best_metric", loss),
         lambda best, used: best.startswith(metric) and not used,
@@ -227,7 +219,7 @@ PRETRAINING_LOSSES: tuple[Constraint, ...] = (
     Constraint(
         ("use_mpm", "entity_file_path"),
         lambda used, path: used and path is None,
-        "the entity loss tells apart the entities of a list",
+        "the entity loss classifies into the entities of a list",
         "Name one, as alpro extract-entities makes it, or set use_mpm to 0.",
     ),
     Constraint(
@@ -237,6 +229,7 @@ PRETRAINING_LOSSES: tuple[Constraint, ...] = (
         "Give teacher_weights_path the checkpoint of a prompter, e2e_weights_path that of a"
         " pretrained model (which holds its prompter), or set use_mpm to 0.",
     ),
+    # A metric for the best checkpoint must be one of the losses trained with.
     *(_needs(metric, f"use_{metric}") for metric in ("itc", "itm", "mlm", "mpm")),
     *(_needs(metric, "use_itc") for metric in ("i2t", "t2i")),
 )

@@ -1,4 +1,4 @@
-"""The configuration of each script. A new task picks topics of options and adds its own keys."""
+"""Config classes of the scripts: topics of options, and the task's own keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alpro.configs import constraints as checks
-from alpro.configs.downstream import (
-    DownstreamDataOptions,
-    DownstreamDataset,
-    DownstreamVideoOptions,
-    InferenceOptions,
-)
+from alpro.configs.downstream import DownstreamDataOptions, DownstreamVideoOptions, InferenceOptions
 from alpro.configs.fields import option, override_default, required
 from alpro.configs.options import (
     MAX_BATCH,
@@ -28,7 +23,6 @@ from alpro.configs.pretraining import (
     PRETRAINING_SETS,
     PROMPTER_LOSSES,
     PretrainingDataOptions,
-    PretrainingDataset,
     PretrainingOptions,
     PretrainingVideoOptions,
 )
@@ -38,7 +32,7 @@ LOCAL, GLOBAL = "local", "global"
 
 @dataclass(kw_only=True)
 class ContrastOptions:
-    """Pairs that are compared with each other."""
+    """Contrastive loss (VTC)."""
 
     TOPIC: ClassVar[str] = "Contrastive loss"
 
@@ -56,7 +50,7 @@ class ContrastOptions:
 
 @dataclass(kw_only=True)
 class MatchingOptions:
-    """Matching of pairs: its start, and its negatives."""
+    """Matching loss (VTM): its start, and its negatives."""
 
     TOPIC: ClassVar[str] = "Matching loss"
 
@@ -72,19 +66,6 @@ class MatchingOptions:
     )
 
 
-__all__ = [
-    "DownstreamConfig",
-    "DownstreamDataset",
-    "ExperimentConfig",
-    "PretrainConfig",
-    "PretrainingConfig",
-    "PretrainingDataset",
-    "PrompterConfig",
-    "QaConfig",
-    "RetrievalConfig",
-]
-
-
 _RETRIEVAL_METRICS = tuple(
     f"{direction}_{metric}"
     for direction in ("text2video", "video2text", "text2video_vtc", "video2text_vtc")
@@ -96,36 +77,31 @@ _RETRIEVAL_METRICS = tuple(
 class ExperimentConfig(
     RunOptions, DataOptions, VideoOptions, ModelOptions, OptimizationOptions, ValidationOptions
 ):
-    """What every experiment has, whatever its task."""
+    """Config of any experiment."""
 
     SCRIPT: ClassVar[str]
-    """The entry script, for the usage line."""
+    """Entry script, for the usage line and stored configs."""
     TASK: ClassVar[str]
-    """Name of the task among those of a family."""
+    """Key of the task in a family's `tasks`."""
     FAMILY: ClassVar[str]
-    """Of a class with a family's keys, see `alpro.configs.family.with_family`."""
+    """Set by `alpro.configs.family.with_family`."""
 
     INERT: ClassVar[frozenset[str]] = frozenset(
         {  # accepted by the original, never read by it
-            "clip_init",
-            "cnn_lr_decay",
-            "dropout",
-            "fps",
-            "timesformer_model_cfg",
-            "transformer_lr_mul",
+            *("clip_init", "cnn_lr_decay", "dropout", "fps"),
+            *("timesformer_model_cfg", "transformer_lr_mul"),
         }
     )
     DERIVED: ClassVar[frozenset[str]] = frozenset(
         {
             *("n_gpu", "num_train_steps", "save_steps", "valid_steps"),
             *("annotations_sha256", "num_left_out_questions", "script", "architecture"),
-            "visual_model",  # of runs of earlier versions
+            "visual_model",  # stored by earlier versions
         }
     )
     """Stored by a run with its config; accepted in a file, never used."""
-
     ALIASES: ClassVar[dict[str, str]] = {
-        **{"num_workers": "n_workers", "shuffle_block": "shuffle_block_size"},
+        **{"num_workers": "n_workers", "shuffle_block": "shuffle_block_size"}
     }
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED
 
@@ -134,7 +110,7 @@ class ExperimentConfig(
 class DownstreamConfig(
     ExperimentConfig, DownstreamDataOptions, DownstreamVideoOptions, InferenceOptions
 ):
-    """What every task has that is finetuned and evaluated on a data set of its own."""
+    """Config of any downstream task: finetuning and evaluation on data sets of its own."""
 
     INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {"model_type", "resize_size"}
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED + checks.DOWNSTREAM
@@ -193,7 +169,7 @@ class QaConfig(DownstreamConfig):
         " looked for first",
     )
     ans2label_path: str = required(
-        "JSON map of answers to labels 0, 1, 2, ...: what the model can answer",
+        "JSON map of answers to labels 0, 1, 2, ...: the answers of the classifier",
         remedy='Name a file as {"dog": 0, "two": 1}.',
         path=True,
     )
@@ -213,7 +189,7 @@ class PretrainingConfig(
     PretrainingOptions,
     ContrastOptions,
 ):
-    """What both stages of pretraining have."""
+    """Config of both pretraining stages."""
 
     INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {
         "max_n_example_per_group",  # one caption is drawn for each video of a batch
@@ -237,10 +213,11 @@ class PrompterConfig(PretrainingConfig):
     TASK: ClassVar[str] = "prompter"
     TOPIC: ClassVar[str] = "Prompter pretraining"
     INERT: ClassVar[frozenset[str]] = PretrainingConfig.INERT | {
-        *("entity_file_path", "teacher_weights_path"),  # it becomes the teacher
+        *("entity_file_path", "teacher_weights_path")  # it becomes the teacher
     }
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = PretrainingConfig.CHECKS + PROMPTER_LOSSES
 
+    # Keys of the original's config, fixed for this stage.
     use_itc: bool = option(True, "train with the contrastive loss (VTC); only 1")
     use_itm: bool = option(False, "matching loss (VTM); only 0")
     use_mlm: bool = option(False, "masked language loss (MLM); only 0")
@@ -262,6 +239,7 @@ class PretrainConfig(PretrainingConfig, MatchingOptions):
     TOPIC: ClassVar[str] = "Pretraining"
     CHECKS: ClassVar[tuple[checks.Constraint, ...]] = PretrainingConfig.CHECKS + PRETRAINING_LOSSES
 
+    # The losses, whose sum is trained on.
     use_itc: bool = option(False, "train with the contrastive loss (VTC)")
     use_itm: bool = option(False, "train with the matching loss (VTM)")
     use_mlm: bool = option(False, "train with the masked language loss (MLM)")
@@ -269,6 +247,7 @@ class PretrainConfig(PretrainingConfig, MatchingOptions):
     mlm_probability: float = option(
         0.15, "share of the word pieces that MLM asks for", above=0, maximum=1
     )
+    # Teacher and entities of PEM.
     teacher_weights_path: str | None = option(
         None,
         "checkpoint of the prompter, for PEM (.pt); not read if e2e_weights_path holds one",

@@ -1,13 +1,12 @@
-"""Where values come from: JSON file, stored config of a trained run, rules of inference, flags.
+"""Sources of config values: JSON file, stored config of a trained run, inference defaults, flags.
 
-Each source is a `ConfigSource`; `merge` lays them over one another, lowest first, and remembers for
-every key which layer its value is from.
+Each source is a `ConfigSource`; `merge` layers them, lowest first, and records the origin of every
+value.
 
-Inference takes from the trained run in its output folder ``log/args.json``, the copies of the
-model's files as ``log/<key>.json``, and ``ckpt/model_step_<step>.pt``. The stored config beats the
-JSON file (a model is evaluated as it was trained), flags beat both. Not taken from it: keys marked
-``per_run`` (where results go, what is evaluated, how and on which machine), and keys this task does
-not have.
+Inference reads ``log/args.json``, the copies of the model files as ``log/<key>.json``, and
+``ckpt/model_step_<step>.pt`` from the output folder of the trained run. The stored config overrides
+the JSON file (a model is evaluated as it was trained), flags override both. Keys marked ``per_run``
+and keys that this task lacks are not taken from it.
 """
 
 from __future__ import annotations
@@ -36,35 +35,35 @@ class ConfigSource:
     """Values of one source, by key; keys of flags may be dotted."""
 
     source: str
-    """What `--print_config` shows."""
+    """Name in ``--print_config``."""
     place: str
-    """What error messages show: the file, or the command line."""
+    """Name in error messages: the file, or the command line."""
     values: dict[str, Any]
     renamed: dict[str, str] = field(default_factory=dict)
-    """Key -> alias under which this source has it."""
+    """Key -> alias that this source uses."""
 
 
 @dataclass(frozen=True)
 class ValueOrigin:
-    """Where one value is from. A higher rank overrides a lower one; defaults have rank 0."""
+    """Origin of one value. A higher rank overrides a lower one; defaults have rank 0."""
 
     source: str
     place: str
     rank: int
     alias: str | None = None
-    """Name under which the source has it, where that is not the key."""
+    """Alias that the source uses, if any."""
 
 
 @dataclass
 class MergedConfig:
-    """All layers together."""
+    """Values of all layers."""
 
     values: dict[str, Any]
     origins: dict[str, ValueOrigin]
     """By key; a part of a list set by a flag has an origin of its own."""
 
     def origin(self, key: str) -> ValueOrigin:
-        """Where the value of `key`, or of the nearest key around it, is from."""
+        """Origin of the value of `key`, or of the nearest key around it."""
         while key not in self.origins and "." in key:
             key = key.rpartition(".")[0]
         return self.origins.get(key, ValueOrigin(DEFAULT_SOURCE, DEFAULT_SOURCE, 0))
@@ -73,14 +72,19 @@ class MergedConfig:
 def read_json_object(
     path: str | Path, *, named_by: str, problems: list[ConfigIssue]
 ) -> dict[str, Any]:
-    """Read a JSON file that holds one object; empty, with a problem noted, if it cannot be read."""
+    """Read a JSON file that holds one object; return {} and record a problem if that fails."""
     place = str(path)
     text = ""
     try:
         text = read_text(Path(path), max_bytes=MAX_BYTES)
         value = parse_json(text)
     except UnreadableFileError as error:
-        remedy = "" if os.path.lexists(path) else _where(path)
+        if os.path.lexists(path):
+            remedy = ""
+        elif Path(path).is_absolute():
+            remedy = "Check the path."
+        else:
+            remedy = f"Paths are relative to the current folder, {Path.cwd()}."
         problems.append(ConfigIssue(place, f"{error.reason} (named by {named_by}).", remedy))
     except JsonError as error:
         problems.append(_not_json(place, error, text))
@@ -89,12 +93,6 @@ def read_json_object(
             return value
         problems.append(ConfigIssue(place, "must hold one JSON object: {...}."))
     return {}
-
-
-def _where(path: str | Path) -> str:
-    if Path(path).is_absolute():
-        return "Check the path."
-    return f"Paths are relative to the current folder, {Path.cwd()}."
 
 
 def _not_json(place: str, error: JsonError, text: str) -> ConfigIssue:
@@ -110,7 +108,7 @@ def _not_json(place: str, error: JsonError, text: str) -> ConfigIssue:
 
 
 def apply_aliases(layer: ConfigSource, aliases: dict[str, str]) -> None:
-    """Give aliased keys of a layer their proper names; the proper name wins if both are there."""
+    """Rename aliased keys of a layer; the proper name wins if both are present."""
     for alias, key in aliases.items():
         if alias in layer.values:
             value = layer.values.pop(alias)
@@ -120,7 +118,7 @@ def apply_aliases(layer: ConfigSource, aliases: dict[str, str]) -> None:
 
 
 def drop_keys(layer: ConfigSource, keys: Iterable[str]) -> list[str]:
-    """Remove keys from a layer; returns those that were there."""
+    """Remove keys from a layer; return those that were present."""
     present = sorted(set(keys) & set(layer.values))
     for key in present:
         del layer.values[key]
@@ -128,10 +126,11 @@ def drop_keys(layer: ConfigSource, keys: Iterable[str]) -> list[str]:
 
 
 def merge(layers: Sequence[ConfigSource], problems: list[ConfigIssue]) -> MergedConfig:
-    """Lay later layers over earlier ones."""
+    """Merge layers; later ones override earlier ones."""
     merged = MergedConfig({}, {})
     for rank, layer in enumerate(layers, start=1):
         for key, value in layer.values.items():
+            # Dotted flags set parts of lists, everything else whole values.
             alias = layer.renamed.get(key)
             source = f"{layer.source} (as {alias})" if alias else layer.source
             origin = ValueOrigin(source, layer.place, rank, alias)
@@ -145,6 +144,7 @@ def merge(layers: Sequence[ConfigSource], problems: list[ConfigIssue]) -> Merged
 
 def _set_part(values: dict[str, Any], key: str, value: Any, problems: list[ConfigIssue]) -> bool:
     """Set ``datasets.0.field``; the index after the last one adds an entry."""
+    # The list must be one of objects, and the index one of its own or the next.
     name, index_text, field, *entry = key.split(".")
     entries = values.setdefault(name, [])
     index = int(index_text)
@@ -152,23 +152,22 @@ def _set_part(values: dict[str, Any], key: str, value: Any, problems: list[Confi
         return False  # the file's value is wrong, which is reported where it is checked
     if index > len(entries):
         text = f"--{key}: {name} has {len(entries)} entries, counted from 0."
-        problems.append(
-            ConfigIssue(COMMAND_LINE, text, f"The next one is --{name}.{len(entries)}.")
-        )
+        remedy = f"The next one is --{name}.{len(entries)}."
+        problems.append(ConfigIssue(COMMAND_LINE, text, remedy))
         return False
     if index == len(entries):
         entries.append({})
+    # Set the field, or an entry of the table that it holds.
     target = entries[index]
     if entry:
-        if not isinstance(target.get(field), dict):
-            target[field] = {}
-        target[field][entry[0]] = value
+        table = target.get(field)
+        target[field] = {**(table if isinstance(table, dict) else {}), entry[0]: value}
     else:
         target[field] = value
     return True
 
 
-PRETRAINING_SCRIPTS = "src/pretrain/"  # they know no inference
+PRETRAINING_SCRIPTS = "src/pretrain/"  # without inference
 
 
 def inference_layers(
@@ -180,13 +179,14 @@ def inference_layers(
     flags: Mapping[str, Any],
     problems: list[ConfigIssue],
 ) -> list[ConfigSource]:
-    """The stored config, and the paths that follow from output folder and step, as layers.
+    """Return the stored config, and the paths derived from output folder and step, as layers.
 
-    A folder without a stored run is an error, unless the weights are named by a flag.
+    A folder without a stored run is an error, unless a flag names the weights.
 
     Raises:
-        InputError: if the run is of another task, so that nothing in it can be right.
+        InputError: the run is of another task.
     """
+    # The stored config, if weights of another origin are not named by a flag.
     stored = Path(output_dir) / "log" / "args.json"
     if not os.path.lexists(stored) and "e2e_weights_path" not in flags:
         problems.append(_no_run(stored, output_dir=output_dir))
@@ -194,16 +194,17 @@ def inference_layers(
     layers = []
     if os.path.isfile(stored) or "e2e_weights_path" not in flags:
         layers.append(_stored_layer(config_class, stored, problems))
+
+    # All annotations, the run's own model files, and the chosen checkpoint.
     derived: dict[str, Any] = {"data_ratio": 1.0}
     copies = {key: stored.with_name(f"{key}.json") for key in architecture}
     derived |= {key: str(copy) for key, copy in copies.items() if os.path.isfile(copy)}
-    checkpoint = Path(output_dir) / "ckpt" / f"model_step_{step}.pt"
-    derived["e2e_weights_path"] = str(checkpoint)
+    derived["e2e_weights_path"] = str(Path(output_dir) / "ckpt" / f"model_step_{step}.pt")
     return [*layers, ConfigSource(INFERENCE_SOURCE, INFERENCE_SOURCE, derived)]
 
 
 def stored_config(output_dir: str) -> Mapping[str, Any]:
-    """Return what the run in a folder has stored; nothing if there is none or it is damaged."""
+    """Return the stored config of the run in a folder; empty if it is absent or damaged."""
     stored = Path(output_dir) / "log" / "args.json"
     return read_json_object(stored, named_by="", problems=[]) if os.path.isfile(stored) else {}
 
@@ -221,6 +222,7 @@ def _no_run(stored: Path, *, output_dir: str) -> ConfigIssue:
 
 
 def _stored_layer(config_class: Any, path: Path, problems: list[ConfigIssue]) -> ConfigSource:
+    # Refuse a run of another script; pretraining has no results.
     values = read_json_object(path, named_by="--output_dir", problems=problems)
     layer = ConfigSource(STORED_SOURCE, str(path), values)
     script = values.get("script", config_class.SCRIPT)
@@ -233,6 +235,7 @@ def _stored_layer(config_class: Any, path: Path, problems: list[ConfigIssue]) ->
             )
         raise InputError(f"{run} is a run of {script}; use that script, or name another folder")
     apply_aliases(layer, config_class.ALIASES)
+    # Keep this task's keys that determine results.
     options = fields_of(config_class)
     layer.values = {
         key: value

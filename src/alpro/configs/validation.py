@@ -1,4 +1,4 @@
-"""From raw JSON values to the checked values of a configuration class, noting every problem."""
+"""Validation of raw JSON values against a configuration class; every problem is recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alpro.configs.parsing import MAX_ENTRIES, UnfitError, checked, expectation
 MAX_REPORTED = 20  # mistakes of one kind that are listed
 
 Locate = Callable[[str], tuple[str, str]]
-"""Key -> what a message names: a file or the command line, and the key as it is written there."""
+"""Key -> its place for messages, a file or the command line, and the key as written there."""
 
 
 def read_values(
@@ -23,10 +23,11 @@ def read_values(
     problems: list[ConfigIssue],
     prefix: str = "",
 ) -> dict[str, Any]:
-    """The valid values among `raw`, defaults included; what is invalid or missing is noted.
+    """Return the valid values of `raw` with defaults; invalid values and unknown keys are recorded.
 
-    Missing values are noted only where they are needed always (see `missing_problems`).
+    Missing values are left to `missing_problems`.
     """
+    # Report unknown keys, the first ones by name.
     options = fields_of(config_class)
     unknown = [key for key in raw if key not in options]
     for key in unknown[:MAX_REPORTED]:
@@ -34,21 +35,24 @@ def read_values(
     if len(unknown) > MAX_REPORTED:
         place = locate(prefix + unknown[-1])[0]
         problems.append(ConfigIssue(place, f"{len(unknown) - MAX_REPORTED} more unknown keys."))
+    # Check given values, and fill in defaults.
     values: dict[str, Any] = {}
     for name, option in options.items():
         if name in raw:
             _read_value(values, option, raw[name], locate, problems, prefix)
         elif option.rule.needed != "always":
-            values[name] = _default(option)
+            default = option.default
+            values[name] = list(default) if isinstance(default, list) else default
     return values
 
 
 def missing_problems(
     config_class: Any, values: Mapping[str, Any], raw: Mapping[str, Any], *, mode: str, place: str
 ) -> list[ConfigIssue]:
-    """Keys that `mode` ("training" or "inference") needs and nothing gives a value for."""
+    """Report the keys that `mode` ("training" or "inference") needs and that have no value."""
     problems = []
     for name, option in fields_of(config_class).items():
+        # An invalid value is reported by `read_values` already.
         needed = option.rule.needed in ("always", mode)
         given_but_invalid = name in raw and name not in values
         if needed and not given_but_invalid and values.get(name) in (None, [], ""):
@@ -56,10 +60,6 @@ def missing_problems(
             text = f"{name} is missing ({noun})."
             problems.append(ConfigIssue(place, text, option.rule.remedy))
     return problems
-
-
-def _default(option: Option) -> Any:
-    return list(option.default) if isinstance(option.default, list) else option.default
 
 
 def _read_value(
@@ -87,7 +87,8 @@ def _read_value(
 def _read_entries(
     option: Option, value: Any, locate: Locate, problems: list[ConfigIssue], key: str
 ) -> list[Any] | None:
-    """The dataclass instances of a list of objects; None if any of them has a problem."""
+    """Return the dataclass instances of a list of objects; None if any of them has a problem."""
+    # The list itself first, then each entry as a config of its own.
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         problems.append(_unfit(locate(key), value, "; expected a list of objects"))
         return None
@@ -105,6 +106,7 @@ def _read_entries(
             option.entry_class, fields, raw, mode="", place=locate(f"{key}.{index}")[0]
         ):
             problems.append(ConfigIssue(problem.place, prefix + problem.text, problem.remedy))
+        # Entries alike are often wrong alike: stop after enough problems.
         if len(problems) > known_problems + MAX_REPORTED:
             break
         if len(problems) == known_problems and option.entry_class is not None:

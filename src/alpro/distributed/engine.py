@@ -1,4 +1,4 @@
-"""The contract of a job of one or many processes, the engine of one, and number formats.
+"""Engine protocol, the single-process engine, and precision.
 
 Shapes: B rows on this rank, G rows on all ranks together.
 """
@@ -18,20 +18,20 @@ T = TypeVar("T")
 
 RankFlags = Callable[[], Mapping[str, float]]
 _AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-SMALLEST_LOSS_SCALE = 1.0  # below it, what overflows in fp16 is not for a scale too large
+SMALLEST_LOSS_SCALE = 1.0  # below it the scale is not the cause of an fp16 overflow
 
 
 class Engine(Protocol):
-    """One process's view of the job. Ranks are global; the local rank never leaves this folder."""
+    """One process of the job. Ranks are global; local ranks stay inside this package."""
 
     rank: int
     size: int
     device: torch.device
     communication: float
-    """Seconds spent so far in exchanges with other ranks, waiting for them included."""
+    """Seconds spent in collectives so far, waiting included."""
 
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
-        """Give every rank rank 0's parameters, buffers and optimizer state."""
+        """Broadcast rank 0's parameters, buffers and optimizer state."""
 
     def backward(
         self, loss: Tensor, *, last_micro_step: bool, votes: RankFlags = dict
@@ -41,20 +41,20 @@ class Engine(Protocol):
         Args:
             loss: of this rank's batch.
             last_micro_step: of an update.
-            votes: called once the gradients are there, for numbers that travel in the same message;
-                every rank brings the same names.
+            votes: called after the backward pass; its numbers are summed in the same collective,
+                under the same names on every rank.
 
         Returns:
-            The votes' sums over the ranks; of other micro-steps nothing.
+            Sums of the votes over the ranks after the last micro-step, else nothing.
         """
 
     @property
     def own_gradients_finite(self) -> bool:
-        """Whether this rank's gradients of the last update were, before they were averaged."""
+        """Whether this rank's gradients of the last update were finite before averaging."""
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a non-finite gradient norm is one that fp16's loss scaling deals with."""
+        """Whether fp16 loss scaling handles a non-finite gradient norm."""
 
     def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
         """Unscale, clip, update and clear the gradients.
@@ -64,8 +64,7 @@ class Engine(Protocol):
             max_grad_norm: largest global norm, not positive for no clipping.
 
         Returns:
-            The global gradient norm before clipping. Where it is not finite, nothing has been
-            updated.
+            The global gradient norm before clipping; weights are unchanged if it is not finite.
         """
 
     def skip(self, optimizer: Optimizer) -> None:
@@ -76,17 +75,17 @@ class Engine(Protocol):
 
         Args:
             tensor: of this rank; B may differ between ranks.
-            counts: B of every rank; None asks for them in a message of its own.
+            counts: B of every rank; None gathers them first.
         """
 
     def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """Sums over the ranks of named numbers; every rank must bring the same names."""
+        """Sum named numbers over the ranks; every rank passes the same names."""
 
     def gather_objects(self, value: T) -> list[T]:
-        """Every rank's value in rank order, on every rank."""
+        """Gather every rank's value, in rank order, on every rank."""
 
     def heartbeat(self) -> None:
-        """Signal progress to the watchdog, as collectives do, too."""
+        """Signal progress to the watchdog (collectives do so as well)."""
 
     def shorten_timeouts(self) -> None:
         """Shorten the timeouts of collectives, after SIGTERM."""
@@ -98,11 +97,11 @@ class Engine(Protocol):
         """Restore a state made by :meth:`state_dict`."""
 
     def close(self) -> None:
-        """Leave the job in order."""
+        """Leave the job cleanly."""
 
 
 class GradientEngine:
-    """Backward and update, as one process does them; many processes add how they reduce."""
+    """Backward pass and update; subclasses reduce the gradients over the ranks."""
 
     def __init__(
         self, device: torch.device, *, scale_loss: bool, watchdog: Watchdog | None = None
@@ -118,7 +117,7 @@ class GradientEngine:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def _reduce(self, votes: Mapping[str, float]) -> dict[str, float]:
-        """Average the gradients over the ranks, sum the votes; nothing to do for one rank."""
+        """Average the gradients and sum the votes over the ranks; one rank keeps its own."""
         return dict(votes)
 
     def backward(
@@ -140,6 +139,7 @@ class GradientEngine:
 
     def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
         """See :meth:`Engine.step`."""
+        # Unscale before clipping; an update with a non-finite norm is left out.
         self._scaler.unscale_(optimizer)
         limit = max_grad_norm if max_grad_norm > 0 else float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
@@ -177,7 +177,7 @@ class GradientEngine:
 
 
 class SingleProcess(GradientEngine):
-    """The engine of a run with one process."""
+    """Engine of a single-process run."""
 
     rank = 0
     size = 1
@@ -192,12 +192,7 @@ class SingleProcess(GradientEngine):
         self._own_gradients_finite = math.isfinite(norm)
         return norm
 
-    def all_gather(
-        self,
-        tensor: Tensor,
-        *,
-        counts: Sequence[int] | None = None,  # noqa: ARG002
-    ) -> Tensor:
+    def all_gather(self, tensor: Tensor, *, counts: Sequence[int] | None = None) -> Tensor:  # noqa: ARG002
         """See :meth:`Engine.all_gather`."""
         return tensor
 
@@ -211,12 +206,12 @@ class SingleProcess(GradientEngine):
 
 
 def usable_precision(wish: str, device: torch.device) -> str:
-    """Return the precision to use: fp32 for fp16 on a CPU, which is some 180 times slower."""
+    """Return the precision to use; on a CPU fp32 replaces fp16, which is some 180 times slower."""
     return "fp32" if wish == "fp16" and device.type == "cpu" else wish
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Context in which a forward pass runs; weights stay fp32."""
+    """Autocast context of a forward pass; weights stay fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=_AUTOCAST_TYPES[precision])

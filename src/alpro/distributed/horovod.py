@@ -1,4 +1,4 @@
-"""Messages by Horovod, for jobs under ``horovodrun``."""
+"""Horovod backend, for jobs under ``horovodrun``."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -14,7 +14,7 @@ class HorovodCommunicator:
     """See :class:`alpro.distributed.multi_process.Communicator`."""
 
     def __init__(self) -> None:
-        """Join the job; once in a process."""
+        """Join the job; once per process."""
         hvd.init()
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
@@ -22,7 +22,7 @@ class HorovodCommunicator:
         self.local_size: int = hvd.local_size()
 
     def connect(self, device: torch.device) -> None:
-        """Nothing to do: Horovod finds out by itself where tensors are."""
+        """Do nothing: Horovod detects the device of each tensor."""
 
     def sum_(self, tensor: Tensor) -> None:
         """See :class:`alpro.distributed.multi_process.Communicator`."""
@@ -31,7 +31,7 @@ class HorovodCommunicator:
     def gather_rows(
         self,
         rows: Tensor,
-        counts: Sequence[int],  # noqa: ARG002  # which Horovod asks for by itself
+        counts: Sequence[int],  # noqa: ARG002  # Horovod exchanges them itself
     ) -> Tensor:
         """See :class:`alpro.distributed.multi_process.Communicator`."""
         return hvd.allgather(rows, name="rows")
@@ -45,7 +45,7 @@ class HorovodCommunicator:
         return hvd.allgather_object(value, name="objects")
 
     def is_finished(self) -> bool:
-        """See :class:`.multi_process.Communicator`; Horovod's calls return only then."""
+        """See :class:`.multi_process.Communicator`; Horovod's calls block until then."""
         return True
 
     def close(self) -> None:

@@ -1,9 +1,10 @@
-"""Choosing and starting the engine from the launcher's environment and the user's wishes."""
+"""Engine selection and start-up, from the launcher's environment and the config."""
 
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 _START_TIME = 19  # field of /proc/<pid>/stat, counted after the name (proc(5) has it as number 22)
 # Engine -> variable that only its launcher sets.
 _ENGINES = {"horovod": "HOROVOD_RANK", "torch": "TORCHELASTIC_RUN_ID"}
-_NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "HOROVOD_SIZE", "HOROVOD_RANK")
-_PLACES = (  # number of processes, and a number below it
-    ("WORLD_SIZE", "RANK"),
-    ("LOCAL_WORLD_SIZE", "LOCAL_RANK"),
+_SIZES_AND_RANKS = (
+    *(("WORLD_SIZE", "RANK"), ("LOCAL_WORLD_SIZE", "LOCAL_RANK")),
     ("HOROVOD_SIZE", "HOROVOD_RANK"),
 )
 _MAX_SHOWN = 40  # characters of a value
@@ -36,21 +35,20 @@ _MAX_SHOWN = 40  # characters of a value
 def launch_engine(
     name: str, *, device: str, precision: str, num_threads: int = 0, hang_timeout: float = 0
 ) -> Iterator[Engine]:
-    """Start the engine, and leave the job in order at the end.
+    """Start the engine, and close it at the end, though not after an error.
 
-    After an error it is left as it is: a rank that others wait for must end at once, and peers that
-    are gone cannot take part in a clean shutdown.
+    A failed rank that others wait for must end at once, and peers that are gone cannot take part in
+    a clean shutdown.
 
     Args:
-        name: ``auto`` (that of the launcher, else one process), ``single``, ``horovod`` or
-            ``torch``.
-        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+        name: ``auto`` (by launcher, else one process), ``single``, ``horovod`` or ``torch``.
+        device: ``auto`` (a GPU if available), ``cpu`` or ``cuda``.
         precision: ``fp16`` scales the loss on a GPU.
-        num_threads: CPU threads of each process, 0 to share the cores among a machine's processes.
+        num_threads: CPU threads of each process, 0 for an equal share of the machine's cores.
         hang_timeout: seconds without progress after which a process ends; 0 for never.
 
     Raises:
-        InputError: if what is asked for is not there.
+        InputError: the engine or device is not available.
     """
     # Gradients of near-certain matches become denormals, which CPUs compute up to 100 times slower.
     torch.set_flush_denormal(True)
@@ -71,9 +69,10 @@ def launch_engine(
 
 
 def launcher_on_this_machine() -> str | None:
-    """Name the ``torchrun`` that has started this process; None of launchers that start it once."""
+    """Identify the ``torchrun`` that started this process; None of launchers without restarts."""
     if not value_of(_ENGINES["torch"]):
         return None
+    # Process ids repeat; with host and start time they are unique.
     parent = os.getppid()
     status = Path(f"/proc/{parent}/stat")  # Linux has it
     text = status.read_text(encoding="utf-8") if status.exists() else ""
@@ -84,9 +83,9 @@ def launcher_on_this_machine() -> str | None:
 def _start(
     name: str, *, device: str, precision: str, num_threads: int, watchdog: Watchdog | None
 ) -> Engine:
-    # Choose the engine by the launcher, which must have started as many processes as it knows of.
+    # Choose the engine by the launcher's variables.
     check_launcher_variables()
-    if name == "auto":  # WORLD_SIZE is also what others than torchrun set
+    if name == "auto":  # launchers other than torchrun set WORLD_SIZE, too
         fallback = "torch" if (number_in("WORLD_SIZE") or 1) > 1 else "single"
         started = (engine for engine, variable in _ENGINES.items() if value_of(variable))
         name = next(started, fallback)
@@ -108,7 +107,7 @@ def _start(
     if communicator is None:
         return SingleProcess(chosen, scale_loss=scale_loss, watchdog=watchdog)
 
-    # Meet the other processes; one that never comes is not this one's fault.
+    # Rendezvous: while it waits, the watchdog must blame the missing processes.
     if watchdog is not None:
         watchdog.waits_for_others = True
     communicator.connect(chosen)
@@ -163,11 +162,8 @@ def _choose_device(wish: str, *, index: int) -> torch.device:
 
 
 def _make_repeatable(device: torch.device) -> None:
-    """On a CPU, the same steps give the same numbers, with several threads as well.
-
-    Otherwise threads add up the gradients of what was indexed in any order, and two runs part
-    within three updates.
-    """
+    # Threads on a CPU add up gradients of indexed rows in any order: two runs would differ within
+    # three updates.
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
         # Filling memory before it is written costs time and changes nothing.
@@ -175,17 +171,17 @@ def _make_repeatable(device: torch.device) -> None:
 
 
 def check_launcher_variables() -> None:
-    """Check the variables of torchrun and horovodrun; empty ones count as not set.
+    """Check the variables of torchrun and horovodrun; empty ones count as unset.
 
     Raises:
-        InputError: a value is no number, or does not fit another one.
+        InputError: a value is not a number, or contradicts another one.
     """
     # Each must be a whole number, and each rank below its number of processes.
-    for name in _NUMBERS:
+    for name in chain(*_SIZES_AND_RANKS):
         if value_of(name) is not None and number_in(name) is None:
             problem = f"{name} is {os.environ[name][:_MAX_SHOWN]!r} in the environment"
             raise InputError(f"{problem}, not a whole number. {LAUNCHER_REMEDY}")
-    for size_name, rank_name in _PLACES:
+    for size_name, rank_name in _SIZES_AND_RANKS:
         size, rank = number_in(size_name), number_in(rank_name)
         if size == 0 or (size is not None and rank is not None and rank >= size):
             place = "" if rank is None else f" and {rank_name} is {rank}"
@@ -202,12 +198,10 @@ def check_launcher_variables() -> None:
 
 
 def refuse_to_be_one_of_several() -> None:
-    """Refuse a run of one process that a launcher has started several of.
-
-    They do not know of each other, and would overwrite each other's output.
+    """Refuse a single-process run under a launcher of several, which would share its output.
 
     Raises:
-        InputError: a launcher has.
+        InputError: the environment says that there are several.
     """
     for launcher in LAUNCHERS:
         if launcher.num_processes > 1:

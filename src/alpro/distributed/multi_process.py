@@ -1,13 +1,12 @@
-"""The engine of a job of many processes, over whatever carries its messages.
+"""Engine of a multi-process job, over any communication backend.
 
 Shapes: B rows on this rank, G rows on all ranks together.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
@@ -49,18 +48,18 @@ class Communicator(Protocol):
         """Every rank's value in rank order, on every rank."""
 
     def is_finished(self) -> bool:
-        """Whether what was exchanged last is there; only GPUs exchange in the background."""
+        """Return whether the last collective is complete; only GPUs work in the background."""
 
     def close(self) -> None:
-        """Leave the job in order."""
+        """Leave the process group."""
 
 
 class DistributedEngine(GradientEngine):
     """One of several ranks.
 
-    Gradients are reduced as one flat fp32 buffer per update, in parameter order. Fusing whatever
-    gradients are ready at the moment, as Horovod's ``DistributedOptimizer`` does, changes the order
-    of additions, and with it the last bits, from run to run once there are three ranks.
+    Gradients are reduced as one flat fp32 buffer per update, in parameter order. Fusing them when
+    ready, like Horovod's ``DistributedOptimizer``, would change the order of additions
+    and thus the last bits from run to run with three or more ranks.
     """
 
     def __init__(
@@ -75,19 +74,19 @@ class DistributedEngine(GradientEngine):
         self._communicator = communicator
         self.rank = communicator.rank
         self.size = communicator.size
-        self._deadline = math.inf  # of exchanges, by time.monotonic
+        self._deadline = math.inf  # of collectives, by time.monotonic
 
     @contextmanager
     def _exchange(self) -> Iterator[Communicator]:
         """Context of a collective, complete at its end; its time counts as communication."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # else computing counts as communication
+            torch.cuda.synchronize(self.device)  # else computation counts as communication
         started = time.perf_counter()
         if self._watchdog is not None:
             self._watchdog.waits_for_others = True
         try:
-            # Backends write into tensors of their own, maybe from another thread, which PyTorch
-            # forbids for those made in inference mode.
+            # Backends write into tensors, maybe from another thread, which PyTorch forbids for
+            # tensors created in inference mode.
             with torch.inference_mode(False), torch.no_grad():
                 yield self._communicator
             self._await_exchange()
@@ -101,11 +100,8 @@ class DistributedEngine(GradientEngine):
             self._watchdog.heartbeat()
 
     def _await_exchange(self) -> None:
-        """Wait for what runs in the background, open to signals.
-
-        Where a rank has ended, NCCL waits for it, and the launcher asks this process to end: it
-        must not wait any longer than others need for an update.
-        """
+        """Wait for a background collective; signals are handled meanwhile."""
+        # NCCL waits for a rank that has ended; after SIGTERM the launcher gives little time.
         while not self._communicator.is_finished():
             if time.monotonic() > self._deadline:
                 raise RuntimeError(f"no answer for {_PATIENCE_AFTER_SIGTERM:g} s after SIGTERM")
@@ -117,21 +113,23 @@ class DistributedEngine(GradientEngine):
 
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
         """See :meth:`Engine.prepare`."""
-        # Parameters and buffers first, then the optimizer: ranks may not know its tensors yet.
+        # Parameters and buffers have the same shapes on every rank.
         self._take_parameters(optimizer)
         self._broadcast(list(task.state_dict().values()))
-        own = _split_tensors(optimizer.state_dict())
-        layout = (own.skeleton, own.shapes()) if self.rank == 0 else None
-        first = self.gather_objects(layout)[0]
-        assert first is not None
-        skeleton, shapes = first
-        tensors = own.tensors if self.rank == 0 else [shape.empty() for shape in shapes]
+        # The optimizer's state may be empty on other ranks: its layout travels first.
+        state = optimizer.state_dict()
+        layout = _map_tensors(state, lambda x: x.to("meta")) if self.rank == 0 else None
+        layout = self.gather_objects(layout)[0]
+        if self.rank > 0:
+            state = _map_tensors(layout, lambda x: torch.empty_like(x, device="cpu"))
+        tensors: list[Tensor] = []
+        _map_tensors(state, tensors.append)
         self._broadcast(tensors)
         if self.rank > 0:
-            optimizer.load_state_dict(_join_tensors(skeleton, tensors))
+            optimizer.load_state_dict(state)
 
     def _broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Give every rank rank 0's values, as bytes, many tensors to a message."""
+        """Broadcast rank 0's values in place, as bytes, many tensors per message."""
         for group in _groups(tensors):
             flat = torch.cat([_as_bytes(tensor.to(self.device)) for tensor in group])
             with self._exchange() as communicator:
@@ -151,7 +149,7 @@ class DistributedEngine(GradientEngine):
         parts = [g.reshape(-1).float() for g in gradients]
         flat = torch.cat([*parts, torch.tensor(extra, device=self.device)])
 
-        # Judge this rank's own gradients before the sum hides which rank is at fault for it.
+        # Check this rank's own gradients before the sum hides which rank is at fault.
         largest = torch.linalg.vector_norm(flat, ord=float("inf"))
         self._own_gradients_finite = bool(torch.isfinite(largest))
         with self._exchange() as communicator:
@@ -172,7 +170,6 @@ class DistributedEngine(GradientEngine):
         return _GatherRows.apply(tensor, known, self)
 
     def _counts(self, num_rows: int) -> list[int]:
-        """Every rank's number of rows."""
         with self._exchange() as communicator:
             own = torch.tensor([[num_rows]], device=self.device)
             gathered = communicator.gather_rows(own.view(torch.uint8), [1] * self.size)
@@ -211,11 +208,10 @@ class DistributedEngine(GradientEngine):
 
 
 class _GatherRows(torch.autograd.Function):
-    """Rows of every rank in rank order.
+    """Differentiable all-gather in rank order.
 
-    The backward of ``hvd.allgather`` averages since Horovod 0.22, and that of
-    ``torch.distributed`` does not exist. Here it sums: averaging the summed gradients of all ranks,
-    as the engine does, then gives the gradient of the mean loss.
+    Its backward sums over the ranks (that of ``hvd.allgather`` averages, ``torch.distributed`` has
+    none): the engine then averages the summed gradients to the gradient of the mean loss.
     """
 
     @staticmethod
@@ -232,72 +228,21 @@ class _GatherRows(torch.autograd.Function):
         return summed[ctx.own].to(gradient.dtype), None, None
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A tensor without its numbers."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-
-    def empty(self) -> Tensor:
-        """A tensor for the numbers."""
-        return torch.empty(self.shape, dtype=self.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """A nested state: its tensors, and what is around them, in which their numbers stand."""
-
-    skeleton: Any
-    tensors: list[Tensor]
-
-    def shapes(self) -> list[_Shape]:
-        """Shapes and types, with which another process can receive the tensors."""
-        return [_Shape(tensor.shape, tensor.dtype) for tensor in self.tensors]
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Place of a tensor in a skeleton."""
-
-    index: int
-
-
-def _split_tensors(state: Any) -> _Split:
-    """Take the tensors out of nested dicts and lists."""
-    tensors: list[Tensor] = []
-
-    def skeleton(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            tensors.append(value)
-            return _Place(len(tensors) - 1)
-        if isinstance(value, dict):
-            return {key: skeleton(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [skeleton(part) for part in value]
-        return value
-
-    return _Split(skeleton(state), tensors)
-
-
-def _join_tensors(skeleton: Any, tensors: Sequence[Tensor]) -> Any:
-    """Put tensors back where :func:`_split_tensors` took them from."""
-    if isinstance(skeleton, _Place):
-        return tensors[skeleton.index]
-    if isinstance(skeleton, dict):
-        return {key: _join_tensors(part, tensors) for key, part in skeleton.items()}
-    if isinstance(skeleton, list):
-        return [_join_tensors(part, tensors) for part in skeleton]
-    return skeleton
+def _map_tensors(state: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Replace the tensors in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        return change(state)
+    if isinstance(state, dict):
+        return {key: _map_tensors(part, change) for key, part in state.items()}
+    return [_map_tensors(part, change) for part in state] if isinstance(state, list) else state
 
 
 def _as_bytes(tensor: Tensor) -> Tensor:
-    """All of a tensor's bytes, (n,)."""
     return tensor.detach().contiguous().view(-1).view(torch.uint8)
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors in groups that fit into a message, in order."""
+    """Yield the tensors, in order, in groups that fit into a message."""
     group: list[Tensor] = []
     for tensor in tensors:
         if group and sum(one.nbytes for one in group) + tensor.nbytes > _BROADCAST_BYTES:

@@ -1,4 +1,4 @@
-"""Messages by ``torch.distributed``, for jobs under ``torchrun``."""
+"""``torch.distributed`` backend, for jobs under ``torchrun``."""
 
 import os
 import socket
@@ -20,17 +20,17 @@ T = TypeVar("T")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _MAX_PORT = 65535
 _PAUSE = 0.02  # seconds between two looks into the store
-_PATIENCE = timedelta(days=30)  # of an exchange; `hang_timeout` is who loses it
+_PATIENCE = timedelta(days=30)  # of a collective; `hang_timeout` ends hangs earlier
 
 
 class TorchCommunicator:
     """See :class:`.multi_process.Communicator`: Gloo for the CPU, NCCL for GPUs."""
 
     def __init__(self) -> None:
-        """Learn this process's place from the launcher.
+        """Read rank and world size from the launcher's variables.
 
         Raises:
-            InputError: if there is no launcher.
+            InputError: they are not set.
         """
         missing = [name for name in VARIABLES if value_of(name) is None]
         if missing:
@@ -48,7 +48,7 @@ class TorchCommunicator:
         self._end: torch.cuda.Event | None = None
 
     def connect(self, device: torch.device) -> None:
-        """Meet the other processes, each on its device."""
+        """Join the process group on this process's device."""
         on_gpu = device.type == "cuda"
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
@@ -60,11 +60,9 @@ class TorchCommunicator:
         )
 
     def _store(self) -> torch.distributed.Store:
-        """Store through which the processes of this start exchange their addresses.
-
-        ``torchrun`` keeps its own while it starts processes again and again, and PyTorch 2.13 does
-        not separate in it the addresses of one start from those of another.
-        """
+        """Connect to the store for the rendezvous of this start."""
+        # torchrun keeps one store over restarts, in which PyTorch 2.13 does not separate the
+        # addresses of one start from those of another.
         keeps_one = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         host, port = self._master
         try:
@@ -87,13 +85,12 @@ class TorchCommunicator:
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """See :class:`alpro.distributed.multi_process.Communicator`."""
-        longest = max(counts)
-        padded = rows.new_zeros(longest, *rows.shape[1:])
+        # All-gather needs equal shapes: pad to the longest, and cut afterwards.
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
         gathered = [torch.empty_like(padded) for _ in counts]
         torch.distributed.all_gather(gathered, padded)
-        cut = [part[:count] for part, count in zip(gathered, counts, strict=True)]
-        all_rows = torch.cat(cut)
+        all_rows = torch.cat([part[:n] for part, n in zip(gathered, counts, strict=True)])
         self._note(all_rows)
         return all_rows
 
@@ -109,7 +106,7 @@ class TorchCommunicator:
         return gathered
 
     def _note(self, tensor: Tensor) -> None:
-        """Mark the end of an exchange in the GPU's queue, if it is there that it runs."""
+        """Record the end of a collective in the GPU's queue."""
         if tensor.is_cuda:
             self._end = torch.cuda.Event()
             self._end.record()
@@ -124,18 +121,15 @@ class TorchCommunicator:
 
 
 def name_start(store: torch.distributed.Store, *, rank: int, size: int) -> str:
-    """Agree on a name for this start of the processes, through a store with words of earlier ones.
-
-    Each process asks for an answer to a number of its own, so that it is none of an earlier start.
-    Rank 0 answers all numbers that it sees, also those of processes that are no more, until each of
-    its fellows has got its answer.
-    """
+    """Agree on a name for this start, through a store with keys of earlier starts."""
+    # Each rank asks with a random number, so that no answer of an earlier start fits.
     own = uuid.uuid4().hex
     if rank > 0:
         store.set(f"asks {rank}", own)
         name = store.get(f"answer to {own}").decode()
         store.set(f"{name} reached {rank}", "")
         return name
+    # Rank 0 answers all numbers, those of ended processes too, until every rank has its answer.
     missing = set(range(1, size))
     while missing:
         for asking in [one for one in missing if store.check([f"asks {one}"])]:
@@ -147,10 +141,10 @@ def name_start(store: torch.distributed.Store, *, rank: int, size: int) -> str:
 
 
 def check_master() -> tuple[str, int]:
-    """Return the host and the port that all processes meet at.
+    """Return host and port of the rendezvous.
 
     Raises:
-        InputError: there is no such host or port.
+        InputError: the host is unknown, or the port is not one.
     """
     host, port = os.environ["MASTER_ADDR"], number_in("MASTER_PORT")
     if port is None or port > _MAX_PORT:
@@ -161,7 +155,7 @@ def check_master() -> tuple[str, int]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"MASTER_ADDR is {host!r} in the environment, and there is no such host: {reason}. Set "
+            f"MASTER_ADDR is {host!r} in the environment, but there is no such host: {reason}. Set "
             "it to the host of rank 0."
         ) from error
     return host, port

@@ -1,4 +1,4 @@
-"""Noticing that a process hangs."""
+"""Watchdog: detection of a hanging process."""
 
 import faulthandler
 import os
@@ -19,20 +19,16 @@ _WAITING_GRACE_SECONDS = 7.0  # the rank that hangs ends first, so that launcher
 
 
 class Watchdog:
-    """Ends this process if it reports no progress for long, after printing where it stands.
+    """Ends this process, after printing its stack, if it reports no progress for long.
 
-    Every rank has one. A rank that hangs keeps the others waiting for it, so that all of them stand
-    still since about the same time, and each prints its own stack.
+    Every rank has one. A hanging rank blocks the others, so that all time out together, and each
+    prints its own stack.
     """
 
     def __init__(self, timeout: float) -> None:
-        """Begin to watch the calling thread.
-
-        Args:
-            timeout: seconds without progress after which the process ends.
-        """
+        """Watch the calling thread; end the process after `timeout` seconds without progress."""
         self.waits_for_others = False
-        """Whether this process is in an exchange with other ranks."""
+        """Whether this process is in a collective."""
         self._timeout = timeout
         self._pause = min(timeout / _LOOKS_PER_TIMEOUT, _LONGEST_PAUSE)
         self._watched = threading.get_ident()
@@ -47,7 +43,7 @@ class Watchdog:
         self._last_progress = time.monotonic()
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._ended.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
@@ -60,13 +56,12 @@ class Watchdog:
                 self._watch_without_lock()
 
     def _watch_without_lock(self) -> None:
-        """End the process even if the thread cannot look, because another holds Python's lock."""
-        faulthandler.dump_traceback_later(
-            self._timeout + self._pause, exit=True, file=_error_output()
-        )
+        """Arm a timer in C, which ends the process even if another thread holds the GIL."""
+        seconds = self._timeout + self._pause
+        faulthandler.dump_traceback_later(seconds, exit=True, file=_error_output())
 
     def _end_process(self) -> None:
-        # Describe where the watched thread is, and whether it waits for other ranks.
+        # Print the stack of the watched thread, and whether it waits for other ranks.
         faulthandler.cancel_dump_traceback_later()
         frame = sys._current_frames()[self._watched]  # noqa: SLF001  # documented, nothing else can
         stack = "".join(traceback.format_stack(frame))
@@ -78,7 +73,7 @@ class Watchdog:
         )
         _error_output().write(text)
         _error_output().flush()
-        # The rank that hangs is the one to name, and to end first.
+        # The hanging rank ends first, and is the one that torchrun names.
         if not waits:
             report_to_torchrun(text)
         time.sleep(_WAITING_GRACE_SECONDS if waits else _GRACE_SECONDS)
@@ -86,5 +81,5 @@ class Watchdog:
 
 
 def _error_output() -> TextIO:
-    """Standard error, even where a test or a notebook has put something in its place."""
+    # The original stream: a replacement, as of a notebook, may have no descriptor.
     return sys.__stderr__ or sys.stderr

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch.utils.data import DataLoader
 
-from alpro.configs.schema import DownstreamConfig, DownstreamDataset, ExperimentConfig
+from alpro.configs.downstream import DownstreamDataset
+from alpro.configs.schema import DownstreamConfig, ExperimentConfig
 from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import Decoder, make_decoder
 from alpro.datasets.quarantine import Quarantine

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from alpro.configs.downstream import annotation_file
-from alpro.configs.schema import DownstreamDataset, QaConfig
+from alpro.configs.downstream import DownstreamDataset, annotation_file
+from alpro.configs.schema import QaConfig
 from alpro.datasets.downstream_batches import QaCollate, group_questions, label_questions
 from alpro.datasets.qa_annotations import (
     AnswerLabels,

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from alpro.configs.downstream import annotation_file
-from alpro.configs.schema import GLOBAL, DownstreamDataset, RetrievalConfig
+from alpro.configs.downstream import DownstreamDataset, annotation_file
+from alpro.configs.schema import GLOBAL, RetrievalConfig
 from alpro.datasets.annotations import CaptionRow, read_captions
 from alpro.datasets.downstream_batches import RetrievalCollate
 from alpro.datasets.shared_rows import SharedRows

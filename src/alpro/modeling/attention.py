@@ -1,4 +1,4 @@
-"""The one attention function that every transformer of the project calls.
+"""Scaled dot-product attention, shared by all transformers.
 
 B: batch, H: heads, Q: queries, L: keys, d: width of a head.
 """
@@ -30,9 +30,9 @@ def dot_product_attention(
         k: (B, H, L, d).
         v: (B, H, L, d).
         bias: Added to the scores before the softmax, broadcastable to (B, H, Q, L).
-        dropout_p: Share of attention weights dropped; callers pass 0 outside training.
-        kernel: "plain" is matmul-softmax-matmul, "sdpa" is PyTorch's fused function, "auto" the
-            faster one, see `_sdpa_is_faster`.
+        dropout_p: Dropout of attention weights; callers pass 0 outside training.
+        kernel: "plain" (matmul-softmax-matmul), "sdpa" (PyTorch's fused function) or "auto", the
+            faster one.
 
     Returns:
         (B, H, Q, d).

@@ -2,9 +2,8 @@
 
 B: batch, L: text tokens, M: tokens of a sequence, D: width.
 
-The layers are those of transformers. They are run through `run_layer` rather than through their own
-`forward`, so that attention takes the project's one function and the last layer can be limited to
-the tokens that are read. The submodule names it relies on are the checkpoint's own names.
+The layers are those of transformers, run by `run_layer` instead of their `forward`: attention is
+the project's function, and the last layer can be limited to the tokens that are read.
 """
 
 from __future__ import annotations
@@ -39,15 +38,16 @@ def run_layer(
     """One BERT layer (post-norm), for all positions or only for the first few.
 
     Args:
-        layer: A layer of transformers' BERT.
+        layer: BERT layer of transformers.
         hidden: (B, M, D).
         bias: (B, 1, 1, M), see `additive_mask`.
-        kernel: Kernel of `dot_product_attention`.
-        num_queries: Positions whose output is wanted; None means all M.
+        kernel: See `dot_product_attention`.
+        num_queries: Leading positions to compute; None for all M.
 
     Returns:
         (B, num_queries, D).
     """
+    # Self-attention of the first positions over all of them, then output layer and MLP.
     attention = layer.attention.self
     num_heads = attention.num_attention_heads
     queries = hidden if num_queries is None else hidden[:, :num_queries]
@@ -66,24 +66,14 @@ def run_layer(
 class SplitBertBase(TextEncoder):
     """BERT whose layers below `fusion_layer` encode text and whose others fuse text and video.
 
-    Its two flavours below run alike; they differ in the names of their parameters, which are those
-    of the released checkpoints, and in having a masked language head.
+    The two subclasses differ in parameter names, which are those of the released checkpoints, and
+    in the masked language head.
 
-    Args:
-        vocab_size: Rows of the word embedding.
-        hidden_size: Width.
+    Args (others are those of transformers' `BertConfig`):
         num_hidden_layers: Layers of both parts together.
-        num_attention_heads: Heads of each layer.
-        intermediate_size: Width of the hidden layer of each MLP.
         fusion_layer: First layer of the fusion encoder.
-        hidden_act: Activation, by transformers' name.
-        hidden_dropout_prob: Dropout of embeddings and layer outputs.
-        attention_probs_dropout_prob: Dropout of attention weights.
-        max_position_embeddings: Longest text in tokens.
         type_vocab_size: Rows of the token type embedding, of which only row 0 is used.
         pad_token_id: Row of the word embedding that receives no gradient.
-        initializer_range: Standard deviation of initial weights.
-        layer_norm_eps: Epsilon of the layer norms.
         attention: Kernel of `dot_product_attention`.
     """
 
@@ -132,7 +122,7 @@ class SplitBertBase(TextEncoder):
 
     @abstractmethod
     def parts(self) -> tuple[BertEmbeddings, BertEncoder]:
-        """The modules that both flavours run, each under its own name."""
+        """Embeddings and encoder, which subclasses hold under different names."""
 
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) ids and (B, L) mask of 0/1 to (B, L, D) tokens."""
@@ -152,7 +142,7 @@ class SplitBertBase(TextEncoder):
 
     @property
     def layers(self) -> list[BertLayer]:
-        """All layers, those of the text encoder first."""
+        """Layers of the text encoder, then those of the fusion encoder."""
         _, encoder = self.parts()
         return cast("list[BertLayer]", list(encoder.layer))
 
@@ -164,12 +154,12 @@ class SplitBertBase(TextEncoder):
 
 
 class SplitBert(SplitBertBase):
-    """The flavour of retrieval and pretraining: ``bert.*``, and the language head ``cls.*``.
+    """BERT of retrieval and pretraining: ``bert.*``, and the masked language head ``cls.*``.
 
     Args:
         with_mlm_head: Whether ``cls.*`` exists. Its decoder is tied to the word embeddings.
-        train_mlm_head: Whether ``cls.*`` is trained; models without a masked language loss keep it
-            for the sake of the checkpoint only.
+        train_mlm_head: Whether ``cls.*`` is trained; without a masked language loss it only keeps
+            the checkpoint complete.
         sizes: Arguments of `SplitBertBase`.
     """
 
@@ -190,16 +180,12 @@ class SplitBert(SplitBertBase):
         return self.bert.embeddings, self.bert.encoder
 
     def predict_words(self, tokens: Tensor) -> Tensor:
-        """(n, D) fused tokens to the logits (n, V) of the words they stand for."""
+        """(n, D) fused tokens to vocabulary logits (n, V)."""
         return self.cls(tokens)
 
 
 class SplitBertEncoder(SplitBertBase):
-    """The flavour of question answering: ``embeddings.*`` and ``encoder.*``, and no head.
-
-    Args:
-        sizes: Arguments of `SplitBertBase`.
-    """
+    """BERT of question answering: ``embeddings.*`` and ``encoder.*``, without a head."""
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes)
@@ -214,5 +200,5 @@ class SplitBertEncoder(SplitBertBase):
 
 
 def _store_position_ids(embeddings: BertEmbeddings) -> None:
-    """Keep the position ids in the state dict: released checkpoints do, transformers does not."""
+    # Released checkpoints hold the position ids, transformers leaves them out.
     embeddings.register_buffer("position_ids", embeddings.position_ids, persistent=True)

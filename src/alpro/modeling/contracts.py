@@ -1,7 +1,6 @@
-"""Contracts of models: features, encoders that can be plugged in, and roles.
+"""Model contracts: features, encoder interfaces, and roles.
 
-Evaluators and objectives ask for a role, never for a class. A family's model takes on the roles
-that it can fill, by having their methods.
+Evaluators and objectives depend on a role, never on a class; a model has a role by its methods.
 
 B: batch, T: frames, H, W: pixels, N: video tokens, L: text tokens, D: width, E: width of the
 embeddings, A: answers.
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 MATCH = 1
-"""Index of "these belong together" in the logits of a `Matcher`."""
+"""Index of the positive class in the logits of a `Matcher`."""
 
 
 class VideoFeatures(NamedTuple):
@@ -31,12 +30,12 @@ class VideoFeatures(NamedTuple):
     """(B, N) of 0/1, 1 where a token counts; None where all do."""
 
     def select(self, rows: Tensor) -> VideoFeatures:
-        """The clips `rows` (K,), in that order, repeated where an index repeats."""
+        """Features of the clips `rows` (K,), in that order; indices may repeat."""
         mask = None if self.mask is None else self.mask[rows]
         return VideoFeatures(self.tokens[rows], self.embedding[rows], mask)
 
     def expand(self, count: int) -> VideoFeatures:
-        """The features of one clip (B = 1) repeated `count` times; views, no copies."""
+        """Features of one clip (B = 1) repeated `count` times, as views."""
         parts = (None if x is None else x.expand(count, *x.shape[1:]) for x in self)
         return VideoFeatures(*parts)  # type: ignore[arg-type]  # only the mask may be None
 
@@ -52,21 +51,21 @@ class TextFeatures(NamedTuple):
     """(B, E) unit vectors."""
 
     def select(self, rows: Tensor) -> TextFeatures:
-        """The texts `rows` (K,), in that order, repeated where an index repeats."""
+        """Features of the texts `rows` (K,), in that order; indices may repeat."""
         return TextFeatures(self.tokens[rows], self.mask[rows], self.embedding[rows])
 
     def split(self, size: int) -> list[TextFeatures]:
-        """The texts in parts of `size`, in order; views, no copies."""
+        """Split into parts of `size` texts, as views."""
         return [TextFeatures(*parts) for parts in zip(*(x.split(size) for x in self), strict=True)]
 
 
 def concatenated(texts: Sequence[TextFeatures]) -> TextFeatures:
-    """Texts of the same length L, one after the other."""
+    """Concatenate texts of the same length L."""
     return TextFeatures(*(torch.cat(parts) for parts in zip(*texts, strict=True)))
 
 
 class VideoEncoder(nn.Module, ABC):
-    """Turns normalised frames into a sequence of tokens, the first of which stands for the clip."""
+    """Encodes normalised frames to tokens, of which the first represents the clip."""
 
     width: int
 
@@ -76,7 +75,7 @@ class VideoEncoder(nn.Module, ABC):
 
 
 class TextEncoder(nn.Module, ABC):
-    """Turns token ids into tokens, and joins text and video tokens ("fusion")."""
+    """Encodes token ids, and fuses text and video tokens."""
 
     width: int
 
@@ -90,11 +89,11 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def fuse_first(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """``fuse(tokens, mask)[:, 0]``, (B, D), without computing what does not lead to it."""
+        """``fuse(tokens, mask)[:, 0]``, (B, D), without unneeded computation."""
 
 
 class Encoders(Protocol):
-    """A model that encodes videos and texts, each by itself; always an `nn.Module`."""
+    """A model, always an `nn.Module`, that encodes videos and texts separately."""
 
     training: bool
 
@@ -118,12 +117,12 @@ class DualEncoder(Encoders, Protocol):
         """Scalar that divides cosine similarities; CLIP's ``1 / exp(logit_scale)``."""
 
     def clamp_temperature(self) -> None:
-        """Bring a trained temperature back into its bounds, in place."""
+        """Clamp the trained temperature to its bounds, in place."""
 
 
 @runtime_checkable
 class Matcher(Encoders, Protocol):
-    """Scores whether a text and a video belong together."""
+    """Scores text-video pairs."""
 
     def match(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
         """Pair row i of `text` with row i of `video`: logits (B, 2); see `MATCH`."""
@@ -131,10 +130,10 @@ class Matcher(Encoders, Protocol):
 
 @runtime_checkable
 class AnswerClassifier(Encoders, Protocol):
-    """Chooses one answer out of a fixed list."""
+    """Classifies into a fixed list of answers."""
 
     CLASSIFIER: str
-    """Pattern of the names of the classifier's parameters, in checkpoints as well."""
+    """Pattern of the classifier's parameter names, in checkpoints as well."""
     CLASSIFIER_OUTPUT: str
     """Name of its last weight (A, ...)."""
     num_labels: int

@@ -1,8 +1,7 @@
 """Large batches with the memory of small ones, after GradCache (Gao et al., RepL4NLP 2021).
 
-GradCache runs the encoders twice over parts of a batch: first for the embeddings, from which the
-loss of the whole batch and the gradients of the embeddings follow, then once more part by part,
-with gradients. Checkpointed parts are the same computation, in the order of the backward pass.
+GradCache encodes a batch in chunks, first for all embeddings and the loss, then once more with
+gradients. Gradient checkpointing of chunks is the same computation.
 """
 
 from __future__ import annotations
@@ -18,18 +17,15 @@ Rows = TypeVar("Rows", bound=Tensor | tuple[Tensor | None, ...])
 
 
 def grad_cached(compute: Callable[..., Rows], *rows: Tensor, size: int) -> Rows:
-    """``compute(*rows)``, of which the backward pass holds the activations of one chunk at a time.
+    """``compute(*rows)`` with the activations of one chunk at a time in the backward pass.
 
-    Every chunk is computed again in the backward pass, with the same random numbers. Without
-    gradients, as in evaluation, nothing is cut.
+    Each chunk is recomputed there with the same random numbers; without gradients nothing is cut.
 
     Args:
-        compute: Treats each row by itself. Gradients also reach what it uses beside its arguments.
-        rows: Tensors (B, ...) that are cut along their rows; given to `compute` in order.
+        compute: Treats rows independently; returns a tensor (B, ...) or a named tuple of such
+            tensors and None. Gradients also reach parameters that it uses.
+        rows: Tensors (B, ...), its arguments.
         size: Rows of a chunk; 0 does not cut.
-
-    Returns:
-        What `compute` returns, a tensor (B, ...) or a named tuple of such tensors and None.
     """
     if size == 0 or len(rows[0]) <= size or not torch.is_grad_enabled():
         return compute(*rows)
@@ -38,15 +34,14 @@ def grad_cached(compute: Callable[..., Rows], *rows: Tensor, size: int) -> Rows:
 
 
 def _recomputed(compute: Callable[..., Rows], *chunk: Tensor) -> Rows:
-    """``compute(*chunk)``, computed again in the backward pass."""
-    # Chunks that shared autocast's copy of a weight would add up their gradients in its precision:
-    # in bf16, ones beyond the 256th would count for nothing.
+    # Chunks that share autocast's copy of a weight would accumulate gradients in its precision:
+    # in bf16, ones beyond the 256th would be lost.
     torch.clear_autocast_cache()
     return checkpoint(compute, *chunk, use_reentrant=False)
 
 
 def _concatenated(parts: list[Rows]) -> Rows:
-    """Parts of a tensor, or of a named tuple of tensors, one after the other."""
+    # Tensors, or named tuples of them with None in the same places.
     if isinstance(parts[0], Tensor):
         return cast("Rows", torch.cat(cast("list[Tensor]", parts)))
     fields = zip(*cast("list[tuple[Tensor, ...]]", parts), strict=True)

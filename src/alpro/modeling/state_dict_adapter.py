@@ -1,4 +1,4 @@
-"""Comparing a state dict with a model, and resizing embeddings. Pure.
+"""State dict selection, comparison with a model, and embedding resizing; pure functions.
 
 N: patches per frame, T: frames, D: width.
 """
@@ -18,8 +18,8 @@ from torch.nn import functional
 
 StateDict = dict[str, Tensor]
 
-# Parts that wrappers put anywhere into names: torch.compile, data parallelism, FSDP, DeepSpeed and
-# activation checkpointing. No module of ours is called so.
+# Name parts that torch.compile, data parallelism, FSDP, DeepSpeed and activation checkpointing
+# insert. No module of ours has one.
 WRAPPER_PARTS = frozenset(
     {
         *("_orig_mod", "module", "_fsdp_wrapped_module", "_forward_module", "_fpw_module"),
@@ -30,7 +30,7 @@ UNUSED_PARTS = frozenset({"n_averaged"})  # a counter of torch.optim.swa_utils.A
 _OPTIMIZER = re.compile(r"(?<![a-z])optim(izers?)?(?![a-z])", re.IGNORECASE)
 _AVERAGE = re.compile(r"(?<![a-z])(ema|swa|averaged?|shadow|momentum)(?![a-z])", re.IGNORECASE)
 
-# Names in models that are no use as weights: (part of a name, description).
+# Part of a tensor name -> well-known model whose weights do not fit.
 OTHER_MODELS = (
     ("resblocks.", "CLIP, in OpenAI's names"),
     ("vision_model.", "CLIP or a relative of it, in transformers' names"),
@@ -49,34 +49,33 @@ OTHER_MODELS = (
 
 
 class Chosen(NamedTuple):
-    """One state dict of those that a file holds."""
+    """State dict chosen from a file."""
 
     names: dict[str, str]
     """Name without wrappers -> name in the file."""
     wrapper: str
     """Prefix of its names in the file."""
     others: list[str]
-    """The same of the state dicts that were not chosen."""
+    """Prefixes of the state dicts that were not chosen."""
 
 
 def choose_state_dict(names: Iterable[str], *, roots: Sequence[str]) -> Chosen:
-    """Find a state dict of known names in whatever it is wrapped and nested in.
+    """Choose the state dict with known names, whatever it is wrapped and nested in.
 
-    Parts of a name are set apart by "." and, where a mapping is in another, by "/". A name begins
-    at its first part in `roots`; all before it is wrapper, and so is each of `WRAPPER_PARTS`
-    wherever it stands. Names with the same wrapper are one state dict. Of several the plain model
-    comes before a teacher, that before its student, that before averages (EMA); then the one with
-    most tensors, the shorter wrapper, the first. States of optimizers do not count.
+    Parts of a name are separated by "." and, in nested mappings, by "/". A name begins at its first
+    part in `roots`; everything before it is wrapper, and so is each of `WRAPPER_PARTS`. Names with
+    the same wrapper are one state dict. Preferred is the plain model, then teacher, student and
+    average (EMA); then most tensors, the shorter wrapper, the first. Optimizer states do not count.
 
     Args:
-        names: of the tensors in a file.
-        roots: first parts of the names that are looked for, such as `visual_encoder`.
+        names: tensor names in a file.
+        roots: first parts of wanted names, such as `visual_encoder`.
 
     Returns:
-        The state dict, empty if there is none. Unknown names in the same place belong to it.
+        The state dict with unknown names in the same place; empty if there is none.
 
     Raises:
-        ValueError: two of its names are one without their wrappers.
+        ValueError: two names coincide without their wrappers.
     """
     # Group the names by what they are wrapped in.
     by_wrapper: dict[str, list[tuple[str, str]]] = {}
@@ -93,7 +92,7 @@ def choose_state_dict(names: Iterable[str], *, roots: Sequence[str]) -> Chosen:
     # Prefer the plain model, then the one with most tensors, then the shorter wrapper.
     wrapper = min(by_wrapper, key=lambda key: (_rank(key), -len(by_wrapper[key]), len(key)))
 
-    # Unknown names in the same place belong to it: the model's own check reports them.
+    # Unknown names in the same place belong to it: the comparison with the model reports them.
     for name in rest:
         plain = _without_wrapper_parts(name)
         unknown = plain.removeprefix(wrapper)
@@ -119,25 +118,22 @@ def unwrapped(name: str, *, roots: Sequence[str]) -> tuple[str, str]:
 
 
 def _without_wrapper_parts(name: str) -> str:
-    parts = re.split(r"([./])", name)  # parts and what separates them, by turns
+    parts = re.split(r"([./])", name)  # parts and separators in turn
     kept = [i for i in range(0, len(parts), 2) if parts[i] not in WRAPPER_PARTS]
     return "".join(parts[i] + "".join(parts[i + 1 : i + 2]) for i in kept)
 
 
 def _rank(wrapper: str) -> int:
-    """Order in which several state dicts are preferred."""
     if _AVERAGE.search(wrapper):
         return 3
     return 2 if "student" in wrapper else int("teacher" in wrapper)
 
 
 def other_model(names: Iterable[str]) -> str | None:
-    """Description of a well-known model that cannot be used, by the names of its tensors."""
+    """Describe a well-known model that does not fit, by its tensor names."""
     known = list(names)
-    for part, description in OTHER_MODELS:
-        if any(part in name for name in known):
-            return description
-    return None
+    fitting = (text for part, text in OTHER_MODELS if any(part in name for name in known))
+    return next(fitting, None)
 
 
 POSITION_IDS = "position_ids"
@@ -145,12 +141,12 @@ POSITION_IDS = "position_ids"
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Differences of a state dict and a model."""
+    """Differences between a state dict and a model."""
 
     missing: list[str]
     unexpected: list[str]
     wrong_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    """Name, shape there and shape here."""
+    """Name, shape in the state dict, shape in the model."""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.wrong_shape)
@@ -163,6 +159,7 @@ class Mismatch:
             ("the model does not know", self.unexpected),
             ("of another shape", shapes),
         )
+        # The first names of each kind, and the number of the others.
         lines = []
         for title, names in kinds:
             lines += [f"{title}: {name}" for name in names[:limit]]
@@ -174,17 +171,12 @@ class Mismatch:
 def compare(
     state: Mapping[str, Tensor], model: nn.Module, *, allowed_missing: Sequence[str] = ()
 ) -> Mismatch:
-    """Compare names and shapes of an adapted state dict with a model's.
+    """Compare names and shapes of a state dict with a model's.
 
-    Args:
-        state: See `adapt_state_dict`.
-        model: The model to be filled.
-        allowed_missing: Patterns (fnmatch) of names that need not be in `state`.
-
-    Returns:
-        The differences. A tied parameter counts as present if any of its names is.
+    Names that match patterns (fnmatch) in `allowed_missing` may be absent; a tied parameter counts
+    as present if any of its names is.
     """
-    # Tied parameters share their memory, and one name of them is enough.
+    # Tied parameters share memory.
     expected = model.state_dict()
     provided = {expected[key].data_ptr() for key in state if key in expected}
     missing = [
@@ -203,10 +195,7 @@ def compare(
 
 
 def unusable(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> list[str]:
-    """Describe each tensor that a model cannot be filled with, in a line that names it.
-
-    Numbers that are not finite, or not in the model's type, make every score one that is no number.
-    """
+    """Describe each tensor that is not finite, or not of the model's type, in one line."""
     problems = []
     for name, value in state.items():
         dtype = model_state[name].dtype
@@ -214,7 +203,7 @@ def unusable(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> 
             problems.append(f"{name} holds {value.dtype}, the model's is {dtype}")
             continue
         numbers = value.to(dtype)
-        # The sum is the quick way to find any; that of large numbers overflows, too.
+        # The sum is a quick test; it may overflow for large finite numbers.
         finite = numbers.sum().isfinite() or numbers.isfinite()
         if count := int((~finite).sum()):
             of = f"{count} of {value.numel()} numbers"

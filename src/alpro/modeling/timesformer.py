@@ -2,8 +2,8 @@
 
 B: videos, T: frames, S: image side, P: patch side, N: patches per frame, D: width.
 
-The class token (B, 1, D) and the patches (B, N, T, D) are kept in two tensors. The sequence of the
-original, [cls; patches] with time fastest, is never built: both attentions start from views.
+Class token (B, 1, D) and patches (B, N, T, D) are separate tensors: unlike the original's sequence
+[cls; patches], both attentions start from views.
 """
 
 from __future__ import annotations
@@ -42,18 +42,17 @@ class PatchEmbed(nn.Module):
 class TimeSformer(nn.Module):
     """Frames to one class token and N patch tokens, each averaged over time.
 
-    Parameter names and shapes are those of the released checkpoints (``visual_encoder.model.*``);
-    ``head`` is part of them, is used by nothing and is therefore frozen.
+    Parameter names and shapes are those of the released checkpoints (``visual_encoder.model.*``),
+    including the unused, frozen ``head``.
 
     Args:
-        image_size: Height and width of a frame in pixels, a multiple of `patch_size`.
-        patch_size: Height and width of a patch in pixels.
-        num_frames: Most frames of a clip. Of fewer, as the single one of an image, each takes the
-            nearest time embedding.
+        image_size: Pixels of a frame's side, a multiple of `patch_size`.
+        patch_size: Pixels of a patch's side.
+        num_frames: Most frames of a clip; fewer take the nearest time embeddings.
         embed_dim: Width, a multiple of `num_heads`.
         depth: Number of blocks.
         num_heads: Heads of both attentions.
-        mlp_ratio: Width of the hidden layer of the MLP over `embed_dim`.
+        mlp_ratio: Hidden width of the MLP over `embed_dim`.
         drop_rate: Dropout after the embeddings, the attention projections and the MLP's layers.
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
@@ -61,9 +60,9 @@ class TimeSformer(nn.Module):
         initializer_range: Standard deviation of initial linear weights and of the class token;
             0.02 suits a width of 768, smaller widths learn faster from 0.02 * sqrt(768 / width).
         pos_embed_std: Standard deviation of the initial position embedding.
-        time_embed_std: The same for the time embedding; 0 starts from zeros.
-        temporal_init: "zero" starts `temporal_fc` from zeros, so that the model begins as an image
-            transformer of each frame; "normal" starts it as any other linear layer.
+        time_embed_std: Standard deviation of the initial time embedding.
+        temporal_init: "zero" for `temporal_fc` (the model starts as an image transformer of each
+            frame), or "normal" as for other linear layers.
         attention: Kernel of `dot_product_attention`.
     """
 
@@ -90,6 +89,7 @@ class TimeSformer(nn.Module):
         super().__init__()
         if image_size % patch_size:
             raise ValueError(f"image_size {image_size} is no multiple of patch_size {patch_size}")
+        # Embeddings of patches, positions and time.
         self.image_size = image_size
         self.num_frames = num_frames
         self.embed_dim = embed_dim
@@ -100,6 +100,7 @@ class TimeSformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dim))
         self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
+        # Blocks with rising stochastic depth, and the head of the checkpoints.
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim=embed_dim,
@@ -141,16 +142,10 @@ class TimeSformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Encode clips.
-
-        Args:
-            frames: (B, T, 3, S, S), normalised.
-
-        Returns:
-            (B, 1+N, D): the class token, then the patches in row-major order.
+        """(B, T, 3, S, S) normalised frames to (B, 1+N, D): class token, row-major patches.
 
         Raises:
-            ValueError: T exceeds or S differs from what the model was built for.
+            ValueError: T exceeds or S differs from the model's size.
         """
         self._check_shape(frames)
         cls, patches = self._embed(frames)  # (B, 1, D), (B, N, T, D)

@@ -126,6 +126,7 @@ class Block(nn.Module):
 
     def forward(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, D) and (B, N, T, D) to the same shapes."""
+        # Attention over time, over space, then the MLP, which a video keeps or drops as a whole.
         patches = patches + self._temporal(patches)
         for_cls, for_patches = self._spatial(cls, patches)
         cls, patches = cls + for_cls, patches + for_patches
@@ -148,7 +149,7 @@ class Block(nn.Module):
         return attended[:, :, 0].mean(dim=1, keepdim=True), attended[:, :, 1:].transpose(1, 2)
 
     def _keep(self, like: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-        """Factors of `shape`: 0 with the drop path rate, else 1 / (1 - rate); None means all 1."""
+        """Draw factors: 0 with the drop path rate, else 1 / (1 - rate); None for all 1."""
         if not self.training or self.drop_path_rate == 0.0:
             return None
         keep_rate = 1.0 - self.drop_path_rate

@@ -1,4 +1,4 @@
-"""Optimizers: which parameters learn, in which groups, and by which algorithm."""
+"""Optimizers, parameter groups and frozen parameters."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -14,7 +14,7 @@ ADAMW_EPSILON = 1e-6  # the original's; Adam and Adamax keep PyTorch's
 
 
 class ParameterGroup(NamedTuple):
-    """Parameters that are updated alike."""
+    """Parameters with a common learning-rate scale and weight decay."""
 
     parameters: list[nn.Parameter]
     lr_scale: float
@@ -23,29 +23,24 @@ class ParameterGroup(NamedTuple):
 
 
 class GroupRule(NamedTuple):
-    """Chooses parameters by name and by the type of their module, and says how they learn."""
+    """Rule for parameters chosen by name and module type."""
 
     patterns: tuple[str, ...] = ("*",)
     """Shell patterns over full parameter names; one must match."""
     module_types: tuple[type[nn.Module], ...] = ()
-    """Types of the module that holds the parameter; any where empty."""
+    """Types of the module that holds the parameter; empty for any."""
     lr_scale: float = 1.0
     weight_decay: float = 0.0
 
     def applies_to(self, name: str, module: nn.Module) -> bool:
-        """Return whether a parameter of this full name, held by this module, is chosen."""
+        """Return whether the rule covers a parameter, by full name and module."""
         if self.module_types and not isinstance(module, self.module_types):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
 
 def decay_and_no_decay(model: nn.Module, *, weight_decay: float) -> list[ParameterGroup]:
-    """Two groups: matrices and convolutions decay; norms, biases and scalars do not.
-
-    Args:
-        model: frozen parameters (``requires_grad`` false) are left out.
-        weight_decay: of the first group.
-    """
+    """Group trainable parameters; norms, biases and scalars do not decay."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     return [
         ParameterGroup([p for p in trainable if uses_weight_decay(p)], 1.0, weight_decay),
@@ -59,11 +54,7 @@ def uses_weight_decay(parameter: nn.Parameter) -> bool:
 
 
 def groups_by_rules(model: nn.Module, rules: Sequence[GroupRule]) -> list[ParameterGroup]:
-    """One group for each rule, in their order, of the parameters to which it applies first.
-
-    Args:
-        model: frozen parameters are left out; a tied one goes by its first name.
-        rules: the last one should apply to everything.
+    """Group trainable parameters by the first rule that applies; a tied one goes by its first name.
 
     Raises:
         ValueError: no rule applies to a trainable parameter.
@@ -84,9 +75,8 @@ def groups_by_rules(model: nn.Module, rules: Sequence[GroupRule]) -> list[Parame
 class DecayLastAdamW(Optimizer):
     """AdamW of the first transformers releases, which ClipBERT and CLIP-ViP use.
 
-    It differs from `torch.optim.AdamW` in two places: epsilon is added to the root of the second
-    moment before that is corrected for its bias, and decay comes after the step, of weights that
-    have moved already::
+    Unlike `torch.optim.AdamW`, epsilon is added before the bias correction of the second moment,
+    and the updated weights decay::
 
         p -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps);  p -= lr * weight_decay * p
     """
@@ -126,13 +116,13 @@ class DecayLastAdamW(Optimizer):
         state["exp_avg_sq"].mul_(second_beta).addcmul_(
             parameter.grad, parameter.grad, value=1 - second_beta
         )
-        # Epsilon joins the root of the uncorrected moment, unlike in PyTorch's AdamW.
+        # Epsilon is added to the root of the uncorrected moment.
         first_correction = 1 - first_beta ** state["step"]
         second_correction = 1 - second_beta ** state["step"]
         size = group["lr"] * second_correction**0.5 / first_correction
         denominator = state["exp_avg_sq"].sqrt().add_(group["eps"])
         parameter.addcdiv_(state["exp_avg"], denominator, value=-size)
-        # Decay comes last, of the weights that have moved.
+        # The updated weights decay.
         if group["weight_decay"]:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
 
@@ -146,19 +136,12 @@ _ALGORITHMS: dict[str, Callable[..., Optimizer]] = {
 
 
 def freeze_parameters(model: nn.Module, patterns: Collection[str]) -> list[str]:
-    """Stop training every parameter whose name matches one of the patterns.
-
-    Args:
-        model: its parameters' ``requires_grad`` is changed.
-        patterns: shell patterns over full parameter names, such as ``visual_encoder.*.attn.*``.
-
-    Returns:
-        The names of the frozen parameters.
+    """Freeze the parameters whose full names match shell patterns; return their names.
 
     Raises:
-        InputError: if a pattern matches no parameter, or none is left to train.
+        InputError: a pattern matches no parameter, or none is left to train.
     """
-    # Freeze what each pattern matches; one that matches nothing is a typing error.
+    # A pattern that matches nothing is a typing error.
     frozen = []
     for pattern in patterns:
         matched = [name for name, _ in model.named_parameters() if fnmatchcase(name, pattern)]
@@ -190,30 +173,20 @@ def build_optimizer(
     """Build an optimizer over parameter groups; empty ones are left out.
 
     Args:
-        groups: each with its weight decay: decoupled for ``adamw`` and ``adamw_decay_last``; for
-            the others it is PyTorch's L2 term. See :func:`set_learning_rate` for their scale.
+        groups: weight decay is decoupled for ``adamw`` and ``adamw_decay_last``, else an L2 term.
         algorithm: ``adamw``, ``adamw_decay_last``, ``adam`` or ``adamax``.
         learning_rate: rate of the first update; the schedule sets it for each update.
-        betas: Adam's two averaging factors.
+        betas: Adam's averaging factors.
     """
-    # Options that the originals, or speed, ask for.
+    # The originals' epsilon, and one fused kernel instead of several per tensor.
     options: dict[str, Any] = {"lr": learning_rate, "betas": betas}
     if algorithm.startswith("adamw"):
         options["eps"] = ADAMW_EPSILON
     if algorithm == "adamw":
-        options["fused"] = True  # one kernel over all tensors instead of several per tensor
-    optimizer = _ALGORITHMS[algorithm](
-        [
-            {
-                "params": group.parameters,
-                "weight_decay": group.weight_decay,
-                "lr_scale": group.lr_scale,
-            }
-            for group in groups
-            if group.parameters
-        ],
-        **options,
-    )
+        options["fused"] = True
+    names = ("params", "lr_scale", "weight_decay")
+    filled = [dict(zip(names, group, strict=True)) for group in groups if group.parameters]
+    optimizer = _ALGORITHMS[algorithm](filled, **options)
     set_learning_rate(optimizer, learning_rate)
     return optimizer
 
@@ -221,4 +194,4 @@ def build_optimizer(
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give each group the scheduled rate, times its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)  # restore files of before have none
+        group["lr"] = rate * group.get("lr_scale", 1.0)  # older restore files have none

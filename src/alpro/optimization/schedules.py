@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the update number, as the originals compute them."""
+"""Learning-rate schedules with the originals' formulas, as pure functions of the update number."""
 
 import math
 from bisect import bisect_right
@@ -10,7 +10,7 @@ STEP_DECAY = 0.5  # `multi_step`: factor for each milestone passed
 
 
 class _Run(NamedTuple):
-    """Lengths that a schedule depends on, in updates."""
+    """Lengths in updates."""
 
     num_steps: int
     warmup_steps: int

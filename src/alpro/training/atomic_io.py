@@ -1,7 +1,4 @@
-"""Writing the files of a run, so that a kill, a power cut or a full disk leaves each of them whole.
-
-A full disk ends the run with one message; what was written before is as it was.
-"""
+"""Atomic writes: a kill, a power cut or a full disk leaves every file of a run whole."""
 
 import json
 import os
@@ -17,7 +14,7 @@ HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues"  # of tra
 
 
 class FullDiskError(RunError):
-    """The disk takes no more; its message is worded for runs of training."""
+    """A full disk; the default message is that of a training run."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)
@@ -28,12 +25,12 @@ class FullDiskError(RunError):
         return self.message(HOW_TO_CONTINUE)
 
     def message(self, how_to_continue: str) -> str:
-        """Return the problem, its remedy, and how the work continues then."""
+        """Return problem, remedy, and how the work then continues."""
         return f"{self.problem}\n{self.remedy}; {how_to_continue}."
 
 
 def temporary_of(path: Path) -> Path:
-    """The name under which a file is written before it gets its own."""
+    """Temporary name of a file while it is written."""
     return path.with_name(f".{path.name}.tmp")
 
 
@@ -44,26 +41,29 @@ def write_atomically(
     backup: Path | None = None,
     num_bytes: int | None = None,
 ) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops.
+    """Write a file that exists whole or not at all, even after a power cut.
 
     Args:
-        path: where the file shall be.
-        write: writes the file under the temporary name it is given.
-        backup: name that the file's former version keeps. One of both is there at every moment.
-        num_bytes: size of the file at least, for the message of a full disk.
+        path: the file.
+        write: writes it under the temporary name that it is given.
+        backup: name for the former version; one of both exists at any moment.
+        num_bytes: least size, for the message of a full disk.
 
     Raises:
-        FullDiskError: see there.
+        FullDiskError: the disk is full.
     """
     temporary = temporary_of(path)
     with full_disk_ends_run(path, num_bytes=num_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # On the disk before it gets its name: a crash must not leave the name with half a file.
+            # Sync before renaming: a crash must not leave the name with half a file.
             write(temporary)
             _sync(temporary)
             if backup is not None and path.exists():
-                _keep(path, backup)
+                try:
+                    link_atomically(path, backup)
+                except OSError:  # a file system without hard links
+                    path.replace(backup)
             temporary.replace(path)
         except BaseException:
             _remove(temporary)
@@ -82,15 +82,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8, with bytes that are not (in names of files) escaped as JSON has them."""
+    """Encode as UTF-8; undecodable bytes of file names are escaped as in JSON."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def link_atomically(source: Path, name: Path) -> None:
-    """Give a file a second name, without a copy, replacing what had it.
+    """Create or replace a hard link to a file.
 
     Raises:
-        OSError: where the file system has no hard links.
+        OSError: the file system has no hard links.
     """
     temporary = temporary_of(name)
     temporary.unlink(missing_ok=True)
@@ -98,13 +98,13 @@ def link_atomically(source: Path, name: Path) -> None:
         os.link(source, temporary)
         temporary.replace(name)
     finally:
-        # Renaming does nothing if both are names of the same file.
+        # Renaming does nothing if both are links to the same file.
         temporary.unlink(missing_ok=True)
     _sync_folder(name.parent)
 
 
 def append_lines(path: Path, lines: Sequence[str]) -> None:
-    """Append lines to a file; the last of them may be cut short if this fails."""
+    """Append lines to a file; after a failure the last one may be incomplete."""
     with full_disk_ends_run(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -112,7 +112,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def keep_lines(path: Path, count: int) -> int:
-    """Drop, atomically, lines beyond the first ones and one cut short; return how many are left."""
+    """Keep the first complete lines, atomically; return their number."""
     content = path.read_bytes() if path.exists() else b""
     *lines, _ = content.split(b"\n")
     kept = b"".join(line + b"\n" for line in lines[:count])
@@ -122,17 +122,18 @@ def keep_lines(path: Path, count: int) -> int:
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file to the disk; some file systems notice only now that it is full."""
+    """Sync a file to the disk; some file systems report only now that it is full."""
     with full_disk_ends_run(path):
         _sync(path)
 
 
 @contextmanager
 def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[None]:
-    """Context in which a file is written: errors name it, a full disk is a `FullDiskError`."""
+    """Context of a write: errors name the file, a full disk raises `FullDiskError`."""
     try:
         yield
     except OSError as error:
+        # A full disk gets its remedy, with the size that is needed or a lack of inodes.
         if error.errno is None:
             raise
         if error.errno not in FULL_DISK_REMEDIES:
@@ -147,12 +148,12 @@ def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that are free on the disk that a file or folder is, or will be, on."""
+    """Free bytes on the disk of a file or folder that may not exist yet."""
     return shutil.disk_usage(_folder_of(path)).free
 
 
 def free_files(path: Path) -> int | None:
-    """Number of files that can be made there (inodes); None where there is no limit."""
+    """Number of free inodes there; None without a limit."""
     disk = os.statvfs(_folder_of(path))
     return disk.f_favail if disk.f_files else None
 
@@ -163,17 +164,10 @@ def _folder_of(path: Path) -> Path:
 
 
 def _remove(temporary: Path) -> None:
-    # Truncate first: whoever failed to write it may have it open still, which keeps its space.
+    # Truncate first: a writer that failed may still hold it open, and with it the space.
     with suppress(FileNotFoundError):
         os.truncate(temporary, 0)
     temporary.unlink(missing_ok=True)
-
-
-def _keep(path: Path, backup: Path) -> None:
-    try:
-        link_atomically(path, backup)
-    except OSError:  # a file system without hard links
-        path.replace(backup)
 
 
 def _sync(path: Path) -> None:

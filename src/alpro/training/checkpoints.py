@@ -1,4 +1,4 @@
-"""Files of a run's state: checkpoints in ALPRO's names, and the restore file of an exact resume."""
+"""Checkpoints in ALPRO's names, and the restore file of an exact resume."""
 
 import io
 import logging
@@ -23,25 +23,25 @@ from alpro.training.weight_files import Format, format_of
 
 logger = logging.getLogger(__name__)
 
-# What reading raises for files whose bytes are not those that were written, or that are another's.
+# Errors of reading files that are damaged or of another kind.
 _DAMAGED = (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _PROBE_BYTES = 1 << 20
-RESTORE_FORMAT = 2  # raised when the content changes in a way that older code cannot read
+RESTORE_FORMAT = 2  # increased with every incompatible change of the content
 
 
 class CheckpointWriter:
     """Writes ``ckpt/model_step_*.pt``: plain state dicts of CPU tensors in ALPRO's names."""
 
     def __init__(self, output: RunDirectory, *, keep: int) -> None:
-        """Take the folder, and how many numbered checkpoints to keep, 0 for all."""
+        """Write to a run directory; `keep` numbered checkpoints, 0 for all."""
         self._output = output
         self._keep = keep
 
     def save(self, model: nn.Module, *, step: int, best: bool) -> None:
-        """Write the checkpoint of an update; ``best`` also gives it that name."""
+        """Write the checkpoint of an update, named last and, if it is, best as well."""
         if not self._output.is_writer:
             return
-        # The checkpoint itself, then its further names, so that each of them is a whole file.
+        # The checkpoint first, then its further names, so that each is a whole file.
         path = self._output.checkpoint(step)
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         write_tensors(path, state)
@@ -50,7 +50,7 @@ class CheckpointWriter:
         if not self._keep:
             return
 
-        # Remove old ones, by age: with another number of processes updates are counted otherwise.
+        # Remove old ones by age: update numbers change with the number of processes.
         numbers = {p: p.stem.rsplit("_", 1)[1] for p in path.parent.glob("model_step_*.pt")}
         ages = [(p.stat().st_mtime_ns, int(n), p) for p, n in numbers.items() if n.isdigit()]
         for *_, old in sorted(ages)[: -self._keep]:
@@ -58,7 +58,6 @@ class CheckpointWriter:
 
 
 def _link(source: Path, name: Path) -> None:
-    """Give a file a second name, without a second copy if possible, replacing what had it."""
     try:
         link_atomically(source, name)
     except OSError:  # a file system without hard links
@@ -79,7 +78,7 @@ def write_tensors(path: Path, content: Mapping[str, Any], *, backup: Path | None
         try:
             torch.save(content, temporary)
         except RuntimeError:
-            # PyTorch hides the system's error; writing on where it has stopped raises it.
+            # PyTorch hides the system's error; appending more raises it again.
             with temporary.open("ab") as file:
                 file.write(bytes(_PROBE_BYTES))
                 file.flush()
@@ -102,15 +101,14 @@ def _tensor_bytes(content: Any) -> int:
 def load_restore(
     output: RunDirectory, *, difference: Callable[[dict[str, Any]], str | None] = lambda _: None
 ) -> dict[str, Any] | None:
-    """Read the newest undamaged restore file; None where there is none.
+    """Read the newest undamaged restore file; None without one.
 
     Args:
         output: the run's folder.
-        difference: describes the first part of a content that is not this run's.
+        difference: describes the first part of a content that does not fit this run.
 
     Raises:
-        InputError: all restore files are damaged, or one is something else, or one cannot be read,
-            which leaves open whether it is damaged.
+        InputError: all restore files are damaged, or one is of another kind, or cannot be read.
     """
     problems: dict[Path, str] = {}
     for path in output.restore_files():
@@ -123,7 +121,7 @@ def load_restore(
             problems[path] = str(error) if is_reason else DAMAGED
             continue
 
-        # The newest whole file must be of this run; an older one would hide the mistake.
+        # The newest undamaged file must fit this run; falling back would hide the mistake.
         _check_restore_state(path, state)
         if problem := difference(state):
             raise InputError(
@@ -132,7 +130,7 @@ def load_restore(
                 "over with --overwrite 1."
             )
 
-        # Set damaged files aside, else the next save would make one the backup.
+        # Rename damaged files, else the next save would keep one as backup.
         for damaged, problem in problems.items():
             logger.warning("%s: %s; continuing from %s", damaged, problem, path)
             if output.is_writer:
@@ -147,7 +145,7 @@ def load_restore(
 
 
 class _WatchedFile(io.FileIO):
-    """A file that remembers why it could not be read, which ``zipfile`` takes for damage."""
+    """A file that records read errors, which ``zipfile`` reports as damage."""
 
     problem: OSError | None = None
 
@@ -167,12 +165,7 @@ class _WatchedFile(io.FileIO):
 
 
 def _read_whole(path: Path) -> Any:
-    """Read a restore file and verify its checksums.
-
-    Raises:
-        InputError: the file cannot be read.
-        Exception: one of ``_DAMAGED`` if its bytes are not those that were written.
-    """
+    """Read a restore file and verify its checksums; one of ``_DAMAGED`` is raised for damage."""
     try:
         watched = _WatchedFile(path)
     except OSError as error:
@@ -181,7 +174,7 @@ def _read_whole(path: Path) -> Any:
         with io.BufferedReader(watched) as file:
             if format_of(file, path) is not Format.ARCHIVE:
                 raise zipfile.BadZipFile
-            # Checksums come second: now all parts are known to be no longer than the file.
+            # Checksums come second, when no part is known to exceed the file.
             content = read_archive(file)
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
@@ -191,7 +184,7 @@ def _read_whole(path: Path) -> Any:
     except _DAMAGED as error:
         if watched.problem is not None:
             raise _cannot_be_read(path, watched.problem) from error
-        if isinstance(error, OSError):  # a damaged archive leads to places that are none
+        if isinstance(error, OSError):  # invalid offsets of a damaged archive
             raise zipfile.BadZipFile from error
         raise
 

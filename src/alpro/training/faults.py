@@ -1,4 +1,4 @@
-"""Faults that a run survives up to a limit: unreadable videos, numbers that are not finite."""
+"""Faults tolerated up to a limit: unreadable videos, non-finite losses and gradients."""
 
 import dataclasses
 import json
@@ -25,12 +25,12 @@ NUM_NAMED = 3  # ranks at fault that a message describes in full
 
 
 class UnreadableVideoLog:
-    """Counts replaced videos, lists them in a file, and stops a run that meets too many."""
+    """Counts replaced videos, lists them in a file, and stops a run with too many."""
 
     def __init__(
         self, output: RunDirectory, *, max_fraction: float, samples_per_epoch: int
     ) -> None:
-        """Start counting, for `samples_per_epoch` of this rank, listed in the output folder."""
+        """Count for `samples_per_epoch` of this rank; `max_fraction` of them may be unreadable."""
         self._output = output
         self._limit = max_fraction * samples_per_epoch
         self._max_fraction = max_fraction
@@ -40,16 +40,15 @@ class UnreadableVideoLog:
         self._unwritten: list[UnreadableVideo] = []
         self._num_listed = 0
         self.total = 0
-        """Videos that this rank could not read since the run began, counted at each update."""
+        """Unreadable videos of this rank since the run began, counted at each update."""
 
     def record(self, videos: Sequence[UnreadableVideo], *, epoch: int) -> None:
         """Count a batch's unreadable videos.
 
         Raises:
-            InputError: this epoch's share of replaced samples is above the limit; the videos are
-                then in the list.
+            InputError: this epoch's share of replaced samples exceeds the limit.
         """
-        # Shares are of one epoch, the total is of the run.
+        # The share is per epoch, the total per run.
         if epoch != self._epoch:
             self._epoch, self._num_in_epoch = epoch, 0
         self._num_in_epoch += len(videos)
@@ -57,10 +56,10 @@ class UnreadableVideoLog:
         self.total += len(videos)
         for video in videos:
             logger.warning("unreadable, thus replaced: %s: %s", video.video_id, video.reason)
-        # Too many mean that the data are not where the config says.
+        # Too many: the config probably names the wrong folder. List them, and stop.
         if self._num_in_epoch > self._limit:
             named = "\n".join(f"  {v.video_id}: {v.reason}" for v in self._unwritten[-NUM_LISTED:])
-            self._append(self._unwritten)  # there is no next save; each rank for itself
+            self._append(self._unwritten)  # there is no next save; each rank writes its own
             self._unwritten = []
             raise InputError(
                 f"{self._num_in_epoch} of the {self._samples_per_epoch} training samples of epoch "
@@ -70,7 +69,7 @@ class UnreadableVideoLog:
             )
 
     def state_dict(self) -> dict[str, int]:
-        """Return the counts that a resumed run continues from."""
+        """Counts for a resumed run."""
         return {
             "epoch": self._epoch,
             "num_in_epoch": self._num_in_epoch,
@@ -79,14 +78,14 @@ class UnreadableVideoLog:
         }
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Restore the counts; what a killed run has listed since leaves the list."""
+        """Restore the counts, and drop lines that a killed run added later."""
         self._epoch, self._num_in_epoch = state["epoch"], state["num_in_epoch"]
         self.total, self._num_listed = state["total"], state["num_listed"]
         if self._output.is_writer:
             keep_lines(self._output.unreadable, self._num_listed)
 
     def write(self, engine: Engine) -> None:
-        """Append what all ranks have met since the last time; every rank must call this."""
+        """Append the new videos of all ranks; a collective."""
         new = [video for part in engine.gather_objects(self._unwritten) for video in part]
         self._unwritten = []
         self._num_listed += len(new)
@@ -94,23 +93,23 @@ class UnreadableVideoLog:
             self._append(new)
 
     def num_on_all_ranks(self, engine: Engine) -> float:
-        """``total`` summed over the ranks; every rank must call this."""
+        """``total`` summed over the ranks; a collective."""
         return engine.sum({"unreadable_videos": self.total})["unreadable_videos"]
 
     def _append(self, videos: Sequence[UnreadableVideo]) -> None:
         records = [{"video_id": video.video_id, "reason": video.reason} for video in videos]
         lines = [json.dumps(record, ensure_ascii=False) for record in records]
         append_lines(self._output.unreadable, lines)
-        sync_file(self._output.unreadable)  # restore files count on it
+        sync_file(self._output.unreadable)  # restore files store its length
 
 
 @dataclasses.dataclass(slots=True)
 class UpdateRecord:
-    """This rank's batches and losses of the current update, to repeat or describe it."""
+    """This rank's batches and losses of the current update, for replay and messages."""
 
     step: int
     random: dict[str, Any]
-    """State of the generators before it."""
+    """State of the random generators before the update."""
     batches: list[Batch] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
 
@@ -120,24 +119,24 @@ class UpdateRecord:
         return all(map(math.isfinite, self.losses))
 
     def describe(self, rank: int) -> str:
-        """This rank's losses and samples, for a message."""
+        """Describe this rank's losses and samples."""
         ids = ", ".join(name for batch in self.batches for name in batch.video_ids)
         losses = ", ".join(f"{loss:g}" for loss in self.losses)
         return f"rank {rank}: loss {losses}; its batch is of {ids}"
 
 
 class NonfiniteGuard:
-    """Stops a run at a loss or gradient that is not finite, or skips the update."""
+    """Stops a run at a non-finite loss or gradient, or skips the update."""
 
     def __init__(self, output: RunDirectory, *, policy: str, num_steps: int) -> None:
-        """Set the policy, ``stop`` or ``skip``; `num_steps` is the length of the schedule."""
+        """Set the policy, ``stop`` or ``skip``, and the length of the schedule."""
         self._output = output
         self._policy = policy
         self._num_steps = num_steps
         self._num_in_a_row = 0
 
     def passed(self) -> None:
-        """Reset the count of skipped updates in a row."""
+        """Reset the count of consecutive skipped updates."""
         self._num_in_a_row = 0
 
     def handle_nonfinite(
@@ -146,19 +145,18 @@ class NonfiniteGuard:
         """Handle an update with a non-finite loss or gradient (`what`); weights are unchanged.
 
         Raises:
-            RunError: on the first rank at fault, if the run shall stop.
-            PeerLostError: then on the others.
+            RunError: on the first rank at fault, if the run stops.
+            PeerLostError: on the others.
         """
-        # Find the ranks at fault: a loss spoils the gradients of all ranks whose embeddings it has
-        # seen, hence each rank judges its own.
+        # Find the ranks at fault by their own losses and gradients: embeddings carry non-finite
+        # gradients to other ranks.
         is_faulty = not (update.is_finite if what == "loss" else engine.own_gradients_finite)
         gathered = engine.gather_objects((is_faulty, update.describe(engine.rank)))
-        # Of numbers that are finite on every rank the sum, or the norm, may be too large.
-        at_fault = [rank for rank, (faulty, _) in enumerate(gathered) if faulty] or [
-            *range(len(gathered))
-        ]
+        # If all are finite by themselves, their sum or norm has overflowed: all ranks are at fault.
+        ranks = range(len(gathered))
+        at_fault = [rank for rank in ranks if gathered[rank][0]] or list(ranks)
 
-        # Skip the update, unless too many in a row had to be.
+        # Skip the update, up to a number in a row.
         lines = "\n".join(f"  {gathered[rank][1]}" for rank in at_fault[:NUM_NAMED])
         more = f"\n  and {len(at_fault) - NUM_NAMED} more" if len(at_fault) > NUM_NAMED else ""
         message = f"update {update.step}: the {what} is not finite\n{lines}{more}"
@@ -168,13 +166,13 @@ class NonfiniteGuard:
                 logger.warning("skipped %s", message)
             return
 
-        # Save what the update can be replayed with, and stop; one rank names the reason.
+        # Save batches, generators and model for a replay; one rank reports the reason.
         if engine.rank in at_fault:
             self._save_batches(update, rank=engine.rank)
         if self._output.is_writer:
             state = {name: tensor.cpu() for name, tensor in task.model.state_dict().items()}
             write_tensors(self._output.nonfinite / f"step_{update.step}_model.pt", state)
-        engine.gather_objects(None)  # nobody ends before all have written
+        engine.gather_objects(None)  # no rank ends before all have written
         if engine.rank != at_fault[0]:
             raise PeerLostError(f"rank {at_fault[0]} stops the run")
         row = f" ({self._num_in_a_row} in a row)" if self._policy == "skip" else ""
@@ -197,5 +195,4 @@ class NonfiniteGuard:
                 for batch in update.batches
             ],
         }
-        path = self._output.nonfinite / f"step_{update.step}_rank_{rank}.pt"
-        write_tensors(path, state)
+        write_tensors(self._output.nonfinite / f"step_{update.step}_rank_{rank}.pt", state)

@@ -1,4 +1,4 @@
-"""Identity of a run by its config, in which files count by their content, not by their names."""
+"""Identity of a run by its config, in which files count by content, not by path."""
 
 import json
 import re
@@ -10,18 +10,18 @@ from typing import Any
 from alpro.datasets.annotations import sha256_of
 
 HASHES_KEY = "annotations_sha256"
-"""Config key of a file (dotted in sets) -> SHA-256; earlier versions stored it by path."""
+"""Config key of a file (dotted in sets) -> SHA-256; earlier versions used the path as key."""
 ARCHITECTURE_KEY = "architecture"
-"""Config key of each file of the model -> its values."""
+"""Config key of each model file -> its values."""
 _PATH = re.compile(r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?|tokenizer_dir|\w+_(path|config|cfg)")
 _WEIGHTS = re.compile(r"\w+_weights_path")
 _NOT_NEEDED = re.compile(rf"{HASHES_KEY}\.(tokenizer_dir|\w+_weights_path)")
-"""Hashes that earlier versions have not stored, or of files that a restore file makes needless."""
+"""Hashes that earlier versions lack, or of files that the restore file replaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The values that count, and the paths that do not."""
+    """Values that identify a run, and paths that do not."""
 
     values: dict[str, Any]
     """Dotted key -> value, hashes of files included; no paths."""
@@ -36,12 +36,14 @@ def is_weights(key: str) -> bool:
 
 def identity_of(arguments: Mapping[str, Any], *, without: Collection[str]) -> Identity:
     """Return a run's identity by its config, apart from some keys."""
+    # Flatten the config, and separate paths from values.
     leaves: dict[str, Any] = {}
     for key, value in arguments.items():
         if key not in without and key not in (HASHES_KEY, ARCHITECTURE_KEY):
             leaves |= _parts(key, value)
     paths = {key: value for key, value in leaves.items() if _is_path(key, value)}
     values = {key: value for key, value in leaves.items() if key not in paths}
+    # The contents of model files and the hashes of other files are values.
     if ARCHITECTURE_KEY not in without:
         for key, value in arguments.get(ARCHITECTURE_KEY, {}).items():
             values |= _parts(key, value)
@@ -51,7 +53,7 @@ def identity_of(arguments: Mapping[str, Any], *, without: Collection[str]) -> Id
 
 
 def hashes_by_key(arguments: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, str]:
-    """Hashes of files under the keys that name them; those that no key names keep their names."""
+    """Key hashes of files by the config keys that name them; others keep their names."""
     leaves = [leaf for key, value in arguments.items() for leaf in _parts(key, value).items()]
     paths = {key: str(Path(value)) for key, value in leaves if _is_path(key, value)}
     named = {key: hashes[path] for key, path in paths.items() if path in hashes}
@@ -59,8 +61,8 @@ def hashes_by_key(arguments: Mapping[str, Any], hashes: Mapping[str, str]) -> di
 
 
 def changed_values(before: Identity, now: Identity) -> list[str]:
-    """One line for each value in which two runs differ; none for one run."""
-    # A path that is there in one run only, or leads to other weights now, counts as a value.
+    """Describe each value in which two runs differ, in one line."""
+    # A path that only one run has, or that leads to other weights now, counts as a value.
     values, others = dict(before.values), dict(now.values)
     for key in before.paths.keys() ^ now.paths.keys():  # null is no path
         (values if key in before.paths else others)[key] = {**before.paths, **now.paths}[key]
@@ -76,7 +78,7 @@ def changed_values(before: Identity, now: Identity) -> list[str]:
 
 
 def moved_paths(before: Identity, now: Identity) -> dict[str, str]:
-    """Dotted key of each path that is another now -> both, in words."""
+    """Dotted key of each changed path -> description of both."""
     return {
         key: f"{key}: {before.paths[key]} before, {path} now"
         for key, path in now.paths.items()

@@ -1,9 +1,8 @@
-"""A reader of pickles that calls nothing: objects of classes become descriptions of themselves.
+"""Safe unpickler that calls nothing: objects of classes become `Foreign` descriptions.
 
-Files of weights hold other objects beside the tensors: configs, paths, numbers of NumPy, anything.
-``torch.load`` either runs their code or refuses the whole file. This is Python's own unpickler, in
-which every operation that would look up, call or change a class or function is replaced: it builds
-plain values alone, whatever a file names.
+Weight files hold other objects beside tensors, such as configs and NumPy numbers; ``torch.load``
+either runs their code or refuses the whole file. Here every operation of Python's unpickler that
+looks up, calls or changes a class or function is replaced, so that only plain values are built.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _BROKEN = (  # what the unpickler raises
 
 
 class BrokenPickleError(ValueError):
-    """Bytes that are no pickle, or one beyond the limits of this module."""
+    """Invalid pickle, or one beyond the limits of this module."""
 
 
 class Global(str):
@@ -50,12 +49,12 @@ class Global(str):
 
     @classmethod
     def of(cls, module: str, name: str) -> Global:
-        """Join a module and a name in it; pickles have the modules' names in Python 2."""
+        """Join a module, translated from Python 2, and a name in it."""
         return cls(shortened(f"{_PYTHON_2.get(module, module)}.{name}", most=MAX_NAME))
 
 
 class Foreign:
-    """An object of a class that is not loaded: its class's name and what it was pickled with."""
+    """Object of a class that is not loaded: class name, arguments, items and state."""
 
     __slots__ = ("arguments", "items", "name", "state")
 
@@ -79,14 +78,14 @@ def load_inert(
 ) -> Any:
     """Read a pickle from the current position of a file.
 
-    Sets become lists, the kinds of dict of the standard library become dicts, and keys that are
-    neither numbers nor texts become `Foreign`.
+    Sets become lists, mappings of the standard library dicts, and keys that are neither numbers nor
+    texts `Foreign`.
 
     Args:
-        file: whose reads take no more memory than it has bytes, whatever length is asked for.
-        rebuild: given a function's name and its arguments, returns what stands for the call;
-            None to leave it a `Foreign`. What it returns must have nothing to call.
-        persistent: given the id of a persistent object, returns what stands for it.
+        file: reads must allocate no more than the file's size, whatever length is requested.
+        rebuild: replaces a call, given the function's name and arguments; None leaves a `Foreign`.
+            The result must not be callable.
+        persistent: replaces a persistent object, given its id.
     """
     try:
         return _Unpickler(file, rebuild, persistent).load()
@@ -97,7 +96,7 @@ def load_inert(
 
 
 class _Dispatch(dict[int, Any]):
-    """Methods of an unpickler by the codes of operations, to be looked up so many times."""
+    """Methods of an unpickler by opcode, with a limit on the number of look-ups."""
 
     def __init__(self, unpickler: type) -> None:
         names = {code: operation.__name__ for code, operation in _OPERATIONS.items()}
@@ -115,8 +114,8 @@ class _Dispatch(dict[int, Any]):
         return super().__getitem__(code)
 
 
-class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one in C allocates what a file asks for
-    """Reads one pickle; the methods are named after its operations."""
+class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the C version allocates any declared size
+    """Reads one pickle; methods are named after opcodes."""
 
     stack: list[Any]
     append: Callable[[Any], None]
@@ -138,9 +137,9 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one in C allocates w
         return self._persistent(pid)
 
     def load_frame(self) -> None:
-        self.read(8)  # type: ignore[attr-defined]  # frames need not be read at once
+        self.read(8)  # type: ignore[attr-defined]  # the frame is read by later opcodes
 
-    # Sets would hash what is in them, and bytearrays take the memory that a file asks for.
+    # Sets would hash their elements, and bytearrays allocate any declared size.
     load_empty_set: Any = _OPERATIONS[pickle.EMPTY_LIST[0]]
     load_frozenset = _OPERATIONS[pickle.LIST[0]]
     load_bytearray8 = _OPERATIONS[pickle.BINBYTES8[0]]
@@ -196,7 +195,6 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one in C allocates w
             target.state = state
 
     def _instantiate(self, function: Any, arguments: Any) -> None:
-        """Push what stands for a call of a function or class."""
         if function in _GENERIC and isinstance(arguments, tuple) and arguments:
             function = arguments[0]
         name = function if isinstance(function, Global) else "an unnamed class"
@@ -207,7 +205,7 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001  # the one in C allocates w
         self.append(Foreign(name, arguments) if built is None else built)
 
     def _container(self, name: str, arguments: Any) -> Any:
-        """Give a container of the standard library as the dict or list that it was made of."""
+        # Return the list or dict that the container was built from.
         content = arguments[0] if isinstance(arguments, list | tuple) and arguments else ()
         is_sequence = isinstance(content, list | tuple)
         if name in _SEQUENCES:

@@ -1,7 +1,4 @@
-"""Reports of a run: log file and console, progress bar, TensorBoard, metrics as JSON lines.
-
-Only rank 0 reports; on other ranks every method of a reporter does nothing.
-"""
+"""Reporting on rank 0: log file and console, progress bar, TensorBoard, metrics as JSON lines."""
 
 import json
 import logging
@@ -40,12 +37,12 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, FILE_ONLY, False):
             return
-        with suppress(OSError):  # a file on a full disk, a pipe nobody reads: no reason to end
+        with suppress(OSError):  # a full disk or a closed pipe must not end the run
             tqdm.write(self.format(record), file=sys.stderr)
 
 
 class _LogFile(logging.FileHandler):
-    """Appends records to a file; where it cannot, says so once and leaves records out."""
+    """Appends records to a file; drops them, with one warning, where it cannot be written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
@@ -54,7 +51,7 @@ class _LogFile(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             super().emit(record)
-        except OSError:  # it has tried to open the file again
+        except OSError:  # raised while the file is opened again
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
@@ -63,7 +60,7 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
             return
         if self.stream is not None:
-            with suppress(OSError):  # closed nevertheless; the next record opens it
+            with suppress(OSError):  # closed anyway; the next record reopens it
                 self.stream.close()
         self.stream = None
         if not self._has_warned:
@@ -74,10 +71,7 @@ class _LogFile(logging.FileHandler):
 
 
 def start_logging(*, rank: int) -> None:
-    """Log to the console; ranks other than 0 only warn.
-
-    Rank 0 keeps its records for :func:`log_to_file`.
-    """
+    """Log to the console, on ranks other than 0 only warnings; buffer for :func:`log_to_file`."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -88,7 +82,7 @@ def start_logging(*, rank: int) -> None:
 
 
 def log_to_file(path: Path, *, rank: int) -> None:
-    """Append what rank 0 logs from now on, and what it has logged before, to a file."""
+    """Append rank 0's buffered and future records to a file."""
     if rank != 0:
         return
     with full_disk_ends_run(path):
@@ -99,7 +93,7 @@ def log_to_file(path: Path, *, rank: int) -> None:
     for handler in list(root.handlers):
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
-            handler.close()  # which hands its records on
+            handler.close()  # flushes its records
             root.removeHandler(handler)
 
 
@@ -109,30 +103,27 @@ def _add_handler(handler: logging.Handler) -> None:
 
 
 class Throughput:
-    """Clips per second, and shares of time that training waited, since the last restart."""
+    """Clips per second and shares of waiting time since the last restart."""
 
     def __init__(self, communication: Callable[[], float] | None = None) -> None:
-        """Begin; `communication` gives the seconds spent in collectives, if there are any."""
+        """Start; `communication` returns the seconds spent in collectives."""
         self._communication = communication
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was measured: after a line that reports it, after a validation."""
+        """Restart, after a report or a validation."""
         self._started = time.perf_counter()
         self._clips = 0
         self._waited = 0.0
         self._exchanged_before = self._communication() if self._communication else 0.0
 
     def add(self, *, clips: int, waited: float) -> None:
-        """Count a batch: its clips on all ranks, and the seconds that this rank waited for it."""
+        """Count a batch: its clips on all ranks, and this rank's seconds of waiting."""
         self._clips += clips
         self._waited += waited
 
     def read(self) -> dict[str, float]:
-        """``clips_per_second``, ``data_wait`` and, of several processes, ``communication``.
-
-        The last two are shares of the time, from 0 to 1.
-        """
+        """``clips_per_second``, and ``data_wait`` and ``communication`` as shares from 0 to 1."""
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         speed = {"clips_per_second": self._clips / elapsed, "data_wait": self._waited / elapsed}
         if self._communication:
@@ -141,10 +132,10 @@ class Throughput:
 
 
 class TensorBoard:
-    """Writes scalars to an event file, if TensorBoard is installed and as long as that works."""
+    """Writes scalars to an event file, as long as TensorBoard is installed and works."""
 
     def __init__(self, folder: Path, *, purge_step: int) -> None:
-        """Open an event file; TensorBoard hides what earlier ones have from `purge_step` on."""
+        """Open an event file that hides earlier ones from `purge_step` on."""
         self._writer: SummaryWriter | None = None
         self._hook = threading.excepthook
         threading.excepthook = self._leave_out_writing
@@ -170,7 +161,7 @@ class TensorBoard:
                 self._writer.flush()
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write the rest, and restore the exception hook."""
         with self._given_up_on_error():
             if self._writer is not None:
                 self._writer.close()
@@ -180,48 +171,44 @@ class TensorBoard:
     def _given_up_on_error(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # noqa: BLE001  # of packages that do not fit each other, too
-            self._writer = None  # whose thread has ended: it would not go on by itself
+        except Exception as error:  # noqa: BLE001  # incompatible packages raise anything
+            self._writer = None  # its thread has ended
             is_of_system = isinstance(error, OSError | UnicodeError)
             reason = reason_of(error) if is_of_system else f"{type(error).__name__}: {error}"
             message = "the TensorBoard file cannot be written (%s); %s"
             logger.warning(message, reason, _NUMBERS_REMAIN)
 
     def _leave_out_writing(self, failure: threading.ExceptHookArgs) -> None:
-        # Where TensorBoard's thread fails to write, the next call from here raises that again.
+        # Write errors of TensorBoard's thread are raised again by the next call from here.
         of_tensorboard = type(failure.thread).__module__.partition(".")[0] == "tensorboard"
         if not (of_tensorboard and issubclass(failure.exc_type, OSError)):
             self._hook(failure)
 
 
 class Reporter:
-    """Progress bar, TensorBoard and metrics file of one run, as a context manager.
-
-    Where standard error is no terminal, lines on the console stand for the bar.
-    """
+    """Progress bar (on a terminal, else log lines), TensorBoard and metrics file of one run."""
 
     def __init__(self, output: RunDirectory, *, total_steps: int, log_interval: int) -> None:
-        """Prepare to report `total_steps` updates, each `log_interval`-th as a line."""
+        """Report `total_steps` updates, every `log_interval`-th as a line."""
         self._output = output
         self._total = total_steps
         self._interval = log_interval
         self.num_lines = 0
-        """Of the metrics file, on rank 0."""
+        """Length of the metrics file, on rank 0."""
 
     def start(self, *, step: int, num_lines: int = 0, last_step_before: int | None = None) -> None:
-        """Begin after an update; what a killed run has reported beyond it is dropped.
+        """Start after an update; later reports of a killed run are dropped.
 
         Args:
             step: number of the update; 0 for a fresh run.
-            num_lines: of the metrics file, when that update was saved.
-            last_step_before: its number in the run that is resumed, if updates were counted
-                otherwise.
+            num_lines: length of the metrics file at that update.
+            last_step_before: its number in the resumed run, if that had another world size.
         """
         if not self._output.is_writer:
             return
-        # Drop lines beyond the update, and let TensorBoard hide such numbers.
+        # Drop lines after the update, and let TensorBoard hide such numbers.
         self.num_lines = keep_lines(self._output.metrics, num_lines)
-        append_lines(self._output.metrics, [])  # the file is there, even if nothing comes
+        append_lines(self._output.metrics, [])  # the file exists even without reports
         last = step if last_step_before is None else last_step_before
         purge_step = min(step, last) + 1 if last else 0
         self._tensorboard = TensorBoard(self._output.log, purge_step=purge_step)
@@ -232,25 +219,21 @@ class Reporter:
         )  # fmt: skip
 
     def flush(self) -> None:
-        """Bring all reports to the disk, before a restore file relies on them."""
+        """Sync all reports to the disk, before a restore file stores their length."""
         if not self._output.is_writer:
             return
         self._tensorboard.flush()
         sync_file(self._output.metrics)
 
     def line_is_due(self, step: int) -> bool:
-        """Whether an update is one of those reported as lines; the same on every rank."""
+        """Return whether an update is reported as a line; the same on every rank."""
         return step % self._interval == 0 or step == self._total
 
     def update(self, step: int, values: Mapping[str, float], *, throughput: Throughput) -> None:
-        """Report one update: on the bar and to TensorBoard, and as a line where one is due.
-
-        `values` are ``loss``, ``lr``, ``grad_norm`` and the task's own; a line restarts the
-        throughput.
-        """
+        """Report ``loss``, ``lr``, ``grad_norm`` and the task's own values of one update."""
         if not self._output.is_writer:
             return
-        # The bar and TensorBoard show every update.
+        # Bar and TensorBoard: every update.
         speed = throughput.read()
         shown_speed = f"{speed['clips_per_second']:.1f} clips/s, data wait {speed['data_wait']:.0%}"
         if "communication" in speed:
@@ -260,7 +243,7 @@ class Reporter:
         )
         self._bar.update(1)
         self._tensorboard.add("train", values, step=step)
-        # The files have lines at the interval.
+        # Log and metrics file: a line at the interval, which restarts the throughput.
         if self.line_is_due(step):
             throughput.restart()
             self._tensorboard.add("train", speed, step=step)
@@ -270,24 +253,22 @@ class Reporter:
             logger.info(line, extra={FILE_ONLY: self._on_terminal})
 
     def validation(self, step: int, metrics: Mapping[str, float], *, split: str = "valid") -> None:
-        """Report metrics on a set that is not trained on."""
+        """Report metrics on a validation or test set."""
         if not self._output.is_writer:
             return
         self._tensorboard.add(split, metrics, step=step)
         self._write_line(step, split, metrics)
 
     def _write_line(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        # A skipped update of fp16 has no finite gradient norm, and JSON has no infinity.
+        # JSON has no infinity, the gradient norm of a skipped fp16 update.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = json.dumps({"step": step, "split": split, **finite})
-        append_lines(self._output.metrics, [line])
+        append_lines(self._output.metrics, [json.dumps({"step": step, "split": split, **finite})])
         self.num_lines += 1
 
     def progress(self, items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
-        """Show a progress bar over an iterable, on rank 0, gone when it ends."""
-        if not self._output.is_writer:
-            return iter(items)
-        return console_progress(items, description, unit)
+        """Iterate with a progress bar on rank 0."""
+        is_shown = self._output.is_writer
+        return console_progress(items, description, unit) if is_shown else iter(items)
 
     def close(self) -> None:
         """Finish the bar and the files."""
@@ -303,6 +284,6 @@ class Reporter:
 
 
 def console_progress(items: Iterable[Any], description: str, unit: str) -> Iterator[Any]:
-    """Iterate with a progress bar that vanishes at the end; none where there is no terminal."""
+    """Iterate with a progress bar, on a terminal, that vanishes at the end."""
     hidden = not sys.stderr.isatty()
     return iter(tqdm(items, desc=description, unit=unit, leave=False, disable=hidden))

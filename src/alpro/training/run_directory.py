@@ -1,11 +1,11 @@
-"""The output folder of a run: its files, and whose run it is.
+"""Output folder of a run: its files, and the identity of the run.
 
 Layout: ``log/`` (args.json, copies of the model's files as <key>.json, for questions
 ans2label.json, for pretraining entities.txt, under torchrun launchers.json, log.txt, metrics.jsonl,
 TensorBoard events, unreadable_videos.jsonl, quarantine.jsonl, run.lock),
 ``ckpt/model_step_<N|best|last>.pt``, ``restore.pt`` and its predecessor restore_backup.pt, damaged
-ones as ``*.damaged``, ``nonfinite/`` (of an update that stopped the run step_<N>_rank_<R>.pt and
-step_<N>_model.pt), ``results_*/``, and what tools show of a run: entities.html.
+ones as ``*.damaged``, ``nonfinite/`` (step_<N>_rank_<R>.pt and step_<N>_model.pt of an update that
+stopped the run), ``results_*/``, and entities.html by the command show-entities.
 """
 
 import json
@@ -32,10 +32,10 @@ from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 logger = logging.getLogger(__name__)
 
-# The restore file says best what is wrong with another number of processes.
+# Not compared: a resume handles another number of processes.
 SIZE_KEY = "n_gpu"
 SCHEDULE_KEYS = frozenset({"num_train_steps", "valid_steps", "save_steps"})
-# Runs of other scripts differ in other keys, too; runs of earlier versions have not stored it.
+# Not compared: other scripts differ in other keys as well, and earlier versions lack it.
 SCRIPT_KEY = "script"
 
 LOCK = "log/run.lock"
@@ -65,7 +65,7 @@ WRITTEN = (  # by runs, or tools about them
 
 
 class RunDirectory:
-    """The folder that one run writes to. Only rank 0 writes; all ranks know the paths."""
+    """Output folder of one run. Only rank 0 writes; all ranks know the paths."""
 
     def __init__(self, root: Path, *, rank: int) -> None:
         self.root = root
@@ -74,23 +74,20 @@ class RunDirectory:
         self.args = self.log / "args.json"
         self.answer_labels = self.log / "ans2label.json"
         self.entities = self.log / "entities.txt"
-        self.copies = {
-            "ans2label_path": self.answer_labels,
-            "entity_file_path": self.entities,
-        }
+        self.copies = {"ans2label_path": self.answer_labels, "entity_file_path": self.entities}
         """Config key -> copy of the file that it names."""
         self.launchers = self.log / "launchers.json"
-        """Names of the launchers that have started the run's processes."""
+        """Names of the launchers that started the run's processes."""
         self.metrics = self.log / "metrics.jsonl"
         self.unreadable = self.log / "unreadable_videos.jsonl"
         self.quarantine = root / QUARANTINE
-        """Videos that were cut off while they were read, and are not tried again."""
+        """Videos whose reading was cut off, which are not tried again."""
         self.nonfinite = root / "nonfinite"
-        """Batches and model of an update that stopped the run, to replay it."""
+        """Batches and model of an update that stopped the run, for a replay."""
         self.restore = root / "restore.pt"
         self.restore_backup = root / "restore_backup.pt"
         self._lock: RunLock | None = None
-        """Keeps other jobs out, as long as this object is there."""
+        """Keeps other jobs out, as long as this object exists."""
 
     def checkpoint(self, step: int | str) -> Path:
         """Path of the checkpoint of an update, or of ``best`` or ``last``."""
@@ -99,20 +96,17 @@ class RunDirectory:
     def claim(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str], overwrite: bool
     ) -> None:
-        """Make the folder this run's: fresh, or continued if the same run has written here.
-
-        No other job can claim the folder as long as this object is there.
+        """Claim the folder, fresh or with the same run to resume, as long as this object exists.
 
         Args:
             arguments: the resolved config with derived values, for ``log/args.json``.
-            may_differ: keys that say where and how a run executes, not what it computes.
-            overwrite: delete what an earlier run has written.
+            may_differ: keys without effect on results.
+            overwrite: delete the output of an earlier run.
 
         Raises:
-            InputError: the output of another or an unknown run is here, or another process writes
-                here.
+            InputError: the folder holds another or an unknown run, or another process writes here.
         """
-        # Refuse before anything is changed, and lock before anything is deleted.
+        # Check before anything is changed, and lock before anything is deleted.
         moved = {} if overwrite else self._check_ownership(arguments, may_differ=may_differ)
         if not self.is_writer:
             return
@@ -121,34 +115,34 @@ class RunDirectory:
         if clears:
             self._clear()
 
-        # Remove files cut short, and unreadable videos of a run that has saved nothing.
+        # Remove incomplete files, and unreadable videos of a run that has saved nothing.
         for file in self._written(str(temporary_of(Path(pattern))) for pattern in WRITTEN):
             if self._link_to(file) is None:
                 file.unlink()
         if not self.restore_files():
             self.unreadable.unlink(missing_ok=True)
 
-        # Store the config: all of it for a fresh run, of a continued one the paths that moved.
+        # Store the config: all of it for a fresh run, changed paths of a resumed one.
         if not self.restore_files():
             of_model = {key: self.log / f"{key}.json" for key in arguments[ARCHITECTURE_KEY]}
             for key, copy in {**of_model, **self.copies}.items():
                 source = Path(arguments.get(key) or "")
-                if source.is_file():  # what a run needs is there; it may name what it does not
+                if source.is_file():  # needed files exist, others may be missing
                     write_atomically(copy, partial(shutil.copyfile, source))
             write_json(self.args, dict(arguments))
         elif moved:
             logger.info("other paths than before:\n%s", "\n".join(moved.values()))
-            # What the run began with stays on record.
+            # Starting weights stay as they were: the run does not read them again.
             keys = {HASHES_KEY, *(key.partition(".")[0] for key in moved)}
             new = {key: arguments[key] for key in keys if not is_weights(key)}
             write_json(self.args, {**_read_object(self.args), **new})
 
     def restore_files(self) -> list[Path]:
-        """The restore files that are there, the newest first."""
+        """Existing restore files, the newest first."""
         return [path for path in (self.restore, self.restore_backup) if path.exists()]
 
     def steps(self) -> list[str]:
-        """Names of the checkpoints that are there: updates in order, then ``best`` and ``last``."""
+        """Names of existing checkpoints: updates in order, then ``best`` and ``last``."""
         stems = [path.stem for path in self.root.glob("ckpt/model_step_*.pt")]
         names = [stem.removeprefix("model_step_") for stem in stems]
         return sorted(names, key=lambda name: (not name.isdigit(), len(name), name))
@@ -159,7 +153,7 @@ class RunDirectory:
     def _check_ownership(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
     ) -> dict[str, str]:
-        """Check that the output here is of this run; return the paths that moved, in words."""
+        """Check that existing output is of this run; return descriptions of changed paths."""
         if os.path.lexists(self.args):
             return self._check_same_run(arguments, may_differ=may_differ)
         if checkpoints := self._written(CHECKPOINTS):
@@ -172,8 +166,8 @@ class RunDirectory:
         return {}
 
     def _check_unmarked(self) -> None:
-        """Refuse a folder with files of a run's names that no run can have left there."""
-        if os.path.lexists(self.root / LOCK):  # of a run that has ended before it wrote the others
+        """Refuse a folder with files that a run would replace but that no run has written."""
+        if os.path.lexists(self.root / LOCK):  # of a run that ended before it wrote others
             return
         if files := self._written((*WRITTEN_IN_TRAINING, "log/metrics.jsonl")):
             raise InputError(
@@ -184,7 +178,7 @@ class RunDirectory:
     def _check_same_run(
         self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
     ) -> dict[str, str]:
-        # Compare the configs, apart from keys that may differ and what follows from them.
+        # Compare the configs, apart from keys that may differ and values derived from them.
         stored = _read_object(self.args)
         current = json.loads(json.dumps(dict(arguments)))
         ignored = {*may_differ, SIZE_KEY, SCRIPT_KEY}
@@ -214,7 +208,7 @@ class RunDirectory:
         )
 
     def _is_of_a_run(self) -> bool:
-        """Return whether a run has written here; refuse other files of the same names."""
+        """Return whether a run has written here; refuse files of the same names."""
         marks = [self.args, self.root / LOCK, *self._written(CHECKPOINTS)]
         if any(map(os.path.lexists, marks)):
             return True
@@ -222,9 +216,9 @@ class RunDirectory:
         return False
 
     def _clear(self) -> None:
-        # Refuse links before anything is deleted.
+        # Refuse links before anything is deleted; the lock file stays, as it is locked.
         files = self._written(pattern for pattern in WRITTEN if pattern != LOCK)
-        for file in files:  # a lock is of a file, not of its name
+        for file in files:
             if link := self._link_to(file):
                 raise InputError(
                     f"output_dir: {link} is a link, through which --overwrite 1 deletes nothing. "
@@ -234,19 +228,19 @@ class RunDirectory:
             file.unlink(missing_ok=True)
 
     def _link_to(self, file: Path) -> Path | None:
-        """Return the link on the way from the output folder to a file, if there is one."""
+        """Return the first link between the output folder and a file, if any."""
         inner = [folder for folder in file.parents if self.root in folder.parents]
         return next((folder for folder in inner if folder.is_symlink()), None)
 
 
 def run_directory_of(checkpoint: Path) -> RunDirectory | None:
-    """The run that a checkpoint is of, if it lies in a folder ``ckpt``."""
+    """Return the run of a checkpoint in a folder ``ckpt``."""
     folder = (checkpoint if checkpoint.parent.name else checkpoint.absolute()).parent
     return RunDirectory(folder.parent, rank=0) if folder.name == "ckpt" else None
 
 
 def read_stored(path: Path) -> dict[str, Any]:
-    """A JSON object that a run has left; empty if it is not there or damaged."""
+    """Read a JSON object of a run; empty if it is missing or damaged."""
     try:
         value = read_json(path)
     except (UnreadableFileError, JsonError):
@@ -257,7 +251,7 @@ def read_stored(path: Path) -> dict[str, Any]:
 def changed_keys(
     before: Mapping[str, Any], now: Mapping[str, Any], *, without: Collection[str]
 ) -> list[str]:
-    """Keys that both have, with other values, apart from some; in the order of ``now``."""
+    """Return common keys with different values, apart from some; in the order of ``now``."""
     return [
         key for key, value in now.items() if key not in without and before.get(key, value) != value
     ]

@@ -1,4 +1,4 @@
-"""Contents of files of weights: state dicts in whatever they are wrapped, and plain values."""
+"""Contents of weight files: state dicts in any wrapper, and plain values."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from alpro.training.weight_files import open_weights
 
 logger = logging.getLogger(__name__)
 
-MAX_DEPTH = 32  # of values in one another
+MAX_DEPTH = 32  # of nested values
 MAX_NAME_CHARACTERS = 1 << 28  # in all names of a file
 MAX_SHOWN = 100  # characters of a name
 REMEDY = "Save the weights alone: torch.save(model.state_dict(), 'weights.pt')."
 
 
 class UnreadableValueError(ValueError):
-    """A value in a file that cannot be read; the message names its place and says why."""
+    """A value in a file that cannot be read; the message names its place and the reason."""
 
 
 def read_shapes(path: Path, roots: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of each tensor of a checkpoint whose names begin with the roots."""
+    """Return names and shapes of the state dict in a file whose names begin with the roots."""
     with open_weights(path) as content:
         tensors, chosen = _chosen(path, content, roots)
         return {name: tensors[there].shape for name, there in chosen.names.items()}
 
 
 def read_state(path: Path, *roots: Sequence[str]) -> StateDict:
-    """Read the state dict in a file whose names begin with the first roots that fit.
+    """Read the state dict in a file whose names begin with the first fitting roots.
 
     Raises:
-        InputError: the file holds none.
+        InputError: the file has none.
     """
     with open_weights(path) as content:
         tensors, chosen = _chosen(path, content, *roots)
         state: StateDict = {}
-        read: dict[object, Tensor] = {}  # tied tensors have the same numbers
+        read: dict[object, Tensor] = {}  # tied tensors are read once
         for name, there in chosen.names.items():
             stored = tensors[there]
             try:
@@ -65,13 +65,12 @@ def read_state(path: Path, *roots: Sequence[str]) -> StateDict:
 def _chosen(
     path: Path, content: object, *roots: Sequence[str]
 ) -> tuple[dict[str, StoredTensor], Chosen]:
-    """Return a file's tensors by their names there, and the state dict that is wanted of them."""
     if isinstance(content, dict) and content.keys() >= {"format", "model", "optimizer", "ranks"}:
         raise InputError(
             f"{path}: this is a restore file, with which a run continues itself. Name one of the "
             f"run's checkpoints, such as {path.parent / 'ckpt' / 'model_step_best.pt'}."
         )
-    # Name every value, and choose the state dict whose names begin as wanted.
+    # Name every value, and choose the state dict with known names.
     try:
         values = names_in(content)
         tensors = {name: x for name, x in values.items() if isinstance(x, StoredTensor)}
@@ -82,7 +81,7 @@ def _chosen(
     others = {name: value for name, value in values.items() if name not in tensors}
     if chosen is None:
         raise InputError(f"{path}: {_no_weights(content, tensors, others, roots[0])}")
-    # An object in the place of a tensor would leave the weight at its initial value.
+    # An object in place of a tensor would leave the weight at its initial value.
     for name, value in others.items():
         wrapper, plain = unwrapped(name, roots=[root for some in roots for root in some])
         is_setting = "." not in plain and isinstance(value, str | int | float | None)
@@ -98,7 +97,6 @@ def _no_weights(
     others: Mapping[str, object],
     roots: Sequence[str],
 ) -> str:
-    """Describe the content of a file without the weights that are wanted."""
     wanted = f"names such as {', '.join(roots[:3])}"
     if not tensors:
         held = [f"{kind_of(value)} ({name or 'the whole'})" for name, value in others.items()]
@@ -127,7 +125,7 @@ def hint_of(path: Path) -> str:
 def _log_choice(
     path: Path, chosen: Chosen, others: Mapping[str, object], *, num_others: int
 ) -> None:
-    """Log the parts of a file that are read and not read, if it holds more than a state dict."""
+    # Log what is read and ignored, if the file holds more than a state dict.
     objects = {value.name for value in others.values() if isinstance(value, Foreign)}
     objects.discard("_codecs.encode")  # of bytes
     if chosen.wrapper:
@@ -142,14 +140,14 @@ def _log_choice(
 
 
 def names_in(content: Any) -> dict[str, Any]:
-    """Name each value in a file's content after its place, as "model/visual_encoder.cls_token".
+    """Name each value in a file's content by its place, as "model/visual_encoder.cls_token".
 
-    Modules that were saved whole are read as the state dicts of their parameters and buffers.
+    Modules that were saved whole count as state dicts of their parameters and buffers.
 
     Raises:
-        ValueError: the names would fill the memory.
+        ValueError: there are more names than any model has.
     """
-    # Depth first, without recursion: files may nest without end, or hold themselves.
+    # Depth first, without recursion: files may nest deeply, or contain themselves.
     names: dict[str, Any] = {}
     pending: list[tuple[str, Any, int]] = [("", content, 0)]
     seen: set[int] = set()
@@ -174,13 +172,14 @@ def names_in(content: Any) -> dict[str, Any]:
 
 
 def _entries(value: Any, *, is_whole: bool) -> Mapping[Any, Any] | None:
-    """Entries of a mapping, or of a module that was saved whole; None for other values."""
+    """Entries of a mapping or of a whole module; None for other values."""
     if isinstance(value, Foreign):
         state = value.state
         if value.items or not (isinstance(state, dict) and isinstance(state.get("_modules"), dict)):
             return value.items or None
         parts = [state.get(key) for key in ("_parameters", "_buffers", "_modules")]
         entries = {k: v for part in parts if isinstance(part, dict) for k, v in part.items()}
+        # As in its state dict, without buffers that are not persistent.
         left_out = state.get("_non_persistent_buffers_set")
         names = left_out if isinstance(left_out, list) else []
         return {k: part for k, part in entries.items() if part is not None and k not in names}
@@ -190,7 +189,7 @@ def _entries(value: Any, *, is_whole: bool) -> Mapping[Any, Any] | None:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Read all that a file of tensors and plain values holds, onto the CPU."""
+    """Read a dict of tensors and plain values, onto the CPU."""
     with open_weights(path) as content:
         if not isinstance(content, dict):
             raise InputError(
@@ -211,14 +210,14 @@ def kind_of(value: Any) -> str:
 
 
 def loaded(content: Any) -> Any:
-    """Read the tensors in a file's content, and leave its plain values as they are."""
+    """Read the tensors in a file's content; plain values stay as they are."""
     return _loaded(content, place="", depth=0, done={})
 
 
 def _loaded(value: Any, *, place: str, depth: int, done: dict[int, Any]) -> Any:
     if id(value) in done:
         return done[id(value)]
-    # What is neither plain nor a tensor is refused with its place.
+    # Refuse values that are neither plain nor tensors.
     if isinstance(value, Foreign) or depth > MAX_DEPTH:
         raise UnreadableValueError(f"{place[1:] or 'it'} is {kind_of(value)}, which is not read")
     inner = partial(_loaded, depth=depth + 1, done=done)

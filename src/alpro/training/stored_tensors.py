@@ -1,7 +1,7 @@
-"""Tensors in files of PyTorch and safetensors: described first, read one by one when wanted.
+"""Lazily read tensors of PyTorch and safetensors files.
 
-The shape and place of each tensor are compared with the size of the file before any memory is
-taken, and what nobody asks for, such as the state of an optimizer, is never read.
+Shape and place of a tensor are checked against the file size before any memory is allocated; unused
+tensors, such as an optimizer's state, are never read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from alpro.errors import RunError
 from alpro.training.inert_pickle import BrokenPickleError, Foreign, load_inert
 from alpro.user_files import reason_of
 
-MAX_PICKLE_BYTES = 256 << 20  # of the description of an archive, which holds no tensor's numbers
-MAX_EXPANDED = 1 << 24  # numbers of a tensor that repeats those it has
+MAX_PICKLE_BYTES = 256 << 20  # of an archive's pickle, which holds no tensor data
+MAX_EXPANDED = 1 << 24  # elements of an expanded view
 MAX_DIMENSIONS = 25  # of a tensor; weights have 5 at most
-MAX_COUNT = 1 << 60  # of numbers; beyond it counts of bytes do not fit into 64 bits
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # begins what torch.save wrote before PyTorch 1.6
-COUNT_BYTES = 8  # of the number of elements before each storage of such a file
+MAX_COUNT = 1 << 60  # of elements; beyond it byte counts exceed 64 bits
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before PyTorch 1.6
+COUNT_BYTES = 8  # of the element count before each storage of such a file
 
 DAMAGED = "the file is truncated or damaged"
 OTHER_ORDER = "its numbers have their bytes in another order than this machine's (big-endian)"
 
 _LOCAL_MAGIC = b"PK\x03\x04"
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a ZIP: magic, lengths of name and extra
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a ZIP member: magic, lengths of name and extra
 _UNREAD_LAYOUTS = {
     "_rebuild_sparse_tensor": "is sparse",
     "_rebuild_sparse_csr_tensor": "is sparse",
@@ -45,7 +45,7 @@ _UNREAD_LAYOUTS = {
     "_rebuild_wrapper_subclass": "is a tensor of a class of its own, or spread over processes",
     "_rebuild_device_tensor_from_numpy": "is an array of NumPy",
 }
-_STORAGES = {  # class of a storage, on whatever device -> type of its numbers
+_STORAGES = {  # class of a storage, on any device -> dtype
     f"{name}Storage": dtype
     for name, dtype in (
         *(("Double", torch.float64), ("Float", torch.float32), ("Half", torch.float16)),
@@ -59,11 +59,11 @@ _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(val
 
 
 class BrokenFileError(ValueError):
-    """A file of weights that cannot be read; the message says why."""
+    """An unreadable weight file; the message is the reason."""
 
 
 class UnreadableTensorError(ValueError):
-    """A tensor that cannot be read; the message says why, in words that follow its name."""
+    """An unreadable tensor; the message is the reason, which follows its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +72,28 @@ class StoredTensor:
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
-    """Reads it into memory of its own; may raise `UnreadableTensorError`."""
+    """Reads it into new memory; may raise `UnreadableTensorError`."""
     identity: object = None
-    """Equal for two names of the same numbers."""
+    """Equal for tied tensors."""
 
 
 class _Storage(NamedTuple):
-    """Numbers that one or more tensors share."""
+    """Storage of one or more tensors."""
 
     key: str
     dtype: torch.dtype | None
-    """None for bytes, whose type each tensor names."""
+    """None for bytes, whose dtype each tensor names."""
 
 
 class _Place(NamedTuple):
-    """Part of a file, in bytes."""
+    """Byte range of a file."""
 
     start: int
     size: int
 
 
 class _Layout(NamedTuple):
-    """A tensor's numbers in a storage; all counted in numbers."""
+    """A tensor's layout in a storage, in elements."""
 
     storage: _Storage
     dtype: torch.dtype
@@ -103,15 +103,14 @@ class _Layout(NamedTuple):
 
 
 def read_archive(file: IO[bytes]) -> Any:
-    """Describe the content of a file of ``torch.save``: plain values, `StoredTensor`, `Foreign`.
+    """Describe the content of a ``torch.save`` file: plain values, `StoredTensor`, `Foreign`.
 
-    Args:
-        file: must stay open as long as its tensors are read.
+    The file must stay open while tensors are read.
 
     Raises:
-        BrokenFileError, BrokenPickleError, zipfile.BadZipFile: see there.
+        BrokenFileError, BrokenPickleError, zipfile.BadZipFile: the file is damaged.
     """
-    # Find the parts of the archive: one pickle, and the numbers of each storage.
+    # Find the members of the archive: one pickle, and the bytes of each storage.
     members = {member.filename: member for member in zipfile.ZipFile(file).infolist()}
     root = next(iter(members), "").split("/")[0]
     description = members.get(f"{root}/data.pkl")
@@ -133,11 +132,8 @@ def read_archive(file: IO[bytes]) -> Any:
 
 
 def read_legacy(file: IO[bytes]) -> Any:
-    """Describe a file that ``torch.save`` wrote before PyTorch 1.6, see `read_archive`.
-
-    Such a file is five pickles, then the numbers of each storage behind their count.
-    """
-    # The pickles: a magic number, the version, the system, the content, the storages' keys.
+    """Describe the content of a file that ``torch.save`` wrote before PyTorch 1.6."""
+    # Five pickles: a magic number, the version, the system, the content, the storages' keys.
     places: dict[str, _Place] = {}
     reader = _Reader(file, lambda key: places.get(key, _Place(0, 0)))
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -147,7 +143,7 @@ def read_legacy(file: IO[bytes]) -> Any:
         if not (isinstance(system, dict) and system.get("little_endian") is True):
             raise BrokenFileError(OTHER_ORDER)
         content, keys = reader.describe(mapped), reader.describe(mapped)
-        # Then each storage's number of elements and its bytes, in the order of the keys.
+        # Then the element count and the bytes of each storage, in the order of the keys.
         for key in keys if isinstance(keys, list) else ():
             (count,) = struct.unpack("<q", mapped.read(COUNT_BYTES).rjust(COUNT_BYTES, b"\xff"))
             dtype = reader.dtypes.get(str(key))
@@ -161,10 +157,10 @@ def read_legacy(file: IO[bytes]) -> Any:
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """Describe the content of a file of safetensors, which the library compares with its size."""
+    """Describe the content of a safetensors file, which the library checks against its size."""
     from safetensors import SafetensorError, safe_open
 
-    # The names and shapes now, the numbers when they are asked for.
+    # Names and shapes now, tensors when they are used.
     try:
         handle = safe_open(path, framework="pt")
         names = handle.keys()
@@ -175,7 +171,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     def read(name: str) -> Tensor:
         try:
             return cast("Tensor", handle.get_tensor(name))
-        except (SafetensorError, ValueError) as error:  # a type that PyTorch lacks
+        except (SafetensorError, ValueError) as error:  # a dtype that PyTorch lacks
             raise UnreadableTensorError(f"cannot be read: {error}") from error
 
     return {
@@ -191,7 +187,7 @@ class _Reader:
         self._file = file
         self._place_of = place_of
         self.dtypes: dict[str, torch.dtype | None] = {}
-        """Type of each storage that a pickle has named."""
+        """Dtype of each storage that a pickle has named."""
 
     def describe(self, pickled: BytesIO | mmap.mmap) -> Any:
         return load_inert(pickled, rebuild=self._rebuilt, persistent=self._storage)
@@ -213,8 +209,8 @@ class _Reader:
         return storage
 
     def _rebuilt(self, name: str, arguments: Any) -> Any:
-        """Stand in for a tensor; None for what is no tensor."""
-        # Parameters wrap a tensor, subclasses another call; then come tensors themselves.
+        """Describe a tensor from its rebuild call; None for other calls."""
+        # Parameters wrap a tensor, subclasses another call; plain tensors come last.
         module, _, function = name.rpartition(".")
         if not (module in ("torch._utils", "torch._tensor") and isinstance(arguments, tuple)):
             return None
@@ -232,7 +228,7 @@ class _Reader:
     def _strided(self, arguments: tuple[Any, ...], *, named: bool) -> StoredTensor | None:
         if len(arguments) < (7 if named else 4) or not isinstance(arguments[0], _Storage):
             return None
-        # Everything that a file says must be plausible before anything is computed with it.
+        # Check the declared shape, strides and dtype before computing with them.
         storage, offset, shape, strides, *rest = arguments
         dtype = _DTYPES.get(str(rest[2])) if named else storage.dtype
         is_shape = _are_sizes(shape) and math.prod(max(1, size) for size in shape) <= MAX_COUNT
@@ -247,7 +243,7 @@ class _Reader:
         return StoredTensor(shape, partial(self._read, layout), identity=(self._file.name, layout))
 
     def _read(self, layout: _Layout) -> Tensor:
-        # Compare the layout with the numbers that the file holds.
+        # Check the layout against the bytes of the storage.
         _, dtype, offset, shape, strides = layout
         steps = ((size - 1) * step for size, step in zip(shape, strides, strict=True))
         extent = 0 if 0 in shape else 1 + sum(steps)
@@ -264,7 +260,7 @@ class _Reader:
                 f"{extent:,}. Save it with .contiguous()"
             )
 
-        # Read the bytes into memory of the tensor's own.
+        # Read the bytes into new memory.
         try:
             numbers = torch.empty(extent * dtype.itemsize, dtype=torch.uint8)
         except RuntimeError as error:
@@ -293,7 +289,7 @@ def _are_sizes(values: Any) -> bool:
 
 
 def _place_of(file: IO[bytes], member: zipfile.ZipInfo) -> _Place:
-    """Place of a member's bytes, which ``torch.save`` never compresses."""
+    """Byte range of a member, which ``torch.save`` never compresses."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise BrokenFileError(
             "its parts are compressed, which torch.save does not do. Unpack it, and pack it "

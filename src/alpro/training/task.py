@@ -1,4 +1,4 @@
-"""The contract between the training loop, an objective and its data."""
+"""Contracts between the training loop, objectives and data."""
 
 from __future__ import annotations
 
@@ -14,38 +14,37 @@ from alpro.datasets.samplers import SamplerSegment
 
 
 class Batch(Protocol):
-    """A batch as the loop sees it, a dataclass; the rest is between data and task."""
+    """A batch, a dataclass, as the training loop sees it."""
 
     @property
     def video_ids(self) -> Sequence[str]:
-        """One for each sample."""
+        """Video id of each sample."""
 
     @property
     def unreadable(self) -> Sequence[UnreadableVideo]:
-        """Videos that were replaced because they could not be read."""
+        """Unreadable videos, which were replaced."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Return the batch on a device."""
 
 
 class Task(nn.Module):
-    """One objective over one model; the loop knows nothing else.
+    """One objective over one model, whose state dict a checkpoint holds.
 
-    A subclass sets ``model``, whose state dict is what a checkpoint holds, and implements
-    :meth:`forward` and :meth:`evaluate`, for its own kinds of batches and evaluation sets.
+    Subclasses set ``model`` and implement :meth:`forward` and :meth:`evaluate`.
     """
 
     model: nn.Module
 
     def on_update_start(self, step: int) -> None:
-        """Called before the forward passes of update ``step``, counted from 1."""
+        """Hook before the forward passes of update ``step``, counted from 1."""
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
-        """Losses of a batch: ``{"loss": (), ...}``; the loop descends on ``loss``, logs all."""
+        """Losses of a batch, ``{"loss": (), ...}``; ``loss`` is minimised, all are logged."""
         raise NotImplementedError
 
     def check_dry_run(self, losses: Mapping[str, float]) -> None:
-        """Check the losses of a dry run's batch, and warn about anything suspicious."""
+        """Check the losses of a dry-run batch, and warn about anything suspicious."""
 
     def evaluate(self, *data: Any) -> dict[str, float]:
         """Metrics on the task's validation sets, the same on every rank."""
@@ -54,22 +53,22 @@ class Task(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """Lengths and intervals of a training, counted in updates unless said otherwise."""
+    """Lengths and intervals of a training run, in updates."""
 
     num_train_steps: int
     accumulation_steps: int
     """Micro-steps (batches) of one update."""
     mean_accumulation: bool
-    """Average the losses of an update's micro-steps; the original sums them."""
+    """Average the micro-steps' losses; the original sums them."""
     valid_steps: int
     save_steps: int
     """Updates between two restore files."""
     max_grad_norm: float
-    """Largest global gradient norm, not positive for no clipping."""
+    """Largest global gradient norm; no clipping unless positive."""
     best_metric: str
     precision: str
     stop_after: int | None = None
-    """Stop early after so many updates, on the schedule of the whole run (``debug``)."""
+    """Updates after which to stop, on the schedule of the whole run (``debug``)."""
 
     @property
     def last_step(self) -> int:
@@ -78,7 +77,7 @@ class TrainingPlan:
 
 
 class BatchSampler(Protocol):
-    """Order of a training set's batches on this rank, from any position on."""
+    """Resumable order of a training set's batches on this rank."""
 
     @property
     def batches_per_epoch(self) -> int:
@@ -89,27 +88,27 @@ class BatchSampler(Protocol):
         """Examples of this rank in one epoch."""
 
     def resume(self, done: Sequence[SamplerSegment]) -> Self:
-        """Return a sampler that begins after what these segments have read."""
+        """Return a sampler that begins after these segments."""
 
     def __iter__(self) -> Iterator[list[Any]]:
-        """Yield the keys of each batch, without end."""
+        """Yield the keys of each batch, endlessly."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """A training set as the loop sees it: batches from any position on."""
+    """A training set, which can start at any position."""
 
     sampler: BatchSampler
-    """The order of this rank's batches."""
+    """Order of this rank's batches."""
     load: Callable[[BatchSampler], Iterable[Batch]]
-    """Reads the batches in such an order."""
+    """Loads batches in that order."""
     _: KW_ONLY
     num_samples: int
-    """Videos read in one epoch, over all ranks."""
+    """Videos of one epoch, over all ranks."""
     num_left_out: int = 0
-    """Annotations that cannot be trained on."""
+    """Annotations without use for training."""
     description: Sequence[str] = ()
-    """Contents of the sets, in lines for the log."""
+    """Log lines about the sets."""
 
     @property
     def samples_per_epoch(self) -> int:
@@ -117,5 +116,5 @@ class TrainingData:
         return self.sampler.examples_per_epoch
 
     def start(self, done: Sequence[SamplerSegment]) -> Iterator[Batch]:
-        """Yield batches without end, beginning after what has been read already."""
+        """Yield batches endlessly, after these segments."""
         return iter(self.load(self.sampler.resume(done)))

@@ -1,5 +1,6 @@
-"""State of a training run, saved and resumed by any number of processes."""
+"""State of a training run, which any number of processes can resume."""
 
+import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -25,15 +26,12 @@ LOWER_IS_BETTER = ("loss", "medianR", "meanR")  # endings of metric names
 
 
 def seed_everything(seed: int, *, rank: int = 0) -> None:
-    """Seed PyTorch's generators: of weights, dropout, stochastic depth and sampled negatives.
-
-    Data never uses them: a sample depends on (seed, epoch, index).
-    """
+    """Seed PyTorch's generators; samples do not use them, but (seed, epoch, index)."""
     torch.manual_seed(seed + rank)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """State of every generator that training draws from on this rank."""
+    """Return the state of every random generator that training uses on this rank."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -41,7 +39,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Take up a state made by :func:`random_state`."""
+    """Restore a state of :func:`random_state`."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -52,25 +50,25 @@ class TrainState:
     """Progress of a run."""
 
     step: int = 0
-    """Updates, in the numbering of this job."""
+    """Number of updates, in the numbering of this job."""
     num_steps: int
     """Updates of the whole schedule, in the same numbering."""
     best: float | None = None
-    """The best value so far of the metric that chooses a checkpoint."""
+    """Best value so far of the metric that chooses a checkpoint."""
     is_complete: bool = True
-    """Whether the validation that is due after ``step`` is done, too."""
+    """Whether the validation due after ``step`` is done as well."""
     num_skipped: int = 0
-    """Updates that were left out because a loss or the gradient was not finite."""
+    """Updates skipped for a non-finite loss or gradient."""
     read: Sequence[SamplerSegment] = field(default_factory=list)
-    """Batches that processes have read up to now."""
+    """Batches read so far."""
 
     def advance(self, *, num_processes: int, num_batches: int) -> None:
-        """Count an update, for which each process has read so many batches."""
+        """Count an update of `num_batches` in each process."""
         self.step += 1
         self.read = merge_segments([*self.read, SamplerSegment(num_processes, num_batches)])
 
     def update_best(self, value: float, *, name: str) -> bool:
-        """Return whether a metric is the best so far; any number is better than NaN."""
+        """Record a metric; return whether it is the best so far. NaN is worst."""
         before = self.best
         if before is None or not (math.isfinite(value) and math.isfinite(before)):
             better = before is None or math.isfinite(value)
@@ -81,39 +79,25 @@ class TrainState:
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in plain numbers."""
-        return {
-            "step": self.step,
-            "num_steps": self.num_steps,
-            "best": self.best,
-            "is_complete": self.is_complete,
-            "num_skipped": self.num_skipped,
-            "read": [list(stretch) for stretch in self.read],
-        }
+        """Return plain values."""
+        return {**dataclasses.asdict(self), "read": [list(segment) for segment in self.read]}
 
 
 def position_from(state: Mapping[str, Any], *, num_steps: int) -> TrainState:
-    """Restore a position from :meth:`TrainState.state_dict`.
-
-    With another number of processes an update is of another number of samples, and the schedule has
-    another number of updates, `num_steps`: the run continues at the same share of its schedule.
-    """
-    read = [SamplerSegment(*stretch) for stretch in state["read"]]
+    """Restore a `TrainState`, at the same share of a schedule of `num_steps`."""
+    # With another world size an update has another number of samples.
+    read = [SamplerSegment(*segment) for segment in state["read"]]
     step = max(1, state["step"] * num_steps // state["num_steps"])
     return TrainState(**{**state, "read": read, "step": step, "num_steps": num_steps})
 
 
 def form_difference(there: Any, here: Any, *, place: str = "") -> str | None:
-    """Compare the form of a stored state with that of a state of this run.
+    """Describe the first difference in form of a stored state to one of this run; None for none.
 
-    The keys of this run must be there; tensors must have the same shape and type, numbers must be
-    numbers that are not negative, and each entry of a list must have the form of the first one
-    here.
-
-    Returns:
-        The first difference, in words; None if there is none.
+    This run's keys must exist; tensors must have the same shape and dtype, numbers must not be
+    negative, and list entries must have the form of the first one here.
     """
-    # The type first, then what such a type consists of.
+    # The type first, then its parts.
     name = place[1:] or "it"
     kinds = [kind for kind in (Tensor, dict, list, str) if isinstance(here, kind)]
     if kinds and not isinstance(there, kinds[0]):
@@ -139,14 +123,11 @@ def form_difference(there: Any, here: Any, *, place: str = "") -> str | None:
 def state_of_rank(
     ranks: Sequence[Mapping[str, Any]], *, rank: int, size: int
 ) -> Mapping[str, Any] | None:
-    """Return the saved per-rank state for this rank; None for one that was not there before.
-
-    If the job has fewer processes now, rank 0 also takes over the counts of unreadable videos of
-    those that have gone.
+    """Return the saved state for this rank; None for a rank that is new.
 
     Args:
-        ranks: for each rank the states of its generators (``random``) and its count of unreadable
-            videos (``ledger``).
+        ranks: for each saved rank its random state (``random``) and its count of unreadable videos
+            (``ledger``).
         rank: of this process.
         size: processes of this job.
     """
@@ -155,6 +136,7 @@ def state_of_rank(
     own = ranks[rank]
     if rank > 0 or size >= len(ranks):
         return own
+    # With fewer processes rank 0 takes over the counts of the ranks that are gone.
     ledgers = [own["ledger"], *(one["ledger"] for one in ranks[size:])]
     return {**own, "ledger": {**own["ledger"], "total": sum(one["total"] for one in ledgers)}}
 
@@ -162,7 +144,7 @@ def state_of_rank(
 def describe_world_size_change(
     stored: Mapping[str, Any], position: TrainState, *, before: int, now: int
 ) -> str:
-    """Say what a resume with another number of processes changes."""
+    """Describe the effects of a resume with another number of processes."""
     sizes = ["1 process" if size == 1 else f"{size} processes" for size in (now, before)]
     return (
         f"the run goes on with {sizes[0]} instead of {sizes[1]}: at the same "
@@ -174,7 +156,7 @@ def describe_world_size_change(
 
 @dataclass(slots=True, kw_only=True)
 class Restorer:
-    """Writes restore files, and continues from them; rank 0 alone touches them."""
+    """Saves and resumes the state of a run; rank 0 alone reads and writes files."""
 
     task: Task
     engine: Engine
@@ -184,8 +166,8 @@ class Restorer:
     reporter: Reporter
 
     def save(self, position: TrainState) -> None:
-        """Write a restore file; every rank must call this."""
-        # The files that it counts lines of must be on the disk first.
+        """Write a restore file; a collective."""
+        # The files whose length it stores must be on the disk first.
         self.ledger.write(self.engine)
         self.reporter.flush()
         own = {"random": random_state(self.engine.device), "ledger": self.ledger.state_dict()}
@@ -201,11 +183,8 @@ class Restorer:
         self.engine.heartbeat()
 
     def resume(self, *, num_steps: int) -> TrainState | None:
-        """Resume from the newest restore file; None where there is none.
-
-        Every rank must call this, whether there is a restore file or not.
-        """
-        # Rank 0 alone reads the file, so that all resume from the same one.
+        """Resume from the newest restore file; None without one. A collective in any case."""
+        # Rank 0 alone reads the file, so that all ranks resume from the same one.
         state = None
         if self.output.is_writer:
             state = load_restore(self.output, difference=self._difference)
@@ -213,7 +192,7 @@ class Restorer:
             self.task.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
 
-        # Weights and moments travel as tensors, everything else as one object.
+        # Broadcast weights and moments as tensors, everything else as one object.
         self.engine.prepare(self.task, self.optimizer)
         shared_state = state and {
             key: part for key, part in state.items() if key not in _SENT_OTHERWISE
@@ -223,7 +202,7 @@ class Restorer:
             self.reporter.start(step=0)
             return None
 
-        # Each rank restores its own generators and counts; rank 0 drops later lines of reports.
+        # Each rank restores its own generators and counts; rank 0 drops later report lines.
         position = self._take(shared_state, num_steps=num_steps)
         self.reporter.start(
             step=position.step,
@@ -233,8 +212,8 @@ class Restorer:
         return position
 
     def _difference(self, state: Mapping[str, Any]) -> str | None:
-        """Name the first part of a restore file that this run could not have written, if any."""
-        # The form of every part must be that of this run's own state.
+        """Describe the first part of a restore file that does not fit this run, if any."""
+        # Every part must have the form of this run's own state.
         own = {"random": {"cpu": torch.get_rng_state()}, "ledger": self.ledger.state_dict()}
         whole = {
             "position": TrainState(step=1, num_steps=1).state_dict(),
@@ -247,7 +226,7 @@ class Restorer:
         if problem := form_difference(state, whole):
             return problem
 
-        # The position must be one of the schedule.
+        # The position must lie in the schedule.
         try:
             at = position_from(state["position"], num_steps=state["position"]["num_steps"])
         except (TypeError, ValueError, ZeroDivisionError):
@@ -255,7 +234,7 @@ class Restorer:
         if at.step > at.num_steps:
             return f"position.step is {at.step} of {at.num_steps}"
 
-        # The optimizer's moments must be of this run's parameters.
+        # The optimizer's moments must fit this run's parameters.
         groups, stored = self.optimizer.param_groups, state["optimizer"]["param_groups"]
         if [len(g["params"]) for g in groups] != [len(g["params"]) for g in stored]:
             return "optimizer.param_groups are of other parameters"
@@ -269,7 +248,7 @@ class Restorer:
         return None if state["ranks"] else "ranks is empty"
 
     def _take(self, state: Mapping[str, Any], *, num_steps: int) -> TrainState:
-        # Position and loss scale are the same on every rank, generators and counts its own.
+        # Position and loss scale are common to all ranks, generators and counts its own.
         rank, size = self.engine.rank, self.engine.size
         position = position_from(state["position"], num_steps=num_steps)
         self.engine.load_state_dict(state["engine"])
@@ -278,7 +257,7 @@ class Restorer:
             set_random_state(own["random"], self.engine.device)
             self.ledger.load_state_dict(own["ledger"])
         logger.info("continuing %s after update %d", self.output.root, position.step)
-        # Another number of processes changes the numbers, which the user should know.
+        # Another number of processes changes results: warn the user.
         before = len(state["ranks"])
         if before != size and rank == 0:
             stored = state["position"]

@@ -1,4 +1,4 @@
-"""The training loop of the project."""
+"""Training loop of all tasks."""
 
 import logging
 import math
@@ -37,7 +37,7 @@ HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues from the l
 
 @dataclass
 class Trainer:
-    """Trains a task: updates, validation, checkpoints, and resuming where a killed run stopped."""
+    """Trains a task: updates, validation, checkpoints, and resuming a killed run."""
 
     task: Task
     """On the engine's device."""
@@ -75,13 +75,12 @@ class Trainer:
 
         Raises:
             TerminatedError: after one of `STOP_SIGNALS`, on all ranks after the same update.
-            KeyboardInterrupt: saying how to go on.
-            ScarcityError: as well.
+            KeyboardInterrupt, ScarcityError: with advice on how to continue.
         """
         try:
             with noticing_termination(self.engine.shorten_timeouts) as self._termination:
                 self._fit()
-        # After a lost peer or too little memory, the last restore file is what to continue from.
+        # Mention the restore file where the run can continue from it.
         except PeerLostError:
             if self._termination.has_come:  # another rank has failed, and the launcher ends all
                 sys.exit(FAILURE_EXIT_CODE)
@@ -111,7 +110,7 @@ class Trainer:
             logger.info("already finished (%s); the best checkpoint is %s", done, best)
             return
 
-        # Read on after the batches that have been read already.
+        # Continue after the batches that have been read.
         batches = self.data.start(self._at.read)
         self.task.train()
         self._throughput.restart()
@@ -120,13 +119,13 @@ class Trainer:
             if self.reporter.line_is_due(self._at.step):
                 values["unreadable_videos"] = self.ledger.num_on_all_ranks(self.engine)
             self.reporter.update(self._at.step, values, throughput=self._throughput)
-            # A signal saves at once: validation would outlast the launcher's patience.
+            # Save at once on a signal: a validation would outlast the launcher's patience.
             if stops:
                 self._stop(is_complete=not self._validation_is_due)
             self._after_update(validates=self._validation_is_due)
 
     def try_one_batch(self) -> None:
-        """Run one batch forward and backward and log the losses; nothing is written."""
+        """Run one batch forward and backward, and log the losses without writing anything."""
         self.engine.prepare(self.task, self.optimizer)
         self.task.train()
         batch = self._next(self.data.start([]), number=0)
@@ -140,8 +139,8 @@ class Trainer:
         self.task.check_dry_run(losses)
 
     def _update(self, batches: Iterator[Batch]) -> tuple[dict[str, float], bool]:
-        """Run one update: its numbers to report, and whether SIGTERM has come to any rank."""
-        # Set the learning rate, and keep what is needed to repeat the update.
+        """Run one update; return its values to report, and whether any rank got a stop signal."""
+        # Set the learning rate, and record the random state for a replay.
         step = self._at.step + 1
         num_batches = self.plan.accumulation_steps
         rate = self.learning_rate(step)
@@ -149,7 +148,7 @@ class Trainer:
         self.task.on_update_start(step)
         record = UpdateRecord(step, random_state(self.engine.device))
 
-        # Accumulate the gradients of all micro-steps; the last one averages them over the ranks.
+        # Accumulate gradients over the micro-steps; the last one averages them over the ranks.
         losses: list[dict[str, torch.Tensor]] = []
         votes: dict[str, float] = {}
         for micro_step in range(num_batches):
@@ -158,11 +157,11 @@ class Trainer:
             outputs, votes = self._forward_backward(batch, last=last, record=record)
             losses.append(outputs)
 
-        # Change the weights, unless a loss on any rank or the gradient is not finite.
+        # Update the weights, unless the loss on any rank or the gradient is not finite.
         norm = self._step(record, losses_are_finite=votes["nonfinite"] == 0)
         self._at.advance(num_processes=self.engine.size, num_batches=num_batches)
 
-        # Average the losses; of a micro-step in which nothing is masked there is no accuracy.
+        # Average the losses; micro-steps without masked words have no MLM accuracy.
         parts = {name: [one[name] for one in losses if name in one] for name in chain(*losses)}
         values = {k: float(torch.stack([x.float() for x in v]).mean()) for k, v in parts.items()}
         values |= {"lr": rate, "grad_norm": norm}
@@ -186,10 +185,10 @@ class Trainer:
         return norm
 
     def _next(self, batches: Iterator[Batch], *, number: int) -> Batch:
-        """Return the next batch; measure the wait, and count videos that could not be read."""
+        """Return the next batch; measure the wait, and record unreadable videos."""
         started = time.perf_counter()
         batch = next(batches)
-        waited = time.perf_counter() - started
+        waited = time.perf_counter() - started  # seconds
         self.engine.heartbeat()
         self._throughput.add(clips=len(batch.video_ids) * self.engine.size, waited=waited)
         self.ledger.record(batch.unreadable, epoch=number // self.data.sampler.batches_per_epoch)
@@ -198,8 +197,8 @@ class Trainer:
     def _forward_backward(
         self, batch: Batch, *, last: bool, record: UpdateRecord
     ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        """Return a batch's losses and, with the last of an update, the votes of all ranks."""
-        # Forward in the run's precision; the loss of each micro-step counts, or their mean.
+        """Return a batch's losses and, after the last micro-step, the votes of all ranks."""
+        # Forward in the run's precision; micro-steps are summed or averaged.
         with autocast(self.plan.precision, self.engine.device):
             losses = self.task(batch.to(self.engine.device))
         loss = losses["loss"]
@@ -207,7 +206,7 @@ class Trainer:
         record.losses.append(float(loss.detach()))
         if self.plan.mean_accumulation:
             loss = loss / self.plan.accumulation_steps
-        # Backward; the last micro-step also asks all ranks for faults and signals.
+        # Backward; the last micro-step also sums faults and signals over the ranks.
         votes = self.engine.backward(
             loss,
             last_micro_step=last,
@@ -227,7 +226,7 @@ class Trainer:
         return self._is_finished or self._at.step % self.plan.valid_steps == 0
 
     def _after_update(self, *, validates: bool) -> None:
-        """Validate and save where due; saving last, so that a kill in between repeats both."""
+        """Validate and save when due; saving comes last, so that a kill in between repeats both."""
         if validates:
             value = self._validated()
             best = self._at.update_best(value, name=self.plan.best_metric)
@@ -237,7 +236,7 @@ class Trainer:
             self.task.train()
             self._throughput.restart()
             self._at.is_complete = True
-            # A signal that came meanwhile ends the run on all ranks.
+            # A signal during the validation stops all ranks.
             if self.engine.sum({"stop": self._termination.has_come})["stop"]:
                 self._stop(is_complete=True)
         if self._is_finished or self._at.step % self.plan.save_steps == 0:
@@ -245,7 +244,7 @@ class Trainer:
             self._throughput.restart()
 
     def _stop(self, *, is_complete: bool) -> None:
-        """Save, with a validation that is due left for the next start, and end the run."""
+        """Save and end the run; a validation that is due is left to the next start."""
         self._at.is_complete = is_complete
         self._restorer.save(self._at)
         step, total = self._at.step, self.plan.last_step
@@ -256,7 +255,7 @@ class Trainer:
         raise TerminatedError
 
     def _validated(self) -> float:
-        """Validate and report; return the metric that chooses the best checkpoint."""
+        """Validate, report, and return the metric that chooses the best checkpoint."""
         metrics = self.validate()
         self.reporter.validation(self._at.step, metrics)
         name = self.plan.best_metric

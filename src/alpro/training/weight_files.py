@@ -1,4 +1,4 @@
-"""Files and folders of weights: which file to take, what it is, and shards of one model."""
+"""Weight files and folders: choice of the file, its format, and shards of one model."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from alpro.user_files import NO_FILE, JsonError, read_json, reason_of, why_unrea
 
 logger = logging.getLogger(__name__)
 
-INDEX = ".index.json"  # ending of the list of a model's shards
+INDEX = ".index.json"  # ending of a list of shards
 WEIGHT_FILES = (
     *("model.safetensors", f"*.safetensors{INDEX}", "pytorch_model.bin", f"*.bin{INDEX}"),
     *("*.safetensors", "*.pth", "*.pyth", "*.pt", "*.bin", "*.ckpt"),
 )
-"""Names of weights in a folder; the first pattern that fits decides."""
-_OTHER_FILES = re.compile(  # what training leaves beside weights
+"""Names of weights in a folder, by preference."""
+_OTHER_FILES = re.compile(  # other files that training writes
     r"optimizer|scheduler|scaler|training_args|rng_state|adapter_model|random_states"
 )
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,5})-of-(?P<count>\d{1,5})(?P<ending>\.\w+)")
 
 MAX_SHARDS = 1000
 MAX_NAMED = 3  # members of an archive
-MAX_READ = 1000  # members of a tar archive, whose names are all over the file
+MAX_READ = 1000  # members of a tar archive, whose names are spread over the file
 MAX_HEADER_BYTES = 100_000_000  # as in the library
 ZIP_MAGIC = b"PK"
 LEGACY_START = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # in torch.save's first pickle before 1.6
@@ -60,12 +60,12 @@ _BROKEN = (
 
 
 def find_weights(path: Path, *, key: str, source: str) -> Path:
-    """Return the weights file: the path itself, or a file in the folder that it names.
+    """Return the weights file at a path: the file itself, or one in the folder.
 
     Args:
         path: file or folder.
-        key: config key to name in the error.
-        source: origin of such weights, for the error.
+        key: config key, for the error message.
+        source: origin of such weights, for the error message.
     """
     # A file is taken as it is.
     if not os.path.isdir(path):
@@ -74,7 +74,7 @@ def find_weights(path: Path, *, key: str, source: str) -> Path:
             raise _missing(f"{key}: {problem}", source)
         return path
 
-    # Of a folder the file with the preferred name, which is logged if there is a choice.
+    # In a folder the file with the preferred name, which is logged if there is a choice.
     try:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
@@ -98,11 +98,10 @@ def _missing(problem: str, source: str) -> InputError:
 
 @contextmanager
 def open_weights(path: Path) -> Iterator[Any]:
-    """Open a file of weights, or all shards of a model of which the path names the index or one.
+    """Open a weight file, or all shards of a model, given the index or any shard.
 
     Yields:
-        Plain values, `StoredTensor` and `Foreign`, see :func:`read_archive`. The tensors can be
-        read inside the context.
+        Plain values, `StoredTensor` and `Foreign`; tensors can be read inside the context.
     """
     with ExitStack() as stack:
         if path.name.endswith(INDEX):
@@ -120,12 +119,11 @@ def open_weights(path: Path) -> Iterator[Any]:
 
 
 def _read_index(path: Path) -> dict[str, Path]:
-    """File of each tensor of a sharded model; all are in the index's folder."""
     try:
         index = read_json(path)
     except JsonError as error:
         raise InputError(f"{path}: not an index of shards: {error.reason}.") from error
-    # It maps the name of each tensor to a file beside it; a path could lead anywhere.
+    # It maps tensor names to files beside it; a path could lead anywhere.
     listed = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(listed, dict) or not listed:
         raise InputError(
@@ -147,12 +145,9 @@ def _shards_of(path: Path) -> list[Path]:
     if match is None or not 1 < int(match["count"]) <= MAX_SHARDS:
         return []
     width = len(match["number"])
+    ending = f"of-{match['count']}{match['ending']}"
     numbers = range(1, int(match["count"]) + 1)
-    names = (
-        f"{match['stem']}-{number:0{width}}-of-{match['count']}{match['ending']}"
-        for number in numbers
-    )
-    return [path.with_name(name) for name in names]
+    return [path.with_name(f"{match['stem']}-{n:0{width}}-{ending}") for n in numbers]
 
 
 def _merged(contents: Mapping[Path, Any]) -> dict[str, Any]:
@@ -167,7 +162,7 @@ def _merged(contents: Mapping[Path, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    # Refuse what is no file, then what is no file of weights, then what is damaged.
+    # Refuse unreadable files, other formats, then damaged files.
     if reason := why_unreadable(path):
         problem = "there is no such checkpoint file" if reason == NO_FILE else reason
         raise InputError(f"{path}: {problem}.")
@@ -188,7 +183,7 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 class Format(Enum):
-    """Formats of weights that are read."""
+    """Readable weight formats."""
 
     ARCHIVE = "torch.save, since PyTorch 1.6"
     LEGACY = "torch.save, before PyTorch 1.6"
@@ -196,8 +191,8 @@ class Format(Enum):
 
 
 def format_of(file: IO[bytes], path: Path) -> Format:
-    """Return the format of a file of weights by its content; refuse other kinds by name."""
-    # Formats that are read, by their first bytes.
+    """Detect the format of a weight file by content; refuse other kinds by name."""
+    # Readable formats, by their first bytes.
     size = os.fstat(file.fileno()).st_size
     head = file.read(HEAD_BYTES)
     file.seek(0)
@@ -207,10 +202,10 @@ def format_of(file: IO[bytes], path: Path) -> Format:
         return _format_of_zip(file)
     if head[:1] == b"\x80" and LEGACY_START in head[:32]:
         return Format.LEGACY
-    # Its first 8 bytes are the length of a header in JSON.
+    # Safetensors: 8 bytes of length, then a JSON header.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER_BYTES:
         return Format.SAFETENSORS
-    # Everything else is named for what it is.
+    # Everything else is refused by its kind.
     if kind := _other_kind(head, file, path):
         raise _not_weights(kind)
     if path.suffix == ".safetensors":
@@ -223,7 +218,7 @@ def _not_weights(kind: str) -> BrokenFileError:
 
 
 def _other_kind(head: bytes, file: IO[bytes], path: Path) -> str | None:
-    # Kinds with names of their own come before those that any file may begin like.
+    # Unambiguous kinds come before those whose first bytes are common.
     if head[257:262] == b"ustar":
         with tarfile.open(fileobj=file, mode="r:") as archive:
             names = [member.name for _, member in zip(range(MAX_READ), archive, strict=False)]
@@ -259,8 +254,9 @@ def _format_of_zip(file: IO[bytes]) -> Format:
         return Format.ARCHIVE
     if names and all(name.endswith(".npy") for name in names):
         raise _not_weights(f"an archive of NumPy (.npz); {_READ}")
-    held = _named(names)
-    raise _not_weights(f"a ZIP archive that holds {held}. Unpack it and name the file in it")
+    raise _not_weights(
+        f"a ZIP archive that holds {_named(names)}. Unpack it and name the file in it"
+    )
 
 
 def _named(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Checks of what will be written, before any work: folders, names, permissions, space, a lock."""
+"""Checks of the output before any work: folders, names, permissions, space, and a lock."""
 
 import errno
 import fcntl
@@ -23,12 +23,12 @@ from alpro.user_files import reason_of, why_unreadable
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 10.0  # seconds in which the processes of a job that has just ended are gone
+PATIENCE = 10.0  # seconds for the processes of an ended job to exit
 _PAUSE = 0.1  # seconds between two attempts
-_HELD = (errno.EACCES, errno.EAGAIN)  # either may mean that another process holds a lock
+_HELD = (errno.EACCES, errno.EAGAIN)  # errors of a lock that another process holds
 _PROBE_BYTES = 1 << 16  # small files of a run take as much
 _SHOWN = 200  # characters of a path
-_NUM_FILES = 32  # that a run makes at least, folders included, and temporary ones
+_NUM_FILES = 32  # least number of a run, with folders and temporary files
 
 
 def check_output_folder(
@@ -39,27 +39,24 @@ def check_output_folder(
     named_by: str = "output_dir",
     tries: bool = True,
 ) -> None:
-    """Check, without making anything, that a folder is there or can be made, and be written to.
+    """Check that a folder exists or can be created, and is writable, without creating it.
 
     Args:
         root: the folder.
-        patterns: files that will be written below it, in place of those that are there.
+        patterns: files that will be written or replaced below it.
         appended: files that will be appended to.
         named_by: the key or flag that names the folder.
-        tries: write a temporary file to the folder, or to the one that it will be made in.
+        tries: write a temporary file to the folder, or to its nearest existing parent.
     """
-    # Each file must have a folder that can be made, and nothing else in its place.
+    # Each file must have a folder that can be created, and nothing else in its place.
     there = [root / name for name in appended]
     files = [root / "file", *there, *(root / pattern.replace("*", "0") for pattern in patterns)]
     reason = next(filter(None, map(_trouble, files)), None)
     if reason is None:
         present = [file for pattern in patterns for file in root.glob(pattern)]
         reason = next(filter(None, map(_trouble, present)), None)
-        locked = [
-            path for path in there if path.exists() and not os.access(path, os.R_OK | os.W_OK)
-        ]
-        if reason is None and locked:
-            reason = f"{locked[0]} cannot be written to"
+        locked = (p for p in there if p.exists() and not os.access(p, os.R_OK | os.W_OK))
+        reason = reason or next((f"{path} cannot be written to" for path in locked), None)
         if reason is None and tries:
             reason = _trial_trouble(root, root)
     if reason is not None:
@@ -75,8 +72,9 @@ def check_output_file(path: Path, *, named_by: str) -> None:
 
 
 def check_space(root: Path, *, num_bytes: int) -> None:
-    """Check that a disk has room for a run's first checkpoint and restore file."""
+    """Check that a disk has space for a run's first checkpoint and restore file."""
     free, num_files = free_bytes(root), free_files(root)
+    # Unknown numbers are not judged.
     problem = ""
     if 0 < free < num_bytes:  # some network file systems report 0
         problem = f"{free:,} bytes are free there, the first checkpoint and restore file need at "
@@ -88,7 +86,7 @@ def check_space(root: Path, *, num_bytes: int) -> None:
 
 
 def _trouble(file: Path) -> str | None:
-    """Reason why a file cannot be written in place of what is there, by way of a temporary one."""
+    """Reason why a file cannot be written by way of a temporary one, if any."""
     if not file.name:  # . or /
         return f"{file} is a folder, not a file"
     names = (file, temporary_of(file))
@@ -97,8 +95,8 @@ def _trouble(file: Path) -> str | None:
 
 
 def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
-    """Reason why files cannot be made in a folder that may have to be made itself."""
-    # The nearest folder that is there must be one, and writable.
+    """Reason why files cannot be created in a folder that may not exist yet, if any."""
+    # The nearest existing parent must be a writable folder.
     path = folder.absolute()
     chain = [*reversed(path.parents), path]
     there = [part for part in chain if os.path.lexists(part)]
@@ -110,7 +108,7 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
         return f"{nearest} {what}"
     if not os.access(nearest, os.W_OK | os.X_OK):
         return f"the folder {nearest} cannot be written to"
-    # Where a folder is missing, the system says so before it looks at the names that follow.
+    # Check each name in an existing folder: the system reports a missing one before a long name.
     for made in [nearest / name for name in (*missing, *names)] + [path / name for name in names]:
         try:
             os.lstat(made)
@@ -122,19 +120,17 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
 
 
 def _file_trouble(path: Path) -> str | None:
-    """Reason why something that is there cannot be replaced by a file."""
+    """Reason why a path cannot be replaced by a file, if any."""
     try:
         mode = os.stat(path).st_mode
-    except OSError:  # a folder in its way, or a link to nowhere
+    except OSError:  # missing, or a dangling link
         is_link = os.path.islink(path)
         return f"{path} is a link to a file that does not exist" if is_link else None
-    if stat.S_ISREG(mode):
-        return None
-    return f"{path} {why_unreadable(path)}"
+    return None if stat.S_ISREG(mode) else f"{path} {why_unreadable(path)}"
 
 
 def _trial_trouble(root: Path, path: Path) -> str | None:
-    """Reason why no file can be made in a folder, or in the one that it will be made in."""
+    """Reason why writing to a folder or its nearest existing parent fails, if it does."""
     absolute = root.absolute()
     folder = next(parent for parent in (absolute, *absolute.parents) if parent.is_dir())
     try:
@@ -148,24 +144,24 @@ def _trial_trouble(root: Path, path: Path) -> str | None:
 
 
 class RunLock:
-    """Locks a file as long as this object is there, at most until the process ends.
+    """POSIX lock on a file as long as this object exists.
 
-    It is of this process alone: those that it forks do not hold it. Closing any descriptor of the
-    file gives it up, as POSIX has it, so nothing else may open the file.
+    Forked processes do not hold it. Closing any descriptor of the file releases it, so that nothing
+    else may open the file.
     """
 
     def __init__(self, path: Path, *, root: Path, named_by: str = "output_dir") -> None:
-        """Take the lock of the folder `root`, which the key or flag `named_by` names.
+        """Lock the folder `root`, which the key or flag `named_by` names.
 
         Raises:
-            InputError: another process holds it, for longer than `PATIENCE`.
+            InputError: another process holds the lock for longer than `PATIENCE`.
         """
-        # The descriptor stays open: closing it gives the lock up.
+        # The descriptor stays open: closing it would release the lock.
         with full_disk_ends_run(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         weakref.finalize(self, os.close, number)
-        # A job that has just ended may still hold it for some seconds.
+        # A job that has just ended may hold the lock for some seconds.
         until = time.monotonic() + PATIENCE
         is_ours = _take(number)
         if not is_ours:
@@ -181,7 +177,7 @@ class RunLock:
 
 
 def _take(number: int) -> bool:
-    """Lock a file if nobody has; on file systems without locks everybody gets one."""
+    """Try to lock a file; always succeed on file systems without locks."""
     try:
         fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
