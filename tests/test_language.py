@@ -1,4 +1,4 @@
-"""The language of the code: words that are kept out, how docstrings begin; counts only fall."""
+"""The language of the code: words that are kept out, and how docstrings begin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import tokenize
+from itertools import pairwise
 from pathlib import Path
 
 SOURCES = sorted((Path(__file__).parents[1] / "src").rglob("*.py"))
@@ -14,17 +15,14 @@ FORBIDDEN_NAMES = {"told", "tells", "tell", "afresh", "anew", "lest", "among", "
 FORBIDDEN_WORDS = re.compile(r"\b(told|tells|afresh|anew|lest|learnt|spoilt|mend(s|ed|ing)?)\b")
 QUESTION = re.compile(r"(What|How|Which|Where|Who)\b")
 
-# May only be lowered, to 0 in the end.
-MAX_FORBIDDEN_NAMES = 38
-MAX_FORBIDDEN_WORDS = 13
-MAX_QUESTIONS = 58
-
 
 def names_of(path: Path) -> list[str]:
-    """Names that a file uses; in f-strings they go unseen before Python 3.12."""
+    """Names that a file uses, but for ``file.tell``; in f-strings unseen before Python 3.12."""
     with io.StringIO(path.read_text(encoding="utf-8")) as lines:
-        tokens = tokenize.generate_tokens(lines.readline)
-        return [token.string for token in tokens if token.type == tokenize.NAME]
+        tokens = [token for token in tokenize.generate_tokens(lines.readline) if token.string]
+    pairs = pairwise(tokens)
+    names = [(one.string, two) for one, two in pairs if two.type == tokenize.NAME]
+    return [name.string for before, name in names if (before, name.string) != (".", "tell")]
 
 
 def docstrings_of(path: Path) -> list[str]:
@@ -34,25 +32,27 @@ def docstrings_of(path: Path) -> list[str]:
     return [text for text in texts if text]
 
 
-def test_home_made_names_become_fewer() -> None:
-    used = [name for path in SOURCES for name in names_of(path) if name in FORBIDDEN_NAMES]
-    assert len(used) <= MAX_FORBIDDEN_NAMES
+def test_names_are_terms_of_the_field() -> None:
+    offenders = [
+        f"{path}: {name}" for path in SOURCES for name in names_of(path) if name in FORBIDDEN_NAMES
+    ]
+    assert offenders == []
 
 
-def test_old_words_in_docstrings_become_fewer() -> None:
-    texts = [text for path in SOURCES for text in docstrings_of(path)]
-    assert sum(len(FORBIDDEN_WORDS.findall(text)) for text in texts) <= MAX_FORBIDDEN_WORDS
+def test_docstrings_have_no_old_words_and_begin_with_a_verb_or_a_noun() -> None:
+    offenders = [
+        f"{path}: {text.splitlines()[0]}"
+        for path in SOURCES
+        for text in docstrings_of(path)
+        if FORBIDDEN_WORDS.search(text) or QUESTION.match(text)
+    ]
+    assert offenders == []
 
 
-def test_docstrings_that_begin_with_a_question_become_fewer() -> None:
-    texts = [text for path in SOURCES for text in docstrings_of(path)]
-    assert sum(bool(QUESTION.match(text)) for text in texts) <= MAX_QUESTIONS
-
-
-def test_the_counts_can_rise(tmp_path: Path) -> None:
+def test_offenders_are_seen(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text('"""What is told."""\nfound = 1\n')
-    assert [name in FORBIDDEN_NAMES for name in names_of(path)] == [True]
+    path.write_text('"""What is told."""\nfound = file.tell()\n')
+    assert [name for name in names_of(path) if name in FORBIDDEN_NAMES] == ["found"]
     (text,) = docstrings_of(path)
     assert QUESTION.match(text)
     assert FORBIDDEN_WORDS.search(text)

@@ -166,7 +166,7 @@ def read_run(
 
 
 def _counts(sets: Sequence[SetPredictions]) -> str:
-    """How many of what are shown, of how many."""
+    """Numbers of shown and of all pairs, set by set."""
     return ", ".join(
         f"{len(one.pairs)} of {pluralize(one.num_pairs, f'validation {one.media}')} ({one.name})"
         for one in sets

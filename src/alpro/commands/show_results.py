@@ -104,7 +104,7 @@ def _evaluations(output_dir: Path) -> list[Path]:
 
 
 def _questions(scores: Scores) -> tuple[str, str]:
-    """What was asked; evaluations with equal values may stand side by side."""
+    """Protocol of an evaluation; those with equal values may stand side by side."""
     totals = {kind: total for kind, (_, total) in scores["counts"].items()}
     return scores["protocol"]["annotations"], json.dumps([totals, scores["majority"]])
 
@@ -149,8 +149,8 @@ def _lost_questions(scores_of: dict[Path, Scores]) -> str:
     """One line for each evaluation that had questions it could not count in full."""
     lines = []
     for name, scores in zip(_short_names(list(scores_of)), scores_of.values(), strict=True):
-        found = {words: scores["protocol"][key] for key, words in LOST.items()}
-        parts = [f"{count} {words}" for words, count in found.items() if count]
+        lost = {words: scores["protocol"][key] for key, words in LOST.items()}
+        parts = [f"{count} {words}" for words, count in lost.items() if count]
         if parts:
             lines.append(f"{name}: of the questions {', '.join(parts)}")
     return "\n".join(lines)

@@ -83,7 +83,7 @@ def predict_validation_pairs(
 
 
 def split_evenly(count: int, *, sizes: Sequence[int]) -> list[int]:
-    """How many to take of each of some sets: of all alike, as far as they reach."""
+    """Split a count evenly among sets, none beyond its size."""
     shares = [0] * len(sizes)
     for _ in range(min(count, sum(sizes))):
         left = [index for index, size in enumerate(sizes) if shares[index] < size]

@@ -67,15 +67,15 @@ def chosen_results(flags: argparse.Namespace, *, name: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
     check_readable(folder)
-    found = sorted(folder.glob(f"**/{name}"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    files = sorted(folder.glob(f"**/{name}"), key=lambda path: path.stat().st_mtime)
+    if not files:
         for other, command in _COMMANDS.items():
             if other != name and any(folder.glob(f"**/{other}")):
                 raise InputError(f"{folder} has results of another task, for alpro {command}")
         raise InputError(
             f"no {name} in {folder}: run an inference first, or give another --results_dir"
         )
-    return found[-1]
+    return files[-1]
 
 
 def check_readable(folder: Path) -> None:
