@@ -1,7 +1,4 @@
-"""What the pages for users say is there: commands, flags, files, links, the table of config keys.
-
-``python -m tests.test_docs`` writes the README's config table anew from the config classes.
-"""
+"""Commands, flags, files and links in the pages for users exist."""
 
 from __future__ import annotations
 
@@ -20,15 +17,16 @@ import pytest
 from alpro.commands.main import main
 from alpro.configs.command_line import parse_flags
 from alpro.configs.family import with_family
-from alpro.configs.fields import Option, fields_of
 from alpro.configs.loading import load_config
 from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
-from alpro.families.alpro.config import TextEncoderConfig, VideoEncoderConfig
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-FOLDERS_OF_PAGES = (".", "docs", "data", "ext", "ext/bert-base-uncased", "output")
-PAGES = sorted(page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md"))
+FOLDERS_OF_PAGES = (".", "data", "ext", "ext/bert-base-uncased", "output")
+PAGES = sorted(
+    [page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md")]
+    + list((ROOT / "docs").rglob("*.md"))
+)
 
 TASKS: dict[str, Any] = {
     "run_video_retrieval": with_family(RetrievalConfig, "alpro"),
@@ -36,9 +34,6 @@ TASKS: dict[str, Any] = {
     "run_pretrain_contrastive_only": with_family(PrompterConfig, "alpro"),
     "run_pretrain_sparse": with_family(PretrainConfig, "alpro"),
 }
-CONFIG_CLASSES: tuple[Any, ...] = (*TASKS.values(), VideoEncoderConfig, TextEncoderConfig)
-TABLE_BEGIN, TABLE_END = "<!-- config table -->", "<!-- end of config table -->"
-MAX_CHOICES = 10  # a longer list of choices is left to the field's help text
 
 CODE_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -48,66 +43,6 @@ ASSIGNMENT = re.compile(r"([A-Z_]+)=")
 EXAMPLE = "my_"  # begins the names of files that a reader is told to make
 READERS_OWN_TOOLS = ("cd", "cp", "git", "pre-commit", "source", "tensorboard")
 SHELL_FILES = [path for folder in ("run_scripts", "env") for path in (ROOT / folder).glob("*.sh")]
-
-
-def config_table() -> str:
-    """All keys with default and meaning, one Markdown table per topic of ``--help``."""
-    by_topic: dict[str, dict[str, dict[str, Option]]] = {}  # topic, key, class -> its option
-    tasks_of: dict[str, dict[str, None]] = {}  # topic -> classes that have it
-    for config_class in CONFIG_CLASSES:
-        for name, option in fields_of(config_class).items():
-            of_topic = by_topic.setdefault(option.topic, {})
-            of_topic.setdefault(name, {})[config_class.TOPIC] = option
-            tasks_of.setdefault(option.topic, {})[config_class.TOPIC] = None
-    head = "| key | default | meaning |\n|---|---|---|\n"
-    tables = []
-    for topic, options in by_topic.items():
-        rows = [
-            _row(variant, everyone=len(variant) == len(tasks_of[topic]))
-            for option in options.values()
-            for variant in _variants(option)
-        ]
-        tables.append(f"#### {topic}\n\n{head}" + "\n".join(rows))
-    return "\n\n".join(tables)
-
-
-def _variants(options: dict[str, Option]) -> list[dict[str, Option]]:
-    """One key by task, taken apart where tasks mean different things by it."""
-    variants: list[dict[str, Option]] = []
-    for task, option in options.items():
-        alike = [found for found in variants if next(iter(found.values())).rule == option.rule]
-        if alike:
-            alike[0][task] = option
-        else:
-            variants.append({task: option})
-    return variants
-
-
-def _row(options: dict[str, Option], *, everyone: bool) -> str:
-    """One key; `options` has it by task, for tasks may have defaults of their own."""
-    option = next(iter(options.values()))
-    key = f"`{option.name}`" + (" °" if option.rule.per_run else "")
-    meaning = option.rule.help
-    if 1 < len(option.rule.choices) <= MAX_CHOICES:
-        meaning += ": " + ", ".join(f"`{choice}`" for choice in option.rule.choices)
-    if not everyone:
-        meaning = f"*{', '.join(options).capitalize()}:* {meaning}"
-    tasks_by_default: dict[str, list[str]] = {}
-    for task, of_task in options.items():
-        tasks_by_default.setdefault(_default(of_task), []).append(task.lower())
-    shown = ", ".join(f"{text} ({', '.join(tasks)})" for text, tasks in tasks_by_default.items())
-    if len(tasks_by_default) == 1:
-        shown = _default(option)
-    return f"| {key} | {shown} | {meaning} |"
-
-
-def _default(option: Option) -> str:
-    needed = {"always": "needed", "training": "needed to train", "inference": "needed to infer"}
-    if option.rule.needed in needed:
-        return needed[option.rule.needed]
-    if isinstance(option.default, bool):
-        return f"`{int(option.default)}`"
-    return f"`{json.dumps(option.default).strip(chr(34))}`"
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -124,35 +59,6 @@ def anchors(page: Path) -> set[str]:
     text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def rows_of(key: str) -> list[str]:
-    return [line for line in config_table().splitlines() if line.startswith(f"| `{key}`")]
-
-
-def test_a_default_of_one_task_is_told_with_its_task() -> None:
-    row, of_pretraining = rows_of("augmentation")
-    assert "| `none` (retrieval), `randaugment` (question answering) |" in row
-    assert "| `randaugment` | *Prompter pretraining, pretraining:* random changes" in of_pretraining
-    rows = rows_of("best_metric")
-    assert ["text2video_r1" in row for row in rows] == [True, False, False, False]
-
-
-def test_a_key_that_not_all_have_is_told_with_those_that_have_it() -> None:
-    (row,) = rows_of("frame_order")
-    assert "| *Retrieval, question answering:* evaluation only" in row
-    (row,) = rows_of("num_frm")
-    assert "*" not in row
-    downstream, pretraining = rows_of("train_datasets")
-    assert ("txt (annotation" in downstream, "ann (annotation" in pretraining) == (True, True)
-
-
-def test_readme_has_every_config_key() -> None:
-    _, begin, rest = README.read_text(encoding="utf-8").partition(TABLE_BEGIN)
-    table, end, _ = rest.partition(TABLE_END)
-    assert begin
-    assert end
-    assert table.strip() == config_table(), "run `python -m tests.test_docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -262,15 +168,3 @@ def class_of(values: dict[str, Any]) -> Any:
     if "resize_size" in values:
         return PrompterConfig
     return QaConfig if "ans2label_path" in values else RetrievalConfig
-
-
-def write_config_table() -> None:
-    """Put the table of today's config classes into the README."""
-    before, begin, rest = README.read_text(encoding="utf-8").partition(TABLE_BEGIN)
-    _, end, after = rest.partition(TABLE_END)
-    text = f"{before}{begin}\n\n{config_table()}\n\n{end}{after}"
-    README.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_config_table()

@@ -44,6 +44,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "Measure and set up": {
         "bench": Command("bench.command", "speed of decoding, loading and training"),
         "completion": Command("completion", "script that completes commands in a shell"),
+        "docs-reference": Command("docs_reference", "write the reference pages of the docs"),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
