@@ -33,7 +33,15 @@ EXTRAS = {
     "demo": ["pillow>=11", "fontpkg-noto-sans>=2.15"],
     # Does not build by itself with a current PyTorch: env/horovod_build/build.sh builds it.
     "horovod": ["horovod>=0.28.1"],
-    "dev": ["mypy>=2.4", "pandas>=2.2", "pytest>=9", "pytest-xdist>=3.8", "ruff>=0.17"],
+    "dev": [
+        "mkdocs-material>=9.6",
+        "mkdocstrings[python]>=0.29",
+        "mypy>=2.4",
+        "pandas>=2.2",
+        "pytest>=9",
+        "pytest-xdist>=3.8",
+        "ruff>=0.17",
+    ],
 }
 
 INIT = (ROOT / "src/alpro/__init__.py").read_text()

@@ -294,6 +294,8 @@ CHECKS: dict[str, Callable[[], str]] = {
     "pytest-xdist": _imports("xdist"),
     "ruff": _runs("ruff"),
     "mypy": _runs("mypy"),
+    "mkdocs-material": _imports("material"),
+    "mkdocstrings": _imports("mkdocstrings"),
     "horovod-worker": _check_horovod_worker,
 }
 PACKAGES = [name for name in CHECKS if name != "horovod-worker"]

@@ -27,6 +27,8 @@ PAGES = sorted(
     [page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md")]
     + list((ROOT / "docs").rglob("*.md"))
 )
+MAX_README_BYTES = 8192  # one screen
+MAX_PAGE_LINES = 400
 
 TASKS: dict[str, Any] = {
     "run_video_retrieval": with_family(RetrievalConfig, "alpro"),
@@ -41,6 +43,7 @@ OWN_PATH = re.compile(r"`((?:src|run_scripts|env|config_release|tests|docs|\.ci)
 VARIABLE = re.compile(r"`([A-Z]+_[A-Z_]+|HOSTS|STEP)`")
 ASSIGNMENT = re.compile(r"([A-Z_]+)=")
 EXAMPLE = "my_"  # begins the names of files that a reader is told to make
+CHECKERS = ("mkdocs", "pip", "pytest")
 READERS_OWN_TOOLS = ("cd", "cp", "git", "pre-commit", "source", "tensorboard")
 SHELL_FILES = [path for folder in ("run_scripts", "env") for path in (ROOT / folder).glob("*.sh")]
 
@@ -59,6 +62,18 @@ def anchors(page: Path) -> set[str]:
     text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_readme_fits_on_one_screen_and_pages_are_short() -> None:
+    assert len(README.read_bytes()) <= MAX_README_BYTES
+    lengths = {page: len(page.read_text(encoding="utf-8").splitlines()) for page in PAGES}
+    assert [page for page, length in lengths.items() if length > MAX_PAGE_LINES] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -129,8 +144,8 @@ def check_script(script: str, *arguments: str) -> None:
 
 
 def check_module(module: str, *_arguments: str) -> None:
-    """A module of the repository, or pytest."""
-    assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    """A module of the repository or of the tools that check it."""
+    assert module in CHECKERS or (ROOT / f"{module.replace('.', '/')}.py").is_file()
 
 
 def check_command(name: str, *arguments: str) -> None:

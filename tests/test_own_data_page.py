@@ -14,7 +14,7 @@ import pytest
 from tests.datasets.clips import write_clip
 from tests.test_docs import CODE_BLOCK, ROOT
 
-PAGE = ROOT / "docs/own_data.md"
+PAGE = ROOT / "docs/guides/own-data.md"
 NUM_VIDEOS = 20
 GREYS = ("black", "dark", "grey", "pale", "white")
 SECONDS_ALLOWED = 300

@@ -200,6 +200,7 @@ def test_test_script_installs_then_checks(stand_ins: Stubs, tmp_path: Path) -> N
         ["python", "-m", "ruff", "check"],
         ["python", "-m", "ruff", "format", "--check"],
         ["python", "-m", "mypy"],
+        ["python", "-m", "mkdocs", "build", "--quiet", "--strict"],
         ["python", "-m", "pytest", "-n", "auto", "--durations", "15", "-k", "a or b"],
     ]
 
