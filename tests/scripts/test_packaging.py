@@ -112,6 +112,7 @@ def test_setup_names_every_package(setup_arguments: dict[str, Any]) -> None:
     names = {".".join(folder.relative_to(ROOT / "src").parts) for folder in folders}
     assert set(setup_arguments["packages"]) == names
     assert setup_arguments["version"] == alpro.__version__
+    assert f"\nversion: {alpro.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_every_required_package_is_proven(verify_install: ModuleType) -> None:
