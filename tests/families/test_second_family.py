@@ -90,7 +90,7 @@ def test_a_config_names_its_family_by_the_keys_that_only_this_has(
     ("changes", "message"),
     [
         ({"family": "alpro"}, "unknown key tiny_config"),
-        ({"family": "tinny"}, 'family is "tinny", which there is not. Did you mean tiny?'),
+        ({"family": "tinny"}, 'family is "tinny", which does not exist. Did you mean tiny?'),
         ({"crop_img_size": 30}, "frames are cut into whole cells"),
         ({"visual_model_cfg": "a.json"}, "unknown key visual_model_cfg"),
     ],
