@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,30 @@ def test_starting_weights_are_asked_for_where_no_restore_file_has_them(
         path.unlink()
     flags = ("--e2e_weights_path", "gone.pt", "--random_init", "0")
     assert "e2e_weights_path: gone.pt: there is no" in refused(experiment.arguments(*flags))
+
+
+def test_a_run_of_an_earlier_version_resumes_and_is_evaluated(
+    experiment: TinyExperiment, run: Run, refused: Refuse
+) -> None:
+    run(experiment.arguments(shuffle_block_size=2))
+    args, scores = (experiment.root / "run" / name for name in ("log/args.json", RESULTS))
+    before = content(scores / "scores.json")
+    # Keys and choices have other names there, some are missing, and one model file is kept.
+    stored = content(args)
+    for key in ("family", "random_sample_clips"):
+        del stored[key]
+    stored["shuffle_block"] = stored.pop("shuffle_block_size")
+    stored["itm_negatives"] = "own_rank"
+    stored["visual_model"] = stored.pop("architecture")["visual_model_cfg"]
+    args.write_text(json.dumps(stored))
+    run(experiment.arguments(shuffle_block_size=2))
+    run(experiment.inference())
+    assert content(scores / "scores.json") == before
+    # Another rate, or another video encoder, is still another run.
+    edited = {**content(experiment.root / "video_model.json"), "pooling": "mean"}
+    other = ("--visual_model_cfg", str(experiment.write("edited.json", edited)))
+    message = refused(experiment.arguments(*other, "--learning_rate", "0.1", shuffle_block_size=2))
+    assert (
+        "differs:\n  learning_rate: 0.001 there, 0.1 now\n  visual_model_cfg.pooling: cl" in message
+    )
+    assert "args.json: pooling 'cls' there, 'mean' now" in refused(experiment.inference(*other))

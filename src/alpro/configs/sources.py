@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,22 @@ def stored_config(output_dir: str) -> Mapping[str, Any]:
     """Return the stored config of the run in a folder; empty if it is absent or damaged."""
     stored = Path(output_dir) / "log" / "args.json"
     return read_json_object(stored, named_by="", problems=[]) if os.path.isfile(stored) else {}
+
+
+def with_current_keys(config_class: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored config of a run of an earlier version with the keys of this one.
+
+    Keys and choices have their present names; keys that were unknown then have their defaults.
+    """
+    layer = ConfigSource(STORED_SOURCE, STORED_SOURCE, dict(stored))
+    apply_aliases(layer, config_class.ALIASES)
+    for key, option in fields_of(config_class).items():
+        value = layer.values.get(key, option.default)
+        if isinstance(value, str):
+            value = option.rule.former.get(value, value)
+        if value is not MISSING:
+            layer.values[key] = value
+    return layer.values
 
 
 def _no_run(stored: Path, *, output_dir: str) -> ConfigIssue:

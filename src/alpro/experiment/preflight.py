@@ -25,6 +25,7 @@ from alpro.datasets.tokenization import check_vocabulary
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
 from alpro.families.registry import load_family
+from alpro.training.identity import architecture_of
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored, run_directory_of
 from alpro.user_files import NO_FILE, why_unreadable
 
@@ -115,9 +116,9 @@ def _missing_step(output: RunDirectory, step: str) -> list[str]:
 def _other_architecture(resolved: ResolvedConfig[Any]) -> list[str]:
     """Compare the model with the architecture of the run that wrote the checkpoint."""
     run = run_directory_of(Path(str(resolved.config.e2e_weights_path)))
-    trained = read_stored(run.args).get("architecture") if run else None
-    if run is None or not isinstance(trained, dict):
+    if run is None:
         return []
+    trained = architecture_of(read_stored(run.args))
     # Dropout and the like may differ, sizes may not.
     problems = []
     for key, content in resolved.architecture.items():

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from alpro.configs.fields import per_run_keys
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.schema import ExperimentConfig
+from alpro.configs.sources import with_current_keys
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.distributed.launch import launcher_on_this_machine
 from alpro.errors import InputError
@@ -222,8 +223,12 @@ def build_output(
     }
     arguments[HASHES_KEY] = hashes_by_key(arguments, hashes)
     # Rank 0 claims the folder, others wait until it is cleared.
-    may_differ = per_run_keys(type(config))
-    output.claim(arguments, may_differ=may_differ, overwrite=start.overwrites)
+    output.claim(
+        arguments,
+        may_differ=per_run_keys(type(config)),
+        overwrite=start.overwrites,
+        upgrade=partial(with_current_keys, type(config)),
+    )
     if start.launchers and output.is_writer:
         write_json(output.launchers, {"launchers": start.launchers})
     engine.gather_objects(None)

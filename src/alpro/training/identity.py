@@ -13,6 +13,8 @@ HASHES_KEY = "annotations_sha256"
 """Config key of a file (dotted in sets) -> SHA-256; earlier versions used the path as key."""
 ARCHITECTURE_KEY = "architecture"
 """Config key of each model file -> its values."""
+_FORMER_ARCHITECTURE = "visual_model"
+"""The key of earlier versions, with the content of one model file, that of the key with `_cfg`."""
 _PATH = re.compile(r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?|tokenizer_dir|\w+_(path|config|cfg)")
 _WEIGHTS = re.compile(r"\w+_weights_path")
 _NOT_NEEDED = re.compile(rf"{HASHES_KEY}\.(tokenizer_dir|\w+_weights_path)")
@@ -29,6 +31,14 @@ class Identity:
     """Dotted key -> path."""
 
 
+def architecture_of(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of model files in a run's stored config; of earlier versions of one."""
+    former = stored.get(_FORMER_ARCHITECTURE)
+    named = {} if former is None else {f"{_FORMER_ARCHITECTURE}_cfg": former}
+    contents = stored.get(ARCHITECTURE_KEY, named)
+    return contents if isinstance(contents, dict) else {}
+
+
 def is_weights(key: str) -> bool:
     """Return whether a key names weights to start from."""
     return _WEIGHTS.fullmatch(key) is not None
@@ -39,14 +49,13 @@ def identity_of(arguments: Mapping[str, Any], *, without: Collection[str]) -> Id
     # Flatten the config, and separate paths from values.
     leaves: dict[str, Any] = {}
     for key, value in arguments.items():
-        if key not in without and key not in (HASHES_KEY, ARCHITECTURE_KEY):
+        if key not in {*without, HASHES_KEY, ARCHITECTURE_KEY, _FORMER_ARCHITECTURE}:
             leaves |= _parts(key, value)
     paths = {key: value for key, value in leaves.items() if _is_path(key, value)}
     values = {key: value for key, value in leaves.items() if key not in paths}
     # The contents of model files and the hashes of other files are values.
-    if ARCHITECTURE_KEY not in without:
-        for key, value in arguments.get(ARCHITECTURE_KEY, {}).items():
-            values |= _parts(key, value)
+    for key, value in architecture_of(arguments).items():
+        values |= _parts(key, value)
     stored = arguments.get(HASHES_KEY)
     hashes = hashes_by_key(arguments, stored if isinstance(stored, dict) else {})
     return Identity(values | _parts(HASHES_KEY, hashes), paths)

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from alpro.training.atomic_io import temporary_of, write_atomically, write_json
 from alpro.training.identity import (
     ARCHITECTURE_KEY,
     HASHES_KEY,
+    architecture_of,
     changed_values,
     identity_of,
     is_weights,
@@ -31,6 +32,8 @@ from alpro.training.writable import RunLock
 from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 logger = logging.getLogger(__name__)
+
+Upgrade = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 # Not compared: a resume handles another number of processes.
 SIZE_KEY = "n_gpu"
@@ -94,7 +97,12 @@ class RunDirectory:
         return self.root / "ckpt" / f"model_step_{step}.pt"
 
     def claim(
-        self, arguments: Mapping[str, Any], *, may_differ: Collection[str], overwrite: bool
+        self,
+        arguments: Mapping[str, Any],
+        *,
+        may_differ: Collection[str],
+        overwrite: bool,
+        upgrade: Upgrade = dict,
     ) -> None:
         """Claim the folder, fresh or with the same run to resume, as long as this object exists.
 
@@ -102,12 +110,15 @@ class RunDirectory:
             arguments: the resolved config with derived values, for ``log/args.json``.
             may_differ: keys without effect on results.
             overwrite: delete the output of an earlier run.
+            upgrade: from a stored config, maybe of an earlier version, to one with today's keys.
 
         Raises:
             InputError: the folder holds another or an unknown run, or another process writes here.
         """
         # Check before anything is changed, and lock before anything is deleted.
-        moved = {} if overwrite else self._check_ownership(arguments, may_differ=may_differ)
+        moved = {}
+        if not overwrite:
+            moved = self._check_ownership(arguments, may_differ=may_differ, upgrade=upgrade)
         if not self.is_writer:
             return
         clears = overwrite and self._is_of_a_run()
@@ -151,11 +162,11 @@ class RunDirectory:
         return [file for pattern in patterns for file in sorted(self.root.glob(pattern))]
 
     def _check_ownership(
-        self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
+        self, arguments: Mapping[str, Any], *, may_differ: Collection[str], upgrade: Upgrade
     ) -> dict[str, str]:
         """Check that existing output is of this run; return descriptions of changed paths."""
         if os.path.lexists(self.args):
-            return self._check_same_run(arguments, may_differ=may_differ)
+            return self._check_same_run(arguments, may_differ=may_differ, upgrade=upgrade)
         if checkpoints := self._written(CHECKPOINTS):
             raise InputError(
                 f"output_dir: {self.root} holds checkpoints such as {checkpoints[0]}, but no "
@@ -176,16 +187,18 @@ class RunDirectory:
             )
 
     def _check_same_run(
-        self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
+        self, arguments: Mapping[str, Any], *, may_differ: Collection[str], upgrade: Upgrade
     ) -> dict[str, str]:
         # Compare the configs, apart from keys that may differ and values derived from them.
-        stored = _read_object(self.args)
-        current = json.loads(json.dumps(dict(arguments)))
+        stored, current = (
+            json.loads(json.dumps(values))
+            for values in (upgrade(_read_object(self.args)), dict(arguments))
+        )
         ignored = {*may_differ, SIZE_KEY, SCRIPT_KEY}
         if stored.get(SIZE_KEY) != current[SIZE_KEY]:
             ignored |= SCHEDULE_KEYS
-        if ARCHITECTURE_KEY not in stored:  # of an earlier version
-            ignored |= {ARCHITECTURE_KEY, "visual_model"}
+        # Earlier versions have stored not all model files.
+        stored[ARCHITECTURE_KEY] = {**current[ARCHITECTURE_KEY], **architecture_of(stored)}
         before, now = identity_of(stored, without=ignored), identity_of(current, without=ignored)
         if changed := changed_values(before, now):
             raise InputError(self._other_run(changed))
