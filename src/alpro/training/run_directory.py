@@ -116,9 +116,8 @@ class RunDirectory:
             InputError: the folder holds another or an unknown run, or another process writes here.
         """
         # Check before anything is changed, and lock before anything is deleted.
-        moved = {}
-        if not overwrite:
-            moved = self._check_ownership(arguments, may_differ=may_differ, upgrade=upgrade)
+        check = partial(self._check_ownership, may_differ=may_differ, upgrade=upgrade)
+        moved = {} if overwrite else check(arguments)
         if not self.is_writer:
             return
         clears = overwrite and self._is_of_a_run()
