@@ -10,7 +10,7 @@ import pytest
 from alpro.commands.completion import main as completion
 from alpro.commands.main import help_text, main
 from alpro.commands.registry import COMMANDS
-from alpro.errors import USER_ERROR_EXIT_CODE
+from alpro.errors import USER_ERROR_EXIT_CODE, InputError
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -61,3 +61,15 @@ def test_commands_and_flags_are_completed(
             ["bash", "-c", f"source {script}; {call}"], capture_output=True, text=True, check=True
         )
         assert done.stdout.split() == expected
+
+
+@pytest.mark.parametrize("name", ["contact-sheet", "demo-data"])
+def test_commands_that_draw_name_the_package_that_is_missing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_pillow(_module: str) -> None:
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+
+    monkeypatch.setattr("alpro.commands.main.import_module", without_pillow)
+    with pytest.raises(InputError, match=f"alpro {name} needs Pillow, .*`pip install pillow`"):
+        main([name])

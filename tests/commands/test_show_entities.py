@@ -219,3 +219,13 @@ def test_wrong_flags_are_refused(
     monkeypatch.chdir(run)
     assert main(["--output_dir", str(run), "--num_clips", "1", *flags]) == USER_ERROR_EXIT_CODE
     assert message in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_version_is_shown_with_its_own_text_encoder(run: Path) -> None:
+    stored = json.loads((run / "log/args.json").read_text())
+    (run / "log/visual_model_cfg.json").unlink()
+    video = stored.pop("architecture")["visual_model_cfg"]
+    (run / "log/args.json").write_text(json.dumps({**stored, "visual_model": video}))
+    own = read_run(run, step="best", changes=()).config
+    assert getattr(own, "model_config") == str(run / "log/model_config.json")  # noqa: B009
+    assert getattr(own, "visual_model_cfg") == stored["visual_model_cfg"]  # noqa: B009

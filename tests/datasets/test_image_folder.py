@@ -11,7 +11,7 @@ from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.decoding import VideoReadError, make_decoder
 from alpro.datasets.decoding.image_files import frames_in
 from alpro.datasets.quarantine import Quarantine
-from alpro.datasets.storage import ImageFolder, VideoFolder, hint_of_missing, open_videos
+from alpro.datasets.storage import ImageFolder, VideoFolder, hint_of_missing, open_videos, storage_kind
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.videos import EvaluationVideos, FrameReader, TrainingVideos
 from alpro.errors import InputError
@@ -183,3 +183,20 @@ def test_a_missing_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         open_videos(tmp_path)
     with pytest.raises(VideoReadError, match="images need Pillow"):
         make_decoder("pyav").read(path, np.arange, preprocessing=PixelPreprocessing(size=8))
+
+
+def test_previews_of_videos_without_a_known_extension_are_not_the_media(tmp_path: Path) -> None:
+    for name in ("a", "a.jpg", "b.vid", "b.jpg"):
+        (tmp_path / "previews" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "previews" / name).touch()
+    videos = open_videos(tmp_path / "previews")
+    assert [videos.fetch(name) for name in ("a", "b")] == [
+        tmp_path / "previews" / name for name in ("a", "b.vid")
+    ]
+    # A picture beside the folder of a video's frames, and other files, replace nothing.
+    frames = tmp_path / "frames"
+    for name in ("a/1.jpg", "a.jpg", "LICENSE", "a.txt"):
+        (frames / name).parent.mkdir(parents=True, exist_ok=True)
+        (frames / name).touch()
+    assert open_videos(frames).fetch("a") == frames / "a"
+    assert storage_kind(frames) == "images"

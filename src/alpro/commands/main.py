@@ -10,7 +10,7 @@ from importlib import import_module
 from alpro import __version__
 from alpro.commands.cli import run_command
 from alpro.commands.registry import COMMANDS, GROUPS
-from alpro.errors import USER_ERROR_EXIT_CODE
+from alpro.errors import USER_ERROR_EXIT_CODE, InputError
 
 _NAME_WIDTH = max(map(len, COMMANDS))
 
@@ -38,8 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR_EXIT_CODE
     # Only the module of this command is imported.
     command = COMMANDS[name]
-    function = getattr(import_module(f"alpro.commands.{command.module}"), command.function)
-    return int(function(words[1:]))
+    try:
+        function = getattr(import_module(f"alpro.commands.{command.module}"), command.function)
+        return int(function(words[1:]))
+    except ModuleNotFoundError as error:
+        if error.name != "PIL":
+            raise
+        raise InputError(
+            f"alpro {name} needs Pillow, which is not installed: `pip install pillow`"
+        ) from error
 
 
 def help_text() -> str:

@@ -155,9 +155,12 @@ def read_run(
         steps = output.steps()
         there = f"there is {', '.join(steps)}" if steps else "no checkpoint yet"
         raise InputError(f"--step: there is no {checkpoint}: {there}")
+    # Earlier versions have kept one of the model files, and do not list them.
+    copies = {key: output.log / f"{key}.json" for key in stored}
+    kept = stored.get("architecture", {})
     own = {
         **{"config": output.args, "output_dir": output_dir, "e2e_weights_path": checkpoint},
-        **{key: output.log / f"{key}.json" for key in stored.get("architecture", {})},
+        **{key: copy for key, copy in copies.items() if key in kept or copy.is_file()},
         "entity_file_path": output.entities,
         **{"random_init": 0, "device": "auto"},
     }

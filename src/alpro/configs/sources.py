@@ -210,18 +210,14 @@ def stored_config(output_dir: str) -> Mapping[str, Any]:
 
 
 def with_current_keys(config_class: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored config of a run of an earlier version with the keys of this one.
-
-    Keys and choices have their present names; keys that were unknown then have their defaults.
-    """
+    """Return a stored config under present names, with the defaults of keys that it lacks."""
     layer = ConfigSource(STORED_SOURCE, STORED_SOURCE, dict(stored))
     apply_aliases(layer, config_class.ALIASES)
     for key, option in fields_of(config_class).items():
         value = layer.values.get(key, option.default)
-        if isinstance(value, str):
-            value = option.rule.former.get(value, value)
+        former = option.rule.former.get(value) if isinstance(value, str) else None
         if value is not MISSING:
-            layer.values[key] = value
+            layer.values[key] = former or value
     return layer.values
 
 

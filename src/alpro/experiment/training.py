@@ -205,7 +205,8 @@ def build_output(
         InputError: if another run's output is there, or if other ranks cannot see the folder.
     """
     config: ExperimentConfig = resolved.config
-    output = RunDirectory(Path(config.output_dir), rank=engine.rank)
+    upgrade = partial(with_current_keys, type(config))
+    output = RunDirectory(Path(config.output_dir), rank=engine.rank, upgrade=upgrade)
     if config.dry_run:
         return output
     # Describe the run: its config, sizes and files.
@@ -223,12 +224,8 @@ def build_output(
     }
     arguments[HASHES_KEY] = hashes_by_key(arguments, hashes)
     # Rank 0 claims the folder, others wait until it is cleared.
-    output.claim(
-        arguments,
-        may_differ=per_run_keys(type(config)),
-        overwrite=start.overwrites,
-        upgrade=partial(with_current_keys, type(config)),
-    )
+    may_differ = per_run_keys(type(config))
+    output.claim(arguments, may_differ=may_differ, overwrite=start.overwrites)
     if start.launchers and output.is_writer:
         write_json(output.launchers, {"launchers": start.launchers})
     engine.gather_objects(None)

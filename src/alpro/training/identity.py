@@ -32,10 +32,9 @@ class Identity:
 
 
 def architecture_of(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of model files in a run's stored config; of earlier versions of one."""
-    former = stored.get(_FORMER_ARCHITECTURE)
-    named = {} if former is None else {f"{_FORMER_ARCHITECTURE}_cfg": former}
-    contents = stored.get(ARCHITECTURE_KEY, named)
+    """Return the contents of model files in a run's config; earlier versions stored one of them."""
+    former = stored.get(_FORMER_ARCHITECTURE, {})
+    contents = stored.get(ARCHITECTURE_KEY, {f"{_FORMER_ARCHITECTURE}_cfg": former})
     return contents if isinstance(contents, dict) else {}
 
 

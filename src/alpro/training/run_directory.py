@@ -33,8 +33,6 @@ from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 logger = logging.getLogger(__name__)
 
-Upgrade = Callable[[Mapping[str, Any]], dict[str, Any]]
-
 # Not compared: a resume handles another number of processes.
 SIZE_KEY = "n_gpu"
 SCHEDULE_KEYS = frozenset({"num_train_steps", "valid_steps", "save_steps"})
@@ -70,8 +68,12 @@ WRITTEN = (  # by runs, or tools about them
 class RunDirectory:
     """Output folder of one run. Only rank 0 writes; all ranks know the paths."""
 
-    def __init__(self, root: Path, *, rank: int) -> None:
+    def __init__(
+        self, root: Path, *, rank: int, upgrade: Callable[[Mapping[str, Any]], Any] = dict
+    ) -> None:
         self.root = root
+        self._upgrade = upgrade
+        """From a stored config, maybe of an earlier version, to one with the present keys."""
         self.is_writer = rank == 0
         self.log = root / "log"
         self.args = self.log / "args.json"
@@ -97,12 +99,7 @@ class RunDirectory:
         return self.root / "ckpt" / f"model_step_{step}.pt"
 
     def claim(
-        self,
-        arguments: Mapping[str, Any],
-        *,
-        may_differ: Collection[str],
-        overwrite: bool,
-        upgrade: Upgrade = dict,
+        self, arguments: Mapping[str, Any], *, may_differ: Collection[str], overwrite: bool
     ) -> None:
         """Claim the folder, fresh or with the same run to resume, as long as this object exists.
 
@@ -110,14 +107,12 @@ class RunDirectory:
             arguments: the resolved config with derived values, for ``log/args.json``.
             may_differ: keys without effect on results.
             overwrite: delete the output of an earlier run.
-            upgrade: from a stored config, maybe of an earlier version, to one with today's keys.
 
         Raises:
             InputError: the folder holds another or an unknown run, or another process writes here.
         """
         # Check before anything is changed, and lock before anything is deleted.
-        check = partial(self._check_ownership, may_differ=may_differ, upgrade=upgrade)
-        moved = {} if overwrite else check(arguments)
+        moved = {} if overwrite else self._check_ownership(arguments, may_differ=may_differ)
         if not self.is_writer:
             return
         clears = overwrite and self._is_of_a_run()
@@ -161,11 +156,11 @@ class RunDirectory:
         return [file for pattern in patterns for file in sorted(self.root.glob(pattern))]
 
     def _check_ownership(
-        self, arguments: Mapping[str, Any], *, may_differ: Collection[str], upgrade: Upgrade
+        self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
     ) -> dict[str, str]:
         """Check that existing output is of this run; return descriptions of changed paths."""
         if os.path.lexists(self.args):
-            return self._check_same_run(arguments, may_differ=may_differ, upgrade=upgrade)
+            return self._check_same_run(arguments, may_differ=may_differ)
         if checkpoints := self._written(CHECKPOINTS):
             raise InputError(
                 f"output_dir: {self.root} holds checkpoints such as {checkpoints[0]}, but no "
@@ -186,13 +181,11 @@ class RunDirectory:
             )
 
     def _check_same_run(
-        self, arguments: Mapping[str, Any], *, may_differ: Collection[str], upgrade: Upgrade
+        self, arguments: Mapping[str, Any], *, may_differ: Collection[str]
     ) -> dict[str, str]:
         # Compare the configs, apart from keys that may differ and values derived from them.
-        stored, current = (
-            json.loads(json.dumps(values))
-            for values in (upgrade(_read_object(self.args)), dict(arguments))
-        )
+        stored = json.loads(json.dumps(self._upgrade(_read_object(self.args))))
+        current = json.loads(json.dumps(dict(arguments)))
         ignored = {*may_differ, SIZE_KEY, SCRIPT_KEY}
         if stored.get(SIZE_KEY) != current[SIZE_KEY]:
             ignored |= SCHEDULE_KEYS

@@ -1,4 +1,4 @@
-"""Speed of reading rows and memory of the workers: ``bench annotations [--rows N] [--n_workers N]``.
+"""Speed of reading rows, memory of the workers: ``bench annotations [--rows N] [--n_workers N]``.
 
 Made-up captions are written in each format and read by a process of its own. Then workers read all
 rows in a random order, once from a list of objects and once from `SharedRows`.

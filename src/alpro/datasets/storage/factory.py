@@ -18,6 +18,7 @@ from alpro.datasets.storage.directory_index import (
     VIDEO_EXTENSIONS,
     is_folder,
     is_hidden,
+    may_be_video,
     split_extension,
     why_outside,
     without_video_extension,
@@ -66,9 +67,22 @@ def storage_kind(path: Path) -> str:
     if _holds(VIDEO_EXTENSIONS, path, levels=0):
         return "folder"
     kind = "shards" if shards_in(path) else "images"
-    if kind == "images" and not _holds(IMAGE_EXTENSIONS, path, levels=_LEVELS):
+    if kind == "images" and (
+        not _holds(IMAGE_EXTENSIONS, path, levels=_LEVELS) or _holds_previews(path)
+    ):
         return "folder"
     return "folder" if _holds(VIDEO_EXTENSIONS, path, levels=_LEVELS) else kind
+
+
+def _holds_previews(path: Path) -> bool:
+    """Whether images in a folder bear the names of files that may be videos."""
+    try:
+        parts = [(name, *split_extension(name)) for name in os.listdir(path)]
+    except OSError:  # no permission
+        return False
+    images = {stem for _, stem, extension in parts if extension in IMAGE_EXTENSIONS}
+    others = (name for name, stem, _ in parts if may_be_video(name) and stem in images)
+    return any(os.path.isfile(path / name) for name in others)
 
 
 def _holds(extensions: Sequence[str], path: Path | str, *, levels: int) -> bool:
