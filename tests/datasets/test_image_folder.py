@@ -11,7 +11,13 @@ from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.decoding import VideoReadError, make_decoder
 from alpro.datasets.decoding.image_files import frames_in
 from alpro.datasets.quarantine import Quarantine
-from alpro.datasets.storage import ImageFolder, VideoFolder, hint_of_missing, open_videos, storage_kind
+from alpro.datasets.storage import (
+    ImageFolder,
+    VideoFolder,
+    hint_of_missing,
+    open_videos,
+    storage_kind,
+)
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.videos import EvaluationVideos, FrameReader, TrainingVideos
 from alpro.errors import InputError

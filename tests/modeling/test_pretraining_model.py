@@ -6,11 +6,11 @@ from torch import Tensor
 
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter
-from alpro.losses.contrastive import contrastive_loss
 from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
 from alpro.losses.matching import matching_loss
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from tests.losses.one_clip import contrastive_loss
 from tests.modeling.models import (
     NUM_ENTITIES,
     VOCAB_SIZE,

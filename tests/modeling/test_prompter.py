@@ -15,9 +15,9 @@ from alpro.families.alpro.prompter import (
     ensemble,
     prompts_of,
 )
-from alpro.losses.contrastive import contrastive_loss
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from tests.losses.one_clip import contrastive_loss
 from tests.modeling.models import (
     NUM_ENTITIES,
     VOCAB_SIZE,

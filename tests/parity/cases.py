@@ -14,7 +14,7 @@ from alpro.families.alpro.model import AlproForRetrieval, AlproModel
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter, ensemble
 from alpro.file_kinds import Media
-from alpro.losses.contrastive import contrastive_loss, similarity
+from alpro.losses.contrastive import similarity
 from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
 from alpro.losses.matching import (
     matching_loss,
@@ -24,6 +24,7 @@ from alpro.losses.matching import (
 )
 from alpro.modeling.contracts import MATCH, TextFeatures, VideoFeatures
 from alpro.optimization.schedules import learning_rate_at
+from tests.losses.one_clip import contrastive_loss
 from tests.parity.golden import (
     FULL_SIZE,
     Case,

@@ -5,8 +5,8 @@ import torch
 
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
-from alpro.losses.contrastive import contrastive_loss
 from tests.factories import MEAN, STD
+from tests.losses.one_clip import contrastive_loss
 from tests.pretraining_factories import make_pairs, make_prompter, make_prompter_task
 
 

@@ -51,7 +51,7 @@ def similarity_logits(
 ) -> SimilarityLogits:
     """Similarities of B pairs to all G; videos (B, C, E) and (G, C, E), texts (B, E) and (G, E).
 
-    The default of `aggregate` is for one clip; see `contrastive_loss` for `exclude`.
+    The default of `aggregate` is for one clip; pairs where `exclude` (B, G) is true count nowhere.
     """
     # Each direction compares this process's items with all of the other kind.
     video_to_text = video_similarity(
@@ -82,40 +82,3 @@ def contrastive_loss_from_logits(scores: SimilarityLogits, *, offset: int = 0) -
     loss_of_videos = functional.cross_entropy(video_to_text, own)
     loss_of_texts = functional.cross_entropy(text_to_video, own)
     return (loss_of_videos + loss_of_texts) / 2
-
-
-def contrastive_loss(
-    video: Tensor,
-    text: Tensor,
-    *,
-    all_video: Tensor,
-    all_text: Tensor,
-    temperature: Tensor | float,
-    offset: int = 0,
-    exclude: Tensor | None = None,
-) -> Tensor:
-    """Symmetric InfoNCE loss of embeddings.
-
-    Args:
-        video: (B, E) unit vectors of this process.
-        text: (B, E), row i belonging to row i of `video`.
-        all_video: (G, E), in which rows `offset` ... `offset + B - 1` are `video`.
-        all_text: (G, E), the same for `text`.
-        temperature: Divisor of the similarities, a scalar; trained if it is a parameter.
-        offset: See `contrastive_loss_from_logits`.
-        exclude: (B, G) bool, True where a pair must not count as a negative, as another caption of
-            the same video; None means that all others are negatives.
-
-    Returns:
-        Scalar, float32.
-    """
-    # One clip of each video.
-    scores = similarity_logits(
-        video.unsqueeze(1),
-        text,
-        all_video=all_video.unsqueeze(1),
-        all_text=all_text,
-        temperature=temperature,
-        exclude=exclude,
-    )
-    return contrastive_loss_from_logits(scores, offset=offset)

@@ -13,8 +13,7 @@ HASHES_KEY = "annotations_sha256"
 """Config key of a file (dotted in sets) -> SHA-256; earlier versions used the path as key."""
 ARCHITECTURE_KEY = "architecture"
 """Config key of each model file -> its values."""
-_FORMER_ARCHITECTURE = "visual_model"
-"""The key of earlier versions, with the content of one model file, that of the key with `_cfg`."""
+_FORMER_ARCHITECTURE = "visual_model"  # of earlier versions: content of the file of `.._cfg`
 _PATH = re.compile(r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?|tokenizer_dir|\w+_(path|config|cfg)")
 _WEIGHTS = re.compile(r"\w+_weights_path")
 _NOT_NEEDED = re.compile(rf"{HASHES_KEY}\.(tokenizer_dir|\w+_weights_path)")

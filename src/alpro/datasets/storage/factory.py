@@ -67,19 +67,15 @@ def storage_kind(path: Path) -> str:
     if _holds(VIDEO_EXTENSIONS, path, levels=0):
         return "folder"
     kind = "shards" if shards_in(path) else "images"
-    if kind == "images" and (
-        not _holds(IMAGE_EXTENSIONS, path, levels=_LEVELS) or _holds_previews(path)
-    ):
+    is_known = kind == "shards" or _holds(IMAGE_EXTENSIONS, path, levels=_LEVELS)
+    if not is_known or _holds(VIDEO_EXTENSIONS, path, levels=_LEVELS):
         return "folder"
-    return "folder" if _holds(VIDEO_EXTENSIONS, path, levels=_LEVELS) else kind
+    return "folder" if kind == "images" and _holds_previews(path) else kind
 
 
 def _holds_previews(path: Path) -> bool:
     """Whether images in a folder bear the names of files that may be videos."""
-    try:
-        parts = [(name, *split_extension(name)) for name in os.listdir(path)]
-    except OSError:  # no permission
-        return False
+    parts = [(name, *split_extension(name)) for name in os.listdir(path)]
     images = {stem for _, stem, extension in parts if extension in IMAGE_EXTENSIONS}
     others = (name for name, stem, _ in parts if may_be_video(name) and stem in images)
     return any(os.path.isfile(path / name) for name in others)
