@@ -19,7 +19,7 @@ SCRIPTS = [path for folder in SCRIPT_FOLDERS for path in sorted((SRC / folder).g
 
 MAX_LINES = 320  # of a file
 # Sizes that may only be lowered.
-MAX_FRAMEWORK_LINES = 23_572  # of the package without its commands
+MAX_FRAMEWORK_LINES = 23_570  # of the package without its commands
 MAX_REACHABLE_FILES = 135  # from any entry script
 
 BACKENDS = ("horovod", "torch.distributed")

@@ -189,8 +189,8 @@ def batch_sampler(
 def build_loader(
     config: ExperimentConfig,
     dataset: Any,
-    *,
     batches: Iterable[list[Any]],
+    *,
     collate: Callable[[list[Any]], Any],
     engine: Engine,
     num_batches: int | None = None,
@@ -231,7 +231,7 @@ def build_evaluation_set(
     loader = build_loader(
         config,
         dataset,
-        batches=[list(piece) for piece in own],
+        [list(piece) for piece in own],
         collate=collate_videos,
         engine=engine,
         num_batches=len(own),

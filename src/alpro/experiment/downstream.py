@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -187,9 +188,7 @@ class DownstreamData(Generic[Row]):
         engine = self._experiment.engine
         return TrainingData(
             batch_sampler(config, num_examples=len(dataset), engine=engine),
-            lambda batches: build_loader(
-                config, dataset, batches=batches, collate=collate, engine=engine
-            ),
+            partial(build_loader, config, dataset, collate=collate, engine=engine),
             num_samples=len(dataset),
             num_left_out=num_left_out,
             description=description,

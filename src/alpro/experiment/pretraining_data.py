@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,7 @@ def build_mixture(
     )
     return TrainingData(
         sampler,
-        lambda batches: build_loader(
-            config, dataset, batches=batches, collate=collate, engine=engine
-        ),
+        partial(build_loader, config, dataset, collate=collate, engine=engine),
         num_samples=len(dataset),
         description=[
             one.description(num_used=len(used))
@@ -155,7 +154,7 @@ def build_validation_set(
     loader = build_loader(
         config,
         pairs,
-        batches=[[(0, index) for index in piece] for piece in own],
+        [[(0, index) for index in piece] for piece in own],
         collate=collate,
         engine=engine,
         num_batches=len(own),
