@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpro.commands.cli import exit_code_of, path_flag
+from alpro.configs.detect_task import CONFIGS
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 from alpro.errors import InputError, listed
 from alpro.training.run_directory import RunDirectory, read_stored
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from alpro.experiment.experiment import Experiment
 
-CONFIGS = {one.SCRIPT: one for one in (RetrievalConfig, QaConfig, PrompterConfig, PretrainConfig)}
 FILE_NAME = re.compile(r"step_(\d+)_rank_\d+\.pt")
 NUM_NAMED = 10  # parameters
 
@@ -75,7 +74,8 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
 def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
     # The stored arguments are the config; further flags override them.
     args = RunDirectory(root, rank=0).args
-    config_class = CONFIGS.get(str(read_stored(args).get("script")))
+    class_of = {config_class.SCRIPT: config_class for config_class in CONFIGS.values()}
+    config_class = class_of.get(str(read_stored(args).get("script")))
     if config_class is None:
         raise InputError(
             f"--file: {root} is not a run's folder: {args} does not exist, or is of an old version"
