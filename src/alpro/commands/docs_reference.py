@@ -173,7 +173,6 @@ def _inert_keys(tasks: Iterable[Any]) -> Iterator[str]:
 
 def commands_page() -> str:
     """The help of every command, in the groups of ``alpro --help``."""
-    os.environ["COLUMNS"] = str(HELP_WIDTH)  # the width that argparse wraps at
     parts = [GENERATED + COMMANDS_INTRODUCTION.rstrip()]
     for title, group in GROUPS.items():
         parts.append(f"## {title}")
@@ -199,8 +198,15 @@ def _command_parts(name: str, command: Command) -> Iterator[str]:
 
 def _help_of(command: Command, words: Sequence[str]) -> str:
     function = getattr(import_module(f"alpro.commands.{command.module}"), command.function)
-    with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
-        function([*words, "--help"])
+    width = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(HELP_WIDTH)  # the width that argparse wraps at
+    try:
+        with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
+            function([*words, "--help"])
+    finally:
+        os.environ.pop("COLUMNS")
+        if width is not None:
+            os.environ["COLUMNS"] = width
     return shown.getvalue()
 
 
