@@ -1,1 +1,1 @@
-"""Objectives over matching pairs, for any dual encoder."""
+"""Training objectives for any model that has the role they ask for."""

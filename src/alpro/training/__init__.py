@@ -1,1 +1,1 @@
-"""The training loop and what it needs: checkpoints, precision, reporting, seeding."""
+"""The training loop and its checkpoints, resume, run folder and reporting."""
