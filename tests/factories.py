@@ -19,20 +19,20 @@ from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.decoding import FrameSelector, Video, VideoReadError
-from alpro.datasets.downstream_batches import RetrievalBatch
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.videos import EvaluationVideos, FrameReader, HasVideoId, collate_videos
+from alpro.datasets.video_datasets import EvaluationVideos, FrameReader, HasVideoId, collate_videos
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.encoding import chunks, shard
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.evaluation.retrieval import RetrievalEvaluator
 from alpro.families.alpro.model import AlproForRetrieval, AlproModel
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.contracts import TextEncoder
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.tasks.retrieval.batches import RetrievalBatch
+from alpro.tasks.retrieval.evaluation import RetrievalEvaluator
 
 CPU = torch.device("cpu")
 WIDTH, HEADS, IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES, EMBED_DIM = 32, 2, 32, 16, 2, 16

@@ -15,19 +15,19 @@ import pytest
 import torch
 
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.configs.schema import PretrainConfig
-from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.pretraining import PretrainBatch, PretrainCollate
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
-from alpro.datasets.videos import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.evaluation_set import silent_progress
 from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.pretraining_task import Objectives, PretrainingTask
-from alpro.families.alpro.prompter import Prompter, PrompterTask
+from alpro.families.alpro.pretraining_objective import Objectives, PretrainingObjective
+from alpro.families.alpro.prompter import Prompter, PrompterObjective
 from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
+from alpro.tasks.pretraining.annotations import CaptionedItem
+from alpro.tasks.pretraining.batches import PretrainBatch, PretrainCollate
+from alpro.tasks.pretraining.config import PretrainConfig
 from tests.factories import (
     CPU,
     EMBED_DIM,
@@ -114,7 +114,7 @@ def make_pairs(
 
 def make_pretraining_task(
     model: AlproForPretraining, *losses: str, engine: Engine | None = None, **changes: Any
-) -> PretrainingTask:
+) -> PretrainingObjective:
     """The task with some losses, all if none is named, in its first update.
 
     ``changes`` are further arguments of its class.
@@ -125,7 +125,7 @@ def make_pretraining_task(
         **{"precision": "fp32", "allow_missing_videos": False, "progress": silent_progress},
         **changes,
     }
-    task = PretrainingTask(
+    task = PretrainingObjective(
         model,
         engine=engine or SingleProcess(CPU, scale_loss=False),
         normalize=Normalize(MEAN, STD),
@@ -138,14 +138,16 @@ def make_pretraining_task(
 
 def make_prompter_task(
     model: Prompter, *, engine: Engine | None = None, **changes: Any
-) -> PrompterTask:
+) -> PrompterObjective:
     """The task of the first stage; ``changes`` are further arguments of its class."""
     arguments: dict[str, Any] = {
         **{"mask_same_video": False, "precision": "fp32", "allow_missing_videos": False},
         **{"progress": silent_progress, **changes},
     }
     engine = engine or SingleProcess(CPU, scale_loss=False)
-    return PrompterTask(model, engine=engine, normalize=Normalize(MEAN, STD), **arguments).train()
+    return PrompterObjective(
+        model, engine=engine, normalize=Normalize(MEAN, STD), **arguments
+    ).train()
 
 
 @dataclass

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from alpro.datasets.downstream_batches import QaBatch
-from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
 from alpro.datasets.tokenization import Tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.evaluation.question_answering import QuestionAnsweringEvaluator
-from alpro.families.alpro.model import AlproForQuestionAnswering
+from alpro.families.alpro.question_answering import AlproForQuestionAnswering
 from alpro.modeling.bert import SplitBertEncoder
+from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
+from alpro.tasks.question_answering.batches import QaBatch
+from alpro.tasks.question_answering.evaluation import QuestionAnsweringEvaluator
 from tests.factories import (
     CPU,
     EMBED_DIM,

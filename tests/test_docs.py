@@ -18,7 +18,9 @@ from alpro.commands.main import main
 from alpro.configs.command_line import parse_flags
 from alpro.configs.family import with_family
 from alpro.configs.loading import load_config
-from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

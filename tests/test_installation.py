@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.decoding import DecordDecoder, MediaDecoder, make_decoder
 from alpro.errors import InputError
 from alpro.installation import AbsentPackageError, has_package, import_optional, with_resources
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 FAILURES = {
     "raise ImportError('libavdevice.so.60: cannot open')": "ImportError: libavdevice.so.60",

@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # src, where `alpro` is
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
 from alpro.program import run_script
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from alpro.commands.bench.annotations import (
     write_files,
 )
 from alpro.commands.cli import exit_code_of
-from alpro.datasets.captions import read_captioned_videos
 from alpro.datasets.shared_rows import pack_rows
+from alpro.tasks.pretraining.annotations import read_captioned_videos
 
 ROOT = Path(__file__).parents[2]
 MILLION = 1_000_000

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alpro.datasets.qa_annotations import read_answer_labels, read_questions
+from alpro.tasks.question_answering.annotations import read_answer_labels, read_questions
 from tests.commands.official_files import (
     convert,
     questions,

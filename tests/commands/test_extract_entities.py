@@ -9,8 +9,8 @@ import pytest
 
 from alpro.commands import extract_entities as tool
 from alpro.commands.extract_entities import main
-from alpro.datasets.captions import read_entities
 from alpro.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE
+from alpro.tasks.pretraining.annotations import read_entities
 from tests.shared_data import shared_data
 
 pytest.importorskip("HanTa")

@@ -11,12 +11,12 @@ from alpro.commands.demo.planning import plan_dataset
 from alpro.commands.demo.texts import NUM_QUESTIONS
 from alpro.commands.demo.trajectories import NUM_FRAMES, SIZE
 from alpro.datasets.annotations import read_captions
-from alpro.datasets.captions import read_captioned
 from alpro.datasets.decoding import make_decoder
-from alpro.datasets.downstream_batches import group_questions, label_questions
-from alpro.datasets.qa_annotations import read_answer_labels, read_questions
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import USER_ERROR_EXIT_CODE
+from alpro.tasks.pretraining.annotations import read_captioned
+from alpro.tasks.question_answering.annotations import read_answer_labels, read_questions
+from alpro.tasks.question_answering.batches import group_questions, label_questions
 
 CONFIGS = Path(__file__).parents[2] / "config_release"
 COUNTS = {"pretrain": 4, "train": 3, "val": 1, "test": 2}

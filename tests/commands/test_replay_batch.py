@@ -12,23 +12,26 @@ from torch import Tensor
 
 from alpro.commands.replay_batch import main
 from alpro.configs.loading import load_config
-from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.downstream_batches import QaBatch, RetrievalBatch
-from alpro.datasets.pretraining import PretrainBatch
 from alpro.errors import RunError
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import finetune, launch_run, pretrain
-from alpro.families.alpro.pretraining_task import PretrainingTask
-from alpro.families.alpro.prompter import PrompterTask
-from alpro.objectives.question_answering_task import QuestionAnsweringTask
-from alpro.objectives.retrieval_task import RetrievalTask
+from alpro.families.alpro.pretraining_objective import PretrainingObjective
+from alpro.families.alpro.prompter import PrompterObjective
+from alpro.tasks.pretraining.batches import PretrainBatch
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.question_answering.batches import QaBatch
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.question_answering.objective import QuestionAnsweringObjective
+from alpro.tasks.retrieval.batches import RetrievalBatch
+from alpro.tasks.retrieval.config import RetrievalConfig
+from alpro.tasks.retrieval.objective import RetrievalObjective
 from tests.factories import FakeDecoder, TinyExperiment, write_videos
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment
 from tests.training.toys import assert_same
 
-FORWARD = RetrievalTask.forward
+FORWARD = RetrievalObjective.forward
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def stopped(tmp_path: Path) -> Path:
     )
     calls = iter(range(100))
 
-    def forward(task: RetrievalTask, batch: Any) -> dict[str, Tensor]:
+    def forward(task: RetrievalObjective, batch: Any) -> dict[str, Tensor]:
         losses = FORWARD(task, batch)
         if next(calls) == 3:
             losses["loss"] = losses["loss"] * torch.nan
@@ -48,7 +51,7 @@ def stopped(tmp_path: Path) -> Path:
 
     with (
         mock.patch("alpro.experiment.data.make_decoder", return_value=FakeDecoder()),
-        mock.patch.object(RetrievalTask, "forward", forward),
+        mock.patch.object(RetrievalObjective, "forward", forward),
         launch_run(load_config(RetrievalConfig, arguments)) as engine,
         pytest.raises(RunError, match="update 2: the loss is not finite"),
     ):
@@ -96,19 +99,19 @@ class Kind:
 
 KINDS = {
     "retrieval": Kind(
-        *(RetrievalConfig, RetrievalTask, finetune, TinyExperiment),
+        *(RetrievalConfig, RetrievalObjective, finetune, TinyExperiment),
         RetrievalBatch,
     ),
     "questions": Kind(
-        *(QaConfig, QuestionAnsweringTask, finetune, QaExperiment),
+        *(QaConfig, QuestionAnsweringObjective, finetune, QaExperiment),
         QaBatch,
     ),
     "prompter": Kind(
-        *(PrompterConfig, PrompterTask, pretrain, PretrainExperiment),
+        *(PrompterConfig, PrompterObjective, pretrain, PretrainExperiment),
         PretrainBatch,
     ),
     "pretraining": Kind(
-        *(PretrainConfig, PretrainingTask, pretrain, PretrainExperiment),
+        *(PretrainConfig, PretrainingObjective, pretrain, PretrainExperiment),
         PretrainBatch,
     ),
 }

@@ -18,10 +18,10 @@ from alpro.commands.gallery.entity_predictions import (
 )
 from alpro.commands.show_entities import NUM_IN_PICTURE, main, read_run
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.configs.schema import PretrainConfig, PrompterConfig
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import USER_ERROR_EXIT_CODE
 from alpro.experiment.experiment import Experiment
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
 from alpro.training.run_directory import RunDirectory
 from tests.factories import CPU, IMAGE_SIZE, NUM_FRAMES, FakeDecoder, write_videos
 from tests.pretraining_factories import (

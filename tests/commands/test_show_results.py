@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alpro.commands.show_results import main
-from alpro.configs.schema import PretrainConfig
+from alpro.tasks.pretraining.config import PretrainConfig
 
 
 def write_scores(folder: Path, *, r1: float, matching: bool = True) -> None:

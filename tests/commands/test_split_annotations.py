@@ -7,7 +7,7 @@ import pytest
 
 from alpro.commands.split_annotations import main, split_by_video
 from alpro.datasets.annotations import read_captions
-from alpro.datasets.qa_annotations import read_answer_labels, read_questions
+from alpro.tasks.question_answering.annotations import read_answer_labels, read_questions
 
 
 def write_csv(path: Path, *, num_videos: int, captions_per_video: int = 2) -> Path:

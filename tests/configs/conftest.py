@@ -9,7 +9,9 @@ import pytest
 
 from alpro.configs.errors import ConfigError
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 Write = Callable[[str, Any], Path]
 

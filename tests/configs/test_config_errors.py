@@ -6,8 +6,8 @@ import pytest
 
 from alpro.configs.errors import ConfigError
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
 from alpro.errors import InputError
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 
 def test_all_errors_are_reported_together(load: Any) -> None:

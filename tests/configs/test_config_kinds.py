@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from alpro.configs.detect_task import kind_of
 from alpro.configs.errors import ConfigError
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
+from alpro.tasks.registry import kind_of
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,19 +11,19 @@ import pytest
 
 from alpro.configs import constraints as checks
 from alpro.configs.command_line import parse_flags
-from alpro.configs.detect_task import CONFIGS
 from alpro.configs.downstream import DownstreamDataset
 from alpro.configs.errors import ConfigError, ConfigIssue
 from alpro.configs.family import with_family
 from alpro.configs.fields import Option, fields_of
 from alpro.configs.loading import load_config
-from alpro.configs.pretraining import PretrainingDataset
-from alpro.configs.schema import RetrievalConfig
 from alpro.configs.validation import read_values
 from alpro.families.alpro.config import CONFIG
+from alpro.tasks.pretraining.options import PretrainingDataset
+from alpro.tasks.registry import TASKS
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 CLASSES: list[Any] = [
-    *(with_family(config_class, "alpro") for config_class in CONFIGS.values()),
+    *(with_family(config_class, "alpro") for config_class in TASKS.values()),
     *CONFIG.architecture.values(),
     *(DownstreamDataset, PretrainingDataset),
 ]
@@ -80,7 +80,7 @@ def test_odd_numbers_in_files_are_legal_or_refused_by_key() -> None:
 
 def test_odd_numbers_in_flags_are_legal_or_refused_by_key() -> None:
     texts = [str(number) for number in ODD_NUMBERS]
-    for config_class in CONFIGS.values():
+    for config_class in TASKS.values():
         for option in numbers_of(config_class):
             for text in [*texts, "9" * 5000]:
                 count = len(typing.get_args(option.type)) or 1

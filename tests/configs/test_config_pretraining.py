@@ -7,11 +7,12 @@ import pytest
 
 from alpro.configs.fields import fields_of
 from alpro.configs.loading import load_config
-from alpro.configs.pretraining import PretrainingDataset, media_of, pretraining_file
-from alpro.configs.schema import PretrainConfig, PrompterConfig, RetrievalConfig
 from alpro.errors import InputError
 from alpro.families.alpro import prompter
 from alpro.file_kinds import Media
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.pretraining.options import PretrainingDataset, media_of, pretraining_file
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 BOTH = ("load_prompter", "load_pretraining")
 IMAGES = {"name": "pictures", "ann": "pictures.json"}

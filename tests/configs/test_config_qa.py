@@ -7,8 +7,9 @@ import pytest
 
 from alpro.configs.downstream import DownstreamDataset, annotation_file
 from alpro.configs.fields import fields_of
-from alpro.configs.options import VideoOptions
-from alpro.configs.schema import QaConfig, RetrievalConfig
+from alpro.configs.shared_options import VideoOptions
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 MAP = {"pets_qa": "pets/train.jsonl", "other_qa": "pets/other.jsonl"}
 

@@ -8,8 +8,10 @@ import pytest
 
 from alpro.configs.downstream import annotation_file
 from alpro.configs.loading import load_config
-from alpro.configs.pretraining import media_of, pretraining_file
-from alpro.configs.schema import PretrainConfig, PrompterConfig, QaConfig, RetrievalConfig
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.pretraining.options import media_of, pretraining_file
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config_release"

@@ -9,7 +9,8 @@ import pytest
 
 from alpro.configs.fields import fields_of, per_run_keys
 from alpro.configs.loading import load_config
-from alpro.configs.schema import QaConfig, RetrievalConfig
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def test_help_needs_no_heavy_library() -> None:
     program = (
         "import sys\n"
         "from alpro.configs.loading import load_config\n"
-        "from alpro.configs.schema import RetrievalConfig\n"
+        "from alpro.tasks.retrieval.config import RetrievalConfig\n"
         "try: load_config(RetrievalConfig, ['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'transformers', 'torchvision'} & set(sys.modules)\n"

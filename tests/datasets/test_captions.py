@@ -8,13 +8,13 @@ from typing import Any, Literal
 import pytest
 
 from alpro.datasets import tables
-from alpro.datasets.captions import (
+from alpro.errors import InputError
+from alpro.tasks.pretraining.annotations import (
     CaptionedItem,
     read_captioned,
     read_captioned_images,
     read_captioned_videos,
 )
-from alpro.errors import InputError
 
 _ROWS = [
     {"video_id": 1023, "text": "  a dog runs ", "txt_len": 3},

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import PretrainConfig, QaConfig, RetrievalConfig
+from alpro.datasets.batch_samplers import SamplerSegment
 from alpro.datasets.dataloader import make_loader
-from alpro.datasets.samplers import SamplerSegment
-from alpro.datasets.videos import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample
 from alpro.distributed.engine import SingleProcess
 from alpro.experiment.experiment import Experiment
+from alpro.tasks.pretraining.config import PretrainConfig
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import CPU, FakeDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from torch.utils.data import Dataset
 
+from alpro.datasets.batch_samplers import ResumableBatchSampler, SamplerSegment
 from alpro.datasets.dataloader import ConcatDataset, make_loader
-from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment
 from alpro.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alpro.datasets.decoding import PyAVDecoder, make_decoder
-from alpro.datasets.sampling import frame_indices
+from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from tests.datasets.clips import SMALL
 from tests.datasets.decoders import installed_decoder

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from alpro.datasets.annotations import CaptionRow, read_captions
-from alpro.datasets.captions import CaptionedItem, read_captioned_videos
-from alpro.datasets.qa_annotations import QuestionRow, read_questions
 from alpro.errors import InputError
+from alpro.tasks.pretraining.annotations import CaptionedItem, read_captioned_videos
+from alpro.tasks.question_answering.annotations import QuestionRow, read_questions
 
 _ROWS = [CaptionRow("a red, square", "v0"), CaptionRow("b", "v1")]
 _BODY = "v0;a red, square\nv1;b\n"

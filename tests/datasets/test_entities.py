@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from alpro.datasets.captions import read_entities
 from alpro.errors import InputError
+from alpro.tasks.pretraining.annotations import read_entities
 from tests.shared_data import shared_data
 
 SHARED = shared_data()

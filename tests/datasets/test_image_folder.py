@@ -19,7 +19,7 @@ from alpro.datasets.storage import (
     storage_kind,
 )
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.videos import EvaluationVideos, FrameReader, TrainingVideos
+from alpro.datasets.video_datasets import EvaluationVideos, FrameReader, TrainingVideos
 from alpro.errors import InputError
 from tests.datasets.clips import indices_of, write_clip, write_image
 from tests.datasets.test_storage_lmdb import write_as_clipbert

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from alpro.datasets.annotations import CaptionRow, read_captions
-from alpro.datasets.captions import CaptionedItem, read_captioned
-from alpro.datasets.qa_annotations import QuestionRow, read_questions
 from alpro.errors import InputError
+from alpro.tasks.pretraining.annotations import CaptionedItem, read_captioned
+from alpro.tasks.question_answering.annotations import QuestionRow, read_questions
 
 _ENTRIES = [
     {"video_id": "video7", "video": "video7.mp4", "caption": ["a dog", "a cat"], "id": 7},

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alpro.datasets.pretraining import IGNORED, draw_region, mask_tokens
+from alpro.tasks.pretraining.batches import IGNORED, draw_region, mask_tokens
 
 CLS, SEP, PAD, UNK, MASK = 1, 2, 0, 3, 4
 SPECIAL = frozenset((CLS, SEP, PAD, UNK, MASK))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpro.datasets.samplers import MixtureBatchSampler, ResumableBatchSampler, SamplerSegment
+from alpro.datasets.batch_samplers import MixtureBatchSampler, ResumableBatchSampler, SamplerSegment
 
 Keys = list[tuple[int, int]]
 

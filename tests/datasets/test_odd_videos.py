@@ -25,7 +25,7 @@ _READ_ALL = """
 import json, sys
 from pathlib import Path
 from alpro.datasets.decoding import VideoReadError, make_decoder
-from alpro.datasets.sampling import frame_indices
+from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 
 def select(num_video_frames):

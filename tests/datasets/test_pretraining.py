@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.pretraining import IGNORED, PretrainBatch, PretrainCollate
-from alpro.datasets.videos import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample
 from alpro.file_kinds import Media
+from alpro.tasks.pretraining.annotations import CaptionedItem
+from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch, PretrainCollate
 from tests.factories import VOCABULARY, make_tokenizer
 
 LONG = "a red ball and a blue box right left red"

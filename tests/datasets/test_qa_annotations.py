@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from alpro.datasets.qa_annotations import (
+from alpro.errors import InputError
+from alpro.tasks.question_answering.annotations import (
     AnswerLabels,
     QuestionRow,
     describe_unknown,
     read_answer_labels,
     read_questions,
 )
-from alpro.errors import InputError
 from tests.shared_data import shared_data
 
 _ROW = '{"question": "what rolls?", "video_id": "v1", "answer": "ball", "answer_type": "what"}\n'

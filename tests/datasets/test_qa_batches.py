@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.downstream_batches import (
+from alpro.datasets.shared_rows import pack_rows
+from alpro.datasets.storage import VideoFolder
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+from alpro.datasets.video_datasets import FrameReader, TrainingSample, TrainingVideos
+from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
+from alpro.tasks.question_answering.batches import (
     LabelledQuestion,
     QaCollate,
     QuestionGroup,
     group_questions,
     label_questions,
 )
-from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
-from alpro.datasets.shared_rows import pack_rows
-from alpro.datasets.storage import VideoFolder
-from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.videos import FrameReader, TrainingSample, TrainingVideos
 from tests.factories import VOCABULARY, FakeDecoder, make_tokenizer, write_videos
 
 _LABELS = AnswerLabels(("ball", "box"))

@@ -8,8 +8,8 @@ import torch
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.downstream_batches import RetrievalCollate
-from alpro.datasets.videos import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample
+from alpro.tasks.retrieval.batches import RetrievalCollate
 from tests.factories import VOCABULARY, make_tokenizer
 
 

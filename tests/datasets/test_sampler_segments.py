@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment, merge_segments
+from alpro.datasets.batch_samplers import ResumableBatchSampler, SamplerSegment, merge_segments
 
 Key = tuple[int, int]
 Read = list[list[Key]]

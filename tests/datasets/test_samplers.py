@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from alpro.datasets.samplers import ResumableBatchSampler, SamplerSegment
+from alpro.datasets.batch_samplers import ResumableBatchSampler, SamplerSegment
 
 Key = tuple[int, int]
 

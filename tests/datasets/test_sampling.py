@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpro.datasets.sampling import (
+from alpro.datasets.frame_sampling import (
     STRATEGIES,
     clip_indices,
     evaluation_sampling,

@@ -22,11 +22,11 @@ from alpro.datasets.decoding import (
 )
 from alpro.datasets.decoding.base import Loader
 from alpro.datasets.decoding.factory import SandboxedDecoder
+from alpro.datasets.frame_sampling import select_frames
 from alpro.datasets.quarantine import Quarantine
-from alpro.datasets.sampling import select_frames
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.videos import EvaluationVideos, FrameReader, TrainingVideos
+from alpro.datasets.video_datasets import EvaluationVideos, FrameReader, TrainingVideos
 from tests.datasets.clips import SMALL, write_clip
 from tests.datasets.decoders import installed_decoder
 from tests.datasets.misbehaving import (

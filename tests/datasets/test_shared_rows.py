@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from alpro.datasets import shared_rows as module
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.downstream_batches import LabelledQuestion, QuestionGroup
 from alpro.datasets.shared_rows import SharedRows, pack_rows
+from alpro.tasks.pretraining.annotations import CaptionedItem
+from alpro.tasks.question_answering.batches import LabelledQuestion, QuestionGroup
 from tests.datasets.stored import in_child
 
 _TEXTS = ["a dog", "", "ein Bär", "犬が走る", "\ud800 alone", "two\nlines", "\x00", "🐕" * 70]

@@ -13,7 +13,7 @@ from alpro.datasets.transforms.spatial import (
     RandomFlip,
     RepeatFrames,
 )
-from alpro.datasets.videos import FrameAugmentation
+from alpro.datasets.video_datasets import FrameAugmentation
 
 
 def clip(*, num_frames: int = 2, height: int = 6, width: int = 9) -> np.ndarray:

@@ -18,7 +18,7 @@ from alpro.datasets.storage import (
     open_videos,
     storage_kind,
 )
-from alpro.datasets.videos import FrameReader
+from alpro.datasets.video_datasets import FrameReader
 from alpro.errors import InputError
 from tests.datasets.clips import SMALL, indices_of, write_clip
 from tests.datasets.stored import IDS, KINDS, content_of, fetched, store, write_tar

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.captions import CaptionedItem
 from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.pretraining import ValidationPairs
-from alpro.datasets.videos import FrameAugmentation, TrainingSample, TrainingVideos
+from alpro.datasets.video_datasets import FrameAugmentation, TrainingSample, TrainingVideos
+from alpro.tasks.pretraining.annotations import CaptionedItem
+from alpro.tasks.pretraining.batches import ValidationPairs
 
 
 class RandomSource:

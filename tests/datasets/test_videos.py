@@ -18,10 +18,10 @@ from alpro.datasets.decoding import (
     Video,
     VideoReadError,
 )
-from alpro.datasets.sampling import frame_indices
+from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.videos import (
+from alpro.datasets.video_datasets import (
     EvaluationVideo,
     EvaluationVideos,
     FrameAugmentation,

@@ -12,9 +12,9 @@ from unittest import mock
 import pytest
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
 from alpro.distributed.engine import Engine
 from alpro.experiment.training import RunStart, agree_on_start
+from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.evaluation.ranks import on_ranks
 from tests.factories import TinyExperiment
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from alpro.datasets.pretraining import IGNORED
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.objectives.question_answering_task import QuestionAnsweringTask
-from alpro.training.task import Task
+from alpro.tasks.pretraining.batches import IGNORED
+from alpro.tasks.question_answering.objective import QuestionAnsweringObjective
+from alpro.training.objective import Objective
 from alpro.training.train_state import seed_everything
 from tests.distributed.jobs import both_engines, on_processes
 from tests.factories import CPU, MEAN, STD, make_batch, make_model, make_tokenizer, rows_of
@@ -44,7 +44,7 @@ NUM_PAIRS = 12  # of all processes together
 TOLERANCE = 1e-5  # in fp32, relative to the largest gradient of a parameter
 SAME_VIDEO = (0, NUM_PAIRS // 2)  # two pairs of one video, on different processes
 
-Part = Callable[[Engine, Tokenizer], tuple[Task, Any]]
+Part = Callable[[Engine, Tokenizer], tuple[Objective, Any]]
 """A task, and the rank's share of a batch."""
 
 
@@ -60,7 +60,7 @@ def own_pairs(engine: Engine, whole: Any) -> Any:
     return replace(whole, **parts)
 
 
-def contrastive(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
+def contrastive(engine: Engine, tokenizer: Tokenizer) -> tuple[Objective, Any]:
     """Retrieval with VTC alone."""
     rows = rows_of(NUM_PAIRS, captions_per_video=1)
     rows[SAME_VIDEO[1]] = rows[SAME_VIDEO[0]]
@@ -70,14 +70,14 @@ def contrastive(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
     return task, own_pairs(engine, make_batch(tokenizer, rows))
 
 
-def questions(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
+def questions(engine: Engine, tokenizer: Tokenizer) -> tuple[Objective, Any]:
     """Of 4 questions about each of 4 videos of 2 clips, the processes have different numbers."""
     rows = questions_of([f"v{number}" for number in range(4)])
     rows.sort(key=lambda row: row.video_id)
     bounds = {1: [0, 16], 2: [0, 11, 16], 4: [0, 7, 8, 13, 16]}[engine.size]
     own = rows[bounds[engine.rank] : bounds[engine.rank + 1]]
     model = make_answer_model()
-    task = QuestionAnsweringTask(
+    task = QuestionAnsweringObjective(
         model,
         engine=engine,
         normalize=Normalize(MEAN, STD),
@@ -86,21 +86,21 @@ def questions(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
     return task.train(), make_question_batch(tokenizer, own, num_clips=2)
 
 
-def entities(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
+def entities(engine: Engine, tokenizer: Tokenizer) -> tuple[Objective, Any]:
     """Pretraining with VTC and PEM."""
     whole = make_pairs(tokenizer, [f"v{number}" for number in range(NUM_PAIRS)])
     task = make_pretraining_task(make_pretraining_model(), "itc", "mpm", engine=engine)
     return task, own_pairs(engine, whole)
 
 
-def prompter(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
+def prompter(engine: Engine, tokenizer: Tokenizer) -> tuple[Objective, Any]:
     """The first stage of pretraining."""
     names = [f"v{number}" for number in range(NUM_PAIRS)]
     whole = make_pairs(tokenizer, names, mlm_probability=None, with_regions=False)
     return make_prompter_task(make_prompter(), engine=engine), own_pairs(engine, whole)
 
 
-def pretraining(engine: Engine, tokenizer: Tokenizer) -> tuple[Task, Any]:
+def pretraining(engine: Engine, tokenizer: Tokenizer) -> tuple[Objective, Any]:
     """All losses with dropout and negatives of the own process; words only on the first half."""
     whole = make_pairs(tokenizer, [f"v{number}" for number in range(NUM_PAIRS)])
     labels = given(whole.mlm_labels).clone()

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from alpro.configs.fields import fields_of
-from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.evaluation.encoding import AGGREGATIONS, aggregate_clips, encode_clips, score_clips
 from alpro.modeling.contracts import VideoFeatures
+from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import EMBED_DIM, IMAGE_SIZE, MEAN, NUM_FRAMES, STD, WIDTH, make_model
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from alpro.configs.fields import fields_of
-from alpro.configs.schema import QaConfig
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
-from alpro.evaluation.question_answering import AnsweredQuestion, QaOutcome, best_answers
-from alpro.evaluation.result_files import answers_table, write_answers
+from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.question_answering.evaluation import AnsweredQuestion, QaOutcome, best_answers
+from alpro.tasks.question_answering.results import answers_table, write_answers
 
 LABELS = AnswerLabels(("red", "blue", "ball", "dog", "two", "one"))
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from alpro.datasets.qa_annotations import AnswerLabels, QuestionRow
 from alpro.datasets.tokenization import Tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError, NotNumbersError
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.evaluation.question_answering import QaOutcome
-from alpro.families.alpro.model import AlproForQuestionAnswering
+from alpro.families.alpro.question_answering import AlproForQuestionAnswering
+from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
+from alpro.tasks.question_answering.evaluation import QaOutcome
 from tests.evaluation.ranks import on_ranks
 from tests.factories import MEAN, STD, FakeDecoder, make_tokenizer
 from tests.question_factories import (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alpro.evaluation.retrieval import pairs_to_score, ranking_scores
+from alpro.tasks.retrieval.evaluation import pairs_to_score, ranking_scores
 
 
 def similarities(seed: int) -> np.ndarray:

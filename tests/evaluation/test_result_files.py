@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpro.evaluation.result_files import write_records
-from alpro.training.atomic_io import write_json
+from alpro.training.atomic_io import write_json, write_records
 
 NUMBERS = (0.0, -0.0, 1.0, 1 / 3, 0.9999999999999999, 1e-5, 5e-324, 1.7e308, 1e16, 1e22, -12.5)
 

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from alpro.configs.fields import fields_of
-from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.tokenization import Tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.evaluation.result_files import metrics_table, write_results
-from alpro.evaluation.retrieval import RetrievalOutcome, pairs_to_score
 from alpro.families.alpro.model import AlproForRetrieval
-from alpro.metrics.retrieval import retrieval_metrics
+from alpro.tasks.retrieval.config import RetrievalConfig
+from alpro.tasks.retrieval.evaluation import RetrievalOutcome, pairs_to_score
+from alpro.tasks.retrieval.metrics import retrieval_metrics
+from alpro.tasks.retrieval.results import metrics_table, write_results
 from tests.evaluation.ranks import on_ranks
 from tests.factories import (
     MEAN,

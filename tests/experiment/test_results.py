@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.distributed.engine import SingleProcess
 from alpro.experiment import results
 from alpro.families.registry import load_family
+from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import CPU, TinyExperiment
 
 

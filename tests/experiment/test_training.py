@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError
 from alpro.experiment.training import build_plan
-from alpro.training.task import TrainingPlan
+from alpro.tasks.retrieval.config import RetrievalConfig
+from alpro.training.objective import TrainingPlan
 from tests.factories import CPU, TinyExperiment
 
 

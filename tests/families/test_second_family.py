@@ -14,13 +14,14 @@ from torch import Tensor
 
 from alpro.configs.errors import ConfigError
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.configs.schema import QaConfig, RetrievalConfig
 from alpro.datasets.decoding import FrameSelector, Video
 from alpro.errors import InputError
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import finetune, infer, launch_run
 from alpro.families import registry
 from alpro.modeling.contracts import DualEncoder, Matcher
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import VOCABULARY, FakeDecoder, TinyExperiment, caption_of
 from tests.families.tiny.family import MAX_LOGIT_SCALE, TinyDualEncoder, preprocessing
 

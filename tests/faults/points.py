@@ -24,7 +24,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from alpro.objectives.retrieval_task import RetrievalTask
+from alpro.tasks.retrieval.objective import RetrievalObjective
 from tests.factories import FakeDecoder
 
 POINTS = {
@@ -161,10 +161,10 @@ def named_points(points: Points) -> Iterator[None]:
         around(FakeDecoder, "read", before="decode")
         around(Tensor, "backward", after="backward")
         around(torch.optim.AdamW, "step", before="step", after="stepped")
-        around(RetrievalTask, "evaluate", before="validation", after="validated")
-        forward, on_update_start = RetrievalTask.forward, RetrievalTask.on_update_start
+        around(RetrievalObjective, "evaluate", before="validation", after="validated")
+        forward, on_update_start = RetrievalObjective.forward, RetrievalObjective.on_update_start
 
-        def forward_with_faults(task: RetrievalTask, batch: Any) -> dict[str, Tensor]:
+        def forward_with_faults(task: RetrievalObjective, batch: Any) -> dict[str, Tensor]:
             action = points.reach("forward")
             losses = forward(task, batch)
             if action == "nan":
@@ -173,14 +173,14 @@ def named_points(points: Points) -> Iterator[None]:
                 losses["loss"].register_hook(lambda gradient: gradient * float("inf"))
             return losses
 
-        def begin_with_faults(task: RetrievalTask, step: int) -> None:
+        def begin_with_faults(task: RetrievalObjective, step: int) -> None:
             points.on_update_start(step)
             points.reach("update")
             on_update_start(task, step)
 
         stand_ins = {"forward": forward_with_faults, "on_update_start": begin_with_faults}
         for name, function in stand_ins.items():
-            patches.enter_context(mock.patch.object(RetrievalTask, name, function))
+            patches.enter_context(mock.patch.object(RetrievalObjective, name, function))
         for name, function in _file_functions(points).items():
             patches.enter_context(mock.patch.object(os, name, function))
         patches.enter_context(mock.patch.object(signal, "signal", _signal_function(points)))

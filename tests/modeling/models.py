@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alpro.families.alpro.model import AlproForQuestionAnswering, AlproForRetrieval
+from alpro.families.alpro.model import AlproForRetrieval
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.question_answering import AlproForQuestionAnswering
 from alpro.modeling.bert import SplitBert, SplitBertEncoder
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 

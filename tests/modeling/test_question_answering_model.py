@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from alpro.families.alpro.model import AlproForQuestionAnswering, AlproForRetrieval
+from alpro.families.alpro.model import AlproForRetrieval
+from alpro.families.alpro.question_answering import AlproForQuestionAnswering
 from alpro.modeling.bert import SplitBert, SplitBertEncoder
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 from tests.modeling.models import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alpro.metrics.retrieval import dual_softmax, dual_softmax_metrics, retrieval_metrics
+from alpro.tasks.retrieval.metrics import dual_softmax, dual_softmax_metrics, retrieval_metrics
 from tests.shared_data import shared_data
 
 _SHARED = shared_data()

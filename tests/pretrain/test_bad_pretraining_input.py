@@ -77,7 +77,7 @@ def test_a_file_that_is_no_teacher_is_refused(
 @pytest.fixture
 def reads_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mistake is reported before millions of rows are read."""
-    monkeypatch.delattr("alpro.experiment.pretraining.load_dataset")
+    monkeypatch.delattr("alpro.tasks.pretraining.data.load_dataset")
 
 
 @pytest.mark.usefixtures("reads_no_rows")
@@ -243,7 +243,7 @@ def test_missing_images_of_large_sets_are_reported_when_read(
     experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (experiment.root / "images/train1.png").unlink()
-    monkeypatch.setattr("alpro.experiment.pretraining_data.MAX_IMAGES_CHECKED", 3)
+    monkeypatch.setattr("alpro.tasks.pretraining.datasets.MAX_IMAGES_CHECKED", 3)
     flags = ("--max_unreadable_fraction", "1")
     run(experiment.pretraining(*flags, **images_only(experiment), num_train_epochs=1))
 

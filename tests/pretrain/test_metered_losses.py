@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.pretraining import IGNORED
 from alpro.distributed.engine import SingleProcess
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
-from alpro.objectives.pair_task import (
+from alpro.tasks.pairs import GatheredBatch
+from alpro.tasks.pretraining.batches import IGNORED
+from alpro.tasks.pretraining.objective import (
     measure_contrast,
     measure_entities,
     measure_matching,
     mlm_loss_and_accuracy,
 )
-from alpro.objectives.pairs import GatheredBatch
-from alpro.objectives.validation import LossWithMetrics
+from alpro.tasks.pretraining.validation import LossWithMetrics
 from tests.factories import CPU
 
 ALONE = SingleProcess(CPU, scale_loss=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alpro.modeling.timesformer import TimeSformer
-from alpro.objectives.pairs import global_negatives
+from alpro.tasks.pairs import global_negatives
 from tasks import run_video_retrieval
 from tests.factories import FakeDecoder, TinyExperiment
 from tests.pretraining_factories import PretrainExperiment
@@ -45,7 +45,7 @@ def test_pair_keys_of_the_prompter(experiment: PretrainExperiment, run_prompter:
 
 def test_pair_keys_of_pretraining(experiment: PretrainExperiment, run: Run) -> None:
     assert rows_seen(run, experiment.pretraining(*FLAGS)) == {1, 2}
-    task = "alpro.families.alpro.pretraining_task"
+    task = "alpro.families.alpro.pretraining_objective"
     assert is_called(run, task, experiment.pretraining(*FLAGS, "--itm_negatives", "global"))
     assert not is_called(run, task, experiment.pretraining(*FLAGS))
 
@@ -54,6 +54,6 @@ def test_pair_keys_of_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("alpro.experiment.data.make_decoder", lambda *_, **__: FakeDecoder())
     experiment, run = TinyExperiment(tmp_path), runner(run_video_retrieval, monkeypatch)
     assert rows_seen(run, experiment.arguments(*FLAGS)) == {1, 2}
-    task = "alpro.objectives.retrieval_task"
+    task = "alpro.tasks.retrieval.objective"
     assert is_called(run, task, experiment.arguments(*FLAGS, "--itm_negatives", "global"))
     assert not is_called(run, task, experiment.arguments(*FLAGS))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.pretraining import IGNORED, PretrainBatch
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.losses.matching import Pairs
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
+from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch
 from tests.factories import MEAN, PATCH_SIZE, STD
 from tests.pretraining_factories import (
     LOSSES,
@@ -27,6 +27,7 @@ from tests.pretraining_factories import (
 )
 
 VIDEOS = ("v0", "v1", "v2", "v3")
+DRAW = "alpro.families.alpro.pretraining_objective.hard_negatives"
 NEGATIVES = Pairs(torch.tensor([0, 1, 2, 3, 0]), torch.tensor([2, 0, 3, 1, 1]))
 KINDS: dict[str, dict[str, object]] = {
     "videos": {},
@@ -128,7 +129,7 @@ def test_each_loss_equals_its_separate_computation(pairs: MakePairs, kind: str) 
             **{"mlm": alone.mlm(), "mpm": alone.mpm(threshold)},
         }
     task = make_pretraining_task(model, entity_threshold=threshold)
-    with mock.patch("alpro.families.alpro.pretraining_task.hard_negatives", return_value=NEGATIVES):
+    with mock.patch(DRAW, return_value=NEGATIVES):
         losses = task(batch)
     for name, value in expected.items():
         assert losses[f"{name}_loss"].item() == pytest.approx(value, rel=1e-5, abs=1e-5), name
@@ -205,7 +206,7 @@ def spied(module: torch.nn.Module, method: str) -> Any:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_is_the_same_alone_and_beside_others(pairs: MakePairs, loss: str) -> None:
     model, batch = make_pretraining_model(), pairs()
-    with mock.patch("alpro.families.alpro.pretraining_task.hard_negatives", return_value=NEGATIVES):
+    with mock.patch(DRAW, return_value=NEGATIVES):
         among, alone = (make_pretraining_task(model, *on)(batch) for on in (LOSSES, [loss]))
     name = f"{loss}_loss"
     assert alone[name].item() == pytest.approx(among[name].item(), rel=1e-5)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from alpro.configs.schema import PretrainConfig
+from alpro.tasks.pretraining.config import PretrainConfig
 from tests.factories import write_videos
 from tests.pretraining_factories import (
     ENTITIES,
@@ -87,15 +87,15 @@ def test_a_dry_run_writes_nothing(
 def test_each_batch_is_of_images_or_of_videos(
     experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alpro.families.alpro.pretraining_task import PretrainingTask
+    from alpro.families.alpro.pretraining_objective import PretrainingObjective
 
-    seen, forward = [], PretrainingTask.forward
+    seen, forward = [], PretrainingObjective.forward
 
-    def noting(self: PretrainingTask, batch: Any) -> Any:
+    def noting(self: PretrainingObjective, batch: Any) -> Any:
         seen.append((batch.media, batch.video_ids, tuple(batch.frames.shape)))
         return forward(self, batch)
 
-    monkeypatch.setattr(PretrainingTask, "forward", noting)
+    monkeypatch.setattr(PretrainingObjective, "forward", noting)
     run(experiment.pretraining(gradient_accumulation_steps=2, num_train_epochs=4, repeat_images=0))
     assert {media for media, _, _ in seen} == {"video", "image"}
     assert len(seen) == 14

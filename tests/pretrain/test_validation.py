@@ -11,8 +11,6 @@ import pytest
 import torch
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import PrompterConfig
-from alpro.datasets.pretraining import IGNORED, PretrainBatch
 from alpro.datasets.transforms.normalize import Normalize, erase_outside
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.errors import InputError
@@ -20,7 +18,9 @@ from alpro.evaluation.evaluation_set import silent_progress
 from alpro.experiment.experiment import Experiment
 from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter
-from alpro.objectives.validation import PairSet
+from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch
+from alpro.tasks.pretraining.config import PrompterConfig
+from alpro.tasks.pretraining.validation import PairSet
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, MEAN, STD, write_videos
 from tests.pretraining_factories import (
@@ -56,7 +56,7 @@ def validate_on_ranks(
     def work(engine: Engine) -> dict[str, float] | InputError:
         definition = Experiment(resolved, engine=engine).task
         model = models[engine.rank]
-        task = definition.build_task(model, plan=make_plan(), progress=silent_progress)
+        task = definition.build_objective(model, plan=make_plan(), progress=silent_progress)
         try:
             return task.evaluate(*definition.data.validation())
         except InputError as error:
@@ -221,7 +221,7 @@ def test_the_prompter_is_validated_in_the_same_way(experiment: PretrainExperimen
 
     def values(model: Prompter, engine: Engine) -> dict[str, float]:
         definition = Experiment(resolved, engine=engine).task
-        task = definition.build_task(model, plan=make_plan(), progress=silent_progress)
+        task = definition.build_objective(model, plan=make_plan(), progress=silent_progress)
         sets: list[PairSet] = definition.data.validation()
         batches = [batch for data in sets for batch in data.loader]
         assert all(batch.masked_ids is batch.region is None for batch in batches)

@@ -7,13 +7,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from alpro.configs.schema import (
-    ExperimentConfig,
-    PretrainConfig,
-    PrompterConfig,
-    QaConfig,
-    RetrievalConfig,
-)
+from alpro.configs.experiment import ExperimentConfig
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
 BASH = "/bin/bash"

@@ -14,8 +14,8 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.families.alpro.model import AlproForRetrieval
 from alpro.losses.matching import NO_NEGATIVE
-from alpro.objectives.retrieval_task import RetrievalTask
-from alpro.training.task import Task
+from alpro.tasks.retrieval.objective import RetrievalObjective
+from alpro.training.objective import Objective
 from tests.factories import CPU, MEAN, STD, make_evaluator
 
 
@@ -26,7 +26,7 @@ def make_retrieval_task(
     engine: Engine | None = None,
     clip_aggregation: str = "mean",
     **changes: Any,
-) -> RetrievalTask:
+) -> RetrievalObjective:
     """The task in its first update; ``changes`` are further arguments of its class."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     arguments: dict[str, Any] = {
@@ -34,7 +34,7 @@ def make_retrieval_task(
         **{"mask_same_video": False, "validation_batch": 64, **changes},
     }
     matching = arguments["use_itm"]
-    task = RetrievalTask(
+    task = RetrievalObjective(
         model,
         engine=engine,
         normalize=Normalize(MEAN, STD),
@@ -58,7 +58,9 @@ class LossAndGradients(NamedTuple):
     gradients: dict[str, Tensor]
 
 
-def loss_and_gradients(task: Task, *batches: Any, engine: Engine | None = None) -> LossAndGradients:
+def loss_and_gradients(
+    task: Objective, *batches: Any, engine: Engine | None = None
+) -> LossAndGradients:
     """The last batch's loss, its mean over the ranks, and the gradients of all, summed."""
     engine = engine or SingleProcess(CPU, scale_loss=False)
     engine.prepare(task, torch.optim.SGD(task.model.parameters(), lr=0.0))

@@ -16,7 +16,7 @@ from alpro.datasets.tokenization import Tokenizer
 from alpro.distributed.engine import autocast
 from alpro.families.alpro.model import AlproModel
 from alpro.modeling.timesformer import TimeSformer
-from alpro.training.task import Task
+from alpro.training.objective import Objective
 from tests.factories import (
     CPU,
     caption_of,
@@ -45,7 +45,7 @@ from tests.tasks.pair_tasks import (
 TASKS = ("retrieval", "prompter", "pretraining")
 NUM_PAIRS = 5
 
-MakeTask = Callable[..., tuple[Task, Any]]
+MakeTask = Callable[..., tuple[Objective, Any]]
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def make(tmp_path: Path) -> MakeTask:
         dropout: float = 0.0,
         num_pairs: int = NUM_PAIRS,
         num_clips: int = 1,
-    ) -> tuple[Task, Any]:
+    ) -> tuple[Objective, Any]:
         videos = [f"v{number}" for number in range(num_pairs)]
-        task: Task
+        task: Objective
         if kind == "retrieval":
             model = make_model(dropout=dropout)
             task = make_retrieval_task(
@@ -83,7 +83,7 @@ def alike(num_pairs: int) -> list[CaptionRow]:
     return [CaptionRow(caption_of(4 * number), f"v{number}") for number in range(num_pairs)]
 
 
-def seeded(task: Task, *batches: Any) -> LossAndGradients:
+def seeded(task: Objective, *batches: Any) -> LossAndGradients:
     torch.manual_seed(3)
     return loss_and_gradients(task, *batches)
 

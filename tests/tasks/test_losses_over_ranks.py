@@ -17,8 +17,8 @@ import torch
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.tokenization import Tokenizer
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.objectives.pairs import gather_batch_metadata
-from alpro.training.task import Task
+from alpro.tasks.pairs import gather_batch_metadata
+from alpro.training.objective import Objective
 from tests.distributed.jobs import on_processes
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, caption_of, make_batch, make_model, make_tokenizer
@@ -35,7 +35,7 @@ from tests.tasks.pair_tasks import (
 COUNTS = [2, 1, 3]  # pairs of three processes
 VIDEOS = ("v0", "v1", "v2", "v0", "v4", "v1")  # two are on two of them
 
-MakeTask = Callable[[Engine], Task]
+MakeTask = Callable[[Engine], Objective]
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def alone(make: MakeTask, whole: Any) -> LossAndGradients:
 def test_retrieval_losses_with_negatives_of_all_ranks_equal_one_process(
     tokenizer: Tokenizer, losses: str, counts: list[int], options: dict[str, Any]
 ) -> None:
-    def make(engine: Engine) -> Task:
+    def make(engine: Engine) -> Objective:
         return make_retrieval_task(
             make_model(),
             tokenizer,
@@ -126,7 +126,7 @@ def test_retrieval_losses_with_negatives_of_all_ranks_equal_one_process(
 def test_retrieval_losses_over_several_clips_equal_one_process(
     tokenizer: Tokenizer, how: str, options: dict[str, Any]
 ) -> None:
-    def make(engine: Engine) -> Task:
+    def make(engine: Engine) -> Objective:
         return make_retrieval_task(
             make_model(),
             tokenizer,
@@ -145,7 +145,7 @@ def test_retrieval_losses_over_several_clips_equal_one_process(
 def test_retrieval_losses_with_negatives_of_the_own_rank(
     tokenizer: Tokenizer, mask: bool, num_clips: int
 ) -> None:
-    def make(engine: Engine) -> Task:
+    def make(engine: Engine) -> Objective:
         return make_retrieval_task(make_model(), tokenizer, engine=engine, mask_same_video=mask)
 
     whole = captioned(tokenizer, num_clips=num_clips)
@@ -166,7 +166,7 @@ def test_retrieval_losses_with_negatives_of_the_own_rank(
 def test_pretraining_losses_with_negatives_of_all_ranks_equal_one_process(
     tokenizer: Tokenizer, losses: tuple[str, ...], counts: list[int], size: int
 ) -> None:
-    def make(engine: Engine) -> Task:
+    def make(engine: Engine) -> Objective:
         return make_pretraining_task(
             make_pretraining_model(),
             *losses,
@@ -181,7 +181,7 @@ def test_pretraining_losses_with_negatives_of_all_ranks_equal_one_process(
 
 
 def test_one_video_on_all_ranks_has_no_negatives(tokenizer: Tokenizer) -> None:
-    def make(engine: Engine) -> Task:
+    def make(engine: Engine) -> Objective:
         return make_retrieval_task(
             make_model(),
             tokenizer,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from alpro.evaluation.retrieval import RetrievalEvaluator
 from alpro.experiment import run as running
+from alpro.tasks.retrieval.evaluation import RetrievalEvaluator
 from tests.factories import TinyExperiment, make_model
 from tests.question_factories import QaExperiment
 from tests.tasks.conftest import Refuse, Run, content

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.qa_annotations import QuestionRow
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.families.alpro.model import AlproForQuestionAnswering
-from alpro.objectives.question_answering_task import QuestionAnsweringTask
+from alpro.families.alpro.question_answering import AlproForQuestionAnswering
+from alpro.tasks.question_answering.annotations import QuestionRow
+from alpro.tasks.question_answering.objective import QuestionAnsweringObjective
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, MEAN, STD, make_tokenizer
 from tests.question_factories import (
@@ -42,12 +42,12 @@ def make_task(
     *,
     engine: Engine | None = None,
     clip_aggregation: str = "mean",
-) -> QuestionAnsweringTask:
+) -> QuestionAnsweringObjective:
     engine = engine or SingleProcess(CPU, scale_loss=False)
     evaluator = make_answer_evaluator(
         model, tokenizer, engine=engine, clip_aggregation=clip_aggregation
     )
-    task = QuestionAnsweringTask(
+    task = QuestionAnsweringObjective(
         model, engine=engine, normalize=Normalize(MEAN, STD), evaluator=evaluator
     )
     return task.train()

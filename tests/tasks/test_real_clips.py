@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import QaConfig, RetrievalConfig
 from alpro.datasets.decoding import make_decoder
-from alpro.datasets.sampling import frame_indices
+from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 from tasks import run_video_qa, run_video_retrieval
 from tests.datasets.clips import write_frames
 from tests.parity.golden import fill
@@ -121,7 +122,7 @@ def release(folder: Path, resolved: Any, model: torch.nn.Module) -> None:
 def test_full_size_inference_from_a_folder_like_the_released_ones(
     clips: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alpro.families.alpro.family import build_retrieval_model
+    from alpro.families.alpro.retrieval import build_retrieval_model
 
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "public"
@@ -177,7 +178,7 @@ def test_a_small_model_learns_its_training_questions(
 def test_full_size_answers_from_a_folder_like_the_released_ones(
     questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alpro.families.alpro.family import build_question_answering_model
+    from alpro.families.alpro.question_answering import build_question_answering_model
 
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "public"

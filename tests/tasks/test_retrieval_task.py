@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.downstream_batches import RetrievalBatch
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.evaluation.encoding import AGGREGATIONS
 from alpro.families.alpro.model import AlproForRetrieval
+from alpro.tasks.retrieval.batches import RetrievalBatch
 from tests.factories import (
     MEAN,
     STD,

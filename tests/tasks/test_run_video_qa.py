@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from alpro.datasets.qa_annotations import QuestionRow, read_questions
+from alpro.tasks.question_answering.annotations import QuestionRow, read_questions
 from tests.factories import FakeDecoder
 from tests.question_factories import ANSWERS, QaExperiment, write_questions
 from tests.tasks.conftest import Refuse, Run, content

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alpro.objectives.retrieval_task import RetrievalTask
+from alpro.tasks.retrieval.objective import RetrievalObjective
 from tests.factories import TinyExperiment
 from tests.question_factories import QaExperiment
 from tests.tasks.conftest import Run
@@ -23,13 +23,13 @@ def test_a_killed_run_of_several_clips_resumes_bit_for_bit(
     experiment: TinyExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []
-    forward = RetrievalTask.forward
+    forward = RetrievalObjective.forward
 
-    def noting(self: RetrievalTask, batch: Any) -> Any:
+    def noting(self: RetrievalObjective, batch: Any) -> Any:
         seen.append(tuple(batch.frames.shape))
         return forward(self, batch)
 
-    monkeypatch.setattr(RetrievalTask, "forward", noting)
+    monkeypatch.setattr(RetrievalObjective, "forward", noting)
     run(experiment.arguments(output="whole", **SEVERAL_CLIPS))
     assert set(seen) == {(3, 2, 2, 3, 32, 32)}
     with monkeypatch.context() as patch:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from alpro.datasets.qa_annotations import QuestionRow, read_questions
 from alpro.experiment.data import DEBUG_ROWS
+from alpro.tasks.question_answering.annotations import QuestionRow, read_questions
 from tests.question_factories import UNKNOWN_ANSWER, QaExperiment, write_questions
 from tests.tasks.conftest import Refuse, Run, content
 from tests.training.toys import metric_lines

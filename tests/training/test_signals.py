@@ -11,7 +11,7 @@ import torch
 
 from alpro.errors import TerminatedError
 from alpro.launchers import STOP_SIGNALS, noticing_termination
-from alpro.training.task import Task
+from alpro.training.objective import Objective
 from alpro.training.trainer import HOW_TO_CONTINUE
 from tests.training.toys import (
     KilledError,
@@ -132,7 +132,7 @@ def test_sigterm_during_the_first_validation_stops_the_run_after_an_update(tmp_p
 def test_sigterm_during_a_validation_stops_the_run_after_it(tmp_path: Path) -> None:
     validations = iter(range(9))
 
-    def validate(task: Task) -> dict[str, float]:
+    def validate(task: Objective) -> dict[str, float]:
         if next(validations) == 1:
             send_sigterm()
         return task.evaluate(toy_batch(1000))

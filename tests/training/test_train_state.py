@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from alpro.datasets.samplers import SamplerSegment
+from alpro.datasets.batch_samplers import SamplerSegment
 from alpro.errors import InputError
 from alpro.training.checkpoints import save_restore
 from alpro.training.run_directory import RunDirectory

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alpro.datasets.batches import UnreadableVideo
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError, ScarcityError
-from alpro.training.task import Task
+from alpro.training.objective import Objective
 from alpro.training.trainer import HOW_TO_CONTINUE
 from tests.factories import CPU
 from tests.training.toys import (
@@ -51,7 +51,7 @@ def test_a_run_killed_twice_and_during_validation_continues_bit_for_bit(tmp_path
     for survived in (1, 2):  # validations of this process: 0 of (0, 3), then 3 and 6 of (3, 6, 9)
         countdown = iter(range(survived))
 
-        def validate(task: Task, countdown: Iterator[int] = countdown) -> dict[str, float]:
+        def validate(task: Objective, countdown: Iterator[int] = countdown) -> dict[str, float]:
             if next(countdown, None) is None:
                 raise KilledError
             return task.evaluate(toy_batch(1000))
@@ -104,7 +104,7 @@ def test_the_best_checkpoint_is_the_best_of_the_chosen_metric(
 ) -> None:
     scores = iter([9.0, 1.0, 3.0, 2.0])  # at updates 0, 3, 6, 7; the first is not a checkpoint
 
-    def validate(_: Task) -> dict[str, float]:
+    def validate(_: Objective) -> dict[str, float]:
         score = next(scores)
         return {"score": score, "loss": -score, "medianR": score}
 
@@ -122,7 +122,7 @@ def test_the_best_value_so_far_survives_a_kill(tmp_path: Path) -> None:
     def killed_after(scores: list[float]) -> None:
         remaining = iter(scores)
 
-        def validate(_: Task) -> dict[str, float]:
+        def validate(_: Objective) -> dict[str, float]:
             score = next(remaining, None)
             if score is None:
                 raise KilledError
@@ -140,7 +140,7 @@ def test_the_best_value_so_far_survives_a_kill(tmp_path: Path) -> None:
     assert_same(best, third)
 
 
-class Scale(Task):
+class Scale(Objective):
     """Predicts w * x; for the mean squared error the gradient is the mean of 2 * x * (w*x - y)."""
 
     def __init__(self) -> None:

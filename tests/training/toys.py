@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alpro.datasets.batch_samplers import SamplerSegment
 from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.decoding import FrameSelector, Video
-from alpro.datasets.samplers import SamplerSegment
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.training.checkpoints import CheckpointWriter
 from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog
+from alpro.training.objective import Objective, TrainingData, TrainingPlan
 from alpro.training.reporting import Reporter
 from alpro.training.run_directory import RunDirectory
-from alpro.training.task import Task, TrainingData, TrainingPlan
 from alpro.training.train_state import seed_everything
 from alpro.training.trainer import Trainer
 from tests.factories import CPU, FakeDecoder
@@ -71,7 +71,7 @@ def toy_batch(number: int, *, size: int = 2) -> ToyBatch:
     return ToyBatch(inputs, inputs.sum(dim=1), [f"v{number}.{i}" for i in range(size)], [])
 
 
-class ToyTask(Task):
+class ToyTask(Objective):
     """Regression with dropout: the loss depends on the generator's state."""
 
     def __init__(self, *, dropout: float = 0.5) -> None:
@@ -130,8 +130,8 @@ def train(
     *,
     plan: TrainingPlan,
     batch: Callable[[int], Any] = toy_batch,
-    task: Task | None = None,
-    validate: Callable[[Task], dict[str, float]] = lambda task: task.evaluate(toy_batch(1000)),
+    task: Objective | None = None,
+    validate: Callable[[Objective], dict[str, float]] = lambda task: task.evaluate(toy_batch(1000)),
     optimizer: Callable[[Any], torch.optim.Optimizer] = torch.optim.AdamW,
     learning_rate: Callable[[int], float] = lambda step: 0.1 / step,
     max_unreadable: float = 0.5,

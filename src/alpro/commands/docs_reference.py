@@ -19,10 +19,10 @@ from typing import Any
 
 from alpro.commands.cli import exit_code_of, path_flag
 from alpro.commands.registry import GROUPS, Command
-from alpro.configs.detect_task import CONFIGS
 from alpro.configs.family import with_family
 from alpro.configs.fields import Option, fields_of
 from alpro.families.registry import FAMILIES, family_config
+from alpro.tasks.registry import TASKS
 
 MAX_CHOICES = 10  # a longer list of choices is left to the field's help text
 HELP_WIDTH = 96  # of help texts, in characters
@@ -78,7 +78,7 @@ def pages() -> dict[str, str]:
 
 def config_page() -> str:
     """All config keys: those of every family by topic, then what each family adds."""
-    tasks = list(CONFIGS.values())
+    tasks = list(TASKS.values())
     keys = _tables({task.TOPIC: fields_of(task) for task in tasks})
     parts = [GENERATED + CONFIG_INTRODUCTION.rstrip(), *keys]
     for family in FAMILIES:

@@ -27,23 +27,20 @@ from alpro.commands.cli import (
     progress,
 )
 from alpro.commands.nouns import TagCounts, count_tags, entities_of, load_tagger
-from alpro.configs.detect_task import kind_of
 from alpro.configs.downstream import DownstreamDataset, annotation_in
 from alpro.configs.errors import ConfigError, ConfigIssue
-from alpro.configs.pretraining import PretrainingDataset, media_of
-from alpro.configs.schema import (
-    ExperimentConfig,
-    PretrainConfig,
-    PretrainingConfig,
-    QaConfig,
-    RetrievalConfig,
-)
+from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.sources import read_json_object
 from alpro.configs.validation import read_values
 from alpro.datasets.annotations import read_captions
-from alpro.datasets.captions import read_captioned
-from alpro.datasets.qa_annotations import read_questions
 from alpro.errors import InputError
+from alpro.tasks.pretraining.annotations import read_captioned
+from alpro.tasks.pretraining.config import PretrainConfig, PretrainingConfig
+from alpro.tasks.pretraining.options import PretrainingDataset, media_of
+from alpro.tasks.question_answering.annotations import read_questions
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.registry import kind_of
+from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.training.atomic_io import write_text
 from alpro.training.writable import check_output_file
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alpro.commands.cli import exit_code_of, path_flag
-from alpro.configs.detect_task import CONFIGS
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.errors import InputError, listed
+from alpro.tasks.registry import TASKS
 from alpro.training.run_directory import RunDirectory, read_stored
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
 def _read_run(root: Path, *, changes: Sequence[str]) -> ResolvedConfig[Any]:
     # The stored arguments are the config; further flags override them.
     args = RunDirectory(root, rank=0).args
-    class_of = {config_class.SCRIPT: config_class for config_class in CONFIGS.values()}
+    class_of = {config_class.SCRIPT: config_class for config_class in TASKS.values()}
     config_class = class_of.get(str(read_stored(args).get("script")))
     if config_class is None:
         raise InputError(
@@ -88,11 +88,12 @@ def _replayed(
     experiment: Experiment[Any], stored: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> str:
     """Report on each batch of the update: losses and non-finite values."""
-    from alpro.datasets.downstream_batches import QaBatch, RetrievalBatch
-    from alpro.datasets.pretraining import PretrainBatch
     from alpro.distributed.engine import autocast, usable_precision
     from alpro.evaluation.evaluation_set import silent_progress
     from alpro.experiment.training import build_plan
+    from alpro.tasks.pretraining.batches import PretrainBatch
+    from alpro.tasks.question_answering.batches import QaBatch
+    from alpro.tasks.retrieval.batches import RetrievalBatch
     from alpro.training.train_state import set_random_state
 
     config, device = experiment.config, experiment.engine.device
@@ -104,7 +105,7 @@ def _replayed(
         build_plan(config, num_samples=1, best_metric=config.best_metric, engine=experiment.engine),
         num_train_steps=stored["num_steps"],
     )
-    task = experiment.task.build_task(model, plan=plan, progress=silent_progress).train()
+    task = experiment.task.build_objective(model, plan=plan, progress=silent_progress).train()
     task.on_update_start(stored["step"])
     set_random_state(stored["random"], device)
     precision = usable_precision(config.precision, device)

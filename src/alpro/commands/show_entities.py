@@ -17,9 +17,9 @@ from alpro.commands.cli import exit_code_of, path_flag, pluralize, positive
 from alpro.commands.gallery.entities import entity_gallery
 from alpro.commands.gallery.output import check_picture, write_gallery
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.configs.schema import PretrainConfig
-from alpro.datasets.captions import read_entities
 from alpro.errors import InputError
+from alpro.tasks.pretraining.annotations import read_entities
+from alpro.tasks.pretraining.config import PretrainConfig
 from alpro.training.run_directory import RunDirectory, read_stored
 from alpro.training.writable import check_output_file
 

@@ -18,8 +18,8 @@ from typing import Any
 from alpro.commands.cli import MAX_SEED, at_most, exit_code_of, path_flag, pluralize
 from alpro.commands.convert.conversion import write_all
 from alpro.datasets.annotations import read_captions
-from alpro.datasets.qa_annotations import read_questions
 from alpro.errors import InputError
+from alpro.tasks.question_answering.annotations import read_questions
 from alpro.training.writable import check_output_folder
 
 SPLITS = ("train", "val", "test")

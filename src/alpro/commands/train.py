@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from alpro.configs.downstream import DownstreamConfig
 from alpro.configs.loading import load_config
-from alpro.configs.schema import (
-    DownstreamConfig,
-    PretrainConfig,
-    PrompterConfig,
-    QaConfig,
-    RetrievalConfig,
-)
 from alpro.program import run_script
+from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 
 def retrieval(arguments: Sequence[str]) -> int:

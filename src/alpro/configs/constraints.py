@@ -11,15 +11,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import PurePath
 from typing import Any
 
-from alpro.configs.downstream import annotation_in
-from alpro.errors import listed
-
-_TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
 _PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help
-_NOT_RANDOM = ("uniform", "nlvl_uniform", "start", "middle", "end")  # sampling strategies
 _ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
 
 
@@ -108,85 +102,4 @@ SHARED: tuple[Constraint, ...] = (
         "multi_step needs the epochs after which the learning rate is halved",
         "Give step_decay_epochs, as in [6, 8].",
     ),
-)
-
-DOWNSTREAM: tuple[Constraint, ...] = (
-    Constraint(
-        ("train_n_clips", "random_sample_clips", "frm_sampling_strategy"),
-        lambda clips, random, strategy: clips > 1 and random and strategy in _NOT_RANDOM,
-        "all clips of a video would have the same frames",
-        "Set random_sample_clips to 0, for clips of equal parts, or frm_sampling_strategy to rand.",
-        training_only=True,
-    ),
-    Constraint(
-        ("inference_model_step",),
-        lambda step: "/" in step,
-        "it is part of the name model_step_<...>.pt in output_dir/ckpt",
-        "Give best, last or a number; --e2e_weights_path names any other file.",
-    ),
-)
-
-
-# Test sets of one file name would share a results folder.
-def _named_alike(first: Any, second: Any, task: str | None = None) -> bool:
-    one, other = annotation_in(first, task), annotation_in(second, task)
-    return one is not None and other is not None and PurePath(one).stem == PurePath(other).stem
-
-
-def _distinct_names(*task: str) -> Constraint:
-    return Constraint(
-        ("test_datasets.*.txt", "test_datasets.*.txt", *task),
-        _named_alike,
-        "results go to results_<name of the annotation file>, the same folder for both",
-        "Give one file another name; a link to it will do.",
-        training_only=True,
-    )
-
-
-RETRIEVAL: tuple[Constraint, ...] = (
-    Constraint(
-        ("max_n_example_per_group",),
-        lambda size: size != 1,
-        "the losses of retrieval pair each video with one caption",
-        "Set it to 1; captions of one video are rows of their own.",
-    ),
-    Constraint(
-        ("use_itc", "use_itm"),
-        lambda contrastive, matching: not (contrastive or matching),
-        "no loss is left to train with",
-        "Set use_itc or use_itm to 1.",
-    ),
-    Constraint(
-        ("itm_start_ratio", "use_itc"),
-        lambda start, contrastive: start > 0 and not contrastive,
-        "before the matching loss sets in there would be no loss",
-        "Set use_itc to 1 or itm_start_ratio to 0.",
-    ),
-    Constraint(
-        ("*_datasets.*.txt",),
-        lambda path: not isinstance(path, str),
-        "retrieval reads its captions from one file per set",
-        f"Give txt the path of a file {_TABLES}.",
-        training_only=True,
-    ),
-    _distinct_names(),
-)
-
-
-def _no_questions(txt: Any, task: str) -> str:
-    if txt is None:
-        return "question answering reads its questions from one file per set"
-    return f"the map has no entry {task}, only {listed(list(txt))}" if txt else "the map is empty"
-
-
-QUESTION_ANSWERING: tuple[Constraint, ...] = (
-    Constraint(
-        ("*_datasets.*.txt", "task"),
-        lambda txt, task: annotation_in(txt, task) is None,
-        _no_questions,
-        f"Give txt the path of a file {_TABLES}, or a map of tasks to paths with an entry for this"
-        " task.",
-        training_only=True,
-    ),
-    _distinct_names("task"),
 )

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import PurePath
+from typing import Any, ClassVar
 
+from alpro.configs.constraints import SHARED, Constraint
+from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.fields import option, required
-from alpro.configs.options import MAX_BATCH, DataOptions, VideoOptions
+from alpro.configs.shared_options import (
+    MAX_BATCH,
+    DataOptions,
+    VideoOptions,
+)
+
+TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
+_NOT_RANDOM = ("uniform", "nlvl_uniform", "start", "middle", "end")  # sampling strategies
 
 
 @dataclass(kw_only=True)
@@ -130,3 +141,55 @@ class InferenceOptions:
         " log-sum-exp)",
         choices=("mean", "max", "lse"),
     )
+
+
+DOWNSTREAM: tuple[Constraint, ...] = (
+    Constraint(
+        ("train_n_clips", "random_sample_clips", "frm_sampling_strategy"),
+        lambda clips, random, strategy: clips > 1 and random and strategy in _NOT_RANDOM,
+        "all clips of a video would have the same frames",
+        "Set random_sample_clips to 0, for clips of equal parts, or frm_sampling_strategy to rand.",
+        training_only=True,
+    ),
+    Constraint(
+        ("inference_model_step",),
+        lambda step: "/" in step,
+        "it is part of the name model_step_<...>.pt in output_dir/ckpt",
+        "Give best, last or a number; --e2e_weights_path names any other file.",
+    ),
+)
+
+
+# Test sets of one file name would share a results folder.
+def _named_alike(first: Any, second: Any, task: str | None = None) -> bool:
+    one, other = annotation_in(first, task), annotation_in(second, task)
+    return one is not None and other is not None and PurePath(one).stem == PurePath(other).stem
+
+
+def distinct_names(*task: str) -> Constraint:
+    """Return the rule that no two test sets have annotation files of one name."""
+    return Constraint(
+        ("test_datasets.*.txt", "test_datasets.*.txt", *task),
+        _named_alike,
+        "results go to results_<name of the annotation file>, the same folder for both",
+        "Give one file another name; a link to it will do.",
+        training_only=True,
+    )
+
+
+@dataclass(kw_only=True)
+class DownstreamConfig(
+    ExperimentConfig, DownstreamDataOptions, DownstreamVideoOptions, InferenceOptions
+):
+    """Config of any downstream task: finetuning and evaluation on data sets of its own."""
+
+    INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {"model_type", "resize_size"}
+    CHECKS: ClassVar[tuple[Constraint, ...]] = SHARED + DOWNSTREAM
+
+    def notices(self, *, infers: bool, stored: Collection[str]) -> list[str]:
+        """Return sentences about keys without effect."""
+        notices = super().notices(infers=infers, stored=stored)
+        if not infers and len(self.val_datasets) > 1:
+            first = self.val_datasets[0].name
+            notices.insert(0, f"val_datasets: only the first, {first}, is validated on")
+        return notices

@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 
 from alpro.configs import help as report
 from alpro.configs.command_line import Flags, parse_flags, peek_flags
-from alpro.configs.detect_task import script_of_another_kind
 from alpro.configs.downstream import InferenceOptions
 from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest_match, shorten
 from alpro.configs.family import detect_family, with_family
@@ -37,6 +36,7 @@ from alpro.configs.sources import (
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
 from alpro.families.registry import FAMILIES, family_config
+from alpro.tasks.registry import script_of_another_kind
 
 C = TypeVar("C")
 

@@ -11,13 +11,14 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch.utils.data import DataLoader
 
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.videos import HasVideoId, VideoBatch
+from alpro.datasets.video_datasets import HasVideoId, VideoBatch
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError
 from alpro.modeling.contracts import Encoders
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_SEED = 0  # of random draws in validation, the same in every run
 Row = TypeVar("Row", bound=HasVideoId, covariant=True)
 
 

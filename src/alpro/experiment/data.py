@@ -9,16 +9,16 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch.utils.data import DataLoader
 
-from alpro.configs.downstream import DownstreamDataset
-from alpro.configs.schema import DownstreamConfig, ExperimentConfig
+from alpro.configs.downstream import DownstreamConfig, DownstreamDataset
+from alpro.configs.experiment import ExperimentConfig
+from alpro.datasets.batch_samplers import ResumableBatchSampler
 from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import Decoder, make_decoder
 from alpro.datasets.quarantine import Quarantine
-from alpro.datasets.samplers import ResumableBatchSampler
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.storage import VideoStorage, hint_of_missing, open_videos
 from alpro.datasets.transforms.randaugment import video_augmentation
-from alpro.datasets.videos import (
+from alpro.datasets.video_datasets import (
     EvaluationVideos,
     FrameReader,
     HasVideoId,

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from alpro.configs.downstream import DownstreamDataset
-from alpro.configs.schema import DownstreamConfig
+from alpro.configs.downstream import DownstreamConfig, DownstreamDataset
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
 from alpro.evaluation.evaluation_set import EvaluationSet, Progress
@@ -25,8 +24,8 @@ from alpro.experiment.data import (
 from alpro.experiment.experiment import Experiment, TaskDefinition
 from alpro.experiment.preflight import DatasetPaths, check_training_inputs
 from alpro.experiment.results import results_folder
+from alpro.training.objective import TrainingData
 from alpro.training.run_directory import RESULT_FILES, RunDirectory
-from alpro.training.task import TrainingData
 
 Config = TypeVar("Config", bound=DownstreamConfig)
 

@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import ExperimentConfig
 from alpro.datasets.annotations import sha256_of
 from alpro.datasets.tokenization import Tokenizer, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
@@ -22,7 +22,7 @@ from alpro.experiment.weights import load_starting_weights
 from alpro.families.family import ModelFamily
 from alpro.families.registry import load_family
 from alpro.modeling.state_dict_adapter import StateDict
-from alpro.training.task import Task, TrainingData, TrainingPlan
+from alpro.training.objective import Objective, TrainingData, TrainingPlan
 from alpro.training.train_state import seed_everything
 
 Config = TypeVar("Config", bound=ExperimentConfig)
@@ -42,7 +42,7 @@ class Experiment(Generic[Config]):
                 f"family: {self.config.family} has no task {self.config.TASK}, only "
                 f"{', '.join(self.family.tasks)}. Use another script or another family."
             )
-        self.spec = self.family.tasks[self.config.TASK]
+        self.spec = self.family.load_task(self.config.TASK)
         self._hashes: dict[Path, str] = {}
         self.task: Any = self.spec.definition(self)
         """The task's `TaskDefinition`."""
@@ -183,5 +183,5 @@ class TaskDefinition(ABC, Generic[Config]):
         """Fill what starting weights leave open."""
 
     @abstractmethod
-    def build_task(self, model: Any, *, plan: TrainingPlan, progress: Progress) -> Task:
+    def build_objective(self, model: Any, *, plan: TrainingPlan, progress: Progress) -> Objective:
         """The objective with its validation."""

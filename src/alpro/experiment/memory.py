@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from alpro.configs.schema import DownstreamConfig, PretrainingConfig
+from alpro.configs.downstream import DownstreamConfig
 from alpro.datasets.dataloader import PREFETCHED_BATCHES_PER_WORKER
 from alpro.errors import InputError
 from alpro.experiment.experiment import Experiment
@@ -82,7 +82,7 @@ def check_batches(
     num_loaded = 1 + (ahead if trains else min(ahead, num_samples // batch))
     clip = config.num_frm * 3 * config.crop_img_size**2  # bytes
     # Each worker reads the clips of one video at a time, before they are cropped.
-    side = config.resize_size if isinstance(config, PretrainingConfig) else config.crop_img_size
+    side = getattr(config, "resize_size", config.crop_img_size)
     read = max(1, config.n_workers) * num_clips * config.num_frm * 3 * side**2
     # Count the clips that are encoded at once, with what the backward pass keeps of them.
     chunk = getattr(config, "grad_cache_size", 0) if trains else 0
@@ -98,7 +98,7 @@ def check_batches(
         if lack := _lack(num_bytes, place):
             keys = ["num_frm", "crop_img_size", size_key, "n_workers"]
             keys += ["train_n_clips" if trains else "inference_n_clips"] * (num_clips > 1)
-            keys += ["resize_size"] * isinstance(config, PretrainingConfig)
+            keys += ["resize_size"] * hasattr(config, "resize_size")
             values = ", ".join(f"{key} {getattr(config, key)}" for key in keys)
             raise InputError(
                 f"{values}: the frames of a batch and of those read ahead take at least {lack}."

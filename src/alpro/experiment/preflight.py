@@ -10,14 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from alpro.configs.downstream import DownstreamConfig
+from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import (
-    DownstreamConfig,
-    ExperimentConfig,
-    PretrainConfig,
-    QaConfig,
-    RetrievalConfig,
-)
 from alpro.configs.sources import INFERENCE_SOURCE, STORED_SOURCE
 from alpro.datasets.storage import folder_trouble, is_open_folder, storage_kind
 from alpro.datasets.storage.lmdb_videos import data_file
@@ -219,7 +214,7 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
 
 
 def log_notices(resolved: ResolvedConfig[Any], *, engine: Engine) -> None:
-    """Warn about keys without effect, on rank 0."""
+    """Warn about keys without effect and values that are replaced, on rank 0."""
     if engine.rank == 0:
         for notice in [*resolved.warnings, *_notices(resolved, engine.device)]:
             logger.warning(notice)
@@ -228,47 +223,11 @@ def log_notices(resolved: ResolvedConfig[Any], *, engine: Engine) -> None:
 def _notices(resolved: ResolvedConfig[Any], device: torch.device) -> list[str]:
     config: ExperimentConfig = resolved.config
     infers = isinstance(config, DownstreamConfig) and config.do_inference
-    notices = []
-    # Values that are replaced.
+    stored = {key for key, source in resolved.sources.items() if source == STORED_SOURCE}
+    notices = config.notices(infers=infers, stored=stored)
     used = usable_precision(config.precision, device)
     if used != config.precision:
-        notices.append(f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}")
-    if isinstance(config, DownstreamConfig) and not infers and len(config.val_datasets) > 1:
-        first = config.val_datasets[0].name
-        notices.append(f"val_datasets: only the first, {first}, is validated on")
-    # Keys that another key makes useless.
-    if config.random_init and config.e2e_weights_path is not None and not infers:
-        notices.append("random_init has no effect: e2e_weights_path is given; null takes it away")
-    if isinstance(config, PretrainConfig):
-        notices += _entity_notices(config)
-    if (
-        isinstance(config, PretrainConfig | RetrievalConfig)
-        and config.itm_start_ratio > 0
-        and not config.use_itm
-        and not infers
-    ):
-        notices.append("itm_start_ratio has no effect: use_itm is 0")
-    if isinstance(config, QaConfig) and config.new_classifier:
-        stored = resolved.sources["new_classifier"] == STORED_SOURCE  # and was of use in training
-        if infers and not stored:
-            notices.append("new_classifier has no effect: inference trains no classifier")
-        if not infers and config.e2e_weights_path is None:
-            notices.append("new_classifier has no effect: e2e_weights_path is not given")
+        notices.insert(
+            0, f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}"
+        )
     return notices
-
-
-def _entity_notices(config: PretrainConfig) -> list[str]:
-    """Warn about an entity loss that is off, or whose threshold is too low."""
-    if not config.use_mpm:
-        return [
-            f"{key} has no effect: use_mpm is 0"
-            for key in ("teacher_weights_path", "entity_file_path")
-            if getattr(config, key) is not None
-        ]
-    chance = 1 / config.num_entities
-    if config.entity_threshold > chance:
-        return []
-    return [
-        f"entity_threshold {config.entity_threshold:g} is not above chance, 1/num_entities = "
-        f"{chance:.3g}: a mere guess of the prompter counts as confident"
-    ]

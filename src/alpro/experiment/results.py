@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from alpro import __version__
+from alpro.configs.downstream import DownstreamConfig
+from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import DownstreamConfig, ExperimentConfig
 from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
-from alpro.datasets.sampling import evaluation_sampling
+from alpro.datasets.frame_sampling import evaluation_sampling
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.families.registry import load_family
+from alpro.training.objective import TrainingPlan
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored
-from alpro.training.task import TrainingPlan
 
 logger = logging.getLogger(__name__)
 

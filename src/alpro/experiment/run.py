@@ -176,7 +176,7 @@ def train(
     # Build the objective and the trainer, log a summary, then train.
     with build_reporter(config, plan=plan, output=output) as reporter:
         progress = with_heartbeat(reporter.progress, engine=engine)
-        objective = task.build_task(model, plan=plan, progress=progress)
+        objective = task.build_objective(model, plan=plan, progress=progress)
         seed_everything(config.seed, rank=engine.rank)
         trainer = build_trainer(
             config, objective, data=data, validation=validation, plan=plan, output=output,

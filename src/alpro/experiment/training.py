@@ -13,9 +13,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.fields import per_run_keys
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import ExperimentConfig
 from alpro.configs.sources import with_current_keys
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.distributed.launch import launcher_on_this_machine
@@ -26,9 +26,9 @@ from alpro.training.atomic_io import write_json
 from alpro.training.checkpoints import CheckpointWriter
 from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog
 from alpro.training.identity import HASHES_KEY, hashes_by_key
+from alpro.training.objective import Objective, TrainingData, TrainingPlan
 from alpro.training.reporting import Reporter, log_to_file
 from alpro.training.run_directory import RunDirectory, read_stored
-from alpro.training.task import Task, TrainingData, TrainingPlan
 from alpro.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _check_length(
 
 def build_trainer(
     config: ExperimentConfig,
-    task: Task,
+    task: Objective,
     *,
     data: TrainingData,
     validation: Sequence[Any],

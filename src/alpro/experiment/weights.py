@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from alpro.configs.schema import ExperimentConfig
+from alpro.configs.experiment import ExperimentConfig
 from alpro.errors import InputError
 from alpro.families.family import CheckpointFormat, ModelFamily, Prepare
 from alpro.modeling.state_dict_adapter import POSITION_IDS, compare, unusable

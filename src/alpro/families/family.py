@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
-from alpro.configs.schema import ExperimentConfig
+from alpro.configs.experiment import ExperimentConfig
 from alpro.datasets.tokenization import TokenizerFormat
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.modeling.state_dict_adapter import StateDict
@@ -81,8 +82,8 @@ def central_squares(config: ExperimentConfig) -> PixelPreprocessing:
 class ModelFamily:
     """Models, weights, tokenizer and tasks of a family."""
 
-    tasks: Mapping[str, TaskSpec]
-    """Name, as ``TASK`` of the configs -> task."""
+    tasks: Mapping[str, str]
+    """Name, as ``TASK`` of the configs -> module with its `TASK`, a `TaskSpec`; imported on use."""
     tokenizer: TokenizerFormat
     """Of the files in ``tokenizer_dir``."""
     vocab_size: Callable[[Architecture], int]
@@ -99,3 +100,7 @@ class ModelFamily:
     """Trainable parameters with the scale of their learning rate and their weight decay."""
     kept_bytes: Callable[[ExperimentConfig, Architecture], int] = lambda _config, _files: 0
     """Bytes that encoding a clip keeps for the backward pass, at least."""
+
+    def load_task(self, name: str) -> TaskSpec:
+        """Return one of `tasks`."""
+        return import_module(self.tasks[name]).TASK

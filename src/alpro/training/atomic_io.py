@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from alpro.errors import FULL_DISK_REMEDIES, RunError
+from alpro.installation import has_package
 
 HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues"  # of training
 
@@ -145,6 +146,18 @@ def full_disk_ends_run(path: Path, *, num_bytes: int | None = None) -> Iterator[
             f"{free_bytes(path):,} bytes are free there{left}.",
             FULL_DISK_REMEDIES[error.errno],
         ) from error
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write many records as JSON, by ujson if it is installed: a tenth of the time."""
+    if not has_package("ujson"):
+        write_json(path, records)
+        return
+    # Optional packages are imported where they are used.
+    import ujson
+
+    text = ujson.dumps(records, indent=4, ensure_ascii=False, escape_forward_slashes=False) + "\n"
+    write_text(path, text)
 
 
 def free_bytes(path: Path) -> int:

@@ -14,8 +14,8 @@ from alpro.distributed.engine import Engine
 from alpro.errors import InputError, PeerLostError, RunError
 from alpro.training.atomic_io import append_lines, keep_lines, sync_file
 from alpro.training.checkpoints import write_tensors
+from alpro.training.objective import Batch, Objective
 from alpro.training.run_directory import RunDirectory
-from alpro.training.task import Batch, Task
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class NonfiniteGuard:
         self._num_in_a_row = 0
 
     def handle_nonfinite(
-        self, update: UpdateRecord, task: Task, *, engine: Engine, what: str
+        self, update: UpdateRecord, task: Objective, *, engine: Engine, what: str
     ) -> None:
         """Handle an update with a non-finite loss or gradient (`what`); weights are unchanged.
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from alpro.datasets.samplers import SamplerSegment, merge_segments
+from alpro.datasets.batch_samplers import SamplerSegment, merge_segments
 from alpro.distributed.engine import Engine
 from alpro.training.checkpoints import load_restore, save_restore
 from alpro.training.faults import UnreadableVideoLog
+from alpro.training.objective import Objective
 from alpro.training.reporting import Reporter
 from alpro.training.run_directory import RunDirectory
-from alpro.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def describe_world_size_change(
 class Restorer:
     """Saves and resumes the state of a run; rank 0 alone reads and writes files."""
 
-    task: Task
+    task: Objective
     engine: Engine
     optimizer: Optimizer
     output: RunDirectory

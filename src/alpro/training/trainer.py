@@ -25,9 +25,9 @@ from alpro.launchers import TerminationNotice, noticing_termination
 from alpro.optimization.optimizer import set_learning_rate
 from alpro.training.checkpoints import CheckpointWriter
 from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog, UpdateRecord
+from alpro.training.objective import Batch, Objective, TrainingData, TrainingPlan
 from alpro.training.reporting import Reporter, Throughput
 from alpro.training.run_directory import RunDirectory
-from alpro.training.task import Batch, Task, TrainingData, TrainingPlan
 from alpro.training.train_state import Restorer, TrainState, random_state
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues from the l
 class Trainer:
     """Trains a task: updates, validation, checkpoints, and resuming a killed run."""
 
-    task: Task
+    task: Objective
     """On the engine's device."""
     _: KW_ONLY
     engine: Engine

@@ -15,8 +15,8 @@ from alpro.commands.check_data.texts import (
     token_lengths,
     unknown_answers,
 )
-from alpro.datasets.qa_annotations import AnswerLabels
 from alpro.families.alpro.config import TextEncoderConfig
+from alpro.tasks.question_answering.annotations import AnswerLabels
 from tests.factories import VOCABULARY, write_vocabulary
 
 

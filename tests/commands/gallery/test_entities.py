@@ -14,7 +14,7 @@ from alpro.commands.gallery.entities import (
     outlined_frames,
 )
 from alpro.commands.gallery.entity_predictions import PairPrediction
-from alpro.datasets.captions import CaptionedItem
+from alpro.tasks.pretraining.annotations import CaptionedItem
 
 GREY = 200
 ENTITIES = ["bird", "cat", "dog"]

@@ -8,8 +8,8 @@ from typing import ClassVar
 from alpro.configs.constraints import Constraint
 from alpro.configs.family import FamilyConfig
 from alpro.configs.fields import option, override_default, required
-from alpro.configs.options import ModelOptions
-from alpro.configs.schema import RetrievalConfig
+from alpro.configs.shared_options import ModelOptions
+from alpro.tasks.retrieval.config import RetrievalConfig
 
 
 @dataclass(kw_only=True)

@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerFast
 
 from alpro.datasets.tokenization import TokenizerFormat
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.experiment.retrieval import Retrieval
 from alpro.families.family import (
     Architecture,
     CheckpointFormat,
@@ -32,6 +31,7 @@ from alpro.families.family import (
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from alpro.modeling.state_dict_adapter import StateDict
 from alpro.optimization.optimizer import GroupRule, groups_by_rules
+from alpro.tasks.retrieval.definition import Retrieval
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -104,8 +104,9 @@ def preprocessing(config: Any) -> PixelPreprocessing:
     )
 
 
+TASK = TaskSpec(definition=Retrieval, build_model=build_model)
 FAMILY = ModelFamily(
-    tasks={"retrieval": TaskSpec(definition=Retrieval, build_model=build_model)},
+    tasks={"retrieval": __name__},
     tokenizer=TokenizerFormat(
         kind="word list", vocabulary="words.json", description="a list of words", load=load_words
     ),

@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from alpro.commands.cli import positive
 from alpro.commands.gallery.results import markdown_table
-from alpro.datasets.captions import CaptionedItem, read_captioned_videos
 from alpro.datasets.shared_rows import pack_rows
 from alpro.errors import RunError
 from alpro.installation import has_package
+from alpro.tasks.pretraining.annotations import CaptionedItem, read_captioned_videos
 
 MEGABYTE = 1e6  # bytes
 CAPTIONS_OF_A_VIDEO = 4

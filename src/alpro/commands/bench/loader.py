@@ -24,16 +24,16 @@ import torch
 from alpro.commands.bench.processes import ReadingProcesses, end_decoder, started_processes
 from alpro.commands.cli import open_videos_of_flag, path_flag, pluralize, positive
 from alpro.commands.gallery.results import markdown_table
-from alpro.configs.options import DECODE_MEMORY, DECODE_TIMEOUT
+from alpro.configs.shared_options import DECODE_MEMORY, DECODE_TIMEOUT
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import VideoReadError, make_decoder
-from alpro.datasets.downstream_batches import RetrievalCollate
 from alpro.datasets.tokenization import load_tokenizer
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.transforms.randaugment import video_augmentation
-from alpro.datasets.videos import FrameReader, TrainingVideos
+from alpro.datasets.video_datasets import FrameReader, TrainingVideos
 from alpro.errors import InputError
+from alpro.tasks.retrieval.batches import RetrievalCollate
 
 CAPTION = "a caption of twelve words, which is about what people write"
 MAX_TEXT_LENGTH = 40  # word pieces

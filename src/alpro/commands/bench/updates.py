@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 
 from alpro.configs.loading import load_config
-from alpro.configs.schema import RetrievalConfig
-from alpro.datasets.downstream_batches import RetrievalBatch
 from alpro.distributed.engine import autocast, usable_precision
 from alpro.evaluation.evaluation_set import silent_progress
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import launch_run
 from alpro.experiment.training import build_plan, optimizer_of
 from alpro.program import run_script
+from alpro.tasks.retrieval.batches import RetrievalBatch
+from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.training.atomic_io import write_json
 from alpro.training.train_state import seed_everything
 
@@ -74,7 +74,7 @@ def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> Upd
     plan = build_plan(
         config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
     )
-    task = experiment.task.build_task(model, plan=plan, progress=silent_progress).train()
+    task = experiment.task.build_objective(model, plan=plan, progress=silent_progress).train()
     optimizer = optimizer_of(config, model, parameter_groups=experiment.family.parameter_groups)
     engine.prepare(task, optimizer)
     batch = made_up_batch(experiment)

@@ -11,10 +11,10 @@ from alpro.commands.check_data.findings import Finding, Findings
 from alpro.commands.check_data.sources import CheckedSet, Rows
 from alpro.commands.cli import pluralize
 from alpro.datasets.annotations import CAPTIONS, CaptionRow, parsed_rows, records_of
-from alpro.datasets.captions import IMAGES, VIDEOS
-from alpro.datasets.qa_annotations import QUESTIONS, QuestionRow
 from alpro.datasets.row_parsing import RowError, RowKind
 from alpro.errors import InputError
+from alpro.tasks.pretraining.annotations import IMAGES, VIDEOS
+from alpro.tasks.question_answering.annotations import QUESTIONS, QuestionRow
 
 MAX_BAD_ROWS = 2000  # listed for a file; further ones are only counted
 

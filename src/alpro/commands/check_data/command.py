@@ -21,9 +21,9 @@ from alpro.commands.cli import (
     exit_code_of,
     not_negative,
 )
-from alpro.configs.detect_task import CONFIGS
 from alpro.errors import FAILURE_EXIT_CODE, InputError
 from alpro.installation import has_package
+from alpro.tasks.registry import TASKS
 
 DEFAULT_OUTPUT = Path("output/data_check")
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="with --videos: files whose rows name them",
     )
-    add("--kind", choices=CONFIGS, help="task of --config (default: derived from its keys)")
+    add("--kind", choices=TASKS, help="task of --config (default: derived from its keys)")
     add(
         "--output",
         type=any_path_flag,

@@ -24,9 +24,9 @@ from alpro.commands.check_data.texts import (
 )
 from alpro.commands.check_data.verdicts import judge, judge_contents, judge_splits
 from alpro.commands.cli import open_videos_of_flag, pluralize, printable
-from alpro.datasets.qa_annotations import AnswerLabels, read_answer_labels
 from alpro.errors import InputError, listed
 from alpro.installation import has_package
+from alpro.tasks.question_answering.annotations import AnswerLabels, read_answer_labels
 from alpro.training.atomic_io import write_text
 from alpro.training.writable import check_output_folder
 

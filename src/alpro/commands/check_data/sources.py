@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from alpro.configs.detect_task import CONFIGS, kind_of
-from alpro.configs.downstream import annotation_file
+from alpro.configs.downstream import DownstreamConfig, annotation_file
 from alpro.configs.errors import ConfigError, ConfigIssue
+from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.configs.options import DECODE_MEMORY, DECODE_TIMEOUT
-from alpro.configs.pretraining import media_of, pretraining_file
-from alpro.configs.schema import DownstreamConfig, ExperimentConfig, PretrainingConfig, QaConfig
+from alpro.configs.shared_options import DECODE_MEMORY, DECODE_TIMEOUT
 from alpro.configs.sources import read_json_object
+from alpro.tasks.pretraining.config import PretrainingConfig
+from alpro.tasks.pretraining.options import media_of, pretraining_file
+from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.registry import TASKS, kind_of
 
 Rows = Literal["captions", "questions", "captioned videos", "captioned images"]
 """Kind of rows of an annotation file."""
@@ -93,7 +95,7 @@ def task_of_config(path: Path, *, kind: str | None, flags: Sequence[str]) -> Tas
 
     Args:
         path: the JSON file.
-        kind: a key of `CONFIGS`; None: derived from the file's keys.
+        kind: a key of `TASKS`; None: derived from the file's keys.
         flags: further ones of the config's script.
 
     Raises:
@@ -104,7 +106,7 @@ def task_of_config(path: Path, *, kind: str | None, flags: Sequence[str]) -> Tas
     raw = read_json_object(path, named_by="--config", problems=problems)
     if problems:
         raise ConfigError(problems)
-    config_class = CONFIGS[kind] if kind else kind_of(raw)
+    config_class = TASKS[kind] if kind else kind_of(raw)
     resolved = load_config(config_class, ["--output_dir", ".", "--config", str(path), *flags])
     config = resolved.config
     return Task(

@@ -11,8 +11,8 @@ from alpro.commands.check_data.annotations import ReadSet
 from alpro.commands.check_data.findings import Finding
 from alpro.commands.check_data.sources import TextLimits
 from alpro.commands.cli import pluralize
-from alpro.datasets.qa_annotations import AnswerLabels
 from alpro.errors import listed
+from alpro.tasks.question_answering.annotations import AnswerLabels
 
 NUM_NAMED = 5  # ids that a finding names
 TEXTS_PER_CALL = 10_000  # of the tokenizer

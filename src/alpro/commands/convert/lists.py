@@ -13,11 +13,11 @@ from typing import Any
 from alpro.commands.convert.conversion import Conversion, Row
 from alpro.commands.convert.sources import SourceFile, Sources
 from alpro.datasets.annotations import CAPTIONS, CaptionRow, rows_of
-from alpro.datasets.captions import IMAGES
-from alpro.datasets.qa_annotations import QUESTIONS, QuestionRow
 from alpro.datasets.row_parsing import Record, RowError, RowKind
 from alpro.datasets.storage.directory_index import without_video_extension
 from alpro.errors import InputError, shown
+from alpro.tasks.pretraining.annotations import IMAGES
+from alpro.tasks.question_answering.annotations import QUESTIONS, QuestionRow
 from alpro.user_files import JsonError, parse_json_line
 
 _SPLITS = {

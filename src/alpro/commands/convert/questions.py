@@ -10,8 +10,8 @@ from alpro.commands.cli import pluralize
 from alpro.commands.convert.conversion import Conversion, Published, Row
 from alpro.commands.convert.msvd import read_mapping
 from alpro.commands.convert.sources import SourceFile, Sources, field
-from alpro.datasets.qa_annotations import UNTYPED
 from alpro.errors import InputError
+from alpro.tasks.question_answering.annotations import UNTYPED
 
 ANSWER_TYPES = ("what", "who", "how", "when", "where")
 """A question's type is its first word."""

@@ -25,7 +25,7 @@ from alpro.commands.gallery.results import (
     result_parser,
 )
 from alpro.errors import InputError
-from alpro.evaluation.question_answering import NUM_BEST
+from alpro.tasks.question_answering.evaluation import NUM_BEST
 
 PICTURE = "answer_sheet.png"
 SIDE = 56  # of a frame, in pixels

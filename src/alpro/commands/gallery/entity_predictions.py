@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 from alpro.configs.loading import ResolvedConfig
-from alpro.configs.schema import PretrainConfig
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.captions import CaptionedItem
-from alpro.datasets.pretraining import PretrainBatch, ValidationPairs
-from alpro.datasets.videos import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample
 from alpro.distributed.launch import launch_engine
+from alpro.evaluation.evaluation_set import VALIDATION_SEED
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.preflight import check_validation_inputs
-from alpro.experiment.pretraining_data import CaptionedSet, validation_pairs
 from alpro.file_kinds import Media
 from alpro.losses.masked_modeling import is_confident
-from alpro.objectives.validation import VALIDATION_SEED
+from alpro.tasks.pretraining.annotations import CaptionedItem
+from alpro.tasks.pretraining.batches import PretrainBatch, ValidationPairs
+from alpro.tasks.pretraining.config import PretrainConfig
+from alpro.tasks.pretraining.datasets import CaptionedSet, validation_pairs
 
 
 @dataclass(frozen=True, slots=True)

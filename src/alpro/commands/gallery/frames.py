@@ -11,7 +11,7 @@ from PIL import Image
 from alpro.commands.cli import open_videos_of_flag
 from alpro.commands.gallery.cards import SHARPNESS
 from alpro.datasets.decoding import VideoReadError, make_decoder
-from alpro.datasets.sampling import frame_indices
+from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 

@@ -16,7 +16,7 @@ from alpro.commands.transcode.collection import Limits
 from alpro.commands.transcode.settings import Preparation
 from alpro.datasets.decoding import make_decoder
 from alpro.datasets.decoding.base import Video
-from alpro.datasets.sampling import frame_indices
+from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.storage.base import VideoStorage
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 

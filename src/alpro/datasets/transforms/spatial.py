@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alpro.datasets.videos import FrameAugmentation
+from alpro.datasets.video_datasets import FrameAugmentation
 
 
 @dataclass(frozen=True)

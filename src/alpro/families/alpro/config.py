@@ -11,7 +11,7 @@ from typing import ClassVar
 from alpro.configs.constraints import Constraint
 from alpro.configs.family import FamilyConfig
 from alpro.configs.fields import option, required
-from alpro.configs.options import ModelOptions
+from alpro.configs.shared_options import ModelOptions
 
 MAX_WIDTH = 1 << 16  # of tokens and embeddings; GPT-3 has 12,288
 MAX_LAYERS = 1000

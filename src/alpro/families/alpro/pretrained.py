@@ -9,10 +9,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from alpro.configs.schema import ExperimentConfig
+from alpro.configs.experiment import ExperimentConfig
 from alpro.errors import InputError
 from alpro.experiment.preflight import missing_file
-from alpro.experiment.weights import fill, load_checkpoint
+from alpro.experiment.weights import fill
 from alpro.families.alpro.checkpoint import (
     BERT_LEAVES_AT_INIT,
     BERT_ROOTS,
@@ -28,10 +28,7 @@ from alpro.families.alpro.checkpoint import (
     from_vit,
 )
 from alpro.families.alpro.config import CONFIG, AlproOptions
-from alpro.families.alpro.pretraining_model import ENTITY_HEAD_OUTPUT, PROMPTER_PREFIX
-from alpro.families.alpro.prompter import PROMPT_NAMES, UNUSED_BY_PROMPTER, Prompter
 from alpro.families.family import CheckpointFormat, StartingWeights
-from alpro.modeling.state_dict_adapter import StateDict
 from alpro.training.state_dicts import read_state
 from alpro.training.weight_files import find_weights
 
@@ -49,54 +46,6 @@ CHECKPOINT = CheckpointFormat(
     describe=describe_adaptation,
     never_used=("*visual_encoder.model.head.*",),
 )
-
-
-def load_teacher(prompter: Prompter, path: Path) -> None:
-    """Fill the prompter of pretraining from a checkpoint, all but its prompts.
-
-    Any checkpoint with both encoders will do. Of a pretraining checkpoint the model itself becomes
-    the teacher, not the prompter that taught it.
-
-    Raises:
-        InputError: if the file is no checkpoint or of another architecture.
-    """
-    # Errors name the config key of the teacher.
-    try:
-        load_checkpoint(
-            prompter,
-            path,
-            layout=CHECKPOINT,
-            allowed_missing=UNUSED_BY_PROMPTER,
-            silently_missing=PROMPT_NAMES,
-            prepare=without_prompts,
-        )
-    except InputError as error:
-        raise InputError(f"teacher_weights_path: {error}") from error
-    logger.info("%s: its prompts are built from the list of entities", path)
-
-
-def without_prompts(state: StateDict) -> StateDict:
-    """A checkpoint's tensors without those made of a list of entities."""
-    return {name: value for name, value in state.items() if name not in PROMPT_NAMES}
-
-
-def check_num_entities(
-    shapes: Mapping[str, Sequence[int]], *, num_entities: int, path: Path
-) -> None:
-    """Check that a pretraining checkpoint, of these shapes, has as many entities as the model.
-
-    Raises:
-        InputError: if it has another number.
-    """
-    # The entity head and both prompt buffers have a row for each entity.
-    for name in (ENTITY_HEAD_OUTPUT, *(PROMPTER_PREFIX + name for name in PROMPT_NAMES)):
-        if name in shapes and shapes[name][0] != num_entities:
-            there = shapes[name][0]
-            raise InputError(
-                f"e2e_weights_path: {path} was pretrained with {there} entities, num_entities is "
-                f"{num_entities}. Set num_entities to {there}, with the list of entities that it "
-                "was trained with as entity_file_path."
-            )
 
 
 def load_vit(model: nn.Module, path: Path) -> None:

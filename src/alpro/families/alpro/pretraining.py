@@ -4,84 +4,55 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
 from torch import Tensor
 
-from alpro.configs.schema import GLOBAL, PretrainConfig, PrompterConfig
-from alpro.datasets.captions import read_entities
-from alpro.datasets.pretraining import PretrainBatch
+from alpro.configs.experiment import GLOBAL
 from alpro.datasets.tokenization import tokenize
 from alpro.distributed.engine import autocast
 from alpro.errors import InputError, listed
 from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.experiment import Experiment, TaskDefinition
-from alpro.experiment.pretraining import PretrainingData
-from alpro.families.alpro.checkpoint import ROOTS
+from alpro.families.alpro.checkpoint import (
+    ROOTS,
+)
 from alpro.families.alpro.config import VideoEncoderConfig
-from alpro.families.alpro.pretrained import check_num_entities, load_teacher, without_prompts
-from alpro.families.alpro.pretraining_model import PROMPTER_PREFIX, AlproForPretraining
-from alpro.families.alpro.pretraining_task import (
+from alpro.families.alpro.encoders import shared_parts
+from alpro.families.alpro.pretraining_model import (
+    ENTITY_HEAD_OUTPUT,
+    PROMPTER_PREFIX,
+    AlproForPretraining,
+)
+from alpro.families.alpro.pretraining_objective import (
     Objectives,
-    PretrainingTask,
+    PretrainingObjective,
     predict_entity_pairs,
 )
 from alpro.families.alpro.prompter import (
     LANGUAGE_HEAD,
     MAX_PROMPT_TOKENS,
     PROMPT_NAMES,
-    UNUSED_BY_PROMPTER,
-    Prompter,
-    PrompterTask,
     check_prompts,
+    load_teacher,
 )
-from alpro.modeling.state_dict_adapter import StateDict
+from alpro.families.alpro.prompter_pretraining import build_prompter
+from alpro.families.family import Architecture, TaskSpec
+from alpro.modeling.bert import SplitBert
+from alpro.tasks.pretraining.annotations import read_entities
+from alpro.tasks.pretraining.batches import PretrainBatch
+from alpro.tasks.pretraining.config import PretrainConfig
+from alpro.tasks.pretraining.data import PretrainingData
+from alpro.training.objective import TrainingPlan
 from alpro.training.run_directory import run_directory_of
 from alpro.training.state_dicts import read_shapes
-from alpro.training.task import TrainingPlan
 
 logger = logging.getLogger(__name__)
 
 TEACHER_KEY = "teacher_weights_path"
 ENTITY_PARTS = (f"{PROMPTER_PREFIX}*", "mpm_head.*")  # parameters that only PEM needs
-
-
-class PrompterPretraining(TaskDefinition[PrompterConfig]):
-    """The first stage: VTC trains the teacher of the second."""
-
-    def __init__(self, experiment: Experiment[PrompterConfig]) -> None:
-        super().__init__(experiment)
-        self.data = PretrainingData(experiment)
-
-    def allowed_missing(self) -> Sequence[str]:
-        """Prompts, built when it teaches, and parts that nothing reads."""
-        return (*PROMPT_NAMES, *UNUSED_BY_PROMPTER)
-
-    def prepare_checkpoint(self, model: Prompter, state: StateDict) -> StateDict:  # noqa: ARG002
-        """A checkpoint's tensors without prompts."""
-        return without_prompts(state)
-
-    def build_task(
-        self,
-        model: Prompter,
-        *,
-        plan: TrainingPlan,  # noqa: ARG002
-        progress: Progress,
-    ) -> PrompterTask:
-        """VTC."""
-        experiment, config = self.experiment, self.config
-        return PrompterTask(
-            model,
-            engine=experiment.engine,
-            normalize=experiment.normalize,
-            mask_same_video=config.mask_same_video,
-            precision=experiment.precision,
-            allow_missing_videos=config.allow_missing_videos,
-            progress=progress,
-            grad_cache_size=config.grad_cache_size,
-        )
 
 
 class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
@@ -218,16 +189,16 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
     def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return tokenize(self.experiment.tokenizer, prompts, max_length=MAX_PROMPT_TOKENS + 1)
 
-    def build_task(
+    def build_objective(
         self, model: AlproForPretraining, *, plan: TrainingPlan, progress: Progress
-    ) -> PretrainingTask:
+    ) -> PretrainingObjective:
         """The losses that are switched on; VTM starts once VTC has warmed up."""
         config = self.config
         objectives = Objectives(
             itc=config.use_itc, itm=config.use_itm, mlm=config.use_mlm, mpm=config.use_mpm
         )
         # Negatives are drawn from this rank's pairs, or from those of all ranks.
-        return PretrainingTask(
+        return PretrainingObjective(
             model,
             engine=self.experiment.engine,
             normalize=self.experiment.normalize,
@@ -241,3 +212,36 @@ class VideoLanguagePretraining(TaskDefinition[PretrainConfig]):
             negatives_of_all_ranks=config.itm_negatives == GLOBAL,
             grad_cache_size=config.grad_cache_size,
         )
+
+
+def build_pretraining_model(
+    config: PretrainConfig, architecture: Architecture
+) -> AlproForPretraining:
+    """The pretraining model, randomly initialised; PEM needs a prompter."""
+    text = partial(SplitBert, train_mlm_head=config.use_mlm)
+    return AlproForPretraining(
+        **shared_parts(config, architecture, text),
+        prompter=build_prompter(config, architecture) if config.use_mpm else None,
+    )
+
+
+def check_num_entities(
+    shapes: Mapping[str, Sequence[int]], *, num_entities: int, path: Path
+) -> None:
+    """Check that a pretraining checkpoint, of these shapes, has as many entities as the model.
+
+    Raises:
+        InputError: if it has another number.
+    """
+    # The entity head and both prompt buffers have a row for each entity.
+    for name in (ENTITY_HEAD_OUTPUT, *(PROMPTER_PREFIX + name for name in PROMPT_NAMES)):
+        if name in shapes and shapes[name][0] != num_entities:
+            there = shapes[name][0]
+            raise InputError(
+                f"e2e_weights_path: {path} was pretrained with {there} entities, num_entities is "
+                f"{num_entities}. Set num_entities to {there}, with the list of entities that it "
+                "was trained with as entity_file_path."
+            )
+
+
+TASK = TaskSpec(definition=VideoLanguagePretraining, build_model=build_pretraining_model)

@@ -8,21 +8,28 @@ B: batch, T: frames, S: image side, K: entities, M: templates, L: tokens of a pr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alpro.datasets.pretraining import PretrainBatch
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError
+from alpro.experiment.weights import load_checkpoint
 from alpro.families.alpro.model import AlproModel, Pooling
+from alpro.families.alpro.pretrained import CHECKPOINT
 from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.contracts import VideoEncoder
-from alpro.objectives.pair_task import PairTask, measure_contrast
-from alpro.objectives.validation import LossWithMetrics
+from alpro.modeling.state_dict_adapter import StateDict
+from alpro.tasks.pretraining.batches import PretrainBatch
+from alpro.tasks.pretraining.objective import PairObjective, measure_contrast
+from alpro.tasks.pretraining.validation import LossWithMetrics
+
+logger = logging.getLogger(__name__)
 
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Texts to ids (B, L) and mask (B, L) of 0/1, padded to the longest text."""
@@ -173,7 +180,7 @@ class Prompter(AlproModel):
         return scores.softmax(dim=1)
 
 
-class PrompterTask(PairTask):
+class PrompterObjective(PairObjective):
     """VTC between captions and videos or images (ALPRO section 3.3)."""
 
     def forward(self, batch: PretrainBatch) -> dict[str, Tensor]:
@@ -196,3 +203,32 @@ class PrompterTask(PairTask):
         video = self._encode_videos(batch.frames)
         text = self._encode_texts(batch.text_ids, batch.text_mask)
         return measure_contrast(video, text, gathered=self._gathered(batch, engine=engine))
+
+
+def load_teacher(prompter: Prompter, path: Path) -> None:
+    """Fill the prompter of pretraining from a checkpoint, all but its prompts.
+
+    Any checkpoint with both encoders will do. Of a pretraining checkpoint the model itself becomes
+    the teacher, not the prompter that taught it.
+
+    Raises:
+        InputError: if the file is no checkpoint or of another architecture.
+    """
+    # Errors name the config key of the teacher.
+    try:
+        load_checkpoint(
+            prompter,
+            path,
+            layout=CHECKPOINT,
+            allowed_missing=UNUSED_BY_PROMPTER,
+            silently_missing=PROMPT_NAMES,
+            prepare=without_prompts,
+        )
+    except InputError as error:
+        raise InputError(f"teacher_weights_path: {error}") from error
+    logger.info("%s: its prompts are built from the list of entities", path)
+
+
+def without_prompts(state: StateDict) -> StateDict:
+    """A checkpoint's tensors without those made of a list of entities."""
+    return {name: value for name, value in state.items() if name not in PROMPT_NAMES}

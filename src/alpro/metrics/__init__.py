@@ -1,1 +1,0 @@
-"""Pure functions from scores to numbers."""

@@ -1,1 +1,0 @@
-"""Training objectives for any model that has the role they ask for."""

@@ -1,0 +1,1 @@
+"""Tasks, one folder each: config, rows and batches, objective, metrics, evaluation, definition."""

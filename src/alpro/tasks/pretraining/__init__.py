@@ -1,0 +1,1 @@
+"""Pretraining on captioned videos and images, for any family's losses."""

@@ -1,0 +1,285 @@
+"""Video question answering as classification, for validation and inference alike.
+
+Shapes: B videos, Q questions, C clips of each video, A answers that the model has logits for,
+K best answers.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import VideoBatch
+from alpro.distributed.engine import Engine, autocast
+from alpro.errors import NotNumbersError
+from alpro.evaluation.encoding import Tokenize, chunks, encode_clips, score_clips
+from alpro.evaluation.evaluation_set import (
+    EvaluationSet,
+    Progress,
+    check_unreadable,
+    evaluation_mode,
+    readable_rows,
+    silent_progress,
+)
+from alpro.modeling.contracts import AnswerClassifier, VideoFeatures
+from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
+from alpro.tasks.question_answering.metrics import AccuracyByType, majority_correct, tally
+
+RESERVED_TYPES = ("overall", "top5")
+"""Answer types whose accuracies would collide with ``overall_acc`` and ``top5_acc``."""
+NUM_BEST = 5  # answers that are kept of each question, and the depth of "top-5"
+
+
+class AnsweredQuestion(NamedTuple):
+    """The model's answer to one question."""
+
+    question_id: int
+    """Row number of the question."""
+    best: list[int]
+    """(K,) labels of the most probable known answers, best first."""
+    probabilities: list[float]
+    """(K,) their probabilities, normalised over the known answers."""
+    loss: float | None
+    """Cross-entropy over all A answers; None if the right one is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class QaOutcome:
+    """Outcome of question answering over one set."""
+
+    labels: AnswerLabels
+    """The answers that could be given."""
+    rows: Sequence[QuestionRow]
+    """(Q,) the questions whose video could be read."""
+    answers: Sequence[AnsweredQuestion]
+    """(Q,) the model's answers."""
+    num_left_out: int
+    """Questions whose video could not be read."""
+    unreadable: Sequence[UnreadableVideo]
+
+    @property
+    def num_unanswerable(self) -> int:
+        """Questions whose right answer is unknown, so that no answer can be correct."""
+        return sum(answer.loss is None for answer in self.answers)
+
+    def tally(self) -> AccuracyByType:
+        """Questions whose best answer is right."""
+        return self._tally(depth=1)
+
+    def tally_top5(self) -> AccuracyByType:
+        """Questions whose right answer is one of the five best."""
+        return self._tally(depth=NUM_BEST)
+
+    def _tally(self, *, depth: int) -> AccuracyByType:
+        right = [self.labels.label_of(row.answer) for row in self.rows]
+        # Unknown answers have no label and are never hit.
+        hits = [
+            label in answer.best[:depth] for label, answer in zip(right, self.answers, strict=True)
+        ]
+        return tally(np.array(hits, dtype=bool), self._types())
+
+    def tally_majority(self) -> AccuracyByType:
+        """Questions that the most frequent answer of their type answers."""
+        answers, types = [row.answer for row in self.rows], self._types()
+        return tally(majority_correct(answers, types), types)
+
+    def _types(self) -> list[str]:
+        return [row.answer_type for row in self.rows]
+
+    def flat_metrics(self) -> dict[str, float]:
+        """``overall_acc``, ``top5_acc`` and ``what_acc``, ... in percent, and ``loss``.
+
+        The loss is the mean cross-entropy of the questions whose right answer is known, if any.
+        """
+        # Types that do not occur have no accuracy.
+        accuracy = self.tally()
+        losses = [answer.loss for answer in self.answers if answer.loss is not None]
+        return {
+            "overall_acc": accuracy.overall.percent,
+            "top5_acc": self.tally_top5().overall.percent,
+            **{f"{kind}_acc": count.percent for kind, count in accuracy.by_type.items()},
+            **({"loss": math.fsum(losses) / len(losses)} if losses else {}),
+        }
+
+    def scores(self) -> dict[str, Any]:
+        """The original's ``scores.json``, percentages to 2 decimals, with some additions.
+
+        ``counts`` are (correct, all) questions, and ``majority`` the accuracy of always giving the
+        most frequent answer of a type.
+        """
+        accuracy = self.tally()
+        counts = {"overall": accuracy.overall, **accuracy.by_type}
+        return {
+            "ratios": {
+                f"{kind}_ratio": [round(accuracy.share(kind), 2), count.total]
+                for kind, count in accuracy.by_type.items()
+            },
+            **_accuracies(accuracy),
+            "top5_acc": round(self.tally_top5().overall.percent, 2),
+            "counts": {kind: [count.correct, count.total] for kind, count in counts.items()},
+            "majority": _accuracies(self.tally_majority()),
+        }
+
+    def results(self) -> list[dict[str, Any]]:
+        """One record per question in the original's shape, with the best answers' texts added."""
+        return [
+            {
+                "question_id": answer.question_id,
+                "answer": answer.best[0],
+                "answer_text": self.labels.text_of(answer.best[0]),
+                "top5": [
+                    {"answer": self.labels.text_of(label), "probability": probability}
+                    for label, probability in zip(answer.best, answer.probabilities, strict=True)
+                ],
+                "data": {
+                    "question": row.question,
+                    "vid_id": row.video_id,
+                    "answer": row.answer,
+                    "question_id": answer.question_id,
+                    "answer_type": row.answer_type,
+                },
+            }
+            for row, answer in zip(self.rows, self.answers, strict=True)
+        ]
+
+
+def _accuracies(accuracy: AccuracyByType) -> dict[str, float]:
+    """Accuracies under the original's names, to its precision."""
+    counts = {"overall": accuracy.overall, **accuracy.by_type}
+    return {f"{kind}_acc": round(count.percent, 2) for kind, count in counts.items()}
+
+
+NO_LABEL = -100  # of an answer outside the map; cross_entropy leaves it out
+
+
+class QuestionAnsweringEvaluator:
+    """Encodes each video of a set once and answers the questions about it.
+
+    Batches of questions are cut within a chunk of videos, so an answer, to its last bit, does not
+    depend on the number of ranks.
+    """
+
+    def __init__(
+        self,
+        model: AnswerClassifier,  # has a logit for each known answer, and may have more
+        *,
+        labels: AnswerLabels,
+        tokenize: Tokenize,
+        normalize: Callable[[Tensor], Tensor],  # uint8 frames to the model's input
+        engine: Engine,
+        precision: str,
+        question_chunk: int,  # questions fused with their videos at once
+        clip_aggregation: str = "mean",  # of logits, see :func:`aggregate_clips`
+        allow_missing_videos: bool,  # leave out unreadable videos, instead of an error
+        progress: Progress = silent_progress,
+    ) -> None:
+        assert model.num_labels >= len(labels)
+        self.model = model
+        self._labels = labels
+        self._tokenize = tokenize
+        self._normalize = normalize
+        self._engine = engine
+        self._precision = precision
+        self._question_chunk = question_chunk
+        self.clip_aggregation = clip_aggregation
+        self._allow_missing = allow_missing_videos
+        self._progress = progress
+
+    @torch.inference_mode()
+    def run(self, data: EvaluationSet[QuestionRow]) -> QaOutcome:
+        """Answer the questions of a set."""
+        # Answer the questions about this rank's videos.
+        own: list[AnsweredQuestion] = []
+        unreadable: list[UnreadableVideo] = []
+        rows_of = data.rows_by_position()
+        with evaluation_mode(self.model):
+            for batch in self._progress(data.loader, "answering questions", "batch"):
+                unreadable += batch.unreadable
+                own += self._answer_batch(batch, data.rows, rows_of)
+        # Gather the answers of all ranks, in order of the questions.
+        gathered = self._engine.gather_objects((own, unreadable))
+        lost = list(chain.from_iterable(part for _, part in gathered))
+        check_unreadable(data, lost, allowed=self._allow_missing)
+        readable = readable_rows(data, lost)
+        answers = sorted(chain.from_iterable(part for part, _ in gathered))
+        assert [answer.question_id for answer in answers] == readable
+        _check_numbers(answers)
+        return QaOutcome(
+            labels=self._labels,
+            rows=[data.rows[row] for row in readable],
+            answers=answers,
+            num_left_out=len(data.rows) - len(readable),
+            unreadable=lost,
+        )
+
+    def _answer_batch(
+        self, batch: VideoBatch, rows: Sequence[QuestionRow], rows_of: Sequence[Sequence[int]]
+    ) -> Iterator[AnsweredQuestion]:
+        """Answer the questions about a chunk of videos."""
+        # Encode the videos once.
+        frames = batch.to(self._engine.device).frames
+        if frames is None:  # no video of the chunk is readable
+            return
+        with autocast(self._precision, self._engine.device):
+            videos = encode_clips(self.model, frames, normalize=self._normalize)
+        # Answer the questions, a batch at a time.
+        asked = [(row, place) for place, p in enumerate(batch.positions) for row in rows_of[p]]
+        for piece in chunks(len(asked), size=self._question_chunk):
+            ids, places = zip(*(asked[i] for i in piece), strict=True)
+            video = videos.select(torch.tensor(places, device=self._engine.device))
+            questions = [rows[row] for row in ids]
+            logits = self._logits([row.question for row in questions], video)  # (Q, A)
+            best, probabilities = best_answers(logits, num_known=len(self._labels))
+            losses = self._losses(logits, [row.answer for row in questions])
+            columns = (ids, best.tolist(), probabilities.tolist(), losses)
+            yield from map(AnsweredQuestion._make, zip(*columns, strict=True))
+
+    def _logits(self, questions: Sequence[str], video: VideoFeatures) -> Tensor:
+        """(Q, A) float32 logits of Q questions about (Q, C, ...) features of their videos."""
+        ids, mask = self._tokenize(questions)
+        device = self._engine.device
+        with autocast(self._precision, device):
+            text = self.model.encode_text(ids.to(device), mask.to(device))
+            return score_clips(partial(self.model.answer, text), video, how=self.clip_aggregation)
+
+    def _losses(self, logits: Tensor, answers: Sequence[str]) -> list[float | None]:
+        """(Q,) cross-entropy over all A answers, None for unknown ones."""
+        # Unknown answers have no loss.
+        labels = [self._labels.label_of(answer) for answer in answers]
+        targets = torch.tensor(
+            [NO_LABEL if label is None else label for label in labels], device=logits.device
+        )
+        losses = functional.cross_entropy(
+            logits, targets, reduction="none", ignore_index=NO_LABEL
+        ).tolist()
+        return [None if label is None else loss for label, loss in zip(labels, losses, strict=True)]
+
+
+def best_answers(logits: Tensor, *, num_known: int) -> tuple[Tensor, Tensor]:
+    """The most probable of the known answers, which are the first ``num_known`` of (Q, A) logits.
+
+    Returns:
+        Labels (Q, K) int64 and probabilities among the known answers (Q, K) float64, best first,
+        where K is 5 or ``num_known`` if that is less. Of equal logits the lower label comes first.
+    """
+    # float64, so that confident answers do not tie at 1.0.
+    known = logits[:, :num_known].double()
+    order = known.argsort(dim=1, descending=True, stable=True)[:, :NUM_BEST]  # (Q, K)
+    return order, known.softmax(dim=1).gather(1, order)
+
+
+def _check_numbers(answers: Sequence[AnsweredQuestion]) -> None:
+    """Refuse NaN, of which no metric can be computed."""
+    num_nan = sum(
+        math.isnan(answer.probabilities[0]) or math.isnan(answer.loss or 0.0) for answer in answers
+    )
+    if num_nan:
+        raise NotNumbersError(f"the logits of {num_nan} of {len(answers)} questions")
