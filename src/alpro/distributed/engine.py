@@ -123,22 +123,18 @@ class GradientEngine:
     def backward(
         self, loss: Tensor, *, last_micro_step: bool, votes: RankFlags = dict
     ) -> dict[str, float]:
-        """See :meth:`Engine.backward`."""
         self._scaler.scale(loss).backward()
         return self._reduce(votes()) if last_micro_step else {}
 
     @property
     def own_gradients_finite(self) -> bool:
-        """See :attr:`Engine.own_gradients_finite`."""
         return self._own_gradients_finite
 
     @property
     def may_overflow(self) -> bool:
-        """See :attr:`Engine.may_overflow`."""
         return self._scaler.is_enabled() and self._scaler.get_scale() >= SMALLEST_LOSS_SCALE
 
     def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
-        """See :meth:`Engine.step`."""
         # Unscale before clipping; an update with a non-finite norm is left out.
         self._scaler.unscale_(optimizer)
         limit = max_grad_norm if max_grad_norm > 0 else float("inf")
@@ -150,28 +146,23 @@ class GradientEngine:
         return norm
 
     def skip(self, optimizer: Optimizer) -> None:
-        """See :meth:`Engine.skip`."""
         optimizer.zero_grad(set_to_none=True)
 
     def heartbeat(self) -> None:
-        """See :meth:`Engine.heartbeat`."""
         if self._watchdog is not None:
             self._watchdog.heartbeat()
 
     def shorten_timeouts(self) -> None:
-        """See :meth:`Engine.shorten_timeouts`; one process waits for nobody."""
+        """One process waits for nobody."""
 
     def state_dict(self) -> dict[str, Any]:
-        """See :meth:`Engine.state_dict`."""
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Engine.load_state_dict`."""
         if state:
             self._scaler.load_state_dict(dict(state))
 
     def close(self) -> None:
-        """See :meth:`Engine.close`."""
         if self._watchdog is not None:
             self._watchdog.close()
 
@@ -183,25 +174,20 @@ class SingleProcess(GradientEngine):
     size = 1
 
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """See :meth:`Engine.prepare`."""
         self._take_parameters(optimizer)
 
     def step(self, optimizer: Optimizer, *, max_grad_norm: float) -> float:
-        """See :meth:`Engine.step`."""
         norm = super().step(optimizer, max_grad_norm=max_grad_norm)
         self._own_gradients_finite = math.isfinite(norm)
         return norm
 
     def all_gather(self, tensor: Tensor, *, counts: Sequence[int] | None = None) -> Tensor:  # noqa: ARG002
-        """See :meth:`Engine.all_gather`."""
         return tensor
 
     def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """See :meth:`Engine.sum`."""
         return dict(totals)
 
     def gather_objects(self, value: T) -> list[T]:
-        """See :meth:`Engine.gather_objects`."""
         return [value]
 
 

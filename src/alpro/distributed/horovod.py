@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class HorovodCommunicator:
-    """See :class:`alpro.distributed.multi_process.Communicator`."""
+    """The calls of `Communicator` by Horovod, which block until they are complete."""
 
     def __init__(self) -> None:
         """Join the job; once per process."""
@@ -25,7 +25,6 @@ class HorovodCommunicator:
         """Do nothing: Horovod detects the device of each tensor."""
 
     def sum_(self, tensor: Tensor) -> None:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         hvd.allreduce_(tensor, name="sum", op=hvd.Sum)
 
     def gather_rows(
@@ -33,21 +32,16 @@ class HorovodCommunicator:
         rows: Tensor,
         counts: Sequence[int],  # noqa: ARG002  # Horovod exchanges them itself
     ) -> Tensor:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         return hvd.allgather(rows, name="rows")
 
     def broadcast_(self, tensor: Tensor) -> None:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         hvd.broadcast_(tensor, root_rank=0, name="broadcast")
 
     def gather_objects(self, value: T) -> list[T]:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         return hvd.allgather_object(value, name="objects")
 
     def is_finished(self) -> bool:
-        """See :class:`.multi_process.Communicator`; Horovod's calls block until then."""
         return True
 
     def close(self) -> None:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         hvd.shutdown()

@@ -108,11 +108,9 @@ class DistributedEngine(GradientEngine):
             time.sleep(_PAUSE)
 
     def shorten_timeouts(self) -> None:
-        """See :meth:`Engine.shorten_timeouts`."""
         self._deadline = time.monotonic() + _PATIENCE_AFTER_SIGTERM
 
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
-        """See :meth:`Engine.prepare`."""
         # Parameters and buffers have the same shapes on every rank.
         self._take_parameters(optimizer)
         self._broadcast(list(task.state_dict().values()))
@@ -165,7 +163,6 @@ class DistributedEngine(GradientEngine):
         return dict(zip(names, counts[len(parameters) :], strict=True))
 
     def all_gather(self, tensor: Tensor, *, counts: Sequence[int] | None = None) -> Tensor:
-        """See :meth:`Engine.all_gather`."""
         known = self._counts(len(tensor)) if counts is None else counts
         return _GatherRows.apply(tensor, known, self)
 
@@ -189,7 +186,6 @@ class DistributedEngine(GradientEngine):
             communicator.sum_(tensor)
 
     def sum(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """See :meth:`Engine.sum`."""
         names = sorted(totals)
         with self._exchange() as communicator:
             values = torch.tensor([totals[name] for name in names], dtype=torch.float64)
@@ -197,12 +193,10 @@ class DistributedEngine(GradientEngine):
         return dict(zip(names, values.tolist(), strict=True))
 
     def gather_objects(self, value: T) -> list[T]:
-        """See :meth:`Engine.gather_objects`."""
         with self._exchange() as communicator:
             return communicator.gather_objects(value)
 
     def close(self) -> None:
-        """See :meth:`Engine.close`."""
         super().close()
         self._communicator.close()
 

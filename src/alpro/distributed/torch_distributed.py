@@ -24,7 +24,7 @@ _PATIENCE = timedelta(days=30)  # of a collective; `hang_timeout` ends hangs ear
 
 
 class TorchCommunicator:
-    """See :class:`.multi_process.Communicator`: Gloo for the CPU, NCCL for GPUs."""
+    """:class:`.multi_process.Communicator` of PyTorch: Gloo for the CPU, NCCL for GPUs."""
 
     def __init__(self) -> None:
         """Read rank and world size from the launcher's variables.
@@ -79,12 +79,10 @@ class TorchCommunicator:
         return torch.distributed.PrefixStore(name, store)
 
     def sum_(self, tensor: Tensor) -> None:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         torch.distributed.all_reduce(tensor)
         self._note(tensor)
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         # All-gather needs equal shapes: pad to the longest, and cut afterwards.
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
@@ -95,12 +93,10 @@ class TorchCommunicator:
         return all_rows
 
     def broadcast_(self, tensor: Tensor) -> None:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         torch.distributed.broadcast(tensor, src=0)
         self._note(tensor)
 
     def gather_objects(self, value: T) -> list[T]:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         gathered: list[T] = [value] * self.size
         torch.distributed.all_gather_object(gathered, value)
         return gathered
@@ -112,11 +108,9 @@ class TorchCommunicator:
             self._end.record()
 
     def is_finished(self) -> bool:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         return self._end is None or self._end.query()
 
     def close(self) -> None:
-        """See :class:`alpro.distributed.multi_process.Communicator`."""
         torch.distributed.destroy_process_group()
 
 
