@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,8 +108,10 @@ def test_impossible_samplings_are_refused() -> None:
         _indices("uniform", 0, 3)
 
 
-def test_only_rand_is_replaced_in_evaluation() -> None:
+def test_only_rand_and_jitter_are_replaced_in_evaluation() -> None:
     assert evaluation_sampling("rand") == "uniform"
+    assert evaluation_sampling("linspace_jitter") == "linspace"
+    assert evaluation_sampling("interval") == "interval"
     assert all(evaluation_sampling(s) == s for s in STRATEGIES if s != "rand")
 
 
@@ -193,3 +196,74 @@ def test_a_selector_that_is_asked_again_gives_the_same_answer(strategy: str) -> 
         selected = select_frames(strategy=strategy, rng=rng, **wanted)
         first = clip_indices(strategy, rng=np.random.default_rng(5), **wanted)
         assert selected.tolist() == first.ravel().tolist()
+
+
+def _jittered(total: int, wanted: int, clips: int = 1, *, seed: int) -> list[int]:
+    return [each for row in _clips("linspace_jitter", total, wanted, clips, seed) for each in row]
+
+
+def test_linspace_spreads_the_frames_of_all_clips_together() -> None:
+    assert _indices("linspace", 13, 12) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12]
+    assert _indices("linspace", 7, 12) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6]
+    assert _indices("linspace", 7, 1) == [0]
+    assert _clips("linspace", 11, 2, 3) == [[0, 2], [4, 6], [8, 10]]
+    both = clip_indices(
+        "linspace", num_video_frames=11, num_frames=2, num_clips=2, independent=True, rng=None
+    )
+    assert both.tolist() == [[0, 10], [0, 10]]
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3, 4, 12])
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 10, 11, 100])
+def test_jittered_frames_are_ordered_and_within_the_video(total: int, wanted: int) -> None:
+    for seed in range(60):
+        indices = _jittered(total, wanted, seed=seed)
+        assert indices == sorted(indices)
+        assert indices[0] >= 0
+        assert indices[-1] < total
+
+
+def test_ends_are_jittered_by_one_interval_at_most() -> None:
+    draws = [_jittered(100, 12, seed=seed) for seed in range(300)]
+    assert {draw[0] for draw in draws} == set(range(10))
+    assert {draw[-1] for draw in draws} == set(range(90, 100))
+    assert {draw[0] for draw in (_jittered(4, 1, seed=seed) for seed in range(60))} == set(range(4))
+    halves = [_jittered(10, 3, seed=seed) for seed in range(200)]
+    assert {draw[0] for draw in halves} == set(range(5))
+    assert {draw[-1] for draw in halves} == set(range(5, 10))
+
+
+def _at_intervals(
+    total: int, wanted: int, clips: int, rate: int, seed: int | None = None
+) -> list[list[int]]:
+    rng = None if seed is None else np.random.default_rng(seed)
+    return clip_indices(
+        "interval",
+        num_video_frames=total,
+        num_frames=wanted,
+        num_clips=clips,
+        sample_rate=rate,
+        rng=rng,
+    ).tolist()
+
+
+def test_centres_of_intervals_by_hand() -> None:
+    # 3 of each 4 frames span 12, which can start at 9 places of 20.
+    assert _at_intervals(20, 3, 1, 4) == [[4 + 2, 8 + 2, 12 + 2]]
+    assert _at_intervals(20, 3, 3, 4) == [[3, 7, 11], [6, 10, 14], [9, 13, 17]]
+    assert _at_intervals(12, 3, 3, 4) == [[2, 6, 10]] * 3
+    assert _at_intervals(5, 3, 2, 4) == [[2, 1, 0]] * 2
+
+
+@pytest.mark.parametrize("total", [1, 5, 12, 13, 40, 100])
+def test_frames_at_intervals_are_the_drawn_ones_of_consecutive_intervals(total: int) -> None:
+    for seed in range(50):
+        for clip in _at_intervals(total, 3, 2, 4, seed):
+            assert all(0 <= index < total for index in clip)
+            steps = {(after - before) % total for before, after in pairwise(clip)}
+            assert steps <= {step % total for step in range(1, 8)}
+
+
+def test_sampling_at_intervals_needs_a_rate() -> None:
+    with pytest.raises(ValueError, match="each 0 frames"):
+        _at_intervals(10, 2, 1, 0)

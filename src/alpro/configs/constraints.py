@@ -85,6 +85,12 @@ SHARED: tuple[Constraint, ...] = (
         "Make num_frm even.",
     ),
     Constraint(
+        ("frm_sampling_strategy", "sample_rate"),
+        lambda strategy, rate: (strategy == "interval") != (rate > 0),
+        "the rate is that of interval, which needs one, and of no other sampling",
+        "Set frm_sampling_strategy to interval and sample_rate to 1 or more, or sample_rate to 0.",
+    ),
+    Constraint(
         ("img_input_format",),
         lambda channels: channels != "RGB",
         "videos are decoded to RGB and the released weights expect it",

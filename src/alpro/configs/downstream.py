@@ -17,7 +17,7 @@ from alpro.configs.shared_options import (
 )
 
 TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
-_NOT_RANDOM = ("uniform", "nlvl_uniform", "start", "middle", "end")  # sampling strategies
+_NOT_RANDOM = ("uniform", "nlvl_uniform", "start", "middle", "end", "linspace")  # samplings
 
 
 @dataclass(kw_only=True)

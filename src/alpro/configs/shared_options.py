@@ -14,6 +14,7 @@ from alpro.families.registry import DEFAULT_FAMILY, FAMILIES
 SAMPLING_STRATEGIES = (
     *("rand", "uniform", "headtail", "segment"),
     *("nlvl_uniform", "nlvl_rand", "start", "middle", "end"),
+    *("linspace", "linspace_jitter", "interval"),
 )
 DECODE_TIMEOUT = 60.0  # seconds for reading a video
 DECODE_MEMORY = 2048  # megabytes for reading a video
@@ -138,7 +139,15 @@ class VideoOptions:
         maximum=1000,
     )
     frm_sampling_strategy: str = option(
-        "rand", "which frames (evaluation: rand becomes uniform)", choices=SAMPLING_STRATEGIES
+        "rand",
+        "which frames (evaluation: rand becomes uniform, linspace_jitter becomes linspace)",
+        choices=SAMPLING_STRATEGIES,
+    )
+    sample_rate: int = option(
+        0,
+        "interval only: one of this many consecutive frames is taken at a time",
+        minimum=0,
+        maximum=100_000,
     )
     # Size and normalization of a frame.
     crop_img_size: int = required(

@@ -6,6 +6,10 @@ truncates the *step* to an integer, so that up to the last ``n - 1`` frames can 
 ``segment`` does not: it takes one frame from each of ``n`` equal segments, at random in training,
 the centre in evaluation (temporal segment networks, arXiv 1608.00859). ``start``, ``middle`` and
 ``end`` take ``n`` consecutive frames.
+
+``linspace``, ``linspace_jitter`` and ``interval`` choose as CLIP-ViP (arXiv 2209.06430) does, the
+frames of all clips of a video together. Its ``interval``, with ``sample_rate`` above 0, draws in
+evaluation, too; here evaluation takes centres.
 """
 
 from __future__ import annotations
@@ -16,27 +20,37 @@ from copy import deepcopy
 import numpy as np
 
 Sampler = Callable[[int, int, "np.random.Generator | None"], np.ndarray]
+CENTRED = ("segment", "interval")  # strategies that take centres without a generator
 
 
 def frame_indices(
-    strategy: str, *, num_video_frames: int, num_frames: int, rng: np.random.Generator | None
+    strategy: str,
+    *,
+    num_video_frames: int,
+    num_frames: int,
+    sample_rate: int = 0,
+    rng: np.random.Generator | None,
 ) -> np.ndarray:
     """Choose n = ``num_frames`` of V = ``num_video_frames`` frames by one of ``STRATEGIES``.
 
     A video with fewer frames than wanted repeats some: frame ``floor(i * V / n)``, whatever the
-    strategy. Without a generator, ``segment`` takes segment centres.
+    strategy, but for the ``JOINT`` ones, which have a rule of their own. Without a generator,
+    ``segment`` and ``interval`` take centres.
 
     Returns:
-        (n,) int64, in increasing order, all within [0, V).
+        (n,) int64, all within [0, V); in increasing order, but for ``interval``.
     """
     # Refuse impossible requests.
-    if strategy not in STRATEGIES:
-        raise ValueError(f"frame sampling {strategy!r}: choose one of {', '.join(STRATEGIES)}")
+    if strategy not in STRATEGIES and strategy not in JOINT:
+        known = ", ".join((*STRATEGIES, *JOINT))
+        raise ValueError(f"frame sampling {strategy!r}: choose one of {known}")
     if num_video_frames < 1 or num_frames < 1:
         raise ValueError(f"cannot take {num_frames} frames of a video with {num_video_frames}")
     if strategy == "headtail" and num_frames % 2:
         raise ValueError(f"frame sampling 'headtail' needs an even frame count, not {num_frames}")
     # Spread short videos evenly, all others by the strategy.
+    if strategy in JOINT:
+        return JOINT[strategy](num_video_frames, num_frames, 1, sample_rate, rng)[0]
     if num_video_frames < num_frames:
         return _floors(num_video_frames, num_frames)
     return STRATEGIES[strategy](num_video_frames, num_frames, rng).astype(np.int64)
@@ -49,6 +63,7 @@ def clip_indices(
     num_frames: int,
     num_clips: int,
     independent: bool = False,
+    sample_rate: int = 0,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
     """Choose ``num_frames`` frames of each of ``num_clips`` clips of a video.
@@ -57,14 +72,16 @@ def clip_indices(
     :func:`frame_indices` would read a video of that length: one clip reads the whole video. Where
     there are fewer frames than clips, some clips read the same frame. Independent clips each read
     the whole video and may overlap, as ClipBERT (arXiv 2102.06183) trains. Clips draw from the
-    generator in turn.
+    generator in turn. The ``JOINT`` strategies choose the frames of all clips at once.
 
     Returns:
-        (C, n) int64, all within [0, V); each row is in increasing order, and unless the clips are
-        independent, so are the rows one after the other.
+        (C, n) int64, all within [0, V); but for ``interval``, each row is in increasing order, and
+        unless the clips are independent, so are the rows one after the other.
     """
     if num_clips < 1:
         raise ValueError(f"cannot take {num_clips} clips of a video")
+    if strategy in JOINT and not independent and num_video_frames > 0 < num_frames:
+        return JOINT[strategy](num_video_frames, num_frames, num_clips, sample_rate, rng)
     clips = []
     for clip in range(num_clips):
         # Find the clip's span of frames, the whole video for independent clips.
@@ -73,7 +90,13 @@ def clip_indices(
         stop = end * num_video_frames // num_clips
         span = max(stop - start, min(num_video_frames, 1))  # never empty, unless the video is
         # Sample within the span.
-        chosen = frame_indices(strategy, num_video_frames=span, num_frames=num_frames, rng=rng)
+        chosen = frame_indices(
+            strategy,
+            num_video_frames=span,
+            num_frames=num_frames,
+            sample_rate=sample_rate,
+            rng=rng,
+        )
         clips.append(start + chosen)
     return np.stack(clips)
 
@@ -85,6 +108,7 @@ def select_frames(
     num_frames: int,
     num_clips: int,
     independent: bool = False,
+    sample_rate: int = 0,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
     """Choose as :func:`clip_indices` does: the (C * n,) indices of all clips in a row.
@@ -97,14 +121,67 @@ def select_frames(
         num_frames=num_frames,
         num_clips=num_clips,
         independent=independent,
+        sample_rate=sample_rate,
         # A copy, so that repeated calls with one frame count agree.
         rng=deepcopy(rng),
     ).ravel()
 
 
 def evaluation_sampling(strategy: str) -> str:
-    """The strategy to evaluate with: ``rand`` becomes ``uniform``, others stay, as in ALPRO."""
-    return "uniform" if strategy == "rand" else strategy
+    """The strategy to evaluate with: random ones become fixed where the original's do."""
+    return {"rand": "uniform", "linspace_jitter": "linspace"}.get(strategy, strategy)
+
+
+def _linspace(
+    total: int, wanted: int, clips: int, _rate: int, _rng: np.random.Generator | None
+) -> np.ndarray:
+    return _between(0, total - 1, wanted, clips)
+
+
+def _linspace_jitter(
+    total: int, wanted: int, clips: int, _rate: int, rng: np.random.Generator | None
+) -> np.ndarray:
+    """``linspace`` whose ends are drawn from the first and last of its N - 1 intervals.
+
+    For three frames and fewer that would cross or leave the video: then the ends are drawn from its
+    halves, and a single frame from all of it.
+    """
+    num = wanted * clips
+    interval = total - 1 if num == 1 else min(total // (num - 1), (total - 1) // 2)
+    first = _given(rng).integers(0, interval + 1)
+    last = _given(rng).integers(total - 1 - interval, total)
+    return _between(int(first), int(last), wanted, clips)
+
+
+def _between(first: int, last: int, wanted: int, clips: int) -> np.ndarray:
+    return np.linspace(first, last, wanted * clips).astype(np.int64).reshape(clips, wanted)
+
+
+def _interval(
+    total: int, wanted: int, clips: int, rate: int, rng: np.random.Generator | None
+) -> np.ndarray:
+    """One of ``rate`` frames at a time, after a start in each of C equal parts of the video.
+
+    The frames after the last are the first ones again. In evaluation, starts and frames are the
+    centres of the ranges that they are drawn from; the original draws them there, too.
+    """
+    if rate < 1:
+        raise ValueError(f"frame sampling 'interval' takes one of each {rate} frames")
+    # Place the clips: one in each part, anywhere where parts are empty, all at 0 in a short video.
+    room = total - wanted * rate + 1  # possible starts
+    number = np.arange(clips)
+    if rng is None:
+        starts = np.maximum((number + 0.5) * room / clips, 0).astype(np.int64)
+    elif room >= clips:
+        starts = number * (room // clips) + rng.integers(0, room // clips, size=clips)
+    elif room > 1 and total > clips:
+        starts = np.sort(rng.integers(0, room, size=clips))
+    else:
+        starts = np.rint(number * max(room, 0) / clips).astype(np.int64)
+    # Take a frame of each interval.
+    frames = starts[:, None] + np.arange(wanted) * rate  # (C, n)
+    offsets = rate // 2 if rng is None else rng.integers(0, rate, size=frames.shape)
+    return (frames + offsets) % total
 
 
 def _floors(num_video_frames: int, num_frames: int) -> np.ndarray:
@@ -171,4 +248,10 @@ STRATEGIES: dict[str, Sampler] = {
     "middle": _middle,
     "end": _end,
     "segment": _segment,
+}
+# Take the counts of frames, frames of a clip and clips, the rate and the generator; (C, n).
+JOINT: dict[str, Callable[..., np.ndarray]] = {
+    "linspace": _linspace,
+    "linspace_jitter": _linspace_jitter,
+    "interval": _interval,
 }

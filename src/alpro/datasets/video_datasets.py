@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError
-from alpro.datasets.frame_sampling import evaluation_sampling, select_frames
+from alpro.datasets.frame_sampling import CENTRED, evaluation_sampling, select_frames
 from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.storage import VideoStorage
 from alpro.datasets.transforms.normalize import reorder_frames
@@ -101,10 +101,11 @@ class FrameReader:
     num_frames: int
     sampling: str
     preprocessing: PixelPreprocessing
-    evaluates: bool = False  # `segment` then takes the centre of each segment, no random frame
+    evaluates: bool = False  # `segment` and `interval` then take centres, no random frames
     quarantine: Quarantine | None = None  # videos that are not tried again
     num_clips: int = 1
     independent_clips: bool = False  # each is sampled from the whole video, not from its own part
+    sample_rate: int = 0  # of `interval`: frames from one chosen frame to the next
 
     def for_evaluation(self, *, num_clips: int = 1) -> FrameReader:
         """The reader with the clips and sampling of evaluation."""
@@ -141,7 +142,8 @@ class FrameReader:
             num_frames=self.num_frames,
             num_clips=self.num_clips,
             independent=self.independent_clips,
-            rng=None if self.evaluates and self.sampling == "segment" else rng,
+            sample_rate=self.sample_rate,
+            rng=None if self.evaluates and self.sampling in CENTRED else rng,
         )
         # Decode; never try a video again that exceeded the limits.
         try:

@@ -259,6 +259,7 @@ def frame_reader(
         decoder,
         num_frames=config.num_frm,
         sampling=config.frm_sampling_strategy,
+        sample_rate=config.sample_rate,
         preprocessing=replace(preprocessing, size=frame_size),
         quarantine=Quarantine(
             None if config.dry_run else output.quarantine,

@@ -83,6 +83,7 @@ def protocol_of(
         "precision": usable_precision(config.precision, engine.device),
         "seed": config.seed,
         "version": __version__,
+        **({"sample_rate": config.sample_rate} if config.sample_rate else {}),
         **({"preprocessing": preprocessing} if preprocessing else {}),
     }
 

@@ -270,6 +270,7 @@ class _Selector:
             self.sampling.strategy,
             num_video_frames=num_video_frames,
             num_frames=self.sampling.num_frames,
+            sample_rate=self.sampling.sample_rate,
             rng=np.random.default_rng(0),
         )
         return self.chosen

@@ -58,6 +58,7 @@ class Sampling:
 
     num_frames: int = 8
     strategy: str = "nlvl_uniform"
+    sample_rate: int = 0
     decoder: str = "auto"
     counts_as_short: bool = False
     """Whether videos with fewer frames are reported."""
@@ -115,6 +116,7 @@ def task_of_config(path: Path, *, kind: str | None, flags: Sequence[str]) -> Tas
         sampling=Sampling(
             num_frames=config.num_frm,
             strategy=config.frm_sampling_strategy,
+            sample_rate=config.sample_rate,
             decoder=config.video_decoder,
             counts_as_short=True,
         ),
