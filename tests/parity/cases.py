@@ -25,6 +25,7 @@ from alpro.losses.matching import (
 from alpro.modeling.contracts import MATCH, TextFeatures, VideoFeatures
 from alpro.optimization.schedules import learning_rate_at
 from tests.losses.one_clip import contrastive_loss
+from tests.parity.clip_vip_evaluation import check_evaluation
 from tests.parity.golden import (
     FULL_SIZE,
     Case,
@@ -217,6 +218,7 @@ _CHECKS: dict[str, Check] = {
     "pretrain": check_pretraining,
     "resize": check_resize,
     "schedule": check_schedule,
+    "clipvip_eval": check_evaluation,
 }
 
 

@@ -22,7 +22,11 @@ _GOLDEN = None if _SHARED is None else _SHARED / "golden"
 
 @pytest.mark.skipif(_GOLDEN is None, reason="the optional folder of golden numbers is absent")
 @pytest.mark.parametrize(
-    "name", ["retrieval_a", "qa_a", "prompter_a", "pretrain_a", "resize_a", "schedule_a"]
+    "name",
+    [
+        *("retrieval_a", "qa_a", "prompter_a", "pretrain_a", "resize_a", "schedule_a"),
+        *("clipvip_eval_a",),
+    ],
 )
 def test_golden_case(name: str) -> None:
     assert _GOLDEN is not None

@@ -1,0 +1,1 @@
+"""The family of CLIP-ViP: CLIP with video proxies, or with the mean over frames."""

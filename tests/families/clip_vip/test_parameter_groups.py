@@ -1,0 +1,38 @@
+"""Parameter groups of CLIP-ViP, by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from alpro.families.clip_vip.parameter_groups import scaled_groups
+
+
+def _model() -> nn.Module:
+    model = nn.Module()
+    model.add_module("vision", nn.Linear(2, 2))
+    model.add_module("layer_norm1", nn.LayerNorm(2))
+    model.register_parameter("logit_scale", nn.Parameter(torch.zeros(())))
+    return model
+
+
+def _names(scaled: str, model: nn.Module) -> list[tuple[list[str], float, float]]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = scaled_groups(model, weight_decay=0.2, scaled=scaled, scale=10.0)
+    return [([names[each] for each in group.parameters], *group[1:]) for group in groups]
+
+
+def test_norms_decay_and_biases_and_the_temperature_do_not() -> None:
+    assert _names("", _model()) == [
+        ([], 10.0, 0.2),
+        ([], 10.0, 0.0),
+        (["vision.weight", "layer_norm1.weight"], 1.0, 0.2),
+        (["logit_scale", "vision.bias", "layer_norm1.bias"], 1.0, 0.0),
+    ]
+
+
+def test_a_part_of_the_name_scales_the_learning_rate_of_what_is_trained() -> None:
+    model = _model()
+    model.get_parameter("vision.bias").requires_grad_(False)
+    assert _names("vision", model)[:2] == [(["vision.weight"], 10.0, 0.2), ([], 10.0, 0.0)]
+    assert _names("logit", model)[1] == (["logit_scale"], 10.0, 0.0)
