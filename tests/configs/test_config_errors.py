@@ -63,6 +63,11 @@ def test_all_errors_are_reported_together(load: Any) -> None:
             'random_sample_clips = true (default) and frm_sampling_strategy = "uniform": all clips',
         ),
         (
+            {"sample_rate": 2},
+            'frm_sampling_strategy = "rand" (default) and sample_rate = 2: the rate is that of',
+        ),
+        ({"frm_sampling_strategy": "interval"}, "sample_rate = 0 (default): the rate is that of"),
+        (
             {"inference_n_clips": 0},
             "inference_n_clips is 0; expected a whole number, at least 1 and at most 1000.",
         ),

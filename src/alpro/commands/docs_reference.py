@@ -24,7 +24,7 @@ from alpro.configs.fields import Option, fields_of
 from alpro.families.registry import FAMILIES, family_config
 from alpro.tasks.registry import TASKS
 
-MAX_CHOICES = 10  # a longer list of choices is left to the field's help text
+MAX_CHOICES = 12  # a longer list of choices is left to the field's help text
 HELP_WIDTH = 96  # of help texts, in characters
 NEEDED = {"always": "required", "training": "required to train", "inference": "required to infer"}
 GENERATED = "<!-- Written by `alpro docs-reference`; do not edit. -->\n"
