@@ -109,7 +109,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
         (
             "a.jsonl",
             '{"caption": "x"}\n',
-            ["a.jsonl:1", "'clip_name' (or video_id or videoid or video) is missing"],
+            ["a.jsonl:1", "'clip_name' (or clip_id or video_id or videoid or video) is missing"],
         ),
         ("a.jsonl", '{"caption": 3, "clip_name": "v"}\n', ["a.jsonl:1", "'caption'", "int", "3"]),
         ("a.jsonl", '{"caption": "x", "clip_name": " "}\n', ["a.jsonl:1", "'clip_name' is empty"]),
@@ -128,7 +128,8 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             "a.jsonl",
             '{"title": "x"}\n',
             [
-                "fields 'caption' (or text or name) and 'clip_name' (or video_id or videoid or "
+                "fields 'caption' (or text or name) and 'clip_name' (or clip_id or video_id or "
+                "videoid or "
                 "video) are missing (fields found: ['title']); rename 'title' to 'caption' if"
             ],
         ),
@@ -137,7 +138,8 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             "caption,file\nx,v\n",
             [
                 "a.csv:1: no column 'clip_name'",
-                "among them caption (or text or name), clip_name (or video_id or videoid or video)",
+                "among them caption (or text or name), clip_name (or clip_id or video_id or "
+                "videoid or video)",
             ],
         ),
         ("a.csv", "caption,video_id\nx, \n", ["a.csv:2", "'video_id' is empty"]),
@@ -198,3 +200,22 @@ def test_a_file_of_another_ending_is_named_by_its_content(tmp_path: Path) -> Non
     path.write_bytes(b"\x1f\x8b\x08\x00")
     with pytest.raises(InputError, match=r"a gzip file; unpack it .*; annotation files end in"):
         read_captions(path)
+
+
+def test_numbers_of_frames_are_whole_and_positive(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.csv", "text,clip_id,num_frame\nx,v,007\ny,w,\nz,u,8.0\n")
+    assert read_captions(path).column("num_frames") == [7, 0, 8]
+    path = _write(
+        tmp_path / "a.jsonl",
+        '{"text": ["x", "y"], "clip_id": "v/1", "video_id": "v", "num_frame": 12}\n'
+        '{"text": "z", "clip_id": "w", "num_frame": null}\n',
+    )
+    assert read_captions(path) == [
+        *(CaptionRow("x", "v/1", 12), CaptionRow("y", "v/1", 12), CaptionRow("z", "w")),
+    ]
+    for wrong in ("0", "-1", "1.5", "many", "true", "[3]", '"1e3"', "12345678901"):
+        text = wrong if wrong[0] in '-01t["' else f'"{wrong}"'
+        row = f'{{"text": "x", "clip_id": "v", "num_frame": {text}}}\n'
+        path = _write(tmp_path / "a.jsonl", row)
+        with pytest.raises(InputError, match=r"jsonl:1: field 'num_frame' must be a whole number"):
+            read_captions(path)

@@ -65,17 +65,39 @@ def test_clips_and_strategies_are_those_of_a_video(tmp_path: Path) -> None:
             assert indices_of(clip) == indices_of(expected), sampling
 
 
-def test_each_frame_is_squashed_on_its_own(tmp_path: Path) -> None:
+def test_frames_are_squashed_and_have_one_size(tmp_path: Path) -> None:
     half = np.zeros((30, 40, 3), np.uint8)
     half[:, 20:] = 255
     (tmp_path / "v").mkdir()
-    for scale in (1, 5):
-        larger = half.repeat(scale, axis=0).repeat(scale, axis=1)
-        Image.fromarray(larger).save(tmp_path / f"v/{scale}.png")
-    frames = _reader(tmp_path, num_frames=2).read("v", rng=None)[0]
+    for number in range(4):
+        larger = half.repeat(5, axis=0)[:: 2 if number == 3 else 1]
+        Image.fromarray(larger).save(tmp_path / f"v/{number}.png")
+    frames = _reader(tmp_path, num_frames=2, sampling="start").read("v", rng=None)[0]
     assert frames.shape == (2, 3, 16, 16)
     assert (frames[..., :7] == 0).all()
     assert (frames[..., 9:] == 255).all()
+    with pytest.raises(VideoReadError, match=r"different sizes: 0\.png 40 x 150, 3\.png 40 x 75"):
+        _reader(tmp_path, num_frames=4).read("v", rng=None)
+
+
+def test_annotations_may_state_the_number_of_frames(tmp_path: Path) -> None:
+    for number in range(8):
+        write_image(tmp_path / "v/1.a" / f"1.a_{number:03}.jpg", number)
+    reader = _reader(tmp_path, num_frames=3, sampling="linspace")
+    assert isinstance(reader.videos, ImageFolder)
+    assert indices_of(reader.read("v/1.a", rng=None)[0]) == [0, 3, 7]
+    for num_frames, indices in ((5, [0, 2, 4]), (8, [0, 3, 7])):
+        reader.videos.frame_counts = {"v/1.a": num_frames}
+        assert indices_of(reader.read("v/1.a", rng=None)[0]) == indices
+    (tmp_path / "v/1.a/1.a_003.jpg").unlink()
+    with pytest.raises(VideoReadError, match=r"^7 of 8 frames, .*num_frame.*; 1\.a_003\.jpg is m"):
+        reader.read("v/1.a", rng=None)
+    (tmp_path / "v/1.a/1.a_000.jpg").rename(tmp_path / "v/1.a/1.a_003.jpg")
+    with pytest.raises(VideoReadError, match=r"^7 of 8 frames, .* 1\.a_000\.jpg is missing"):
+        reader.read("v/1.a", rng=None)
+    (tmp_path / "v/1.a/1.a_004.jpg").rename(tmp_path / "v/1.a/1.a_008.jpg")
+    with pytest.raises(VideoReadError, match=r"^7 of 8 frames, .* 1\.a_004\.jpg is missing"):
+        reader.read("v/1.a", rng=None)
 
 
 def test_an_image_is_a_video_of_one_frame(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 JSON with one object per row, on lines as the original's or in one list; CSV whose header names
 the columns; Parquet and pickled tables. Captions, for retrieval, have the keys ``caption`` (or
-``text``, ``name``) and ``clip_name`` (or ``video_id``, ``videoid``; or ``video``, the name of its
-file). A caption may be a list of texts: one row for each. Further keys and columns are ignored.
+``text``, ``name``) and ``clip_name`` (or ``clip_id``, ``video_id``, ``videoid``; or ``video``, the
+name of its file), and perhaps ``num_frame``, the frames in the video's folder. A caption may be a
+list of texts: one row for each. Further keys and columns are ignored.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ class CaptionRow:
 
     caption: str
     video_id: str
+    num_frames: int = 0  # of a folder of frames; 0: all that it holds
 
 
 def read_rows(path: Path, kind: RowKind[Row], row_type: type[Row]) -> SharedRows[Row]:
@@ -261,14 +263,19 @@ def _table_records(path: Path, pieces: Iterable[Columns]) -> Iterator[Record]:
 
 def _caption_row(record: Record) -> CaptionRow:
     text_names, id_names = CAPTIONS.columns
-    return CaptionRow(record.text(*text_names), record.identifier(*id_names))
+    text, video_id = record.text(*text_names), record.identifier(*id_names)
+    return CaptionRow(text, video_id, record.count("num_frame"))
 
 
 CAPTIONS = RowKind(
     noun="caption",
-    columns=(("caption", "text", "name"), ("clip_name", "video_id", "videoid", FILE_COLUMN)),
+    columns=(
+        ("caption", "text", "name"),
+        ("clip_name", "clip_id", "video_id", "videoid", FILE_COLUMN),
+    ),
     example='{"caption": "a dog runs", "clip_name": "video7"}',
     parse=_caption_row,
+    optional=("num_frame",),
     may_list=True,
 )
 _READERS = {

@@ -109,15 +109,17 @@ def select_frames(
     num_clips: int,
     independent: bool = False,
     sample_rate: int = 0,
+    num_used: int | None = None,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
     """Choose as :func:`clip_indices` does: the (C * n,) indices of all clips in a row.
 
-    With all but the frame count bound it is a decoder's ``FrameSelector``.
+    With all but the frame count bound it is a decoder's ``FrameSelector``. It may choose from the
+    first ``num_used`` frames alone.
     """
     return clip_indices(
         strategy,
-        num_video_frames=num_video_frames,
+        num_video_frames=min(num_video_frames, num_used or num_video_frames),
         num_frames=num_frames,
         num_clips=num_clips,
         independent=independent,

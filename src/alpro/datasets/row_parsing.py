@@ -15,6 +15,7 @@ Row = TypeVar("Row")
 
 FILE_COLUMN = "video"  # names a video by its file: the id is what comes before the extension
 _MAX_ID_BITS = 128
+_MAX_DIGITS = 9  # of a count
 _MIN_LIKENESS = 0.8  # of a misspelt name, from 0 to 1
 # A column -> what it is called elsewhere, the likeliest first.
 _NEAR_MISSES = {
@@ -129,6 +130,25 @@ class Record:
                 "missing?"
             )
         return self.text(key, *other_names, if_missing=if_missing)  # which says what is wrong
+
+    def count(self, key: str) -> int:
+        """The whole number above 0 under this key, perhaps as text; 0 where there is none.
+
+        Raises:
+            RowError: it is anything else.
+        """
+        value = self.values.get(key)
+        if value is None:
+            return 0
+        if isinstance(value, float) and value.is_integer() or isinstance(value, str):
+            text = str(value).strip().removesuffix(".0")
+            value = int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else value
+        if type(value) is int and 0 < value < 10**_MAX_DIGITS:
+            return value
+        raise self.refused(
+            f"field {key!r} must be a whole number above 0, not {shown(value)}; correct it, or "
+            "leave it out"
+        )
 
     def _missing(self, *asked: str) -> str:
         columns = self.columns if asked in self.columns else (asked, *self.columns)

@@ -109,6 +109,10 @@ class _Table:
         """Size of the tensors."""
         return self._data.nbytes + self._ends.nbytes
 
+    def has_field(self, name: str) -> bool:
+        """Whether rows have a field of this name."""
+        return is_dataclass(self._kind) and name in {field.name for field in fields(self._kind)}
+
     def value(self, name: str) -> Callable[[int], Any]:
         """The function that decodes one field of a row."""
         codecs = _field_codecs(self._kind)
@@ -148,6 +152,10 @@ class SharedRows(Sequence[Row], Generic[Row]):
     def num_bytes(self) -> int:
         """Bytes of the memory that holds the rows."""
         return self._table.num_bytes + self._positions.nbytes
+
+    def has_column(self, name: str) -> bool:
+        """Whether the rows have a field of this name."""
+        return self._table.has_field(name)
 
     def column(self, name: str) -> list[Any]:
         """The values of one field of all rows: quicker than making the rows."""

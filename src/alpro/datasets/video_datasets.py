@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
-from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError
+from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError, check_frames
 from alpro.datasets.frame_sampling import CENTRED, evaluation_sampling, select_frames
 from alpro.datasets.quarantine import Quarantine
-from alpro.datasets.storage import VideoStorage
+from alpro.datasets.storage import ImageFolder, VideoStorage
 from alpro.datasets.transforms.normalize import reorder_frames
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
@@ -135,6 +135,12 @@ class FrameReader:
         video = self.videos.fetch(video_id)
         if video is None:
             raise VideoReadError(f"no file for it in {self.root}")
+        # Use as many frames of a folder as its annotation states.
+        num_used = None
+        if isinstance(self.videos, ImageFolder) and isinstance(video, Path) and video.is_dir():
+            num_used = self.videos.frame_counts.get(video_id)
+            if num_used is not None:
+                check_frames(video, num_used)
         # Choose frames: a partial can be sent to a decoding process, which needs no PyTorch for it.
         select = partial(
             select_frames,
@@ -143,6 +149,7 @@ class FrameReader:
             num_clips=self.num_clips,
             independent=self.independent_clips,
             sample_rate=self.sample_rate,
+            num_used=num_used,
             rng=None if self.evaluates and self.sampling in CENTRED else rng,
         )
         # Decode; never try a video again that exceeded the limits.

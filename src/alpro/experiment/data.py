@@ -16,7 +16,7 @@ from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import Decoder, make_decoder
 from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.shared_rows import SharedRows, pack_rows
-from alpro.datasets.storage import VideoStorage, hint_of_missing, open_videos
+from alpro.datasets.storage import ImageFolder, VideoStorage, hint_of_missing, open_videos
 from alpro.datasets.transforms.randaugment import video_augmentation
 from alpro.datasets.video_datasets import (
     EvaluationVideos,
@@ -69,9 +69,27 @@ def read_annotations(
     # Read the rows, then open the storage and look for each of their videos.
     rows = read(path)
     videos = open_videos(Path(part.img), extension=extension)
+    if isinstance(videos, ImageFolder) and rows.has_column("num_frames"):
+        videos.frame_counts = stated_frame_counts(path, rows)
     allowed = config.allow_missing_videos
     missing = check_missing_videos(path, rows, videos, name=part.name, allowed=allowed)
     return Annotations(part.name, path, rows, videos, missing)
+
+
+def stated_frame_counts(path: Path, rows: SharedRows[Any]) -> dict[str, int]:
+    """Number of frames of each video where rows state it.
+
+    Raises:
+        InputError: if two rows of a video differ in it.
+    """
+    counts: dict[str, int] = {}
+    for video_id, count in zip(rows.column("video_id"), rows.column("num_frames"), strict=True):
+        if count and counts.setdefault(video_id, count) != count:
+            raise InputError(
+                f"{path}: num_frame of {shortened(video_id)} is {counts[video_id]} in one row and "
+                f"{count} in another. Correct them, or leave the column out."
+            )
+    return counts
 
 
 def check_missing_videos(

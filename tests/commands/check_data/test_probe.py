@@ -110,7 +110,7 @@ def test_folders_of_frames_are_measured(tmp_path: Path, full: bool) -> None:
     digest = probe.digest
     write_image(tmp_path / "v/3.png", 5, size=(80, 30))
     probe = look(tmp_path / "v", full=full)
-    assert probe.trouble == "frames of 2 sizes (40 x 30, 80 x 30); each is squashed on its own"
+    assert "frames of 2 sizes (40 x 30, 80 x 30)" in probe.trouble
     assert (probe.verdict, probe.width, probe.digest != digest) == ("readable", 40, True)
 
 

@@ -250,7 +250,7 @@ def _describe_images(video: Video, *, full: bool) -> dict[str, Any]:
     troubles = [f"{pluralize(len(damaged), 'damaged frame')} ({damaged[0]})"] if damaged else []
     if len(sizes) > 1:
         shown = listed([f"{wide} x {tall}" for (wide, tall), _ in sizes.most_common()])
-        troubles.append(f"frames of {len(sizes)} sizes ({shown}); each is squashed on its own")
+        troubles.append(f"frames of {len(sizes)} sizes ({shown})")
     (width, height), _ = sizes.most_common(1)[0]
     trouble = "; ".join(troubles)
     return {"codec": codec, "width": width, "height": height, "trouble": trouble}

@@ -3,7 +3,13 @@
 from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.decord_decoder import DecordDecoder
 from alpro.datasets.decoding.factory import DECODERS, SandboxedDecoder, make_decoder
-from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS, MediaDecoder, frames_in, is_image
+from alpro.datasets.decoding.image_files import (
+    IMAGE_EXTENSIONS,
+    MediaDecoder,
+    check_frames,
+    frames_in,
+    is_image,
+)
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder
 
@@ -20,6 +26,7 @@ __all__ = [
     "TorchCodecDecoder",
     "Video",
     "VideoReadError",
+    "check_frames",
     "frames_in",
     "is_image",
     "make_decoder",

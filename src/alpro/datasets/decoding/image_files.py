@@ -50,7 +50,7 @@ class MediaDecoder:
     """Reads images and folders of frames, and leaves videos to another decoder.
 
     An image is a video of one frame. The images of a folder are its frames, in the order of the
-    numbers in their names; each is preprocessed on its own, whatever its size.
+    numbers in their names, all of one size.
     """
 
     videos: Decoder
@@ -72,9 +72,17 @@ class MediaDecoder:
             return self.videos.read(video, select, preprocessing=preprocessing)
         if not has_package("PIL"):
             raise VideoReadError("images need Pillow, which is not installed: `pip install pillow`")
-        # Read each selected image once.
+        # Read each selected image once; the frames of a video have one size.
         wanted = select(len(files)).tolist()
-        read = {n: _read_preprocessed(files[n], preprocessing) for n in {*wanted}}
+        read: dict[int, np.ndarray] = {}
+        sizes: dict[tuple[int, int], str] = {}
+        for number in sorted({*wanted}):
+            image = _read_named(files[number])
+            sizes.setdefault(image.size, _name_of(files[number]))
+            if len(sizes) > 1:
+                both = [f"{name} {wide} x {tall}" for (wide, tall), name in sizes.items()]
+                raise VideoReadError(f"frames of different sizes: {', '.join(both)}")
+            read[number] = preprocess_image(image, preprocessing)
         return np.stack([read[number] for number in wanted])  # (T, 3, S, S)
 
 
@@ -111,13 +119,35 @@ def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
-def _read_preprocessed(file: Video, preprocessing: PixelPreprocessing) -> np.ndarray:
+def check_frames(folder: Path, num_frames: int) -> None:
+    """Check that a folder holds the number of frames that its annotation states, or more.
+
+    Raises:
+        VideoReadError: naming the first frame that is missing in the numbering, if there are fewer.
+    """
+    files = frames_in(folder)
+    if len(files) >= num_frames:
+        return
+    numbers = {int(digits[-1]) for file in files if (digits := re.findall("[0-9]+", file.stem))}
+    first = int(num_frames in numbers and 0 not in numbers)  # numbers begin with 0, else with 1
+    gap = next(number for number in range(first, first + num_frames) if number not in numbers)
+    stem = re.sub("[0-9]+$", lambda last: f"{gap:0{len(last[0])}}", files[0].stem)
+    raise VideoReadError(
+        f"{len(files)} of {num_frames} frames, as the annotation's num_frame says; "
+        f"{stem}{files[0].suffix} is missing"
+    )
+
+
+def _name_of(file: Video) -> str:
+    return file.name if isinstance(file, Path) else ""
+
+
+def _read_named(file: Video) -> Image:
     try:
-        image = read_image(file)
+        return read_image(file)
     except VideoReadError as error:
-        name = f"{file.name}: " if isinstance(file, Path) else ""
-        raise VideoReadError(f"{name}{error}") from error
-    return preprocess_image(image, preprocessing)
+        name = _name_of(file)
+        raise VideoReadError(f"{name}: {error}" if name else str(error)) from error
 
 
 def preprocess_image(image: Image, preprocessing: PixelPreprocessing) -> np.ndarray:

@@ -24,6 +24,9 @@ class ImageFolder(VideoStorage):
 
     An image is ``<id>.jpg``, ``.jpeg``, ``.png`` or ``.webp``, or an id that carries its extension.
     Ids of files in subfolders include the folder. Reading needs Pillow.
+
+    Attributes:
+        frame_counts: video id -> frames to use of its folder, where annotations state that.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,6 +35,7 @@ class ImageFolder(VideoStorage):
                 f"videos: {root} holds images, and Pillow is not installed; `pip install pillow`"
             )
         self.root = root
+        self.frame_counts: dict[str, int] = {}
 
     @property
     def described(self) -> str:
