@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_DEPTH = 32  # of nested values
 MAX_NAME_CHARACTERS = 1 << 28  # in all names of a file
 MAX_SHOWN = 100  # characters of a name
+SCRIPTED = "__torch__."  # package of the classes of torch.jit.save
 REMEDY = "Save the weights alone: torch.save(model.state_dict(), 'weights.pt')."
 
 
@@ -142,7 +143,8 @@ def _log_choice(
 def names_in(content: Any) -> dict[str, Any]:
     """Name each value in a file's content by its place, as "model/visual_encoder.cls_token".
 
-    Modules that were saved whole count as state dicts of their parameters and buffers.
+    Modules that were saved whole, by torch.save or torch.jit.save, count as state dicts of their
+    parameters and buffers.
 
     Raises:
         ValueError: there are more names than any model has.
@@ -175,6 +177,9 @@ def _entries(value: Any, *, is_whole: bool) -> Mapping[Any, Any] | None:
     """Entries of a mapping or of a whole module; None for other values."""
     if isinstance(value, Foreign):
         state = value.state
+        # Of TorchScript, whose modules keep tensors, modules and settings side by side.
+        if value.name.startswith(SCRIPTED) and isinstance(state, dict):
+            return {k: part for k, part in state.items() if _is_of_module(part)}
         if value.items or not (isinstance(state, dict) and isinstance(state.get("_modules"), dict)):
             return value.items or None
         parts = [state.get(key) for key in ("_parameters", "_buffers", "_modules")]
@@ -186,6 +191,11 @@ def _entries(value: Any, *, is_whole: bool) -> Mapping[Any, Any] | None:
     if isinstance(value, list | tuple) and is_whole:
         return dict(enumerate(value))
     return value if isinstance(value, dict) and value else None
+
+
+def _is_of_module(part: object) -> bool:
+    is_module = isinstance(part, Foreign) and part.name.startswith(SCRIPTED)
+    return is_module or isinstance(part, StoredTensor)
 
 
 def read_weights(path: Path) -> dict[str, Any]:

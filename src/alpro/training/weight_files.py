@@ -185,7 +185,7 @@ def _open(path: Path) -> Iterator[Any]:
 class Format(Enum):
     """Readable weight formats."""
 
-    ARCHIVE = "torch.save, since PyTorch 1.6"
+    ARCHIVE = "torch.save, since PyTorch 1.6, or torch.jit.save"
     LEGACY = "torch.save, before PyTorch 1.6"
     SAFETENSORS = "safetensors"
 
@@ -245,11 +245,6 @@ def _format_of_zip(file: IO[bytes]) -> Format:
         names = archive.namelist()
     file.seek(0)
     root = next(iter(names), "").split("/")[0]
-    if f"{root}/constants.pkl" in names:
-        raise _not_weights(
-            "a TorchScript archive (torch.jit.save), as CLIP's. Save its weights alone: "
-            "torch.save(torch.jit.load('FILE', map_location='cpu').state_dict(), 'weights.pt')"
-        )
     if f"{root}/data.pkl" in names:
         return Format.ARCHIVE
     if names and all(name.endswith(".npy") for name in names):

@@ -6,14 +6,19 @@ B: batch, T: frames, S: image side, L: text tokens, E: width of the embeddings.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel, CLIPConfig, CLIPModel
 
+from alpro.families.clip_vip.vision import VipVisionModel
 from alpro.modeling.attention import Kernel
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
 
 MAX_LOGIT_SCALE = math.log(200)
+LAYER_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,27 +32,58 @@ class Tower:
 
 
 class ClipVip(nn.Module):
-    """The dual encoder; parameters have Hugging Face's names below ``clipmodel.``."""
+    """The dual encoder; parameters have Hugging Face's names below ``clipmodel.``.
 
-    embed_dim: int
-    logit_scale: Tensor
-    """Log of the scale of similarities, () in float32; ``clipmodel.logit_scale``."""
+    Args:
+        clip: transformers' CLIP; with proxies its vision tower is a `VipVisionModel`, without them
+            it sees frame by frame.
+    """
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clipmodel = clip
+        self.embed_dim = clip.visual_projection.out_features
 
     def encode_video(self, frames: Tensor) -> VideoFeatures:
         """(B, T, 3, S, S) normalised frames to unit vectors (B, E), without tokens."""
-        raise NotImplementedError
+        tower, project = self.clipmodel.vision_model, self.clipmodel.visual_projection
+        if isinstance(tower, VipVisionModel):
+            embedding = _unit(project(tower(frames)))
+        else:
+            pooled = tower(pixel_values=frames.flatten(0, 1)).pooler_output  # (B*T, D)
+            per_frame = _unit(project(pooled)).unflatten(0, frames.shape[:2])  # (B, T, E)
+            embedding = _unit(per_frame.mean(dim=1))
+        return VideoFeatures(embedding.new_zeros(len(frames), 0, self.embed_dim), embedding)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """(B, L) ids and (B, L) mask of 0/1 to unit vectors (B, E)."""
-        raise NotImplementedError
+        """(B, L) ids and (B, L) mask of 0/1 to unit vectors (B, E), with tokens of width 0.
+
+        The token of the largest id represents the text, the first of several: the end of text.
+        """
+        # transformers pools at the tokenizer's end of text, which a text may lack.
+        hidden = self.clipmodel.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        rows = torch.arange(len(ids), device=ids.device)
+        embedding = _unit(self.clipmodel.text_projection(hidden[rows, ids.argmax(dim=1)]))
+        return TextFeatures(embedding.new_zeros(*ids.shape, 0), mask, embedding)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Trained log of the scale of similarities, ()."""
+        return self.clipmodel.logit_scale
 
     def temperature(self) -> Tensor:
-        """Scalar that divides cosine similarities, ``exp(-logit_scale)``."""
-        raise NotImplementedError
+        """Scalar that divides cosine similarities."""
+        return (-self.logit_scale).exp()
 
+    @torch.no_grad()
     def clamp_temperature(self) -> None:
-        """Clamp `logit_scale` to [0, ln 200], in place."""
-        raise NotImplementedError
+        """Clamp the scale of similarities to [1, 200], in place."""
+        self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """(B, E) to float32 vectors of length 1."""
+    return functional.normalize(x.float(), dim=-1)
 
 
 def build_clip_vip(
@@ -88,4 +124,33 @@ def build_clip_vip(
         gradient_checkpointing: recompute each layer in the backward pass instead of storing it.
         attention: kernel of `dot_product_attention`.
     """
-    raise NotImplementedError
+    # CLIP without weights of its own: transformers initialises as OpenAI does.
+    shared = {"hidden_act": hidden_act, "layer_norm_eps": LAYER_NORM_EPS}
+    pixels = {"image_size": image_size, "patch_size": patch_size}
+    # The two marks are the last tokens, as in CLIP's vocabulary.
+    words = {
+        "vocab_size": vocab_size,
+        "max_position_embeddings": max_position_embeddings,
+        "bos_token_id": vocab_size - 2,
+        "eos_token_id": vocab_size - 1,
+    }
+    config = CLIPConfig(
+        vision_config=asdict(vision) | shared | pixels,
+        text_config=asdict(text) | shared | words,
+        projection_dim=projection_dim,
+        logit_scale_init_value=logit_scale_init,
+    )
+    kernel = "eager" if attention == "plain" else "sdpa"
+    clip = AutoModel.from_config(config, attn_implementation=kernel)
+    if gradient_checkpointing:
+        clip.gradient_checkpointing_enable({"use_reentrant": False})
+    # The video proxies take over its vision tower.
+    if not plain:
+        clip.vision_model = VipVisionModel(
+            clip.vision_model,
+            num_proxies=num_proxies,
+            temporal_size=temporal_size if use_temporal_embed else None,
+            gradient_checkpointing=gradient_checkpointing,
+            attention=attention,
+        )
+    return ClipVip(clip)
