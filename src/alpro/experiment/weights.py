@@ -54,7 +54,10 @@ def load_checkpoint(
     expected = model.state_dict()
     for note in layout.describe(state, expected):
         logger.info("%s: %s", path, note)
-    adapted = layout.adapt(state, expected)
+    try:
+        adapted = layout.adapt(state, expected)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     # Load; a pattern may be missing as a whole. Position ids are filled in and count for nothing.
     relevant = [name for name in adapted if not name.endswith(POSITION_IDS)]
     patterns = (*allowed_missing, *silently_missing)

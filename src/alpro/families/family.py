@@ -35,7 +35,7 @@ class CheckpointFormat:
     """Keys of the files that determine the model, for messages."""
     adapt: Callable[[StateDict, Mapping[str, Tensor]], StateDict]
     """From (checkpoint, ``model.state_dict()``): renamed, resized, without other tasks' heads;
-    unknown tensors are passed on, and refused."""
+    unknown tensors are passed on, and refused. `InputError` for other sizes."""
     describe: Callable[[StateDict, Mapping[str, Tensor]], Sequence[str]] = lambda _state, _model: ()
     """Sentences for the log on what `adapt` does."""
     never_used: tuple[str, ...] = ()

@@ -32,11 +32,9 @@ class Tower:
 
 
 class ClipVip(nn.Module):
-    """The dual encoder; parameters have Hugging Face's names below ``clipmodel.``.
+    """The dual encoder; parameters have transformers' names below ``clipmodel.``.
 
-    Args:
-        clip: transformers' CLIP; with proxies its vision tower is a `VipVisionModel`, without them
-            it sees frame by frame.
+    Without a `VipVisionModel` as its vision tower, CLIP sees frame by frame.
     """
 
     def __init__(self, clip: CLIPModel) -> None:
@@ -109,14 +107,14 @@ def build_clip_vip(
     Args:
         vision: sizes of the vision tower.
         text: sizes of the text tower.
-        image_size: pixels of a frame's side, a multiple of `patch_size`.
+        image_size: pixels of a frame's side.
         patch_size: pixels of a patch's side.
         vocab_size: tokens of the vocabulary.
         max_position_embeddings: longest text in tokens.
         projection_dim: width E of the common space.
-        hidden_act: activation of both towers, under transformers' name.
-        plain: CLIP of each frame and the mean over frames (CLIP4Clip's meanP), without proxies; the
-            next three are then unused.
+        hidden_act: transformers' name of the activation.
+        plain: CLIP of each frame, then the mean over frames (CLIP4Clip's meanP). The next three
+            are then unused.
         num_proxies: proxies besides the class token (``add_cls_num``).
         temporal_size: rows of the time embedding; other numbers of frames interpolate it.
         use_temporal_embed: whether patches have a time embedding.
@@ -127,16 +125,11 @@ def build_clip_vip(
     # CLIP without weights of its own: transformers initialises as OpenAI does.
     shared = {"hidden_act": hidden_act, "layer_norm_eps": LAYER_NORM_EPS}
     pixels = {"image_size": image_size, "patch_size": patch_size}
-    # The two marks are the last tokens, as in CLIP's vocabulary.
-    words = {
-        "vocab_size": vocab_size,
-        "max_position_embeddings": max_position_embeddings,
-        "bos_token_id": vocab_size - 2,
-        "eos_token_id": vocab_size - 1,
-    }
+    words = {"vocab_size": vocab_size, "max_position_embeddings": max_position_embeddings}
+    marks = {"bos_token_id": vocab_size - 2, "eos_token_id": vocab_size - 1}
     config = CLIPConfig(
         vision_config=asdict(vision) | shared | pixels,
-        text_config=asdict(text) | shared | words,
+        text_config=asdict(text) | shared | words | marks,
         projection_dim=projection_dim,
         logit_scale_init_value=logit_scale_init,
     )
