@@ -26,6 +26,7 @@ from alpro.modeling.contracts import MATCH, TextFeatures, VideoFeatures
 from alpro.optimization.schedules import learning_rate_at
 from tests.losses.one_clip import contrastive_loss
 from tests.parity.clip_vip_evaluation import check_evaluation
+from tests.parity.clip_vip_losses import check_clip_vip_losses
 from tests.parity.golden import (
     FULL_SIZE,
     Case,
@@ -219,6 +220,7 @@ _CHECKS: dict[str, Check] = {
     "resize": check_resize,
     "schedule": check_schedule,
     "clipvip_eval": check_evaluation,
+    "clipvip_losses": check_clip_vip_losses,
 }
 
 

@@ -26,6 +26,7 @@ _GOLDEN = None if _SHARED is None else _SHARED / "golden"
     [
         *("retrieval_a", "qa_a", "prompter_a", "pretrain_a", "resize_a", "schedule_a"),
         *("clipvip_eval_a",),
+        "clipvip_losses_a",
     ],
 )
 def test_golden_case(name: str) -> None:
