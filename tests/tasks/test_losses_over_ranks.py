@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.tokenization import Tokenizer
@@ -139,6 +140,31 @@ def test_retrieval_losses_over_several_clips_equal_one_process(
     whole = captioned(tokenizer, num_clips=2)
     with hardest_negatives():
         assert_same(over_ranks(make, whole, COUNTS), alone(make, whole))
+
+
+def hinge_loss(
+    videos: Tensor, texts: Tensor, *, temperature: Tensor, exclude: Tensor | None
+) -> Tensor:
+    """A sum over all pairs in place of a mean over rows: no rank's share of it is a loss."""
+    scores = videos @ texts.t() / temperature  # (G, G)
+    hinge = (scores - scores.diagonal() + 1).clamp(min=0)
+    return hinge.sum() if exclude is None else hinge.masked_fill(exclude, 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "options"),
+    [(1, {}), (1, {"mask_same_video": True}), (2, {"mask_same_video": True, "grad_cache_size": 2})],
+)
+def test_a_loss_over_the_global_batch_equals_that_of_one_process(
+    tokenizer: Tokenizer, num_clips: int, options: dict[str, Any]
+) -> None:
+    def make(engine: Engine) -> Objective:
+        return make_retrieval_task(
+            make_model(), tokenizer, engine=engine, use_itm=False, pair_loss=hinge_loss, **options
+        )
+
+    whole = captioned(tokenizer, num_clips=num_clips)
+    assert_same(over_ranks(make, whole, COUNTS), alone(make, whole))
 
 
 @pytest.mark.parametrize(("mask", "num_clips"), [(False, 1), (True, 1), (True, 2)])

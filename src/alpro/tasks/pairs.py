@@ -10,7 +10,7 @@ tokens, N patches, D width, E embedding. Features of videos are (B, C, ...).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -46,8 +46,8 @@ class GatheredBatch:
     """Pairs of each rank, in rank order."""
     num_tokens: int
     """L of the rank with the longest text."""
-    exclude: Tensor | None
-    """(B, G) bool, pairs that are no negatives; None for none."""
+    same_video: Tensor | None
+    """(G, G) bool, pairs of one video, which are no negatives; None for none."""
     clip_aggregation: str = "mean"
     """Reduction over a video's clips, see :func:`aggregate_clips`."""
 
@@ -60,6 +60,11 @@ class GatheredBatch:
         """Rows of this rank's pairs in the global batch."""
         first = sum(self.counts[: self.engine.rank])
         return slice(first, first + self.counts[self.engine.rank])
+
+    @property
+    def exclude(self) -> Tensor | None:
+        """Rows (B, G) of `same_video` of this rank's pairs."""
+        return None if self.same_video is None else self.same_video[self.own]
 
 
 def gather_batch_metadata(
@@ -85,39 +90,42 @@ def gather_batch_metadata(
         temperature=temperature,
         counts=counts,
         num_tokens=max(lengths),
-        exclude=same_video(ids_of_ranks, engine=engine) if mask_same_video else None,
+        same_video=same_video(ids_of_ranks, device=engine.device) if mask_same_video else None,
         clip_aggregation=clip_aggregation,
     )
 
 
-def same_video(ids_of_ranks: Sequence[Sequence[str]], *, engine: Engine) -> Tensor:
-    """(B, G) bool, true where another pair shows the same video as one of this rank's."""
-    # Number the videos, and compare this rank's numbers with all.
+def same_video(ids_of_ranks: Sequence[Sequence[str]], *, device: torch.device) -> Tensor:
+    """(G, G) bool, true where another pair shows the same video."""
     ids = [name for names in ids_of_ranks for name in names]
     number_of = {name: number for number, name in enumerate(ids)}
-    numbers = torch.tensor([number_of[name] for name in ids], device=engine.device)  # (G,)
-    parts = numbers.split([len(names) for names in ids_of_ranks])
-    same = parts[engine.rank][:, None] == numbers[None, :]  # (B, G)
+    numbers = torch.tensor([number_of[name] for name in ids], device=device)  # (G,)
     # A pair is its own positive.
-    first = sum(map(len, ids_of_ranks[: engine.rank]))
-    same[:, first : first + len(same)].fill_diagonal_(False)
-    return same
+    return (numbers[:, None] == numbers[None, :]).fill_diagonal_(False)
 
 
-def contrast_with_all(
+def gather_embeddings(
     video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
-) -> SimilarityLogits:
-    """Similarities of this rank's B pairs to the G of all ranks, gradients to both included."""
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of the pairs of all ranks, videos (G, C, E) and texts (G, E), with gradients."""
     # Gather videos and texts in one collective.
     clips = video.embedding.flatten(1)  # (B, C*E)
     own = torch.cat([clips, text.embedding], dim=1)  # (B, (C+1)*E)
     both = gathered.engine.all_gather(own, counts=gathered.counts)  # (G, (C+1)*E)
     widths = [clips.shape[1], text.embedding.shape[1]]
     all_video, all_text = (part.contiguous() for part in both.split(widths, dim=1))
+    return all_video.unflatten(1, video.embedding.shape[1:]), all_text
+
+
+def contrast_with_all(
+    video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch
+) -> SimilarityLogits:
+    """Similarities of this rank's B pairs to the G of all ranks, gradients to both included."""
+    all_video, all_text = gather_embeddings(video, text, gathered=gathered)
     return similarity_logits(
         video.embedding,
         text.embedding,
-        all_video=all_video.unflatten(1, video.embedding.shape[1:]),
+        all_video=all_video,
         all_text=all_text,
         temperature=gathered.temperature,
         exclude=gathered.exclude,
@@ -130,6 +138,31 @@ def contrast_loss(scores: SimilarityLogits, *, gathered: GatheredBatch) -> Tenso
     mean = contrastive_loss_from_logits(scores, offset=gathered.own.start)
     num_own, total = len(scores.video_to_text), sum(gathered.counts)
     return mean * _weight(num_own, total=total, engine=gathered.engine)
+
+
+class PairLoss(Protocol):
+    """Contrastive loss over the G pairs of all ranks."""
+
+    def __call__(
+        self, videos: Tensor, texts: Tensor, *, temperature: Tensor, exclude: Tensor | None
+    ) -> Tensor:
+        """Scalar from embeddings (G, E); `exclude` (G, G) is true for pairs that count nowhere."""
+
+
+def global_contrast_loss(
+    video: VideoFeatures, text: TextFeatures, *, gathered: GatheredBatch, loss: PairLoss
+) -> Tensor:
+    """A loss that every rank computes over all pairs, with the mean similarity of clips."""
+    # The ranks' losses are equal. The gather sums their gradients and the engine takes the mean,
+    # which gives the gradients of one process with all pairs.
+    videos, texts = gather_embeddings(video, text, gathered=gathered)
+    assert videos.shape[1] == 1 or gathered.clip_aggregation == "mean", gathered.clip_aggregation
+    return loss(
+        videos.mean(dim=1),  # (G, E)
+        texts,
+        temperature=gathered.temperature,
+        exclude=gathered.same_video,
+    )
 
 
 def match_loss(logits: Tensor, num_positive: int, *, engine: Engine) -> Tensor:

@@ -49,3 +49,6 @@ LOSS_SPECS = {
     "NCELearnableTempLoss_vsc_fc": LossSpec(features=_WITH_IMAGES),
 }
 """Name of the original's class -> its inputs."""
+
+RETRIEVAL_LOSSES = tuple(name for name, spec in LOSS_SPECS.items() if spec.features == _PAIRS)
+"""Names of the losses of pairs alone."""

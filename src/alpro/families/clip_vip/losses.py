@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from alpro.families.clip_vip.loss_specs import LOSS_SPECS
 from alpro.losses.contrastive import similarity
+from alpro.tasks.pairs import PairLoss
 
 
 class GlobalFeatures(NamedTuple):
@@ -179,6 +180,14 @@ def global_loss(name: str, parameters: Mapping[str, Any]) -> GlobalLoss:
     if LOSS_SPECS[name].trained_temperature:
         return lambda features, temperature: compute(features, temperature=temperature)
     return lambda features, _temperature: compute(features)
+
+
+def pair_loss(name: str, parameters: Mapping[str, Any]) -> PairLoss:
+    """Loss of a name of `RETRIEVAL_LOSSES`, for the retrieval objective."""
+    compute = global_loss(name, parameters)
+    return lambda videos, texts, *, temperature, exclude: compute(
+        GlobalFeatures(videos, texts, exclude=exclude), temperature
+    )
 
 
 def _nce(

@@ -16,6 +16,7 @@ from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.data import Annotations
 from alpro.experiment.downstream import DownstreamTask, TrainingItems
 from alpro.modeling.contracts import DualEncoder, Matcher
+from alpro.tasks.pairs import PairLoss
 from alpro.tasks.retrieval.batches import RetrievalCollate
 from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.tasks.retrieval.evaluation import RetrievalEvaluator, RetrievalOutcome
@@ -83,6 +84,10 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
             **self.evaluator_arguments(),
         )
 
+    def pair_loss(self) -> PairLoss | None:
+        """The family's own contrastive loss; None for VTC."""
+        return None
+
     def build_objective(
         self, model: Any, *, plan: TrainingPlan, progress: Progress
     ) -> RetrievalObjective:
@@ -99,6 +104,7 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
             itm_start_step=1 + math.floor(config.itm_start_ratio * plan.num_train_steps),
             mask_same_video=config.mask_same_video,
             validation_batch=config.val_batch_size,
+            pair_loss=self.pair_loss(),
             negatives_of_all_ranks=config.itm_negatives == GLOBAL,
             grad_cache_size=config.grad_cache_size,
         )

@@ -16,9 +16,11 @@ from alpro.evaluation.evaluation_set import VALIDATION_SEED, EvaluationSet, eval
 from alpro.modeling.contracts import DualEncoder, Matcher, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
 from alpro.tasks.pairs import (
+    PairLoss,
     contrast_loss,
     contrast_with_all,
     gather_batch_metadata,
+    global_contrast_loss,
     global_negatives,
     hard_negatives,
     local_negatives,
@@ -48,6 +50,7 @@ class RetrievalObjective(Objective):
         itm_start_step: int,  # first update with VTM; hard negatives need a warmed-up VTC
         mask_same_video: bool,  # captions of one video are not each other's negatives
         validation_batch: int,  # pairs per batch of the validation loss
+        pair_loss: PairLoss | None = None,  # in place of VTC
         negatives_of_all_ranks: bool = False,  # VTM draws from all G pairs, not this rank's
         grad_cache_size: int = 0,  # items per forward pass of training, 0 for all at once
     ) -> None:
@@ -62,6 +65,7 @@ class RetrievalObjective(Objective):
         self._itm_start_step = itm_start_step
         self._mask_same_video = mask_same_video
         self._validation_batch = validation_batch
+        self._pair_loss = pair_loss
         self._pool = global_negatives if negatives_of_all_ranks else local_negatives
         self._grad_cache_size = grad_cache_size
         self._matches_now = use_itm
@@ -103,9 +107,13 @@ class RetrievalObjective(Objective):
         # VTC compares all pairs; VTM matches this rank's and hard negatives of the pool.
         losses = {}
         if self._use_itc:
-            losses["itc_loss"] = contrast_loss(
-                contrast_with_all(video, text, gathered=gathered), gathered=gathered
-            )
+            if self._pair_loss is None:
+                scores = contrast_with_all(video, text, gathered=gathered)
+                losses["itc_loss"] = contrast_loss(scores, gathered=gathered)
+            else:
+                losses["itc_loss"] = global_contrast_loss(
+                    video, text, gathered=gathered, loss=self._pair_loss
+                )
         if with_matching:
             pool = self._pool(video, text, gathered=gathered)
             pairs = positives_with(hard_negatives(pool, generator=generator), pool=pool)
