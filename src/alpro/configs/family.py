@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from alpro.configs.constraints import Constraint
 from alpro.configs.fields import override_default
+from alpro.configs.sources import ConfigSource
 from alpro.families.registry import DEFAULT_FAMILY, FAMILIES, family_config
 
 _FILE_KEY = re.compile(r"\w+_(config|cfg)")
@@ -25,12 +26,16 @@ class FamilyConfig:
     ClassVars ``INERT`` and ``ALIASES`` of an experiment's config."""
     architecture: Mapping[str, Any]
     """Key that names a JSON file of the model, ``..._config`` or ``..._cfg`` -> dataclass of its
-    content, with ``TOPIC``, ``INERT``, ``TRAINING_ONLY`` (keys without effect on a trained model)
-    and ``SIZE_KEYS`` (those that determine the number of parameters)."""
+    content, with ``TOPIC``, ``INERT``, ``TRAINING_ONLY`` (keys without effect on a trained model),
+    ``SIZE_KEYS`` (those that determine the number of parameters), and ``translate`` where files of
+    others have other keys: a static method that changes a `ConfigSource`."""
     constraints: tuple[Constraint, ...] = ()
     """Rules about its keys; those of files carry the key of the file."""
     signature: frozenset[str] = frozenset()
     """Keys of this family alone, which identify a file without ``family``."""
+    translate: Callable[[Sequence[ConfigSource]], None] = lambda _layers: None
+    """Changes the config file and the flags, in this order and after aliases, from keys and values
+    of the original into ours; `ConfigSource.move` keeps the user's own key for messages."""
 
     def __post_init__(self) -> None:
         assert all(_FILE_KEY.fullmatch(key) for key in self.architecture), self.architecture

@@ -106,7 +106,8 @@ def required(help: str, *, remedy: str, **limits: Unpack[_Limits]) -> Any:
 def override_default(owner: Any, name: str, default: T) -> T:
     """Redeclare the field `name` of the class `owner` with another default."""
     (declared,) = [field for field in dataclasses.fields(owner) if field.name == name]
-    return dataclasses.field(default=default, metadata=declared.metadata)
+    rule = dataclasses.replace(declared.metadata[_METADATA_KEY], needed="never", remedy="")
+    return dataclasses.field(default=default, metadata={_METADATA_KEY: rule})
 
 
 def fields_of(config_class: type) -> dict[str, Option]:

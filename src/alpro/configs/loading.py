@@ -21,12 +21,12 @@ from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
 from alpro.configs.parsing import UnfitError, checked
+from alpro.configs.precision import resolve_precision
 from alpro.configs.sources import (
     DEFAULT_SOURCE,
     FLAG_SOURCE,
     ConfigSource,
     MergedConfig,
-    ValueOrigin,
     apply_aliases,
     drop_keys,
     inference_layers,
@@ -116,6 +116,7 @@ class _Reader:
         self.flags: Flags = parse_flags(self.config_class, argv)
         self.problems += self.flags.problems
         self.ignored = {COMMAND_LINE: self.flags.ignored}
+        self.notes: list[str] = []
         self.merged = MergedConfig({}, {})
         self.values: dict[str, Any] = {}
         self.models: dict[str, dict[str, Any]] = {}
@@ -155,7 +156,7 @@ class _Reader:
         self.values = read_values(
             self.config_class, self.merged.values, locate=self._located, problems=self.problems
         )
-        self._resolve_precision()
+        resolve_precision(self.values, self.merged, problems=self.problems)
         # Read the model files, and check rules between keys of all files.
         for key, model_class in self.family.architecture.items():
             if isinstance(self.values.get(key), str):
@@ -173,9 +174,9 @@ class _Reader:
         )
 
     def warnings(self) -> list[str]:
-        """One line that lists the keys without effect; empty if there are none."""
+        """What a family made of its original's keys, and one line on keys without effect."""
         lists = [f"{', '.join(keys)} ({place})" for place, keys in self.ignored.items() if keys]
-        return [f"keys without effect: {'; '.join(lists)}"] if lists else []
+        return [*self.notes, *([f"keys without effect: {'; '.join(lists)}"] if lists else [])]
 
     def table(self) -> str:
         """Text of ``--print_config``."""
@@ -191,7 +192,14 @@ class _Reader:
 
     def _layers(self) -> list[ConfigSource]:
         # The file first; for inference the trained run's layers; flags last.
-        layers = [self._file_layer(self.file)] if self.file is not None else []
+        flags = ConfigSource(FLAG_SOURCE, COMMAND_LINE, self.flags.values, self.flags.renamed)
+        layers = [self.file] if self.file is not None else []
+        for layer in layers:
+            apply_aliases(layer, self.config_class.ALIASES)
+        self.family.translate([*layers, flags])
+        self.notes = [note for layer in (*layers, flags) for note in layer.notes]
+        for layer in layers:
+            self._check_file(layer)
         given = {**(layers[0].values if layers else {}), **self.flags.values}
         infers = issubclass(self.config_class, InferenceOptions) and (
             given.get("do_inference") in (1, True)
@@ -207,7 +215,6 @@ class _Reader:
                 flags=self.flags.values,
                 problems=self.problems,
             )
-        flags = ConfigSource(FLAG_SOURCE, COMMAND_LINE, self.flags.values, self.flags.renamed)
         return [*layers, flags]
 
     def _text_of(self, key: str, given: Mapping[str, Any]) -> str | None:
@@ -218,34 +225,13 @@ class _Reader:
         except UnfitError:
             return None
 
-    def _file_layer(self, layer: ConfigSource) -> ConfigSource:
+    def _check_file(self, layer: ConfigSource) -> None:
         if script := script_of_another_kind(layer.values, self.config_class):
             text = f"its keys are those of {script}."
             remedy = "Run that, or name another config."
             self.problems.append(ConfigIssue(layer.place, text, remedy))
-        apply_aliases(layer, self.config_class.ALIASES)
         inert = self.config_class.INERT | self.config_class.DERIVED
         self.ignored[layer.place] = drop_keys(layer, inert)
-        return layer
-
-    def _resolve_precision(self) -> None:
-        """Make `precision` and `fp16` agree; the one from the higher source wins."""
-        if "precision" not in self.values or "fp16" not in self.values:
-            return
-        # `auto`, or a source below that of `fp16`, follows `fp16`; in one source both must agree.
-        precision, half = self.values["precision"], self.values["fp16"]
-        half_origin, origin = self.merged.origin("fp16"), self.merged.origin("precision")
-        overridden = half_origin.rank > origin.rank and half != (precision == "fp16")
-        if precision == "auto" or overridden:
-            precision = "fp16" if half else "fp32"
-            source = f"{half_origin.source} (as fp16)" if half_origin.rank else DEFAULT_SOURCE
-            place, rank = half_origin.place, half_origin.rank
-            self.merged.origins["precision"] = ValueOrigin(source, place, rank)
-        elif half and precision != "fp16" and half_origin.rank == origin.rank:
-            text = f"fp16 is 1, but precision is {precision}."
-            self.problems.append(ConfigIssue(origin.place, text, "Remove fp16 or set it to 0."))
-        self.values["precision"] = precision
-        self.values["fp16"] = precision == "fp16"
 
     def _read_model(self, key: str, model_class: Any) -> None:
         path = self.values[key]
@@ -256,10 +242,15 @@ class _Reader:
             return  # unreadable: its defaults must not be checked against the rest
         # Keep the keys that the file has, for the sources of its values.
         layer = ConfigSource(path, path, raw)
+        if translate := getattr(model_class, "translate", None):
+            translate(layer)
         self.ignored[path] = drop_keys(layer, model_class.INERT)
         self.model_keys_given[key] = set(layer.values)
         self.models[key] = read_values(
-            model_class, layer.values, locate=lambda name: (path, name), problems=self.problems
+            model_class,
+            layer.values,
+            locate=lambda name: (path, layer.renamed.get(name, name)),
+            problems=self.problems,
         )
 
     def _check_rules(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,21 @@ class ConfigSource:
     values: dict[str, Any]
     renamed: dict[str, str] = field(default_factory=dict)
     """Key -> alias that this source uses."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the log on what was made of this source."""
+
+    def move(self, written: str, key: str) -> Any:
+        """Move a value from the key that a file uses to ours, and return it.
+
+        Parts of nested objects are dotted: ``loss_config.temp``.
+        """
+        *path, name = written.split(".")
+        place = self.values
+        for part in path:
+            place = place[part]
+        value = self.values[key] = place.pop(name)
+        self.renamed[key] = written
+        return value
 
 
 @dataclass(frozen=True)
@@ -64,9 +79,22 @@ class MergedConfig:
 
     def origin(self, key: str) -> ValueOrigin:
         """Origin of the value of `key`, or of the nearest key around it."""
+        part = ""
         while key not in self.origins and "." in key:
-            key = key.rpartition(".")[0]
-        return self.origins.get(key, ValueOrigin(DEFAULT_SOURCE, DEFAULT_SOURCE, 0))
+            key, _, name = key.rpartition(".")
+            part = f".{name}{part}"
+        origin = self.origins.get(key, ValueOrigin(DEFAULT_SOURCE, DEFAULT_SOURCE, 0))
+        return replace(origin, alias=origin.alias + part) if origin.alias and part else origin
+
+    def set_origin(self, key: str, origin: ValueOrigin, *, renamed: Mapping[str, str]) -> None:
+        """Note the origin of a whole value, and the names that its source has for its parts."""
+        parts = [part for part in self.origins if part.startswith(f"{key}.")]
+        for part in parts:
+            del self.origins[part]
+        self.origins[key] = origin
+        for part, alias in renamed.items():
+            if part.startswith(f"{key}."):
+                self.origins[part] = replace(origin, alias=alias)
 
 
 def read_json_object(
@@ -136,7 +164,7 @@ def merge(layers: Sequence[ConfigSource], problems: list[ConfigIssue]) -> Merged
             origin = ValueOrigin(source, layer.place, rank, alias)
             if "." not in key or layer.source != FLAG_SOURCE:
                 merged.values[key] = copy.deepcopy(value)
-                merged.origins[key] = origin
+                merged.set_origin(key, origin, renamed=layer.renamed)
             elif _set_part(merged.values, key, value, problems):
                 merged.origins[key] = origin
     return merged

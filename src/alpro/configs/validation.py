@@ -8,6 +8,7 @@ from typing import Any
 from alpro.configs.errors import ConfigIssue, closest_match, shorten, shortened
 from alpro.configs.fields import Option, fields_of
 from alpro.configs.parsing import MAX_ENTRIES, UnfitError, checked, expectation
+from alpro.installation import with_resources
 
 MAX_REPORTED = 20  # mistakes of one kind that are listed
 
@@ -41,9 +42,15 @@ def read_values(
         if name in raw:
             _read_value(values, option, raw[name], locate, problems, prefix)
         elif option.rule.needed != "always":
-            default = option.default
-            values[name] = list(default) if isinstance(default, list) else default
+            values[name] = _default_of(option)
     return values
+
+
+def _default_of(option: Option) -> Any:
+    default = option.default
+    if option.rule.path and isinstance(default, str):
+        return with_resources(default)
+    return list(default) if isinstance(default, list) else default
 
 
 def missing_problems(
