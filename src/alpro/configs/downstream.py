@@ -17,6 +17,7 @@ from alpro.configs.shared_options import (
 )
 
 TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
+_AVI_SETS = ("msvd", "lsmdc")
 _NOT_RANDOM = ("uniform", "nlvl_uniform", "start", "middle", "end", "linspace")  # samplings
 
 
@@ -41,6 +42,11 @@ def annotation_file(dataset: DownstreamDataset, task: str | None) -> str:
     path = annotation_in(dataset.txt, task)
     assert path is not None  # checked by the config's constraints
     return path
+
+
+def extension_of(set_names: str) -> str:
+    """Extension that videos are looked for with first: that of the published files."""
+    return ".avi" if any(name in set_names for name in _AVI_SETS) else ".mp4"
 
 
 def annotation_in(txt: str | dict[str, str] | None, task: str | None) -> str | None:
@@ -84,6 +90,12 @@ class DownstreamVideoOptions(VideoOptions):
 
     TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
+    test_num_frm: int | None = option(
+        None,
+        "frames per clip in validation, test and inference (null: num_frm)",
+        minimum=1,
+        maximum=4096,
+    )
     random_sample_clips: bool = option(
         True,
         "each of several clips of a training video is drawn from all of it (0: from an equal part"
@@ -94,6 +106,11 @@ class DownstreamVideoOptions(VideoOptions):
         "evaluation only: shows whether the model uses the order of the frames",
         choices=("original", "reversed", "shuffled"),
     )
+
+    @property
+    def num_evaluated_frames(self) -> int:
+        """Frames per clip in evaluation."""
+        return self.test_num_frm or self.num_frm
 
 
 @dataclass(kw_only=True)
@@ -192,4 +209,9 @@ class DownstreamConfig(
         if not infers and len(self.val_datasets) > 1:
             first = self.val_datasets[0].name
             notices.insert(0, f"val_datasets: only the first, {first}, is validated on")
+        if not infers and self.val_datasets[0].txt in [one.txt for one in self.test_datasets]:
+            notices.append(
+                f"val_datasets.0 is the test set {self.val_datasets[0].txt}: the best checkpoint is"
+                " chosen by the numbers that are reported, which favours them"
+            )
         return notices

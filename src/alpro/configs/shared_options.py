@@ -292,6 +292,13 @@ class ValidationOptions:
     min_valid_steps: int = option(
         100, "updates between validations are a multiple", minimum=1, maximum=MAX_COUNT
     )
+    only_valid_steps: int = option(
+        0,
+        "updates between further validations, which keep a checkpoint only if it is the best"
+        " (0: none)",
+        minimum=0,
+        maximum=MAX_COUNT,
+    )
     save_steps_ratio: float = option(
         0.01, "share of the updates between two restore points", above=0, maximum=1
     )

@@ -88,7 +88,9 @@ def _read_value(
     except UnfitError as error:
         expected = f"; expected {expectation(option.type, option.rule)}"
         wrong = f", which {error}" if str(error) else expected
-        problems.append(_unfit(locate(key), value, wrong))
+        guess = closest_match(value, option.rule.choices) if isinstance(value, str) else None
+        remedy = f"Did you mean {guess}?" if guess else ""
+        problems.append(_unfit(locate(key), value, wrong, remedy))
 
 
 def _read_entries(
@@ -121,9 +123,9 @@ def _read_entries(
     return entries if len(problems) == known_problems else None
 
 
-def _unfit(located: tuple[str, str], value: Any, wrong: str) -> ConfigIssue:
+def _unfit(located: tuple[str, str], value: Any, wrong: str, remedy: str = "") -> ConfigIssue:
     place, written = located
-    return ConfigIssue(place, f"{written} is {shorten(value)}{wrong}.")
+    return ConfigIssue(place, f"{written} is {shorten(value)}{wrong}.", remedy)
 
 
 def _unknown_key(key: str, options: Mapping[str, Option], place: str, prefix: str) -> ConfigIssue:

@@ -238,7 +238,7 @@ def build_evaluation_set(
     reader = frame_reader(config, annotations.videos, frame_size=size, decoder=decoder)
     dataset = EvaluationVideos(
         video_ids,
-        reader,
+        replace(reader, num_frames=config.num_evaluated_frames),
         num_clips=num_clips,
         frame_order=config.frame_order,
         seed=config.seed,

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from alpro.configs.downstream import DownstreamConfig, DownstreamDataset
+from alpro.configs.downstream import DownstreamConfig, DownstreamDataset, extension_of
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
 from alpro.evaluation.evaluation_set import EvaluationSet, Progress
@@ -101,7 +101,7 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
 
     @abstractmethod
     def data_name(self) -> str:
-        """Name of the sets; contains ``msvd`` for those of MSVD."""
+        """Name of the sets; see `extension_of`."""
 
     @abstractmethod
     def training_items(self, annotations: Annotations[Row], rows: SharedRows[Row]) -> TrainingItems:
@@ -214,7 +214,7 @@ class DownstreamData(Generic[Row]):
         return build_evaluation_set(self._config, annotations, num_clips=num_clips, engine=engine)
 
     def _read(self, part: DownstreamDataset) -> Annotations[Row]:
-        """Annotations of a set; MSVD's videos are ``.avi``, all others ``.mp4``."""
+        """Annotations of a set, and its videos."""
         path = self._task.annotation_path(part)
         self._experiment.sha256_of(path)  # the file may be gone when it is evaluated
         return read_annotations(
@@ -222,5 +222,5 @@ class DownstreamData(Generic[Row]):
             part,
             path=path,
             read=self._task.read_rows,
-            extension=".avi" if "msvd" in self._task.data_name() else ".mp4",
+            extension=extension_of(self._task.data_name()),
         )

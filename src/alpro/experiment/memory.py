@@ -80,10 +80,12 @@ def check_batches(
     batch = max(1, min(getattr(config, size_key), num_samples))
     ahead = config.n_workers * PREFETCHED_BATCHES_PER_WORKER
     num_loaded = 1 + (ahead if trains else min(ahead, num_samples // batch))
-    clip = config.num_frm * 3 * config.crop_img_size**2  # bytes
+    evaluated = getattr(config, "num_evaluated_frames", config.num_frm)
+    num_frames = config.num_frm if trains else evaluated
+    clip = num_frames * 3 * config.crop_img_size**2  # bytes
     # Each worker reads the clips of one video at a time, before they are cropped.
     side = getattr(config, "resize_size", config.crop_img_size)
-    read = max(1, config.n_workers) * num_clips * config.num_frm * 3 * side**2
+    read = max(1, config.n_workers) * num_clips * num_frames * 3 * side**2
     # Count the clips that are encoded at once, with what the backward pass keeps of them.
     chunk = getattr(config, "grad_cache_size", 0) if trains else 0
     at_once = batch * num_clips if trains else batch
@@ -96,7 +98,8 @@ def check_batches(
     wanted[device] = wanted.get(device, 0) + at_once * (clip * BYTES_OF_FLOAT + kept)
     for place, num_bytes in wanted.items():
         if lack := _lack(num_bytes, place):
-            keys = ["num_frm", "crop_img_size", size_key, "n_workers"]
+            frames_key = "num_frm" if num_frames == config.num_frm else "test_num_frm"
+            keys = [frames_key, "crop_img_size", size_key, "n_workers"]
             keys += ["train_n_clips" if trains else "inference_n_clips"] * (num_clips > 1)
             keys += ["resize_size"] * hasattr(config, "resize_size")
             values = ", ".join(f"{key} {getattr(config, key)}" for key in keys)

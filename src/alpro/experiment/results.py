@@ -72,7 +72,7 @@ def protocol_of(
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": sha256_of(checkpoint),
         # Frames, texts and numerics.
-        "num_frames": config.num_frm,
+        "num_frames": config.num_evaluated_frames,
         "num_clips": config.inference_n_clips,
         "clip_aggregation": config.score_agg_func,
         "frame_sampling": evaluation_sampling(config.frm_sampling_strategy),

@@ -97,6 +97,7 @@ def build_plan(
         accumulation_steps=config.gradient_accumulation_steps,
         mean_accumulation=config.accumulation == "mean",
         valid_steps=math.ceil(num_train_steps / config.num_valid / unit) * unit,
+        only_valid_steps=config.only_valid_steps,
         save_steps=max(1, int(config.save_steps_ratio * num_train_steps)),
         max_grad_norm=config.grad_norm,
         best_metric=best_metric,

@@ -37,14 +37,19 @@ class CheckpointWriter:
         self._output = output
         self._keep = keep
 
-    def save(self, model: nn.Module, *, step: int, best: bool) -> None:
-        """Write the checkpoint of an update, named last and, if it is, best as well."""
-        if not self._output.is_writer:
+    def save(self, model: nn.Module, *, step: int, best: bool, numbered: bool = True) -> None:
+        """Write the checkpoint of an update: numbered, named last and, if it is, best as well.
+
+        One that is not `numbered` is the best alone.
+        """
+        if not self._output.is_writer or not (numbered or best):
             return
         # The checkpoint first, then its further names, so that each is a whole file.
-        path = self._output.checkpoint(step)
+        path = self._output.checkpoint(step if numbered else "best")
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         write_tensors(path, state)
+        if not numbered:
+            return
         for name in ("last", "best") if best else ("last",):
             _link(path, self._output.checkpoint(name))
         if not self._keep:

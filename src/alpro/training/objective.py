@@ -61,12 +61,15 @@ class TrainingPlan:
     mean_accumulation: bool
     """Average the micro-steps' losses; the original sums them."""
     valid_steps: int
+    """Updates between two validations with a numbered checkpoint."""
     save_steps: int
     """Updates between two restore files."""
     max_grad_norm: float
     """Largest global gradient norm; no clipping unless positive."""
     best_metric: str
     precision: str
+    only_valid_steps: int = 0
+    """Updates between further validations, which save only the best; 0 for none."""
     stop_after: int | None = None
     """Updates after which to stop, on the schedule of the whole run (``debug``)."""
 

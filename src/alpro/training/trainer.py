@@ -222,8 +222,13 @@ class Trainer:
         return self._at.step == self.plan.last_step
 
     @property
-    def _validation_is_due(self) -> bool:
+    def _checkpoint_is_due(self) -> bool:
         return self._is_finished or self._at.step % self.plan.valid_steps == 0
+
+    @property
+    def _validation_is_due(self) -> bool:
+        interval = self.plan.only_valid_steps
+        return self._checkpoint_is_due or (interval > 0 and self._at.step % interval == 0)
 
     def _after_update(self, *, validates: bool) -> None:
         """Validate and save when due; saving comes last, so that a kill in between repeats both."""
@@ -232,7 +237,8 @@ class Trainer:
             best = self._at.update_best(value, name=self.plan.best_metric)
             shown = f"{self.plan.best_metric} {value:.4g}{', best so far' if best else ''}"
             logger.info("update %d: %s", self._at.step, shown)
-            self.checkpoints.save(self.task.model, step=self._at.step, best=best)
+            model, numbered = self.task.model, self._checkpoint_is_due
+            self.checkpoints.save(model, step=self._at.step, best=best, numbered=numbered)
             self.task.train()
             self._throughput.restart()
             self._at.is_complete = True

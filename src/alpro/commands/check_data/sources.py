@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from alpro.configs.downstream import DownstreamConfig, annotation_file
+from alpro.configs.downstream import DownstreamConfig, annotation_file, extension_of
 from alpro.configs.errors import ConfigError, ConfigIssue
 from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig, load_config
@@ -166,10 +166,10 @@ def _of_task(config: ExperimentConfig) -> tuple[str | None, Rows]:
 
 
 def _extension(config: Any) -> str:
-    """Extension tried first, as in training: MSVD's videos are ``.avi``, all others ``.mp4``."""
+    """Extension tried first, as in training."""
     names = [part.name for part in config.train_datasets]
     set_names = config.task if isinstance(config, QaConfig) else " ".join(names)
-    return ".avi" if "msvd" in set_names else ".mp4"
+    return extension_of(set_names)
 
 
 def _limits(resolved: ResolvedConfig[Any]) -> TextLimits:
