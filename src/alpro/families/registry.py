@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alpro.configs.family import FamilyConfig
     from alpro.families.family import ModelFamily
 
-FAMILIES = {"alpro": "alpro.families.alpro"}
+FAMILIES = {"alpro": "alpro.families.alpro", "clip_vip": "alpro.families.clip_vip"}
 """Name in a config (key ``family``) -> package."""
 DEFAULT_FAMILY = "alpro"
 

@@ -1,0 +1,231 @@
+"""CLIP-ViP's part of a config: CLIP's architecture, the video proxies, and the loss.
+
+`translation` makes these keys of those of the original's files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alpro.configs.constraints import Constraint
+from alpro.configs.family import FamilyConfig
+from alpro.configs.fields import option, override_default, required
+from alpro.configs.shared_options import ModelOptions, OptimizationOptions, VideoOptions
+from alpro.configs.sources import ConfigSource
+from alpro.families.clip_vip.loss_specs import LOSS_SPECS
+from alpro.families.clip_vip.translation import (
+    ALIASES,
+    INERT,
+    PLAIN,
+    PROXIES,
+    translate,
+    translate_clip,
+)
+from alpro.tasks.retrieval.config import RetrievalConfig
+
+MAX_WIDTH = 1 << 16  # of tokens and embeddings
+MAX_LAYERS = 1000
+MAX_HEADS = 1 << 12
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(kw_only=True)
+class ClipConfig:
+    """Sizes of CLIP; the defaults are those of ViT-B/32."""
+
+    TOPIC: ClassVar[str] = "CLIP (clip_config)"
+    INERT: ClassVar[frozenset[str]] = frozenset()
+    SIZE_KEYS: ClassVar[tuple[str, ...]] = (
+        *("vision_num_hidden_layers", "vision_hidden_size", "text_num_hidden_layers"),
+        *("text_hidden_size", "vocab_size"),
+    )
+
+    # Vision tower.
+    image_size: int = option(224, "pixels along each side of a frame", minimum=1, maximum=4096)
+    patch_size: int = option(32, "pixels along each side of a patch", minimum=1, maximum=4096)
+    vision_hidden_size: int = option(768, "width of the tokens", minimum=1, maximum=MAX_WIDTH)
+    vision_num_hidden_layers: int = option(12, "number of layers", minimum=1, maximum=MAX_LAYERS)
+    vision_num_attention_heads: int = option(12, "attention heads", minimum=1, maximum=MAX_HEADS)
+    vision_intermediate_size: int = option(3072, "width of the MLP", minimum=1, maximum=MAX_WIDTH)
+    # Text tower.
+    vocab_size: int = option(
+        49408, "tokens; must match the tokenizer", minimum=3, maximum=10_000_000
+    )
+    max_position_embeddings: int = option(77, "longest text, in tokens", minimum=1, maximum=1 << 16)
+    text_hidden_size: int = option(512, "width of the tokens", minimum=1, maximum=MAX_WIDTH)
+    text_num_hidden_layers: int = option(12, "number of layers", minimum=1, maximum=MAX_LAYERS)
+    text_num_attention_heads: int = option(8, "attention heads", minimum=1, maximum=MAX_HEADS)
+    text_intermediate_size: int = option(2048, "width of the MLP", minimum=1, maximum=MAX_WIDTH)
+    # Both.
+    projection_dim: int = option(512, "width of the embeddings", minimum=1, maximum=MAX_WIDTH)
+    vision_hidden_act: str = option(
+        "quick_gelu", "activation", choices=("quick_gelu", "gelu", "gelu_new", "relu")
+    )
+    text_hidden_act: str = option(
+        "quick_gelu", "activation", choices=("quick_gelu", "gelu", "gelu_new", "relu")
+    )
+
+    @staticmethod
+    def translate(layer: ConfigSource) -> None:
+        """Take the keys from the ``config.json`` of a CLIP of transformers."""
+        translate_clip(layer, known=ClipConfig.__annotations__)
+
+
+@dataclass(kw_only=True)
+class ClipVipOptions(ModelOptions):
+    """CLIP, video proxies and loss."""
+
+    TOPIC: ClassVar[str] = ModelOptions.TOPIC
+    ALIASES: ClassVar[dict[str, str]] = ALIASES
+    INERT: ClassVar[frozenset[str]] = INERT
+
+    # CLIP and its weights.
+    clip_config: str = required(
+        "CLIP's config.json, a folder with one, or a name on the Hugging Face hub;"
+        " openai/clip-vit-base-patch32 and 16 are included",
+        remedy="CLIP-ViP uses openai/clip-vit-base-patch32.",
+        path=True,
+    )
+    clip_weights: str | None = option(
+        None,
+        "CLIP's weights to start from: a folder, a file, or a name in Hugging Face's cache",
+        path=True,
+    )
+    gradient_checkpointing: bool = option(
+        False, "recompute layers in the backward pass: less memory, more time"
+    )
+    # Video proxies (`clip_vision_additional_config`).
+    vision_type: str = option(
+        PROXIES,
+        "ViP: video proxies; plain: CLIP and the mean over frames",
+        choices=(PROXIES, PLAIN),
+    )
+    add_cls_num: int = option(3, "proxies besides CLIP's class token", minimum=0, maximum=1000)
+    temporal_size: int = option(
+        12,
+        "rows of the time embedding; other numbers of frames interpolate it",
+        minimum=1,
+        maximum=4096,
+    )
+    if_use_temporal_embed: bool = option(True, "whether patches have a time embedding")
+    logit_scale_init_value: float = option(
+        4.6, "initial log of the scale of similarities", minimum=0, maximum=10
+    )
+    overload_logit_scale: float | None = option(
+        None, "the same, in place of a checkpoint's (null: keep it)", minimum=0, maximum=10
+    )
+    # Loss (`loss_config`).
+    loss_name: str = option(
+        "NCELearnableTempLoss", "contrastive loss, by its original name", choices=tuple(LOSS_SPECS)
+    )
+    if_gather: bool = option(True, "compare the pairs of all processes; only 1")
+    temp: float | None = option(None, "fixed temperature", above=0, maximum=100)
+    margin: float | None = option(None, "margin of the triplet loss", minimum=0, maximum=100)
+    measure: str | None = option(
+        None, "similarity of the triplet loss", choices=("cosine", "order")
+    )
+    max_violation: bool | None = option(None, "triplet loss of the hardest negative alone")
+    hard_negative_num: int | None = option(
+        None, "negatives of the hard-negative loss", minimum=1, maximum=1 << 16
+    )
+    # Learning rate of some parameters.
+    lr_mul: float = option(
+        1.0, "factor of the learning rate of lr_mul_prefix", minimum=0, maximum=1_000_000
+    )
+    lr_mul_prefix: str | None = option(
+        None, "part of the names of parameters with another learning rate"
+    )
+    # Keys of the original that become others.
+    sample_jitter: bool | None = option(
+        None, "the original's key for frm_sampling_strategy linspace_jitter"
+    )
+    blob_mount_dir: str | None = option(
+        None, "folder that relative paths of data, checkpoint and output are in", path=True
+    )
+
+    # Other defaults.
+    tokenizer_dir: str = override_default(VideoOptions, "tokenizer_dir", "ext/clip-bpe/")
+    crop_img_size: int = override_default(VideoOptions, "crop_img_size", 224)
+    img_pixel_mean: tuple[float, float, float] = override_default(
+        VideoOptions, "img_pixel_mean", CLIP_MEAN
+    )
+    img_pixel_std: tuple[float, float, float] = override_default(
+        VideoOptions, "img_pixel_std", CLIP_STD
+    )
+    frm_sampling_strategy: str = override_default(
+        VideoOptions, "frm_sampling_strategy", "linspace_jitter"
+    )
+    optim: str = override_default(OptimizationOptions, "optim", "adamw_decay_last")
+    use_itm: bool = override_default(RetrievalConfig, "use_itm", False)
+    draw_captions: bool = override_default(RetrievalConfig, "draw_captions", True)
+    dual_softmax: bool = override_default(RetrievalConfig, "dual_softmax", True)
+
+
+def _needs(parameter: str) -> Constraint:
+    return Constraint(
+        ("loss_name", parameter),
+        lambda name, value: value is None and parameter in LOSS_SPECS[name].parameters,
+        f"this loss needs {parameter}",
+        f"Set {parameter} in loss_config.",
+    )
+
+
+CONFIG = FamilyConfig(
+    options=ClipVipOptions,
+    architecture={"clip_config": ClipConfig},
+    signature=frozenset({"clip_config", "clip_vision_additional_config"}),
+    translate=translate,
+    constraints=(
+        # Frames.
+        Constraint(
+            ("crop_img_size", "clip_config.image_size"),
+            lambda size, trained: size != trained,
+            "CLIP's position embedding is of one size, and is not interpolated",
+            "Make them equal.",
+        ),
+        Constraint(
+            ("clip_config.image_size", "clip_config.patch_size"),
+            lambda size, patch: size % patch != 0,
+            "frames are cut into whole patches",
+            "Make image_size a multiple of patch_size.",
+        ),
+        # Widths of both towers.
+        *(
+            Constraint(
+                (f"clip_config.{tower}_hidden_size", f"clip_config.{tower}_num_attention_heads"),
+                lambda width, heads: width % heads != 0,
+                "every attention head has the same width",
+                "Make hidden_size a multiple of num_attention_heads.",
+            )
+            for tower in ("vision", "text")
+        ),
+        Constraint(
+            ("clip_config.vision_hidden_act", "clip_config.text_hidden_act"),
+            lambda vision, text: vision != text,
+            "both towers have one activation",
+            "Make them equal.",
+        ),
+        Constraint(
+            ("max_txt_len", "clip_config.max_position_embeddings"),
+            lambda length, positions: length > positions,
+            "CLIP has no position embedding beyond its last one",
+            "Lower max_txt_len.",
+        ),
+        # Losses.
+        *map(_needs, ("temp", "margin", "measure", "max_violation", "hard_negative_num")),
+        Constraint(
+            ("if_gather",),
+            lambda gathers: not gathers,
+            "the losses compare the pairs of all processes",
+            "Set it to 1.",
+        ),
+        Constraint(
+            ("lr_mul_prefix", "lr_mul"),
+            lambda names, factor: not names and factor != 1,
+            "no parameter has another learning rate",
+            "Set lr_mul_prefix, or lr_mul to 1.",
+        ),
+    ),
+)

@@ -1,0 +1,92 @@
+"""Text-to-video retrieval with CLIP-ViP."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from alpro.errors import InputError
+from alpro.families.clip_vip.config import PLAIN, ClipConfig
+from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
+from alpro.families.clip_vip.losses import pair_loss
+from alpro.families.clip_vip.model import ClipVip, Tower, build_clip_vip
+from alpro.families.family import Architecture, TaskSpec
+from alpro.tasks.pairs import PairLoss
+from alpro.tasks.retrieval.definition import Retrieval
+
+logger = logging.getLogger(__name__)
+
+
+class ClipVipRetrieval(Retrieval):
+    """Retrieval with a contrastive loss of CLIP-ViP, over the global batch."""
+
+    config: Any
+
+    def check(self, *, resumes: bool) -> None:
+        """Check that the loss needs nothing but videos and texts.
+
+        Raises:
+            InputError: it is one of pretraining.
+        """
+        super().check(resumes=resumes)
+        if self.config.loss_name not in RETRIEVAL_LOSSES:
+            raise InputError(
+                f"loss_name: {self.config.loss_name} compares captions of frames too, which "
+                f"retrieval has not. Take one of {', '.join(RETRIEVAL_LOSSES)}."
+            )
+
+    def complete_model(self, model: ClipVip) -> None:
+        """Replace the scale of similarities where the config says so."""
+        config = self.config
+        if config.overload_logit_scale is not None and not config.do_inference:
+            with torch.no_grad():
+                model.logit_scale.fill_(config.overload_logit_scale)
+        if config.vision_type != PLAIN and config.if_use_temporal_embed:
+            for frames in sorted({config.num_frm, config.num_evaluated_frames}):
+                if frames != config.temporal_size:
+                    logger.info(
+                        "%d frames: the time embedding of %d is interpolated",
+                        *(frames, config.temporal_size),
+                    )
+
+    def pair_loss(self) -> PairLoss:
+        """The loss of ``loss_name``."""
+        name = self.config.loss_name
+        parameters = {key: getattr(self.config, key) for key in LOSS_SPECS[name].parameters}
+        return pair_loss(name, parameters)
+
+
+def build_model(config: Any, architecture: Architecture) -> ClipVip:
+    """The model of a config, randomly initialised."""
+    clip: ClipConfig = architecture["clip_config"]
+    return build_clip_vip(
+        vision=_tower(clip, "vision"),
+        text=_tower(clip, "text"),
+        image_size=clip.image_size,
+        patch_size=clip.patch_size,
+        vocab_size=clip.vocab_size,
+        max_position_embeddings=clip.max_position_embeddings,
+        projection_dim=clip.projection_dim,
+        hidden_act=clip.vision_hidden_act,
+        plain=config.vision_type == PLAIN,
+        num_proxies=config.add_cls_num,
+        temporal_size=config.temporal_size,
+        use_temporal_embed=config.if_use_temporal_embed,
+        logit_scale_init=config.logit_scale_init_value,
+        gradient_checkpointing=config.gradient_checkpointing,
+        attention=config.attention,
+    )
+
+
+def _tower(clip: ClipConfig, tower: str) -> Tower:
+    return Tower(
+        hidden_size=getattr(clip, f"{tower}_hidden_size"),
+        num_hidden_layers=getattr(clip, f"{tower}_num_hidden_layers"),
+        num_attention_heads=getattr(clip, f"{tower}_num_attention_heads"),
+        intermediate_size=getattr(clip, f"{tower}_intermediate_size"),
+    )
+
+
+TASK = TaskSpec(definition=ClipVipRetrieval, build_model=build_model)

@@ -1,0 +1,205 @@
+"""Keys and values of CLIP-ViP's own config files, made into ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Any
+
+from alpro.configs.sources import ConfigSource
+from alpro.families.clip_vip.hub import resolve
+
+PROXIES, PLAIN = "ViP", "plain"
+SETS = ("train_datasets", "val_datasets", "test_datasets")
+SHIPPED = {
+    f"openai/clip-vit-base-patch{size}": f"config_release/clip_vit_base_patch{size}.json"
+    for size in (16, 32)
+}
+"""Names on the Hugging Face hub -> their architecture, which needs no download."""
+NESTED = {
+    "clip_vision_additional_config": {
+        "type": "vision_type",
+        "temporal_size": "temporal_size",
+        "if_use_temporal_embed": "if_use_temporal_embed",
+        "logit_scale_init_value": "logit_scale_init_value",
+        "add_cls_num": "add_cls_num",
+    },
+    "loss_config": {
+        key: key
+        for key in (
+            *("loss_name", "if_gather", "temp", "margin", "measure", "max_violation"),
+            "hard_negative_num",
+        )
+    },
+}
+"""Object in a file -> its keys there and ours."""
+ALIASES = {
+    "train_num_frms": "num_frm",
+    "test_num_frms": "test_num_frm",
+    "test_n_clips": "inference_n_clips",
+    "test_batch_size": "val_batch_size",
+    "input_res": "crop_img_size",
+    "inference_datasets": "test_datasets",
+    **{f"{place}.{key}": own for place, keys in NESTED.items() for key, own in keys.items()},
+}
+INERT = frozenset(
+    {
+        *("amp_level", "video_res", "img_aug", "deepspeed_config"),
+        *("if_tb_log", "if_model_saver", "if_log2file"),  # all of them are always written
+        "dummy_data",
+    }
+)
+_FORMATS = ("video", "frame", "videoframe")
+"""Values of ``vis_format``; ours are recognized by what a folder holds."""
+_PATHS = ("output_dir", "e2e_weights_path")
+_PATHS_OF_SETS = ("txt", "img")
+_MEANS_PARAGRAPHS = "didemo"
+"""Part of the paths of annotations whose lists of sentences the original joins."""
+
+
+def translate(layers: Sequence[ConfigSource]) -> None:
+    """Change a config file and flags, in this order, from the original's keys into ours."""
+    for layer in layers:
+        _flatten(layer)
+        _change(layer, "crop_img_size", _side)
+        _change(layer, "optim", {"adamw": "adamw_decay_last"}.get)
+        for key in SETS:
+            _translate_sets(layer, key)
+        _translate_architecture(layer)
+        _translate_frozen(layer)
+        if layer.values.get("dummy_data"):
+            layer.notes.append("dummy_data: frames are read; `alpro demo-data` makes a small set")
+    _translate_sampling(layers)
+    _mount(layers)
+
+
+def translate_clip(layer: ConfigSource, *, known: Container[str]) -> None:
+    """Change the ``config.json`` of a CLIP of transformers, with an object for each tower.
+
+    Its further keys are those that transformers writes into any file; they are dropped.
+    """
+    values = layer.values
+    if not any(f"{tower}_config" in values for tower in ("vision", "text")):
+        return
+    kept = {"projection_dim": values["projection_dim"]} if "projection_dim" in values else {}
+    for tower in ("vision", "text"):
+        for place in (f"{tower}_config", f"{tower}_config_dict"):  # the second wins
+            given = values.get(place)
+            for name, value in (given if isinstance(given, dict) else {}).items():
+                key = next((key for key in (f"{tower}_{name}", name) if key in known), None)
+                if key is not None and not (key == name and name == "projection_dim"):
+                    kept[key] = value
+                    layer.renamed[key] = f"{place}.{name}"
+    layer.values = kept
+
+
+def _flatten(layer: ConfigSource) -> None:
+    """Take the keys out of nested objects; those that are unknown stay, to be reported."""
+    for place, keys in NESTED.items():
+        nested = layer.values.get(place)
+        if not isinstance(nested, dict):
+            continue
+        for name in list(nested):
+            layer.move(f"{place}.{name}", keys.get(name, f"{place}.{name}"))
+        del layer.values[place]
+    kind = layer.values.get("vision_type")
+    if isinstance(kind, str) and kind not in (PROXIES, PLAIN):
+        layer.values["vision_type"] = PLAIN
+        layer.notes.append(
+            f"vision_type {kind!r} is not {PROXIES}: CLIP of each frame, and the mean"
+        )
+
+
+def _change(layer: ConfigSource, key: str, change: Callable[[Any], Any]) -> None:
+    """Replace a value, unless `change` returns None or cannot be applied to it."""
+    value = layer.values.get(key)
+    changed = None if isinstance(value, list | dict) and key == "optim" else change(value)
+    if changed is not None:
+        layer.values[key] = changed
+
+
+def _side(value: Any) -> int | None:
+    """Side of a square ``[224, 224]``."""
+    is_square = isinstance(value, list) and len(value) == 2 and value[0] == value[1]
+    return value[0] if is_square else None
+
+
+def _translate_sets(layer: ConfigSource, key: str) -> None:
+    """Change sets: one object may stand for a list of one, ``vis`` is ``img``."""
+    sets, written = layer.values.get(key), layer.renamed.get(key, key)
+    if isinstance(sets, dict):
+        sets = layer.values[key] = [sets]
+    for index, one in enumerate(sets if isinstance(sets, list) else []):
+        if not isinstance(one, dict):
+            continue
+        if "vis" in one and "img" not in one:
+            one["img"] = one.pop("vis")
+            layer.renamed[f"{key}.{index}.img"] = f"{written}.{index}.vis"
+        if one.get("vis_format") in _FORMATS:
+            del one["vis_format"]
+        path = one.get("txt")
+        if isinstance(path, str) and _MEANS_PARAGRAPHS in path and "paragraphs" not in layer.values:
+            layer.values["paragraphs"] = True
+            layer.notes.append(
+                f"paragraphs is 1, since {_MEANS_PARAGRAPHS} is in {path}: lists of sentences are "
+                "joined"
+            )
+
+
+def _translate_architecture(layer: ConfigSource) -> None:
+    """Find the file of CLIP's architecture, and a vocabulary beside it."""
+    name = layer.values.get("clip_config")
+    if not isinstance(name, str) or not name:
+        return
+    if name in SHIPPED and not os.path.exists(name):
+        layer.values["clip_config"] = SHIPPED[name]
+    elif (folder := resolve(os.path.expanduser(name))).is_dir():
+        layer.values["clip_config"] = str(folder / "config.json")
+        if any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
+            layer.values.setdefault("tokenizer_dir", str(folder))
+
+
+def _translate_frozen(layer: ConfigSource) -> None:
+    """Make patterns of the keys that freeze the text tower."""
+    for key, part in (("freeze_text_model", "text_model"), ("freeze_text_proj", "text_projection")):
+        if layer.values.get(key) in (True, False) and layer.values.pop(key):
+            layer.values["freeze"] = [*layer.values.get("freeze", []), f"clipmodel.{part}.*"]
+
+
+def _translate_sampling(layers: Sequence[ConfigSource]) -> None:
+    """Make a sampling strategy of ``sample_rate`` and ``sample_jitter``."""
+    given = {key: _highest(layers, key) for key in ("sample_rate", "sample_jitter")}
+    last = next((one for one in reversed(layers) if given.keys() & one.values.keys()), None)
+    for layer in layers:
+        layer.values.pop("sample_jitter", None)
+    if last is not None and _highest(layers, "frm_sampling_strategy") is None:
+        jittered = "linspace_jitter" if given["sample_jitter"] else "linspace"
+        last.values["frm_sampling_strategy"] = "interval" if given["sample_rate"] else jittered
+
+
+def _mount(layers: Sequence[ConfigSource]) -> None:
+    """Put relative paths below ``blob_mount_dir``."""
+    root = _highest(layers, "blob_mount_dir")
+    if not isinstance(root, str) or not root:
+        return
+    root = os.path.expanduser(root)
+    for layer in layers:
+        layer.values.pop("blob_mount_dir", None)
+        places: list[tuple[dict[str, Any], str]] = [(layer.values, key) for key in _PATHS]
+        for key in SETS:
+            sets = layer.values.get(key)
+            entries = (
+                [one for one in sets if isinstance(one, dict)] if isinstance(sets, list) else []
+            )
+            places += [(one, name) for one in entries for name in _PATHS_OF_SETS]
+        parts = [key for key in layer.values if key.partition(".")[0] in SETS and "." in key]
+        places += [(layer.values, key) for key in parts if key.endswith(_PATHS_OF_SETS)]
+        for place, key in places:
+            if isinstance(place.get(key), str) and place[key]:
+                place[key] = str(Path(root, os.path.expanduser(place[key])))
+
+
+def _highest(layers: Sequence[ConfigSource], key: str) -> Any:
+    """Value of a key in the highest layer that has it; None without one."""
+    return next((one.values[key] for one in reversed(layers) if key in one.values), None)
