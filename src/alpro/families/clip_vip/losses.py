@@ -1,6 +1,6 @@
 """Contrastive losses of CLIP-ViP (paper, section 3.3) and its code, on a global batch.
 
-They are sums of both directions, not means. `loss_specs` lists what each needs.
+They are sums of both directions, not means. `loss_specs` lists what each takes.
 
 G: videos of all processes, N: captioned middle frames of them, K: subtitles of a video, E: width of
 the embeddings, which are unit vectors.
@@ -37,11 +37,6 @@ class GlobalFeatures(NamedTuple):
     exclude: Tensor | None = None
     """(G, G) bool, symmetric, True for pairs that are no negatives."""
 
-    def caption_owners(self) -> Tensor:
-        """(N,) rows of the captions' videos."""
-        every = torch.arange(len(self.videos), device=self.videos.device)
-        return every if self.captioned is None else self.captioned
-
 
 GlobalLoss = Callable[[GlobalFeatures, Tensor], Tensor]
 """From features and the model's temperature to a scalar, float32."""
@@ -49,20 +44,17 @@ GlobalLoss = Callable[[GlobalFeatures, Tensor], Tensor]
 
 def nce(features: GlobalFeatures, *, temperature: Tensor | float) -> Tensor:
     """InfoNCE of videos and subtitles."""
-    videos, subtitles, exclude = features.videos, features.subtitles, features.exclude
-    return _nce(videos, subtitles, temperature=temperature, exclude=exclude)
+    logits = similarity(features.videos, features.subtitles, temperature=temperature)  # (G, G)
+    if features.exclude is not None:
+        logits = logits.masked_fill(features.exclude, -torch.inf)
+    return _both_directions(logits)
 
 
 def nce_dual_softmax(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
     """InfoNCE of similarities times their softmax in the other direction."""
     logits = similarity(features.videos, features.subtitles, temperature=temperature)  # (G, G)
-    never = logits.new_zeros((), dtype=torch.bool) if features.exclude is None else features.exclude
-
-    def weighted(rows: Tensor) -> Tensor:
-        prior = rows.masked_fill(never, -torch.inf).softmax(dim=0)
-        return (rows * prior).masked_fill(never, -torch.inf)
-
-    return _cross_entropy(weighted(logits)) + _cross_entropy(weighted(logits.t()))
+    of_videos = _cross_entropy(logits * logits.softmax(dim=0))
+    return of_videos + _cross_entropy(logits.t() * logits.t().softmax(dim=0))
 
 
 def nce_joint(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
@@ -71,21 +63,21 @@ def nce_joint(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
     assert features.captions is not None
     visual = torch.cat([features.videos, features.images])  # (G+N, E)
     texts = torch.cat([features.subtitles, features.captions])  # (G+N, E)
-    return _nce(visual, texts, temperature=temperature)
+    return _both_directions(similarity(visual, texts, temperature=temperature))
 
 
-def frame_nce(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
+def nce_of_frames(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
     """InfoNCE of frames and captions."""
     assert features.images is not None
     assert features.captions is not None
-    return _nce(features.images, features.captions, temperature=temperature)
+    return _both_directions(similarity(features.images, features.captions, temperature=temperature))
 
 
-def caption_nce(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
+def nce_of_captions(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
     """InfoNCE of videos and captions."""
     assert features.captions is not None
-    videos = features.videos[features.caption_owners()]  # (N, E)
-    return _nce(videos, features.captions, temperature=temperature)
+    videos = features.videos[_captioned(features)]  # (N, E)
+    return _both_directions(similarity(videos, features.captions, temperature=temperature))
 
 
 def vsc(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
@@ -95,16 +87,15 @@ def vsc(features: GlobalFeatures, *, temperature: Tensor) -> Tensor:
     texts = torch.cat([features.subtitles, features.captions])  # (G+N, E)
     own = torch.arange(len(texts), device=texts.device)
     num_videos = len(features.videos)
-    owners = torch.cat([own[:num_videos], features.caption_owners()])  # (G+N,)
+    owners = torch.cat([own[:num_videos], _captioned(features)])  # (G+N,)
     to_videos = similarity(texts, features.videos, temperature=temperature)  # (G+N, G)
     # The other text of the same video is neither positive nor negative.
     sibling = (owners[:, None] == owners[None, :]).fill_diagonal_(False)  # (G+N, G+N)
     to_texts = to_videos[:, owners].t().masked_fill(sibling, -torch.inf)  # (G+N, G+N)
     # Subtitles and captions have a mean each: there may be fewer captions.
-    kinds = (slice(num_videos), slice(num_videos, None))
     losses = [
         _cross_entropy(to_videos[kind], owners[kind]) + _cross_entropy(to_texts[kind], own[kind])
-        for kind in kinds
+        for kind in (slice(num_videos), slice(num_videos, None))
     ]
     return losses[0] + losses[1]
 
@@ -120,9 +111,9 @@ def triplet(
     if measure == "order":
         excess = features.subtitles.float()[None] - features.videos.float()[:, None]  # (G, G, E)
         scores = -torch.linalg.vector_norm(excess.clamp(min=0), dim=2)
-    ignored, right = _no_negatives(scores, features), scores.diagonal()
-    of_videos = (margin + scores - right[:, None]).clamp(min=0).masked_fill(ignored, 0.0)
-    of_texts = (margin + scores - right[None, :]).clamp(min=0).masked_fill(ignored, 0.0)
+    own, right = _own(scores), scores.diagonal()
+    of_videos = (margin + scores - right[:, None]).clamp(min=0).masked_fill(own, 0.0)
+    of_texts = (margin + scores - right[None, :]).clamp(min=0).masked_fill(own, 0.0)
     if max_violation:
         return of_videos.max(dim=1).values.sum() + of_texts.max(dim=0).values.sum()
     return of_videos.sum() + of_texts.sum()
@@ -131,15 +122,14 @@ def triplet(
 def hard_negatives(features: GlobalFeatures, *, hard_negative_num: int) -> Tensor:
     """Cross-entropy of each positive and its most similar negatives, at temperature 1."""
     scores = similarity(features.videos, features.subtitles, temperature=1.0)  # (G, G)
-    negatives = scores.masked_fill(_no_negatives(scores, features), -torch.inf)
+    negatives = scores.masked_fill(_own(scores), -torch.inf)
     num = min(hard_negative_num, len(scores) - 1)
-    own = torch.zeros(len(scores), dtype=torch.long, device=scores.device)  # the first column
-
-    def of_rows(rows: Tensor) -> Tensor:
+    losses = []
+    for rows in (negatives, negatives.t()):
         hardest = rows.topk(num, dim=1).values  # (G, num)
-        return _cross_entropy(torch.cat([scores.diagonal()[:, None], hardest], dim=1), own)
-
-    return of_rows(negatives) + of_rows(negatives.t())
+        logits = torch.cat([scores.diagonal()[:, None], hardest], dim=1)
+        losses.append((logits.logsumexp(dim=1) - logits[:, 0]).mean())
+    return losses[0] + losses[1]
 
 
 def mil_nce(features: GlobalFeatures, *, temp: float) -> Tensor:
@@ -147,7 +137,7 @@ def mil_nce(features: GlobalFeatures, *, temp: float) -> Tensor:
     logits = similarity(features.videos, features.subtitles, temperature=temp)  # (G, G*K)
     logits = logits.unflatten(1, (len(logits), -1))  # (G, G, K)
     # Candidates are this video with the texts of others, and all videos with its own texts.
-    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    own = _own(logits)
     others = logits.masked_fill(own[:, :, None], -torch.inf).flatten(1)  # (G, G*K)
     candidates = torch.cat([others, logits.transpose(0, 1).flatten(1)], dim=1)  # (G, 2*G*K)
     return (candidates.logsumexp(dim=1) - logits[own].logsumexp(dim=1)).mean()
@@ -164,12 +154,12 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "TripletContrastiveLoss": triplet,
     "HardNegLoss": hard_negatives,
     "MILNCEContrastiveLoss": mil_nce,
-    "VidImgNCELearnableTempLoss": nce_joint,
-    "VidImgDivideNCELearnableTempLoss": _sum_of(nce, frame_nce),
-    "NCELearnableTempLoss_vs_vc": _sum_of(nce, caption_nce),
-    "NCELearnableTempLoss_vs_vc_fc": _sum_of(nce, caption_nce, frame_nce),
+    "NCELearnableTempLoss_vs_vc": _sum_of(nce, nce_of_captions),
     "NCELearnableTempLoss_vsc": vsc,
-    "NCELearnableTempLoss_vsc_fc": _sum_of(vsc, frame_nce),  # the paper's omnisource loss
+    "VidImgNCELearnableTempLoss": nce_joint,
+    "VidImgDivideNCELearnableTempLoss": _sum_of(nce, nce_of_frames),
+    "NCELearnableTempLoss_vs_vc_fc": _sum_of(nce, nce_of_captions, nce_of_frames),
+    "NCELearnableTempLoss_vsc_fc": _sum_of(vsc, nce_of_frames),  # the paper's omnisource loss
 }
 """Name of the original's class -> function of `GlobalFeatures` and what `LOSS_SPECS` names."""
 
@@ -190,23 +180,22 @@ def pair_loss(name: str, parameters: Mapping[str, Any]) -> PairLoss:
     )
 
 
-def _nce(
-    queries: Tensor, keys: Tensor, *, temperature: Tensor | float, exclude: Tensor | None = None
-) -> Tensor:
-    """Cross-entropies of both directions of queries (N, E) and keys (N, E), summed."""
-    logits = similarity(queries, keys, temperature=temperature)  # (N, N)
-    if exclude is not None:
-        logits = logits.masked_fill(exclude, -torch.inf)
+def _both_directions(logits: Tensor) -> Tensor:
     return _cross_entropy(logits) + _cross_entropy(logits.t())
 
 
-def _cross_entropy(logits: Tensor, own: Tensor | None = None) -> Tensor:
-    """Mean over rows, 0 for none; the right column is `own`, by default that of the diagonal."""
-    own = torch.arange(len(logits), device=logits.device) if own is None else own
-    return functional.cross_entropy(logits, own, reduction="sum") / max(len(logits), 1)
+def _cross_entropy(logits: Tensor, right: Tensor | None = None) -> Tensor:
+    """Mean over rows, 0 for none; the `right` columns are those of the diagonal by default."""
+    right = torch.arange(len(logits), device=logits.device) if right is None else right
+    return functional.cross_entropy(logits, right, reduction="sum") / max(len(logits), 1)
 
 
-def _no_negatives(scores: Tensor, features: GlobalFeatures) -> Tensor:
-    """(G, G) bool, True for positives and excluded pairs."""
-    own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    return own if features.exclude is None else own | features.exclude
+def _own(scores: Tensor) -> Tensor:
+    """(G, G) bool, True on the diagonal."""
+    return torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+
+
+def _captioned(features: GlobalFeatures) -> Tensor:
+    """(N,) rows of the captions' videos."""
+    every = torch.arange(len(features.videos), device=features.videos.device)
+    return every if features.captioned is None else features.captioned
