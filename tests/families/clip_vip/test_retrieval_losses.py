@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from alpro.datasets.tokenization import Tokenizer
 from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
@@ -23,10 +22,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
 
 
 def measured(tokenizer: Tokenizer, *, num_clips: int = 1, **changes: Any) -> LossAndGradients:
-    model = make_model()
-    # Small temperatures magnify rounding.
-    torch.nn.init.constant_(model.temp, 0.5)
-    objective = make_task(model, tokenizer, use_itm=False, **changes)
+    objective = make_task(make_model(), tokenizer, use_itm=False, **changes)
     return loss_and_gradients(objective, make_batch(tokenizer, rows_of(4), num_clips=num_clips))
 
 
@@ -47,5 +43,6 @@ def test_gradients_with_a_cache_are_those_of_the_whole_batch(
 ) -> None:
     loss = pair_loss(name, PARAMETERS.get(name, {}))
     cut, whole = (measured(tokenizer, pair_loss=loss, grad_cache_size=size) for size in (3, 0))
-    assert_same(cut, whole)
+    # A small temperature magnifies rounding, and weighted logits do it once more.
+    assert_same(cut, whole, tolerance=1e-4)
     assert ("temp" in whole.gradients) == LOSS_SPECS[name].trained_temperature

@@ -216,6 +216,18 @@ CONFIG = FamilyConfig(
         # Losses.
         *map(_needs, ("temp", "margin", "measure", "max_violation", "hard_negative_num")),
         Constraint(
+            ("mask_same_video", "loss_name"),
+            lambda mask, name: mask and not LOSS_SPECS[name].can_exclude,
+            "this loss cannot leave pairs out",
+            "Set mask_same_video to 0, or loss_name to NCELearnableTempLoss.",
+        ),
+        Constraint(
+            ("score_agg_func",),
+            lambda how: how != "mean",
+            "the losses compare the mean of a video's clips",
+            "Set it to mean.",
+        ),
+        Constraint(
             ("if_gather",),
             lambda gathers: not gathers,
             "the losses compare the pairs of all processes",
