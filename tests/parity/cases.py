@@ -27,6 +27,11 @@ from alpro.optimization.schedules import learning_rate_at
 from tests.losses.one_clip import contrastive_loss
 from tests.parity.clip_vip_evaluation import check_evaluation
 from tests.parity.clip_vip_losses import check_clip_vip_losses
+from tests.parity.clip_vip import (
+    check_clip_vip_full,
+    check_clip_vip_model,
+    check_clip_vip_train,
+)
 from tests.parity.golden import (
     FULL_SIZE,
     Case,
@@ -221,6 +226,9 @@ _CHECKS: dict[str, Check] = {
     "schedule": check_schedule,
     "clipvip_eval": check_evaluation,
     "clipvip_losses": check_clip_vip_losses,
+    "clipvip_model": check_clip_vip_model,
+    "clipvip_full": check_clip_vip_full,
+    "clipvip_train": check_clip_vip_train,
 }
 
 

@@ -27,6 +27,7 @@ from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 
 Flavour = TypeVar("Flavour", bound=SplitBertBase)
 
+CLIP_VIP_SCALE = 4.6052  # log
 FULL_SIZE = {
     "width": 768,
     "depth": 12,
@@ -121,6 +122,8 @@ def golden_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
     """The value that the rule gives to a tensor of this name and shape."""
     if key.rpartition(".")[2] == "temp":
         return torch.tensor(INITIAL_TEMPERATURE)
+    if key == "clipmodel.logit_scale":
+        return torch.tensor(CLIP_VIP_SCALE)
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     z = torch.from_numpy(np.asarray(rng.standard_normal(shape, dtype=np.float32)))
     if len(shape) == 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 ARRAY_TOLERANCE = 1e-5  # of the largest reference value
 GRADIENT_TOLERANCE = 1e-4  # of the reference norm ...
 GRADIENT_FLOOR = 1e-6  # ... plus this, for gradients that are rounding noise
+NOISE_LIMIT = 1e-4  # of the norm of a gradient that is zero but for rounding
 SUM_TOLERANCE = 1e-6  # of the sum of all weights
 
 
@@ -59,8 +60,18 @@ def compare_keys(
     return Finding(case, "state dict", float(len(wrong)), 0.0, note)
 
 
-def compare_gradients(case: str, model: nn.Module, reference: Mapping[str, float]) -> Finding:
-    """Worst error of a gradient norm as a share of what is allowed to that parameter."""
+def compare_gradients(
+    case: str,
+    model: nn.Module,
+    reference: Mapping[str, float],
+    *,
+    noise: tuple[str, ...] = (),
+    quantity: str = "gradient norms",
+) -> Finding:
+    """Worst error of a gradient norm as a share of what is allowed to that parameter.
+
+    Names that end as one of `noise` have gradients that are zero but for rounding.
+    """
     norms = {
         f"grad_norm/{name}": float(parameter.grad.double().norm())
         for name, parameter in model.named_parameters()
@@ -69,15 +80,16 @@ def compare_gradients(case: str, model: nn.Module, reference: Mapping[str, float
     different = sorted({*norms} ^ {*reference})
     if different:
         note = f"{len(different)} parameters differ in having a gradient: {different[0]}"
-        return Finding(case, "gradient norms", float("inf"), 1.0, note)
+        return Finding(case, quantity, float("inf"), 1.0, note)
     shares = {
         key: abs(norms[key] - norm) / (GRADIENT_TOLERANCE * norm + GRADIENT_FLOOR)
         for key, norm in reference.items()
     }
+    shares |= {key: norm / NOISE_LIMIT for key, norm in norms.items() if key.endswith(noise)}
     worst = max(shares, key=shares.__getitem__)
     name = worst.removeprefix("grad_norm/")
     note = f"as a share of the allowed error; {len(shares)} parameters; worst: {name}"
-    return Finding(case, "gradient norms", shares[worst], 1.0, note)
+    return Finding(case, quantity, shares[worst], 1.0, note)
 
 
 def table(findings: Sequence[Finding]) -> str:

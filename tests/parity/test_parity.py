@@ -27,6 +27,7 @@ _GOLDEN = None if _SHARED is None else _SHARED / "golden"
         *("retrieval_a", "qa_a", "prompter_a", "pretrain_a", "resize_a", "schedule_a"),
         *("clipvip_eval_a",),
         "clipvip_losses_a",
+        *("clipvip_model_a", "clipvip_train_a"),
     ],
 )
 def test_golden_case(name: str) -> None:
@@ -36,9 +37,10 @@ def test_golden_case(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(_GOLDEN is None, reason="the optional folder of golden numbers is absent")
-def test_golden_case_of_full_size() -> None:
+@pytest.mark.parametrize("name", ["full_retrieval_a", "clipvip_full_a"])
+def test_golden_case_of_full_size(name: str) -> None:
     assert _GOLDEN is not None
-    _check(_GOLDEN, "full_retrieval_a")
+    _check(_GOLDEN, name)
 
 
 @pytest.mark.parametrize("name", ["retrieval_a", "schedule_a"])

@@ -34,23 +34,24 @@ class Tower:
 class ClipVip(nn.Module):
     """The dual encoder; parameters have transformers' names below ``clipmodel.``.
 
-    Without a `VipVisionModel` as its vision tower, CLIP sees frame by frame.
+    Args:
+        clip: transformers' CLIP; a `VipVisionModel` takes the place of its vision tower.
+        plain: encode each frame by itself, and average.
     """
 
-    def __init__(self, clip: CLIPModel) -> None:
+    def __init__(self, clip: CLIPModel, *, plain: bool) -> None:
         super().__init__()
         self.clipmodel = clip
         self.embed_dim = clip.visual_projection.out_features
+        self.plain = plain
 
     def encode_video(self, frames: Tensor) -> VideoFeatures:
         """(B, T, 3, S, S) normalised frames to unit vectors (B, E), without tokens."""
-        tower, project = self.clipmodel.vision_model, self.clipmodel.visual_projection
-        if isinstance(tower, VipVisionModel):
-            embedding = _unit(project(tower(frames)))
-        else:
-            pooled = tower(pixel_values=frames.flatten(0, 1)).pooler_output  # (B*T, D)
-            per_frame = _unit(project(pooled)).unflatten(0, frames.shape[:2])  # (B, T, E)
-            embedding = _unit(per_frame.mean(dim=1))
+        clips = frames.flatten(0, 1).unsqueeze(1) if self.plain else frames
+        pooled = self.clipmodel.vision_model(clips)  # (B or B*T, D)
+        embedding = _unit(self.clipmodel.visual_projection(pooled))
+        if self.plain:
+            embedding = _unit(embedding.unflatten(0, frames.shape[:2]).mean(dim=1))  # (B, E)
         return VideoFeatures(embedding.new_zeros(len(frames), 0, self.embed_dim), embedding)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
@@ -119,7 +120,7 @@ def build_clip_vip(
         temporal_size: rows of the time embedding; other numbers of frames interpolate it.
         use_temporal_embed: whether patches have a time embedding.
         logit_scale_init: initial log of the scale of similarities.
-        gradient_checkpointing: recompute each layer in the backward pass instead of storing it.
+        gradient_checkpointing: recompute the layers of the vision tower in the backward pass.
         attention: kernel of `dot_product_attention`.
     """
     # CLIP without weights of its own: transformers initialises as OpenAI does.
@@ -135,15 +136,11 @@ def build_clip_vip(
     )
     kernel = "eager" if attention == "plain" else "sdpa"
     clip = AutoModel.from_config(config, attn_implementation=kernel)
-    if gradient_checkpointing:
-        clip.gradient_checkpointing_enable({"use_reentrant": False})
-    # The video proxies take over its vision tower.
-    if not plain:
-        clip.vision_model = VipVisionModel(
-            clip.vision_model,
-            num_proxies=num_proxies,
-            temporal_size=temporal_size if use_temporal_embed else None,
-            gradient_checkpointing=gradient_checkpointing,
-            attention=attention,
-        )
-    return ClipVip(clip)
+    clip.vision_model = VipVisionModel(
+        clip.vision_model,
+        num_proxies=0 if plain else num_proxies,
+        temporal_size=temporal_size if use_temporal_embed and not plain else None,
+        gradient_checkpointing=gradient_checkpointing,
+        attention=attention,
+    )
+    return ClipVip(clip, plain=plain)

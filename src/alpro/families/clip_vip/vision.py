@@ -22,7 +22,7 @@ class VipVisionModel(nn.Module):
 
     Args:
         clip: transformers' tower, whose parameters are taken over under their names.
-        num_proxies: proxies besides the class token.
+        num_proxies: proxies besides the class token; with 0 and one frame this is CLIP.
         temporal_size: rows of the time embedding; None for none.
         gradient_checkpointing: recompute each layer in the backward pass instead of storing it.
         attention: kernel of `dot_product_attention`.
@@ -46,7 +46,7 @@ class VipVisionModel(nn.Module):
         # CLIP's parameters, then those of the proxies and of time.
         self.embeddings, self.encoder = clip.embeddings, clip.encoder
         self.pre_layrnorm, self.post_layernorm = clip.pre_layrnorm, clip.post_layernorm
-        added_cls = nn.Parameter(torch.randn(num_proxies, width))
+        added_cls = nn.Parameter(torch.randn(num_proxies, width)) if num_proxies else None
         time = None if temporal_size is None else nn.Parameter(torch.zeros(1, temporal_size, width))
         self.embeddings.register_parameter("added_cls", added_cls)
         self.embeddings.register_parameter("temporal_embedding", time)
@@ -78,14 +78,17 @@ class VipVisionModel(nn.Module):
         parts: Any = self.embeddings
         position = parts.position_embedding.weight  # (1+L, D)
         # All proxies share the position of the class token, and none has a time.
-        proxies = torch.cat([parts.class_embedding.unsqueeze(0), parts.added_cls]) + position[:1]
+        proxies = parts.class_embedding.unsqueeze(0)
+        if parts.added_cls is not None:
+            proxies = torch.cat([proxies, parts.added_cls])  # (M, D)
+        proxies = (proxies + position[:1]).expand(len(frames), -1, -1)  # (B, M, D)
         pixels = frames.flatten(0, 1).to(position.dtype)  # (B*T, 3, S, S)
         patches = parts.patch_embedding(pixels).flatten(2).transpose(1, 2) + position[1:]
         patches = patches.unflatten(0, frames.shape[:2])  # (B, T, L, D)
         if parts.temporal_embedding is not None:
             time = resize_temporal_embedding(parts.temporal_embedding, frames.size(1))
             patches = patches + time.unsqueeze(2)  # (1, T, 1, D)
-        return torch.cat([proxies.expand(len(frames), -1, -1), patches.flatten(1, 2)], dim=1)
+        return torch.cat([proxies, patches.flatten(1, 2)], dim=1)
 
     def _layer(self, layer: CLIPEncoderLayer, x: Tensor, num_frames: int, num_read: int) -> Tensor:
         """(B, N, D) to (B, num_read, D)."""
