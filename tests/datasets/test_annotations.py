@@ -202,17 +202,35 @@ def test_a_file_of_another_ending_is_named_by_its_content(tmp_path: Path) -> Non
         read_captions(path)
 
 
+_LISTS = (
+    '{"text": ["a dog ", "it runs"], "clip_id": "v/1", "video_id": "v", "num_frame": 12}\n'
+    '{"text": "a cat", "clip_id": "w", "num_frame": null}\n'
+)
+
+
+def test_lists_of_texts_are_pairs_or_one_row_to_draw_from_or_a_paragraph(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jsonl", _LISTS)
+    assert read_captions(path) == [
+        *(CaptionRow("a dog", "v/1", 12), CaptionRow("it runs", "v/1", 12)),
+        CaptionRow("a cat", "w"),
+    ]
+    assert read_captions(path, text_lists="draw") == [
+        *(CaptionRow("a dog", "v/1", 12, ("it runs",)), CaptionRow("a cat", "w")),
+    ]
+    assert read_captions(path, text_lists="paragraph") == [
+        *(CaptionRow("a dog it runs", "v/1", 12), CaptionRow("a cat", "w")),
+    ]
+    path = _write(tmp_path / "b.jsonl", '{"text": ["x", " "], "clip_id": "v"}\n')
+    for text_lists in ("pairs", "draw", "paragraph"):
+        with pytest.raises(
+            InputError, match=r"b\.jsonl:1: field 'text' must be text, or a list of"
+        ):
+            read_captions(path, text_lists=text_lists)
+
+
 def test_numbers_of_frames_are_whole_and_positive(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.csv", "text,clip_id,num_frame\nx,v,007\ny,w,\nz,u,8.0\n")
     assert read_captions(path).column("num_frames") == [7, 0, 8]
-    path = _write(
-        tmp_path / "a.jsonl",
-        '{"text": ["x", "y"], "clip_id": "v/1", "video_id": "v", "num_frame": 12}\n'
-        '{"text": "z", "clip_id": "w", "num_frame": null}\n',
-    )
-    assert read_captions(path) == [
-        *(CaptionRow("x", "v/1", 12), CaptionRow("y", "v/1", 12), CaptionRow("z", "w")),
-    ]
     for wrong in ("0", "-1", "1.5", "many", "true", "[3]", '"1e3"', "12345678901"):
         text = wrong if wrong[0] in '-01t["' else f'"{wrong}"'
         row = f'{{"text": "x", "clip_id": "v", "num_frame": {text}}}\n'

@@ -30,3 +30,18 @@ def test_batches_keep_rows_together(tmp_path: Path) -> None:
     assert words[1] == ["[CLS]", "box", "[SEP]", "[PAD]", "[PAD]"]
     assert batch.text_mask.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
     assert batch.unreadable == [lost]
+
+
+def test_texts_are_drawn_by_seed_epoch_and_place(tmp_path: Path) -> None:
+    row = CaptionRow("a", "v", 0, ("red", "ball"))
+    frames = np.zeros((1, 4, 3, 8, 8), np.uint8)
+    samples = [TrainingSample(frames, row, key=(epoch, 5)) for epoch in range(60)]
+    tokenizer = make_tokenizer(tmp_path)
+    ids, again, other = (
+        RetrievalCollate(tokenizer, max_length=8, seed=seed)(samples).text_ids[:, 1].tolist()
+        for seed in (1, 1, 2)
+    )
+    assert ids == again != other
+    assert {VOCABULARY[token] for token in ids} == {"a", "red", "ball"}
+    alone = RetrievalCollate(tokenizer, max_length=8, seed=1)(samples[7:8])
+    assert alone.text_ids[0, 1] == ids[7]

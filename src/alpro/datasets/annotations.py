@@ -4,7 +4,7 @@ JSON with one object per row, on lines as the original's or in one list; CSV who
 the columns; Parquet and pickled tables. Captions, for retrieval, have the keys ``caption`` (or
 ``text``, ``name``) and ``clip_name`` (or ``clip_id``, ``video_id``, ``videoid``; or ``video``, the
 name of its file), and perhaps ``num_frame``, the frames in the video's folder. A caption may be a
-list of texts: one row for each. Further keys and columns are ignored.
+list of texts, see `read_captions`. Further keys and columns are ignored.
 """
 
 from __future__ import annotations
@@ -149,6 +149,7 @@ class CaptionRow:
     caption: str
     video_id: str
     num_frames: int = 0  # of a folder of frames; 0: all that it holds
+    other_captions: tuple[str, ...] = ()  # training draws from them and `caption`
 
 
 def read_rows(path: Path, kind: RowKind[Row], row_type: type[Row]) -> SharedRows[Row]:
@@ -229,9 +230,15 @@ def rows_of(record: Record, kind: RowKind[Row]) -> list[Row]:
     return [kind.parse(replace(record, values=row)) for row in rows]
 
 
-def read_captions(path: Path) -> SharedRows[CaptionRow]:
-    """Read the captions of a ``.jsonl`` or ``.csv`` file; see :func:`read_rows`."""
-    return read_rows(path, CAPTIONS, CaptionRow)
+def read_captions(path: Path, *, text_lists: str = "pairs") -> SharedRows[CaptionRow]:
+    """Read the captions of a ``.jsonl`` or ``.csv`` file; see :func:`read_rows`.
+
+    Args:
+        path: the file.
+        text_lists: lists of texts: ``pairs``: one row for each text. ``draw``: one row, of which
+            training draws a text each time. ``paragraph``: one text, joined by spaces.
+    """
+    return read_rows(path, _CAPTION_KINDS[text_lists], CaptionRow)
 
 
 def sha256_of(path: Path) -> str:
@@ -261,23 +268,39 @@ def _table_records(path: Path, pieces: Iterable[Columns]) -> Iterator[Record]:
             yield Record(place, number, dict(zip(names, values, strict=True)))
 
 
+_TEXT_NAMES = ("caption", "text", "name")
+_ID_NAMES = ("clip_name", "clip_id", "video_id", "videoid", FILE_COLUMN)
+
+
 def _caption_row(record: Record) -> CaptionRow:
-    text_names, id_names = CAPTIONS.columns
-    text, video_id = record.text(*text_names), record.identifier(*id_names)
+    text, video_id = record.text(*_TEXT_NAMES), record.identifier(*_ID_NAMES)
     return CaptionRow(text, video_id, record.count("num_frame"))
+
+
+def _row_to_draw_from(record: Record) -> CaptionRow:
+    first, *others = record.texts(*_TEXT_NAMES)
+    video_id = record.identifier(*_ID_NAMES)
+    return CaptionRow(first, video_id, record.count("num_frame"), tuple(others))
+
+
+def _paragraph_row(record: Record) -> CaptionRow:
+    text = " ".join(record.texts(*_TEXT_NAMES))
+    return CaptionRow(text, record.identifier(*_ID_NAMES), record.count("num_frame"))
 
 
 CAPTIONS = RowKind(
     noun="caption",
-    columns=(
-        ("caption", "text", "name"),
-        ("clip_name", "clip_id", "video_id", "videoid", FILE_COLUMN),
-    ),
+    columns=(_TEXT_NAMES, _ID_NAMES),
     example='{"caption": "a dog runs", "clip_name": "video7"}',
     parse=_caption_row,
     optional=("num_frame",),
     may_list=True,
 )
+_CAPTION_KINDS = {
+    "pairs": CAPTIONS,
+    "draw": replace(CAPTIONS, parse=_row_to_draw_from, may_list=False),
+    "paragraph": replace(CAPTIONS, parse=_paragraph_row, may_list=False),
+}
 _READERS = {
     ".jsonl": json_records,
     ".json": json_records,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 """A tokenizer of transformers, in its fast implementation."""
 
+_TEXT_STREAM = 2 << 16  # seed of the text of a sample, distinct from those of its frames
 _FURTHER_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 _UNKNOWN_WORD = "x" * 200  # of more characters than WordPiece cuts into pieces
 
@@ -168,6 +170,14 @@ def _check_object(path: Path) -> None:
         raise InputError(f"tokenizer_dir: {path}{place}: {error.reason}") from error
     if not isinstance(value, dict):
         raise InputError(f"tokenizer_dir: {path}: must hold one JSON object: {{...}}")
+
+
+def drawn_text(texts: Sequence[str], key: tuple[int, int], seed: int) -> str:
+    """Draw one of the texts of a training sample by the seed and the sample's key."""
+    if len(texts) == 1:
+        return texts[0]
+    rng = np.random.default_rng([seed, *key, _TEXT_STREAM])
+    return texts[int(rng.integers(len(texts)))]
 
 
 def tokenize(

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.tokenization import Tokenizer, tokenize
+from alpro.datasets.tokenization import Tokenizer, drawn_text, tokenize
 from alpro.datasets.video_datasets import (
     FrameAugmentation,
     FrameSource,
@@ -35,8 +35,8 @@ IGNORED = -100  # label without a loss term, the default of PyTorch's cross-entr
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.5
 # Limits of a region: share of the frame before the alignment to patches, and height over width.
 REGION_AREA, REGION_ASPECT = (0.3, 0.5), (0.3, 1 / 0.3)
-# Seeds of caption, masks and region, distinct from those of the frames (`videos`).
-_CAPTION_STREAM, _TOKEN_STREAM, _REGION_STREAM = 2 << 16, 3 << 16, 4 << 16
+# Seeds of masks and region, distinct from those of frames (`videos`) and text (`tokenization`).
+_TOKEN_STREAM, _REGION_STREAM = 3 << 16, 4 << 16
 _ADJUSTMENT_STREAM = 1  # seed of validation's adjustment, distinct from that of frame sampling
 
 
@@ -165,10 +165,7 @@ class PretrainCollate:
 
     def caption_of(self, pair: TrainingSample[CaptionedItem]) -> str:
         """Draw the caption of a sample."""
-        captions = pair.item.captions
-        if len(captions) == 1:
-            return captions[0]
-        return captions[self._generator(pair, _CAPTION_STREAM).integers(len(captions))]
+        return drawn_text(pair.item.captions, pair.key, self.seed)
 
     def _masked(
         self, pairs: Sequence[TrainingSample[CaptionedItem]], ids: Tensor, mask: Tensor

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
-from alpro.datasets.tokenization import Tokenizer, tokenize
+from alpro.datasets.tokenization import Tokenizer, drawn_text, tokenize
 from alpro.datasets.video_datasets import TrainingSample
 
 
@@ -34,10 +34,14 @@ class RetrievalCollate:
 
     tokenizer: Tokenizer
     max_length: int
+    seed: int = 0  # of the captions that are drawn
 
     def __call__(self, samples: Sequence[TrainingSample[CaptionRow]]) -> RetrievalBatch:
-        """Stack the frames and tokenize the captions."""
-        captions = [sample.item.caption for sample in samples]
+        """Stack the frames, and draw and tokenize the captions."""
+        captions = [
+            drawn_text((sample.item.caption, *sample.item.other_captions), sample.key, self.seed)
+            for sample in samples
+        ]
         ids, mask = tokenize(self.tokenizer, captions, max_length=self.max_length)
         return RetrievalBatch(
             frames=stack_frames([sample.frames for sample in samples]),

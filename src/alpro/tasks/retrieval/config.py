@@ -69,6 +69,12 @@ class RetrievalConfig(DownstreamConfig, ContrastOptions, MatchingOptions):
         " or nothing, then _r1, _r5, _r10, _medianR or _meanR",
         choices=_RETRIEVAL_METRICS,
     )
+    text_lists: str = option(
+        "pairs",
+        "rows with a list of texts: pairs: a pair for each; draw: one pair, whose text is drawn"
+        " each epoch (evaluation: the first); paragraph: one text, joined by spaces",
+        choices=("pairs", "draw", "paragraph"),
+    )
     retrieval_top_k: int = option(
         0,
         "re-rank only the k best by VTC, both directions (0: score all pairs)",

@@ -36,7 +36,7 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
 
     def read_rows(self, path: Path) -> SharedRows[CaptionRow]:
         """Read captions."""
-        return read_captions(path)
+        return read_captions(path, text_lists=self.config.text_lists)
 
     def data_name(self) -> str:
         """The names of the training sets."""
@@ -52,7 +52,8 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
 
     def build_collate(self) -> RetrievalCollate:
         """The collate function for pairs."""
-        return RetrievalCollate(self.experiment.tokenizer, max_length=self.config.max_txt_len)
+        config = self.config
+        return RetrievalCollate(self.experiment.tokenizer, config.max_txt_len, seed=config.seed)
 
     def build_model(self) -> nn.Module:
         """The family's model.
@@ -115,8 +116,13 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
         return few if self.config.use_itm else f"{few}_vtc"
 
     def protocol(self) -> dict[str, Any]:
-        """Settings that decide which pairs are re-ranked."""
-        return {"retrieval_top_k": self.config.retrieval_top_k, "matching": self.config.use_itm}
+        """Settings that decide which texts there are, and which pairs are re-ranked."""
+        config = self.config
+        return {
+            "retrieval_top_k": config.retrieval_top_k,
+            "matching": config.use_itm,
+            **({} if config.text_lists == "pairs" else {"text_lists": config.text_lists}),
+        }
 
     def write_results(
         self, folder: Path, outcome: RetrievalOutcome, *, protocol: Mapping[str, Any]
