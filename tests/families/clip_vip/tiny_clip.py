@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,15 @@ def write_clip(folder: Path, *, patch_size: int = 16, **text: Any) -> Path:
     return folder
 
 
+@dataclass(kw_only=True)
 class ClipVipExperiment(TinyExperiment):
     """A shipped config of retrieval with the data of a tiny experiment and a tiny CLIP."""
 
+    clip: Path
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        clip = str(write_clip(self.root / "clip"))
+        clip = str(self.clip)
         shipped = json.loads((SHIPPED / "msrvtt_retrieval_vip_base_32.json").read_text())
         self.values = {
             **shipped,

@@ -159,7 +159,7 @@ class ClipVipOptions(ModelOptions):
     )
     optim: str = override_default(OptimizationOptions, "optim", "adamw_decay_last")
     use_itm: bool = override_default(RetrievalConfig, "use_itm", False)
-    draw_captions: bool = override_default(RetrievalConfig, "draw_captions", True)
+    text_lists: str = override_default(RetrievalConfig, "text_lists", "draw")
     dual_softmax: bool = override_default(RetrievalConfig, "dual_softmax", True)
 
 

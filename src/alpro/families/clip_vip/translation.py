@@ -139,11 +139,11 @@ def _translate_sets(layer: ConfigSource, key: str) -> None:
         if one.get("vis_format") in _FORMATS:
             del one["vis_format"]
         path = one.get("txt")
-        if isinstance(path, str) and _MEANS_PARAGRAPHS in path and "paragraphs" not in layer.values:
-            layer.values["paragraphs"] = True
+        if isinstance(path, str) and _MEANS_PARAGRAPHS in path and "text_lists" not in layer.values:
+            layer.values["text_lists"] = "paragraph"
             layer.notes.append(
-                f"paragraphs is 1, since {_MEANS_PARAGRAPHS} is in {path}: lists of sentences are "
-                "joined"
+                f"text_lists is paragraph, since {_MEANS_PARAGRAPHS} is in {path}: lists of"
+                " sentences are joined"
             )
 
 
