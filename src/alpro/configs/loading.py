@@ -21,7 +21,6 @@ from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
 from alpro.configs.parsing import UnfitError, checked
-from alpro.configs.precision import resolve_precision
 from alpro.configs.sources import (
     DEFAULT_SOURCE,
     FLAG_SOURCE,
@@ -32,6 +31,7 @@ from alpro.configs.sources import (
     inference_layers,
     merge,
     read_json_object,
+    resolve_precision,
     stored_config,
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
@@ -174,7 +174,7 @@ class _Reader:
         )
 
     def warnings(self) -> list[str]:
-        """What a family made of its original's keys, and one line on keys without effect."""
+        """Sentences on keys that a family has translated, and one on keys without effect."""
         lists = [f"{', '.join(keys)} ({place})" for place, keys in self.ignored.items() if keys]
         return [*self.notes, *([f"keys without effect: {'; '.join(lists)}"] if lists else [])]
 

@@ -195,6 +195,27 @@ def _set_part(values: dict[str, Any], key: str, value: Any, problems: list[Confi
     return True
 
 
+def resolve_precision(
+    values: dict[str, Any], merged: MergedConfig, *, problems: list[ConfigIssue]
+) -> None:
+    """Make `precision` and `fp16` agree; the one from the higher source wins."""
+    if "precision" not in values or "fp16" not in values:
+        return
+    # `auto`, or a source below that of `fp16`, follows `fp16`; in one source both must agree.
+    precision, half = values["precision"], values["fp16"]
+    half_origin, origin = merged.origin("fp16"), merged.origin("precision")
+    overridden = half_origin.rank > origin.rank and half != (precision == "fp16")
+    if precision == "auto" or overridden:
+        precision = "fp16" if half else "fp32"
+        source = f"{half_origin.source} (as fp16)" if half_origin.rank else DEFAULT_SOURCE
+        merged.origins["precision"] = ValueOrigin(source, half_origin.place, half_origin.rank)
+    elif half and precision != "fp16" and half_origin.rank == origin.rank:
+        text = f"fp16 is 1, but precision is {precision}."
+        problems.append(ConfigIssue(origin.place, text, "Remove fp16 or set it to 0."))
+    values["precision"] = precision
+    values["fp16"] = precision == "fp16"
+
+
 PRETRAINING_SCRIPTS = "src/pretrain/"  # without inference
 
 
