@@ -11,8 +11,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from alpro.families.alpro.family import FAMILY
-from alpro.families.registry import FAMILIES
+from alpro.configs.fields import fields_of
+from alpro.families.registry import FAMILIES, family_config, load_family
 from alpro.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -60,10 +60,7 @@ LIST_OF_FAMILIES = "alpro.families.registry"  # names alone: open to all
 LIST_OF_TASKS = "alpro.tasks.registry"  # configs alone: open to all
 CONTRACT = "alpro.families.family"
 PROGRAMS = ("alpro.__main__",)
-OTHER_NAMES_OF_THE_FAMILY = re.compile(
-    r"\bAlpro[A-Z]\w*|\balpro_|families\.alpro|visual_model_cfg|model_config\b"
-    r"|(visual|bert)_weights_path|[\"']alpro[\"']"
-)
+TERMS = {"gradient_checkpointing"}  # keys of a family that are terms of the field
 
 
 def module_of(path: Path) -> str:
@@ -123,13 +120,26 @@ def test_imports_point_one_way() -> None:
     assert offenders == []
 
 
+def names_of_family(name: str) -> re.Pattern[str]:
+    """Pattern of a family's classes, modules, files and own keys of more than one word."""
+    config = family_config(name)
+    common = {key for task in TASKS.values() for key in fields_of(task)} | TERMS
+    keys = {key for key in config.options.__annotations__ if "_" in key and key not in common}
+    camel = name.title().replace("_", "")
+    return re.compile(
+        rf"\b{camel}[A-Z]\w*|\b{name}_|families\.{name}\b|[\"']{name}[\"']"
+        rf"|\b({'|'.join(sorted(keys | config.architecture.keys()))})\b"
+    )
+
+
 def test_no_family_is_known_outside_its_folder() -> None:
     families = SRC / "alpro" / "families"
     framework = [path for path in SOURCES if families not in path.parents]
     offenders = [
         f"{path.relative_to(SRC)}: {match.group()}"
         for path in framework
-        for match in OTHER_NAMES_OF_THE_FAMILY.finditer(path.read_text(encoding="utf-8"))
+        for name in FAMILIES
+        for match in names_of_family(name).finditer(path.read_text(encoding="utf-8"))
     ]
     assert offenders == []
     assert all("if family ==" not in path.read_text(encoding="utf-8") for path in SOURCES)
@@ -202,10 +212,12 @@ def test_a_family_is_small() -> None:
     assert {name: size for name, size in sizes.items() if size > budget[name]} == {}
 
 
-def reachable_from(script: Path) -> set[str]:
+def reachable_from(script: Path, family: str) -> set[str]:
     """Modules of the project that a script leads to, imports in functions included."""
     (config_class,) = (one for one in TASKS.values() if script.stem in one.SCRIPT)
-    by_name = ("alpro.families.alpro.config", "alpro.families.alpro.family")
+    by_name = [f"{FAMILIES[family]}.{part}" for part in ("config", "family")]
+    tasks = load_family(family).tasks
+    by_name += [tasks[config_class.TASK]] if config_class.TASK in tasks else []
     paths = {module_of(path): path for path in SOURCES}
     found: set[str] = set()
     pending = [module_of(script)]
@@ -215,13 +227,17 @@ def reachable_from(script: Path) -> set[str]:
             found.add(module)
             pending += imported_by(paths[module])
         if module == LIST_OF_FAMILIES:  # imports them by name
-            pending += [*by_name, FAMILY.tasks[config_class.TASK]]
+            pending += by_name
     return found
 
 
 def test_few_files_lead_from_an_entry_script_to_its_end() -> None:
-    counts = {path.stem: len(reachable_from(path)) for path in SCRIPTS}
-    assert {name: count for name, count in counts.items() if count > MAX_REACHABLE_FILES} == {}
+    counts = {
+        (path.stem, family): len(reachable_from(path, family))
+        for path in SCRIPTS
+        for family in FAMILIES
+    }
+    assert {key: count for key, count in counts.items() if count > MAX_REACHABLE_FILES} == {}
     assert min(counts.values()) > 50  # else they are not followed
 
 

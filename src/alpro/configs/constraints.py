@@ -1,7 +1,7 @@
 """Rules between config keys, and rules for one key that need an explanation.
 
 A rule applies only if all values it needs are valid by themselves. Keys of a family's files are
-prefixed with the key that names the file: ``clip_config.hidden_size``.
+prefixed with the key that names the file: ``encoder_config.width``.
 """
 
 from __future__ import annotations

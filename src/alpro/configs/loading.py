@@ -254,7 +254,7 @@ class _Reader:
         )
 
     def _check_rules(self) -> None:
-        # Values of model files are keyed by file: clip_config.hidden_size.
+        # Values of model files are keyed by file: encoder_config.width.
         values = {key: value for key, _, value in self._flat_values()}
         for file_key, model in self.models.items():
             values |= {f"{file_key}.{key}": value for key, value in model.items()}
