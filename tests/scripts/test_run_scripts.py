@@ -33,7 +33,30 @@ SETS = {
     "msrvtt_qa": ANSWERING,
     "msvd_qa": ANSWERING,
 }
-FINETUNING = {f"run_scripts/ft_{name}.sh": name for name in SETS}
+MSRVTT = "clip_data/vis_db/msrvtt_video_clips"
+# Sets of CLIP-ViP -> their test captions and videos.
+CLIP_VIP = {
+    "msrvtt": (f"{MSRVTT}/test1ka.jsonl", f"{MSRVTT}/videos_6fps"),
+    "didemo": (
+        "datasets/lfvideo_data/task/didemo/test.jsonl",
+        "datasets/didemo/didemo_video_xfps/",
+    ),
+    "lsmdc": ("clip_data/vis_db/lsmdc/test_1k_frame.jsonl", "datasets/lsmdc"),
+    "actnet": (
+        "clip_data/vis_db/anet_retrieval/val1.jsonl",
+        "datasets/activitynet/ActivityNetVideoData2020Nov/video_frames_lr",
+    ),
+}
+DATA = {name: (f"data/{name}/txt/test.jsonl", f"data/{name}/videos") for name in SETS} | {
+    f"clip_vip/{name}_retrieval_vip_base_32": data for name, data in CLIP_VIP.items()
+}
+"""Config -> captions and videos that its script evaluates on."""
+NAMES = {f"{name}.sh": name for name in SETS} | {
+    f"clipvip_{name}.sh": f"clip_vip/{name}_retrieval_vip_base_32" for name in CLIP_VIP
+}
+"""End of a script's name -> config."""
+SETS |= dict.fromkeys(DATA.keys() - SETS.keys(), RETRIEVAL)
+FINETUNING = {f"run_scripts/ft_{script}": name for script, name in NAMES.items()}
 STAGES = {"prompter": (PROMPTER, "8"), "alpro": (PRETRAINING, "16")}
 """Stage of pretraining -> script and number of processes."""
 PRETRAINING_SCRIPTS = {f"run_scripts/pt_{stage}.sh": stage for stage in STAGES}
@@ -41,7 +64,7 @@ SCRIPT_OF = {
     **{script: SETS[name] for script, name in FINETUNING.items()},
     **{script: STAGES[stage][0] for script, stage in PRETRAINING_SCRIPTS.items()},
 }
-INFERENCE = {f"run_scripts/inf_{name}.sh": name for name in SETS}
+INFERENCE = {f"run_scripts/inf_{script}": name for script, name in NAMES.items()}
 
 
 @pytest.fixture
@@ -112,8 +135,8 @@ def test_inference_command_is_the_originals(
         "--do_inference", "1",
         "--inference_split", "test",
         "--inference_model_step", "best",
-        "--inference_txt_db", f"data/{name}/txt/test.jsonl",
-        "--inference_img_db", f"data/{name}/videos",
+        "--inference_txt_db", DATA[name][0],
+        "--inference_img_db", DATA[name][1],
         "--inference_batch_size", "64",
         "--output_dir", f"output/downstreams/{name}/public",
         "--config", f"config_release/{name}.json",

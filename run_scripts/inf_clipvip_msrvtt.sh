@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Evaluates CLIP-ViP for text-to-video retrieval on MSRVTT: a run in OUTPUT_DIR, or a checkpoint. common.sh lists the
+# environment variables that this reads beside PATCH (32); flags are passed on. Zero-shot, CLIP-ViP and plain CLIP:
+#   bash run_scripts/inf_clipvip_msrvtt.sh --e2e_weights_path pretrain_clipvip_base_32.pt
+#   bash run_scripts/inf_clipvip_msrvtt.sh --vision_type plain --e2e_weights_path clip-vit-base-patch32/model.safetensors
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+TXT_DB=${TXT_DB:-clip_data/vis_db/msrvtt_video_clips/test1ka.jsonl}
+IMG_DB=${IMG_DB:-clip_data/vis_db/msrvtt_video_clips/videos_6fps}
+infer "clip_vip/msrvtt_retrieval_vip_base_${PATCH:-32}" src/tasks/run_video_retrieval.py "$@"
