@@ -18,6 +18,7 @@ from alpro.commands.main import main
 from alpro.configs.command_line import parse_flags
 from alpro.configs.family import with_family
 from alpro.configs.loading import load_config
+from alpro.families.registry import DEFAULT_FAMILY, FAMILIES
 from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
 from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.retrieval.config import RetrievalConfig
@@ -33,10 +34,10 @@ MAX_README_BYTES = 8192  # one screen
 MAX_PAGE_LINES = 400
 
 TASKS: dict[str, Any] = {
-    "run_video_retrieval": with_family(RetrievalConfig, "alpro"),
-    "run_video_qa": with_family(QaConfig, "alpro"),
-    "run_pretrain_contrastive_only": with_family(PrompterConfig, "alpro"),
-    "run_pretrain_sparse": with_family(PretrainConfig, "alpro"),
+    "run_video_retrieval": RetrievalConfig,
+    "run_video_qa": QaConfig,
+    "run_pretrain_contrastive_only": PrompterConfig,
+    "run_pretrain_sparse": PretrainConfig,
 }
 
 CODE_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -148,9 +149,11 @@ def check_script(script: str, *arguments: str) -> None:
     if script.startswith("env/"):
         assert all(argument in source for argument in arguments)
         return
+    # The config that a script names says of which family it is.
+    family = next((name for name in FAMILIES if f"{name}/" in source), DEFAULT_FAMILY)
     for name, config_class in TASKS.items():
         if name in (source if script.endswith(".sh") else script):
-            flags = parse_flags(config_class, arguments)
+            flags = parse_flags(with_family(config_class, family), arguments)
             assert flags.problems == []
             if flags.config is not None and EXAMPLE not in flags.config:
                 assert (ROOT / flags.config).is_file()
