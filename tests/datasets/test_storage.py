@@ -274,3 +274,24 @@ def test_a_folder_that_must_not_be_read_is_named(
     monkeypatch.setattr(os, "access", lambda path, _mode: path != folder)
     with pytest.raises(InputError, match=f"folder {folder} cannot be read: Permission denied"):
         open_videos(folder)
+
+
+def test_clips_may_be_in_the_folder_of_their_video(tmp_path: Path) -> None:
+    for name in ("x/x.3.mp4", "x/x.4.avi", "y.1.mp4", "y/y.1.mp4", "other/z.1.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    places = {
+        **{"x.3.mp4": "x/x.3.mp4", "x.3": "x/x.3.mp4", "x.4": "x/x.4.avi"},
+        **{"y.1": "y.1.mp4", "z.1.mp4": "other/z.1.mp4"},
+    }
+    videos = VideoFolder(tmp_path)
+    assert {name: videos.fetch(name) for name in places} == {
+        name: tmp_path / place for name, place in places.items()
+    }
+    missing = ["x.5.mp4", "x/x.3.1", "../x.3", ".x", "x."]
+    assert videos.missing([*places, *missing]) == missing
+    assert [videos.fetch(name) for name in missing] == [None] * 5
+    # Those of one folder are known without a look into others.
+    videos = VideoFolder(tmp_path)
+    assert videos.missing(["x.3.mp4"]) == []
+    assert "other/z.1.mp4" not in videos.listed_names()

@@ -37,8 +37,9 @@ class VideoFolder:
     extension, then one with an unknown extension if only one file has that name. Extensions may be
     in capitals. An id may include its extension.
 
-    Ids may name subfolders, but need not: a file that is not at its id is searched in all
-    subfolders. An id that leads out of the folder has no video, see `why_outside`.
+    Ids may name subfolders, but need not: a file that is not at its id is searched in the folder
+    that is named as the id is up to its first dot, as HD-VILA-100M has clips (``x/x.3.mp4``), then
+    in all subfolders. An id that leads out of the folder has no video, see `why_outside`.
     """
 
     def __init__(self, root: Path, *, extension: str = ".mp4") -> None:
@@ -70,10 +71,14 @@ class VideoFolder:
         """
         if why_outside(video_id):
             return None
-        # Try the usual name first, without listing the folder.
-        path = os.path.join(self.root, video_id + self.extension)
-        if os.path.isfile(path):
-            return Path(path)
+        # Try the usual names first, without listing the folders.
+        names = [video_id + self.extension]
+        for folder in _folder_of_clips(video_id):
+            bare = [video_id] * (split_extension(video_id)[1] in VIDEO_EXTENSIONS)
+            names += [os.path.join(folder, name) for name in (*names, *bare)]
+        for name in names:
+            if os.path.isfile(path := os.path.join(self.root, name)):
+                return Path(path)
         place = self._place(video_id)
         if place is None:
             return None
@@ -144,13 +149,16 @@ class VideoFolder:
         return self._own_place(video_id) or self._place_elsewhere(video_id)
 
     def _own_place(self, video_id: str) -> Place | None:
-        """Place of a file in the folder that its id names."""
+        """Place of a file in the folder that its id names, or in that of its clips."""
         folder, name = os.path.split(video_id)
         if why_outside(video_id):
             return None
         # Listing a folder once is much faster on network drives than a query per video.
-        match = self._listing(folder).find(name, extension=self.extension)
-        return None if match is None else (folder, match.name)
+        for each in (folder, *_folder_of_clips(video_id)):
+            match = self._listing(each).find(name, extension=self.extension)
+            if match is not None:
+                return each, match.name
+        return None
 
     def _place_elsewhere(self, video_id: str) -> Place | None:
         """Place of a file in another folder, below one of the name that its id names."""
@@ -213,3 +221,9 @@ class VideoFolder:
             if folder:
                 for stem in listing.files:
                     self._folders.setdefault(stem, []).append(folder)
+
+
+def _folder_of_clips(video_id: str) -> tuple[str, ...]:
+    """The folder of the clips of one video, ``x`` of ``x.3.mp4``; none without a dot."""
+    first, dot, _ = video_id.partition(".")
+    return (first,) if dot and first and "/" not in video_id else ()
