@@ -78,7 +78,8 @@ def test_pretraining_help(config_class: Any, capsys: pytest.CaptureFixture[str])
     assert [*places, *own] == sorted([*places, *own])
     assert text.index("--num_frm") < text.index("--augmentation") < text.index("--max_txt_len")
     assert text.count("[none | randaugment; default\n") + text.count("default randaugment]") == 1
-    assert "--train_datasets.I.{name,ann,txt,img,media,weight}" in text
+    keys = "name,ann,txt,img,media,vid_cap_path,vid_txt,vis_format,weight"
+    assert f"--train_datasets.I.{{{keys}}}" in text
     assert "\nInference:" not in text
     assert max(map(len, text.splitlines()[1:])) <= 100
 

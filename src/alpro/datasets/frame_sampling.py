@@ -110,16 +110,18 @@ def select_frames(
     independent: bool = False,
     sample_rate: int = 0,
     num_used: int | None = None,
+    with_middle: bool = False,
     rng: np.random.Generator | None,
 ) -> np.ndarray:
     """Choose as :func:`clip_indices` does: the (C * n,) indices of all clips in a row.
 
     With all but the frame count bound it is a decoder's ``FrameSelector``. It may choose from the
-    first ``num_used`` frames alone.
+    first ``num_used`` frames alone, and add the one in the middle at the end.
     """
-    return clip_indices(
+    num_video_frames = min(num_video_frames, num_used or num_video_frames)
+    chosen = clip_indices(
         strategy,
-        num_video_frames=min(num_video_frames, num_used or num_video_frames),
+        num_video_frames=num_video_frames,
         num_frames=num_frames,
         num_clips=num_clips,
         independent=independent,
@@ -127,6 +129,7 @@ def select_frames(
         # A copy, so that repeated calls with one frame count agree.
         rng=deepcopy(rng),
     ).ravel()
+    return np.append(chosen, num_video_frames // 2) if with_middle else chosen
 
 
 def evaluation_sampling(strategy: str) -> str:

@@ -106,6 +106,7 @@ class FrameReader:
     num_clips: int = 1
     independent_clips: bool = False  # each is sampled from the whole video, not from its own part
     sample_rate: int = 0  # of `interval`: frames from one chosen frame to the next
+    middle_frame: bool = False  # follows those of the only clip: T is one more than `num_frames`
 
     def for_evaluation(self, *, num_clips: int = 1) -> FrameReader:
         """The reader with the clips and sampling of evaluation."""
@@ -150,6 +151,7 @@ class FrameReader:
             independent=self.independent_clips,
             sample_rate=self.sample_rate,
             num_used=num_used,
+            with_middle=self.middle_frame,
             rng=None if self.evaluates and self.sampling in CENTRED else rng,
         )
         # Decode; never try a video again that exceeded the limits.
@@ -159,7 +161,7 @@ class FrameReader:
             if self.quarantine is not None:
                 self.quarantine.add(key, str(error))
             raise
-        return frames.reshape(self.num_clips, self.num_frames, *frames.shape[1:])
+        return frames.reshape(self.num_clips, -1, *frames.shape[1:])
 
 
 class TrainingVideos(Dataset[TrainingSample[Item]]):

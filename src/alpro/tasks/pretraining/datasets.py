@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from alpro.datasets.transforms.spatial import (
 )
 from alpro.datasets.video_datasets import FrameAugmentation, FrameSource, TrainingVideos
 from alpro.distributed.engine import Engine
+from alpro.errors import InputError
 from alpro.evaluation.encoding import chunks, shard
 from alpro.evaluation.evaluation_set import VALIDATION_SEED
 from alpro.experiment.data import (
@@ -60,7 +61,7 @@ class CaptionedSet:
 
     name: str
     annotations: Path
-    items: SharedRows[CaptionedItem]
+    items: SharedRows[Any]
     num_left_out: int
     media: Media
     videos: VideoStorage | None
@@ -68,6 +69,8 @@ class CaptionedSet:
     image_root: Path | None
     """Folder that image paths are relative to."""
     weight: float
+    middle_frame: bool = False
+    """Whether the frame in the middle of a video follows those of its clip."""
 
     def description(self, *, num_used: int) -> str:
         """The number of used captions, as a line of the log."""
@@ -85,6 +88,11 @@ def load_dataset(
     Raises:
         InputError: if videos or images are missing and that is not allowed.
     """
+    if part.vid_cap_path is not None:
+        raise InputError(
+            f"{key}.vid_cap_path ({part.name}): only the family clip_vip trains on captions of "
+            "frames. Remove it."
+        )
     path, media = Path(pretraining_file(part)), media_of(part)
     items, num_left_out = read_captioned(path, media)
     # Leave out videos that the storage lacks.
@@ -182,7 +190,7 @@ def validation_pairs(
         reader = frame_reader(
             config, data.videos, frame_size=config.resize_size, decoder=build_decoder(config)
         )
-        source = reader.for_evaluation()
+        source = replace(reader.for_evaluation(), middle_frame=data.middle_frame)
         adjust = CentreCrop(config.crop_img_size)
     items = limit_for_debug(config, data.items)
     return ValidationPairs(items, source, adjust=adjust, seed=VALIDATION_SEED)
@@ -200,7 +208,8 @@ def _training_set(
         steps = [RandomFlip(FLIP_PROBABILITY), image_augmentation()] * augments
         steps += [_still(config)]
     else:
-        source = frame_reader(config, data.videos, frame_size=config.resize_size, decoder=decoder)
+        reader = frame_reader(config, data.videos, frame_size=config.resize_size, decoder=decoder)
+        source = replace(reader, middle_frame=data.middle_frame)
         steps = [RandomCrop(config.crop_img_size)] + [video_augmentation()] * augments
     return TrainingVideos(
         subsample(data.items, share=config.data_ratio, seed=config.seed),

@@ -35,6 +35,24 @@ class PretrainingDataset:
         "what img holds; auto: images if the annotation file ends in .json, else videos",
         choices=("auto", "video", "image"),
     )
+    vid_cap_path: str | None = option(
+        None,
+        "CLIP-ViP: captions of the frame in the middle of each clip: a list or an LMDB",
+        path=True,
+    )
+    vid_txt: str = option(
+        "subtitle",
+        "CLIP-ViP: text of a clip",
+        choices=(
+            *("subtitle", "caption"),
+            *("caption_subtitle_concat", "caption_subtitle_random"),
+        ),
+    )
+    vis_format: str = option(
+        "video",
+        "CLIP-ViP: videoframe: train on pairs of middle frames and their captions, too",
+        choices=("video", "frame", "videoframe"),
+    )
     weight: float = option(
         1.0,
         "how often a training batch is of this set, relative to the other sets",
@@ -154,6 +172,20 @@ PRETRAINING_SETS: tuple[Constraint, ...] = (
         _folder_is_missing,
         "this is a set of videos, which are looked for in a folder",
         "Give img the folder; if these are images, set media to image.",
+    ),
+    Constraint(
+        ("*_datasets.*.vid_cap_path", "*_datasets.*.vis_format", "*_datasets.*.vid_txt"),
+        lambda captions, media, text: (
+            captions is None and (media == "videoframe" or text != "subtitle")
+        ),
+        "this set is trained on with captions of its frames",
+        "Give vid_cap_path, or set vis_format to video and vid_txt to subtitle.",
+    ),
+    Constraint(
+        ("val_datasets.*.vis_format",),
+        lambda media: media == "videoframe",
+        "validation measures clips and their texts alone",
+        "Set it to video.",
     ),
     Constraint(
         ("train_n_clips",),

@@ -1,0 +1,148 @@
+"""Clips with a subtitle each, and a caption of their middle frame: post-pretraining's data.
+
+As HD-VILA-100M (arXiv 2111.10337) has them: a list of clips with their texts, or an LMDB of texts
+with a list beside it, and another LMDB or list of captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alpro.datasets.annotations import parsed_rows
+from alpro.datasets.lmdb_texts import LmdbTexts
+from alpro.datasets.row_parsing import Record, RowKind
+from alpro.datasets.shared_rows import SharedRows, pack_rows
+from alpro.errors import InputError, RunError
+
+Look = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip, texts to draw from, and the caption of its middle frame; empty if there is none."""
+
+    video_id: str
+    texts: tuple[str, ...]
+    caption: str
+
+
+class ClipTable(NamedTuple):
+    """Clips of a list, with what some of them lack."""
+
+    clips: SharedRows[Clip]
+    without_text: list[str]  # ids that are left out
+    num_without_caption: int
+
+
+def is_list(path: Path) -> bool:
+    """Whether a path names an annotation file, not an LMDB."""
+    return path.suffix.lower() in CLIPS.suffixes
+
+
+def list_of(txt: Path) -> Path:
+    """The list of clips: the file itself, or the one beside an LMDB of texts."""
+    return txt if is_list(txt) else txt.with_name(f"{txt.name}.jsonl")
+
+
+def texts_of(subtitle: str, caption: str | None, source: str) -> tuple[str, ...]:
+    """Texts of a clip to draw from; a clip without a caption always has its subtitle.
+
+    Args:
+        subtitle: what is said in the clip.
+        caption: what is seen in its middle frame.
+        source: ``subtitle``, ``caption``, ``caption_subtitle_concat`` (both) or
+            ``caption_subtitle_random`` (either, equally often).
+    """
+    if caption is None:
+        return (subtitle,)
+    return {
+        "subtitle": (subtitle,),
+        "caption": (caption,),
+        "caption_subtitle_concat": (f"{caption}. with subtitle: {subtitle}",),
+        "caption_subtitle_random": (caption, subtitle),
+    }[source]
+
+
+def read_clips(txt: Path, *, captions: Path | None = None, source: str = "subtitle") -> ClipTable:
+    """Read clips with their texts and captions.
+
+    Args:
+        txt: a table or list with the columns ``clip_id`` (or ``video_id``) and ``text``; or an LMDB
+            of texts, beside which ``<path>.jsonl`` lists the ids.
+        captions: a list with ``image_id`` (that of the clip) and ``caption``, or an LMDB.
+        source: see `texts_of`.
+
+    Raises:
+        InputError: a file is missing or damaged, or a row is wrong; or there is no text at all.
+        RunError: the clips do not fit into memory.
+    """
+    text_of: Look | None = None if is_list(txt) else LmdbTexts(txt).get
+    caption_of = _captions_in(captions)
+    path, without_text, num_without_caption = list_of(txt), list[str](), 0
+
+    # Pack the clips while they are read, and note what they lack.
+    def complete() -> Iterator[Clip]:
+        nonlocal num_without_caption
+        for clip_id, listed in parsed_rows(path, CLIPS if text_of is None else LISTED_CLIPS):
+            text = listed if text_of is None else text_of(clip_id)
+            if text is None:
+                without_text.append(clip_id)
+                continue
+            caption = caption_of(clip_id)
+            num_without_caption += caption is None
+            yield Clip(clip_id, texts_of(text, caption, source), caption or "")
+
+    try:
+        return ClipTable(pack_rows(complete(), Clip), without_text, num_without_caption)
+    except MemoryError as error:
+        raise RunError(f"{path}: its clips do not fit into memory") from error
+
+
+def _captions_in(path: Path | None) -> Look:
+    if path is None:
+        return lambda _: None
+    if not is_list(path):
+        return LmdbTexts(path).get
+    # Two rows of a clip may repeat its caption, but not state another one.
+    captions: dict[str, str] = {}
+    for clip_id, caption in parsed_rows(path, FRAME_CAPTIONS):
+        if captions.setdefault(clip_id, caption) != caption:
+            raise InputError(f"{path}: two captions of image_id {clip_id!r}; remove one of them")
+    return captions.get
+
+
+def _clip(record: Record) -> tuple[str, str]:
+    return record.identifier(*_ID_NAMES), record.text("text").strip()
+
+
+def _listed_clip(record: Record) -> tuple[str, str]:
+    return record.identifier(*_ID_NAMES), ""
+
+
+def _frame_caption(record: Record) -> tuple[str, str]:
+    return record.identifier("image_id"), record.text("caption").strip()
+
+
+_ID_NAMES = ("clip_id", "video_id")
+
+CLIPS: RowKind[Any] = RowKind(
+    noun="clip",
+    columns=(("text",), _ID_NAMES),
+    example='{"text": "now add the flour", "clip_id": "Bv3.12.mp4"}',
+    parse=_clip,
+    may_list=True,
+)
+
+LISTED_CLIPS: RowKind[Any] = RowKind(
+    noun="clip", columns=(_ID_NAMES,), example='{"clip_id": "Bv3.12.mp4"}', parse=_listed_clip
+)
+
+FRAME_CAPTIONS: RowKind[Any] = RowKind(
+    noun="caption",
+    columns=(("image_id",), ("caption",)),
+    example='{"image_id": "Bv3.12.mp4", "caption": "a bowl on a table"}',
+    parse=_frame_caption,
+)
