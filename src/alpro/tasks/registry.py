@@ -8,7 +8,7 @@ from typing import Any
 from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.family import with_family
 from alpro.configs.fields import fields_of
-from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.pretraining.config import PostPretrainConfig, PretrainConfig, PrompterConfig
 from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.retrieval.config import RetrievalConfig
 
@@ -17,6 +17,7 @@ TASKS: dict[str, type[ExperimentConfig]] = {
     "qa": QaConfig,
     "prompter": PrompterConfig,
     "pretrain": PretrainConfig,
+    "post_pretrain": PostPretrainConfig,
 }
 """Task name on the command line -> its config class."""
 _QUESTION_KEYS = ("ans2label_path", "task")

@@ -51,7 +51,10 @@ def kept_bytes(config: Any, architecture: Architecture) -> int:
 
 
 FAMILY = ModelFamily(
-    tasks={"retrieval": "alpro.families.clip_vip.retrieval"},
+    tasks={
+        "retrieval": "alpro.families.clip_vip.retrieval",
+        "post_pretraining": "alpro.families.clip_vip.pretraining",
+    },
     tokenizer=CLIP_BPE,
     vocab_size=lambda architecture: architecture["clip_config"].vocab_size,
     preprocessing=preprocessing,

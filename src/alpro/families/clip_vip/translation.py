@@ -50,10 +50,11 @@ INERT = frozenset(
         "dummy_data",
     }
 )
-_FORMATS = ("video", "frame", "videoframe")
+_FORMATS = ("video", "frame")
 """Values of ``vis_format``; ours are recognized by what a folder holds."""
 _PATHS = ("output_dir", "e2e_weights_path")
-_PATHS_OF_SETS = ("txt", "img")
+_PATHS_OF_SETS = ("txt", "img", "vid_cap_path")
+_UNUSED_OF_SETS = ("img_dir", "cap_path", "img_source", "img_ratio")  # by the original, too
 _MEANS_PARAGRAPHS = "didemo"
 """Part of the paths of annotations whose lists of sentences the original joins."""
 
@@ -138,6 +139,13 @@ def _translate_sets(layer: ConfigSource, key: str) -> None:
             layer.renamed[f"{key}.{index}.img"] = f"{written}.{index}.vis"
         if one.get("vis_format") in _FORMATS:
             del one["vis_format"]
+        if "ratio" in one and "weight" not in one:
+            one["weight"] = one.pop("ratio")
+            layer.renamed[f"{key}.{index}.weight"] = f"{written}.{index}.ratio"
+        for unused in _UNUSED_OF_SETS:
+            one.pop(unused, None)
+        if one.get("vid_cap_path") == "":
+            del one["vid_cap_path"]
         path = one.get("txt")
         if isinstance(path, str) and _MEANS_PARAGRAPHS in path and "text_lists" not in layer.values:
             layer.values["text_lists"] = "paragraph"

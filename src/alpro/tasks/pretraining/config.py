@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alpro.configs.constraints import SHARED, Constraint
+from alpro.configs.downstream import DownstreamVideoOptions
 from alpro.configs.experiment import ContrastOptions, ExperimentConfig, MatchingOptions
-from alpro.configs.fields import option
+from alpro.configs.fields import option, override_default
 from alpro.tasks.pretraining.options import (
     PRETRAINING_LOSSES,
     PRETRAINING_SETS,
@@ -116,3 +117,25 @@ class PretrainConfig(PretrainingConfig, MatchingOptions):
                 f"{chance:.3g}: a mere guess of the prompter counts as confident"
             )
         return notices + self.start_notices(matching=self.use_itm)
+
+
+@dataclass(kw_only=True)
+class PostPretrainConfig(PretrainingConfig, DownstreamVideoOptions):
+    """Post-pretraining of an image-text model on clips, subtitles and captions of frames."""
+
+    SCRIPT: ClassVar[str] = "src/pretrain/run_pretrain.py"
+    TASK: ClassVar[str] = "post_pretraining"
+    TOPIC: ClassVar[str] = "Post-pretraining"
+    INERT: ClassVar[frozenset[str]] = (PretrainingConfig.INERT - {"random_sample_clips"}) | {
+        "inference_n_clips"  # validation sees one clip, as training
+    }
+
+    # Frames are squashed, and not augmented.
+    resize_size: int = override_default(PretrainingConfig, "resize_size", 224)
+    augmentation: str = override_default(PretrainingConfig, "augmentation", "none")
+    best_metric: str = option(
+        "text2video_r1",
+        "validation metric that chooses model_step_best.pt: text2video or video2text, then _r1,"
+        " _r5, _r10, _medianR or _meanR; means over the validation sets, or <name>_text2video_r1"
+        " ... of one",
+    )
