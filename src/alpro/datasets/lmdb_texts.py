@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from alpro.datasets.decoding.base import VideoReadError
@@ -16,8 +14,10 @@ class LmdbTexts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._errors_of_texts():
+        try:
             self._values = VideoLmdb(path)
+        except InputError as error:
+            raise _error_of_texts(error) from error
 
     def get(self, text_id: str) -> str | None:
         """The text of an id, stripped; None if there is none but white space.
@@ -25,16 +25,14 @@ class LmdbTexts:
         Raises:
             InputError: the LMDB is damaged, or the text is not UTF-8.
         """
-        with self._errors_of_texts():
-            value = self._values.fetch(text_id)
         try:
-            return (value or b"").decode().strip() or None
+            value = self._values.fetch(text_id)
+            return None if value is None else value.decode().strip() or None
         except UnicodeDecodeError as error:
             raise InputError(f"{self.path}: the text of {text_id!r} is not UTF-8") from error
-
-    @contextmanager
-    def _errors_of_texts(self) -> Iterator[None]:
-        try:
-            yield
         except (InputError, VideoReadError) as error:
-            raise InputError(f"texts: {str(error).removeprefix('videos: ')}") from error
+            raise _error_of_texts(error) from error
+
+
+def _error_of_texts(error: InputError | VideoReadError) -> InputError:
+    return InputError(f"texts: {str(error).removeprefix('videos: ')}")

@@ -276,12 +276,19 @@ def _open(path: Path) -> lmdb.Environment:
 
 def _keys(video_id: str) -> Iterator[bytes]:
     """The keys that a video may have, likely ones first."""
-    names = [video_id, without_video_extension(video_id)]
-    names += [video_id + extension for extension in VIDEO_EXTENSIONS]
-    for name in dict.fromkeys(names):
+    for name in _names(video_id):
         try:
             key = lmdb_key(name)
         except UnicodeEncodeError:  # a lone surrogate, which no name has
             continue
         if 0 < len(key) <= MAX_KEY_BYTES:
             yield key
+
+
+def _names(video_id: str) -> Iterator[str]:
+    # One by one: the first is nearly always there.
+    yield video_id
+    if (stem := without_video_extension(video_id)) != video_id:
+        yield stem
+    for extension in VIDEO_EXTENSIONS:
+        yield video_id + extension
