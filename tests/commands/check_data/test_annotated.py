@@ -11,6 +11,7 @@ from alpro.commands.check_data import annotations as annotated
 from alpro.commands.check_data.annotations import guess_rows, load_dataset
 from alpro.commands.check_data.findings import Findings
 from alpro.commands.check_data.sources import CheckedSet, Rows
+from tests.pretrain.test_clips import write_lines, write_texts
 
 
 def captions_left(path: Path) -> tuple[list[str], list[tuple[str, str]], int]:
@@ -133,3 +134,20 @@ def test_the_kind_of_rows_is_guessed_from_the_first_row(
     path = tmp_path / name
     path.write_text(content)
     assert guess_rows(path) == rows
+
+
+def test_clips_have_their_texts_in_an_lmdb(tmp_path: Path) -> None:
+    pytest.importorskip("lmdb")
+    write_texts(tmp_path / "subtitles", {"x.0.mp4": b"now add flour", "x.1.mp4": b" "})
+    rows = [{"clip_id": "x.0.mp4"}, {"clip_id": "x.1.mp4"}, {}, {"clip_id": "x.2.mp4"}]
+    write_lines(tmp_path / "subtitles.jsonl", *rows)
+    source = CheckedSet("train_datasets.0", "c", "train", tmp_path / "subtitles", "clips", None)
+    findings = Findings()
+    data = load_dataset(source, findings)
+    assert [(row.video_id, row.text) for row in data.texts] == [("x.0.mp4", "now add flour")]
+    assert data.num_broken == 3
+    assert [finding.message for finding in findings.of_kind["empty_text"]] == [
+        *("no text of x.1.mp4", "no text of x.2.mp4")
+    ]
+    (broken,) = findings.of_kind["broken_row"]
+    assert broken.subject == f"{tmp_path}/subtitles.jsonl:3"

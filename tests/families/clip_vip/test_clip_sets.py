@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 
 from alpro.errors import InputError
-from alpro.families.clip_vip.clip_lists import Clip
 from alpro.families.clip_vip.clip_sets import load_clips
+from alpro.tasks.pretraining.clips import Clip
 from alpro.tasks.pretraining.datasets import CaptionedSet
 from alpro.tasks.pretraining.options import PretrainingDataset
 from tests.datasets.clips import write_clip
-from tests.families.clip_vip.test_clip_lists import write_lines, write_texts
+from tests.pretrain.test_clips import write_lines, write_texts
 
 IDS = ("x.0.mp4", "x.1.mp4", "y.0.mp4")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,10 @@ from alpro.commands.check_data.findings import Finding, Findings
 from alpro.commands.check_data.sources import CheckedSet, Rows
 from alpro.commands.cli import pluralize
 from alpro.datasets.annotations import CAPTIONS, CaptionRow, parsed_rows, records_of
-from alpro.datasets.row_parsing import RowError, RowKind
+from alpro.datasets.row_parsing import Refuse, RowError, RowKind
 from alpro.errors import InputError
 from alpro.tasks.pretraining.annotations import IMAGES, VIDEOS
+from alpro.tasks.pretraining.clips import subtitles
 from alpro.tasks.question_answering.annotations import QUESTIONS, QuestionRow
 
 MAX_BAD_ROWS = 2000  # listed for a file; further ones are only counted
@@ -63,7 +64,7 @@ def load_dataset(source: CheckedSet, findings: Findings) -> ReadSet:
             findings.add([Finding(kind, f"{row.place}{row.number}", row.reason, str(source))])
 
     try:
-        for row in parsed_rows(source.annotations, _KINDS[source.rows], refuse=note):
+        for row in _rows(source, refuse=note):
             if row is None:
                 num_left_out += 1
             else:
@@ -83,7 +84,21 @@ def load_dataset(source: CheckedSet, findings: Findings) -> ReadSet:
     return ReadSet(source, texts, num_broken, num_left_out)
 
 
+def _rows(source: CheckedSet, *, refuse: Refuse) -> Iterator[Any]:
+    if source.rows != "clips":
+        yield from parsed_rows(source.annotations, _KINDS[source.rows], refuse=refuse)
+        return
+    place = f"{source.annotations}: clip "
+    for number, (clip_id, text) in enumerate(subtitles(source.annotations, refuse=refuse), start=1):
+        if text is None:
+            refuse(RowError(place, number, f"no text of {clip_id}", is_empty=True))
+        else:
+            yield AnnotatedText(clip_id, text)
+
+
 def _texts_of(row: Any) -> list[AnnotatedText]:
+    if isinstance(row, AnnotatedText):
+        return [row]
     if isinstance(row, CaptionRow):
         return [AnnotatedText(row.video_id, row.caption)]
     if isinstance(row, QuestionRow):

@@ -13,12 +13,12 @@ from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.configs.shared_options import DECODE_MEMORY, DECODE_TIMEOUT
 from alpro.configs.sources import read_json_object
-from alpro.tasks.pretraining.config import PretrainingConfig
+from alpro.tasks.pretraining.config import PostPretrainConfig, PretrainingConfig
 from alpro.tasks.pretraining.options import media_of, pretraining_file
 from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.registry import TASKS, kind_of
 
-Rows = Literal["captions", "questions", "captioned videos", "captioned images"]
+Rows = Literal["captions", "questions", "captioned videos", "captioned images", "clips"]
 """Kind of rows of an annotation file."""
 Split = Literal["train", "val", "test", ""]
 
@@ -132,7 +132,10 @@ def _sets_of(config: ExperimentConfig) -> Iterator[CheckedSet]:
         for number, part in enumerate(getattr(config, key, [])):
             # Pretraining has videos and images, other tasks videos only.
             named = f"{key}.{number}", part.name, split
-            if isinstance(config, PretrainingConfig):
+            if isinstance(config, PostPretrainConfig):
+                media = None if part.img is None else Path(part.img)
+                yield CheckedSet(*named, Path(pretraining_file(part)), "clips", media)
+            elif isinstance(config, PretrainingConfig):
                 of_images = media_of(part) == "image"
                 yield CheckedSet(
                     *named,

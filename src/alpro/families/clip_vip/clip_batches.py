@@ -15,7 +15,7 @@ from torch import Tensor
 from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.tokenization import Tokenizer, tokenize
 from alpro.datasets.video_datasets import TrainingSample
-from alpro.families.clip_vip.clip_lists import Clip
+from alpro.tasks.pretraining.clips import Clip
 
 _TEXT_STREAM = 2 << 16  # seed of the drawn text, distinct from those of the frames
 

@@ -8,7 +8,7 @@ from alpro.errors import InputError
 from alpro.experiment.data import check_missing_videos, report_missing, without_missing
 from alpro.experiment.preflight import DatasetPaths
 from alpro.families.clip_vip.clip_batches import ClipCollate
-from alpro.families.clip_vip.clip_lists import list_of, read_clips
+from alpro.tasks.pretraining.clips import list_of, read_clips
 from alpro.tasks.pretraining.config import PretrainingConfig
 from alpro.tasks.pretraining.data import PretrainingData
 from alpro.tasks.pretraining.datasets import CaptionedSet
@@ -56,6 +56,8 @@ def load_clips(config: PretrainingConfig, part: PretrainingDataset, *, key: str)
     Raises:
         InputError: if texts or videos are missing and that is not allowed.
     """
+    if part.img is None:
+        raise InputError(f"{key}.img ({part.name}): name the folder, LMDB or shards of its clips")
     # Read the clips, with their captions if these are used.
     txt, with_frame = Path(pretraining_file(part)), part.vis_format == WITH_FRAME
     uses_captions = with_frame or part.vid_txt != "subtitle"
@@ -85,7 +87,7 @@ def load_clips(config: PretrainingConfig, part: PretrainingDataset, *, key: str)
             "no pair of frame and caption" if with_frame else "their subtitle as text",
         )
     # Leave out clips that the storage lacks.
-    videos, allowed = open_videos(Path(str(part.img))), config.allow_missing_videos
+    videos, allowed = open_videos(Path(part.img)), config.allow_missing_videos
     missing = check_missing_videos(path, clips, videos, name=part.name, allowed=allowed)
     return CaptionedSet(
         *(part.name, path, without_missing(clips, missing), 0, "video", videos, None, part.weight),

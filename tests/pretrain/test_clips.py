@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from alpro.errors import InputError
-from alpro.families.clip_vip.clip_lists import Clip, read_clips, texts_of
+from alpro.tasks.pretraining.clips import Clip, read_clips, texts_of
 
 lmdb = pytest.importorskip("lmdb")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alpro.datasets.annotations import parsed_rows
+from alpro.datasets.annotations import parsed_rows, raise_error
 from alpro.datasets.lmdb_texts import LmdbTexts
-from alpro.datasets.row_parsing import Record, RowKind
+from alpro.datasets.row_parsing import Record, Refuse, RowKind
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.errors import InputError, RunError
 
@@ -79,15 +79,12 @@ def read_clips(txt: Path, *, captions: Path | None = None, source: str = "subtit
         InputError: a file is missing or damaged, or a row is wrong; or there is no text at all.
         RunError: the clips do not fit into memory.
     """
-    text_of: Look | None = None if is_list(txt) else LmdbTexts(txt).get
-    caption_of = _captions_in(captions)
-    path, without_text, num_without_caption = list_of(txt), list[str](), 0
+    caption_of, without_text, num_without_caption = _captions_in(captions), list[str](), 0
 
     # Pack the clips while they are read, and note what they lack.
     def complete() -> Iterator[Clip]:
         nonlocal num_without_caption
-        for clip_id, listed in parsed_rows(path, CLIPS if text_of is None else LISTED_CLIPS):
-            text = listed if text_of is None else text_of(clip_id)
+        for clip_id, text in subtitles(txt):
             if text is None:
                 without_text.append(clip_id)
                 continue
@@ -98,7 +95,17 @@ def read_clips(txt: Path, *, captions: Path | None = None, source: str = "subtit
     try:
         return ClipTable(pack_rows(complete(), Clip), without_text, num_without_caption)
     except MemoryError as error:
-        raise RunError(f"{path}: its clips do not fit into memory") from error
+        raise RunError(f"{list_of(txt)}: its clips do not fit into memory") from error
+
+
+def subtitles(txt: Path, *, refuse: Refuse = raise_error) -> Iterator[tuple[str, str | None]]:
+    """Read the ids of clips and their texts, None for one that an LMDB lacks; see `read_clips`."""
+    if is_list(txt):
+        yield from parsed_rows(txt, CLIPS, refuse=refuse)
+        return
+    text_of = LmdbTexts(txt).get
+    for clip_id, _ in parsed_rows(list_of(txt), LISTED_CLIPS, refuse=refuse):
+        yield clip_id, text_of(clip_id)
 
 
 def _captions_in(path: Path | None) -> Look:
