@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
         *(("msrvtt_qa", "QaConfig"), ("msvd_qa", "QaConfig"), ("demo_ret", "RetrievalConfig")),
         *(("pretrain_prompter", "PrompterConfig"), ("demo_prompter", "PrompterConfig")),
         *(("pretrain_alpro", "PretrainConfig"), ("demo_pretrain", "PretrainConfig")),
+        ("clip_vip/pretrain_vip_base_32", "PostPretrainConfig"),
+        ("clip_vip/msrvtt_retrieval_vip_base_16", "RetrievalConfig"),
     ],
 )
 def test_the_keys_of_a_config_determine_its_task(name: str, kind: str) -> None:

@@ -35,6 +35,8 @@ def kind_of(raw: Mapping[str, Any]) -> type[ExperimentConfig]:
             return config_class
     if any(raw.get(key) for key in _QUESTION_KEYS):
         return QaConfig
+    if any("vid_txt" in one or "vid_cap_path" in one for one in _sets_of(raw)):
+        return PostPretrainConfig
     if not _is_of_pretraining(raw):
         return RetrievalConfig
     # Of pretraining: the prompter has neither the other losses nor keys for them.
@@ -68,5 +70,9 @@ def _is_of_pretraining(raw: Mapping[str, Any]) -> bool:
     if raw.keys() & (fields_of(PretrainConfig).keys() - of_retrieval):
         return True
     # Data sets of pretraining have their annotation file under another key than txt.
+    return any(not one.get("txt") for one in _sets_of(raw))
+
+
+def _sets_of(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     sets = [one for key in _SETS if isinstance(raw.get(key), list) for one in raw[key]]
-    return any(isinstance(one, dict) and not one.get("txt") for one in sets)
+    return [one for one in sets if isinstance(one, dict)]
