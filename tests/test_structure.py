@@ -214,7 +214,7 @@ def test_a_family_is_small() -> None:
 
 def reachable_from(script: Path, family: str) -> set[str]:
     """Modules of the project that a script leads to, imports in functions included."""
-    (config_class,) = (one for one in TASKS.values() if script.stem in one.SCRIPT)
+    (config_class,) = (one for one in TASKS.values() if Path(one.SCRIPT).stem == script.stem)
     by_name = [f"{FAMILIES[family]}.{part}" for part in ("config", "family")]
     tasks = load_family(family).tasks
     by_name += [tasks[config_class.TASK]] if config_class.TASK in tasks else []

@@ -45,14 +45,15 @@ def test_required_flags_are_marked() -> None:
 def test_defaults_that_differ_by_task_name_their_tasks() -> None:
     row, of_pretraining = rows_of("augmentation")
     assert "| `none` (retrieval), `randaugment` (question answering) |" in row
-    assert "| `randaugment` | *Prompter pretraining, pretraining:*" in of_pretraining
+    both = "| `randaugment` (prompter pretraining, pretraining), `none` (post-pretraining) |"
+    assert both in of_pretraining
     rows = rows_of("best_metric")
     assert ["text2video_r1" in row for row in rows] == [True, False, False, False]
 
 
 def test_keys_that_some_tasks_lack_name_those_that_have_them() -> None:
     (row,) = rows_of("frame_order")
-    assert "| *Retrieval, question answering:*" in row
+    assert "| *Retrieval, question answering, post-pretraining:*" in row
     (row,) = rows_of("num_frm")
     assert "*" not in row
 

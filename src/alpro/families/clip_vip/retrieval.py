@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from alpro.errors import InputError
-from alpro.families.clip_vip.config import PLAIN, ClipConfig
+from alpro.families.clip_vip.architecture import build_model
+from alpro.families.clip_vip.config import PLAIN
 from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
 from alpro.families.clip_vip.losses import pair_loss
-from alpro.families.clip_vip.model import ClipVip, Tower, build_clip_vip
-from alpro.families.family import Architecture, TaskSpec
+from alpro.families.clip_vip.model import ClipVip
+from alpro.families.family import TaskSpec
 from alpro.tasks.pairs import PairLoss
 from alpro.tasks.retrieval.definition import Retrieval
 
@@ -56,37 +57,6 @@ class ClipVipRetrieval(Retrieval):
         name = self.config.loss_name
         parameters = {key: getattr(self.config, key) for key in LOSS_SPECS[name].parameters}
         return pair_loss(name, parameters)
-
-
-def build_model(config: Any, architecture: Architecture) -> ClipVip:
-    """The model of a config, randomly initialised."""
-    clip: ClipConfig = architecture["clip_config"]
-    return build_clip_vip(
-        vision=_tower(clip, "vision"),
-        text=_tower(clip, "text"),
-        image_size=clip.image_size,
-        patch_size=clip.patch_size,
-        vocab_size=clip.vocab_size,
-        max_position_embeddings=clip.max_position_embeddings,
-        projection_dim=clip.projection_dim,
-        hidden_act=clip.vision_hidden_act,
-        plain=config.vision_type == PLAIN,
-        num_proxies=config.add_cls_num,
-        temporal_size=config.temporal_size,
-        use_temporal_embed=config.if_use_temporal_embed,
-        logit_scale_init=config.logit_scale_init_value,
-        gradient_checkpointing=config.gradient_checkpointing,
-        attention=config.attention,
-    )
-
-
-def _tower(clip: ClipConfig, tower: str) -> Tower:
-    return Tower(
-        hidden_size=getattr(clip, f"{tower}_hidden_size"),
-        num_hidden_layers=getattr(clip, f"{tower}_num_hidden_layers"),
-        num_attention_heads=getattr(clip, f"{tower}_num_attention_heads"),
-        intermediate_size=getattr(clip, f"{tower}_intermediate_size"),
-    )
 
 
 TASK = TaskSpec(definition=ClipVipRetrieval, build_model=build_model)
