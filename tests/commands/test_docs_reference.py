@@ -48,7 +48,7 @@ def test_defaults_that_differ_by_task_name_their_tasks() -> None:
     both = "| `randaugment` (prompter pretraining, pretraining), `none` (post-pretraining) |"
     assert both in of_pretraining
     rows = rows_of("best_metric")
-    assert ["text2video_r1" in row for row in rows] == [True, False, False, False]
+    assert ["text2video_r1" in row for row in rows] == [True, False, False, False, True]
 
 
 def test_keys_that_some_tasks_lack_name_those_that_have_them() -> None:

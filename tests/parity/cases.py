@@ -25,13 +25,13 @@ from alpro.losses.matching import (
 from alpro.modeling.contracts import MATCH, TextFeatures, VideoFeatures
 from alpro.optimization.schedules import learning_rate_at
 from tests.losses.one_clip import contrastive_loss
-from tests.parity.clip_vip_evaluation import check_evaluation
-from tests.parity.clip_vip_losses import check_clip_vip_losses
 from tests.parity.clip_vip import (
     check_clip_vip_full,
     check_clip_vip_model,
     check_clip_vip_train,
 )
+from tests.parity.clip_vip_evaluation import check_evaluation
+from tests.parity.clip_vip_losses import check_clip_vip_losses
 from tests.parity.golden import (
     FULL_SIZE,
     Case,

@@ -7,7 +7,7 @@ the embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,15 @@ from torch.nn import functional
 
 Aggregation = Callable[[Tensor, int], Tensor]
 """From similarities and the dimension of a video's clips to those of the video."""
+
+
+class PairLoss(Protocol):
+    """Contrastive loss over the G pairs of all processes."""
+
+    def __call__(
+        self, videos: Tensor, texts: Tensor, *, temperature: Tensor, exclude: Tensor | None
+    ) -> Tensor:
+        """Scalar from embeddings (G, E); `exclude` (G, G) is true for pairs that count nowhere."""
 
 
 def similarity(queries: Tensor, keys: Tensor, *, temperature: Tensor | float) -> Tensor:

@@ -10,7 +10,7 @@ tokens, N patches, D width, E embedding. Features of videos are (B, C, ...).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.nn import functional
 from alpro.distributed.engine import Engine
 from alpro.evaluation.encoding import aggregate_clips, score_clips
 from alpro.losses.contrastive import (
+    PairLoss,
     SimilarityLogits,
     contrastive_loss_from_logits,
     similarity_logits,
@@ -138,15 +139,6 @@ def contrast_loss(scores: SimilarityLogits, *, gathered: GatheredBatch) -> Tenso
     mean = contrastive_loss_from_logits(scores, offset=gathered.own.start)
     num_own, total = len(scores.video_to_text), sum(gathered.counts)
     return mean * _weight(num_own, total=total, engine=gathered.engine)
-
-
-class PairLoss(Protocol):
-    """Contrastive loss over the G pairs of all ranks."""
-
-    def __call__(
-        self, videos: Tensor, texts: Tensor, *, temperature: Tensor, exclude: Tensor | None
-    ) -> Tensor:
-        """Scalar from embeddings (G, E); `exclude` (G, G) is true for pairs that count nowhere."""
 
 
 def global_contrast_loss(

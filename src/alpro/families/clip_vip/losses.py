@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alpro.families.clip_vip.loss_specs import LOSS_SPECS
-from alpro.losses.contrastive import similarity
-from alpro.tasks.pairs import PairLoss
+from alpro.losses.contrastive import PairLoss, similarity
 
 
 class GlobalFeatures(NamedTuple):

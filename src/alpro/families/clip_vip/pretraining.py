@@ -10,8 +10,8 @@ from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import EvaluationSet, Progress
 from alpro.experiment.data import Annotations, build_evaluation_set
 from alpro.experiment.experiment import Experiment, TaskDefinition
-from alpro.families.clip_vip.architecture import build_model
 from alpro.families.clip_vip.clip_sets import WITH_FRAME, ClipData
+from alpro.families.clip_vip.family import build_model
 from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
 from alpro.families.clip_vip.pretraining_objective import PostPretrainingObjective
 from alpro.families.family import TaskSpec

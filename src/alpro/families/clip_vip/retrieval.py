@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from alpro.errors import InputError
-from alpro.families.clip_vip.architecture import build_model
 from alpro.families.clip_vip.config import PLAIN
+from alpro.families.clip_vip.family import build_model
 from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
 from alpro.families.clip_vip.losses import pair_loss
 from alpro.families.clip_vip.model import ClipVip
 from alpro.families.family import TaskSpec
-from alpro.tasks.pairs import PairLoss
+from alpro.losses.contrastive import PairLoss
 from alpro.tasks.retrieval.definition import Retrieval
 
 logger = logging.getLogger(__name__)

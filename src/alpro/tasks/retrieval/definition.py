@@ -15,8 +15,8 @@ from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.data import Annotations
 from alpro.experiment.downstream import DownstreamTask, TrainingItems
+from alpro.losses.contrastive import PairLoss
 from alpro.modeling.contracts import DualEncoder, Matcher
-from alpro.tasks.pairs import PairLoss
 from alpro.tasks.retrieval.batches import RetrievalCollate
 from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.tasks.retrieval.evaluation import RetrievalEvaluator, RetrievalOutcome
