@@ -254,6 +254,30 @@ def test_missing_and_unknown_tensors_are_named(
         load_clip(clip_vip(), tmp_path / "clip.pt")
 
 
+@pytest.mark.parametrize(
+    "name", ["visual.proj", "visual.transformer.resblocks.0.attn.in_proj_bias", "ln_final.bias"]
+)
+@pytest.mark.parametrize("shape", [(), (0,), (4,), (2, 3, 4)])
+def test_tensors_of_nonsense_shapes_are_refused(
+    name: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    state = openai_names(transformers_clip()) | {name: torch.zeros(shape)}
+    torch.save(state, tmp_path / "clip.pt")
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "clip.pt"))):
+        load_clip(clip_vip(), tmp_path / "clip.pt")
+
+
+@pytest.mark.parametrize("shape", [(), (1, 0, 24), (1, 2, 23), (2, 24)])
+def test_time_embeddings_of_nonsense_shapes_are_refused(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = released(tmp_path)[1]
+    state = torch.load(path) | {f"{EMBEDDINGS}temporal_embedding": torch.zeros(shape)}
+    torch.save(state, path)
+    with pytest.raises(InputError, match=r"temporal_embedding: .* \(1, 4, 24\) here"):
+        load(clip_vip(), path)
+
+
 def weights_of(name: str | None) -> Any:
     return SimpleNamespace(clip_weights=name)
 

@@ -66,7 +66,7 @@ def from_openai(state: Mapping[str, Tensor]) -> StateDict:
             continue
         if name == "logit_scale":
             renamed[name] = value
-        elif name in OPENAI_PROJECTIONS:  # (D, E) there
+        elif name in OPENAI_PROJECTIONS and value.dim() == 2:  # (D, E) there
             renamed[f"{OPENAI_PROJECTIONS[name]}.weight"] = value.t()
         else:
             tower = "vision_model." if name.startswith("visual.") else "text_model."
@@ -74,7 +74,7 @@ def from_openai(state: Mapping[str, Tensor]) -> StateDict:
             for old, new in OPENAI_PARTS:
                 name = name.replace(old, new)
             # Queries, keys and values are in one tensor there.
-            if ".in_proj_" in name:
+            if ".in_proj_" in name and value.dim() and len(value) % 3 == 0:
                 for part, third in zip("qkv", value.chunk(3), strict=True):
                     renamed[tower + name.replace(".in_proj_", f".{part}_proj.")] = third
             else:
@@ -126,10 +126,9 @@ def _renamed(state: Mapping[str, Tensor]) -> tuple[StateDict, str]:
 
 
 def _has_other_length(state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]) -> bool:
-    """Whether time embeddings (1, T, D) differ in T."""
-    if TIME not in state or TIME not in model_state or state[TIME].dim() != 3:
-        return False
-    return state[TIME].size(1) != model_state[TIME].size(1)
+    """Whether time embeddings (1, T, D) differ in T alone."""
+    there, here = (x[TIME].shape if TIME in x else () for x in (state, model_state))
+    return len(there) == len(here) == 3 and 0 < there[1] != here[1] and 0 < there[2] == here[2]
 
 
 CHECKPOINT = CheckpointFormat(
