@@ -1,4 +1,4 @@
-"""Config fields of the downstream tasks; classes named after one of `options` extend its topic."""
+"""Config fields of the downstream tasks; those named after one of `shared_options` extend it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config fields of pretraining; classes named after one of `options` extend its topic."""
+"""Config fields of pretraining; classes named after one of `shared_options` extend its topic."""
 
 from __future__ import annotations
 
