@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from alpro.configs import help as report
-from alpro.configs.command_line import Flags, parse_flags, peek_flags
-from alpro.configs.downstream import InferenceOptions
+from alpro.configs.command_line import Flags, parse_flags
 from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest_match, shorten
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
-from alpro.configs.parsing import UnfitError, checked
 from alpro.configs.sources import (
     DEFAULT_SOURCE,
     FLAG_SOURCE,
@@ -29,10 +27,12 @@ from alpro.configs.sources import (
     ValueOrigin,
     apply_aliases,
     drop_keys,
-    inference_layers,
+    inference_layer,
+    keep_result_keys,
     merge,
     read_json_object,
     stored_config,
+    trained_run,
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
 from alpro.families.registry import FAMILIES, family_config
@@ -108,10 +108,16 @@ class _Reader:
         self.problems: list[ConfigIssue] = []
         self.unreadable = False
         """The config file cannot be read: only that and mistakes in flags are reported."""
-        # File and family determine the keys, so that they are read before the flags.
-        peeked = peek_flags(argv)
-        self.file = self._read_file(peeked.get("config"))
-        self.config_class = self._with_family(config_class, peeked)
+        # File, stored run and family determine the keys; flags of a family are unknown before.
+        first = parse_flags(config_class, argv)
+        self.file = self._read_file(first.config)
+        in_file = self.file.values if self.file is not None else {}
+        self.trained = trained_run(config_class, {**in_file, **first.values})
+        self.stored = None
+        if self.trained is not None:
+            output_dir, _ = self.trained
+            self.stored = stored_config(output_dir, flags=first.values, problems=self.problems)
+        self.config_class = self._with_family(config_class, first.values)
         self.family = family_config(self.config_class.FAMILY)
         self.flags: Flags = parse_flags(self.config_class, argv)
         self.problems += self.flags.problems
@@ -129,14 +135,10 @@ class _Reader:
         self.unreadable = len(self.problems) > num_problems
         return ConfigSource(path, path, values)
 
-    def _with_family(self, config_class: Any, flags: Mapping[str, str]) -> Any:
+    def _with_family(self, config_class: Any, flags: Mapping[str, Any]) -> Any:
         """Return the class with the keys of the family named by flags, stored run or file."""
-        # Inference takes the family of the trained run.
-        values = self.file.values if self.file is not None else {}
-        given = {**values, **flags}
-        infers = str(given.get("do_inference", 0)) in ("1", "true", "True")
-        stored = stored_config(str(given.get("output_dir", ""))) if infers else {}
-        name = detect_family(flags, stored, values)
+        layers = [layer.values for layer in (self.stored, self.file) if layer is not None]
+        name = detect_family(flags, *layers)
         if name in FAMILIES:
             return with_family(config_class, name)
         guess = closest_match(name, FAMILIES)
@@ -183,7 +185,7 @@ class _Reader:
         for key, model in self.models.items():
             path, given = self.values[key], self.model_keys_given[key]
             rows = [
-                report.Row(name, name, value, path if name in given else DEFAULT_SOURCE)
+                report.Row(name, value, path if name in given else DEFAULT_SOURCE)
                 for name, value in model.items()
             ]
             sections.append((f"{self.family.architecture[key].TOPIC}, {path}", rows))
@@ -192,31 +194,13 @@ class _Reader:
     def _layers(self) -> list[ConfigSource]:
         # The file first; for inference the trained run's layers; flags last.
         layers = [self._file_layer(self.file)] if self.file is not None else []
-        given = {**(layers[0].values if layers else {}), **self.flags.values}
-        infers = issubclass(self.config_class, InferenceOptions) and (
-            given.get("do_inference") in (1, True)
-        )
-        output_dir = self._text_of("output_dir", given)
-        step = self._text_of("inference_model_step", given) if infers else None
-        if output_dir is not None and step is not None:
-            layers += inference_layers(
-                self.config_class,
-                output_dir=output_dir,
-                step=step,
-                architecture=self.family.architecture,
-                flags=self.flags.values,
-                problems=self.problems,
-            )
+        if self.stored is not None:
+            keep_result_keys(self.stored, self.config_class)
+            layers.append(self.stored)
+        if self.trained is not None:
+            layers.append(inference_layer(*self.trained, self.family.architecture))
         flags = ConfigSource(FLAG_SOURCE, COMMAND_LINE, self.flags.values, self.flags.renamed)
         return [*layers, flags]
-
-    def _text_of(self, key: str, given: Mapping[str, Any]) -> str | None:
-        """Return a given or default text; None if it is invalid, which `read` reports."""
-        option = fields_of(self.config_class)[key]
-        try:
-            return str(checked(given.get(key, option.default), option.type, option.rule))
-        except UnfitError:
-            return None
 
     def _file_layer(self, layer: ConfigSource) -> ConfigSource:
         if script := script_of_another_kind(layer.values, self.config_class):
@@ -264,7 +248,7 @@ class _Reader:
 
     def _check_rules(self) -> None:
         # Values of model files are keyed by file: clip_config.hidden_size.
-        values = {key: value for key, _, value in self._flat_values()}
+        values = self._flat_values()
         for file_key, model in self.models.items():
             values |= {f"{file_key}.{key}": value for key, value in model.items()}
         for check in self.config_class.CHECKS:
@@ -290,24 +274,25 @@ class _Reader:
         elsewhere = f" ({own_place})" if own_place != place else ""
         return f"{name} = {shorten(value)}{elsewhere}"
 
-    def _flat_values(self) -> Iterator[tuple[str, str, Any]]:
-        """Yield key, field and value of everything valid; lists of datasets as their parts."""
+    def _flat_values(self) -> dict[str, Any]:
+        """Return everything valid by key; lists of datasets as their parts."""
+        flat: dict[str, Any] = {}
         for name, value in self.values.items():
             if isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
                 for index, entry in enumerate(value):
-                    for part, part_value in plain(entry).items():
-                        yield f"{name}.{index}.{part}", name, part_value
+                    flat |= {f"{name}.{index}.{part}": one for part, one in plain(entry).items()}
             else:
-                yield name, name, value
+                flat[name] = value
+        return flat
 
     def rows(self) -> list[report.Row]:
         """Return a row for each key, and for each part of a list of datasets."""
-        rows = [
-            report.Row(key, name, value, self._source(key))
-            for key, name, value in self._flat_values()
-        ]
+        flat = self._flat_values()
         unset = [name for name in fields_of(self.config_class) if name not in self.values]
-        return rows + [report.Row(name, name, report.NOT_SET, "") for name in unset]
+        return [
+            *(report.Row(key, value, self._source(key)) for key, value in flat.items()),
+            *(report.Row(name, report.NOT_SET, "") for name in unset),
+        ]
 
     def _source(self, key: str) -> str:
         name, _, part = key.partition(".")
