@@ -1,4 +1,4 @@
-"""Config fields of the downstream tasks; those named after one of `shared_options` extend it."""
+"""Config fields of the downstream tasks; those derived from one of `shared_options` extend it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,6 @@ def annotation_in(txt: str | dict[str, str] | None, task: str | None) -> str | N
 class DownstreamDataOptions(DataOptions):
     """Data sets of a downstream task."""
 
-    TOPIC: ClassVar[str] = DataOptions.TOPIC
-
     train_datasets: list[DownstreamDataset] = option(
         [],
         "training sets; each has name, txt (annotation file) and img (folder, LMDB or tar shards of"
@@ -81,8 +79,6 @@ class DownstreamDataOptions(DataOptions):
 @dataclass(kw_only=True)
 class DownstreamVideoOptions(VideoOptions):
     """Clip sampling of downstream tasks."""
-
-    TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
     random_sample_clips: bool = option(
         True,

@@ -140,8 +140,6 @@ class TextEncoderConfig:
 class AlproOptions(ModelOptions):
     """The encoders and the weights that they start from."""
 
-    TOPIC: ClassVar[str] = ModelOptions.TOPIC
-
     model_config: str = required(
         "JSON of the text and fusion encoder",
         remedy="ALPRO uses config_release/base_model.json.",
