@@ -15,7 +15,7 @@ from tests.test_docs import CODE_BLOCK, LINK, ROOT
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 NOTEBOOK = ROOT / "docs/getting-started/notebook.ipynb"
 MAX_BYTES = 12_288  # without outputs
-SECONDS_ALLOWED = 300  # for a cell, on a machine that does much else
+SECONDS_ALLOWED = 600  # for a cell, on a machine that does much else
 
 
 def pictures_of(notebook: nbformat.NotebookNode) -> Iterator[str]:
@@ -38,7 +38,7 @@ def test_every_cell_of_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert pictures == ["image/png", "image/svg+xml", "image/png"]
     # A model that has learned nothing has an R@10 of 25.
     (scores,) = tmp_path.glob("alpro_*/output/first/results_test/*/scores.json")
-    assert json.loads(scores.read_text())["text2video"]["r10"] > 30
+    assert json.loads(scores.read_text())["text2video"]["r10"] > 40
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

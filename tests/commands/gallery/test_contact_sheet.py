@@ -54,7 +54,7 @@ def test_only_the_own_clip_is_green(results: Path) -> None:
 
 def test_results_of_vtc_alone_show_no_matching_probability() -> None:
     card = query_card(ROWS[0], [Hit("a", 0.625, 0.625)], lambda _: [], top_k=1)
-    assert [text.text for text in card.strips[0].caption] == ["1.  a", "similarity 0.62"]
+    assert [text.text for text in card.strips[0].caption] == ["1.  a", "similarity 0.6"]
 
 
 def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ class Hit:
     @property
     def texts(self) -> list[Text]:
         """Its scores; VTC alone stores the similarity as the score."""
+        similarity = Text(f"similarity {self.similarity:.1f}")
         if self.score == self.similarity:
-            return [Text(f"similarity {self.similarity:.2f}")]
-        return [Text(f"match {self.score:.2f}"), Text(f"similarity {self.similarity:.1f}")]
+            return [similarity]
+        return [Text(f"match {self.score:.2f}"), similarity]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
