@@ -79,7 +79,8 @@ def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, 
             groups[-1][1].append(word)
         else:
             text = f"{shorten(word)} belongs to no flag."
-            remedy = "Values follow their flag: --key value."
+            example = f"--config {word}" if word.endswith(".json") else "--key value"
+            remedy = f"Values follow their flag: {example}."
             problems.append(ConfigIssue(COMMAND_LINE, text, remedy))
     return groups
 

@@ -24,11 +24,11 @@ from alpro.configs.sources import (
     FLAG_SOURCE,
     ConfigSource,
     MergedConfig,
-    ValueOrigin,
     apply_aliases,
     drop_keys,
     inference_layer,
     keep_result_keys,
+    lacks_config,
     merge,
     read_json_object,
     stored_config,
@@ -107,7 +107,7 @@ class _Reader:
     def __init__(self, config_class: Any, argv: Sequence[str]) -> None:
         self.problems: list[ConfigIssue] = []
         self.unreadable = False
-        """The config file cannot be read: only that and mistakes in flags are reported."""
+        """No config file can be read: only that and mistakes in flags are reported."""
         # File, stored run and family determine the keys; flags of a family are unknown before.
         first = parse_flags(config_class, argv)
         self.file = self._read_file(first.config)
@@ -150,6 +150,8 @@ class _Reader:
     def read(self) -> None:
         """Merge all sources, then check single values, then rules between them."""
         layers = self._layers()
+        if not self.flags.print_config:
+            self.unreadable |= lacks_config(self.config_class, layers, self.problems)
         if self.unreadable:
             return
         # Merge the sources, and check each value by itself.
@@ -223,8 +225,8 @@ class _Reader:
         if precision == "auto" or overridden:
             precision = "fp16" if half else "fp32"
             source = f"{half_origin.source} (as fp16)" if half_origin.rank else DEFAULT_SOURCE
-            place, rank = half_origin.place, half_origin.rank
-            self.merged.origins["precision"] = ValueOrigin(source, place, rank)
+            origin = dataclasses.replace(half_origin, source=source, alias=None)
+            self.merged.origins["precision"] = origin
         elif half and precision != "fp16" and half_origin.rank == origin.rank:
             text = f"fp16 is 1, but precision is {precision}."
             self.problems.append(ConfigIssue(origin.place, text, "Remove fp16 or set it to 0."))

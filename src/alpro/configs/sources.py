@@ -219,6 +219,22 @@ def inference_layer(output_dir: str, step: str, architecture: Iterable[str]) -> 
     return ConfigSource(INFERENCE_SOURCE, INFERENCE_SOURCE, derived)
 
 
+def lacks_config(
+    config_class: Any, layers: Sequence[ConfigSource], problems: list[ConfigIssue]
+) -> bool:
+    """Return whether ``--config`` was left out; this is reported unless a flag is wrong."""
+    # Flags may replace a config: then they give most of what no run can do without.
+    needed = {name for name, one in fields_of(config_class).items() if one.rule.needed == "always"}
+    given = needed.intersection(*(layer.values for layer in layers if layer.place == COMMAND_LINE))
+    are_files = [layer.source not in (FLAG_SOURCE, INFERENCE_SOURCE) for layer in layers]
+    if any(are_files) or len(given) > len(needed) / 2:
+        return False
+    if not problems:
+        remedy = "Add --config FILE; config_release/ has one for each task and data set."
+        problems.append(ConfigIssue(COMMAND_LINE, "--config is missing.", remedy))
+    return True
+
+
 def with_current_keys(config_class: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored config under present names, with the defaults of keys that it lacks."""
     layer = ConfigSource(STORED_SOURCE, STORED_SOURCE, dict(stored))
