@@ -63,7 +63,7 @@ def check_training_inputs(
         hint = f" The run has kept a copy; give --{key} {copy}." if has_copy else ""
         problems += [f"{problem}{hint}" for problem in missing_file(key, path)]
     weights = [] if resumes else _missing_weights(config)
-    if weights and config.e2e_weights_path is not None:
+    if weights and not os.path.lexists(config.e2e_weights_path or "."):
         weights.append("To train from random weights: --e2e_weights_path null --random_init 1.")
     _report([*problems, *_missing_vocabulary(config), *weights])
 
