@@ -107,7 +107,7 @@ class _Reader:
     def __init__(self, config_class: Any, argv: Sequence[str]) -> None:
         self.problems: list[ConfigIssue] = []
         self.unreadable = False
-        """No config file can be read: only that and mistakes in flags are reported."""
+        """No config of this task is read: only that and mistakes in flags are reported."""
         # File, stored run and family determine the keys; flags of a family are unknown before.
         first = parse_flags(config_class, argv)
         self.file = self._read_file(first.config)
@@ -206,9 +206,9 @@ class _Reader:
 
     def _file_layer(self, layer: ConfigSource) -> ConfigSource:
         if script := script_of_another_kind(layer.values, self.config_class):
-            text = f"its keys are those of {script}."
-            remedy = "Run that, or name another config."
-            self.problems.append(ConfigIssue(layer.place, text, remedy))
+            text = f"its keys are those of {script}. Run that, or name another config."
+            self.problems.append(ConfigIssue(layer.place, text))
+            self.unreadable = True
         apply_aliases(layer, self.config_class.ALIASES)
         inert = self.config_class.INERT | self.config_class.DERIVED
         self.ignored[layer.place] = drop_keys(layer, inert)
