@@ -227,8 +227,8 @@ _NO_CONFIG = "command line: --config is missing. Add --config FILE; config_relea
         ("--config --output_dir out", "command line: --config takes one file."),
         (
             "config_release/demo_ret.json --output_dir out",
-            'command line: "config_release/demo_ret.json" belongs to no flag. Write --config '
-            "config_release/demo_ret.json.",
+            'command line: "config_release/demo_ret.json" belongs to no flag. Values follow their '
+            "flag: --config config_release/demo_ret.json.",
         ),
     ],
 )
