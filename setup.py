@@ -34,9 +34,12 @@ EXTRAS = {
     # Does not build by itself with a current PyTorch: env/horovod_build/build.sh builds it.
     "horovod": ["horovod>=0.28.1"],
     "dev": [
+        "ipykernel>=6.29",
         "mkdocs-material>=9.6",
         "mkdocstrings[python]>=0.29",
         "mypy>=2.4",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
         "pandas>=2.2",
         "pytest>=9",
         "pytest-xdist>=3.8",

@@ -21,6 +21,8 @@ LAUNCHER_VARIABLES = (
     *("HOROVOD_RANK", "HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE"),
     *("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
 )
+# The terminal's size, which readline exports; progress bars and argparse fold to it.
+TERMINAL_VARIABLES = ("COLUMNS", "LINES")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _leave_no_state_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Bring back what scripts set for a whole process: logging, threads, denormals, the seed."""
-    for name in LAUNCHER_VARIABLES:
+    for name in (*LAUNCHER_VARIABLES, *TERMINAL_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     root = logging.getLogger()
     handlers, level, threads = list(root.handlers), root.level, torch.get_num_threads()

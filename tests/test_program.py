@@ -34,6 +34,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
     """Exit code of a script that fails, without a grace."""
     monkeypatch.setattr(program, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(program, "_SECONDS_FOR_RANK_0", 0.0)
 
     def exit_code_of(error: Exception | KeyboardInterrupt) -> int:
         def main() -> None:
@@ -164,6 +165,35 @@ def test_who_lost_a_peer_lets_that_one_speak_first(
     assert said.startswith("Traceback")
     assert "PeerLostError: connection closed" in said
     assert "(rank 3)" in said
+
+
+@pytest.mark.parametrize("error", [InputError("no file"), RunError("NaN")])
+@pytest.mark.parametrize(
+    ("environment", "waits"),
+    [({}, False), ({"RANK": "0", "WORLD_SIZE": "2"}, False), (TORCH, True)],
+)
+def test_rank_0_is_the_first_to_report_an_error(
+    environment: dict[str, str],
+    waits: bool,
+    error: Exception,
+    told: Path,
+    fail: Fail,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start_as(environment, monkeypatch)
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        assert not told.exists()
+        assert capsys.readouterr().err == ""
+        waited.append(seconds)
+
+    monkeypatch.setattr(program, "_SECONDS_FOR_RANK_0", 7.0)
+    monkeypatch.setattr(program.time, "sleep", sleep)
+    fail(error)
+    assert waited == [7.0] * waits
+    assert str(error) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

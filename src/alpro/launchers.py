@@ -76,12 +76,18 @@ def number_in(variable: str) -> int | None:
     return int(text) if is_number else None
 
 
-def process_name() -> str:
-    """Return this process's rank for messages, " (rank 3)"; empty for one process."""
+def launcher_rank() -> str | None:
+    """Return this process's rank as its launcher names it; None for one process."""
     for launcher in LAUNCHERS:
         if launcher.num_processes > 1:
-            return f" (rank {value_of(launcher.rank) or 'unknown'})"
-    return ""
+            return value_of(launcher.rank) or "unknown"
+    return None
+
+
+def process_name() -> str:
+    """Return this process's rank for messages, " (rank 3)"; empty for one process."""
+    rank = launcher_rank()
+    return "" if rank is None else f" (rank {rank})"
 
 
 def report_to_torchrun(text: str) -> None:

@@ -30,12 +30,13 @@ from alpro.errors import (
     exit_code_for,
     known_error,
 )
-from alpro.launchers import process_name, report_to_torchrun
+from alpro.launchers import launcher_rank, process_name, report_to_torchrun
 
 logger = logging.getLogger(__name__)
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as in shells
 GRACE_SECONDS = 5.0  # for a launcher to end the ranks that have lost another one
+_SECONDS_FOR_RANK_0 = 3.0  # less, so that a rank with an error of its own precedes those it leaves
 _ONE_INTERRUPT_SECONDS = 1.0
 _NAMES = ("stdin", "stdout", "stderr")  # by descriptor
 
@@ -61,6 +62,9 @@ def run_script(main: Callable[[], None]) -> None:
         sys.stderr.write(f"{message}\n")
         sys.exit(INTERRUPTED_EXIT_CODE)
     except Exception as error:
+        # Most errors are the same on all ranks: a launcher ends the others once rank 0 has failed.
+        if launcher_rank() not in (None, "0"):
+            time.sleep(_SECONDS_FOR_RANK_0)
         # A message for the user's mistakes and the machine's limits, a traceback for bugs.
         known = known_error(error)
         if known is not None:

@@ -42,6 +42,13 @@ def test_required_flags_are_marked() -> None:
     assert "*one of these*" in captions
 
 
+def test_file_names_in_help_texts_are_not_markup() -> None:
+    text = pages()["commands.md"]
+    assert r"{train_val,test}\_videodatainfo.json, MSRVTT\_\*.csv" in text
+    assert "<N>" not in text
+    assert r'patterns like "visual_encoder.model.blocks.\*"' in config_page()
+
+
 def test_defaults_that_differ_by_task_name_their_tasks() -> None:
     row, of_pretraining = rows_of("augmentation")
     assert "| `none` (retrieval), `randaugment` (question answering) |" in row

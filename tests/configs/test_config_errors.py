@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from alpro.configs.downstream import InferenceOptions
 from alpro.configs.errors import ConfigError
 from alpro.configs.loading import load_config
 from alpro.errors import InputError
+from alpro.tasks.registry import TASKS
 from alpro.tasks.retrieval.config import RetrievalConfig
 
 
@@ -214,6 +216,55 @@ def test_a_missing_file_is_the_only_error() -> None:
         load_config(RetrievalConfig, ["--config", "nowhere.json"])
     (error,) = caught.value.errors
     assert error.startswith("nowhere.json: there is no such file (named by --config). Paths are")
+
+
+_NO_CONFIG = "command line: --config is missing. Add --config FILE; config_release/ has one for"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", _NO_CONFIG),
+        ("--output_dir out --num_frm 0 --crop_img_size 64", _NO_CONFIG),
+        ("--output_dir out --do_inference 1 --e2e_weights_path best.pt", _NO_CONFIG),
+        ("--output_dir out --do_inference 1", "out/log/args.json: there is no such file, so"),
+        ("--conifg ret.json", "command line: unknown flag --conifg. Did you mean --config?"),
+        ("--config --output_dir out", "command line: --config takes one file."),
+        (
+            "config_release/demo_ret.json --output_dir out",
+            'command line: "config_release/demo_ret.json" belongs to no flag. Values follow their '
+            "flag: --config config_release/demo_ret.json.",
+        ),
+    ],
+)
+def test_a_forgotten_config_is_the_only_error(flags: str, expected: str) -> None:
+    for config_class in TASKS.values():
+        if "do_inference" in flags and not issubclass(config_class, InferenceOptions):
+            continue
+        with pytest.raises(ConfigError) as caught:
+            load_config(config_class, flags.split())
+        (error,) = caught.value.errors
+        assert error.startswith(expected)
+        assert str(caught.value) == error
+
+
+def test_flags_may_replace_a_config() -> None:
+    flags = {
+        "output_dir": "out", "crop_img_size": "64", "img_pixel_mean": "0 0 0",
+        "img_pixel_std": "1 1 1", "tokenizer_dir": "ext/demo-tokenizer",
+    }  # fmt: skip
+    words = [word for key, value in flags.items() for word in [f"--{key}", *value.split()]]
+    with pytest.raises(ConfigError) as caught:
+        load_config(RetrievalConfig, words)
+    missing = [error.split()[2] for error in caught.value.errors]
+    assert missing == ["train_datasets", "val_datasets", "model_config", "visual_model_cfg"]
+
+
+def test_all_defaults_are_shown_without_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        load_config(RetrievalConfig, ["--print_config"])
+    assert end.value.code == 0
+    assert "crop_img_size" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

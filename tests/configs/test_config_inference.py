@@ -123,3 +123,13 @@ def test_an_invalid_stored_value_names_the_stored_file(
     write("run/log/args.json", {**experiment, "num_frm": "many"})
     (error,) = load.errors({"output_dir": str(trained)}, *INFERENCE)
     assert f"{trained}/log/args.json: num_frm is" in error
+
+
+@pytest.mark.parametrize("flag", ["1", "TRUE"])
+def test_the_family_is_the_trained_runs_own(
+    load: Any, trained: Path, write: Any, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    write("run/log/args.json", {"family": "other"})
+    monkeypatch.setenv("HOME", str(trained.parent))
+    (error,) = load.errors({}, "--output_dir", "~/run", "--do_inference", flag)
+    assert 'family is "other", which does not exist.' in error

@@ -144,9 +144,11 @@ def test_pretraining_files_load_with_only_the_known_warnings(
         ("demo_pretrain", PretrainConfig),
         ("demo_ret", RetrievalConfig),
         ("demo_qa", QaConfig),
+        ("own_prompter", PrompterConfig),
+        ("own_pretrain", PretrainConfig),
     ],
 )
-def test_the_demo_files_load_without_warnings(
+def test_files_of_the_demo_and_for_own_data_load_without_warnings(
     name: str, config_class: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)

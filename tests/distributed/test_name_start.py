@@ -64,12 +64,18 @@ def test_rank_0_may_be_last(store: HashStore) -> None:
 
 def test_a_start_that_was_killed_while_it_met_confuses_nobody(store: HashStore) -> None:
     """Rank 1 had asked and got an answer, which it did not confirm; rank 2 had not come."""
+    killed = "name of the start that was killed"
     store.set("asks 1", "gone")
-    store.set("answer to gone", "name of the start that was killed")
-    store.set("name of the start that was killed reached 2", "")
-    name = start(store, 3)
-    assert name != "name of the start that was killed"
-    assert store.get("answer to gone").decode() == name
+    store.set("answer to gone", killed)
+    store.set(f"{killed} reached 2", "")
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(name_start, store, rank=0, size=3)
+        while store.get("answer to gone").decode() == killed:
+            pass  # until rank 0 has answered the one that is no more
+        others = [pool.submit(name_start, store, rank=rank, size=3) for rank in (1, 2)]
+        names = {one.result(PATIENCE) for one in (first, *others)}
+    assert names == {store.get("answer to gone").decode()}
+    assert killed not in names
 
 
 def test_rank_0_does_not_wait_once_nobody_is_missing(store: HashStore) -> None:

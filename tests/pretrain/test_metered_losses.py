@@ -49,7 +49,7 @@ def contrast(*, exclude: Tensor | None = None) -> LossWithMetrics:
             temperature=torch.tensor(0.5),
             counts=[3],
             num_tokens=1,
-            exclude=exclude,
+            same_video=exclude,
         ),
     )
 

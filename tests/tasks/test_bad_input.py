@@ -37,6 +37,7 @@ def test_all_missing_inputs_of_training_are_reported_together(
     assert "val_datasets.0.txt (tiny val): there is no file /gone/val.jsonl" in message
     assert "tokenizer_dir: folder /gone/tokenizer not found" in message
     assert "e2e_weights_path: /gone/model.pt: there is no such checkpoint file" in message
+    assert "To train from random weights: --e2e_weights_path null --random_init 1." in message
     weights = ("--visual_weights_path", "/gone/vit", "--bert_weights_path", "/gone/bert")
     message = refused(experiment.arguments(*flags, *weights, "--random_init", "0"))
     for key in ("val_datasets.0.txt", "tokenizer_dir", "visual_weights_path", "bert_weights_path"):

@@ -47,7 +47,7 @@ def test_unreadable_inputs_are_all_named_at_once(
         ),
         f"tokenizer_dir: {root / 'tokenizer/vocab.txt'} {DENIED}.",
         f"e2e_weights_path: {root / 'weights.pt'} {DENIED}.",
-        "Correct these paths, or see to it that the files are there and may be read.",
+        "Correct the paths, or make the files available.",
     ]
     assert not (root / "run").exists()
 

@@ -115,7 +115,7 @@ def test_the_best_checkpoint_is_the_best_of_the_chosen_metric(
     ]
     assert_same(states[0], states[1])
     assert_same(states[2], states[3])
-    assert_same(dict(trainer.task.model.state_dict()), dict(states[3]))
+    assert_same(dict(trainer.objective.model.state_dict()), dict(states[3]))
 
 
 def test_the_best_value_so_far_survives_a_kill(tmp_path: Path) -> None:

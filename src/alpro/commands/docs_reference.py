@@ -45,6 +45,7 @@ COMMANDS_INTRODUCTION = """
 _SUBCOMMAND = re.compile(r"^ {4}(\w+)(?: |$)", re.MULTILINE)
 _ENTRY = re.compile(r"^  (?=[-{])", re.MULTILINE)  # of a flag or a positional argument
 _CHOICES = re.compile(r"\{([\w,]+)\}")
+_MARKUP = re.compile(r"\*|(?<!\w)_|_(?!\w)")  # of emphasis, which names of files have too
 _TABLE_HEAD = "| key | default | meaning |\n|---|---|---|\n"
 
 
@@ -135,7 +136,7 @@ def _row(options: Mapping[str, Option], *, everyone: bool) -> str:
     """One key; `options` has it by class, since classes may have defaults of their own."""
     option = next(iter(options.values()))
     key = f"`{option.name}`" + (" °" if option.rule.per_run else "")
-    meaning = option.rule.help
+    meaning = _escape(option.rule.help)
     if 1 < len(option.rule.choices) <= MAX_CHOICES:
         meaning += ": " + ", ".join(f"`{choice}`" for choice in option.rule.choices)
     if not everyone:
@@ -146,7 +147,12 @@ def _row(options: Mapping[str, Option], *, everyone: bool) -> str:
     shown = ", ".join(f"{text} ({', '.join(names)})" for text, names in by_default.items())
     if len(by_default) == 1:
         shown = _default(option)
-    return f"| {key} | {shown} | {meaning.replace('<', '&lt;')} |"
+    return f"| {key} | {shown} | {meaning} |"
+
+
+def _escape(text: str) -> str:
+    """Escape the characters of a plain text that Markdown takes for markup."""
+    return _MARKUP.sub(r"\\\g<0>", text).replace("<", "&lt;")
 
 
 def _default(option: Option) -> str:
@@ -228,7 +234,7 @@ def _flag_row(entry: str, usage: str) -> str:
     """The row of one flag; empty for ``--help``."""
     head, _, rest = entry.partition("\n")
     invocation, *helps = re.split(r" {2,}", head, maxsplit=1)
-    meaning = " ".join([*helps, *rest.split()]).replace(" (default: None)", "")
+    meaning = _escape(" ".join([*helps, *rest.split()])).replace(" (default: None)", "")
     flags = re.findall(r"--\w+", invocation)
     if "--help" in flags:
         return ""
@@ -239,4 +245,4 @@ def _flag_row(entry: str, usage: str) -> str:
         is_choice = before.count("(") > before.count(")")
         meaning = f"{'*one of these*' if is_choice else '*required*'}: {meaning}"
     shown = ", ".join(f"`{flag}`" for flag in flags) or f"`{invocation}`"
-    return f"| {shown} | {meaning.removeprefix(': ').replace('<', '&lt;')} |"
+    return f"| {shown} | {meaning.removeprefix(': ')} |"

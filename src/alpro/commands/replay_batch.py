@@ -90,7 +90,7 @@ def _replayed(
     """Report on each batch of the update: losses and non-finite values."""
     from alpro.distributed.engine import autocast, usable_precision
     from alpro.evaluation.evaluation_set import silent_progress
-    from alpro.experiment.training import build_plan
+    from alpro.experiment.build_training import build_plan
     from alpro.tasks.pretraining.batches import PretrainBatch
     from alpro.tasks.question_answering.batches import QaBatch
     from alpro.tasks.retrieval.batches import RetrievalBatch

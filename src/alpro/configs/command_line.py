@@ -20,7 +20,6 @@ from alpro.launchers import value_of
 _LAUNCHER_FLAGS = ("local_rank", "local-rank")  # of torch.distributed.launch and deepspeed
 _UNSET = "is a launcher's, which has set no LOCAL_RANK"
 _TORCHRUN = "Start the run with torchrun --nproc_per_node N, or leave the flag out."
-_PEEKED = ("config", "do_inference", "family", "output_dir")
 _LOADER_FLAGS = ("config", "help", "print_config")
 _MAX_INDEX_DIGITS = 6  # of an entry of a list
 
@@ -65,15 +64,6 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
     return flags
 
 
-def peek_flags(argv: Sequence[str]) -> dict[str, str]:
-    """Return, unchecked, the single-value flags that decide which other flags exist."""
-    words = {name: words for name, words in _split(argv, []) if len(words) == 1}
-    peeked = {name: words[name][0] for name in _PEEKED if name in words}
-    if "config" in peeked:
-        peeked["config"] = with_resources(os.path.expanduser(peeked["config"]))
-    return peeked
-
-
 def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, list[str]]]:
     """Group words into (flag name, words after it); ``--key=value`` holds exactly one."""
     groups: list[tuple[str, list[str]]] = []
@@ -88,10 +78,9 @@ def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, 
         elif open_for_words:
             groups[-1][1].append(word)
         else:
-            text, remedy = (
-                f"{shorten(word)} belongs to no flag.",
-                "Values follow their flag: --key value.",
-            )
+            text = f"{shorten(word)} belongs to no flag."
+            example = f"--config {word}" if word.endswith(".json") else "--key value"
+            remedy = f"Values follow their flag: {example}."
             problems.append(ConfigIssue(COMMAND_LINE, text, remedy))
     return groups
 

@@ -1,4 +1,4 @@
-"""Config fields of the downstream tasks; classes named after one of `options` extend its topic."""
+"""Config fields of the downstream tasks; those derived from one of `shared_options` extend it."""
 
 from __future__ import annotations
 
@@ -60,8 +60,6 @@ def annotation_in(txt: str | dict[str, str] | None, task: str | None) -> str | N
 class DownstreamDataOptions(DataOptions):
     """Data sets of a downstream task."""
 
-    TOPIC: ClassVar[str] = DataOptions.TOPIC
-
     train_datasets: list[DownstreamDataset] = option(
         [],
         "training sets; each has name, txt (annotation file) and img (folder, LMDB or tar shards of"
@@ -87,8 +85,6 @@ class DownstreamDataOptions(DataOptions):
 @dataclass(kw_only=True)
 class DownstreamVideoOptions(VideoOptions):
     """Clip sampling of downstream tasks."""
-
-    TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
     test_num_frm: int | None = option(
         None,

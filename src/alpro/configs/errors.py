@@ -38,10 +38,13 @@ class ConfigError(InputError):
     """All mistakes in a configuration, reported together."""
 
     def __init__(self, problems: Iterable[ConfigIssue]) -> None:
-        # Number the mistakes, and fold each to the width of a terminal.
         self.errors = [str(problem) for problem in problems]
         count = len(self.errors)
-        head = f"the configuration has {count} error{'s' if count > 1 else ''}:"
+        if count == 1:
+            super().__init__(self.errors[0])
+            return
+        # Number several mistakes, and fold each to the width of a terminal.
+        head = f"the configuration has {count} errors:"
         rest = [f"  ... and {count - _MAX_SHOWN} more"] if count > _MAX_SHOWN else []
         super().__init__("\n".join([head, *_numbered(self.errors[:_MAX_SHOWN]), *rest]))
 

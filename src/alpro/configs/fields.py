@@ -111,7 +111,7 @@ def override_default(owner: Any, name: str, default: T) -> T:
 
 
 def fields_of(config_class: type) -> dict[str, Option]:
-    """Fields of a configuration class by name, grouped by topic in order of its bases.
+    """Fields of a configuration class by name, grouped by (inherited) topic in order of its bases.
 
     A topic takes the place of its last class, a redeclared field that of its first declaration.
     """
@@ -120,15 +120,16 @@ def fields_of(config_class: type) -> dict[str, Option]:
     # Order the classes by topic, and find the class that declares each field first.
     bases = [base for base in config_class.__mro__ if base not in (config_class, object)]
     owners = [*bases, config_class]
-    places = {owner.__dict__.get("TOPIC", ""): place for place, owner in enumerate(owners)}
-    owners.sort(key=lambda owner: places[owner.__dict__.get("TOPIC", "")])
+    topics = {owner: getattr(owner, "TOPIC", "") for owner in owners}
+    places = {topics[owner]: place for place, owner in enumerate(owners)}
+    owners.sort(key=lambda owner: places[topics[owner]])
     home = {
         name: owner
         for owner in [config_class, *bases]  # of several declarations the last one counts
         for name in owner.__dict__.get("__annotations__", {})
     }
     return {
-        name: _option(fields[name], types[name], owner.__dict__.get("TOPIC", ""))
+        name: _option(fields[name], types[name], topics[owner])
         for owner in owners
         for name in owner.__dict__.get("__annotations__", {})
         if name in fields and home[name] is owner

@@ -27,8 +27,7 @@ class Row:
     """One row of ``--print_config``."""
 
     key: str
-    option: str
-    """Field of the config class; differs from `key` for parts of lists."""
+    """Field of the config class, dotted for a part of a list."""
     value: Any
     source: str
 
@@ -41,7 +40,7 @@ def sections(config_class: type, rows: Sequence[Row]) -> list[Section]:
     options = fields_of(config_class)
     by_topic: dict[str, list[Row]] = {option.topic: [] for option in options.values()}
     for row in rows:
-        by_topic[options[row.option].topic].append(row)
+        by_topic[options[row.key.partition(".")[0]].topic].append(row)
     return list(by_topic.items())
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from alpro.configs import help as report
-from alpro.configs.command_line import Flags, parse_flags, peek_flags
-from alpro.configs.downstream import InferenceOptions
+from alpro.configs.command_line import Flags, parse_flags
 from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest_match, shorten
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
-from alpro.configs.parsing import UnfitError, checked
 from alpro.configs.sources import (
     DEFAULT_SOURCE,
     FLAG_SOURCE,
@@ -28,11 +26,14 @@ from alpro.configs.sources import (
     MergedConfig,
     apply_aliases,
     drop_keys,
-    inference_layers,
+    inference_layer,
+    keep_result_keys,
+    lacks_config,
     merge,
     read_json_object,
     resolve_precision,
     stored_config,
+    trained_run,
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
 from alpro.families.registry import FAMILIES, family_config
@@ -107,11 +108,14 @@ class _Reader:
     def __init__(self, config_class: Any, argv: Sequence[str]) -> None:
         self.problems: list[ConfigIssue] = []
         self.unreadable = False
-        """The config file cannot be read: only that and mistakes in flags are reported."""
-        # File and family determine the keys, so that they are read before the flags.
-        peeked = peek_flags(argv)
-        self.file = self._read_file(peeked.get("config"))
-        self.config_class = self._with_family(config_class, peeked)
+        """No config of this task is read: only that and mistakes in flags are reported."""
+        # File, stored run and family determine the keys; flags of a family are unknown before.
+        first = parse_flags(config_class, argv)
+        self.file = self._read_file(first.config)
+        in_file = self.file.values if self.file is not None else {}
+        trained = trained_run(config_class, {**in_file, **first.values})
+        stored = stored_config(trained[0], flags=first.values, problems=[]) if trained else None
+        self.config_class = self._with_family(config_class, first.values, stored)
         self.family = family_config(self.config_class.FAMILY)
         self.flags: Flags = parse_flags(self.config_class, argv)
         self.problems += self.flags.problems
@@ -130,14 +134,12 @@ class _Reader:
         self.unreadable = len(self.problems) > num_problems
         return ConfigSource(path, path, values)
 
-    def _with_family(self, config_class: Any, flags: Mapping[str, str]) -> Any:
+    def _with_family(
+        self, config_class: Any, flags: Mapping[str, Any], stored: ConfigSource | None
+    ) -> Any:
         """Return the class with the keys of the family named by flags, stored run or file."""
-        # Inference takes the family of the trained run.
-        values = self.file.values if self.file is not None else {}
-        given = {**values, **flags}
-        infers = str(given.get("do_inference", 0)) in ("1", "true", "True")
-        stored = stored_config(str(given.get("output_dir", ""))) if infers else {}
-        name = detect_family(flags, stored, values)
+        layers = [layer.values for layer in (stored, self.file) if layer is not None]
+        name = detect_family(flags, *layers)
         if name in FAMILIES:
             return with_family(config_class, name)
         guess = closest_match(name, FAMILIES)
@@ -149,6 +151,8 @@ class _Reader:
     def read(self) -> None:
         """Merge all sources, then check single values, then rules between them."""
         layers = self._layers()
+        if not self.flags.print_config:
+            self.unreadable |= lacks_config(self.config_class, layers, self.problems)
         if self.unreadable:
             return
         # Merge the sources, and check each value by itself.
@@ -184,7 +188,7 @@ class _Reader:
         for key, model in self.models.items():
             path, given = self.values[key], self.model_keys_given[key]
             rows = [
-                report.Row(name, name, value, path if name in given else DEFAULT_SOURCE)
+                report.Row(name, value, path if name in given else DEFAULT_SOURCE)
                 for name, value in model.items()
             ]
             sections.append((f"{self.family.architecture[key].TOPIC}, {path}", rows))
@@ -200,36 +204,21 @@ class _Reader:
         self.notes = [note for layer in (*layers, flags) for note in layer.notes]
         for layer in layers:
             self._check_file(layer)
-        given = {**(layers[0].values if layers else {}), **self.flags.values}
-        infers = issubclass(self.config_class, InferenceOptions) and (
-            given.get("do_inference") in (1, True)
-        )
-        output_dir = self._text_of("output_dir", given)
-        step = self._text_of("inference_model_step", given) if infers else None
-        if output_dir is not None and step is not None:
-            layers += inference_layers(
-                self.config_class,
-                output_dir=output_dir,
-                step=step,
-                architecture=self.family.architecture,
-                flags=self.flags.values,
-                problems=self.problems,
-            )
+        # The trained run's folder may be another one in the family's own keys.
+        given = {**(self.file.values if self.file is not None else {}), **flags.values}
+        if trained := trained_run(self.config_class, given):
+            stored = stored_config(trained[0], flags=flags.values, problems=self.problems)
+            if stored is not None:
+                keep_result_keys(stored, self.config_class)
+                layers.append(stored)
+            layers.append(inference_layer(*trained, self.family.architecture))
         return [*layers, flags]
-
-    def _text_of(self, key: str, given: Mapping[str, Any]) -> str | None:
-        """Return a given or default text; None if it is invalid, which `read` reports."""
-        option = fields_of(self.config_class)[key]
-        try:
-            return str(checked(given.get(key, option.default), option.type, option.rule))
-        except UnfitError:
-            return None
 
     def _check_file(self, layer: ConfigSource) -> None:
         if script := script_of_another_kind(layer.values, self.config_class):
-            text = f"its keys are those of {script}."
-            remedy = "Run that, or name another config."
-            self.problems.append(ConfigIssue(layer.place, text, remedy))
+            text = f"its keys are those of {script}. Run that, or name another config."
+            self.problems.append(ConfigIssue(layer.place, text))
+            self.unreadable = True
         inert = self.config_class.INERT | self.config_class.DERIVED
         self.ignored[layer.place] = drop_keys(layer, inert)
 
@@ -255,7 +244,7 @@ class _Reader:
 
     def _check_rules(self) -> None:
         # Values of model files are keyed by file: encoder_config.width.
-        values = {key: value for key, _, value in self._flat_values()}
+        values = self._flat_values()
         for file_key, model in self.models.items():
             values |= {f"{file_key}.{key}": value for key, value in model.items()}
         for check in self.config_class.CHECKS:
@@ -281,24 +270,25 @@ class _Reader:
         elsewhere = f" ({own_place})" if own_place != place else ""
         return f"{name} = {shorten(value)}{elsewhere}"
 
-    def _flat_values(self) -> Iterator[tuple[str, str, Any]]:
-        """Yield key, field and value of everything valid; lists of datasets as their parts."""
+    def _flat_values(self) -> dict[str, Any]:
+        """Return everything valid by key; lists of datasets as their parts."""
+        flat: dict[str, Any] = {}
         for name, value in self.values.items():
             if isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
                 for index, entry in enumerate(value):
-                    for part, part_value in plain(entry).items():
-                        yield f"{name}.{index}.{part}", name, part_value
+                    flat |= {f"{name}.{index}.{part}": one for part, one in plain(entry).items()}
             else:
-                yield name, name, value
+                flat[name] = value
+        return flat
 
     def rows(self) -> list[report.Row]:
         """Return a row for each key, and for each part of a list of datasets."""
-        rows = [
-            report.Row(key, name, value, self._source(key))
-            for key, name, value in self._flat_values()
-        ]
+        flat = self._flat_values()
         unset = [name for name in fields_of(self.config_class) if name not in self.values]
-        return rows + [report.Row(name, name, report.NOT_SET, "") for name in unset]
+        return [
+            *(report.Row(key, value, self._source(key)) for key, value in flat.items()),
+            *(report.Row(name, report.NOT_SET, "") for name in unset),
+        ]
 
     def _source(self, key: str) -> str:
         name, _, part = key.partition(".")

@@ -20,7 +20,7 @@ from alpro.installation import with_resources
 
 _BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
 _NULLS = ("null", "none", "")
-MAX_ENTRIES = 1000  # of a list
+_MAX_ENTRIES = 1000  # of a list
 _MAX_TEXT = 1000  # characters of a text that is no path
 _MAX_NAME = 255  # bytes of each part of a path, by the file systems in use
 _MAX_PATH = 4095  # bytes of a path on Linux
@@ -89,13 +89,18 @@ def checked(value: Any, expected: Any, rule: FieldSpec) -> Any:
     return _checked_scalar(value, str, rule)
 
 
-def _checked_sequence(value: Any, expected: Any, rule: FieldSpec) -> Any:
-    arguments = typing.get_args(expected)
+def check_list(value: Any) -> None:
+    """Raise UnfitError for a value that is no list, or a list of too many entries."""
     if not isinstance(value, list | tuple):
         raise UnfitError
+    if len(value) > _MAX_ENTRIES:
+        raise UnfitError(f"has more than {_MAX_ENTRIES} entries")
+
+
+def _checked_sequence(value: Any, expected: Any, rule: FieldSpec) -> Any:
     # Every element must fit; a tuple has a fixed length.
-    if len(value) > MAX_ENTRIES:
-        raise UnfitError(f"has more than {MAX_ENTRIES} entries")
+    check_list(value)
+    arguments = typing.get_args(expected)
     elements = [_checked_scalar(element, arguments[0], rule) for element in value]
     if typing.get_origin(expected) is list:
         return elements
@@ -197,8 +202,8 @@ def _noun(expected: Any, *, plural: bool = False) -> str:
         float: ("a number", "numbers"),
         str: ("text that is not empty", "texts"),
     }
-    text_or_table = ("text, or an object of texts", "texts")
-    return singular_and_plural.get(expected, text_or_table)[plural]
+    text_or_table, entries = "text, or an object of texts", "objects"
+    return singular_and_plural.get(expected, (text_or_table, entries))[plural]
 
 
 def _limits(rule: FieldSpec) -> str:

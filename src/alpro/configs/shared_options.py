@@ -111,7 +111,7 @@ class DataOptions:
     pin_mem: bool = option(True, "pinned memory for copies to a GPU", per_run=True)
     allow_missing_videos: bool = option(
         False,
-        "go on without videos that are missing or unreadable; the report counts them",
+        "continue without videos that are missing or unreadable; the report counts them",
         per_run=True,
     )
     max_unreadable_fraction: float = option(
@@ -160,7 +160,7 @@ class VideoOptions:
         "mean of R, G, B on a 0-1 scale", remedy=f"ALPRO uses {_CLIP_MEAN}.", minimum=0, maximum=1
     )
     img_pixel_std: tuple[float, float, float] = required(
-        "spread of R, G, B on a 0-1 scale",
+        "standard deviation of R, G, B on a 0-1 scale",
         remedy=f"ALPRO uses {_CLIP_STD}.",
         minimum=0.001,
         maximum=1,
@@ -170,7 +170,7 @@ class VideoOptions:
     )
     augmentation: str = option(
         "none",
-        "random changes of training videos, the same for all frames of a video",
+        "augmentation of training videos, the same for all frames of a video",
         choices=("none", "randaugment"),
     )
     # Decoding, in a process of its own with limits on time and memory.
@@ -241,10 +241,8 @@ class OptimizationOptions:
         10, "passes over the training sets", minimum=1, maximum=MAX_EPOCHS
     )
     # Schedule of the learning rate.
-    learning_rate: float = option(5e-5, "highest learning rate", above=0, maximum=100)
-    warmup_ratio: float = option(
-        0.1, "share of the updates with a rising rate", minimum=0, maximum=1
-    )
+    learning_rate: float = option(5e-5, "peak learning rate", above=0, maximum=100)
+    warmup_ratio: float = option(0.1, "share of the updates for warm-up", minimum=0, maximum=1)
     decay: str = option(
         "linear",
         "schedule of the learning rate; warmup_cosine is T2VLP's, whose first update has rate 0",
@@ -263,7 +261,7 @@ class OptimizationOptions:
         choices=("adamw", "adamw_decay_last", "adam", "adamax"),
     )
     betas: tuple[float, float] = option(
-        (0.9, 0.98), "the optimizer's averaging factors", minimum=0, below=1
+        (0.9, 0.98), "decay rates of the optimizer's two moments", minimum=0, below=1
     )
     weight_decay: float = option(
         0.0,

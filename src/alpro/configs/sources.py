@@ -18,8 +18,10 @@ from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from alpro.configs.downstream import InferenceOptions
 from alpro.configs.errors import COMMAND_LINE, ConfigIssue
 from alpro.configs.fields import fields_of
+from alpro.configs.parsing import UnfitError, checked
 from alpro.errors import InputError
 from alpro.user_files import JsonError, UnreadableFileError, parse_json, read_text
 
@@ -219,43 +221,67 @@ def resolve_precision(
 PRETRAINING_SCRIPTS = "src/pretrain/"  # without inference
 
 
-def inference_layers(
-    config_class: Any,
-    *,
-    output_dir: str,
-    step: str,
-    architecture: Iterable[str],
-    flags: Mapping[str, Any],
-    problems: list[ConfigIssue],
-) -> list[ConfigSource]:
-    """Return the stored config, and the paths derived from output folder and step, as layers.
+def trained_run(config_class: Any, given: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return output folder and step of the run that inference evaluates.
 
-    A folder without a stored run is an error, unless a flag names the weights.
-
-    Raises:
-        InputError: the run is of another task.
+    None for training, and for invalid values, which are reported where they are checked.
     """
-    # The stored config, if weights of another origin are not named by a flag.
-    stored = Path(output_dir) / "log" / "args.json"
-    if not os.path.lexists(stored) and "e2e_weights_path" not in flags:
-        problems.append(_no_run(stored, output_dir=output_dir))
-        return []
-    layers = []
-    if os.path.isfile(stored) or "e2e_weights_path" not in flags:
-        layers.append(_stored_layer(config_class, stored, problems))
+    if not issubclass(config_class, InferenceOptions) or given.get("do_inference") not in (1, True):
+        return None
+    options = fields_of(config_class)
+    run = [options["output_dir"], options["inference_model_step"]]
+    try:
+        output_dir, step = (
+            checked(given.get(option.name, option.default), option.type, option.rule)
+            for option in run
+        )
+    except UnfitError:
+        return None
+    return output_dir, step
 
-    # All annotations, the run's own model files, and the chosen checkpoint.
+
+def stored_config(
+    output_dir: str, *, flags: Mapping[str, Any], problems: list[ConfigIssue]
+) -> ConfigSource | None:
+    """Return the stored config of the run in a folder; None if the folder has none.
+
+    A folder without a run is an error, unless a flag names the weights.
+    """
+    path = Path(output_dir) / "log" / "args.json"
+    if "e2e_weights_path" in flags:
+        if not os.path.isfile(path):
+            return None
+    elif not os.path.lexists(path):
+        problems.append(_no_run(path, output_dir=output_dir))
+        return None
+    values = read_json_object(path, named_by="--output_dir", problems=problems)
+    return ConfigSource(STORED_SOURCE, str(path), values)
+
+
+def inference_layer(output_dir: str, step: str, architecture: Iterable[str]) -> ConfigSource:
+    """Return what follows for the inference of a run: all annotations, its model files, weights."""
+    folder = Path(output_dir)
+    copies = {key: folder / "log" / f"{key}.json" for key in architecture}
     derived: dict[str, Any] = {"data_ratio": 1.0}
-    copies = {key: stored.with_name(f"{key}.json") for key in architecture}
     derived |= {key: str(copy) for key, copy in copies.items() if os.path.isfile(copy)}
-    derived["e2e_weights_path"] = str(Path(output_dir) / "ckpt" / f"model_step_{step}.pt")
-    return [*layers, ConfigSource(INFERENCE_SOURCE, INFERENCE_SOURCE, derived)]
+    derived["e2e_weights_path"] = str(folder / "ckpt" / f"model_step_{step}.pt")
+    return ConfigSource(INFERENCE_SOURCE, INFERENCE_SOURCE, derived)
 
 
-def stored_config(output_dir: str) -> Mapping[str, Any]:
-    """Return the stored config of the run in a folder; empty if it is absent or damaged."""
-    stored = Path(output_dir) / "log" / "args.json"
-    return read_json_object(stored, named_by="", problems=[]) if os.path.isfile(stored) else {}
+def lacks_config(
+    config_class: Any, layers: Sequence[ConfigSource], problems: list[ConfigIssue]
+) -> bool:
+    """Return whether ``--config`` was left out; this is reported unless a flag is wrong."""
+    # Flags may replace a config: then they give most of what no run can do without.
+    needed = {name for name, one in fields_of(config_class).items() if one.rule.needed == "always"}
+    given = needed.intersection(*(layer.values for layer in layers if layer.place == COMMAND_LINE))
+    are_files = [layer.source not in (FLAG_SOURCE, INFERENCE_SOURCE) for layer in layers]
+    if any(are_files) or len(given) > len(needed) / 2:
+        return False
+    if not problems:
+        remedy = "Add --config FILE; config_release/ has one for each task and data set."
+        problems.append(ConfigIssue(COMMAND_LINE, "--config is missing.", remedy))
+    return True
 
 
 def with_current_keys(config_class: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,13 +308,16 @@ def _no_run(stored: Path, *, output_dir: str) -> ConfigIssue:
     )
 
 
-def _stored_layer(config_class: Any, path: Path, problems: list[ConfigIssue]) -> ConfigSource:
+def keep_result_keys(layer: ConfigSource, config_class: Any) -> None:
+    """Keep the keys of a stored config that this task has and that determine its results.
+
+    Raises:
+        InputError: the run is of another task.
+    """
     # Refuse a run of another script; pretraining has no results.
-    values = read_json_object(path, named_by="--output_dir", problems=problems)
-    layer = ConfigSource(STORED_SOURCE, str(path), values)
-    script = values.get("script", config_class.SCRIPT)
+    script = layer.values.get("script", config_class.SCRIPT)
     if script != config_class.SCRIPT:
-        run = path.parents[1]
+        run = Path(layer.place).parents[1]
         if str(script).startswith(PRETRAINING_SCRIPTS):
             raise InputError(
                 f"{run} is a run of {script}, and results have a folder of their own: give another "
@@ -296,11 +325,7 @@ def _stored_layer(config_class: Any, path: Path, problems: list[ConfigIssue]) ->
             )
         raise InputError(f"{run} is a run of {script}; use that script, or name another folder")
     apply_aliases(layer, config_class.ALIASES)
-    # Keep this task's keys that determine results.
     options = fields_of(config_class)
-    layer.values = {
-        key: value
-        for key, value in layer.values.items()
-        if key in options and not options[key].rule.per_run
-    }
-    return layer
+    drop_keys(
+        layer, [key for key in layer.values if key not in options or options[key].rule.per_run]
+    )

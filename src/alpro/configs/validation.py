@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 from alpro.configs.errors import ConfigIssue, closest_match, shorten, shortened
 from alpro.configs.fields import Option, fields_of
-from alpro.configs.parsing import MAX_ENTRIES, UnfitError, checked, expectation
+from alpro.configs.parsing import UnfitError, check_list, checked, expectation
 from alpro.installation import with_resources
 
 MAX_REPORTED = 20  # mistakes of one kind that are listed
@@ -39,10 +40,23 @@ def read_values(
     # Check given values, and fill in defaults.
     values: dict[str, Any] = {}
     for name, option in options.items():
-        if name in raw:
-            _read_value(values, option, raw[name], locate, problems, prefix)
-        elif option.rule.needed != "always":
-            values[name] = _default_of(option)
+        if name not in raw:
+            if option.rule.needed != "always":
+                values[name] = _default_of(option)
+            continue
+        value, key = raw[name], prefix + name
+        try:
+            if option.entry_class is None:
+                values[name] = checked(value, option.type, option.rule)
+            elif (entries := _read_entries(option, value, locate, problems, key)) is not None:
+                values[name] = entries
+        except UnfitError as error:
+            expected = f"; expected {expectation(option.type, option.rule)}"
+            wrong = f", which {error}" if str(error) else expected
+            place, written = locate(key)
+            guess = closest_match(value, option.rule.choices) if isinstance(value, str) else None
+            remedy = f"Did you mean {guess}?" if guess else ""
+            problems.append(ConfigIssue(place, f"{written} is {shorten(value)}{wrong}.", remedy))
     return values
 
 
@@ -50,11 +64,17 @@ def _default_of(option: Option) -> Any:
     default = option.default
     if option.rule.path and isinstance(default, str):
         return with_resources(default)
-    return list(default) if isinstance(default, list) else default
+    return copy(default)
 
 
 def missing_problems(
-    config_class: Any, values: Mapping[str, Any], raw: Mapping[str, Any], *, mode: str, place: str
+    config_class: Any,
+    values: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    *,
+    mode: str,
+    place: str,
+    prefix: str = "",
 ) -> list[ConfigIssue]:
     """Report the keys that `mode` ("training" or "inference") needs and that have no value."""
     problems = []
@@ -64,68 +84,37 @@ def missing_problems(
         given_but_invalid = name in raw and name not in values
         if needed and not given_but_invalid and values.get(name) in (None, [], ""):
             noun = option.rule.help.split(";")[0].split(":")[0]
-            text = f"{name} is missing ({noun})."
+            text = f"{prefix}{name} is missing ({noun})."
             problems.append(ConfigIssue(place, text, option.rule.remedy))
     return problems
-
-
-def _read_value(
-    values: dict[str, Any],
-    option: Option,
-    value: Any,
-    locate: Locate,
-    problems: list[ConfigIssue],
-    prefix: str,
-) -> None:
-    key = prefix + option.name
-    if option.entry_class is not None:
-        entries = _read_entries(option, value, locate, problems, key)
-        if entries is not None:
-            values[option.name] = entries
-        return
-    try:
-        values[option.name] = checked(value, option.type, option.rule)
-    except UnfitError as error:
-        expected = f"; expected {expectation(option.type, option.rule)}"
-        wrong = f", which {error}" if str(error) else expected
-        guess = closest_match(value, option.rule.choices) if isinstance(value, str) else None
-        remedy = f"Did you mean {guess}?" if guess else ""
-        problems.append(_unfit(locate(key), value, wrong, remedy))
 
 
 def _read_entries(
     option: Option, value: Any, locate: Locate, problems: list[ConfigIssue], key: str
 ) -> list[Any] | None:
-    """Return the dataclass instances of a list of objects; None if any of them has a problem."""
+    """Return the dataclass instances of a list of objects; None if any of them has a problem.
+
+    Raises:
+        UnfitError: the value is no such list.
+    """
     # The list itself first, then each entry as a config of its own.
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        problems.append(_unfit(locate(key), value, "; expected a list of objects"))
-        return None
-    if len(value) > MAX_ENTRIES:
-        problems.append(_unfit(locate(key), value, f", which has more than {MAX_ENTRIES} entries"))
-        return None
+    check_list(value)
+    if not all(isinstance(entry, dict) for entry in value):
+        raise UnfitError
     known_problems = len(problems)
     entries = []
+    entry_class: Any = option.entry_class
     for index, raw in enumerate(value):
         prefix = f"{key}.{index}."
-        fields = read_values(
-            option.entry_class, raw, locate=locate, problems=problems, prefix=prefix
-        )
-        for problem in missing_problems(
-            option.entry_class, fields, raw, mode="", place=locate(f"{key}.{index}")[0]
-        ):
-            problems.append(ConfigIssue(problem.place, prefix + problem.text, problem.remedy))
+        fields = read_values(entry_class, raw, locate=locate, problems=problems, prefix=prefix)
+        place = locate(f"{key}.{index}")[0]
+        problems += missing_problems(entry_class, fields, raw, mode="", place=place, prefix=prefix)
         # Entries alike are often wrong alike: stop after enough problems.
         if len(problems) > known_problems + MAX_REPORTED:
             break
-        if len(problems) == known_problems and option.entry_class is not None:
-            entries.append(option.entry_class(**fields))
+        if len(problems) == known_problems:
+            entries.append(entry_class(**fields))
     return entries if len(problems) == known_problems else None
-
-
-def _unfit(located: tuple[str, str], value: Any, wrong: str, remedy: str = "") -> ConfigIssue:
-    place, written = located
-    return ConfigIssue(place, f"{written} is {shorten(value)}{wrong}.", remedy)
 
 
 def _unknown_key(key: str, options: Mapping[str, Option], place: str, prefix: str) -> ConfigIssue:

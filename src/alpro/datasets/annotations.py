@@ -28,7 +28,7 @@ from alpro.datasets.tables import (
     read_parquet_tables,
     separator_of,
 )
-from alpro.errors import InputError, RunError, shown
+from alpro.errors import InputError, RunError, listed, shortened
 from alpro.file_kinds import foreign_kind
 from alpro.user_files import (
     JsonError,
@@ -124,10 +124,11 @@ def _entries(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Record]
         wanted = f"the file must be one list of objects such as {kind.example}"
         raise InputError(f"{path}: {_not_json(error, wanted, line=error.line)}") from error
     if not isinstance(entries, list):
-        keys = f" with the keys {shown(list(entries))}" if isinstance(entries, dict) else ""
+        names = list(map(shortened, entries)) if isinstance(entries, dict) else []
+        keys = f" with the keys {listed(names)}" if names else ""
         raise InputError(
             f"{path}: a JSON list is expected, not {type(entries).__name__}{keys}; list objects "
-            f"such as {kind.example}, or have `{_CONVERTER}` make them"
+            f"such as {kind.example}, or make the file with `{_CONVERTER}`"
         )
     # Each of its entries is a row.
     place, columns = f"{path}: entry ", kind.columns
@@ -197,7 +198,7 @@ def parsed_rows(path: Path, kind: RowKind[Row], *, refuse: Refuse = raise_error)
                 noted(error)
     if record is None and is_empty:
         empty = "" if path.stat().st_size else ", which is empty"
-        raise InputError(f"{path}: no {kind.noun} in this file{empty}; it must have at least one")
+        raise InputError(f"{path}: no {kind.noun} in this file{empty}")
 
 
 def records_of(path: Path, kind: RowKind[Any], *, refuse: Refuse = raise_error) -> Iterator[Record]:

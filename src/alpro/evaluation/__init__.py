@@ -1,1 +1,1 @@
-"""Scoring texts against videos, shared by validation, inference and search."""
+"""Evaluation sets, and encoding of videos and texts; tasks score them."""

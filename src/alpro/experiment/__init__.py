@@ -1,4 +1,1 @@
-"""Experiments, assembled from configs: the only place where a config meets constructors.
-
-``run`` has the order of a run; each task has a module of its own (``retrieval``).
-"""
+"""The order of a run (``run``), and what joins a config with constructors."""

@@ -124,9 +124,9 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
     def build_evaluator(self, model: Any, *, progress: Progress) -> Evaluator:
         """The evaluator of the model, for validation and inference alike."""
 
-    @abstractmethod
     def results_suffix(self) -> str:
         """Suffix of the results folder for non-default protocols of the task."""
+        return ""
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from alpro.user_files import NO_FILE, why_unreadable
 
 logger = logging.getLogger(__name__)
 
-_REMEDY = "Correct these paths, or see to it that the files are there and may be read."
+_REMEDY = "Correct the paths, or make the files available."
 
 
 class DatasetPaths(NamedTuple):
@@ -63,6 +63,8 @@ def check_training_inputs(
         hint = f" The run has kept a copy; give --{key} {copy}." if has_copy else ""
         problems += [f"{problem}{hint}" for problem in missing_file(key, path)]
     weights = [] if resumes else _missing_weights(config)
+    if weights and not os.path.lexists(config.e2e_weights_path or "."):
+        weights.append("To train from random weights: --e2e_weights_path null --random_init 1.")
     _report([*problems, *_missing_vocabulary(config), *weights])
 
 

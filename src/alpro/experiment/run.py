@@ -14,6 +14,14 @@ from alpro.distributed.engine import Engine
 from alpro.distributed.launch import launch_engine
 from alpro.errors import InputError, NotNumbersError, RunError
 from alpro.evaluation.evaluation_set import EvaluationSet, silent_progress, with_heartbeat
+from alpro.experiment.build_training import (
+    RunStart,
+    agree_on_start,
+    build_output,
+    build_plan,
+    build_reporter,
+    build_trainer,
+)
 from alpro.experiment.downstream import Evaluator
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.memory import check_batches, check_model
@@ -24,14 +32,6 @@ from alpro.experiment.results import (
     protocol_of,
     results_folder,
     warn_of_replacement,
-)
-from alpro.experiment.training import (
-    RunStart,
-    agree_on_start,
-    build_output,
-    build_plan,
-    build_reporter,
-    build_trainer,
 )
 from alpro.experiment.weights import load_checkpoint
 from alpro.families.registry import DEFAULT_FAMILY

@@ -1,1 +1,1 @@
-"""Encoders and the models put together from them: encoder instances in, named tensors out."""
+"""Parts of models, and the roles that models play; families put models together."""

@@ -1,4 +1,4 @@
-"""Detection of a config's task where no script determines it."""
+"""The only list of tasks, by their config classes, and detection of a config file's task."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.retrieval.config import RetrievalConfig
 
 TASKS: dict[str, type[ExperimentConfig]] = {
-    "retrieval": RetrievalConfig,
-    "qa": QaConfig,
-    "prompter": PrompterConfig,
-    "pretrain": PretrainConfig,
-    "post_pretrain": PostPretrainConfig,
+    config_class.TASK: config_class
+    for config_class in (
+        RetrievalConfig,
+        QaConfig,
+        PrompterConfig,
+        PretrainConfig,
+        PostPretrainConfig,
+    )
 }
-"""Task name on the command line -> its config class."""
 _QUESTION_KEYS = ("ans2label_path", "task")
 """Keys of question answering alone."""
 _SETS = ("train_datasets", "val_datasets", "test_datasets")

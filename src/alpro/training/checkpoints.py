@@ -1,4 +1,4 @@
-"""Checkpoints in ALPRO's names, and the restore file of an exact resume."""
+"""Writers of the checkpoints that `RunDirectory` names, and of restore files."""
 
 import io
 import logging

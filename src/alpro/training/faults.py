@@ -140,7 +140,7 @@ class NonfiniteGuard:
         self._num_in_a_row = 0
 
     def handle_nonfinite(
-        self, update: UpdateRecord, task: Objective, *, engine: Engine, what: str
+        self, update: UpdateRecord, objective: Objective, *, engine: Engine, what: str
     ) -> None:
         """Handle an update with a non-finite loss or gradient (`what`); weights are unchanged.
 
@@ -170,7 +170,7 @@ class NonfiniteGuard:
         if engine.rank in at_fault:
             self._save_batches(update, rank=engine.rank)
         if self._output.is_writer:
-            state = {name: tensor.cpu() for name, tensor in task.model.state_dict().items()}
+            state = {name: tensor.cpu() for name, tensor in objective.model.state_dict().items()}
             write_tensors(self._output.nonfinite / f"step_{update.step}_model.pt", state)
         engine.gather_objects(None)  # no rank ends before all have written
         if engine.rank != at_fault[0]:

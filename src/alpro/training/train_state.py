@@ -158,7 +158,7 @@ def describe_world_size_change(
 class Restorer:
     """Saves and resumes the state of a run; rank 0 alone reads and writes files."""
 
-    task: Objective
+    objective: Objective
     engine: Engine
     optimizer: Optimizer
     output: RunDirectory
@@ -174,7 +174,7 @@ class Restorer:
         state = {
             "position": position.state_dict(),
             "num_lines": self.reporter.num_lines,
-            "model": self.task.model.state_dict(),
+            "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "engine": self.engine.state_dict(),
             "ranks": self.engine.gather_objects(own),
@@ -189,11 +189,11 @@ class Restorer:
         if self.output.is_writer:
             state = load_restore(self.output, difference=self._difference)
         if state is not None:
-            self.task.model.load_state_dict(state["model"])
+            self.objective.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
 
         # Broadcast weights and moments as tensors, everything else as one object.
-        self.engine.prepare(self.task, self.optimizer)
+        self.engine.prepare(self.objective, self.optimizer)
         shared_state = state and {
             key: part for key, part in state.items() if key not in _SENT_OTHERWISE
         }
@@ -218,7 +218,7 @@ class Restorer:
         whole = {
             "position": TrainState(step=1, num_steps=1).state_dict(),
             "num_lines": 0,
-            "model": self.task.model.state_dict(),
+            "model": self.objective.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "engine": {},
             "ranks": [own],

@@ -39,7 +39,7 @@ HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues from the l
 class Trainer:
     """Trains a task: updates, validation, checkpoints, and resuming a killed run."""
 
-    task: Objective
+    objective: Objective
     """On the engine's device."""
     _: KW_ONLY
     engine: Engine
@@ -58,7 +58,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self._restorer = Restorer(
-            task=self.task,
+            objective=self.objective,
             engine=self.engine,
             optimizer=self.optimizer,
             output=self.output,
@@ -112,7 +112,7 @@ class Trainer:
 
         # Continue after the batches that have been read.
         batches = self.data.start(self._at.read)
-        self.task.train()
+        self.objective.train()
         self._throughput.restart()
         while self._at.step < self.plan.last_step:
             values, stops = self._update(batches)
@@ -126,8 +126,8 @@ class Trainer:
 
     def try_one_batch(self) -> None:
         """Run one batch forward and backward, and log the losses without writing anything."""
-        self.engine.prepare(self.task, self.optimizer)
-        self.task.train()
+        self.engine.prepare(self.objective, self.optimizer)
+        self.objective.train()
         batch = self._next(self.data.start([]), number=0)
         record = UpdateRecord(1, random_state(self.engine.device))
         outputs, _ = self._forward_backward(batch, last=True, record=record)
@@ -136,7 +136,7 @@ class Trainer:
         logger.info("dry run: one batch went through, %s", shown)
         if not record.is_finite:
             raise RunError(f"the loss is not finite; {record.describe(self.engine.rank)}")
-        self.task.check_dry_run(losses)
+        self.objective.check_dry_run(losses)
 
     def _update(self, batches: Iterator[Batch]) -> tuple[dict[str, float], bool]:
         """Run one update; return its values to report, and whether any rank got a stop signal."""
@@ -145,7 +145,7 @@ class Trainer:
         num_batches = self.plan.accumulation_steps
         rate = self.learning_rate(step)
         set_learning_rate(self.optimizer, rate)
-        self.task.on_update_start(step)
+        self.objective.on_update_start(step)
         record = UpdateRecord(step, random_state(self.engine.device))
 
         # Accumulate gradients over the micro-steps; the last one averages them over the ranks.
@@ -180,7 +180,7 @@ class Trainer:
             self.guard.passed()
         else:
             what = "gradient" if losses_are_finite else "loss"
-            self.guard.handle_nonfinite(record, self.task, engine=self.engine, what=what)
+            self.guard.handle_nonfinite(record, self.objective, engine=self.engine, what=what)
             self._at.num_skipped += 1
         return norm
 
@@ -200,7 +200,7 @@ class Trainer:
         """Return a batch's losses and, after the last micro-step, the votes of all ranks."""
         # Forward in the run's precision; micro-steps are summed or averaged.
         with autocast(self.plan.precision, self.engine.device):
-            losses = self.task(batch.to(self.engine.device))
+            losses = self.objective(batch.to(self.engine.device))
         loss = losses["loss"]
         record.batches.append(batch)
         record.losses.append(float(loss.detach()))
@@ -237,9 +237,9 @@ class Trainer:
             best = self._at.update_best(value, name=self.plan.best_metric)
             shown = f"{self.plan.best_metric} {value:.4g}{', best so far' if best else ''}"
             logger.info("update %d: %s", self._at.step, shown)
-            model, numbered = self.task.model, self._checkpoint_is_due
+            model, numbered = self.objective.model, self._checkpoint_is_due
             self.checkpoints.save(model, step=self._at.step, best=best, numbered=numbered)
-            self.task.train()
+            self.objective.train()
             self._throughput.restart()
             self._at.is_complete = True
             # A signal during the validation stops all ranks.

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from alpro.commands.check_data.command import main
+from alpro.commands.check_data.probe import Item
 from alpro.commands.parallel import Failure
 from alpro.commands.video_writers import open_writer
+from alpro.isolation.process import IsolatedProcess
 from tests.commands.check_data.clips import replace_videos, write_noisy_clip
 from tests.commands.check_data.misbehaving import hang_or_crash
 from tests.datasets.clips import write_image
@@ -169,7 +171,14 @@ def test_no_broken_file_ends_the_check(
     for seed, name in enumerate(["crashes", "hangs", "locked", "sound"]):
         write_noisy_clip(tmp_path / f"videos/{name}.mp4", seed=seed)
     monkeypatch.setattr("alpro.commands.check_data.probe_pool.probe_item", hang_or_crash)
-    code, report = run("--videos", tmp_path / "videos", "--seconds", "1")
+    call = IsolatedProcess.call
+
+    def impatient(process: IsolatedProcess, function: Any, item: Item) -> Any:
+        process.seconds = 0.3 if item.video_id == "hangs" else 60
+        return call(process, function, item)
+
+    monkeypatch.setattr(IsolatedProcess, "call", impatient)
+    code, report = run("--videos", tmp_path / "videos", "--seconds", "60")
     assert code == 1
     assert sorted(subjects(report, "cut_off")) == ["crashes", "hangs"]
     assert subjects(report, "unreadable") == ["locked"]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from alpro.commands.demo.encoding import encode_video
 from alpro.commands.gallery.cards import Text
-from alpro.commands.gallery.contact_sheet import SIDE, main, query_card, read_queries
+from alpro.commands.gallery.contact_sheet import SIDE, Hit, main, query_card, read_queries
 from alpro.datasets.annotations import CaptionRow
 from alpro.errors import USER_ERROR_EXIT_CODE
 
@@ -50,6 +50,11 @@ def test_only_the_own_clip_is_green(results: Path) -> None:
     assert len(card.strips) == 1
     card = query_card(ROWS[0], first[1][:1], lambda _: frames, top_k=3)
     assert card.title[1] == Text("own clip not scored")
+
+
+def test_results_of_vtc_alone_show_no_matching_probability() -> None:
+    card = query_card(ROWS[0], [Hit("a", 0.625, 0.625)], lambda _: [], top_k=1)
+    assert [text.text for text in card.strips[0].caption] == ["1.  a", "similarity 0.6"]
 
 
 def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:

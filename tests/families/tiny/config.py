@@ -29,7 +29,6 @@ class TinyConfig:
 class TinyOptions(ModelOptions):
     """The second family's keys."""
 
-    TOPIC: ClassVar[str] = ModelOptions.TOPIC
     ALIASES: ClassVar[dict[str, str]] = {"towers": "tiny_config"}
     INERT: ClassVar[frozenset[str]] = frozenset({"clip_weights"})
 

@@ -26,6 +26,7 @@ from alpro.installation import has_package
 from alpro.tasks.registry import TASKS
 
 DEFAULT_OUTPUT = Path("output/data_check")
+FORMER_KINDS = {"qa": "question_answering", "pretrain": "pretraining"}  # in earlier versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="with --videos: files whose rows name them",
     )
-    add("--kind", choices=TASKS, help="task of --config (default: derived from its keys)")
+    add(
+        "--kind",
+        type=lambda kind: FORMER_KINDS.get(kind, kind),
+        choices=TASKS,
+        help="task of --config (default: derived from its keys)",
+    )
     add(
         "--output",
         type=any_path_flag,

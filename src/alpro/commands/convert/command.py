@@ -105,8 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument(
             "--order", choices=ORDERS, default="file", help="of descriptions (default: file)"
         )
-    webdataset = dataset("webdataset", "shards, or folders of them", "captions in tar shards")
-    lists = dataset("lists", _files("JSON"), "any other JSON of captions or questions")
+    webdataset = dataset(
+        "webdataset", "shards, or folders of them", "WebDataset: captions in tar shards"
+    )
+    lists = dataset("lists", _files("JSON"), "Any other JSON of captions or questions")
     for own in (webdataset, lists):
         own.add_argument(
             "--split", default="train", metavar="NAME", help="write NAME.jsonl (default: train)"

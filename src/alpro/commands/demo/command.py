@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num_images", type=not_negative, default=NUM_IMAGES, help="still images for pretraining"
     )
-    parser.add_argument("--seed", type=at_most(MAX_SEED), default=0)
+    parser.add_argument("--seed", type=at_most(MAX_SEED), default=0, help="seed")
     parser.add_argument(
         "--n_workers", type=at_most(MAX_WORKERS), default=0, help="processes; 0: one per core"
     )

@@ -30,10 +30,9 @@ from alpro.errors import InputError
 
 PICTURE = "contact_sheet.png"
 SIDE = 56  # of a frame, in pixels
-LEGEND = (
-    Text("Green: the query's own clip.", "correct"),
-    Text("match: matching probability; similarity: of VTC, divided by the temperature."),
-)
+OWN_CLIP = Text("Green: the query's own clip.", "correct")
+MATCH = "match: matching probability; "
+SIMILARITY = "similarity: of VTC, divided by the temperature."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,14 @@ class Hit:
     video_id: str
     score: float
     similarity: float
+
+    @property
+    def texts(self) -> list[Text]:
+        """Its scores; VTC alone stores the similarity as the score."""
+        similarity = Text(f"similarity {self.similarity:.1f}")
+        if self.score == self.similarity:
+            return [similarity]
+        return [Text(f"match {self.score:.2f}"), similarity]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +86,9 @@ def make_contact_sheet(flags: argparse.Namespace) -> Gallery:
         query_card(row, hits, read_frames, top_k=flags.top_k)
         for row, hits in (queries[index] for index in chosen)
     ]
-    return Gallery("Queries and the clips ranked first", LEGEND, cards, side=SIDE)
+    matching = any(hit.score != hit.similarity for _, hits in queries for hit in hits)
+    legend = (OWN_CLIP, Text(MATCH + SIMILARITY if matching else SIMILARITY))
+    return Gallery("Queries and the clips ranked first", legend, cards, side=SIDE)
 
 
 def read_queries(
@@ -123,11 +132,7 @@ def query_card(
         note = Text(f"own clip at rank {roles.index('correct') + 1}", roles[0])
     strips = [
         Strip(
-            caption=(
-                Text(f"{rank}.  {hit.video_id}", role),
-                Text(f"match {hit.score:.2f}"),
-                Text(f"similarity {hit.similarity:.1f}"),
-            ),
+            caption=(Text(f"{rank}.  {hit.video_id}", role), *hit.texts),
             frames=read_frames(hit.video_id),
             outline="correct" if role == "correct" else "wrong",
         )

@@ -58,14 +58,14 @@ class VideoEncoderConfig:
     )
     # Initial weights.
     initializer_range: float = option(
-        0.02, "initial spread of the weights", above=0, maximum=MAX_SPREAD
+        0.02, "standard deviation of initial weights", above=0, maximum=MAX_SPREAD
     )
     pos_embed_std: float = option(
-        0.02, "initial spread of the position embedding", minimum=0, maximum=MAX_SPREAD
+        0.02, "standard deviation of the initial position embedding", minimum=0, maximum=MAX_SPREAD
     )
     time_embed_std: float = option(
         0.0,
-        "initial spread of the time embedding (0: starts at zero)",
+        "standard deviation of the initial time embedding",
         minimum=0,
         maximum=MAX_SPREAD,
     )
@@ -125,7 +125,7 @@ class TextEncoderConfig:
         2, "token types (only type 0 is used)", minimum=1, maximum=1 << 16
     )
     initializer_range: float = option(
-        0.02, "initial spread of the weights", above=0, maximum=MAX_SPREAD
+        0.02, "standard deviation of initial weights", above=0, maximum=MAX_SPREAD
     )
     layer_norm_eps: float = option(1e-12, "epsilon of the layer norms", above=0, maximum=1)
     pad_token_id: int = option(0, "id of the padding token", minimum=0, maximum=MAX_WORDS)
@@ -139,8 +139,6 @@ class TextEncoderConfig:
 @dataclass(kw_only=True)
 class AlproOptions(ModelOptions):
     """The encoders and the weights that they start from."""
-
-    TOPIC: ClassVar[str] = ModelOptions.TOPIC
 
     model_config: str = required(
         "JSON of the text and fusion encoder",

@@ -1,4 +1,4 @@
-"""Starting weights of ALPRO's models: an image transformer, a BERT, a teacher."""
+"""Starting weights of ALPRO's models: an image transformer and a BERT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two stages of ALPRO's pretraining: the prompter, then its student (ALPRO section 3)."""
+"""The second stage of ALPRO's pretraining, taught by the prompter (ALPRO section 3)."""
 
 import logging
 import math

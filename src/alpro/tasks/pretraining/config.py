@@ -38,7 +38,7 @@ class PretrainingConfig(
 
     augmentation: str = option(
         "randaugment",
-        "random changes of training videos and images, the same for all frames of a video; none:"
+        "augmentation of training videos and images, the same for all frames of a video; none:"
         " no random crops and flips of images either",
         choices=("none", "randaugment"),
     )
@@ -84,7 +84,7 @@ class PretrainConfig(PretrainingConfig, MatchingOptions):
     use_mlm: bool = option(False, "train with the masked language loss (MLM)")
     use_mpm: bool = option(False, "train with the entity loss (PEM)")
     mlm_probability: float = option(
-        0.15, "share of the word pieces that MLM asks for", above=0, maximum=1
+        0.15, "share of the word pieces that MLM predicts", above=0, maximum=1
     )
     # Teacher and entities of PEM.
     teacher_weights_path: str | None = option(

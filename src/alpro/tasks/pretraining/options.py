@@ -1,4 +1,4 @@
-"""Config fields of pretraining; classes named after one of `options` extend its topic."""
+"""Config fields of pretraining; those derived from one of `shared_options` extend it."""
 
 from __future__ import annotations
 
@@ -85,8 +85,6 @@ def infer_media(media: str, annotation_file: str | None) -> Media:
 class PretrainingDataOptions(DataOptions):
     """Data sets of pretraining."""
 
-    TOPIC: ClassVar[str] = DataOptions.TOPIC
-
     train_datasets: list[PretrainingDataset] = option(
         [],
         "training sets; each has name, ann (annotation file), img (folder), and if need be media"
@@ -106,8 +104,6 @@ class PretrainingDataOptions(DataOptions):
 @dataclass(kw_only=True)
 class PretrainingVideoOptions(VideoOptions):
     """Frames of videos and images."""
-
-    TOPIC: ClassVar[str] = VideoOptions.TOPIC
 
     resize_size: int = option(
         288,

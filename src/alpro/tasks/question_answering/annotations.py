@@ -109,7 +109,7 @@ def read_answer_labels(path: Path) -> AnswerLabels:
         )
     # Check its labels, and put the answers in their order.
     if not labels:
-        raise InputError(f"{where}: no answer in this file; it must have at least one")
+        raise InputError(f"{where}: no answer in this file")
     _check_labels(labels, where=where)
     return AnswerLabels(tuple(sorted(labels, key=labels.__getitem__)))
 

@@ -53,19 +53,15 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         return read_answer_labels(path)
 
     def other_inputs(self, *, resumes: bool = False) -> Mapping[str, Path]:  # noqa: ARG002
-        """The answers' labels."""
         return {"ans2label_path": Path(self.config.ans2label_path)}
 
     def annotation_path(self, part: DownstreamDataset) -> Path:
-        """The questions of a set."""
         return Path(annotation_file(part, self.config.task))
 
     def read_rows(self, path: Path) -> SharedRows[QuestionRow]:
-        """Read questions."""
         return read_questions(path)
 
     def data_name(self) -> str:
-        """The task's name."""
         return self.config.task
 
     def training_items(
@@ -94,7 +90,6 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         return {"num_left_out_questions": data.num_left_out}
 
     def build_collate(self) -> QaCollate:
-        """The collate function for videos with their questions."""
         return QaCollate(self.experiment.tokenizer, max_length=self.config.max_txt_len)
 
     def check_evaluated(self, annotations: Annotations[QuestionRow], *, validates: bool) -> None:
@@ -206,7 +201,6 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
             logger.warning(message)
 
     def build_evaluator(self, model: Any, *, progress: Progress) -> QuestionAnsweringEvaluator:
-        """The evaluator of answers to questions."""
         config, arguments = self.config, self.evaluator_arguments()
         chunk = config.inference_batch_size if config.do_inference else config.val_batch_size
         return QuestionAnsweringEvaluator(
@@ -229,12 +223,7 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
             evaluator=self.build_evaluator(model, progress=progress),
         )
 
-    def results_suffix(self) -> str:
-        """Empty: there is one way to answer."""
-        return ""
-
     def protocol(self) -> dict[str, Any]:
-        """The answers that could be given."""
         path = Path(self.config.ans2label_path)
         return {
             "ans2label": str(path),

@@ -31,15 +31,12 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
     ROWS = "captions"
 
     def annotation_path(self, part: DownstreamDataset) -> Path:
-        """The captions of a set."""
         return Path(annotation_file(part, None))
 
     def read_rows(self, path: Path) -> SharedRows[CaptionRow]:
-        """Read captions."""
         return read_captions(path, text_lists=self.config.text_lists)
 
     def data_name(self) -> str:
-        """The names of the training sets."""
         return " ".join(dataset.name for dataset in self.config.train_datasets)
 
     def training_items(
@@ -47,11 +44,9 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
         annotations: Annotations[CaptionRow],  # noqa: ARG002
         rows: SharedRows[CaptionRow],
     ) -> TrainingItems:
-        """Pairs of a caption and its video."""
         return TrainingItems(rows, len(rows))
 
     def build_collate(self) -> RetrievalCollate:
-        """The collate function for pairs."""
         config = self.config
         return RetrievalCollate(self.experiment.tokenizer, config.max_txt_len, seed=config.seed)
 
@@ -71,7 +66,6 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
         return model
 
     def build_evaluator(self, model: Any, *, progress: Progress) -> RetrievalEvaluator:
-        """The evaluator of text-to-video retrieval, and of video-to-text."""
         config = self.config
         # Training has a key of its own for the batches of its validation.
         chunk = config.eval_retrieval_batch_size

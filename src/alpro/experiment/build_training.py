@@ -133,7 +133,7 @@ def _check_length(
 
 def build_trainer(
     config: ExperimentConfig,
-    task: Objective,
+    objective: Objective,
     *,
     data: TrainingData,
     validation: Sequence[Any],
@@ -143,19 +143,19 @@ def build_trainer(
     engine: Engine,
     parameter_groups: GroupParameters,
 ) -> Trainer:
-    """The trainer of a task whose model is on the engine's device."""
+    """The trainer of an objective whose model is on the engine's device."""
     # Freeze before the optimizer collects what is trainable.
-    frozen = freeze_parameters(task.model, config.freeze)
+    frozen = freeze_parameters(objective.model, config.freeze)
     if frozen:
-        total = len(list(task.model.parameters()))
+        total = len(list(objective.model.parameters()))
         logger.info("freeze: %d of the %d parameters stay as they are", len(frozen), total)
     # Milestones are given in epochs, schedules count updates.
     steps_per_epoch = plan.num_train_steps / config.num_train_epochs
     # The trainer knows neither config nor family.
     return Trainer(
-        task,
+        objective,
         engine=engine,
-        optimizer=optimizer_of(config, task.model, parameter_groups=parameter_groups),
+        optimizer=optimizer_of(config, objective.model, parameter_groups=parameter_groups),
         learning_rate=partial(
             learning_rate_at,
             decay=config.decay,
@@ -165,7 +165,7 @@ def build_trainer(
             milestones=[int(epoch * steps_per_epoch) for epoch in config.step_decay_epochs or ()],
         ),
         data=data,
-        validate=partial(task.evaluate, *validation),
+        validate=partial(objective.evaluate, *validation),
         plan=plan,
         output=output,
         checkpoints=CheckpointWriter(output, keep=config.keep_checkpoints),
