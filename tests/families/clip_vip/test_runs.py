@@ -145,6 +145,25 @@ def test_a_list_of_texts_is_one_pair_of_each_epoch(
     assert "updates: 8," in log
 
 
+def test_ids_may_have_folders_that_the_videos_do_not_have(
+    experiment: ClipVipExperiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": caption_of(i), "clip_id": f"some/where/train{i}"} for i in range(6)]
+    path = experiment.write("nested.jsonl", "")
+    path.write_text("\n".join(map(json.dumps, rows)))
+    train = {**experiment.dataset("train"), "txt": str(path)}
+    flags = ["--dry_run", "1", "--train_batch_size", "2"]
+    run(experiment.arguments(*flags, train_datasets=train))
+    assert "last part of ids such as some/where/train0 names the video" in capsys.readouterr().err
+    # Where the folders exist, ids name them.
+    videos = experiment.root / "videos"
+    (videos / "some/where").mkdir(parents=True)
+    for number in range(6):
+        (videos / f"train{number}.mp4").rename(videos / f"some/where/train{number}.mp4")
+    run(experiment.arguments(*flags, train_datasets=train))
+    assert "last part of ids" not in capsys.readouterr().err
+
+
 def test_the_log_states_interpolation_and_selection_on_the_test_set(
     experiment: ClipVipExperiment, capsys: pytest.CaptureFixture[str]
 ) -> None:

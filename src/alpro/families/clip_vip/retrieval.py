@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from alpro.datasets.annotations import CaptionRow
+from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.errors import InputError
 from alpro.families.clip_vip.config import PLAIN
 from alpro.families.clip_vip.family import build_model
@@ -37,6 +41,24 @@ class ClipVipRetrieval(Retrieval):
                 f"loss_name: {self.config.loss_name} compares captions of frames too, which "
                 f"retrieval has not. Take one of {', '.join(RETRIEVAL_LOSSES)}."
             )
+
+    def read_rows(self, path: Path) -> SharedRows[CaptionRow]:
+        """Read captions; folders of ids that do not exist are no part of the files' names."""
+        rows = super().read_rows(path)
+        nested = next((name for name in rows.column("video_id") if "/" in name), None)
+        if nested is None or (self._videos_of(path) / nested).parent.is_dir():
+            return rows
+        logger.info("%s: the last part of ids such as %s names the video", path, nested)
+        short = (replace(row, video_id=row.video_id.rpartition("/")[2]) for row in rows)
+        return pack_rows(short, CaptionRow)
+
+    def _videos_of(self, annotations: Path) -> Path:
+        """Folder of the set with these annotations."""
+        config = self.config
+        sets = [*config.train_datasets, *config.val_datasets, *config.test_datasets]
+        own = [one.img for one in sets if self.annotation_path(one) == annotations]
+        inferred = config.do_inference and str(annotations) == config.inference_txt_db
+        return Path(config.inference_img_db if inferred else own[0])
 
     def complete_model(self, model: ClipVip) -> None:
         """Replace the scale of similarities where the config says so."""
