@@ -88,16 +88,6 @@ class MergedConfig:
         origin = self.origins.get(key, ValueOrigin(DEFAULT_SOURCE, DEFAULT_SOURCE, 0))
         return replace(origin, alias=origin.alias + part) if origin.alias and part else origin
 
-    def set_origin(self, key: str, origin: ValueOrigin, *, renamed: Mapping[str, str]) -> None:
-        """Note the origin of a whole value, and the names that its source has for its parts."""
-        parts = [part for part in self.origins if part.startswith(f"{key}.")]
-        for part in parts:
-            del self.origins[part]
-        self.origins[key] = origin
-        for part, alias in renamed.items():
-            if part.startswith(f"{key}."):
-                self.origins[part] = replace(origin, alias=alias)
-
 
 def read_json_object(
     path: str | Path, *, named_by: str, problems: list[ConfigIssue]
@@ -159,6 +149,10 @@ def merge(layers: Sequence[ConfigSource], problems: list[ConfigIssue]) -> Merged
     """Merge layers; later ones override earlier ones."""
     merged = MergedConfig({}, {})
     for rank, layer in enumerate(layers, start=1):
+        # Parts of values that this layer replaces have no origin of their own any more.
+        replaced = {part for part in merged.origins if part.partition(".")[0] in layer.values}
+        for part in replaced - layer.values.keys():
+            del merged.origins[part]
         for key, value in layer.values.items():
             # Dotted flags set parts of lists, everything else whole values.
             alias = layer.renamed.get(key)
@@ -166,9 +160,12 @@ def merge(layers: Sequence[ConfigSource], problems: list[ConfigIssue]) -> Merged
             origin = ValueOrigin(source, layer.place, rank, alias)
             if "." not in key or layer.source != FLAG_SOURCE:
                 merged.values[key] = copy.deepcopy(value)
-                merged.set_origin(key, origin, renamed=layer.renamed)
+                merged.origins[key] = origin
             elif _set_part(merged.values, key, value, problems):
                 merged.origins[key] = origin
+        for part, alias in layer.renamed.items():
+            if "." in part and (whole := merged.origins.get(part.partition(".")[0])):
+                merged.origins[part] = replace(whole, alias=alias)
     return merged
 
 
