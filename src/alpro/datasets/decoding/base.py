@@ -41,7 +41,7 @@ class Decoder(Protocol):
             (T, 3, S, S) uint8, RGB, 0 to 255.
 
         Raises:
-            VideoReadError: whatever is wrong with the file.
+            VideoReadError: whatever is wrong with the file; CutOffError where a limit was set.
         """
         ...
 

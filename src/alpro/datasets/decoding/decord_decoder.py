@@ -34,7 +34,6 @@ class DecordDecoder:
         self.check = check
 
     def load(self) -> None:
-        """Import the libraries that reading needs."""
         import decord  # noqa: F401
 
         if self.check is not None:
@@ -43,7 +42,6 @@ class DecordDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         import decord  # optional: PyAV alone is enough
 
         # Keep files away from decord that could end its process.

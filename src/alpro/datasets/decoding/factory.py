@@ -31,12 +31,6 @@ class SandboxedDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``.
-
-        Raises:
-            CutOffError: a VideoReadError; it took too long, too much memory, or its process died.
-            VideoReadError: whatever else is wrong with the file.
-        """
         try:
             return self._process.call(_read, self.decoder, video, select, preprocessing)
         except CallCutOffError as error:

@@ -38,7 +38,6 @@ class TorchCodecDecoder:
         self.check = check
 
     def load(self) -> None:
-        """Import the libraries that reading needs."""
         import torchcodec.decoders
         import torchcodec.transforms  # noqa: F401
 
@@ -48,7 +47,6 @@ class TorchCodecDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         from torchcodec.decoders import VideoDecoder  # optional: the other libraries are enough
         from torchcodec.transforms import Resize
 

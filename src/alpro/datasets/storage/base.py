@@ -34,12 +34,17 @@ class VideoStorage(Protocol):
         Raises:
             VideoReadError: it is there, but cannot be read.
             AmbiguousIdError: the id names two videos.
-            InputError: the storage is damaged.
+            InputError: the storage is damaged, or has changed.
         """
         ...
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without a video, once each, in order of first appearance."""
+        """The ids without a video, once each, in order of first appearance.
+
+        Raises:
+            AmbiguousIdError: an id names two videos.
+            InputError: the storage is damaged.
+        """
         ...
 
     def listed_names(self) -> list[str]:

@@ -59,15 +59,9 @@ class VideoFolder:
 
     @property
     def described(self) -> str:
-        """The folder, for messages."""
         return str(self.root)
 
     def fetch(self, video_id: str) -> Path | None:
-        """A video's file; None if there is none.
-
-        Raises:
-            AmbiguousIdError: two subfolders have a file of this name.
-        """
         if why_outside(video_id):
             return None
         # Try the usual name first, without listing the folder.
@@ -81,22 +75,15 @@ class VideoFolder:
         return Path(path) if os.path.isfile(path) else None
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without a file, once each, in order of first appearance.
-
-        Raises:
-            AmbiguousIdError: two subfolders have a file of one of these names.
-        """
         absent = [name for name in dict.fromkeys(video_ids) if self._own_place(name) is None]
         if absent and self._folders is None and self._listing("").folders:
             logger.info("searching the subfolders of %s for %d ids", self.root, len(absent))
         return [name for name in absent if self._place_elsewhere(name) is None]
 
     def listed_names(self) -> list[str]:
-        """The files' names, from ``root``, in all folders that were searched for ids."""
         return [os.path.join(*place) for place in self._places(self._listings)]
 
     def unlisted(self) -> str | None:
-        """A folder that cannot be listed, of those that were searched for ids."""
         for folder, listing in self._listings.items():
             if listing.trouble:
                 return f"{os.path.join(self.root, folder)} cannot be listed: {listing.trouble}"

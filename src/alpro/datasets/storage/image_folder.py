@@ -35,7 +35,6 @@ class ImageFolder(VideoStorage):
 
     @property
     def described(self) -> str:
-        """The folder, for messages."""
         return f"the folder of images {self.root}"
 
     def fetch(self, video_id: str) -> Path | None:
@@ -49,8 +48,6 @@ class ImageFolder(VideoStorage):
         )
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without frames or image, once each, in order of first appearance."""
-
         # Listing a folder once is much faster on network drives than a query per id.
         @cache
         def listed(folder: str) -> frozenset[str]:
