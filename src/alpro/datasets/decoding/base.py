@@ -43,7 +43,6 @@ class Decoder(Protocol):
         Raises:
             VideoReadError: whatever is wrong with the file; CutOffError where a limit was set.
         """
-        ...
 
 
 @runtime_checkable
@@ -52,4 +51,3 @@ class Loader(Protocol):
 
     def load(self) -> None:
         """Import the libraries that reading needs."""
-        ...
