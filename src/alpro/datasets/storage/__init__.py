@@ -8,8 +8,7 @@ from alpro.datasets.storage.directory_index import (
     why_outside,
 )
 from alpro.datasets.storage.factory import hint_of_missing, open_videos, storage_kind
-from alpro.datasets.storage.folder import VideoFolder
-from alpro.datasets.storage.image_folder import ImageFolder
+from alpro.datasets.storage.folder import ImageFolder, VideoFolder
 from alpro.datasets.storage.lmdb_videos import VideoLmdb
 from alpro.datasets.storage.shards import VideoShards
 
