@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from alpro.datasets.storage import folder_trouble
+from alpro.datasets.storage.directory_index import folder_trouble
 from alpro.errors import InputError
 from alpro.file_kinds import HEAD_BYTES, encoding_of
 from alpro.user_files import JsonError, UnreadableFileError, read_json, read_lines

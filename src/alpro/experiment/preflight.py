@@ -14,7 +14,8 @@ from alpro.configs.downstream import DownstreamConfig
 from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.sources import INFERENCE_SOURCE, STORED_SOURCE
-from alpro.datasets.storage import folder_trouble, is_open_folder, storage_kind
+from alpro.datasets.storage import storage_kind
+from alpro.datasets.storage.directory_index import folder_trouble, is_open_folder
 from alpro.datasets.storage.lmdb_videos import data_file
 from alpro.datasets.tokenization import check_vocabulary
 from alpro.distributed.engine import Engine, usable_precision
