@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Loader, Video
@@ -32,19 +34,15 @@ class SandboxedDecoder:
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
         try:
-            return self._process.call(_read, self.decoder, video, select, preprocessing)
+            return self._process.call(
+                partial(self.decoder.read, preprocessing=preprocessing), video, select
+            )
         except CallCutOffError as error:
             raise CutOffError(f"cut off: {error}") from error
 
     def close(self) -> None:
         """End the process; it would end with its owner, too."""
         self._process.close()
-
-
-def _read(
-    decoder: Decoder, video: Video, select: FrameSelector, preprocessing: PixelPreprocessing
-) -> np.ndarray:
-    return decoder.read(video, select, preprocessing=preprocessing)
 
 
 DECODERS = ("auto", "pyav", "decord", "torchcodec")
