@@ -171,7 +171,7 @@ def build_trainer(
         ledger=UnreadableVideoLog(
             output,
             max_fraction=config.max_unreadable_fraction,
-            samples_per_epoch=data.samples_per_epoch,
+            samples_per_epoch=data.sampler.examples_per_epoch,
         ),
         guard=NonfiniteGuard(output, policy=config.on_nonfinite, num_steps=plan.num_train_steps),
         reporter=reporter,

@@ -157,7 +157,7 @@ def train(
     data = task.data.training()
     validation = task.data.validation()
     largest = max(len(one.video_ids) for one in validation)
-    sizes = {"train_batch_size": data.samples_per_epoch, "val_batch_size": largest}
+    sizes = {"train_batch_size": data.sampler.examples_per_epoch, "val_batch_size": largest}
     for size_key, num_samples in sizes.items():
         check_batches(experiment, size_key=size_key, num_samples=num_samples)
     plan = build_plan(
