@@ -246,11 +246,3 @@ def _check_shared(output: RunDirectory, *, engine: Engine) -> None:
             f"output_dir: rank 0 has written {output.args}, but the ranks {blind} do not see it. "
             "Name a folder that all machines share."
         )
-
-
-def build_reporter(
-    config: ExperimentConfig, *, plan: TrainingPlan, output: RunDirectory
-) -> Reporter:
-    """Progress bar, TensorBoard and metrics file; the config's interval counts batches."""
-    interval = max(1, config.log_interval // config.gradient_accumulation_steps)
-    return Reporter(output, total_steps=plan.last_step, log_interval=interval)
