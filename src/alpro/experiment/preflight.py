@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from alpro.configs.downstream import DownstreamConfig
 from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig
@@ -218,19 +216,16 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
 
 def log_notices(resolved: ResolvedConfig[Any], *, engine: Engine) -> None:
     """Warn about keys without effect and values that are replaced, on rank 0."""
-    if engine.rank == 0:
-        for notice in [*resolved.warnings, *_notices(resolved, engine.device)]:
-            logger.warning(notice)
-
-
-def _notices(resolved: ResolvedConfig[Any], device: torch.device) -> list[str]:
+    if engine.rank != 0:
+        return
     config: ExperimentConfig = resolved.config
     infers = isinstance(config, DownstreamConfig) and config.do_inference
     stored = {key for key, source in resolved.sources.items() if source == STORED_SOURCE}
     notices = config.notices(infers=infers, stored=stored)
-    used = usable_precision(config.precision, device)
+    used = usable_precision(config.precision, engine.device)
     if used != config.precision:
         notices.insert(
             0, f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}"
         )
-    return notices
+    for notice in [*resolved.warnings, *notices]:
+        logger.warning(notice)

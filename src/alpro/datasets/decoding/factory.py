@@ -8,12 +8,12 @@ import numpy as np
 
 from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Loader, Video
 from alpro.datasets.decoding.image_files import MediaDecoder
-from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.decoding.other_decoders import (
     DecordDecoder,
     TorchCodecDecoder,
     check_torchcodec,
 )
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 from alpro.installation import has_package
