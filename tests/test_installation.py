@@ -9,7 +9,9 @@ from types import ModuleType
 import pytest
 
 from alpro.configs.loading import load_config
-from alpro.datasets.decoding import DecordDecoder, MediaDecoder, make_decoder
+from alpro.datasets.decoding import make_decoder
+from alpro.datasets.decoding.image_files import MediaDecoder
+from alpro.datasets.decoding.other_decoders import DecordDecoder
 from alpro.errors import InputError
 from alpro.installation import AbsentPackageError, has_package, import_optional, with_resources
 from alpro.tasks.retrieval.config import RetrievalConfig

@@ -100,21 +100,12 @@ def report_to_torchrun(text: str) -> None:
             json.dump({"message": {"message": text, "extraInfo": extra}}, file)
 
 
+@dataclass(slots=True)
 class TerminationNotice:
     """Record of the first of `STOP_SIGNALS` received."""
 
-    def __init__(self, when_it_comes: Callable[[], None] | None = None) -> None:
-        self.has_come = False
-        self.name = ""
-        """Name of the first signal."""
-        self._when_it_comes = when_it_comes
-
-    def _take(self, number: int, _frame: FrameType | None) -> None:
-        if not self.has_come:
-            self.name = signal.Signals(number).name
-            if self._when_it_comes is not None:
-                self._when_it_comes()
-        self.has_come = True
+    has_come: bool = False
+    name: str = ""
 
 
 @contextmanager
@@ -126,15 +117,23 @@ def noticing_termination(
     `when_it_comes` is called at the first one. Ignored signals, as SIGHUP under `nohup`, stay so;
     only a process's main thread receives any.
     """
-    notice = TerminationNotice(when_it_comes)
+    notice = TerminationNotice()
     if threading.current_thread() is not threading.main_thread():
         yield notice
         return
+
+    def take(number: int, _frame: FrameType | None) -> None:
+        if not notice.has_come:
+            notice.name = signal.Signals(number).name
+            if when_it_comes is not None:
+                when_it_comes()
+        notice.has_come = True
+
     # Replace the handlers, and restore them at the end.
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     noticed = [number for number, handler in before.items() if handler != signal.SIG_IGN]
     for number in noticed:
-        signal.signal(number, notice._take)  # noqa: SLF001
+        signal.signal(number, take)
     try:
         yield notice
     finally:

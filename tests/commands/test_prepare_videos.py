@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from alpro.commands.transcode.command import main
-from alpro.datasets.decoding import PyAVDecoder
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.storage import open_videos
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE

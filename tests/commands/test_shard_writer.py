@@ -10,7 +10,7 @@ import pytest
 from alpro.commands import shard_writer
 from alpro.commands.shard_writer import ShardWriter
 from alpro.commands.video_writers import open_writer
-from alpro.datasets.storage import VideoShards
+from alpro.datasets.storage.shards import VideoShards
 from alpro.datasets.storage.tar_reader import read_members
 from alpro.errors import InputError, RunError
 from tests.datasets.stored import content_of, in_child

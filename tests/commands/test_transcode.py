@@ -12,7 +12,8 @@ import pytest
 
 from alpro.commands.transcode.encoding import prepare_video
 from alpro.commands.transcode.settings import Preparation
-from alpro.datasets.decoding import PyAVDecoder, VideoReadError
+from alpro.datasets.decoding import VideoReadError
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.errors import RunError
 from tests.datasets.clips import SMALL, indices_of, write_clip
 from tests.training.disks import largest_file

@@ -11,7 +11,9 @@ import pytest
 
 from alpro.commands import video_writers
 from alpro.commands.video_writers import LmdbWriter, open_writer
-from alpro.datasets.storage import VideoFolder, VideoLmdb, VideoShards, VideoStorage, open_videos
+from alpro.datasets.storage import VideoFolder, VideoStorage, open_videos
+from alpro.datasets.storage.lmdb_videos import VideoLmdb
+from alpro.datasets.storage.shards import VideoShards
 from alpro.errors import InputError, RunError
 from tests.datasets.stored import KINDS, content_of, fetched, in_child, write_tar
 from tests.training.disks import largest_file

@@ -12,7 +12,7 @@ import pytest
 
 from alpro.commands import videos_to_lmdb
 from alpro.commands.videos_to_lmdb import FAILURES_FILE, main
-from alpro.datasets.storage import VideoLmdb
+from alpro.datasets.storage.lmdb_videos import VideoLmdb
 from alpro.errors import FAILURE_EXIT_CODE, USER_ERROR_EXIT_CODE
 
 ROOT = Path(__file__).parents[2]

@@ -8,19 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpro.datasets.decoding import (
-    DECODERS,
-    Decoder,
-    DecordDecoder,
-    FrameSelector,
-    MediaDecoder,
-    PyAVDecoder,
-    SandboxedDecoder,
-    VideoReadError,
-    make_decoder,
-)
+from alpro.datasets.decoding import Decoder, FrameSelector, VideoReadError, make_decoder
 from alpro.datasets.decoding import factory as choice
-from alpro.datasets.decoding.pyav_decoder import check_for_others
+from alpro.datasets.decoding.factory import DECODERS, SandboxedDecoder
+from alpro.datasets.decoding.image_files import MediaDecoder
+from alpro.datasets.decoding.other_decoders import DecordDecoder
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import InputError
 from tests.datasets.clips import SMALL, indices_of, write_clip, write_frames

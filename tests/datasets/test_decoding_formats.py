@@ -13,8 +13,9 @@ from av.stream import Disposition
 from alpro.commands.check_data.ffmpeg_stream import describe
 from alpro.commands.transcode.encoding import prepare_video
 from alpro.commands.transcode.settings import Preparation
-from alpro.datasets.decoding import Decoder, DecordDecoder, VideoReadError
+from alpro.datasets.decoding import Decoder, VideoReadError
 from alpro.datasets.decoding.formats import described_content, has_video_signature
+from alpro.datasets.decoding.other_decoders import DecordDecoder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from tests.datasets.clips import SMALL, write_clip
 from tests.datasets.decoders import installed_decoder

@@ -10,7 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from alpro.datasets.decoding import PyAVDecoder, make_decoder
+from alpro.datasets.decoding import make_decoder
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from tests.datasets.clips import SMALL

@@ -16,8 +16,9 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from alpro.datasets.decoding import FrameSelector, PyAVDecoder, Video, VideoReadError, pyav_decoder
+from alpro.datasets.decoding import FrameSelector, Video, VideoReadError, pyav_decoder
 from alpro.datasets.decoding.formats import OpenVideo
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from tests.datasets.clips import SMALL, indices_of, write_clip, write_frames
 
 

@@ -205,7 +205,7 @@ def test_links_around_are_followed_once(tmp_path: Path) -> None:
 
 def test_a_missing_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_image(tmp_path / "v.jpg", 1)
-    for module in ("storage.image_folder", "decoding.image_files"):
+    for module in ("storage.folder", "decoding.image_files"):
         monkeypatch.setattr(f"alpro.datasets.{module}.has_package", lambda _: False)
     with pytest.raises(InputError, match=f"{tmp_path} holds images, .*`pip install pillow`"):
         open_videos(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alpro.datasets.decoding import PyAVDecoder
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from tests.datasets.clips import SMALL
 from tests.datasets.decoders import installed_decoder
 from tests.shared_data import shared_data

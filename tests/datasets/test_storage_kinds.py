@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from alpro.datasets.decoding import make_decoder
-from alpro.datasets.storage import (
-    VideoFolder,
-    VideoLmdb,
-    VideoShards,
-    VideoStorage,
-    open_videos,
-    storage_kind,
-)
+from alpro.datasets.storage import VideoFolder, VideoStorage, open_videos, storage_kind
+from alpro.datasets.storage.lmdb_videos import VideoLmdb
+from alpro.datasets.storage.shards import VideoShards
 from alpro.datasets.video_datasets import FrameReader
 from alpro.errors import InputError
 from tests.datasets.clips import SMALL, indices_of, write_clip

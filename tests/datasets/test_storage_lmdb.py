@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.storage import VideoLmdb, open_videos
+from alpro.datasets.storage import open_videos
 from alpro.datasets.storage.index_file import Arrays, PackedIds, read_index, stamp_of, write_index
+from alpro.datasets.storage.lmdb_videos import VideoLmdb
 from alpro.errors import InputError
 from tests.datasets.stored import IDS, content_of, in_child, store
 

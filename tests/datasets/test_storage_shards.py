@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.storage import VideoShards, shard_index
+from alpro.datasets.storage import shard_index
+from alpro.datasets.storage.shards import VideoShards
 from alpro.errors import InputError
 from tests.datasets.stored import IDS, content_of, fetched, store, write_tar
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alpro.datasets.storage import VideoShards, shard_index
+from alpro.datasets.storage import shard_index
 from alpro.datasets.storage.index_file import read_index, stamp_of, write_index
 from alpro.datasets.storage.shard_index import shards_in
+from alpro.datasets.storage.shards import VideoShards
 from alpro.errors import InputError
 from tests.datasets.stored import write_tar
 

@@ -10,14 +10,9 @@ import pytest
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.decoding import (
-    Decoder,
-    DecordDecoder,
-    FrameSelector,
-    PyAVDecoder,
-    Video,
-    VideoReadError,
-)
+from alpro.datasets.decoding import Decoder, FrameSelector, Video, VideoReadError
+from alpro.datasets.decoding.other_decoders import DecordDecoder
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.decoding import PyAVDecoder
+from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from tests.factories import (
     NUM_VIDEO_FRAMES,
     FakeDecoder,

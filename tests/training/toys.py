@@ -162,7 +162,9 @@ def train(
             output=output,
             checkpoints=CheckpointWriter(output, keep=0),
             ledger=UnreadableVideoLog(
-                output, max_fraction=max_unreadable, samples_per_epoch=data.samples_per_epoch
+                output,
+                max_fraction=max_unreadable,
+                samples_per_epoch=data.sampler.examples_per_epoch,
             ),
             guard=NonfiniteGuard(output, policy=on_nonfinite, num_steps=plan.num_train_steps),
             reporter=reporter,

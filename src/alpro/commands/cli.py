@@ -76,7 +76,8 @@ def open_videos_of_flag(path: Path, *, flag: str = "--videos") -> VideoStorage:
     Raises:
         InputError: the path holds no such storage.
     """
-    from alpro.datasets.storage import folder_trouble, is_open_folder, open_videos, storage_kind
+    from alpro.datasets.storage import open_videos, storage_kind
+    from alpro.datasets.storage.directory_index import folder_trouble, is_open_folder
 
     if storage_kind(path) == "folder" and not is_open_folder(path):
         raise InputError(

@@ -124,7 +124,7 @@ def write_lmdb(
         RunError: the disk is full.
     """
     from alpro.commands.video_writers import open_writer
-    from alpro.datasets.storage import VideoLmdb
+    from alpro.datasets.storage.lmdb_videos import VideoLmdb
 
     check_output_folder(output, named_by="--output")
     files = _files_by_id(videos, extensions=extensions, ids=ids)
@@ -171,8 +171,8 @@ def _write(
 
 
 def _files_by_id(videos: Path, *, extensions: Sequence[str] | None, ids: str) -> dict[str, Path]:
-    from alpro.datasets.storage import VIDEO_EXTENSIONS, VideoFolder
-    from alpro.datasets.storage.directory_index import split_extension
+    from alpro.datasets.storage import VideoFolder
+    from alpro.datasets.storage.directory_index import VIDEO_EXTENSIONS, split_extension
 
     if not videos.is_dir():
         raise InputError(f"--videos: there is no folder {videos}")
@@ -229,7 +229,7 @@ def _differing(
     files: Mapping[str, Path], output: Path, outcome: Outcome, *, all_bytes: bool
 ) -> dict[str, Path]:
     """Files that differ from the LMDB, by size or, for all or some of them, by bytes."""
-    from alpro.datasets.storage import VideoLmdb
+    from alpro.datasets.storage.lmdb_videos import VideoLmdb
 
     storage = VideoLmdb(output)
     # Sizes of all videos are compared, bytes of every step-th one.

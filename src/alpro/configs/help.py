@@ -92,7 +92,10 @@ def help_text(config_class: Any, *, program: str | None = None) -> str:
         ]
     }
     for option in fields_of(config_class).values():
-        topics.setdefault(option.topic, []).extend(_entry(_flag(option), _meaning(option)))
+        flag = f"--{option.name} {_placeholder(option.type)}"
+        if option.entry_class is not None:
+            flag = f"--{option.name}.I.{{{','.join(fields_of(option.entry_class))}}} TEXT"
+        topics.setdefault(option.topic, []).extend(_entry(flag, _meaning(option)))
     for topic, entries in topics.items():
         lines += ["", f"{topic}:", *entries]
     # Keys of the original's configs that have no effect.
@@ -112,12 +115,6 @@ def _entry(flag: str, meaning: str) -> list[str]:
     if len(head) > _FLAG_WIDTH - 2:
         return [head, *(indent + line for line in text)]
     return [head.ljust(_FLAG_WIDTH) + text[0], *(indent + line for line in text[1:])]
-
-
-def _flag(option: Option) -> str:
-    if option.entry_class is not None:
-        return f"--{option.name}.I.{{{','.join(fields_of(option.entry_class))}}} TEXT"
-    return f"--{option.name} {_placeholder(option.type)}"
 
 
 def _placeholder(expected: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alpro.datasets.decoding.image_files import preprocess_image, read_image
-from alpro.datasets.storage import folder_trouble, is_open_folder
+from alpro.datasets.storage.directory_index import folder_trouble, is_open_folder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 from alpro.installation import has_package

@@ -97,13 +97,11 @@ class Quarantine:
         self._num_read += len(whole) + len(newline)
         for line in whole.split(b"\n"):
             record = _record(line)
-            if record is not None and self._is_within(record):
+            if record is None:
+                continue
+            has_less_time = (self.seconds or inf) <= (record.seconds or inf)
+            if has_less_time and (self.megabytes or inf) <= (record.megabytes or inf):
                 self._read[record.video] = record.reason
-
-    def _is_within(self, record: _Record) -> bool:
-        """Whether the current limits are at most those that the video exceeded."""
-        is_within_time = (self.seconds or inf) <= (record.seconds or inf)
-        return is_within_time and (self.megabytes or inf) <= (record.megabytes or inf)
 
 
 def _append(path: Path, line: bytes) -> None:

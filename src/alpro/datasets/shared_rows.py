@@ -11,6 +11,7 @@ import marshal
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from operator import attrgetter, eq
 from typing import (
     Any,
@@ -94,15 +95,11 @@ class _Table:
         self._kind = kind
         self._data = data
         self._ends = ends  # (R + 1,): where each row ends, after a 0
-        self._row: Callable[[int], Any] | None = None
 
-    @property
+    @cached_property
     def row(self) -> Callable[[int], Any]:
         """The function that decodes a row."""
-        row = self._row
-        if row is None:
-            row = self._row = self._reader(_codec_for(self._kind).decode)
-        return row
+        return self._reader(_codec_for(self._kind).decode)
 
     @property
     def num_bytes(self) -> int:
@@ -126,7 +123,7 @@ class _Table:
     def __reduce__(self) -> tuple[Any, ...]:
         data = self._data = _in_shared_memory(self._data)
         ends = self._ends = _in_shared_memory(self._ends)
-        self._row = None  # which would keep the first memory
+        self.__dict__.pop("row", None)  # which would keep the first memory
         return _Table, (self._kind, data, ends)
 
 
@@ -141,7 +138,6 @@ class SharedRows(Sequence[Row], Generic[Row]):
     def __init__(self, table: _Table, positions: Tensor) -> None:
         self._table = table
         self._positions = positions  # (N,) int64, in the table
-        self._places: memoryview | None = None
 
     def take(self, positions: Sequence[int] | np.ndarray) -> SharedRows[Row]:
         """The rows at some positions, in that order; they share this one's memory."""
@@ -168,10 +164,11 @@ class SharedRows(Sequence[Row], Generic[Row]):
     def __getitem__(self, key: int | slice) -> Row | SharedRows[Row]:
         if isinstance(key, slice):
             return self.take(range(len(self))[key])
-        places = self._places
-        if places is None:
-            places = self._places = self._positions.numpy().data
-        return self._table.row(places[key])
+        return self._table.row(self._places[key])
+
+    @cached_property
+    def _places(self) -> memoryview:
+        return self._positions.numpy().data
 
     def __iter__(self) -> Iterator[Row]:
         return map(self.__getitem__, range(len(self)))
@@ -194,7 +191,7 @@ class SharedRows(Sequence[Row], Generic[Row]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         positions = self._positions = _in_shared_memory(self._positions)
-        self._places = None
+        self.__dict__.pop("_places", None)
         return SharedRows, (self._table, positions)
 
 

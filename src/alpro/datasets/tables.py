@@ -61,12 +61,10 @@ def csv_records(path: Path, kind: RowKind[Any], refuse: Refuse) -> Iterator[Reco
             refuse(RowError(place, end, reason))
         elif any(row):
             cells = dict(zip(names, row, strict=True))
-            yield Record(place, end, _without_empty(cells, optional) if optional else cells)
-
-
-def _without_empty(cells: dict[str, str], optional: Sequence[str]) -> dict[str, str]:
-    """Remove empty cells of optional columns."""
-    return {key: cell for key, cell in cells.items() if key not in optional or cell.strip()}
+            for name in optional:
+                if not cells[name].strip():
+                    del cells[name]
+            yield Record(place, end, cells)
 
 
 def _trimmed(row: list[str], width: int) -> list[str] | None:

@@ -9,6 +9,7 @@ import os
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alpro.datasets.storage import folder_trouble
+from alpro.datasets.storage.directory_index import folder_trouble
 from alpro.errors import InputError
 from alpro.file_kinds import HEAD_BYTES, encoding_of
 from alpro.user_files import JsonError, UnreadableFileError, read_json, read_lines
@@ -52,31 +53,24 @@ class TokenizerFormat:
         return second if second.is_file() else first
 
 
-# Imported here: transformers takes most of a second, and --help must not wait for it.
-def _load_wordpiece(folder: str) -> Tokenizer:
-    from transformers import BertTokenizerFast  # type: ignore[attr-defined]  # made at run time
+def _load(class_name: str, folder: str) -> Tokenizer:
+    import transformers  # takes most of a second, which --help must not wait for
 
-    return BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-
-def _load_clip_bpe(folder: str) -> Tokenizer:
-    from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # made at run time
-
-    return CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
 
 
 WORDPIECE = TokenizerFormat(
     kind="BERT",
     vocabulary="vocab.txt",
     description="the vocabulary there, one token a line as vocab.txt",
-    load=_load_wordpiece,
+    load=partial(_load, "BertTokenizerFast"),
 )
 """BERT's, in lower case: ``[CLS] text [SEP]``."""
 CLIP_BPE = TokenizerFormat(
     kind="CLIP",
     vocabulary="vocab.json",
     description="CLIP's vocab.json and merges.txt there, as they are in ext/clip-bpe",
-    load=_load_clip_bpe,
+    load=partial(_load, "CLIPTokenizerFast"),
 )
 """CLIP's byte-pair encoding: ``<|startoftext|> text <|endoftext|>``, padded by the latter."""
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
-from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError, check_frames
+from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError
+from alpro.datasets.decoding.image_files import check_frames
 from alpro.datasets.frame_sampling import CENTRED, evaluation_sampling, select_frames
 from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.storage import ImageFolder, VideoStorage

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from alpro.distributed.engine import GradientEngine
+from alpro.distributed.engine import Engine
 from alpro.distributed.watchdog import Watchdog
 from alpro.errors import PeerLostError, is_out_of_memory
 
@@ -54,7 +54,7 @@ class Communicator(Protocol):
         """Leave the process group."""
 
 
-class DistributedEngine(GradientEngine):
+class DistributedEngine(Engine):
     """One of several ranks.
 
     Gradients are reduced as one flat fp32 buffer per update, in parameter order. Fusing them when
@@ -111,8 +111,8 @@ class DistributedEngine(GradientEngine):
         self._deadline = time.monotonic() + _PATIENCE_AFTER_SIGTERM
 
     def prepare(self, task: nn.Module, optimizer: Optimizer) -> None:
+        super().prepare(task, optimizer)
         # Parameters and buffers have the same shapes on every rank.
-        self._take_parameters(optimizer)
         self._broadcast(list(task.state_dict().values()))
         # The optimizer's state may be empty on other ranks: its layout travels first.
         state = optimizer.state_dict()

@@ -106,11 +106,7 @@ def readable_rows(
 Progress = Callable[[Iterable[Any], str, str], Iterator[Any]]  # items, description, unit
 
 
-def silent_progress(
-    items: Iterable[Any],
-    description: str,  # noqa: ARG001
-    unit: str,  # noqa: ARG001
-) -> Iterator[Any]:
+def silent_progress(items: Iterable[Any], *_: str) -> Iterator[Any]:
     """The progress display that shows nothing."""
     return iter(items)
 

@@ -172,7 +172,7 @@ def build_trainer(
         ledger=UnreadableVideoLog(
             output,
             max_fraction=config.max_unreadable_fraction,
-            samples_per_epoch=data.samples_per_epoch,
+            samples_per_epoch=data.sampler.examples_per_epoch,
         ),
         guard=NonfiniteGuard(output, policy=config.on_nonfinite, num_steps=plan.num_train_steps),
         reporter=reporter,
@@ -247,11 +247,3 @@ def _check_shared(output: RunDirectory, *, engine: Engine) -> None:
             f"output_dir: rank 0 has written {output.args}, but the ranks {blind} do not see it. "
             "Name a folder that all machines share."
         )
-
-
-def build_reporter(
-    config: ExperimentConfig, *, plan: TrainingPlan, output: RunDirectory
-) -> Reporter:
-    """Progress bar, TensorBoard and metrics file; the config's interval counts batches."""
-    interval = max(1, config.log_interval // config.gradient_accumulation_steps)
-    return Reporter(output, total_steps=plan.last_step, log_interval=interval)

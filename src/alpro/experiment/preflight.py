@@ -8,13 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from alpro.configs.downstream import DownstreamConfig
 from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.sources import INFERENCE_SOURCE, STORED_SOURCE
-from alpro.datasets.storage import folder_trouble, is_open_folder, storage_kind
+from alpro.datasets.storage import storage_kind
+from alpro.datasets.storage.directory_index import folder_trouble, is_open_folder
 from alpro.datasets.storage.lmdb_videos import data_file
 from alpro.datasets.tokenization import check_vocabulary
 from alpro.distributed.engine import Engine, usable_precision
@@ -217,19 +216,16 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
 
 def log_notices(resolved: ResolvedConfig[Any], *, engine: Engine) -> None:
     """Warn about keys without effect and values that are replaced, on rank 0."""
-    if engine.rank == 0:
-        for notice in [*resolved.warnings, *_notices(resolved, engine.device)]:
-            logger.warning(notice)
-
-
-def _notices(resolved: ResolvedConfig[Any], device: torch.device) -> list[str]:
+    if engine.rank != 0:
+        return
     config: ExperimentConfig = resolved.config
     infers = isinstance(config, DownstreamConfig) and config.do_inference
     stored = {key for key, source in resolved.sources.items() if source == STORED_SOURCE}
     notices = config.notices(infers=infers, stored=stored)
-    used = usable_precision(config.precision, device)
+    used = usable_precision(config.precision, engine.device)
     if used != config.precision:
         notices.insert(
             0, f"precision: {config.precision} needs a GPU; this run on a CPU uses {used}"
         )
-    return notices
+    for notice in [*resolved.warnings, *notices]:
+        logger.warning(notice)

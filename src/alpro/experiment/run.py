@@ -19,7 +19,6 @@ from alpro.experiment.build_training import (
     agree_on_start,
     build_output,
     build_plan,
-    build_reporter,
     build_trainer,
 )
 from alpro.experiment.downstream import Evaluator
@@ -36,7 +35,7 @@ from alpro.experiment.results import (
 from alpro.experiment.weights import load_checkpoint
 from alpro.families.registry import DEFAULT_FAMILY
 from alpro.training.atomic_io import write_json
-from alpro.training.reporting import console_progress, start_logging
+from alpro.training.reporting import Reporter, console_progress, start_logging
 from alpro.training.run_directory import (
     APPENDED,
     QUARANTINE,
@@ -157,7 +156,7 @@ def train(
     data = task.data.training()
     validation = task.data.validation()
     largest = max(len(one.video_ids) for one in validation)
-    sizes = {"train_batch_size": data.samples_per_epoch, "val_batch_size": largest}
+    sizes = {"train_batch_size": data.sampler.examples_per_epoch, "val_batch_size": largest}
     for size_key, num_samples in sizes.items():
         check_batches(experiment, size_key=size_key, num_samples=num_samples)
     plan = build_plan(
@@ -174,7 +173,8 @@ def train(
         engine=engine,
     )
     # Build the objective and the trainer, log a summary, then train.
-    with build_reporter(config, plan=plan, output=output) as reporter:
+    interval = max(1, config.log_interval // config.gradient_accumulation_steps)  # in updates
+    with Reporter(output, total_steps=plan.last_step, log_interval=interval) as reporter:
         progress = with_heartbeat(reporter.progress, engine=engine)
         objective = task.build_objective(model, plan=plan, progress=progress)
         seed_everything(config.seed, rank=engine.rank)

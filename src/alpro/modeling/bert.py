@@ -69,54 +69,30 @@ class SplitBertBase(TextEncoder):
     The two subclasses differ in parameter names, which are those of the released checkpoints, and
     in the masked language head.
 
-    Args (others are those of transformers' `BertConfig`):
+    Args:
         num_hidden_layers: Layers of both parts together.
         fusion_layer: First layer of the fusion encoder.
-        type_vocab_size: Rows of the token type embedding, of which only row 0 is used.
-        pad_token_id: Row of the word embedding that receives no gradient.
         attention: Kernel of `dot_product_attention`.
+        sizes: Further ones of transformers' `BertConfig`, whose defaults are BERT-base's. Of the
+            token type embedding only row 0 is used, and row `pad_token_id` of the word embedding
+            receives no gradient.
     """
 
     def __init__(
         self,
         *,
-        vocab_size: int = 30522,
-        hidden_size: int = 768,
         num_hidden_layers: int = 12,
-        num_attention_heads: int = 12,
-        intermediate_size: int = 3072,
         fusion_layer: int = 6,
-        hidden_act: str = "gelu",
-        hidden_dropout_prob: float = 0.1,
-        attention_probs_dropout_prob: float = 0.1,
-        max_position_embeddings: int = 512,
-        type_vocab_size: int = 2,
-        pad_token_id: int = 0,
-        initializer_range: float = 0.02,
-        layer_norm_eps: float = 1e-12,
         attention: Kernel = "auto",
+        **sizes: Any,
     ) -> None:
         super().__init__()
         if not 0 <= fusion_layer < num_hidden_layers:
             raise ValueError(
                 f"fusion_layer {fusion_layer} is not one of the {num_hidden_layers} layers"
             )
-        self.bert_config = BertConfig(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            num_hidden_layers=num_hidden_layers,
-            num_attention_heads=num_attention_heads,
-            intermediate_size=intermediate_size,
-            hidden_act=hidden_act,
-            hidden_dropout_prob=hidden_dropout_prob,
-            attention_probs_dropout_prob=attention_probs_dropout_prob,
-            max_position_embeddings=max_position_embeddings,
-            type_vocab_size=type_vocab_size,
-            pad_token_id=pad_token_id,
-            initializer_range=initializer_range,
-            layer_norm_eps=layer_norm_eps,
-        )
-        self.width = hidden_size
+        self.bert_config = BertConfig(num_hidden_layers=num_hidden_layers, **sizes)
+        self.width = self.bert_config.hidden_size
         self.fusion_layer = fusion_layer
         self.kernel: Kernel = attention
 

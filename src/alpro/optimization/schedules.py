@@ -2,20 +2,10 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 SMALLEST_LEARNING_RATE = 1e-8  # the originals' floor; the last update of `linear` lands on it
 STEP_DECAY = 0.5  # `multi_step`: factor for each milestone passed
-
-
-class _Run(NamedTuple):
-    """Lengths in updates."""
-
-    num_steps: int
-    warmup_steps: int
-    warmup_ratio: float
-    milestones: Sequence[int]
 
 
 def learning_rate_at(
@@ -43,50 +33,29 @@ def learning_rate_at(
     Raises:
         ValueError: for an unknown ``decay``.
     """
-    if decay not in _FACTORS:
+    # The factor of the peak, by the formula of each schedule.
+    warmup_steps = int(warmup_ratio * num_train_steps)
+    if decay == "constant":
+        factor = 1.0
+    elif decay == "multi_step":
+        factor = STEP_DECAY ** bisect_right(milestones, step - 1)
+    elif decay == "invsqrt":
+        rise = max(1, warmup_steps)
+        factor = step / rise if step <= rise else (rise / step) ** 0.5
+    elif decay == "warmup_cosine":
+        share = (step - 1) / num_train_steps
+        factor = share / warmup_ratio if share < warmup_ratio else _half_cosine(share)
+    elif decay not in ("linear", "cosine"):
         raise ValueError(f"unknown decay {decay!r}")
-    run = _Run(num_train_steps, int(warmup_ratio * num_train_steps), warmup_ratio, milestones)
-    return max(learning_rate * _FACTORS[decay](step, run), SMALLEST_LEARNING_RATE)
+    elif step < warmup_steps:
+        factor = step / warmup_steps
+    elif decay == "linear":
+        factor = max(0.0, (num_train_steps - step) / max(1, num_train_steps - warmup_steps))
+    else:
+        progress = (step - warmup_steps) / max(1, num_train_steps - warmup_steps)
+        factor = _half_cosine(min(1.0, progress))
+    return max(learning_rate * factor, SMALLEST_LEARNING_RATE)
 
 
-def _constant(_step: int, _run: _Run) -> float:
-    return 1.0
-
-
-def _linear(step: int, run: _Run) -> float:
-    if step < run.warmup_steps:
-        return step / run.warmup_steps
-    return max(0.0, (run.num_steps - step) / max(1, run.num_steps - run.warmup_steps))
-
-
-def _cosine(step: int, run: _Run) -> float:
-    if step < run.warmup_steps:
-        return step / run.warmup_steps
-    progress = (step - run.warmup_steps) / max(1, run.num_steps - run.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def _warmup_cosine(step: int, run: _Run) -> float:
-    progress = (step - 1) / run.num_steps
-    if progress < run.warmup_ratio:
-        return progress / run.warmup_ratio
+def _half_cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _inverse_square_root(step: int, run: _Run) -> float:
-    warmup_steps = max(1, run.warmup_steps)
-    return step / warmup_steps if step <= warmup_steps else (warmup_steps / step) ** 0.5
-
-
-def _multi_step(step: int, run: _Run) -> float:
-    return STEP_DECAY ** bisect_right(run.milestones, step - 1)
-
-
-_FACTORS: dict[str, Callable[[int, _Run], float]] = {
-    "linear": _linear,
-    "cosine": _cosine,
-    "warmup_cosine": _warmup_cosine,
-    "invsqrt": _inverse_square_root,
-    "constant": _constant,
-    "multi_step": _multi_step,
-}

@@ -67,7 +67,10 @@ def write_atomically(
                     path.replace(backup)
             temporary.replace(path)
         except BaseException:
-            _remove(temporary)
+            # Truncate first: a writer that failed may still hold it open, and with it the space.
+            with suppress(FileNotFoundError):
+                os.truncate(temporary, 0)
+            temporary.unlink(missing_ok=True)
             raise
     _sync_folder(path.parent)
 
@@ -174,13 +177,6 @@ def free_files(path: Path) -> int | None:
 def _folder_of(path: Path) -> Path:
     there = path.absolute()
     return next(one for one in (there, *there.parents) if os.path.isdir(one))
-
-
-def _remove(temporary: Path) -> None:
-    # Truncate first: a writer that failed may still hold it open, and with it the space.
-    with suppress(FileNotFoundError):
-        os.truncate(temporary, 0)
-    temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

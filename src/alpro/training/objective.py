@@ -113,11 +113,6 @@ class TrainingData:
     description: Sequence[str] = ()
     """Log lines about the sets."""
 
-    @property
-    def samples_per_epoch(self) -> int:
-        """Samples of this rank in one epoch."""
-        return self.sampler.examples_per_epoch
-
     def start(self, done: Sequence[SamplerSegment]) -> Iterator[Batch]:
         """Yield batches endlessly, after these segments."""
         return iter(self.load(self.sampler.resume(done)))

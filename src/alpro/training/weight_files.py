@@ -233,8 +233,8 @@ def _other_kind(head: bytes, file: IO[bytes], path: Path) -> str | None:
         return "a video (MP4)"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return _PLAIN_PICKLE
-    if text := _text_of(head):
-        return _kind_of_text(text)
+    if kind_of_text := _kind_of_text(head):
+        return kind_of_text
     if not any(head):
         return "zeros, as of a download that was broken off. Download it again"
     return None
@@ -259,13 +259,12 @@ def _named(names: list[str]) -> str:
     return listed([shortened(name) for name in few], most=MAX_NAMED) or "nothing"
 
 
-def _text_of(head: bytes) -> str:
+def _kind_of_text(head: bytes) -> str | None:
     text = head.decode("utf-8", errors="ignore")
     is_text = len(text.encode()) >= len(head) - 3  # the last character may be cut off
-    return text if is_text and all(c.isprintable() or c in "\r\n\t\f\ufeff" for c in text) else ""
-
-
-def _kind_of_text(text: str) -> str:
+    is_text = is_text and all(c.isprintable() or c in "\r\n\t\f\ufeff" for c in text)
+    if not (text and is_text):
+        return None
     start, shown = text.lstrip("\ufeff \r\n\t"), shortened(" ".join(text.split()))
     if start.startswith("<"):
         return f"an XML text, as servers send for an error: {shown!r}. Download it again"

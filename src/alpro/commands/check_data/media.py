@@ -13,9 +13,8 @@ from alpro.commands.check_data.annotations import ReadSet
 from alpro.commands.check_data.findings import Finding, Findings
 from alpro.commands.check_data.probe import Item
 from alpro.commands.check_data.sources import CheckedSet, Task
-from alpro.datasets.decoding import is_image
+from alpro.datasets.decoding.image_files import is_image
 from alpro.datasets.storage import (
-    AmbiguousIdError,
     ImageFolder,
     VideoFolder,
     VideoStorage,
@@ -23,6 +22,7 @@ from alpro.datasets.storage import (
     open_videos,
     why_outside,
 )
+from alpro.datasets.storage.base import AmbiguousIdError
 from alpro.errors import InputError
 
 

@@ -41,9 +41,8 @@ class Decoder(Protocol):
             (T, 3, S, S) uint8, RGB, 0 to 255.
 
         Raises:
-            VideoReadError: whatever is wrong with the file.
+            VideoReadError: whatever is wrong with the file; CutOffError where a limit was set.
         """
-        ...
 
 
 @runtime_checkable
@@ -52,4 +51,3 @@ class Loader(Protocol):
 
     def load(self) -> None:
         """Import the libraries that reading needs."""
-        ...

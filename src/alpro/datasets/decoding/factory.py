@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Loader, Video
-from alpro.datasets.decoding.decord_decoder import DecordDecoder
 from alpro.datasets.decoding.image_files import MediaDecoder
+from alpro.datasets.decoding.other_decoders import (
+    DecordDecoder,
+    TorchCodecDecoder,
+    check_torchcodec,
+)
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
-from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder, check_torchcodec
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 from alpro.installation import has_package
@@ -31,26 +36,16 @@ class SandboxedDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``.
-
-        Raises:
-            CutOffError: a VideoReadError; it took too long, too much memory, or its process died.
-            VideoReadError: whatever else is wrong with the file.
-        """
         try:
-            return self._process.call(_read, self.decoder, video, select, preprocessing)
+            return self._process.call(
+                partial(self.decoder.read, preprocessing=preprocessing), video, select
+            )
         except CallCutOffError as error:
             raise CutOffError(f"cut off: {error}") from error
 
     def close(self) -> None:
         """End the process; it would end with its owner, too."""
         self._process.close()
-
-
-def _read(
-    decoder: Decoder, video: Video, select: FrameSelector, preprocessing: PixelPreprocessing
-) -> np.ndarray:
-    return decoder.read(video, select, preprocessing=preprocessing)
 
 
 DECODERS = ("auto", "pyav", "decord", "torchcodec")

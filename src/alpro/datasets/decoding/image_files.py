@@ -56,14 +56,12 @@ class MediaDecoder:
     videos: Decoder
 
     def load(self) -> None:
-        """Import the libraries that reading videos needs."""
         if isinstance(self.videos, Loader):
             self.videos.load()
 
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         if isinstance(video, Path) and os.path.isdir(video):
             files: Sequence[Video] = frames_in(video)
         elif is_image(video):

@@ -42,7 +42,6 @@ class PyAVDecoder:
     """Reads what FFmpeg can read, a broken packet here or there included; one thread per file."""
 
     def load(self) -> None:
-        """Import the libraries that reading needs."""
         import av
         import av.subtitles.stream  # opening any file does
         import av.video.reformatter
@@ -51,7 +50,6 @@ class PyAVDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         # Count the frames, and select.
         scaler = _Scaler(preprocessing)
         with _open_video(video) as opened:

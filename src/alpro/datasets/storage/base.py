@@ -26,7 +26,7 @@ class VideoStorage(Protocol):
     @property
     def described(self) -> str:
         """The root for messages, with the kind of storage where it is not a folder."""
-        ...
+        return str(self.root)
 
     def fetch(self, video_id: str) -> Video | None:
         """A video's file, or its bytes; None if there is none.
@@ -34,13 +34,16 @@ class VideoStorage(Protocol):
         Raises:
             VideoReadError: it is there, but cannot be read.
             AmbiguousIdError: the id names two videos.
-            InputError: the storage is damaged.
+            InputError: the storage is damaged, or has changed.
         """
-        ...
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without a video, once each, in order of first appearance."""
-        ...
+        """The ids without a video, once each, in order of first appearance.
+
+        Raises:
+            AmbiguousIdError: an id names two videos.
+            InputError: the storage is damaged.
+        """
 
     def listed_names(self) -> list[str]:
         """Return the names seen in the search for ids, for `hint_of_missing`."""
@@ -52,4 +55,3 @@ class VideoStorage(Protocol):
 
     def video_ids(self) -> list[str]:
         """The ids of all videos, sorted."""
-        ...

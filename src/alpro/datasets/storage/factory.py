@@ -23,8 +23,7 @@ from alpro.datasets.storage.directory_index import (
     why_outside,
     without_video_extension,
 )
-from alpro.datasets.storage.folder import VideoFolder
-from alpro.datasets.storage.image_folder import ImageFolder
+from alpro.datasets.storage.folder import ImageFolder, VideoFolder
 from alpro.datasets.storage.lmdb_videos import VideoLmdb, data_file
 from alpro.datasets.storage.shard_index import shards_in
 from alpro.datasets.storage.shards import VideoShards

@@ -1,4 +1,4 @@
-"""Videos as files in a folder."""
+"""Videos as files in a folder; and images: frames extracted from videos, or still images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alpro.datasets.storage.base import AmbiguousIdError
+from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS, is_image
+from alpro.datasets.storage.base import AmbiguousIdError, VideoStorage
 from alpro.datasets.storage.directory_index import (
     VIDEO_EXTENSIONS,
     DirectoryIndex,
@@ -21,8 +23,10 @@ from alpro.datasets.storage.directory_index import (
     may_be_video,
     split_extension,
     why_outside,
+    without_video_extension,
 )
 from alpro.errors import InputError
+from alpro.installation import has_package
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ Place = tuple[str, str]
 """A file's folder, from the root ("" is the root itself), and its name."""
 
 
-class VideoFolder:
+class VideoFolder(VideoStorage):
     """A folder holding one file per video, named ``<video id><extension>``.
 
     A file with the dataset's own extension is preferred, then one with any other common video
@@ -58,17 +62,7 @@ class VideoFolder:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_listings": {}, "_folders": None, "_walked": []}
 
-    @property
-    def described(self) -> str:
-        """The folder, for messages."""
-        return str(self.root)
-
     def fetch(self, video_id: str) -> Path | None:
-        """A video's file; None if there is none.
-
-        Raises:
-            AmbiguousIdError: two subfolders have a file of this name.
-        """
         if why_outside(video_id):
             return None
         # Try the usual names first, without listing the folders.
@@ -86,22 +80,15 @@ class VideoFolder:
         return Path(path) if os.path.isfile(path) else None
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without a file, once each, in order of first appearance.
-
-        Raises:
-            AmbiguousIdError: two subfolders have a file of one of these names.
-        """
         absent = [name for name in dict.fromkeys(video_ids) if self._own_place(name) is None]
         if absent and self._folders is None and self._listing("").folders:
             logger.info("searching the subfolders of %s for %d ids", self.root, len(absent))
         return [name for name in absent if self._place_elsewhere(name) is None]
 
     def listed_names(self) -> list[str]:
-        """The files' names, from ``root``, in all folders that were searched for ids."""
         return [os.path.join(*place) for place in self._places(self._listings)]
 
     def unlisted(self) -> str | None:
-        """A folder that cannot be listed, of those that were searched for ids."""
         for folder, listing in self._listings.items():
             if listing.trouble:
                 return f"{os.path.join(self.root, folder)} cannot be listed: {listing.trouble}"
@@ -227,3 +214,86 @@ def _folder_of_clips(video_id: str) -> tuple[str, ...]:
     """The folder of the clips of one video, ``x`` of ``x.3.mp4``; none without a dot."""
     first, dot, _ = video_id.partition(".")
     return (first,) if dot and first and "/" not in video_id else ()
+
+
+class ImageFolder(VideoStorage):
+    """A folder holding ``<video id>/`` with the frames of each video, or one image per id.
+
+    An image is ``<id>.jpg``, ``.jpeg``, ``.png`` or ``.webp``, or an id that carries its extension.
+    Ids of files in subfolders include the folder. Reading needs Pillow.
+
+    Attributes:
+        frame_counts: video id -> frames to use of its folder, where annotations state that.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not has_package("PIL"):
+            raise InputError(
+                f"videos: {root} holds images, and Pillow is not installed; `pip install pillow`"
+            )
+        self.root = root
+        self.frame_counts: dict[str, int] = {}
+
+    @property
+    def described(self) -> str:
+        return f"the folder of images {self.root}"
+
+    def fetch(self, video_id: str) -> Path | None:
+        """The folder of a video's frames, or an image; None if there is neither."""
+        if why_outside(video_id):
+            return None
+        paths = (Path(self.root, name) for name in _names_of(video_id))
+        return next(
+            (path for path in paths if os.path.isdir(path) or (is_image(path) and path.is_file())),
+            None,
+        )
+
+    def missing(self, video_ids: Iterable[str]) -> list[str]:
+        # Listing a folder once is much faster on network drives than a query per id.
+        @cache
+        def listed(folder: str) -> frozenset[str]:
+            try:
+                return frozenset(os.listdir(os.path.join(self.root, folder)))
+            except (OSError, ValueError):  # no such folder
+                return frozenset()
+
+        def is_there(video_id: str) -> bool:
+            places = map(os.path.split, _names_of(video_id))
+            return not why_outside(video_id) and any(name in listed(at) for at, name in places)
+
+        return [video_id for video_id in dict.fromkeys(video_ids) if not is_there(video_id)]
+
+    def listed_names(self) -> list[str]:
+        """The names in the folder itself: there may be millions of frames below it."""
+        names = [name for name in os.listdir(self.root) if not is_hidden(name)]
+        return [split_extension(name)[0] if is_image(Path(name)) else name for name in names]
+
+    def video_ids(self) -> list[str]:
+        """The ids of all folders below that hold images, and of images beside them, sorted."""
+        ids = []
+        seen = set()
+        for folder, subfolders, names in os.walk(self.root, followlinks=True):
+            # Do not follow a link to a parent folder.
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                subfolders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            # In the root each image is an item; below it a folder is.
+            subfolders[:] = [name for name in subfolders if not is_hidden(name)]
+            images = [name for name in names if is_image(Path(name)) and not is_hidden(name)]
+            if folder == str(self.root):
+                stems = [split_extension(name)[0] for name in images]
+                ids += stems if len({*stems}) == len(stems) else images
+            elif images:
+                ids.append(os.path.relpath(folder, self.root))
+        return sorted(ids)
+
+
+def _names_of(video_id: str) -> Iterator[str]:
+    """Yield possible names of an id's folder or image."""
+    yield video_id
+    yield without_video_extension(video_id)
+    for extension in IMAGE_EXTENSIONS:
+        yield video_id + extension
+        yield video_id + extension.upper()

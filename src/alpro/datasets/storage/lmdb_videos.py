@@ -88,16 +88,9 @@ class VideoLmdb(VideoStorage):
 
     @property
     def described(self) -> str:
-        """The LMDB, for messages."""
         return f"the LMDB {self.root}"
 
     def fetch(self, video_id: str) -> bytes | None:
-        """A video's bytes; None if there is none.
-
-        Raises:
-            VideoReadError: it is there, but cannot be read.
-            InputError: the LMDB is damaged.
-        """
         import lmdb
 
         if not self._is_verified:
@@ -111,11 +104,6 @@ class VideoLmdb(VideoStorage):
             raise VideoReadError(f"{self.root}: {error}") from error
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without a video, once each, in order of first appearance.
-
-        Raises:
-            InputError: the LMDB is damaged.
-        """
         there = set(self._verified_keys())
         return [
             video_id
@@ -124,11 +112,6 @@ class VideoLmdb(VideoStorage):
         ]
 
     def video_ids(self) -> list[str]:
-        """The ids of all videos, sorted.
-
-        Raises:
-            InputError: the LMDB is damaged.
-        """
         return sorted(key.decode("utf-8", "surrogateescape") for key in self._verified_keys())
 
     def _verified_keys(self) -> PackedIds:

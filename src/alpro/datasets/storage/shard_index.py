@@ -40,13 +40,6 @@ _READERS = 8  # shards read at a time: network drives mostly wait
 _NUM_COMPARED = 32  # members of a kept index that are compared with the shards
 
 
-class Location(NamedTuple):
-    """Location of a video's bytes."""
-
-    shard: Path
-    member: Member
-
-
 class ShardIndex:
     """Locations of videos, in a few flat arrays, since there may be a million of them.
 
@@ -79,10 +72,10 @@ class ShardIndex:
         number = bisect_left(self._ids, wanted)
         return number if number < len(self) and self._ids[number] == wanted else None
 
-    def location(self, number: int) -> Location:
-        """The location of a video, by the position of its id."""
+    def location(self, number: int) -> tuple[Path, Member]:
+        """The shard of a video, and its place there, by the position of its id."""
         shard = self._shards[self._shard[number]]
-        return Location(shard, Member(self.video_id(number), *self._places[number].tolist()))
+        return shard, Member(self.video_id(number), *self._places[number].tolist())
 
     def is_plausible(self, sizes: Sequence[int]) -> bool:
         """Return whether it fits shards of these sizes, and a sample of their members."""

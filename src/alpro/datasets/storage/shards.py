@@ -43,17 +43,9 @@ class VideoShards(VideoStorage):
 
     @property
     def described(self) -> str:
-        """The shards, for messages."""
         return f"the tar shards in {self.root}" if self.root.is_dir() else f"the shard {self.root}"
 
     def fetch(self, video_id: str) -> bytes | None:
-        """A video's bytes; None if there is none.
-
-        Raises:
-            VideoReadError: it is there, but cannot be read.
-            AmbiguousIdError: the id names two videos.
-            InputError: the shards have changed, or two hold the same id.
-        """
         # Look up the location, which the file must still be long enough for.
         number = self._number_of(video_id)
         if number is None:
@@ -75,11 +67,6 @@ class VideoShards(VideoStorage):
         return data
 
     def missing(self, video_ids: Iterable[str]) -> list[str]:
-        """The ids without a video, once each, in order of first appearance.
-
-        Raises:
-            AmbiguousIdError: an id names two videos.
-        """
         there = set(self._index.ids())
         return [
             video_id
@@ -88,7 +75,6 @@ class VideoShards(VideoStorage):
         ]
 
     def video_ids(self) -> list[str]:
-        """The ids of all videos, sorted."""
         return sorted(self._index.ids())
 
     @cached_property

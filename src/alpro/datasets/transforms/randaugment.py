@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -38,11 +39,16 @@ PIXEL_CENTRE = 0.5  # torchvision's points are counted from the corner of the fi
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation and its argument at a strength from 0 to 1; `neutral` changes nothing."""
+    """An operation, whose argument is `scale * strength + base`; `neutral` changes nothing."""
 
     apply: Callable[[Tensor, float], Tensor]
-    argument: Callable[[float], float] = float
+    scale: float = 1.0
+    base: float = 0.0
     neutral: float | None = None
+
+    def argument(self, strength: float) -> float:
+        """The argument at a strength from 0 to 1."""
+        return self.scale * strength + self.base
 
 
 @dataclass(frozen=True)
@@ -110,22 +116,6 @@ def apply_operation(frames: Tensor, name: str, *, level: float) -> Tensor:
     return operation.apply(frames, argument)
 
 
-def _factor(strength: float) -> float:
-    return 1.8 * strength + 0.1
-
-
-def _slope(strength: float) -> float:
-    return 0.3 * strength
-
-
-def _pixels(strength: float) -> float:
-    return 10.0 * strength
-
-
-def _degrees(strength: float) -> float:
-    return 30.0 * strength
-
-
 def _identity(frames: Tensor, _: float) -> Tensor:
     return frames
 
@@ -135,12 +125,8 @@ def _contrast(frames: Tensor, factor: float) -> Tensor:
     return _torchvision().adjust_contrast(frames.flip(-3), factor).flip(-3)
 
 
-def _brightness(frames: Tensor, factor: float) -> Tensor:
-    return _torchvision().adjust_brightness(frames, factor)
-
-
-def _sharpness(frames: Tensor, factor: float) -> Tensor:
-    return _torchvision().adjust_sharpness(frames, factor)
+def _adjust(what: str, frames: Tensor, factor: float) -> Tensor:
+    return getattr(_torchvision(), f"adjust_{what}")(frames, factor)
 
 
 def _horizontal_flip(frames: Tensor, _: float) -> Tensor:
@@ -211,14 +197,14 @@ def _torchvision() -> ModuleType:
 
 OPERATIONS = {
     "identity": Operation(_identity),
-    "contrast": Operation(_contrast, _factor, neutral=1.0),
-    "brightness": Operation(_brightness, _factor, neutral=1.0),
-    "sharpness": Operation(_sharpness, _factor, neutral=1.0),
+    "contrast": Operation(_contrast, scale=1.8, base=0.1, neutral=1.0),
+    "brightness": Operation(partial(_adjust, "brightness"), scale=1.8, base=0.1, neutral=1.0),
+    "sharpness": Operation(partial(_adjust, "sharpness"), scale=1.8, base=0.1, neutral=1.0),
     "horizontal_flip": Operation(_horizontal_flip),
-    "shear_x": Operation(_shear_x, _slope, neutral=0.0),
-    "shear_y": Operation(_shear_y, _slope, neutral=0.0),
-    "translate_x": Operation(_translate_x, _pixels, neutral=0.0),
-    "translate_y": Operation(_translate_y, _pixels, neutral=0.0),
-    "rotate": Operation(_rotate, _degrees, neutral=0.0),
+    "shear_x": Operation(_shear_x, scale=0.3, neutral=0.0),
+    "shear_y": Operation(_shear_y, scale=0.3, neutral=0.0),
+    "translate_x": Operation(_translate_x, scale=10.0, neutral=0.0),
+    "translate_y": Operation(_translate_y, scale=10.0, neutral=0.0),
+    "rotate": Operation(_rotate, scale=30.0, neutral=0.0),
 }
 """The original's operations; its table of levels gives the same arguments."""

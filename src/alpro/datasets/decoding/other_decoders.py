@@ -1,10 +1,11 @@
-"""Decoding with torchcodec, which is optional and needs FFmpeg's shared libraries."""
+"""Decoding with decord, as the original does, or with torchcodec; both are optional."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 
@@ -15,11 +16,65 @@ from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preproce
 from alpro.errors import InputError
 from alpro.installation import AbsentPackageError, import_optional
 
+_STORED_SIZE = -1  # decord's value for the size that frames are stored in
+_SOURCE_PLACE = re.compile(  # in messages of decord, and of torchcodec
+    r"\[\d\d:\d\d:\d\d\] \S+\.(cc|h):\d+: |^\w+, \S+\.(cpp|h):\d+, "
+)
 _REMEDY = (
     "`pip install torchcodec` in the version that fits torch (0.13 for torch 2.13), and FFmpeg's "
     "shared libraries (the package ffmpeg of Linux distributions); or choose another video_decoder"
 )
-_SOURCE_PLACE = re.compile(r"^\w+, \S+\.(cpp|h):\d+, ")
+
+
+class DecordDecoder:
+    """Decord squashes (bilinear) and rotates while decoding; one thread per file.
+
+    Where B-frames meet open groups of pictures, MPEG-TS or AVI, or an edit list cuts the beginning
+    off, it returns other frames than those asked for; PyAV does not.
+
+    Args:
+        check: Looks at a file first and raises VideoReadError for what decord must not be given: it
+            follows playlists, and ends the whole process where a damaged header declares billions
+            of frames. None: without PyAV, only the file's first bytes are looked at.
+    """
+
+    def __init__(self, check: Callable[[Video], None] | None = None) -> None:
+        self.check = check
+
+    def load(self) -> None:
+        import decord  # noqa: F401
+
+        if self.check is not None:
+            PyAVDecoder().load()
+
+    def read(
+        self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
+    ) -> np.ndarray:
+        import decord  # optional: PyAV alone is enough
+
+        # Keep files away from decord that could end its process.
+        if self.check is not None:
+            self.check(video)
+        require_video_signature(video, library="decord")
+        # Open the file; decord resizes by itself if it can follow the policy.
+        decord.logging.set_level(decord.logging.QUIET)
+        try:
+            source = BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
+            side = preprocessing.size if preprocessing.resized_by_decoder else _STORED_SIZE
+            reader = decord.VideoReader(source, width=side, height=side, num_threads=1)
+            num_video_frames = len(reader)
+        # decord raises its own error for bad content and RuntimeError for what it cannot open.
+        except (decord.DECORDError, RuntimeError) as error:
+            raise VideoReadError(_reason("decord", error)) from error
+        if num_video_frames < 1:
+            raise VideoReadError("decord: no frames")
+        # Decode the selected frames.
+        indices = select(num_video_frames)
+        try:
+            frames = reader.get_batch(indices.tolist()).asnumpy()  # (T, H, W, 3)
+        except (decord.DECORDError, RuntimeError, IndexError) as error:
+            raise VideoReadError(_reason("decord", error)) from error
+        return preprocess_frames(frames.transpose(0, 3, 1, 2), preprocessing)  # (T, 3, S, S)
 
 
 class TorchCodecDecoder:
@@ -38,7 +93,6 @@ class TorchCodecDecoder:
         self.check = check
 
     def load(self) -> None:
-        """Import the libraries that reading needs."""
         import torchcodec.decoders
         import torchcodec.transforms  # noqa: F401
 
@@ -48,7 +102,6 @@ class TorchCodecDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
-        """Read the selected frames, (T, 3, S, S) uint8; see ``Decoder.read``."""
         from torchcodec.decoders import VideoDecoder  # optional: the other libraries are enough
         from torchcodec.transforms import Resize
 
@@ -67,7 +120,7 @@ class TorchCodecDecoder:
             num_video_frames = len(reader)
         # torchcodec raises these for bad content, missing files and missing streams.
         except (RuntimeError, ValueError, TypeError) as error:
-            raise VideoReadError(_reason(error)) from error
+            raise VideoReadError(_reason("torchcodec", error)) from error
         if num_video_frames < 1:
             raise VideoReadError("torchcodec: no frames")
         # Decode the selected frames.
@@ -75,7 +128,7 @@ class TorchCodecDecoder:
         try:
             frames = reader.get_frames_at(indices.tolist()).data
         except (RuntimeError, ValueError, IndexError) as error:
-            raise VideoReadError(_reason(error)) from error
+            raise VideoReadError(_reason("torchcodec", error)) from error
         return preprocess_frames(frames.numpy(), preprocessing)  # (T, 3, S, S)
 
 
@@ -87,7 +140,7 @@ def check_torchcodec() -> None:
         raise InputError(f"video_decoder 'torchcodec': {error}; {_REMEDY}") from error
 
 
-def _reason(error: Exception) -> str:
-    # The first line without the place in torchcodec's sources.
+def _reason(library: str, error: Exception) -> str:
+    # The first line without places in the library's sources; a native stack trace may follow it.
     lines = _SOURCE_PLACE.sub("", str(error)).strip().splitlines()
-    return f"torchcodec: {lines[0] if lines else type(error).__name__}"
+    return f"{library}: {lines[0] if lines else type(error).__name__}"
