@@ -218,7 +218,7 @@ def make_evaluation_set(
     pieces = chunks(len(video_ids), size=chunk)
     own = shard(pieces, engine=engine)
     loader: Any = [collate_videos([videos[position] for position in piece]) for piece in own]
-    return EvaluationSet("tiny", annotations, folder, rows, video_ids, pieces, loader)
+    return EvaluationSet("tiny", annotations, video_ids, folder, rows, pieces, loader)
 
 
 def make_evaluator(

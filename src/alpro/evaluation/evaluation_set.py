@@ -1,19 +1,22 @@
-"""Evaluation sets of annotated videos, and their unreadable videos."""
+"""Evaluation sets of annotated videos, their unreadable videos, and what evaluates them."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.video_datasets import HasVideoId, VideoBatch
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError
+from alpro.evaluation.encoding import Tokenize
 from alpro.modeling.contracts import Encoders
 
 logger = logging.getLogger(__name__)
@@ -23,17 +26,23 @@ Row = TypeVar("Row", bound=HasVideoId, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationSet(Generic[Row]):
-    """Captions or questions, and the videos they are about."""
+class VideoSet:
+    """A set of videos or images, as messages name it."""
 
     name: str
     annotations: Path
+    video_ids: Sequence[str]
+    """All of its videos."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet(VideoSet, Generic[Row]):
+    """Captions or questions, and the V distinct videos they are about, by first appearance."""
+
     folder: Path
     """Folder of the videos."""
     rows: Sequence[Row]
     """Captions or questions; a row's number is its id."""
-    video_ids: Sequence[str]
-    """V distinct videos in order of first appearance."""
     video_chunks: Sequence[range]
     """Positions of the videos that are encoded together, all ranks' chunks in order."""
     loader: DataLoader[VideoBatch]
@@ -48,27 +57,8 @@ class EvaluationSet(Generic[Row]):
         return [rows_of[video_id] for video_id in self.video_ids]
 
 
-class DatasetInfo(Protocol):
-    """A set of videos or images, as messages name it."""
-
-    @property
-    def name(self) -> str:
-        """The set's name."""
-        ...
-
-    @property
-    def annotations(self) -> Path:
-        """The file that names the videos."""
-        ...
-
-    @property
-    def video_ids(self) -> Sequence[str]:
-        """All of its videos."""
-        ...
-
-
 def check_unreadable(
-    data: DatasetInfo, unreadable: Sequence[UnreadableVideo], *, allowed: bool
+    data: VideoSet, unreadable: Sequence[UnreadableVideo], *, allowed: bool
 ) -> None:
     """Log the unreadable videos of a set, those of all ranks together.
 
@@ -131,3 +121,22 @@ def evaluation_mode(model: Encoders) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+
+
+@dataclass(eq=False)
+class Evaluator(ABC):
+    """Evaluates its model on sets of a task, for validation and inference alike."""
+
+    model: Any
+    _: KW_ONLY
+    tokenize: Tokenize
+    normalize: Callable[[Tensor], Tensor]  # uint8 frames to the model's input
+    engine: Engine
+    precision: str
+    clip_aggregation: str = "mean"  # of similarities and logits, see :func:`aggregate_clips`
+    allow_missing_videos: bool  # leave out unreadable videos, instead of an error
+    progress: Progress = silent_progress
+
+    @abstractmethod
+    def run(self, data: Any) -> Any:
+        """Evaluate one set; the outcome is the same on every rank."""

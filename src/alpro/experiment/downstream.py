@@ -4,12 +4,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from alpro.configs.downstream import DownstreamConfig, DownstreamDataset, extension_of
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
-from alpro.evaluation.evaluation_set import EvaluationSet, Progress
+from alpro.evaluation.evaluation_set import EvaluationSet, Evaluator, Progress
 from alpro.experiment.data import (
     Annotations,
     Row,
@@ -28,15 +28,6 @@ from alpro.training.objective import TrainingData
 from alpro.training.run_directory import RESULT_FILES, RunDirectory
 
 Config = TypeVar("Config", bound=DownstreamConfig)
-
-
-class Evaluator(Protocol):
-    """Evaluates its model on sets of a task."""
-
-    model: Any
-
-    def run(self, data: Any) -> Any:
-        """Evaluate one set; the outcome is the same on every rank."""
 
 
 class TrainingItems(NamedTuple):
@@ -78,18 +69,6 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
             self.config, annotations, checkpoint=checkpoint, step=step, suffix=suffix
         ).relative_to(self.config.output_dir)
         return [str(folder / name) for name in RESULT_FILES]
-
-    def evaluator_arguments(self) -> dict[str, Any]:
-        """Arguments common to the evaluators of all tasks."""
-        config, experiment = self.config, self.experiment
-        return {
-            "tokenize": experiment.tokenize,
-            "normalize": experiment.normalize,
-            "engine": experiment.engine,
-            "precision": experiment.precision,
-            "clip_aggregation": config.score_agg_func,
-            "allow_missing_videos": config.allow_missing_videos,
-        }
 
     @abstractmethod
     def annotation_path(self, part: DownstreamDataset) -> Path:

@@ -74,6 +74,16 @@ class Experiment(Generic[Config]):
         """Number format of forward passes outside of training."""
         return usable_precision(self.config.precision, self.engine.device)
 
+    def evaluator_arguments(self) -> dict[str, Any]:
+        """Arguments common to the evaluators of all tasks."""
+        return {
+            "tokenize": self.tokenize,
+            "normalize": self.normalize,
+            "engine": self.engine,
+            "precision": self.precision,
+            "allow_missing_videos": self.config.allow_missing_videos,
+        }
+
     def sha256_of(self, path: Path) -> str:
         """SHA-256 of a file, cached: the file may vanish or change after the first call."""
         if path not in self._hashes:

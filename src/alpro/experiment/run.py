@@ -13,7 +13,12 @@ from alpro.configs.loading import ResolvedConfig
 from alpro.distributed.engine import Engine
 from alpro.distributed.launch import launch_engine
 from alpro.errors import InputError, NotNumbersError, RunError
-from alpro.evaluation.evaluation_set import EvaluationSet, silent_progress, with_heartbeat
+from alpro.evaluation.evaluation_set import (
+    EvaluationSet,
+    Evaluator,
+    silent_progress,
+    with_heartbeat,
+)
 from alpro.experiment.build_training import (
     RunStart,
     agree_on_start,
@@ -21,7 +26,6 @@ from alpro.experiment.build_training import (
     build_plan,
     build_trainer,
 )
-from alpro.experiment.downstream import Evaluator
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.memory import check_batches, check_model
 from alpro.experiment.preflight import check_inference_inputs, log_notices

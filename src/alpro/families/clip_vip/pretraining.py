@@ -73,15 +73,11 @@ class PostPretraining(TaskDefinition[Any]):
         experiment, config = self.experiment, self.config
         evaluator = RetrievalEvaluator(
             model,
-            tokenize=experiment.tokenize,
-            normalize=experiment.normalize,
-            engine=experiment.engine,
-            precision=experiment.precision,
             caption_chunk=config.val_batch_size,
             top_k=0,
             use_matching=False,
-            allow_missing_videos=config.allow_missing_videos,
             progress=progress,
+            **experiment.evaluator_arguments(),
         )
         return PostPretrainingObjective(
             model,

@@ -4,7 +4,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,12 @@ from torch.utils.data import DataLoader
 
 from alpro.distributed.engine import Engine, autocast
 from alpro.errors import InputError
-from alpro.evaluation.evaluation_set import VALIDATION_SEED, Progress, check_unreadable
+from alpro.evaluation.evaluation_set import (
+    VALIDATION_SEED,
+    Progress,
+    VideoSet,
+    check_unreadable,
+)
 from alpro.tasks.pretraining.batches import PretrainBatch
 
 
@@ -43,13 +47,12 @@ Measure = Callable[[PretrainBatch, torch.Generator], Mapping[str, LossWithMetric
 
 
 @dataclass(frozen=True, slots=True)
-class PairSet:
-    """Captioned videos or images, in batches that do not depend on the number of ranks."""
+class PairSet(VideoSet):
+    """Captioned videos or images, in batches that do not depend on the number of ranks.
 
-    name: str
-    annotations: Path
-    video_ids: Sequence[str]
-    """One for each pair."""
+    It has an id for each pair.
+    """
+
     own_batches: Sequence[range]
     """Pairs of each of this rank's batches."""
     loader: DataLoader[PretrainBatch]

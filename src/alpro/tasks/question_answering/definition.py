@@ -201,10 +201,16 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
             logger.warning(message)
 
     def build_evaluator(self, model: Any, *, progress: Progress) -> QuestionAnsweringEvaluator:
-        config, arguments = self.config, self.evaluator_arguments()
-        chunk = config.inference_batch_size if config.do_inference else config.val_batch_size
+        config = self.config
         return QuestionAnsweringEvaluator(
-            model, labels=self.labels, question_chunk=chunk, progress=progress, **arguments
+            model,
+            labels=self.labels,
+            question_chunk=(
+                config.inference_batch_size if config.do_inference else config.val_batch_size
+            ),
+            clip_aggregation=config.score_agg_func,
+            progress=progress,
+            **self.experiment.evaluator_arguments(),
         )
 
     def build_objective(

@@ -5,8 +5,8 @@ K best answers.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -18,16 +18,15 @@ from torch.nn import functional
 
 from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.video_datasets import VideoBatch
-from alpro.distributed.engine import Engine, autocast
+from alpro.distributed.engine import autocast
 from alpro.errors import NotNumbersError
-from alpro.evaluation.encoding import Tokenize, chunks, encode_clips, score_clips
+from alpro.evaluation.encoding import chunks, encode_clips, score_clips
 from alpro.evaluation.evaluation_set import (
     EvaluationSet,
-    Progress,
+    Evaluator,
     check_unreadable,
     evaluation_mode,
     readable_rows,
-    silent_progress,
 )
 from alpro.modeling.contracts import AnswerClassifier, VideoFeatures
 from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
@@ -160,38 +159,21 @@ def _accuracies(accuracy: AccuracyByType) -> dict[str, float]:
 NO_LABEL = -100  # of an answer outside the map; cross_entropy leaves it out
 
 
-class QuestionAnsweringEvaluator:
+@dataclass(eq=False)
+class QuestionAnsweringEvaluator(Evaluator):
     """Encodes each video of a set once and answers the questions about it.
 
     Batches of questions are cut within a chunk of videos, so an answer, to its last bit, does not
     depend on the number of ranks.
     """
 
-    def __init__(
-        self,
-        model: AnswerClassifier,  # has a logit for each known answer, and may have more
-        *,
-        labels: AnswerLabels,
-        tokenize: Tokenize,
-        normalize: Callable[[Tensor], Tensor],  # uint8 frames to the model's input
-        engine: Engine,
-        precision: str,
-        question_chunk: int,  # questions fused with their videos at once
-        clip_aggregation: str = "mean",  # of logits, see :func:`aggregate_clips`
-        allow_missing_videos: bool,  # leave out unreadable videos, instead of an error
-        progress: Progress = silent_progress,
-    ) -> None:
-        assert model.num_labels >= len(labels)
-        self.model = model
-        self._labels = labels
-        self._tokenize = tokenize
-        self._normalize = normalize
-        self._engine = engine
-        self._precision = precision
-        self._question_chunk = question_chunk
-        self.clip_aggregation = clip_aggregation
-        self._allow_missing = allow_missing_videos
-        self._progress = progress
+    model: AnswerClassifier  # has a logit for each known answer, and may have more
+    _: KW_ONLY
+    labels: AnswerLabels
+    question_chunk: int  # questions fused with their videos at once
+
+    def __post_init__(self) -> None:
+        assert self.model.num_labels >= len(self.labels)
 
     @torch.inference_mode()
     def run(self, data: EvaluationSet[QuestionRow]) -> QaOutcome:
@@ -201,19 +183,19 @@ class QuestionAnsweringEvaluator:
         unreadable: list[UnreadableVideo] = []
         rows_of = data.rows_by_position()
         with evaluation_mode(self.model):
-            for batch in self._progress(data.loader, "answering questions", "batch"):
+            for batch in self.progress(data.loader, "answering questions", "batch"):
                 unreadable += batch.unreadable
                 own += self._answer_batch(batch, data.rows, rows_of)
         # Gather the answers of all ranks, in order of the questions.
-        gathered = self._engine.gather_objects((own, unreadable))
+        gathered = self.engine.gather_objects((own, unreadable))
         lost = list(chain.from_iterable(part for _, part in gathered))
-        check_unreadable(data, lost, allowed=self._allow_missing)
+        check_unreadable(data, lost, allowed=self.allow_missing_videos)
         readable = readable_rows(data, lost)
         answers = sorted(chain.from_iterable(part for part, _ in gathered))
         assert [answer.question_id for answer in answers] == readable
         _check_numbers(answers)
         return QaOutcome(
-            labels=self._labels,
+            labels=self.labels,
             rows=[data.rows[row] for row in readable],
             answers=answers,
             num_left_out=len(data.rows) - len(readable),
@@ -225,35 +207,35 @@ class QuestionAnsweringEvaluator:
     ) -> Iterator[AnsweredQuestion]:
         """Answer the questions about a chunk of videos."""
         # Encode the videos once.
-        frames = batch.to(self._engine.device).frames
+        frames = batch.to(self.engine.device).frames
         if frames is None:  # no video of the chunk is readable
             return
-        with autocast(self._precision, self._engine.device):
-            videos = encode_clips(self.model, frames, normalize=self._normalize)
+        with autocast(self.precision, self.engine.device):
+            videos = encode_clips(self.model, frames, normalize=self.normalize)
         # Answer the questions, a batch at a time.
         asked = [(row, place) for place, p in enumerate(batch.positions) for row in rows_of[p]]
-        for piece in chunks(len(asked), size=self._question_chunk):
+        for piece in chunks(len(asked), size=self.question_chunk):
             ids, places = zip(*(asked[i] for i in piece), strict=True)
-            video = videos.select(torch.tensor(places, device=self._engine.device))
+            video = videos.select(torch.tensor(places, device=self.engine.device))
             questions = [rows[row] for row in ids]
             logits = self._logits([row.question for row in questions], video)  # (Q, A)
-            best, probabilities = best_answers(logits, num_known=len(self._labels))
+            best, probabilities = best_answers(logits, num_known=len(self.labels))
             losses = self._losses(logits, [row.answer for row in questions])
             columns = (ids, best.tolist(), probabilities.tolist(), losses)
             yield from map(AnsweredQuestion._make, zip(*columns, strict=True))
 
     def _logits(self, questions: Sequence[str], video: VideoFeatures) -> Tensor:
         """(Q, A) float32 logits of Q questions about (Q, C, ...) features of their videos."""
-        ids, mask = self._tokenize(questions)
-        device = self._engine.device
-        with autocast(self._precision, device):
+        ids, mask = self.tokenize(questions)
+        device = self.engine.device
+        with autocast(self.precision, device):
             text = self.model.encode_text(ids.to(device), mask.to(device))
             return score_clips(partial(self.model.answer, text), video, how=self.clip_aggregation)
 
     def _losses(self, logits: Tensor, answers: Sequence[str]) -> list[float | None]:
         """(Q,) cross-entropy over all A answers, None for unknown ones."""
         # Unknown answers have no loss.
-        labels = [self._labels.label_of(answer) for answer in answers]
+        labels = [self.labels.label_of(answer) for answer in answers]
         targets = torch.tensor(
             [NO_LABEL if label is None else label for label in labels], device=logits.device
         )

@@ -75,8 +75,9 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
             top_k=config.retrieval_top_k,
             use_matching=config.use_itm,
             dual_softmax=config.dual_softmax,
+            clip_aggregation=config.score_agg_func,
             progress=progress,
-            **self.evaluator_arguments(),
+            **self.experiment.evaluator_arguments(),
         )
 
     def pair_loss(self) -> PairLoss | None:

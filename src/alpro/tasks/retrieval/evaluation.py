@@ -3,22 +3,20 @@
 Shapes: P captions, V videos, C clips of each, N patches, D width, E embedding.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.batches import UnreadableVideo
-from alpro.distributed.engine import Engine, autocast
+from alpro.distributed.engine import autocast
 from alpro.evaluation.encoding import (
     EncodedTexts,
     EncodedVideos,
-    Tokenize,
     aggregate_clips,
     chunks,
     encode_texts,
@@ -27,11 +25,10 @@ from alpro.evaluation.encoding import (
 )
 from alpro.evaluation.evaluation_set import (
     EvaluationSet,
-    Progress,
+    Evaluator,
     check_unreadable,
     evaluation_mode,
     readable_rows,
-    silent_progress,
 )
 from alpro.modeling.contracts import MATCH, DualEncoder, Matcher, VideoFeatures
 from alpro.tasks.retrieval.metrics import dual_softmax_metrics, retrieval_metrics
@@ -129,38 +126,19 @@ class RetrievalOutcome:
         ]
 
 
-class RetrievalEvaluator:
+@dataclass(eq=False)
+class RetrievalEvaluator(Evaluator):
     """Encodes each video and caption of a set once and scores the pairs."""
 
-    def __init__(
-        self,
-        model: DualEncoder,
-        *,
-        tokenize: Tokenize,
-        normalize: Callable[[Tensor], Tensor],  # uint8 frames to the model's input
-        engine: Engine,
-        precision: str,
-        caption_chunk: int,  # captions fused with a video at once
-        top_k: int,  # see :func:`pairs_to_score`
-        use_matching: bool,  # re-rank by matching; needs a `Matcher`
-        clip_aggregation: str = "mean",  # of similarities and logits, see :func:`aggregate_clips`
-        dual_softmax: bool = False,  # report transductive numbers as well
-        allow_missing_videos: bool,  # leave out unreadable videos, instead of an error
-        progress: Progress = silent_progress,
-    ) -> None:
-        assert isinstance(model, Matcher) or not use_matching
-        self.model = model
-        self._tokenize = tokenize
-        self._normalize = normalize
-        self._engine = engine
-        self._precision = precision
-        self._caption_chunk = caption_chunk
-        self._top_k = top_k
-        self._use_matching = use_matching
-        self.clip_aggregation = clip_aggregation
-        self._dual_softmax = dual_softmax
-        self._allow_missing = allow_missing_videos
-        self._progress = progress
+    model: DualEncoder
+    _: KW_ONLY
+    caption_chunk: int  # captions fused with a video at once
+    top_k: int  # see :func:`pairs_to_score`
+    use_matching: bool  # re-rank by matching; needs a `Matcher`
+    dual_softmax: bool = False  # report transductive numbers as well
+
+    def __post_init__(self) -> None:
+        assert isinstance(self.model, Matcher) or not self.use_matching
 
     def encode(self, data: EvaluationSet[CaptionRow]) -> tuple[EncodedVideos, EncodedTexts]:
         """Encode the videos and captions of a set, in evaluation mode."""
@@ -170,22 +148,22 @@ class RetrievalEvaluator:
                 self.model,
                 data.loader,
                 num_videos=len(data.video_ids),
-                normalize=self._normalize,
-                engine=self._engine,
-                precision=self._precision,
-                keep_tokens=self._use_matching,
-                progress=lambda batches: self._progress(batches, "encoding videos", "batch"),
+                normalize=self.normalize,
+                engine=self.engine,
+                precision=self.precision,
+                keep_tokens=self.use_matching,
+                progress=lambda batches: self.progress(batches, "encoding videos", "batch"),
             )
             # Captions of unreadable videos are encoded too, and left out when pairs are scored.
             texts = encode_texts(
                 self.model,
                 [row.caption for row in data.rows],
-                tokenize=self._tokenize,
-                chunk_size=self._caption_chunk,
-                engine=self._engine,
-                precision=self._precision,
+                tokenize=self.tokenize,
+                chunk_size=self.caption_chunk,
+                engine=self.engine,
+                precision=self.precision,
             )
-        check_unreadable(data, videos.unreadable, allowed=self._allow_missing)
+        check_unreadable(data, videos.unreadable, allowed=self.allow_missing_videos)
         return videos, texts
 
     @torch.inference_mode()
@@ -201,8 +179,8 @@ class RetrievalEvaluator:
         # Re-rank the best pairs by the fusion encoder.
         scored = np.zeros(similarity.shape, dtype=bool)
         scores = np.zeros(similarity.shape, dtype=np.float64)
-        if self._use_matching:
-            scored = pairs_to_score(similarity, top_k=self._top_k)
+        if self.use_matching:
+            scored = pairs_to_score(similarity, top_k=self.top_k)
             scores = self._match(videos, texts, rows=rows, columns=columns, scored=scored)
         place = {data.video_ids[column]: index for index, column in enumerate(columns)}
         return RetrievalOutcome(
@@ -214,7 +192,7 @@ class RetrievalEvaluator:
             scored=scored,
             unreadable=videos.unreadable,
             temperature=float(self.model.temperature().detach()),
-            dual_softmax=self._dual_softmax,
+            dual_softmax=self.dual_softmax,
         )
 
     def _similarity(self, videos: EncodedVideos, texts: EncodedTexts) -> np.ndarray:
@@ -240,12 +218,12 @@ class RetrievalEvaluator:
         own: dict[int, np.ndarray] = {}
         mine = [index for index, column in enumerate(columns) if column in videos.tokens]
         with evaluation_mode(self.model):
-            for index in self._progress(mine, "scoring pairs", "video"):
+            for index in self.progress(mine, "scoring pairs", "video"):
                 wanted = [rows[row] for row in np.flatnonzero(scored[:, index]).tolist()]
                 own[index] = self._match_one(texts, wanted, videos.select([columns[index]]))
         # Join the columns of all ranks.
         scores = np.zeros(scored.shape, dtype=np.float64)
-        for part in self._engine.gather_objects(own):
+        for part in self.engine.gather_objects(own):
             for index, column_scores in part.items():
                 scores[scored[:, index], index] = column_scores
         return scores
@@ -256,9 +234,9 @@ class RetrievalEvaluator:
         """(len(captions),) float64 probabilities that a video matches each caption."""
         assert isinstance(self.model, Matcher)
         scores = []
-        for piece in chunks(len(captions), size=self._caption_chunk):
+        for piece in chunks(len(captions), size=self.caption_chunk):
             text = texts.select([captions[i] for i in piece])
-            with autocast(self._precision, self._engine.device):
+            with autocast(self.precision, self.engine.device):
                 logits = score_clips(
                     partial(self.model.match, text),
                     video.expand(len(piece)),
