@@ -11,8 +11,13 @@ from alpro.configs.fields import fields_of
 from alpro.datasets.batches import UnreadableVideo
 from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
 from alpro.tasks.question_answering.config import QaConfig
-from alpro.tasks.question_answering.evaluation import AnsweredQuestion, QaOutcome, best_answers
-from alpro.tasks.question_answering.results import answers_table, write_answers
+from alpro.tasks.question_answering.evaluation import (
+    AnsweredQuestion,
+    QaOutcome,
+    answers_table,
+    best_answers,
+    write_answers,
+)
 
 LABELS = AnswerLabels(("red", "blue", "ball", "dog", "two", "one"))
 

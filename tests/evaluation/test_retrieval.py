@@ -22,9 +22,13 @@ from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.families.alpro.model import AlproForRetrieval
 from alpro.tasks.retrieval.config import RetrievalConfig
-from alpro.tasks.retrieval.evaluation import RetrievalOutcome, pairs_to_score
+from alpro.tasks.retrieval.evaluation import (
+    RetrievalOutcome,
+    metrics_table,
+    pairs_to_score,
+    write_results,
+)
 from alpro.tasks.retrieval.metrics import retrieval_metrics
-from alpro.tasks.retrieval.results import metrics_table, write_results
 from tests.evaluation.ranks import on_ranks
 from tests.factories import (
     MEAN,

@@ -21,8 +21,8 @@ from alpro.experiment.data import (
     read_annotations,
     training_rows,
 )
-from alpro.experiment.experiment import Experiment, TaskDefinition
-from alpro.experiment.preflight import DatasetPaths, check_training_inputs
+from alpro.experiment.experiment import Data, Experiment, TaskDefinition
+from alpro.experiment.preflight import DatasetPaths
 from alpro.experiment.results import results_folder
 from alpro.training.objective import TrainingData
 from alpro.training.run_directory import RESULT_FILES, RunDirectory
@@ -116,37 +116,24 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
         """Write the outcome of an evaluation; return a summary and a table for the log."""
 
 
-class DownstreamData(Generic[Row]):
+class DownstreamData(Data, Generic[Row]):
     """The data sets of a downstream task."""
 
+    SETS = ("train_datasets", "val_datasets", "test_datasets")
+    _config: DownstreamConfig
+
     def __init__(self, task: DownstreamTask[Any, Row]) -> None:
+        super().__init__(task.experiment)
         self._task = task
-        self._experiment = task.experiment
-        self._config: DownstreamConfig = task.config
 
-    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
-        """Report all files that are missing for training."""
-        check_training_inputs(
-            self._config,
-            sets=[
-                DatasetPaths(
-                    f"{key}.{index}", part.name, "txt", self._task.annotation_path(part), part.img
-                )
-                for key in ("train_datasets", "val_datasets", "test_datasets")
-                for index, part in enumerate(getattr(self._config, key))
-            ],
-            others=others,
-            resumes=resumes,
-        )
-
-    def annotation_files(self) -> list[Path]:
-        """Annotation files of all sets that a training run reads."""
-        config = self._config
-        parts = (*config.train_datasets, *config.val_datasets, *config.test_datasets)
-        return [self._task.annotation_path(part) for part in parts]
+    def paths(self, key: str) -> list[DatasetPaths]:
+        parts = enumerate(getattr(self._config, key))
+        return [
+            DatasetPaths(f"{key}.{i}", one.name, "txt", self._task.annotation_path(one), one.img)
+            for i, one in parts
+        ]
 
     def training(self) -> TrainingData:
-        """All training sets as one."""
         config, task = self._config, self._task
         # Read each set, keep the rows that can be trained on, and describe it.
         sets, description, num_left_out = [], [], 0
@@ -173,7 +160,6 @@ class DownstreamData(Generic[Row]):
         )
 
     def validation(self) -> list[EvaluationSet[Row]]:
-        """Validation set of a training run."""
         return [self._evaluated(self._config.val_datasets[0], num_clips=1, validates=True)]
 
     def test(self, part: DownstreamDataset, *, num_clips: int = 1) -> EvaluationSet[Row]:
@@ -181,7 +167,6 @@ class DownstreamData(Generic[Row]):
         return self._evaluated(part, num_clips=num_clips, validates=False)
 
     def describe(self, data: EvaluationSet[Row]) -> str:
-        """The size of a set."""
         size = f"{len(data.rows)} {self._task.ROWS}, {len(data.video_ids)} videos"
         return f"{data.name} ({data.annotations}): {size}"
 

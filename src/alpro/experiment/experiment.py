@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress
+from alpro.experiment.preflight import DatasetPaths, check_training_inputs
 from alpro.experiment.weights import load_starting_weights
 from alpro.families.family import ModelFamily
 from alpro.families.registry import load_family
@@ -130,21 +131,38 @@ class Experiment(Generic[Config]):
         return model
 
 
-class Data(Protocol):
+class Data(ABC):
     """The data sets of an experiment."""
+
+    SETS: ClassVar[tuple[str, ...]] = ("train_datasets", "val_datasets")
+    """Keys of the sets that a training run reads."""
+
+    def __init__(self, experiment: Experiment[Any]) -> None:
+        self._experiment = experiment
+        self._config = experiment.config
+
+    @abstractmethod
+    def paths(self, key: str) -> list[DatasetPaths]:
+        """Paths of the sets that a key of the config lists."""
 
     def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
         """Report all files that are missing for training; `others` belong to the task, by key."""
+        sets = [one for key in self.SETS for one in self.paths(key)]
+        check_training_inputs(self._config, sets=sets, others=others, resumes=resumes)
 
     def annotation_files(self) -> list[Path]:
         """Annotation files of all sets that a training run reads."""
+        return [one.annotations for key in self.SETS for one in self.paths(key)]
 
+    @abstractmethod
     def training(self) -> TrainingData:
         """All training sets as one."""
 
+    @abstractmethod
     def validation(self) -> Sequence[Any]:
         """Validation sets of a training run."""
 
+    @abstractmethod
     def describe(self, data: Any) -> str:
         """One of these sets as a line of the log."""
 

@@ -30,10 +30,6 @@ class ClipData(PretrainingData):
             paths.append(DatasetPaths(*named, list_of(Path(pretraining_file(part))), part.img))
         return paths
 
-    def annotation_files(self) -> list[Path]:
-        """Lists of the clips of all sets that a training run reads."""
-        return [list_of(path) for path in super().annotation_files()]
-
     def read(self, key: str) -> list[CaptionedSet]:
         """Read the sets that a key of the config lists."""
         sets = enumerate(getattr(self._config, key))

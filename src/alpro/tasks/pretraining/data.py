@@ -1,12 +1,11 @@
 """Data sets of pretraining, for any objective."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alpro.evaluation.evaluation_set import VALIDATION_SEED
-from alpro.experiment.experiment import Experiment
-from alpro.experiment.preflight import DatasetPaths, check_training_inputs
+from alpro.experiment.experiment import Data, Experiment
+from alpro.experiment.preflight import DatasetPaths
 from alpro.tasks.pretraining.batches import PretrainCollate
 from alpro.tasks.pretraining.config import PretrainingConfig
 from alpro.tasks.pretraining.datasets import (
@@ -21,8 +20,10 @@ from alpro.training.objective import TrainingData
 from alpro.training.run_directory import RunDirectory, read_stored
 
 
-class PretrainingData:
+class PretrainingData(Data):
     """The data sets of a pretraining experiment."""
+
+    _config: PretrainingConfig
 
     def __init__(
         self,
@@ -35,22 +36,11 @@ class PretrainingData:
 
         `patches` are the patches per side of a frame, and the pixels of each, for the regions.
         """
-        self._experiment = experiment
-        self._config: PretrainingConfig = experiment.config
+        super().__init__(experiment)
         self._mlm_probability = mlm_probability
         self._patches = patches
 
-    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
-        """Report all files that are missing for training."""
-        check_training_inputs(
-            self._config,
-            sets=[*self.paths("train_datasets"), *self.paths("val_datasets")],
-            others=others,
-            resumes=resumes,
-        )
-
     def paths(self, key: str) -> list[DatasetPaths]:
-        """Paths of the sets that a key of the config lists."""
         return [
             DatasetPaths(
                 f"{key}.{index}",
@@ -62,11 +52,6 @@ class PretrainingData:
             )
             for index, part in enumerate(getattr(self._config, key))
         ]
-
-    def annotation_files(self) -> list[Path]:
-        """Annotation files of all sets that a training run reads."""
-        parts = (*self._config.train_datasets, *self._config.val_datasets)
-        return [Path(pretraining_file(part)) for part in parts]
 
     def read(self, key: str) -> list[CaptionedSet]:
         """Read the sets that a key of the config lists."""
@@ -97,7 +82,6 @@ class PretrainingData:
         ]
 
     def describe(self, data: PairSet) -> str:
-        """The size of a validation set."""
         return f"{data.name} ({data.annotations}): {len(data.video_ids)} pairs"
 
     def collate(self, *, seed: int) -> PretrainCollate:

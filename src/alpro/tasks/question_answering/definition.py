@@ -29,9 +29,10 @@ from alpro.tasks.question_answering.evaluation import (
     RESERVED_TYPES,
     QaOutcome,
     QuestionAnsweringEvaluator,
+    answers_table,
+    write_answers,
 )
 from alpro.tasks.question_answering.objective import QuestionAnsweringObjective
-from alpro.tasks.question_answering.results import answers_table, write_answers
 from alpro.training.objective import TrainingData, TrainingPlan
 from alpro.training.run_directory import run_directory_of
 

@@ -5,10 +5,11 @@ K best answers.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from alpro.evaluation.evaluation_set import (
 from alpro.modeling.contracts import AnswerClassifier, VideoFeatures
 from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
 from alpro.tasks.question_answering.metrics import AccuracyByType, majority_correct, tally
+from alpro.training.atomic_io import write_json, write_records
 
 RESERVED_TYPES = ("overall", "top5")
 """Answer types whose accuracies would collide with ``overall_acc`` and ``top5_acc``."""
@@ -265,3 +267,51 @@ def _check_numbers(answers: Sequence[AnsweredQuestion]) -> None:
     )
     if num_nan:
         raise NotNumbersError(f"the logits of {num_nan} of {len(answers)} questions")
+
+
+ANSWER_COLUMNS = ("questions", "share %", "majority %", "accuracy %")
+
+
+LOST_QUESTIONS = {
+    "num_unanswerable_questions": "could not be right, their answers are not in the map",
+    "num_left_out_questions": "left out, their videos cannot be read",
+}
+
+
+def write_answers(
+    folder: Path, outcome: QaOutcome, *, protocol: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write ``results_all.json`` and ``scores.json`` in the original's shapes; return the latter.
+
+    Counts are added to the protocol, which says how the outcome was obtained.
+    """
+    counts = {
+        "num_questions": len(outcome.rows),
+        "num_videos": len({row.video_id for row in outcome.rows}),
+        "num_unanswerable_questions": outcome.num_unanswerable,
+        "num_unreadable_videos": len(outcome.unreadable),
+        "num_left_out_questions": outcome.num_left_out,
+    }
+    scores = {**outcome.scores(), "protocol": {**counts, **protocol}}
+    write_records(folder / "results_all.json", outcome.results())
+    write_json(folder / "scores.json", scores)
+    return scores
+
+
+def answers_table(scores: Mapping[str, Any]) -> str:
+    """The scores of :func:`write_answers` as a text table by answer type."""
+    # A row per answer type, all questions last.
+    counts, majority = scores["counts"], scores["majority"]
+    width = max(len(kind) for kind in (*counts, "answer type"))
+    lines = [f"{'answer type':{width}}" + "".join(f"{title:>11}" for title in ANSWER_COLUMNS)]
+    for kind, (_, total) in sorted(counts.items(), key=lambda item: item[0] == "overall"):
+        share = 100.0 * total / counts["overall"][1]
+        numbers = (share, majority[f"{kind}_acc"], scores[f"{kind}_acc"])
+        lines.append(f"{kind:{width}}{total:11d}" + "".join(f"{n:11.2f}" for n in numbers))
+    # Top-5 accuracy, and questions that could not be answered.
+    lines.append(f"right answer among the five best: {scores['top5_acc']:.2f} %")
+    for key, meaning in LOST_QUESTIONS.items():
+        if num_lost := scores["protocol"][key]:
+            noun = "question" if num_lost == 1 else "questions"
+            lines.append(f"{meaning}: {num_lost} {noun}")
+    return "\n".join(lines)

@@ -19,9 +19,13 @@ from alpro.losses.contrastive import PairLoss
 from alpro.modeling.contracts import DualEncoder, Matcher
 from alpro.tasks.retrieval.batches import RetrievalCollate
 from alpro.tasks.retrieval.config import RetrievalConfig
-from alpro.tasks.retrieval.evaluation import RetrievalEvaluator, RetrievalOutcome
+from alpro.tasks.retrieval.evaluation import (
+    RetrievalEvaluator,
+    RetrievalOutcome,
+    metrics_table,
+    write_results,
+)
 from alpro.tasks.retrieval.objective import RetrievalObjective
-from alpro.tasks.retrieval.results import metrics_table, write_results
 from alpro.training.objective import TrainingPlan
 
 
