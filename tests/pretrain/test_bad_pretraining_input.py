@@ -243,7 +243,7 @@ def test_missing_images_of_large_sets_are_reported_when_read(
     experiment: PretrainExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (experiment.root / "images/train1.png").unlink()
-    monkeypatch.setattr("alpro.tasks.pretraining.datasets.MAX_IMAGES_CHECKED", 3)
+    monkeypatch.setattr("alpro.tasks.pretraining.data.MAX_IMAGES_CHECKED", 3)
     flags = ("--max_unreadable_fraction", "1")
     run(experiment.pretraining(*flags, **images_only(experiment), num_train_epochs=1))
 

@@ -13,12 +13,12 @@ from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from alpro.tasks.pairs import GatheredBatch
 from alpro.tasks.pretraining.batches import IGNORED
 from alpro.tasks.pretraining.objective import (
+    LossWithMetrics,
     measure_contrast,
     measure_entities,
     measure_matching,
     mlm_loss_and_accuracy,
 )
-from alpro.tasks.pretraining.validation import LossWithMetrics
 from tests.factories import CPU
 
 ALONE = SingleProcess(CPU, scale_loss=False)

@@ -20,7 +20,7 @@ from alpro.families.alpro.pretraining_model import AlproForPretraining
 from alpro.families.alpro.prompter import Prompter
 from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch
 from alpro.tasks.pretraining.config import PrompterConfig
-from alpro.tasks.pretraining.validation import PairSet
+from alpro.tasks.pretraining.data import PairSet
 from tests.evaluation.ranks import on_ranks
 from tests.factories import CPU, MEAN, STD, write_videos
 from tests.pretraining_factories import (

@@ -12,7 +12,7 @@ import pytest
 from alpro.errors import InputError
 from alpro.families.clip_vip.clip_sets import load_clips
 from alpro.tasks.pretraining.clips import Clip
-from alpro.tasks.pretraining.datasets import CaptionedSet
+from alpro.tasks.pretraining.data import CaptionedSet
 from alpro.tasks.pretraining.options import PretrainingDataset
 from tests.datasets.clips import write_clip
 from tests.pretrain.test_clips import write_lines, write_texts

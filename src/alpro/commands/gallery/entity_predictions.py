@@ -23,7 +23,7 @@ from alpro.losses.masked_modeling import is_confident
 from alpro.tasks.pretraining.annotations import CaptionedItem
 from alpro.tasks.pretraining.batches import PretrainBatch, ValidationPairs
 from alpro.tasks.pretraining.config import PretrainConfig
-from alpro.tasks.pretraining.datasets import CaptionedSet, validation_pairs
+from alpro.tasks.pretraining.data import CaptionedSet, validation_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,14 +28,15 @@ from alpro.tasks.pairs import (
     positives_with,
 )
 from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch
+from alpro.tasks.pretraining.data import PairSet
 from alpro.tasks.pretraining.objective import (
+    LossWithMetrics,
     PairObjective,
     measure_contrast,
     measure_entities,
     measure_matching,
     mlm_loss_and_accuracy,
 )
-from alpro.tasks.pretraining.validation import LossWithMetrics, PairSet
 
 logger = logging.getLogger(__name__)
 

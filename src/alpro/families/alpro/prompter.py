@@ -26,8 +26,7 @@ from alpro.modeling.bert import SplitBert
 from alpro.modeling.contracts import VideoEncoder
 from alpro.modeling.state_dict_adapter import StateDict
 from alpro.tasks.pretraining.batches import PretrainBatch
-from alpro.tasks.pretraining.objective import PairObjective, measure_contrast
-from alpro.tasks.pretraining.validation import LossWithMetrics
+from alpro.tasks.pretraining.objective import LossWithMetrics, PairObjective, measure_contrast
 
 logger = logging.getLogger(__name__)
 

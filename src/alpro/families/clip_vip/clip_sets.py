@@ -10,8 +10,7 @@ from alpro.experiment.preflight import DatasetPaths
 from alpro.families.clip_vip.clip_batches import ClipCollate
 from alpro.tasks.pretraining.clips import list_of, read_clips
 from alpro.tasks.pretraining.config import PretrainingConfig
-from alpro.tasks.pretraining.data import PretrainingData
-from alpro.tasks.pretraining.datasets import CaptionedSet
+from alpro.tasks.pretraining.data import CaptionedSet, PretrainingData
 from alpro.tasks.pretraining.options import PretrainingDataset, pretraining_file
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from alpro.families.clip_vip.family import build_model
 from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
 from alpro.families.clip_vip.pretraining_objective import PostPretrainingObjective
 from alpro.families.family import TaskSpec
-from alpro.tasks.pretraining.datasets import CaptionedSet
+from alpro.tasks.pretraining.data import CaptionedSet
 from alpro.tasks.retrieval.evaluation import RetrievalEvaluator
 from alpro.training.objective import TrainingPlan
 

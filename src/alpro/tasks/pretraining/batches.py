@@ -207,6 +207,7 @@ def _stacked_or_empty(
     return stack_frames(arrays) if arrays else torch.empty(empty, dtype=dtype)
 
 
+@dataclass(eq=False)
 class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[Item]):
     """Annotated videos, indexed by ``(epoch, index)`` as in training, but equal in all epochs.
 
@@ -214,18 +215,11 @@ class ValidationPairs(Dataset[TrainingSample[Item] | UnreadableVideo], Generic[I
     turns frames into the model's input, by a crop for instance.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        reader: FrameSource,
-        *,
-        adjust: FrameAugmentation | None = None,
-        seed: int,
-    ) -> None:
-        self.items = items
-        self.reader = reader
-        self.adjust = adjust
-        self.seed = seed
+    items: Sequence[Item]
+    reader: FrameSource
+    _: KW_ONLY
+    adjust: FrameAugmentation | None = None
+    seed: int
 
     def __len__(self) -> int:
         return len(self.items)

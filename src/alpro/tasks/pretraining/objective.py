@@ -3,15 +3,26 @@
 Shapes: B pairs on this rank, G pairs on all ranks.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from alpro.distributed.engine import Engine, SingleProcess
+from alpro.datasets.batches import UnreadableVideo
+from alpro.distributed.engine import Engine, SingleProcess, autocast
+from alpro.errors import InputError
 from alpro.evaluation.encoding import encode_clips
-from alpro.evaluation.evaluation_set import Progress, evaluation_mode
+from alpro.evaluation.evaluation_set import (
+    VALIDATION_SEED,
+    Progress,
+    check_unreadable,
+    evaluation_mode,
+)
 from alpro.losses.masked_modeling import is_confident, masked_language_loss, prompted_entity_loss
 from alpro.losses.matching import matching_labels
 from alpro.modeling.contracts import DualEncoder, TextFeatures, VideoFeatures
@@ -24,8 +35,29 @@ from alpro.tasks.pairs import (
     match_loss,
 )
 from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch
-from alpro.tasks.pretraining.validation import LossWithMetrics, PairSet, Ratio, mean_losses
+from alpro.tasks.pretraining.data import PairSet
 from alpro.training.objective import Objective
+
+
+class Ratio(NamedTuple):
+    """A share as a fraction, which adds up over batches."""
+
+    hits: Tensor
+    of: Tensor | int
+
+
+@dataclass(frozen=True, slots=True)
+class LossWithMetrics:
+    """One loss of a batch, a mean over `count` items, with its accuracies."""
+
+    loss: Tensor
+    count: Tensor | int
+    rates: Mapping[str, Ratio]
+
+    def values(self, name: str) -> dict[str, Tensor]:
+        """``<name>_loss`` and the shares in percent, each a scalar, without shares of nothing."""
+        shares = {key: 100.0 * rate.hits / rate.of for key, rate in self.rates.items() if rate.of}
+        return {f"{name}_loss": self.loss, **shares}
 
 
 def measure_contrast(
@@ -113,26 +145,59 @@ class PairObjective(Objective):
         """
         raise NotImplementedError
 
+    @torch.inference_mode()
     def evaluate(self, *data: PairSet) -> dict[str, float]:
-        """Mean losses and accuracies; each pair is compared with those of its validation batch."""
-        # One rank's batch is compared with itself, so that metrics do not depend on the ranks.
-        alone = SingleProcess(self._engine.device, scale_loss=False)
+        """Mean losses and shares over all pairs of all sets, each compared with its own batch.
 
-        def measure(
-            batch: PretrainBatch, generator: torch.Generator
-        ) -> Mapping[str, LossWithMetrics]:
-            return self.measure_all(batch, engine=alone, generator=generator)
+        The numbers are the same on every rank, and for every number of ranks: random draws depend
+        on a batch's place in its set, and all sums are exact.
 
-        # Dropout would make the means random.
+        Returns:
+            ``loss``, the sum of the mean losses; ``<name>_loss`` and shares in percent.
+
+        Raises:
+            InputError: if a pair cannot be read and that is not allowed, or none can.
+        """
+        # Collect numerators and denominators of this rank's batches, without dropout.
+        engine = self._engine
+        terms: dict[str, list[float]] = defaultdict(list)
         with evaluation_mode(self.model):
-            return mean_losses(
-                data,
-                measure,
-                engine=self._engine,
-                precision=self._precision,
-                allow_missing=self._allow_missing_videos,
-                progress=self._progress,
-            )
+            for one in data:
+                lost = chain.from_iterable(engine.gather_objects(self._measure_set(one, terms)))
+                check_unreadable(one, list(lost), allowed=self._allow_missing_videos)
+        # Sum over the ranks; fsum does not depend on the order.
+        gathered = engine.gather_objects(dict(terms))
+        names = dict.fromkeys(name for part in gathered for name in part)
+        totals = {
+            name: math.fsum(x for part in gathered for x in part.get(name, ())) for name in names
+        }
+        if not totals:
+            names_of_sets = ", ".join(one.name for one in data)
+            raise InputError(f"{names_of_sets}: none of the pairs can be read.")
+        # Divide; the total loss is the sum of the means.
+        means = {
+            name: total / max(totals[f"{name}/"], 1.0)
+            for name, total in totals.items()
+            if not name.endswith("/")
+        }
+        loss = sum(value for name, value in means.items() if name.endswith("_loss"))
+        return {"loss": loss, **means}
+
+    def _measure_set(self, data: PairSet, terms: dict[str, list[float]]) -> list[UnreadableVideo]:
+        """Note the terms of this rank's batches; return the unreadable videos."""
+        # One rank's batch is compared with itself, so that metrics do not depend on the ranks.
+        device, unreadable = self._engine.device, list[UnreadableVideo]()
+        alone = SingleProcess(device, scale_loss=False)
+        batches = self._progress(data.loader, data.name, "batch")
+        for place, batch in zip(data.own_batches, batches, strict=True):
+            unreadable += batch.unreadable
+            if batch.video_ids:
+                generator = torch.Generator(device)
+                generator.manual_seed(VALIDATION_SEED + place.start)
+                with autocast(self._precision, device):
+                    losses = self.measure_all(batch.to(device), engine=alone, generator=generator)
+                _note(terms, losses)
+        return unreadable
 
     def _encode_videos(self, frames: Tensor) -> VideoFeatures:
         """Features (B, 1, ...) of (B, 1, T, 3, S, S) uint8 frames."""
@@ -151,3 +216,14 @@ class PairObjective(Objective):
             engine=engine,
             mask_same_video=self._mask_same_video,
         )
+
+
+def _note(terms: dict[str, list[float]], losses: Mapping[str, LossWithMetrics]) -> None:
+    """Append numerators under ``<key>``, denominators under ``<key>/``."""
+    for name, one in losses.items():
+        count = float(one.count)
+        terms[f"{name}_loss"].append(float(one.loss) * count)
+        terms[f"{name}_loss/"].append(count)
+        for key, rate in one.rates.items():
+            terms[key].append(100.0 * float(rate.hits))
+            terms[f"{key}/"].append(float(rate.of))
