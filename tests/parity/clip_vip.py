@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from alpro.families.clip_vip.losses import GlobalFeatures, global_loss
-from alpro.families.clip_vip.model import ClipVip, Tower, build_clip_vip
+from alpro.families.clip_vip.model import ClipVip
 from alpro.modeling.state_dict_adapter import POSITION_IDS
 from alpro.optimization.optimizer import (
     GroupRule,
@@ -20,6 +20,7 @@ from alpro.optimization.optimizer import (
     set_learning_rate,
 )
 from alpro.optimization.schedules import learning_rate_at
+from tests.families.clip_vip.models import build_clip_vip
 from tests.parity.golden import Case, fill
 from tests.parity.report import (
     SUM_TOLERANCE,
@@ -46,7 +47,7 @@ def check_clip_vip_model(case: Case) -> list[Finding]:
         findings += [compare_array(case.name, k, x, case.arrays[k]) for k, x in outputs.items()]
         # Variants, which lack keys.
         variants: dict[str, tuple[Sequence[int], dict[str, bool]]] = {
-            "without_temporal": ((4,), {"use_temporal_embed": False}),
+            "without_temporal": ((4,), {"if_use_temporal_embed": False}),
             "plain": ((4, 6, 1), {"plain": True}),
         }
         for variant, (lengths, options) in variants.items():
@@ -181,26 +182,26 @@ def clip_vip_model(config: Mapping[str, Any], **options: bool) -> ClipVip:
     """The model of a case's ``config``, in evaluation mode."""
     vision, text = config["vision"], config["text"]
     return build_clip_vip(
-        vision=_tower(vision),
-        text=_tower(text),
+        **_tower("vision", vision),
+        **_tower("text", text),
         image_size=vision["img"],
         patch_size=vision["patch"],
         vocab_size=text["vocab"],
         max_position_embeddings=text["positions"],
         projection_dim=config["projection"],
-        num_proxies=config["add_cls_num"],
+        add_cls_num=config["add_cls_num"],
         temporal_size=config["temporal_size"],
-        **options,  # type: ignore[arg-type]
+        **options,
     ).eval()
 
 
-def _tower(sizes: Mapping[str, int]) -> Tower:
-    return Tower(
-        hidden_size=sizes["width"],
-        num_hidden_layers=sizes["layers"],
-        num_attention_heads=sizes["heads"],
-        intermediate_size=sizes["inter"],
-    )
+def _tower(tower: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    return {
+        f"{tower}_hidden_size": sizes["width"],
+        f"{tower}_num_hidden_layers": sizes["layers"],
+        f"{tower}_num_attention_heads": sizes["heads"],
+        f"{tower}_intermediate_size": sizes["inter"],
+    }
 
 
 def _loss(model: ClipVip, case: Case, name: str) -> Tensor:

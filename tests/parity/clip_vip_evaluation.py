@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from alpro.datasets.frame_sampling import clip_indices
 from alpro.datasets.tokenization import CLIP_BPE, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing, resize_frames
-from alpro.families.clip_vip.parameter_groups import scaled_groups
+from alpro.families.clip_vip.family import parameter_groups
 from alpro.optimization.schedules import learning_rate_at
 from alpro.tasks.retrieval.metrics import dual_softmax, dual_softmax_metrics, retrieval_metrics
 from tests.parity.golden import Case
@@ -139,12 +140,12 @@ def _groups(case: Case) -> Iterator[Finding]:
     names = {parameter: name for name, parameter in model.named_parameters()}
     for name in ("default", "lr_mul_logit_scale", "lr_mul_vision"):
         setting = settings[name]
-        groups = scaled_groups(
-            model,
+        config = SimpleNamespace(
             weight_decay=setting["weight_decay"][0],
-            scaled=setting["lr_mul_prefix"],
-            scale=setting["lr_mul"],
+            lr_mul_prefix=setting["lr_mul_prefix"],
+            lr_mul=setting["lr_mul"],
         )
+        groups = parameter_groups(model, config)
         members = [sorted(names[each] for each in group.parameters) for group in groups]
         yield _equal(case, f"{name}: sizes", [len(each) for each in members], setting["count"])
         decays = [group.weight_decay for group in groups]

@@ -180,8 +180,10 @@ def tokenize(
     """Encode texts between the tokenizer's marks, padded to the longest, cut at ``max_length``.
 
     Returns:
-        ids (B, L) int64 and mask (B, L) int64, 1 on tokens and 0 on padding.
+        ids (B, L) int64 and mask (B, L) int64, 1 on tokens and 0 on padding; L is 0 without texts.
     """
+    if not texts:
+        return torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64)
     encoded = tokenizer(
         list(texts),
         padding="longest",

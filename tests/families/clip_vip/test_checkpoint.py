@@ -24,9 +24,9 @@ from alpro.families.clip_vip.checkpoint import (
     load_starting_weights,
     missing_weights,
 )
-from alpro.families.clip_vip.hub import resolve
 from alpro.families.clip_vip.model import ClipVip
-from tests.families.clip_vip.models import SIZES, clip_vip, transformers_clip
+from alpro.families.clip_vip.translation import resolve
+from tests.families.clip_vip.models import clip_vip, transformers_clip
 
 NEW = ("added_cls", "temporal_embedding", "logit_scale")
 EMBEDDINGS = "clipmodel.vision_model.embeddings."
@@ -211,11 +211,11 @@ def test_time_embedding_of_another_length_is_interpolated(
     [
         ({"patch_size": 8}, "patch_size is 8 in the file, 16 in the config"),
         (
-            {"vision": type(SIZES["vision"])(**vars(SIZES["vision"]) | {"hidden_size": 12})},
+            {"vision_hidden_size": 12},
             "vision_config.hidden_size is 12 in the file, 24 in the config",
         ),
         (
-            {"text": type(SIZES["text"])(**vars(SIZES["text"]) | {"hidden_size": 8})},
+            {"text_hidden_size": 8},
             "text_config.hidden_size is 8 in the file, 16 in the config",
         ),
         ({"projection_dim": 6}, "projection_dim is 6 in the file, 20 in the config"),

@@ -13,7 +13,7 @@ from alpro.datasets.decoding import make_decoder
 from alpro.datasets.storage import open_videos
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.video_datasets import FrameReader, TrainingSample, TrainingVideos
-from alpro.families.clip_vip.clip_batches import ClipCollate
+from alpro.families.clip_vip.clip_data import ClipCollate
 from alpro.tasks.pretraining.clips import Clip
 from tests.datasets.clips import indices_of, write_clip
 from tests.factories import VOCABULARY, make_tokenizer

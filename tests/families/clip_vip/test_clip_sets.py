@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from alpro.errors import InputError
-from alpro.families.clip_vip.clip_sets import load_clips
+from alpro.families.clip_vip.clip_data import load_clips
 from alpro.tasks.pretraining.clips import Clip
 from alpro.tasks.pretraining.data import CaptionedSet
 from alpro.tasks.pretraining.options import PretrainingDataset

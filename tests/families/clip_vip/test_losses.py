@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alpro.distributed.engine import autocast
-from alpro.families.clip_vip.loss_specs import LOSS_SPECS
+from alpro.families.clip_vip.config import LOSS_SPECS
 from alpro.families.clip_vip.losses import LOSSES, GlobalFeatures, global_loss
 from tests.factories import CPU
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alpro.families.clip_vip.model import ClipVip, Tower
+from alpro.families.clip_vip.model import ClipVip
 from alpro.modeling.contracts import DualEncoder, Matcher
 from tests.families.clip_vip.models import VOCAB_SIZE, clip_vip, frames, transformers_clip
 
@@ -82,7 +82,7 @@ def test_masked_words_before_the_end_are_unseen(attention: str) -> None:
 
 
 def test_scale_is_clamped_and_divides_as_temperature() -> None:
-    model = clip_vip(logit_scale_init=math.log(50))
+    model = clip_vip(logit_scale_init_value=math.log(50))
     assert model.temperature().item() == pytest.approx(1 / 50)
     assert model.logit_scale is dict(model.named_parameters())["clipmodel.logit_scale"]
     for value, clamped in ((-1.0, 0.0), (6.0, math.log(200)), (3.0, 3.0)):
@@ -107,14 +107,15 @@ def test_variants_lack_the_parameters_of_the_video_proxies() -> None:
     names = clip_vip().state_dict().keys()
     assert both <= names
     assert names - clip_vip(plain=True).state_dict().keys() == both
-    neither = clip_vip(use_temporal_embed=False, num_proxies=0)
+    neither = clip_vip(if_use_temporal_embed=False, add_cls_num=0)
     assert names - neither.state_dict().keys() == both
     assert neither.encode_video(frames()).embedding.shape == (2, 20)
 
 
 def test_initial_weights_follow_the_rule_of_clip() -> None:
-    tower = Tower(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256)
-    model = clip_vip(vision=tower, text=tower, vocab_size=500, logit_scale_init=4.6)
+    tower = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 256}
+    sizes = {f"{name}_{key}": size for name in ("vision", "text") for key, size in tower.items()}
+    model = clip_vip(**sizes, vocab_size=500, logit_scale_init_value=4.6)
     width_scale, depth_scale = 64**-0.5, (2 * 2) ** -0.5
     deviations = {
         "embeddings.token_embedding.weight": 0.02,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
-from alpro.families.clip_vip.parameter_groups import scaled_groups
+from alpro.families.clip_vip.family import parameter_groups
 
 
 def _model() -> nn.Module:
@@ -18,7 +20,8 @@ def _model() -> nn.Module:
 
 def _names(scaled: str, model: nn.Module) -> list[tuple[list[str], float, float]]:
     names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = scaled_groups(model, weight_decay=0.2, scaled=scaled, scale=10.0)
+    config = SimpleNamespace(weight_decay=0.2, lr_mul_prefix=scaled, lr_mul=10.0)
+    groups = parameter_groups(model, config)
     return [([names[each] for each in group.parameters], *group[1:]) for group in groups]
 
 

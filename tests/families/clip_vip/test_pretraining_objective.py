@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
@@ -12,49 +12,41 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.batches import TensorBatch
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
-from alpro.families.clip_vip.loss_specs import LOSS_SPECS
+from alpro.families.clip_vip.clip_data import ClipBatch
+from alpro.families.clip_vip.config import LOSS_SPECS
 from alpro.families.clip_vip.losses import GlobalFeatures, global_loss
-from alpro.families.clip_vip.model import ClipVip, Tower, build_clip_vip
-from alpro.families.clip_vip.pretraining_objective import PostPretrainingObjective
+from alpro.families.clip_vip.model import ClipVip
+from alpro.families.clip_vip.pretraining import PostPretrainingObjective
 from tests.distributed.jobs import on_processes
 from tests.factories import CPU, IMAGE_SIZE, MEAN, STD
+from tests.families.clip_vip.models import build_clip_vip
 from tests.families.clip_vip.test_losses import PARAMETERS
 from tests.tasks.pair_tasks import LossAndGradients, assert_same, loss_and_gradients
 
 OMNISOURCE = "NCELearnableTempLoss_vsc_fc"
 NUM_WORDS, LENGTH, NUM_FRAMES = 40, 7, 3
 END = NUM_WORDS - 1
-TOWER = Tower(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
-
-
-@dataclass
-class Batch(TensorBatch):
-    """Samples of noise."""
-
-    frames: Tensor
-    text_ids: Tensor
-    text_mask: Tensor
-    image: Tensor
-    caption_ids: Tensor
-    caption_mask: Tensor
-    has_caption: Tensor
+TOWER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
 
 
 def make_model() -> ClipVip:
     torch.manual_seed(0)
     model = build_clip_vip(
-        vision=TOWER,
-        text=TOWER,
+        **{f"{tower}_{key}": size for tower in ("vision", "text") for key, size in TOWER.items()},
         image_size=IMAGE_SIZE,
         patch_size=IMAGE_SIZE // 2,
         vocab_size=NUM_WORDS,
         max_position_embeddings=16,
         projection_dim=12,
         temporal_size=NUM_FRAMES,
-        logit_scale_init=2.0,
+        logit_scale_init_value=2.0,
     )
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -62,7 +54,7 @@ def make_model() -> ClipVip:
     return model
 
 
-def make_samples(num: int = 6, *, without_caption: tuple[int, ...] = ()) -> Batch:
+def make_samples(num: int = 6, *, without_caption: tuple[int, ...] = ()) -> ClipBatch:
     generator = torch.Generator().manual_seed(1)
 
     def pixels(*shape: int) -> Tensor:
@@ -75,9 +67,11 @@ def make_samples(num: int = 6, *, without_caption: tuple[int, ...] = ()) -> Batc
         return ids, torch.ones_like(ids)
 
     has_caption = torch.tensor([row not in without_caption for row in range(num)])
-    return Batch(
+    return ClipBatch(
         *(pixels(num, 1, NUM_FRAMES), *texts(), pixels(num, 1), *texts()),
         has_caption=has_caption,
+        video_ids=[str(row) for row in range(num)],
+        unreadable=[],
     )
 
 
@@ -94,7 +88,7 @@ def make_objective(
     ).train()
 
 
-def measured(batch: Batch, **changes: Any) -> LossAndGradients:
+def measured(batch: ClipBatch, **changes: Any) -> LossAndGradients:
     return loss_and_gradients(make_objective(make_model(), **changes), batch)
 
 

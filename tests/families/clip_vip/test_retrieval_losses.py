@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alpro.datasets.tokenization import Tokenizer
-from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
+from alpro.families.clip_vip.config import LOSS_SPECS, RETRIEVAL_LOSSES
 from alpro.families.clip_vip.losses import pair_loss
 from tests.factories import make_batch, make_model, make_tokenizer, rows_of
 from tests.families.clip_vip.test_losses import PARAMETERS

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alpro.families.clip_vip.model import ClipVip
-from alpro.families.clip_vip.vision import proxy_guided_attention, resize_temporal_embedding
+from alpro.families.clip_vip.model import ClipVip, proxy_guided_attention, resize_temporal_embedding
 from alpro.modeling.attention import Kernel
 from tests.families.clip_vip.models import IMAGE_SIZE, clip_vip, frames
 

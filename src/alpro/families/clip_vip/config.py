@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from alpro.configs.constraints import Constraint
 from alpro.configs.family import FamilyConfig
 from alpro.configs.fields import option, override_default, required
 from alpro.configs.shared_options import ModelOptions, OptimizationOptions, VideoOptions
 from alpro.configs.sources import ConfigSource
-from alpro.families.clip_vip.loss_specs import LOSS_SPECS
 from alpro.families.clip_vip.translation import (
     ALIASES,
     INERT,
@@ -29,6 +28,47 @@ MAX_LAYERS = 1000
 MAX_HEADS = 1 << 12
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+_PAIRS = ("videos", "subtitles")
+_CAPTIONS = (*_PAIRS, "captions")
+_IMAGES = (*_CAPTIONS, "images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec:
+    """Inputs of a function of `losses.LOSSES`."""
+
+    features: tuple[str, ...] = _PAIRS
+    """Fields of `losses.GlobalFeatures` that it needs."""
+    parameters: tuple[str, ...] = ()
+    """Further keys of ``loss_config``, all of them required."""
+    can_exclude: bool = False
+    """Whether pairs can be excluded from the negatives."""
+
+    @property
+    def trained_temperature(self) -> bool:
+        """Whether it takes the model's temperature, which otherwise gets no gradient."""
+        return not self.parameters
+
+
+_TRIPLET = ("margin", "measure", "max_violation")
+LOSS_SPECS = {
+    "NCEContrastiveLoss": LossSpec(parameters=("temp",), can_exclude=True),
+    "NCELearnableTempLoss": LossSpec(can_exclude=True),
+    "NCELearnableTempDSLLoss": LossSpec(),
+    "TripletContrastiveLoss": LossSpec(parameters=_TRIPLET),
+    "HardNegLoss": LossSpec(parameters=("hard_negative_num",)),
+    "MILNCEContrastiveLoss": LossSpec(parameters=("temp",)),
+    "NCELearnableTempLoss_vs_vc": LossSpec(features=_CAPTIONS),
+    "NCELearnableTempLoss_vsc": LossSpec(features=_CAPTIONS),
+    "VidImgNCELearnableTempLoss": LossSpec(features=_IMAGES),
+    "VidImgDivideNCELearnableTempLoss": LossSpec(features=_IMAGES),
+    "NCELearnableTempLoss_vs_vc_fc": LossSpec(features=_IMAGES),
+    "NCELearnableTempLoss_vsc_fc": LossSpec(features=_IMAGES),
+}
+"""Name of the original's class -> its inputs."""
+RETRIEVAL_LOSSES = tuple(name for name, spec in LOSS_SPECS.items() if spec.features == _PAIRS)
 
 
 @dataclass(kw_only=True)
@@ -170,6 +210,11 @@ def _needs(parameter: str) -> Constraint:
         f"this loss needs {parameter}",
         f"Set {parameter} in loss_config.",
     )
+
+
+def loss_parameters(config: Any) -> dict[str, Any]:
+    """Keys of ``loss_config`` that the loss of a config takes."""
+    return {key: getattr(config, key) for key in LOSS_SPECS[config.loss_name].parameters}
 
 
 CONFIG = FamilyConfig(

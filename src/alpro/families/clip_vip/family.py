@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, cast
 
 from torch import nn
+from transformers import AutoModel, CLIPConfig
 
 from alpro.configs.experiment import ExperimentConfig
 from alpro.datasets.tokenization import CLIP_BPE
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.families.clip_vip.checkpoint import CHECKPOINT, STARTING_WEIGHTS
 from alpro.families.clip_vip.config import PLAIN, ClipConfig
-from alpro.families.clip_vip.model import ClipVip, Tower, build_clip_vip
-from alpro.families.clip_vip.parameter_groups import scaled_groups
+from alpro.families.clip_vip.model import ClipVip, VipVisionModel
 from alpro.families.family import Architecture, ModelFamily
 from alpro.optimization.optimizer import ParameterGroup
 
+LAYER_NORM_EPS = 1e-5
+# Parts of names; the original means to spare norms as well, by names that CLIP's do not have.
+_NO_DECAY = ("bias", "logit_scale")
 KEPT_PER_LAYER = 8  # inputs of its norms and linear layers, at least, for the backward pass
 BYTES_OF_HALF = 2  # per kept number, at least: bf16 and fp16
 
@@ -32,13 +36,23 @@ def preprocessing(config: ExperimentConfig) -> PixelPreprocessing:
 
 
 def parameter_groups(model: nn.Module, config: Any) -> list[ParameterGroup]:
-    """The original's four groups, by ``lr_mul_prefix`` and decay."""
-    return scaled_groups(
-        model,
-        weight_decay=config.weight_decay,
-        scaled=config.lr_mul_prefix or "",
-        scale=config.lr_mul,
-    )
+    """Trainable parameters by ``lr_mul_prefix``, a part of names, and by weight decay.
+
+    Returns:
+        Scaled ones with and without decay, then the others with and without.
+    """
+    groups = [
+        ParameterGroup([], factor, decay)
+        for factor in (config.lr_mul, 1.0)
+        for decay in (config.weight_decay, 0.0)
+    ]
+    scaled = config.lr_mul_prefix
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_other = not scaled or scaled not in name
+            spared = any(part in name for part in _NO_DECAY)
+            groups[2 * is_other + spared].parameters.append(parameter)
+    return groups
 
 
 def kept_bytes(config: Any, architecture: Architecture) -> int:
@@ -52,34 +66,41 @@ def kept_bytes(config: Any, architecture: Architecture) -> int:
 
 
 def build_model(config: Any, architecture: Architecture) -> ClipVip:
-    """The model of a config, randomly initialised."""
-    clip: ClipConfig = architecture["clip_config"]
-    return build_clip_vip(
-        vision=_tower(clip, "vision"),
-        text=_tower(clip, "text"),
-        image_size=clip.image_size,
-        patch_size=clip.patch_size,
-        vocab_size=clip.vocab_size,
-        max_position_embeddings=clip.max_position_embeddings,
-        projection_dim=clip.projection_dim,
-        hidden_act=clip.vision_hidden_act,
-        plain=config.vision_type == PLAIN,
-        num_proxies=config.add_cls_num,
-        temporal_size=config.temporal_size,
-        use_temporal_embed=config.if_use_temporal_embed,
-        logit_scale_init=config.logit_scale_init_value,
+    """The model of a config with random weights, by CLIP's rule."""
+    # CLIP without weights of its own: transformers initialises as OpenAI does.
+    sizes: ClipConfig = architecture["clip_config"]
+    pixels = {"image_size": sizes.image_size, "patch_size": sizes.patch_size}
+    words = {
+        "vocab_size": sizes.vocab_size,
+        "max_position_embeddings": sizes.max_position_embeddings,
+        "bos_token_id": sizes.vocab_size - 2,
+        "eos_token_id": sizes.vocab_size - 1,
+    }
+    clip_config = CLIPConfig(
+        vision_config=_tower(sizes, "vision_") | pixels,
+        text_config=_tower(sizes, "text_") | words,
+        projection_dim=sizes.projection_dim,
+        logit_scale_init_value=config.logit_scale_init_value,
+    )
+    kernel = "eager" if config.attention == "plain" else "sdpa"
+    clip = AutoModel.from_config(clip_config, attn_implementation=kernel)
+    # CLIP of each frame has neither proxies nor time (CLIP4Clip's meanP).
+    plain = config.vision_type == PLAIN
+    clip.vision_model = VipVisionModel(
+        clip.vision_model,
+        num_proxies=0 if plain else config.add_cls_num,
+        temporal_size=None if plain or not config.if_use_temporal_embed else config.temporal_size,
         gradient_checkpointing=config.gradient_checkpointing,
         attention=config.attention,
     )
+    return ClipVip(clip, plain=plain)
 
 
-def _tower(clip: ClipConfig, tower: str) -> Tower:
-    return Tower(
-        hidden_size=getattr(clip, f"{tower}_hidden_size"),
-        num_hidden_layers=getattr(clip, f"{tower}_num_hidden_layers"),
-        num_attention_heads=getattr(clip, f"{tower}_num_attention_heads"),
-        intermediate_size=getattr(clip, f"{tower}_intermediate_size"),
-    )
+def _tower(sizes: ClipConfig, prefix: str) -> dict[str, Any]:
+    """Sizes of a tower, under the names of transformers."""
+    own = {key: value for key, value in asdict(sizes).items() if key.startswith(prefix)}
+    named = {key.removeprefix(prefix): value for key, value in own.items()}
+    return named | {"layer_norm_eps": LAYER_NORM_EPS}
 
 
 FAMILY = ModelFamily(

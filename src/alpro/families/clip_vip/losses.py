@@ -1,6 +1,6 @@
 """Contrastive losses of CLIP-ViP (paper, section 3.3) and its code, on a global batch.
 
-They are sums of both directions, not means. `loss_specs` lists what each takes.
+They are sums of both directions, not means. `LOSS_SPECS` lists what each takes.
 
 G: videos of all processes, N: captioned middle frames of them, K: subtitles of a video, E: width of
 the embeddings, which are unit vectors.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alpro.families.clip_vip.loss_specs import LOSS_SPECS
+from alpro.families.clip_vip.config import LOSS_SPECS
 from alpro.losses.contrastive import PairLoss, similarity
 
 

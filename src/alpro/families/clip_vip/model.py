@@ -1,34 +1,25 @@
-"""CLIP-ViP (Xue et al., ICLR 2023): a dual encoder of videos and texts on top of CLIP.
+"""CLIP-ViP (Xue et al., ICLR 2023, section 3.3): a dual encoder of videos and texts on top of CLIP.
 
-B: batch, T: frames, S: image side, L: text tokens, E: width of the embeddings.
+B: batch, T: frames, S: image side, L: text tokens or patches per frame, M: proxies, the class token
+included, N: tokens, M + T * L, D: width, H: heads, d: width of a head, E: width of the embeddings.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, CLIPConfig, CLIPModel
+from torch.utils.checkpoint import checkpoint
+from transformers import CLIPModel
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPVisionModel
 
-from alpro.families.clip_vip.vision import VipVisionModel
-from alpro.modeling.attention import Kernel
+from alpro.modeling.attention import Kernel, dot_product_attention, merge_heads
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
 
 MAX_LOGIT_SCALE = math.log(200)
-LAYER_NORM_EPS = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tower:
-    """Sizes of a transformer, under the names of CLIP's ``config.json``."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
 
 
 class ClipVip(nn.Module):
@@ -85,62 +76,131 @@ def _unit(x: Tensor) -> Tensor:
     return functional.normalize(x.float(), dim=-1)
 
 
-def build_clip_vip(
-    *,
-    vision: Tower,
-    text: Tower,
-    image_size: int = 224,
-    patch_size: int = 32,
-    vocab_size: int = 49408,
-    max_position_embeddings: int = 77,
-    projection_dim: int = 512,
-    hidden_act: str = "quick_gelu",
-    plain: bool = False,
-    num_proxies: int = 3,
-    temporal_size: int = 12,
-    use_temporal_embed: bool = True,
-    logit_scale_init: float = 4.6,
-    gradient_checkpointing: bool = False,
-    attention: Kernel = "auto",
-) -> ClipVip:
-    """Build the model with random weights, by CLIP's rule.
+class VipVisionModel(nn.Module):
+    """CLIP's vision tower over all frames at once; see `proxy_guided_attention`.
 
     Args:
-        vision: sizes of the vision tower.
-        text: sizes of the text tower.
-        image_size: pixels of a frame's side.
-        patch_size: pixels of a patch's side.
-        vocab_size: tokens of the vocabulary.
-        max_position_embeddings: longest text in tokens.
-        projection_dim: width E of the common space.
-        hidden_act: transformers' name of the activation.
-        plain: CLIP of each frame, then the mean over frames (CLIP4Clip's meanP). The next three
-            are then unused.
-        num_proxies: proxies besides the class token (``add_cls_num``).
-        temporal_size: rows of the time embedding; other numbers of frames interpolate it.
-        use_temporal_embed: whether patches have a time embedding.
-        logit_scale_init: initial log of the scale of similarities.
-        gradient_checkpointing: recompute the layers of the vision tower in the backward pass.
+        clip: transformers' tower, whose parameters are taken over under their names.
+        num_proxies: proxies besides the class token; with 0 and one frame this is CLIP.
+        temporal_size: rows of the time embedding; None for none.
+        gradient_checkpointing: recompute each layer in the backward pass instead of storing it.
         attention: kernel of `dot_product_attention`.
     """
-    # CLIP without weights of its own: transformers initialises as OpenAI does.
-    shared = {"hidden_act": hidden_act, "layer_norm_eps": LAYER_NORM_EPS}
-    pixels = {"image_size": image_size, "patch_size": patch_size}
-    words = {"vocab_size": vocab_size, "max_position_embeddings": max_position_embeddings}
-    marks = {"bos_token_id": vocab_size - 2, "eos_token_id": vocab_size - 1}
-    config = CLIPConfig(
-        vision_config=asdict(vision) | shared | pixels,
-        text_config=asdict(text) | shared | words | marks,
-        projection_dim=projection_dim,
-        logit_scale_init_value=logit_scale_init,
-    )
-    kernel = "eager" if attention == "plain" else "sdpa"
-    clip = AutoModel.from_config(config, attn_implementation=kernel)
-    clip.vision_model = VipVisionModel(
-        clip.vision_model,
-        num_proxies=0 if plain else num_proxies,
-        temporal_size=temporal_size if use_temporal_embed and not plain else None,
-        gradient_checkpointing=gradient_checkpointing,
-        attention=attention,
-    )
-    return ClipVip(clip, plain=plain)
+
+    def __init__(
+        self,
+        clip: CLIPVisionModel,
+        *,
+        num_proxies: int,
+        temporal_size: int | None,
+        gradient_checkpointing: bool = False,
+        attention: Kernel = "auto",
+    ) -> None:
+        super().__init__()
+        width, self.num_heads = clip.config.hidden_size, clip.config.num_attention_heads
+        self.image_size = clip.config.image_size
+        self.num_proxies = 1 + num_proxies  # M
+        self.gradient_checkpointing = gradient_checkpointing
+        self.kernel: Kernel = attention
+        # CLIP's parameters, then those of the proxies and of time.
+        self.embeddings, self.encoder = clip.embeddings, clip.encoder
+        self.pre_layrnorm, self.post_layernorm = clip.pre_layrnorm, clip.post_layernorm
+        added_cls = nn.Parameter(torch.randn(num_proxies, width)) if num_proxies else None
+        time = None if temporal_size is None else nn.Parameter(torch.zeros(1, temporal_size, width))
+        self.embeddings.register_parameter("added_cls", added_cls)
+        self.embeddings.register_parameter("temporal_embedding", time)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, S, S) normalised frames to the normalised class token (B, D).
+
+        Raises:
+            ValueError: S differs from the model's size.
+        """
+        if frames.shape[2:] != (3, self.image_size, self.image_size):
+            raise ValueError(
+                f"the vision tower was built for frames of (3, {self.image_size}, "
+                f"{self.image_size}), but was given {tuple(frames.shape[2:])}"
+            )
+        x = self.pre_layrnorm(self.embed(frames))  # (B, N, D)
+        layers: Any = self.encoder.layers
+        for index, layer in enumerate(layers):
+            # Nothing reads the other tokens of the last layer.
+            num_read = 1 if index == len(layers) - 1 else x.size(1)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(self._layer, layer, x, frames.size(1), num_read, use_reentrant=False)
+            else:
+                x = self._layer(layer, x, frames.size(1), num_read)
+        return self.post_layernorm(x[:, 0])
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, S, S) to (B, N, D): proxies, then row-major patches frame by frame."""
+        parts: Any = self.embeddings
+        position = parts.position_embedding.weight  # (1+L, D)
+        # All proxies share the position of the class token, and none has a time.
+        proxies = parts.class_embedding.unsqueeze(0)
+        if parts.added_cls is not None:
+            proxies = torch.cat([proxies, parts.added_cls])  # (M, D)
+        proxies = (proxies + position[:1]).expand(len(frames), -1, -1)  # (B, M, D)
+        pixels = frames.flatten(0, 1).to(position.dtype)  # (B*T, 3, S, S)
+        patches = parts.patch_embedding(pixels).flatten(2).transpose(1, 2) + position[1:]
+        patches = patches.unflatten(0, frames.shape[:2])  # (B, T, L, D)
+        if parts.temporal_embedding is not None:
+            time = resize_temporal_embedding(parts.temporal_embedding, frames.size(1))
+            patches = patches + time.unsqueeze(2)  # (1, T, 1, D)
+        return torch.cat([proxies, patches.flatten(1, 2)], dim=1)
+
+    def _layer(self, layer: CLIPEncoderLayer, x: Tensor, num_frames: int, num_read: int) -> Tensor:
+        """(B, N, D) to (B, num_read, D)."""
+        attention, normed = layer.self_attn, layer.layer_norm1(x)
+        projected = (
+            attention.q_proj(normed[:, :num_read]),
+            attention.k_proj(normed),
+            attention.v_proj(normed),
+        )
+        heads = (part.unflatten(-1, (self.num_heads, -1)) for part in projected)  # (B, N, H, d)
+        attended = proxy_guided_attention(
+            *heads, num_proxies=self.num_proxies, num_frames=num_frames, kernel=self.kernel
+        )
+        x = x[:, :num_read] + attention.out_proj(attended)
+        return x + layer.mlp(layer.layer_norm2(x))
+
+
+def proxy_guided_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, num_proxies: int, num_frames: int, kernel: Kernel = "auto"
+) -> Tensor:
+    """Attention of proxies over all tokens, and of patches over proxies and their own frame.
+
+    No mask and no (N, N) scores are made: a head has M * N + T * L * (M+L) scores.
+
+    Args:
+        q: (B, N, H, d), proxies first, then the patches frame by frame; or the first few proxies.
+        k: (B, N, H, d).
+        v: (B, N, H, d).
+        num_proxies: number M of proxies.
+        num_frames: number T of frames.
+        kernel: kernel of `dot_product_attention`.
+
+    Returns:
+        (B, N, D), or as many as there are queries.
+    """
+    # Proxies, over everything.
+    over_all = [x.transpose(1, 2) for x in (q[:, :num_proxies], k, v)]  # (B, H, M or N, d)
+    proxies = merge_heads(dot_product_attention(*over_all, kernel=kernel))  # (B, M, D)
+    if q.size(1) <= num_proxies:
+        return proxies
+    # Patches: each frame is a batch row of its own, whose keys begin with the proxies.
+    q, *frames = (x[:, num_proxies:].unflatten(1, (num_frames, -1)) for x in (q, k, v))
+    shared = (x[:, None, :num_proxies].expand(-1, num_frames, -1, -1, -1) for x in (k, v))
+    k, v = (torch.cat(pair, dim=2) for pair in zip(shared, frames, strict=True))
+    per_frame = [x.flatten(0, 1).transpose(1, 2) for x in (q, k, v)]  # (B*T, H, L or M+L, d)
+    patches = merge_heads(dot_product_attention(*per_frame, kernel=kernel))  # (B*T, L, D)
+    return torch.cat([proxies, patches.unflatten(0, (-1, num_frames)).flatten(1, 2)], dim=1)
+
+
+def resize_temporal_embedding(embedding: Tensor, num_frames: int) -> Tensor:
+    """(1, rows, D) to (1, num_frames, D), linearly."""
+    if embedding.size(1) == num_frames:
+        return embedding
+    return functional.interpolate(
+        embedding.transpose(1, 2), size=num_frames, mode="linear", align_corners=False
+    ).transpose(1, 2)

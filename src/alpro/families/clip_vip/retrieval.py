@@ -12,9 +12,8 @@ import torch
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.errors import InputError
-from alpro.families.clip_vip.config import PLAIN
+from alpro.families.clip_vip.config import PLAIN, RETRIEVAL_LOSSES, loss_parameters
 from alpro.families.clip_vip.family import build_model
-from alpro.families.clip_vip.loss_specs import LOSS_SPECS, RETRIEVAL_LOSSES
 from alpro.families.clip_vip.losses import pair_loss
 from alpro.families.clip_vip.model import ClipVip
 from alpro.families.family import TaskSpec
@@ -76,9 +75,7 @@ class ClipVipRetrieval(Retrieval):
 
     def pair_loss(self) -> PairLoss:
         """The loss of ``loss_name``."""
-        name = self.config.loss_name
-        parameters = {key: getattr(self.config, key) for key in LOSS_SPECS[name].parameters}
-        return pair_loss(name, parameters)
+        return pair_loss(self.config.loss_name, loss_parameters(self.config))
 
 
 TASK = TaskSpec(definition=ClipVipRetrieval, build_model=build_model)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Sequence
+import re
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
 from alpro.configs.sources import ConfigSource
-from alpro.families.clip_vip.hub import resolve
 
 PROXIES, PLAIN = "ViP", "plain"
 SETS = ("train_datasets", "val_datasets", "test_datasets")
@@ -50,6 +50,11 @@ INERT = frozenset(
         "dummy_data",
     }
 )
+REMEDY = (
+    "Name a file or a folder; or a model that Hugging Face's cache holds, which `hf download "
+    "openai/clip-vit-base-patch32` fills where there is a network."
+)
+"""For an error about what `resolve` has not found."""
 _FORMATS = ("video", "frame")
 """Values of ``vis_format``; ours are recognized by what a folder holds."""
 _PATHS = ("output_dir", "e2e_weights_path")
@@ -63,8 +68,11 @@ def translate(layers: Sequence[ConfigSource]) -> None:
     """Change a config file and flags, in this order, from the original's keys into ours."""
     for layer in layers:
         _flatten(layer)
-        _change(layer, "crop_img_size", _side)
-        _change(layer, "optim", {"adamw": "adamw_decay_last"}.get)
+        side = layer.values.get("crop_img_size")
+        if isinstance(side, list) and len(side) == 2 and side[0] == side[1]:  # a square
+            layer.values["crop_img_size"] = side[0]
+        if layer.values.get("optim") == "adamw":
+            layer.values["optim"] = "adamw_decay_last"
         for key in SETS:
             _translate_sets(layer, key)
         _translate_architecture(layer)
@@ -112,36 +120,18 @@ def _flatten(layer: ConfigSource) -> None:
         )
 
 
-def _change(layer: ConfigSource, key: str, change: Callable[[Any], Any]) -> None:
-    """Replace a value, unless `change` returns None or cannot be applied to it."""
-    value = layer.values.get(key)
-    changed = None if isinstance(value, list | dict) and key == "optim" else change(value)
-    if changed is not None:
-        layer.values[key] = changed
-
-
-def _side(value: Any) -> int | None:
-    """Side of a square ``[224, 224]``."""
-    is_square = isinstance(value, list) and len(value) == 2 and value[0] == value[1]
-    return value[0] if is_square else None
-
-
 def _translate_sets(layer: ConfigSource, key: str) -> None:
     """Change sets: one object may stand for a list of one, ``vis`` is ``img``."""
-    sets, written = layer.values.get(key), layer.renamed.get(key, key)
-    if isinstance(sets, dict):
-        sets = layer.values[key] = [sets]
-    for index, one in enumerate(sets if isinstance(sets, list) else []):
-        if not isinstance(one, dict):
-            continue
-        if "vis" in one and "img" not in one:
-            one["img"] = one.pop("vis")
-            layer.renamed[f"{key}.{index}.img"] = f"{written}.{index}.vis"
+    written = layer.renamed.get(key, key)
+    if isinstance(sets := layer.values.get(key), dict):
+        layer.values[key] = [sets]
+    for index, one in _sets_in(layer, key):
+        for there, here in (("vis", "img"), ("ratio", "weight")):
+            if there in one and here not in one:
+                one[here] = one.pop(there)
+                layer.renamed[f"{key}.{index}.{here}"] = f"{written}.{index}.{there}"
         if one.get("vis_format") in _FORMATS:
             del one["vis_format"]
-        if "ratio" in one and "weight" not in one:
-            one["weight"] = one.pop("ratio")
-            layer.renamed[f"{key}.{index}.weight"] = f"{written}.{index}.ratio"
         for unused in _UNUSED_OF_SETS:
             one.pop(unused, None)
         if one.get("vid_cap_path") == "":
@@ -196,11 +186,7 @@ def _mount(layers: Sequence[ConfigSource]) -> None:
         layer.values.pop("blob_mount_dir", None)
         places: list[tuple[dict[str, Any], str]] = [(layer.values, key) for key in _PATHS]
         for key in SETS:
-            sets = layer.values.get(key)
-            entries = (
-                [one for one in sets if isinstance(one, dict)] if isinstance(sets, list) else []
-            )
-            places += [(one, name) for one in entries for name in _PATHS_OF_SETS]
+            places += [(one, name) for _, one in _sets_in(layer, key) for name in _PATHS_OF_SETS]
         parts = [key for key in layer.values if key.partition(".")[0] in SETS and "." in key]
         places += [(layer.values, key) for key in parts if key.endswith(_PATHS_OF_SETS)]
         for place, key in places:
@@ -208,6 +194,30 @@ def _mount(layers: Sequence[ConfigSource]) -> None:
                 place[key] = str(Path(root, os.path.expanduser(place[key])))
 
 
+def _sets_in(layer: ConfigSource, key: str) -> list[tuple[int, dict[str, Any]]]:
+    """Entries of a list of sets, numbered; others are reported later."""
+    sets = layer.values.get(key)
+    entries = enumerate(sets if isinstance(sets, list) else [])
+    return [(index, one) for index, one in entries if isinstance(one, dict)]
+
+
 def _highest(layers: Sequence[ConfigSource], key: str) -> Any:
     """Value of a key in the highest layer that has it; None without one."""
     return next((one.values[key] for one in reversed(layers) if key in one.values), None)
+
+
+def resolve(name: str) -> Path:
+    """Path of a model's files: as it is named, else its folder in Hugging Face's cache.
+
+    The network is not asked; a name that is neither is returned as a path, for an error.
+    """
+    path = Path(name)
+    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return path

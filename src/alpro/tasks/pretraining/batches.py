@@ -109,6 +109,19 @@ class PretrainBatch(TensorBatch):
     unreadable: list[UnreadableVideo]
 
 
+def split_unreadable(
+    samples: Sequence[TrainingSample[Item] | UnreadableVideo],
+) -> tuple[list[TrainingSample[Item]], list[UnreadableVideo]]:
+    """Split samples into those with frames, and all unreadable videos, in their order."""
+    pairs = [sample for sample in samples if isinstance(sample, TrainingSample)]
+    unreadable = [
+        video
+        for sample in samples
+        for video in ((sample,) if isinstance(sample, UnreadableVideo) else sample.unreadable)
+    ]
+    return pairs, unreadable
+
+
 @dataclass(frozen=True)
 class PretrainCollate:
     """Make a batch of samples of one medium; a class, so that spawned workers can receive it.
@@ -130,18 +143,14 @@ class PretrainCollate:
 
         Unreadable videos are left out of the pairs and listed, in the order of the samples.
         """
-        pairs = [sample for sample in samples if isinstance(sample, TrainingSample)]
-        ids, mask = self._tokenized(pairs)
+        pairs, unreadable = split_unreadable(samples)
+        texts = [self.caption_of(pair) for pair in pairs]
+        ids, mask = tokenize(self.tokenizer, texts, max_length=self.max_length)
         masked_ids, labels = self._masked(pairs, ids, mask)
         # One medium per batch: videos and images have different numbers of frames.
         media: set[Media] = {pair.item.media for pair in pairs} or {"video"}
         if len(media) > 1:
             raise ValueError("videos and images in one batch; draw each batch from one set")
-        unreadable = [
-            video
-            for sample in samples
-            for video in ((sample,) if isinstance(sample, UnreadableVideo) else sample.unreadable)
-        ]
         return PretrainBatch(
             frames=_stacked_or_empty([pair.frames for pair in pairs], empty=(0, 1, 0, 3, 0, 0)),
             text_ids=ids,
@@ -156,12 +165,6 @@ class PretrainCollate:
 
     def _generator(self, pair: TrainingSample[CaptionedItem], stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *pair.key, stream])
-
-    def _tokenized(self, pairs: Sequence[TrainingSample[CaptionedItem]]) -> tuple[Tensor, Tensor]:
-        if not pairs:
-            return torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64)
-        texts = [self.caption_of(pair) for pair in pairs]
-        return tokenize(self.tokenizer, texts, max_length=self.max_length)
 
     def caption_of(self, pair: TrainingSample[CaptionedItem]) -> str:
         """Draw the caption of a sample."""
