@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 
 from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.fields import per_run_keys
-from alpro.configs.loading import ResolvedConfig
 from alpro.configs.sources import with_current_keys
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.distributed.launch import launcher_on_this_machine
 from alpro.errors import InputError
-from alpro.optimization.optimizer import ParameterGroup, build_optimizer, freeze_parameters
+from alpro.experiment.experiment import Experiment
+from alpro.optimization.optimizer import build_optimizer, freeze_parameters
 from alpro.optimization.schedules import learning_rate_at
 from alpro.training.atomic_io import write_json
 from alpro.training.checkpoints import CheckpointWriter
@@ -32,8 +32,6 @@ from alpro.training.run_directory import RunDirectory, read_stored
 from alpro.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-GroupParameters = Callable[[nn.Module, ExperimentConfig], list[ParameterGroup]]
 
 DEBUG_STEPS = 3  # updates of a `debug` run
 MAX_UPDATES = 10**9  # at ten updates a second they take three years
@@ -132,7 +130,7 @@ def _check_length(
 
 
 def build_trainer(
-    config: ExperimentConfig,
+    experiment: Experiment[Any],
     objective: Objective,
     *,
     data: TrainingData,
@@ -140,11 +138,10 @@ def build_trainer(
     plan: TrainingPlan,
     output: RunDirectory,
     reporter: Reporter,
-    engine: Engine,
-    parameter_groups: GroupParameters,
 ) -> Trainer:
     """The trainer of an objective whose model is on the engine's device."""
     # Freeze before the optimizer collects what is trainable.
+    config = experiment.config
     frozen = freeze_parameters(objective.model, config.freeze)
     if frozen:
         total = len(list(objective.model.parameters()))
@@ -154,8 +151,8 @@ def build_trainer(
     # The trainer knows neither config nor family.
     return Trainer(
         objective,
-        engine=engine,
-        optimizer=optimizer_of(config, objective.model, parameter_groups=parameter_groups),
+        engine=experiment.engine,
+        optimizer=optimizer_of(experiment, objective.model),
         learning_rate=partial(
             learning_rate_at,
             decay=config.decay,
@@ -179,12 +176,11 @@ def build_trainer(
     )
 
 
-def optimizer_of(
-    config: ExperimentConfig, model: nn.Module, *, parameter_groups: GroupParameters
-) -> Optimizer:
+def optimizer_of(experiment: Experiment[Any], model: nn.Module) -> Optimizer:
     """The optimizer over a model's trainable parameters."""
+    config = experiment.config
     return build_optimizer(
-        parameter_groups(model, config),
+        experiment.family.parameter_groups(model, config),
         algorithm=config.optim,
         learning_rate=config.learning_rate,
         betas=config.betas,
@@ -192,20 +188,15 @@ def optimizer_of(
 
 
 def build_output(
-    resolved: ResolvedConfig[Any],
-    *,
-    plan: TrainingPlan,
-    start: RunStart,
-    hashes: Mapping[str, str],  # path of each file that determines the run -> SHA-256
-    derived: Mapping[str, Any],  # stored beside the config: ``ExperimentConfig.DERIVED``
-    engine: Engine,
+    experiment: Experiment[Any], *, plan: TrainingPlan, start: RunStart, data: TrainingData
 ) -> RunDirectory:
     """The run's output folder, claimed for this run; a dry run leaves it alone.
 
     Raises:
         InputError: if another run's output is there, or if other ranks cannot see the folder.
     """
-    config: ExperimentConfig = resolved.config
+    config, engine, resolved = experiment.config, experiment.engine, experiment.resolved
+    hashes = experiment.input_hashes(resumes=start.resumes)
     upgrade = partial(with_current_keys, type(config))
     output = RunDirectory(Path(config.output_dir), rank=engine.rank, upgrade=upgrade)
     if config.dry_run:
@@ -221,7 +212,7 @@ def build_output(
         "architecture": {
             key: dataclasses.asdict(content) for key, content in resolved.architecture.items()
         },
-        **derived,
+        **experiment.task.derived(data),
     }
     arguments[HASHES_KEY] = hashes_by_key(arguments, hashes)
     # Rank 0 claims the folder, others wait until it is cleared.

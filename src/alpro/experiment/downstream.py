@@ -23,7 +23,6 @@ from alpro.experiment.data import (
 )
 from alpro.experiment.experiment import Data, Experiment, TaskDefinition
 from alpro.experiment.preflight import DatasetPaths
-from alpro.experiment.results import results_folder
 from alpro.training.objective import TrainingData
 from alpro.training.run_directory import RESULT_FILES, RunDirectory
 
@@ -64,11 +63,23 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
         self, part: DownstreamDataset, checkpoint: Path, *, step: str
     ) -> list[str]:
         """Files of a set's results, relative to the output folder."""
-        annotations, suffix = self.annotation_path(part), self.results_suffix()
-        folder = results_folder(
-            self.config, annotations, checkpoint=checkpoint, step=step, suffix=suffix
-        ).relative_to(self.config.output_dir)
-        return [str(folder / name) for name in RESULT_FILES]
+        folder = self.results_folder(self.annotation_path(part), checkpoint, step=step)
+        relative = folder.relative_to(self.config.output_dir)
+        return [str(relative / name) for name in RESULT_FILES]
+
+    def results_folder(self, annotations: Path, checkpoint: Path, *, step: str) -> Path:
+        """The original's folder for results.
+
+        Non-default protocols, and checkpoints from outside the run's own folder, have folders of
+        their own; `step` is the checkpoint's name in the run's folder.
+        """
+        config = self.config
+        own = RunDirectory(Path(config.output_dir), rank=0).checkpoint(step)
+        model = step if checkpoint.absolute() == own.absolute() else checkpoint.stem
+        protocol = f"{config.inference_n_clips}_{config.score_agg_func}{self.results_suffix()}"
+        order = "" if config.frame_order == "original" else f"_{config.frame_order}"
+        name = f"step_{model}_{protocol}{order}"
+        return Path(config.output_dir) / f"results_{annotations.stem}" / name
 
     @abstractmethod
     def annotation_path(self, part: DownstreamDataset) -> Path:

@@ -1,7 +1,7 @@
-"""Results folder and protocol of an evaluation, and the summary of a run in the log."""
+"""Protocol of an evaluation, and the summary of a run in the log."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +9,19 @@ import torch
 from torch import nn
 
 from alpro import __version__
-from alpro.configs.downstream import DownstreamConfig
-from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
 from alpro.datasets.frame_sampling import evaluation_sampling
-from alpro.distributed.engine import Engine, usable_precision
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.families.registry import load_family
+from alpro.experiment.experiment import Experiment
 from alpro.training.objective import TrainingPlan
-from alpro.training.run_directory import RunDirectory, changed_keys, read_stored
+from alpro.training.run_directory import changed_keys, read_stored
 
 logger = logging.getLogger(__name__)
 
 FEW_UPDATES = 10  # a shorter run is hardly meant
 _SAME_NUMBERS = ("version",)  # keys of the protocol that change no number
 _NOT_GIVEN = (DEFAULT_SOURCE, STORED_SOURCE, INFERENCE_SOURCE)
-
-
-def results_folder(
-    config: DownstreamConfig, annotations: Path, *, checkpoint: Path, step: str, suffix: str
-) -> Path:
-    """The original's folder for results.
-
-    Non-default protocols, and checkpoints from outside the run's own folder, have folders of their
-    own; `step` is the checkpoint's name in the run's folder, `suffix` the task's part of the
-    protocol.
-    """
-    own = RunDirectory(Path(config.output_dir), rank=0).checkpoint(step)
-    model = step if checkpoint.absolute() == own.absolute() else checkpoint.stem
-    name = f"step_{model}_{config.inference_n_clips}_{config.score_agg_func}{suffix}"
-    if config.frame_order != "original":
-        name += f"_{config.frame_order}"
-    return Path(config.output_dir) / f"results_{annotations.stem}" / name
 
 
 def explicit_arguments(resolved: ResolvedConfig[Any]) -> dict[str, Any]:
@@ -54,16 +34,12 @@ def explicit_arguments(resolved: ResolvedConfig[Any]) -> dict[str, Any]:
 
 
 def protocol_of(
-    config: DownstreamConfig,
-    data: EvaluationSet[Any],
-    *,
-    checkpoint: Path,
-    sha256_of: Callable[[Path], str],
-    engine: Engine,
+    experiment: Experiment[Any], data: EvaluationSet[Any], *, checkpoint: Path
 ) -> dict[str, Any]:
-    """Everything that the numbers of an evaluation depend on, for any task."""
+    """Everything that the numbers of an evaluation depend on."""
+    config, sha256_of = experiment.config, experiment.sha256_of
     # Only families with a preprocessing of their own have an entry for it.
-    preprocessing = load_family(config.family).preprocessing(config).protocol()
+    preprocessing = experiment.family.preprocessing(config).protocol()
     return {
         # Files, with their hashes.
         "annotations": str(data.annotations),
@@ -80,11 +56,12 @@ def protocol_of(
         "resolution": config.crop_img_size,
         "video_decoder": config.video_decoder,
         "max_txt_len": config.max_txt_len,
-        "precision": usable_precision(config.precision, engine.device),
+        "precision": experiment.precision,
         "seed": config.seed,
         "version": __version__,
         **({"sample_rate": config.sample_rate} if config.sample_rate else {}),
         **({"preprocessing": preprocessing} if preprocessing else {}),
+        **experiment.task.protocol(),
     }
 
 
@@ -100,15 +77,11 @@ def warn_of_replacement(folder: Path, *, protocol: Mapping[str, Any]) -> None:
 
 
 def log_summary(
-    config: ExperimentConfig,
-    model: nn.Module,
-    *,
-    sets: Sequence[str],
-    plan: TrainingPlan,
-    engine: Engine,
+    experiment: Experiment[Any], model: nn.Module, *, sets: Sequence[str], plan: TrainingPlan
 ) -> None:
     """Log the device, the model's size, the sets and the length of a run."""
     # The job.
+    config, engine = experiment.config, experiment.engine
     device = str(engine.device)
     if engine.device.type == "cuda":
         device += f" ({torch.cuda.get_device_name(engine.device)})"

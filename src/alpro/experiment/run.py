@@ -33,7 +33,6 @@ from alpro.experiment.results import (
     explicit_arguments,
     log_summary,
     protocol_of,
-    results_folder,
     warn_of_replacement,
 )
 from alpro.experiment.weights import load_checkpoint
@@ -168,14 +167,7 @@ def train(
     )
     # Load the model before the output folder is claimed: a checkpoint that fails leaves no trace.
     model = experiment.start_model(resumes=start.resumes)
-    output = build_output(
-        experiment.resolved,
-        plan=plan,
-        start=start,
-        hashes=experiment.input_hashes(resumes=start.resumes),
-        derived=task.derived(data),
-        engine=engine,
-    )
+    output = build_output(experiment, plan=plan, start=start, data=data)
     # Build the objective and the trainer, log a summary, then train.
     interval = max(1, config.log_interval // config.gradient_accumulation_steps)  # in updates
     with Reporter(output, total_steps=plan.last_step, log_interval=interval) as reporter:
@@ -183,13 +175,18 @@ def train(
         objective = task.build_objective(model, plan=plan, progress=progress)
         seed_everything(config.seed, rank=engine.rank)
         trainer = build_trainer(
-            config, objective, data=data, validation=validation, plan=plan, output=output,
-            reporter=reporter, engine=engine, parameter_groups=experiment.family.parameter_groups,
-        )  # fmt: skip
+            experiment,
+            objective,
+            data=data,
+            validation=validation,
+            plan=plan,
+            output=output,
+            reporter=reporter,
+        )
         if not config.dry_run:
             check_space(output.root, num_bytes=_bytes_of_first_files(model))
         sets = [*data.description, *map(task.data.describe, validation), *tested_on]
-        log_summary(config, model, sets=sets, plan=plan, engine=engine)
+        log_summary(experiment, model, sets=sets, plan=plan)
         if config.dry_run:
             trainer.try_one_batch()
         else:
@@ -228,16 +225,12 @@ def evaluate_and_write(
 ) -> None:
     """Evaluate a model on a set; rank 0 writes the results and logs a table."""
     outcome = evaluator.run(data)
-    config, engine, task = experiment.config, experiment.engine, experiment.task
+    engine, task = experiment.engine, experiment.task
     if engine.rank != 0:
         return
     # Collect what the numbers depend on; another protocol's results are not replaced silently.
-    suffix, hash_of = task.results_suffix(), experiment.sha256_of
-    folder = results_folder(
-        config, data.annotations, checkpoint=checkpoint, step=step, suffix=suffix
-    )
-    protocol = protocol_of(config, data, checkpoint=checkpoint, sha256_of=hash_of, engine=engine)
-    protocol |= task.protocol()
+    folder = task.results_folder(data.annotations, checkpoint, step=step)
+    protocol = protocol_of(experiment, data, checkpoint=checkpoint)
     warn_of_replacement(folder, protocol=protocol)
     # Write the arguments, then the results.
     write_json(folder / "raw_args.json", explicit_arguments(experiment.resolved))

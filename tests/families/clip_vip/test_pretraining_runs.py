@@ -10,8 +10,8 @@ from unittest import mock
 
 import pytest
 import torch
-from alpro.families.clip_vip.pretraining import PostPretrainingObjective
 
+from alpro.families.clip_vip.pretraining import PostPretrainingObjective
 from pretrain import run_pretrain
 from tests.factories import FakeDecoder, caption_of
 from tests.families.clip_vip.tiny_clip import IMAGE_SIZE, SHIPPED, ClipVipExperiment

@@ -75,7 +75,7 @@ def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> Upd
         config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
     )
     task = experiment.task.build_objective(model, plan=plan, progress=silent_progress).train()
-    optimizer = optimizer_of(config, model, parameter_groups=experiment.family.parameter_groups)
+    optimizer = optimizer_of(experiment, model)
     engine.prepare(task, optimizer)
     batch = made_up_batch(experiment)
     precision = usable_precision(config.precision, engine.device)
