@@ -195,7 +195,7 @@ def clip_vip_model(config: Mapping[str, Any], **options: bool) -> ClipVip:
     ).eval()
 
 
-def _tower(tower: str, sizes: Mapping[str, int]) -> dict[str, int]:
+def _tower(tower: str, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {
         f"{tower}_hidden_size": sizes["width"],
         f"{tower}_num_hidden_layers": sizes["layers"],

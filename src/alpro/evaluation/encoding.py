@@ -99,11 +99,6 @@ class EncodedVideos:
     unreadable: list[UnreadableVideo]
     """Videos of all ranks that could not be read."""
 
-    @property
-    def num_clips(self) -> int:
-        """C."""
-        return self.embeddings.shape[1]
-
     def select(self, positions: Sequence[int]) -> VideoFeatures:
         """Features (K, C, ...) of K of this rank's videos, on the device."""
         tokens = torch.stack([self.tokens[position] for position in positions])

@@ -17,12 +17,10 @@ from alpro.datasets.decoding import Decoder, make_decoder
 from alpro.datasets.quarantine import Quarantine
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.storage import ImageFolder, VideoStorage, hint_of_missing, open_videos
-from alpro.datasets.transforms.randaugment import video_augmentation
 from alpro.datasets.video_datasets import (
     EvaluationVideos,
     FrameReader,
     HasVideoId,
-    TrainingVideos,
     collate_videos,
 )
 from alpro.distributed.engine import Engine
@@ -148,12 +146,6 @@ def report_missing(
     logger.warning(message)
 
 
-def training_rows(config: ExperimentConfig, annotations: Annotations[Row]) -> SharedRows[Row]:
-    """A random share ``data_ratio`` of the rows whose videos exist, or all of them."""
-    present = without_missing(annotations.rows, annotations.missing)
-    return subsample(present, share=config.data_ratio, seed=config.seed)
-
-
 def without_missing(rows: SharedRows[Kept], missing: set[str]) -> SharedRows[Kept]:
     """The rows of all other videos."""
     if not missing:
@@ -173,21 +165,6 @@ def subsample(rows: SharedRows[Kept], *, share: float, seed: int) -> SharedRows[
 def limit_for_debug(config: ExperimentConfig, rows: SharedRows[Kept]) -> SharedRows[Kept]:
     """The rows of an evaluation set that are evaluated: all, or a few to try it out."""
     return rows[:DEBUG_ROWS] if config.debug or config.dry_run else rows
-
-
-def build_training_set(
-    config: DownstreamConfig, items: Sequence[Row], *, videos: VideoStorage, decoder: Decoder
-) -> TrainingVideos[Row]:
-    """Items of one training set with the frames of their videos."""
-    reader = frame_reader(config, videos, frame_size=config.crop_img_size, decoder=decoder)
-    return TrainingVideos(
-        items,
-        replace(
-            reader, num_clips=config.train_n_clips, independent_clips=config.random_sample_clips
-        ),
-        seed=config.seed,
-        augment=video_augmentation() if config.augmentation == "randaugment" else None,
-    )
 
 
 def batch_sampler(

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -9,6 +10,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from alpro.configs.downstream import DownstreamConfig, DownstreamDataset, extension_of
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
+from alpro.datasets.transforms.randaugment import video_augmentation
+from alpro.datasets.video_datasets import TrainingVideos
 from alpro.evaluation.evaluation_set import EvaluationSet, Evaluator, Progress
 from alpro.experiment.data import (
     Annotations,
@@ -17,9 +20,10 @@ from alpro.experiment.data import (
     build_decoder,
     build_evaluation_set,
     build_loader,
-    build_training_set,
+    frame_reader,
     read_annotations,
-    training_rows,
+    subsample,
+    without_missing,
 )
 from alpro.experiment.experiment import Data, Experiment, TaskDefinition
 from alpro.experiment.preflight import DatasetPaths
@@ -151,14 +155,23 @@ class DownstreamData(Data, Generic[Row]):
         decoder = build_decoder(config)
         for part in config.train_datasets:
             annotations = self._read(part)
-            chosen = task.training_items(annotations, training_rows(config, annotations))
+            present = without_missing(annotations.rows, annotations.missing)
+            rows = subsample(present, share=config.data_ratio, seed=config.seed)
+            chosen = task.training_items(annotations, rows)
             num_videos = len(set(chosen.items.column("video_id")))
             description.append(
                 f"{part.name}: {chosen.num_rows} {task.ROWS}, {num_videos} videos to train on"
             )
             num_left_out += chosen.num_left_out
-            videos = annotations.videos
-            sets.append(build_training_set(config, chosen.items, videos=videos, decoder=decoder))
+            reader = replace(
+                frame_reader(
+                    config, annotations.videos, frame_size=config.crop_img_size, decoder=decoder
+                ),
+                num_clips=config.train_n_clips,
+                independent_clips=config.random_sample_clips,
+            )
+            augment = video_augmentation() if config.augmentation == "randaugment" else None
+            sets.append(TrainingVideos(chosen.items, reader, seed=config.seed, augment=augment))
         # Join the sets; batches are drawn from all of them.
         dataset, collate = ConcatDataset(sets), task.build_collate()
         engine = self._experiment.engine

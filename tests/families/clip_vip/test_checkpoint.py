@@ -219,7 +219,7 @@ def test_time_embedding_of_another_length_is_interpolated(
             "text_config.hidden_size is 8 in the file, 16 in the config",
         ),
         ({"projection_dim": 6}, "projection_dim is 6 in the file, 20 in the config"),
-        ({"num_proxies": 1}, "add_cls_num is 1 in the file, 3 in the config"),
+        ({"add_cls_num": 1}, "add_cls_num is 1 in the file, 3 in the config"),
         ({"image_size": 64}, r"position_embedding.weight: (17, 24) there, (5, 24) here"),
         ({"plain": True}, "the checkpoint lacks: clipmodel.vision_model.embeddings.added_cls"),
         ({"vocab_size": 40}, "token_embedding.weight: (40, 16) there, (50, 16) here"),

@@ -73,6 +73,11 @@ class CaptionedSet:
     middle_frame: bool = False
     """Whether the frame in the middle of a video follows those of its clip."""
 
+    def description(self, *, num_used: int) -> str:
+        """The number of used captions, as a line of the log."""
+        left_out = f" ({self.num_left_out} left out, too long)" if self.num_left_out else ""
+        return f"{self.name}: {num_used} captioned {self.media}s{left_out}"
+
 
 @dataclass(frozen=True, slots=True)
 class PairSet(VideoSet):
@@ -144,11 +149,8 @@ class PretrainingData(Data):
             weights=[one.weight for one in sets],
             window=config.gradient_accumulation_steps,
         )
-        # Describe the sets.
-        description = []
-        for one, used in zip(sets, dataset.sets, strict=True):
-            left_out = f" ({one.num_left_out} left out, too long)" if one.num_left_out else ""
-            description.append(f"{one.name}: {len(used)} captioned {one.media}s{left_out}")
+        counted = zip(sets, map(len, dataset.sets), strict=True)
+        description = [one.description(num_used=num_used) for one, num_used in counted]
         collate = self.collate(seed=config.seed)
         load = partial(build_loader, config, dataset, collate=collate, engine=engine)
         return TrainingData(sampler, load, num_samples=len(dataset), description=description)

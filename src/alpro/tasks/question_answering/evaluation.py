@@ -71,29 +71,14 @@ class QaOutcome:
         """Questions whose right answer is unknown, so that no answer can be correct."""
         return sum(answer.loss is None for answer in self.answers)
 
-    def tally(self) -> AccuracyByType:
-        """Questions whose best answer is right."""
-        return self._tally(depth=1)
-
-    def tally_top5(self) -> AccuracyByType:
-        """Questions whose right answer is one of the five best."""
-        return self._tally(depth=NUM_BEST)
-
-    def _tally(self, *, depth: int) -> AccuracyByType:
-        right = [self.labels.label_of(row.answer) for row in self.rows]
+    def accuracy(self, *, depth: int = 1) -> AccuracyByType:
+        """Questions whose right answer is one of the `depth` best."""
         # Unknown answers have no label and are never hit.
+        right = [self.labels.label_of(row.answer) for row in self.rows]
         hits = [
             label in answer.best[:depth] for label, answer in zip(right, self.answers, strict=True)
         ]
-        return tally(np.array(hits, dtype=bool), self._types())
-
-    def tally_majority(self) -> AccuracyByType:
-        """Questions that the most frequent answer of their type answers."""
-        answers, types = [row.answer for row in self.rows], self._types()
-        return tally(majority_correct(answers, types), types)
-
-    def _types(self) -> list[str]:
-        return [row.answer_type for row in self.rows]
+        return tally(np.array(hits, dtype=bool), [row.answer_type for row in self.rows])
 
     def flat_metrics(self) -> dict[str, float]:
         """``overall_acc``, ``top5_acc`` and ``what_acc``, ... in percent, and ``loss``.
@@ -101,11 +86,11 @@ class QaOutcome:
         The loss is the mean cross-entropy of the questions whose right answer is known, if any.
         """
         # Types that do not occur have no accuracy.
-        accuracy = self.tally()
+        accuracy = self.accuracy()
         losses = [answer.loss for answer in self.answers if answer.loss is not None]
         return {
             "overall_acc": accuracy.overall.percent,
-            "top5_acc": self.tally_top5().overall.percent,
+            "top5_acc": self.accuracy(depth=NUM_BEST).overall.percent,
             **{f"{kind}_acc": count.percent for kind, count in accuracy.by_type.items()},
             **({"loss": math.fsum(losses) / len(losses)} if losses else {}),
         }
@@ -116,17 +101,18 @@ class QaOutcome:
         ``counts`` are (correct, all) questions, and ``majority`` the accuracy of always giving the
         most frequent answer of a type.
         """
-        accuracy = self.tally()
-        counts = {"overall": accuracy.overall, **accuracy.by_type}
+        accuracy = self.accuracy()
+        answers, types = zip(*((row.answer, row.answer_type) for row in self.rows), strict=True)
+        majority = tally(majority_correct(answers, types), types)
         return {
             "ratios": {
                 f"{kind}_ratio": [round(accuracy.share(kind), 2), count.total]
                 for kind, count in accuracy.by_type.items()
             },
             **_accuracies(accuracy),
-            "top5_acc": round(self.tally_top5().overall.percent, 2),
-            "counts": {kind: [count.correct, count.total] for kind, count in counts.items()},
-            "majority": _accuracies(self.tally_majority()),
+            "top5_acc": round(self.accuracy(depth=NUM_BEST).overall.percent, 2),
+            "counts": {kind: [one.correct, one.total] for kind, one in accuracy.counts.items()},
+            "majority": _accuracies(majority),
         }
 
     def results(self) -> list[dict[str, Any]]:
@@ -154,8 +140,7 @@ class QaOutcome:
 
 def _accuracies(accuracy: AccuracyByType) -> dict[str, float]:
     """Accuracies under the original's names, to its precision."""
-    counts = {"overall": accuracy.overall, **accuracy.by_type}
-    return {f"{kind}_acc": round(count.percent, 2) for kind, count in counts.items()}
+    return {f"{kind}_acc": round(one.percent, 2) for kind, one in accuracy.counts.items()}
 
 
 NO_LABEL = -100  # of an answer outside the map; cross_entropy leaves it out

@@ -34,6 +34,11 @@ class AccuracyByType:
     by_type: dict[str, Accuracy]
     """The types that occur: those of :data:`ANSWER_TYPES` first, then the others by name."""
 
+    @property
+    def counts(self) -> dict[str, Accuracy]:
+        """Those of all questions, as "overall", and of each type."""
+        return {"overall": self.overall, **self.by_type}
+
     def share(self, answer_type: str) -> float:
         """Share of all questions that are of a type, in percent."""
         return 100.0 * self.by_type[answer_type].total / self.overall.total
