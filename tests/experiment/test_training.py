@@ -17,7 +17,7 @@ from tests.factories import CPU, TinyExperiment
 def plan_of(folder: Path, *, num_samples: int, **changes: Any) -> TrainingPlan:
     config = load_config(RetrievalConfig, TinyExperiment(folder).arguments(**changes)).config
     engine = SingleProcess(CPU, scale_loss=False)
-    return build_plan(config, num_samples=num_samples, best_metric="loss", engine=engine)
+    return build_plan(config, num_samples=num_samples, engine=engine)
 
 
 def test_a_run_of_more_updates_than_anyone_can_wait_for_is_refused(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def _replayed(
     model = experiment.start_model(resumes=True)
     model.load_state_dict(weights)
     plan = replace(
-        build_plan(config, num_samples=1, best_metric=config.best_metric, engine=experiment.engine),
+        build_plan(config, num_samples=1, engine=experiment.engine),
         num_train_steps=stored["num_steps"],
     )
     task = experiment.task.build_objective(model, plan=plan, progress=silent_progress).train()

@@ -88,26 +88,19 @@ Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class EncodedVideos:
-    """Features of a set of videos: embeddings of all of them, token sequences of this rank's."""
+    """Features of a set of videos: embeddings of all of them, and all features of this rank's."""
 
     embeddings: Tensor
     """(V, C, E) float32 on every rank; rows of unreadable videos are zero."""
-    tokens: dict[int, Tensor]
-    """Position -> (C, N, D), or (C, 0, D) if not kept, of the videos that this rank encoded."""
-    masks: dict[int, Tensor]
-    """Position -> (C, N) of 0/1, of the same videos; empty if all tokens count."""
+    own: dict[int, VideoFeatures]
+    """Position -> (C, ...) of the videos that this rank encoded; without N if not kept."""
     unreadable: list[UnreadableVideo]
     """Videos of all ranks that could not be read."""
 
     def select(self, positions: Sequence[int]) -> VideoFeatures:
         """Features (K, C, ...) of K of this rank's videos, on the device."""
-        tokens = torch.stack([self.tokens[position] for position in positions])
-        masks = [self.masks[position] for position in positions] if self.masks else None
-        return VideoFeatures(
-            tokens,
-            self.embeddings[list(positions)].to(tokens.device),
-            None if masks is None else torch.stack(masks),
-        )
+        parts = zip(*(self.own[position] for position in positions), strict=True)
+        return VideoFeatures(*(None if of[0] is None else torch.stack(of) for of in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +152,7 @@ def encode_videos(
     """
     # Encode this rank's chunks; tokens stay on the device.
     embeddings: dict[int, np.ndarray] = {}
-    tokens: dict[int, Tensor] = {}
-    masks: dict[int, Tensor] = {}
+    own: dict[int, VideoFeatures] = {}
     unreadable: list[UnreadableVideo] = []
     for batch in progress(loader):
         unreadable += batch.unreadable
@@ -170,10 +162,11 @@ def encode_videos(
         with autocast(precision, engine.device):
             features = encode_clips(model, frames, normalize=normalize)
         for row, position in enumerate(batch.positions):
-            embeddings[position] = features.embedding[row].float().cpu().numpy()
-            tokens[position] = features.tokens[row] if keep_tokens else features.tokens[row, :, :0]
-            if keep_tokens and features.mask is not None:
-                masks[position] = features.mask[row]
+            embedding = features.embedding[row].float()
+            embeddings[position] = embedding.cpu().numpy()
+            tokens = features.tokens[row] if keep_tokens else features.tokens[row, :, :0]
+            mask = None if features.mask is None or not keep_tokens else features.mask[row]
+            own[position] = VideoFeatures(tokens, embedding, mask)
     # Share the embeddings; rows of unreadable videos stay zero.
     gathered = engine.gather_objects((embeddings, unreadable))
     shapes = [embedding.shape for part, _ in gathered for embedding in part.values()]
@@ -183,8 +176,7 @@ def encode_videos(
             table[position] = embedding
     return EncodedVideos(
         embeddings=torch.from_numpy(table),
-        tokens=tokens,
-        masks=masks,
+        own=own,
         unreadable=list(chain.from_iterable(part for _, part in gathered)),
     )
 

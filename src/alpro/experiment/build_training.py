@@ -76,13 +76,10 @@ def agree_on_start(config: ExperimentConfig, *, engine: Engine) -> RunStart:
     )
 
 
-def build_plan(
-    config: ExperimentConfig, *, num_samples: int, best_metric: str, engine: Engine
-) -> TrainingPlan:
+def build_plan(config: Any, *, num_samples: int, engine: Engine) -> TrainingPlan:
     """Lengths and intervals of a run, by the original's formulas.
 
-    `num_samples` are the videos read in one epoch over all ranks, `best_metric` is the validation
-    metric that chooses the best checkpoint.
+    `num_samples` are the videos read in one epoch over all ranks.
     """
     # Updates are counted over the whole run, as if epochs were joined end to end.
     per_update = engine.size * config.train_batch_size * config.gradient_accumulation_steps
@@ -98,7 +95,7 @@ def build_plan(
         only_valid_steps=config.only_valid_steps,
         save_steps=max(1, int(config.save_steps_ratio * num_train_steps)),
         max_grad_norm=config.grad_norm,
-        best_metric=best_metric,
+        best_metric=config.best_metric,
         precision=usable_precision(config.precision, engine.device),
         stop_after=DEBUG_STEPS if config.debug else None,
     )

@@ -7,7 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from alpro.configs.downstream import DownstreamConfig, DownstreamDataset, extension_of
+from alpro.configs.downstream import (
+    DownstreamConfig,
+    DownstreamDataset,
+    annotation_file,
+    extension_of,
+)
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
 from alpro.datasets.transforms.randaugment import video_augmentation
@@ -85,17 +90,17 @@ class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
         name = f"step_{model}_{protocol}{order}"
         return Path(config.output_dir) / f"results_{annotations.stem}" / name
 
-    @abstractmethod
+    def entry(self) -> str | None:
+        """Entry of the annotation file where a set has a map of them; None if none has."""
+        return None
+
     def annotation_path(self, part: DownstreamDataset) -> Path:
         """The annotation file of a set."""
+        return Path(annotation_file(part, self.entry()))
 
     @abstractmethod
     def read_rows(self, path: Path) -> SharedRows[Row]:
         """Read an annotation file."""
-
-    @abstractmethod
-    def data_name(self) -> str:
-        """Name of the sets; see `extension_of`."""
 
     @abstractmethod
     def training_items(self, annotations: Annotations[Row], rows: SharedRows[Row]) -> TrainingItems:
@@ -204,11 +209,12 @@ class DownstreamData(Data, Generic[Row]):
     def _read(self, part: DownstreamDataset) -> Annotations[Row]:
         """Annotations of a set, and its videos."""
         path = self._task.annotation_path(part)
+        names = " ".join(dataset.name for dataset in self._config.train_datasets)
         self._experiment.sha256_of(path)  # the file may be gone when it is evaluated
         return read_annotations(
             self._config,
             part,
             path=path,
             read=self._task.read_rows,
-            extension=extension_of(self._task.data_name()),
+            extension=extension_of(self._task.entry() or names),
         )

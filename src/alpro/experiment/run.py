@@ -162,9 +162,7 @@ def train(
     sizes = {"train_batch_size": data.sampler.examples_per_epoch, "val_batch_size": largest}
     for size_key, num_samples in sizes.items():
         check_batches(experiment, size_key=size_key, num_samples=num_samples)
-    plan = build_plan(
-        config, num_samples=data.num_samples, best_metric=config.best_metric, engine=engine
-    )
+    plan = build_plan(config, num_samples=data.num_samples, engine=engine)
     # Load the model before the output folder is claimed: a checkpoint that fails leaves no trace.
     model = experiment.start_model(resumes=start.resumes)
     output = build_output(experiment, plan=plan, start=start, data=data)

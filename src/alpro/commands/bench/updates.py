@@ -71,9 +71,7 @@ def measure(experiment: Experiment[RetrievalConfig], *, num_updates: int) -> Upd
     seed_everything(config.seed)
     model = experiment.task.build_model().to(engine.device)
     # Task and optimizer as in training.
-    plan = build_plan(
-        config, num_samples=config.train_batch_size, best_metric=config.best_metric, engine=engine
-    )
+    plan = build_plan(config, num_samples=config.train_batch_size, engine=engine)
     task = experiment.task.build_objective(model, plan=plan, progress=silent_progress).train()
     optimizer = optimizer_of(experiment, model)
     engine.prepare(task, optimizer)

@@ -141,11 +141,7 @@ class PostPretraining(TaskDefinition[Any]):
             )
 
     def build_objective(
-        self,
-        model: Any,
-        *,
-        plan: TrainingPlan,  # noqa: ARG002
-        progress: Progress,
+        self, model: Any, *, plan: TrainingPlan, progress: Progress
     ) -> PostPretrainingObjective:
         """The loss of ``loss_name``."""
         experiment, config = self.experiment, self.config

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from alpro.datasets.annotations import parsed_rows, raise_error
 from alpro.datasets.lmdb_texts import LmdbTexts
-from alpro.datasets.row_parsing import Record, Refuse, RowKind
+from alpro.datasets.row_parsing import Refuse, RowKind
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.errors import InputError, RunError
 
@@ -121,35 +121,26 @@ def _captions_in(path: Path | None) -> Look:
     return captions.get
 
 
-def _clip(record: Record) -> tuple[str, str]:
-    return record.identifier(*_ID_NAMES), record.text("text").strip()
-
-
-def _listed_clip(record: Record) -> tuple[str, str]:
-    return record.identifier(*_ID_NAMES), ""
-
-
-def _frame_caption(record: Record) -> tuple[str, str]:
-    return record.identifier("image_id"), record.text("caption").strip()
-
-
 _ID_NAMES = ("clip_id", "video_id")
 
 CLIPS: RowKind[Any] = RowKind(
     noun="clip",
     columns=(("text",), _ID_NAMES),
     example='{"text": "now add the flour", "clip_id": "Bv3.12.mp4"}',
-    parse=_clip,
+    parse=lambda record: (record.identifier(*_ID_NAMES), record.text("text").strip()),
     may_list=True,
 )
 
 LISTED_CLIPS: RowKind[Any] = RowKind(
-    noun="clip", columns=(_ID_NAMES,), example='{"clip_id": "Bv3.12.mp4"}', parse=_listed_clip
+    noun="clip",
+    columns=(_ID_NAMES,),
+    example='{"clip_id": "Bv3.12.mp4"}',
+    parse=lambda record: (record.identifier(*_ID_NAMES), ""),
 )
 
 FRAME_CAPTIONS: RowKind[Any] = RowKind(
     noun="caption",
     columns=(("image_id",), ("caption",)),
     example='{"image_id": "Bv3.12.mp4", "caption": "a bowl on a table"}',
-    parse=_frame_caption,
+    parse=lambda record: (record.identifier("image_id"), record.text("caption").strip()),
 )

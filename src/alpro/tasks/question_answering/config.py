@@ -64,7 +64,6 @@ class QaConfig(DownstreamConfig):
     )
 
     def notices(self, *, infers: bool, stored: Collection[str]) -> list[str]:
-        """Return sentences about keys without effect."""
         notices = super().notices(infers=infers, stored=stored)
         if self.new_classifier and infers and "new_classifier" not in stored:
             notices.append("new_classifier has no effect: inference trains no classifier")

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from alpro.configs.downstream import DownstreamDataset, annotation_file
 from alpro.datasets.shared_rows import SharedRows
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress
@@ -53,17 +52,14 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         self.experiment.sha256_of(path)  # the file may be gone when the results are written
         return read_answer_labels(path)
 
-    def other_inputs(self, *, resumes: bool = False) -> Mapping[str, Path]:  # noqa: ARG002
+    def other_inputs(self, *, resumes: bool = False) -> Mapping[str, Path]:
         return {"ans2label_path": Path(self.config.ans2label_path)}
 
-    def annotation_path(self, part: DownstreamDataset) -> Path:
-        return Path(annotation_file(part, self.config.task))
+    def entry(self) -> str:
+        return self.config.task
 
     def read_rows(self, path: Path) -> SharedRows[QuestionRow]:
         return read_questions(path)
-
-    def data_name(self) -> str:
-        return self.config.task
 
     def training_items(
         self, annotations: Annotations[QuestionRow], rows: SharedRows[QuestionRow]
@@ -215,11 +211,7 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
         )
 
     def build_objective(
-        self,
-        model: Any,
-        *,
-        plan: TrainingPlan,  # noqa: ARG002
-        progress: Progress,
+        self, model: Any, *, plan: TrainingPlan, progress: Progress
     ) -> QuestionAnsweringObjective:
         """Cross-entropy over the answers."""
         experiment = self.experiment

@@ -86,6 +86,5 @@ class RetrievalConfig(DownstreamConfig, ContrastOptions, MatchingOptions):
     )
 
     def notices(self, *, infers: bool, stored: Collection[str]) -> list[str]:
-        """Return sentences about keys without effect."""
         notices = super().notices(infers=infers, stored=stored)
         return notices if infers else notices + self.start_notices(matching=self.use_itm)

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from alpro.configs.downstream import DownstreamDataset, annotation_file
 from alpro.configs.experiment import GLOBAL
 from alpro.datasets.annotations import CaptionRow, read_captions
 from alpro.datasets.shared_rows import SharedRows
@@ -34,19 +33,11 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
 
     ROWS = "captions"
 
-    def annotation_path(self, part: DownstreamDataset) -> Path:
-        return Path(annotation_file(part, None))
-
     def read_rows(self, path: Path) -> SharedRows[CaptionRow]:
         return read_captions(path, text_lists=self.config.text_lists)
 
-    def data_name(self) -> str:
-        return " ".join(dataset.name for dataset in self.config.train_datasets)
-
     def training_items(
-        self,
-        annotations: Annotations[CaptionRow],  # noqa: ARG002
-        rows: SharedRows[CaptionRow],
+        self, annotations: Annotations[CaptionRow], rows: SharedRows[CaptionRow]
     ) -> TrainingItems:
         return TrainingItems(rows, len(rows))
 

@@ -218,7 +218,7 @@ class RetrievalEvaluator(Evaluator):
         """(P, V) probability of a match; each rank scores the videos that it has encoded."""
         # Score this rank's videos against their candidates.
         own: dict[int, np.ndarray] = {}
-        mine = [index for index, column in enumerate(columns) if column in videos.tokens]
+        mine = [index for index, column in enumerate(columns) if column in videos.own]
         with evaluation_mode(self.model):
             for index in self.progress(mine, "scoring pairs", "video"):
                 wanted = [rows[row] for row in np.flatnonzero(scored[:, index]).tolist()]

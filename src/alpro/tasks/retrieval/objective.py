@@ -147,7 +147,7 @@ class RetrievalObjective(Objective):
         totals = {name: 0.0 for name, used in parts.items() if used}
         with evaluation_mode(self.model):
             for chunk in data.video_chunks:
-                mine = [(row, p) for p in chunk if p in videos.tokens for row in rows_of[p]]
+                mine = [(row, p) for p in chunk if p in videos.own for row in rows_of[p]]
                 # Negatives depend on the chunk alone.
                 generator = torch.Generator(self._engine.device)
                 generator.manual_seed(VALIDATION_SEED + chunk.start)
