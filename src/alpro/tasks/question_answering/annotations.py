@@ -126,19 +126,14 @@ def _check_labels(labels: dict[str, Any], *, where: str) -> None:
     answers_of: dict[int, list[str]] = defaultdict(list)
     for answer, label in labels.items():
         answers_of[label].append(answer)
-    in_order = sorted(answers_of.items())
+    described = {
+        label: f"{label} ({listed([*map(repr, answers)])})"
+        for label, answers in sorted(answers_of.items())
+    }
     troubles = {
         "missing": [str(label) for label in range(len(labels)) if label not in answers_of],
-        "given to several answers": [
-            f"{label} ({listed([*map(repr, answers)])})"
-            for label, answers in in_order
-            if len(answers) > 1
-        ],
-        "out of range": [
-            f"{label} ({listed([*map(repr, answers)])})"
-            for label, answers in in_order
-            if not 0 <= label < len(labels)
-        ],
+        "given to several answers": [x for n, x in described.items() if len(answers_of[n]) > 1],
+        "out of range": [x for n, x in described.items() if not 0 <= n < len(labels)],
     }
     if any(troubles.values()):
         reason = "; ".join(f"{fault}: {listed(some)}" for fault, some in troubles.items() if some)

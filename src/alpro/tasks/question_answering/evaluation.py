@@ -255,8 +255,6 @@ def _check_numbers(answers: Sequence[AnsweredQuestion]) -> None:
 
 
 ANSWER_COLUMNS = ("questions", "share %", "majority %", "accuracy %")
-
-
 LOST_QUESTIONS = {
     "num_unanswerable_questions": "could not be right, their answers are not in the map",
     "num_left_out_questions": "left out, their videos cannot be read",

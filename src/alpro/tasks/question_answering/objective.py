@@ -39,8 +39,7 @@ class QuestionAnsweringObjective(Objective):
         self._evaluator = evaluator
 
     def forward(self, batch: QaBatch) -> dict[str, Tensor]:
-        """Cross-entropy and accuracy, in percent, of Q questions; each clip is encoded once."""
-        # Each video is encoded once, however many questions are about it.
+        """Cross-entropy and accuracy, in percent, of Q questions; each video is encoded once."""
         video = encode_clips(self.model, batch.frames, normalize=self._normalize)
         text = self.model.encode_text(batch.text_ids, batch.text_mask)  # Q questions
         logits = score_clips(

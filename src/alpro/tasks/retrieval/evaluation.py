@@ -254,8 +254,6 @@ class RetrievalEvaluator(Evaluator):
 
 
 COLUMNS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "medianR": "median rank", "meanR": "mean rank"}
-
-
 ROWS = {
     "text2video": "text to video",
     "text2video_vtc": "text to video, VTC only",
