@@ -31,8 +31,8 @@ from alpro.families.alpro.model import AlproForRetrieval, AlproModel
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.contracts import TextEncoder
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
-from alpro.tasks.retrieval.batches import RetrievalBatch
 from alpro.tasks.retrieval.evaluation import RetrievalEvaluator
+from alpro.tasks.retrieval.objective import RetrievalBatch
 
 CPU = torch.device("cpu")
 WIDTH, HEADS, IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES, EMBED_DIM = 32, 2, 32, 16, 2, 16

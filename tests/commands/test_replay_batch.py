@@ -23,9 +23,8 @@ from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
 from alpro.tasks.question_answering.batches import QaBatch
 from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.question_answering.objective import QuestionAnsweringObjective
-from alpro.tasks.retrieval.batches import RetrievalBatch
 from alpro.tasks.retrieval.config import RetrievalConfig
-from alpro.tasks.retrieval.objective import RetrievalObjective
+from alpro.tasks.retrieval.objective import RetrievalBatch, RetrievalObjective
 from tests.factories import FakeDecoder, TinyExperiment, write_videos
 from tests.pretraining_factories import PretrainExperiment
 from tests.question_factories import QaExperiment

@@ -9,7 +9,7 @@ import torch
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.video_datasets import TrainingSample
-from alpro.tasks.retrieval.batches import RetrievalCollate
+from alpro.tasks.retrieval.objective import RetrievalCollate
 from tests.factories import VOCABULARY, make_tokenizer
 
 

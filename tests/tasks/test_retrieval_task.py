@@ -12,7 +12,7 @@ from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.evaluation.encoding import AGGREGATIONS
 from alpro.families.alpro.model import AlproForRetrieval
-from alpro.tasks.retrieval.batches import RetrievalBatch
+from alpro.tasks.retrieval.objective import RetrievalBatch
 from tests.factories import (
     MEAN,
     STD,

@@ -93,7 +93,7 @@ def _replayed(
     from alpro.experiment.build_training import build_plan
     from alpro.tasks.pretraining.batches import PretrainBatch
     from alpro.tasks.question_answering.batches import QaBatch
-    from alpro.tasks.retrieval.batches import RetrievalBatch
+    from alpro.tasks.retrieval.objective import RetrievalBatch
     from alpro.training.train_state import set_random_state
 
     config, device = experiment.config, experiment.engine.device

@@ -33,7 +33,7 @@ from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.transforms.randaugment import video_augmentation
 from alpro.datasets.video_datasets import FrameReader, TrainingVideos
 from alpro.errors import InputError
-from alpro.tasks.retrieval.batches import RetrievalCollate
+from alpro.tasks.retrieval.objective import RetrievalCollate
 
 CAPTION = "a caption of twelve words, which is about what people write"
 MAX_TEXT_LENGTH = 40  # word pieces

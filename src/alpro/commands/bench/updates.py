@@ -23,8 +23,8 @@ from alpro.experiment.build_training import build_plan, optimizer_of
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import launch_run
 from alpro.program import run_script
-from alpro.tasks.retrieval.batches import RetrievalBatch
 from alpro.tasks.retrieval.config import RetrievalConfig
+from alpro.tasks.retrieval.objective import RetrievalBatch
 from alpro.training.atomic_io import write_json
 from alpro.training.train_state import seed_everything
 

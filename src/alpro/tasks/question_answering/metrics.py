@@ -48,9 +48,10 @@ def tally(correct: np.ndarray, types: Sequence[str]) -> AccuracyByType:
     """Count correct answers, (Q,) bool, by the type of each; Q is at least 1."""
     totals = Counter(types)
     hits = Counter(kind for kind, hit in zip(types, correct.tolist(), strict=True) if hit)
+    kinds = [*filter(totals.__contains__, ANSWER_TYPES), *sorted(totals.keys() - {*ANSWER_TYPES})]
     return AccuracyByType(
         overall=Accuracy(hits.total(), totals.total()),
-        by_type={kind: Accuracy(hits[kind], totals[kind]) for kind in sorted(totals, key=_place)},
+        by_type={kind: Accuracy(hits[kind], totals[kind]) for kind in kinds},
     )
 
 
@@ -65,9 +66,3 @@ def majority_correct(answers: Sequence[str], types: Sequence[str]) -> np.ndarray
         answers_of[kind][answer] += 1
     commonest = {kind: counts.most_common(1)[0][0] for kind, counts in answers_of.items()}
     return np.array([commonest[kind] == a for a, kind in zip(answers, types, strict=True)])
-
-
-def _place(answer_type: str) -> tuple[int, str]:
-    """Sort key of an answer type."""
-    known = answer_type in ANSWER_TYPES
-    return (ANSWER_TYPES.index(answer_type) if known else len(ANSWER_TYPES), answer_type)

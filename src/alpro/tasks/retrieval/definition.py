@@ -16,7 +16,6 @@ from alpro.experiment.data import Annotations
 from alpro.experiment.downstream import DownstreamTask, TrainingItems
 from alpro.losses.contrastive import PairLoss
 from alpro.modeling.contracts import DualEncoder, Matcher
-from alpro.tasks.retrieval.batches import RetrievalCollate
 from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.tasks.retrieval.evaluation import (
     RetrievalEvaluator,
@@ -24,7 +23,7 @@ from alpro.tasks.retrieval.evaluation import (
     metrics_table,
     write_results,
 )
-from alpro.tasks.retrieval.objective import RetrievalObjective
+from alpro.tasks.retrieval.objective import RetrievalCollate, RetrievalObjective
 from alpro.training.objective import TrainingPlan
 
 
