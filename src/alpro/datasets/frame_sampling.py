@@ -137,12 +137,6 @@ def evaluation_sampling(strategy: str) -> str:
     return {"rand": "uniform", "linspace_jitter": "linspace"}.get(strategy, strategy)
 
 
-def _linspace(
-    total: int, wanted: int, clips: int, _rate: int, _rng: np.random.Generator | None
-) -> np.ndarray:
-    return _between(0, total - 1, wanted, clips)
-
-
 def _linspace_jitter(
     total: int, wanted: int, clips: int, _rate: int, rng: np.random.Generator | None
 ) -> np.ndarray:
@@ -193,14 +187,6 @@ def _floors(num_video_frames: int, num_frames: int) -> np.ndarray:
     return np.arange(num_frames, dtype=np.int64) * num_video_frames // num_frames
 
 
-def _uniform(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(wanted, dtype=np.int64) * (total // wanted)
-
-
-def _nlvl_uniform(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return _floors(total, wanted)
-
-
 def _nlvl_rand(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
     starts = _floors(total, wanted)
     return starts + _given(rng).integers(0, np.diff(starts, append=total))
@@ -218,18 +204,6 @@ def _headtail(total: int, wanted: int, rng: np.random.Generator | None) -> np.nd
     return np.concatenate([head, tail])
 
 
-def _start(_total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(wanted)
-
-
-def _middle(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(wanted) + (total - wanted) // 2
-
-
-def _end(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(total - wanted, total)
-
-
 def _segment(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
     """Segment ``i`` is ``[i*V/n, (i+1)*V/n)``; positions are real numbers, then rounded down."""
     offsets = np.full(wanted, 0.5) if rng is None else rng.random(wanted)
@@ -243,20 +217,21 @@ def _given(rng: np.random.Generator | None) -> np.random.Generator:
     return rng
 
 
+# Take the counts of frames and of wanted frames, and the generator; (n,).
 STRATEGIES: dict[str, Sampler] = {
-    "uniform": _uniform,
-    "nlvl_uniform": _nlvl_uniform,
+    "uniform": lambda total, wanted, _rng: np.arange(wanted) * (total // wanted),
+    "nlvl_uniform": lambda total, wanted, _rng: _floors(total, wanted),
     "nlvl_rand": _nlvl_rand,
     "rand": _rand,
     "headtail": _headtail,
-    "start": _start,
-    "middle": _middle,
-    "end": _end,
+    "start": lambda _total, wanted, _rng: np.arange(wanted),
+    "middle": lambda total, wanted, _rng: np.arange(wanted) + (total - wanted) // 2,
+    "end": lambda total, wanted, _rng: np.arange(total - wanted, total),
     "segment": _segment,
 }
 # Take the counts of frames, frames of a clip and clips, the rate and the generator; (C, n).
 JOINT: dict[str, Callable[..., np.ndarray]] = {
-    "linspace": _linspace,
+    "linspace": lambda total, wanted, clips, _rate, _rng: _between(0, total - 1, wanted, clips),
     "linspace_jitter": _linspace_jitter,
     "interval": _interval,
 }
