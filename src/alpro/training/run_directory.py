@@ -247,10 +247,9 @@ def run_directory_of(checkpoint: Path) -> RunDirectory | None:
 def read_stored(path: Path) -> dict[str, Any]:
     """Read a JSON object of a run; empty if it is missing or damaged."""
     try:
-        value = read_json(path)
-    except (UnreadableFileError, JsonError):
+        return _read_object(path)
+    except InputError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def changed_keys(
