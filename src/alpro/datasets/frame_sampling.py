@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 
@@ -104,14 +105,10 @@ def clip_indices(
 def select_frames(
     num_video_frames: int,
     *,
-    strategy: str,
-    num_frames: int,
-    num_clips: int,
-    independent: bool = False,
-    sample_rate: int = 0,
     num_used: int | None = None,
     with_middle: bool = False,
     rng: np.random.Generator | None,
+    **sampling: Any,
 ) -> np.ndarray:
     """Choose as :func:`clip_indices` does: the (C * n,) indices of all clips in a row.
 
@@ -119,17 +116,9 @@ def select_frames(
     first ``num_used`` frames alone, and add the one in the middle at the end.
     """
     num_video_frames = min(num_video_frames, num_used or num_video_frames)
-    chosen = clip_indices(
-        strategy,
-        num_video_frames=num_video_frames,
-        num_frames=num_frames,
-        num_clips=num_clips,
-        independent=independent,
-        sample_rate=sample_rate,
-        # A copy, so that repeated calls with one frame count agree.
-        rng=deepcopy(rng),
-    ).ravel()
-    return np.append(chosen, num_video_frames // 2) if with_middle else chosen
+    # A copy of the generator, so that repeated calls with one frame count agree.
+    clips = clip_indices(num_video_frames=num_video_frames, rng=deepcopy(rng), **sampling)
+    return np.append(clips, num_video_frames // 2) if with_middle else clips.ravel()
 
 
 def evaluation_sampling(strategy: str) -> str:
