@@ -117,7 +117,7 @@ class Trainer:
         while self._at.step < self.plan.last_step:
             values, stops = self._update(batches)
             if self.reporter.line_is_due(self._at.step):
-                values["unreadable_videos"] = self.ledger.num_on_all_ranks(self.engine)
+                values |= self.engine.sum({"unreadable_videos": self.ledger.total})
             self.reporter.update(self._at.step, values, throughput=self._throughput)
             # Save at once on a signal: a validation would outlast the launcher's patience.
             if stops:
