@@ -267,15 +267,10 @@ def _caption_row(record: Record) -> CaptionRow:
     return CaptionRow(text, video_id, record.count("num_frame"))
 
 
-def _row_to_draw_from(record: Record) -> CaptionRow:
-    first, *others = record.texts(*_TEXT_NAMES)
-    video_id = record.identifier(*_ID_NAMES)
+def _row_of_texts(record: Record, *, joined: bool) -> CaptionRow:
+    texts, video_id = record.texts(*_TEXT_NAMES), record.identifier(*_ID_NAMES)
+    first, *others = [" ".join(texts)] if joined else texts
     return CaptionRow(first, video_id, record.count("num_frame"), tuple(others))
-
-
-def _paragraph_row(record: Record) -> CaptionRow:
-    text = " ".join(record.texts(*_TEXT_NAMES))
-    return CaptionRow(text, record.identifier(*_ID_NAMES), record.count("num_frame"))
 
 
 CAPTIONS = RowKind(
@@ -288,8 +283,8 @@ CAPTIONS = RowKind(
 )
 _CAPTION_KINDS = {
     "pairs": CAPTIONS,
-    "draw": replace(CAPTIONS, parse=_row_to_draw_from, may_list=False),
-    "paragraph": replace(CAPTIONS, parse=_paragraph_row, may_list=False),
+    "draw": replace(CAPTIONS, parse=partial(_row_of_texts, joined=False), may_list=False),
+    "paragraph": replace(CAPTIONS, parse=partial(_row_of_texts, joined=True), may_list=False),
 }
 _READERS = {
     ".jsonl": json_records,

@@ -237,7 +237,7 @@ class Trainer:
             best = self._at.update_best(value, name=self.plan.best_metric)
             shown = f"{self.plan.best_metric} {value:.4g}{', best so far' if best else ''}"
             logger.info("update %d: %s", self._at.step, shown)
-            # One that is pending after updates are renumbered is at no interval: keep its checkpoint.
+            # A pending one is at no interval after updates are renumbered: keep its checkpoint.
             numbered = self._checkpoint_is_due or not self._validation_is_due
             model = self.objective.model
             self.checkpoints.save(model, step=self._at.step, best=best, numbered=numbered)
