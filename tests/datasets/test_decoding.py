@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from alpro.datasets.decoding import (
-    DECODERS,
     Decoder,
     DecordDecoder,
     FrameSelector,
@@ -23,11 +22,12 @@ from alpro.datasets.decoding import factory as choice
 from alpro.datasets.decoding.pyav_decoder import check_for_others
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import InputError
+from alpro.installation import DECODERS
 from tests.datasets.clips import SMALL, indices_of, write_clip, write_frames
 from tests.datasets.decoders import installed_decoder
 
 
-@pytest.fixture(params=DECODERS)
+@pytest.fixture(params=("auto", *DECODERS))
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     return installed_decoder(request.param)
 

@@ -2,7 +2,7 @@
 
 from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.decord_decoder import DecordDecoder
-from alpro.datasets.decoding.factory import DECODERS, SandboxedDecoder, make_decoder
+from alpro.datasets.decoding.factory import SandboxedDecoder, decoder_of, make_decoder
 from alpro.datasets.decoding.image_files import (
     IMAGE_EXTENSIONS,
     MediaDecoder,
@@ -14,7 +14,6 @@ from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder
 
 __all__ = [
-    "DECODERS",
     "IMAGE_EXTENSIONS",
     "CutOffError",
     "Decoder",
@@ -27,6 +26,7 @@ __all__ = [
     "Video",
     "VideoReadError",
     "check_frames",
+    "decoder_of",
     "frames_in",
     "is_image",
     "make_decoder",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from alpro.datasets.decoding.base import CutOffError, Decoder, FrameSelector, Loader, Video
@@ -11,7 +13,7 @@ from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.decoding.torchcodec_decoder import TorchCodecDecoder, check_torchcodec
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
-from alpro.installation import has_package
+from alpro.installation import DECODERS, has_package
 from alpro.isolation.process import CallCutOffError, IsolatedProcess
 
 
@@ -37,8 +39,9 @@ class SandboxedDecoder:
             CutOffError: a VideoReadError; it took too long, too much memory, or its process died.
             VideoReadError: whatever else is wrong with the file.
         """
+        read = partial(self.decoder.read, preprocessing=preprocessing)
         try:
-            return self._process.call(_read, self.decoder, video, select, preprocessing)
+            return self._process.call(read, video, select)
         except CallCutOffError as error:
             raise CutOffError(f"cut off: {error}") from error
 
@@ -47,22 +50,11 @@ class SandboxedDecoder:
         self._process.close()
 
 
-def _read(
-    decoder: Decoder, video: Video, select: FrameSelector, preprocessing: PixelPreprocessing
-) -> np.ndarray:
-    return decoder.read(video, select, preprocessing=preprocessing)
-
-
-DECODERS = ("auto", "pyav", "decord", "torchcodec")
-
-
 def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decoder:
-    """Make the decoder of videos called ``auto``, ``pyav``, ``decord`` or ``torchcodec``.
+    """Make the decoder of videos of that name, or the one that ``auto`` stands for.
 
-    ``auto`` takes PyAV where it is installed, else decord. PyAV is faster on 26 real clips, and has
-    read every file that decord reads. Where PyAV fails decord is not tried: broken files can end
-    its process. Images are read with Pillow, whatever the name. With a limit of time or memory per
-    video (0: none), videos are decoded in an isolated process, see ``SandboxedDecoder``.
+    Images are read with Pillow, whatever the name. With a limit of time or memory per video (0:
+    none), videos are decoded in an isolated process, see ``SandboxedDecoder``.
 
     Raises:
         InputError: for another name, or where the library is not installed or cannot be loaded.
@@ -73,19 +65,25 @@ def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decode
     return decoder
 
 
+def decoder_of(name: str) -> str:
+    """Return the decoder that a name stands for: ``auto`` is PyAV, or decord where that is absent.
+
+    PyAV is faster on 26 real clips, and reads every file that decord reads.
+    """
+    return name if name != "auto" else "pyav" if has_package("av") else "decord"
+
+
 def _make_unlimited(name: str) -> Decoder:
-    if name not in DECODERS:
-        raise InputError(f"video_decoder {name!r}: choose one of {', '.join(DECODERS)}")
-    has_pyav = has_package("av")
-    check = check_for_others if has_pyav else None
-    if name == "torchcodec":
+    library = decoder_of(name)
+    if library not in DECODERS:
+        raise InputError(f"video_decoder {name!r}: choose one of auto, {', '.join(DECODERS)}")
+    check = check_for_others if name != "auto" and has_package("av") else None
+    if library == "torchcodec":
         check_torchcodec()
         return TorchCodecDecoder(check)
-    if has_pyav and name in ("auto", "pyav"):
-        return PyAVDecoder()
-    if name in ("auto", "decord") and has_package("decord"):
-        return DecordDecoder(check)
-    packages = {"auto": "av or decord", "decord": "decord", "pyav": "av"}[name]
+    if has_package(DECODERS[library]):
+        return PyAVDecoder() if library == "pyav" else DecordDecoder(check)
+    packages = "av or decord" if name == "auto" else DECODERS[name]
     raise InputError(
         f"video_decoder {name!r}: the library is not installed, or fails (see the log); "
         f"`pip install {packages}`"

@@ -10,10 +10,7 @@ from alpro.configs.constraints import Constraint
 from alpro.configs.downstream import TABLES, DownstreamConfig, distinct_names
 from alpro.configs.experiment import ContrastOptions, MatchingOptions
 from alpro.configs.fields import option
-from alpro.configs.shared_options import (
-    MAX_BATCH,
-    MAX_COUNT,
-)
+from alpro.configs.shared_options import MAX_BATCH, MAX_COUNT
 
 RULES: tuple[Constraint, ...] = (
     Constraint(
