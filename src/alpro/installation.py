@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_SHOWN = 200  # characters of a reason
 FOLDERS = ("config_release", "ext")
+DECODERS = {"pyav": "av", "decord": "decord", "torchcodec": "torchcodec"}  # name -> its package
 _PACKAGE = Path(__file__).parent
 _ROOTS = (_PACKAGE / "resources", _PACKAGE.parents[1])
 

@@ -117,6 +117,17 @@ def test_annotations_and_videos_must_be_named(load: Any, trained: Path) -> None:
     assert errors[0].endswith("Add --inference_txt_db FILE.")
 
 
+@pytest.mark.parametrize("name", ["load", "load_qa"])
+def test_inference_without_a_checkpoint_is_refused(
+    request: pytest.FixtureRequest, name: str, trained: Path
+) -> None:
+    load = request.getfixturevalue(name)
+    for output_dir in (trained, trained.parent / "new"):
+        flags = ("--e2e_weights_path", "null", "--random_init", "1")
+        (error,) = load.errors({"output_dir": str(output_dir)}, *INFERENCE, *flags)
+        assert "inference needs a checkpoint. Give --e2e_weights_path FILE, or leave" in error
+
+
 def test_an_invalid_stored_value_names_the_stored_file(
     load: Any, trained: Path, write: Any, experiment: dict[str, Any]
 ) -> None:

@@ -10,17 +10,18 @@ import pytest
 
 from alpro.datasets.decoding import Decoder, FrameSelector, VideoReadError, make_decoder
 from alpro.datasets.decoding import factory as choice
-from alpro.datasets.decoding.factory import DECODERS, SandboxedDecoder
+from alpro.datasets.decoding.factory import SandboxedDecoder
 from alpro.datasets.decoding.image_files import MediaDecoder
 from alpro.datasets.decoding.other_decoders import DecordDecoder
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing, preprocess_frames
 from alpro.errors import InputError
+from alpro.installation import DECODERS
 from tests.datasets.clips import SMALL, indices_of, write_clip, write_frames
 from tests.datasets.decoders import installed_decoder
 
 
-@pytest.fixture(params=DECODERS)
+@pytest.fixture(params=("auto", *DECODERS))
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     return installed_decoder(request.param)
 

@@ -87,6 +87,13 @@ def test_a_config_names_its_family_by_the_keys_that_only_this_has(
     assert resolved.config.tiny_config == values["towers"]
 
 
+def test_the_config_of_the_documentation_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    resolved = resolved_of(["--config", "tests/families/tiny/train.json", "--output_dir", "unused"])
+    assert resolved.warnings == []
+    assert resolved.architecture["tiny_config"].width == 32
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

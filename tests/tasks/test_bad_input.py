@@ -165,7 +165,7 @@ def test_a_vocabulary_of_wrong_size_is_refused(experiment: TinyExperiment, refus
         file.write("cube\n")
     message = refused(experiment.arguments())
     size = len(VOCABULARY)
-    assert f"has {size + 1} tokens, but the text encoder expects {size} (vocab_size in" in message
+    assert f"has {size + 1} tokens, but the text encoder expects {size}; use" in message
 
 
 def test_another_architecture_is_refused(experiment: TinyExperiment, refused: Refuse) -> None:

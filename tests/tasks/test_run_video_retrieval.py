@@ -90,7 +90,8 @@ def test_results_state_their_protocol(experiment: TinyExperiment, run: Run) -> N
         **{"num_captions": 3, "num_videos": 3, "num_scored_pairs": 9, "num_frames": 2},
         **{"resolution": 32, "retrieval_top_k": 0, "precision": "fp32", "seed": 7},
         **{"frame_order": "original", "num_unreadable_videos": 0},
-        **{"frame_sampling": "uniform", "video_decoder": "auto"},
+        **{"frame_sampling": "uniform", "video_decoder": "pyav"},
+        **{"attention": "auto", "device": "cpu"},
         "videos": str(experiment.root / "videos"),
     }
     assert {key: protocol[key] for key in expected} == expected

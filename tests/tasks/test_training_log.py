@@ -24,6 +24,7 @@ def test_the_log_summarises_model_data_and_length(experiment: TinyExperiment, ru
     for split in ("val", "test"):
         path = root / "txt" / f"{split}.jsonl"
         assert f"tiny {split} ({path}): 3 captions, 3 videos\n" in log
+    assert re.search(r"global batch: (\d+) \(\1 x 1 processes, 1 accumulated\)\n", log)
     assert "epochs: 2, updates: 4, validation every 2, restore file every 2\n" in log
     assert re.search(r"update 0: text2video_r1 [\d.]+, before training\n", log)
 

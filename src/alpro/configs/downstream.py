@@ -10,11 +10,7 @@ from typing import Any, ClassVar
 from alpro.configs.constraints import SHARED, Constraint
 from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.fields import option, required
-from alpro.configs.shared_options import (
-    MAX_BATCH,
-    DataOptions,
-    VideoOptions,
-)
+from alpro.configs.shared_options import MAX_BATCH, DataOptions, VideoOptions
 
 TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
 _AVI_SETS = ("msvd", "lsmdc")
@@ -169,6 +165,12 @@ DOWNSTREAM: tuple[Constraint, ...] = (
         lambda step: "/" in step,
         "it is part of the name model_step_<...>.pt in output_dir/ckpt",
         "Give best, last or a number; --e2e_weights_path names any other file.",
+    ),
+    Constraint(
+        ("do_inference", "e2e_weights_path"),
+        lambda infers, path: infers and path is None,
+        "inference needs a checkpoint",
+        "Give --e2e_weights_path FILE, or leave it out and give the output_dir of a run.",
     ),
 )
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from alpro.configs.fields import option, required
 from alpro.families.registry import DEFAULT_FAMILY, FAMILIES
+from alpro.installation import DECODERS
 
 SAMPLING_STRATEGIES = (
     *("rand", "uniform", "headtail", "segment"),
@@ -177,7 +178,7 @@ class VideoOptions:
     video_decoder: str = option(
         "auto",
         "auto takes PyAV, and decord where PyAV is not installed",
-        choices=("auto", "pyav", "decord", "torchcodec"),
+        choices=("auto", *DECODERS),
         per_run=True,
     )
     decode_timeout: float = option(

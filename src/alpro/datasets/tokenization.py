@@ -99,8 +99,8 @@ def load_tokenizer(
     if len(tokenizer) != vocab_size:
         raise InputError(
             f"tokenizer_dir: the vocabulary in {folder} has {len(tokenizer)} tokens, but the text "
-            f"encoder expects {vocab_size} (vocab_size in the model's file); use the tokenizer "
-            "that belongs to the model, or set vocab_size to match"
+            f"encoder expects {vocab_size}; use the tokenizer that belongs to the model, or set "
+            "the size of the vocabulary in the model's file (ALPRO: vocab_size) to match"
         )
     if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
         raise InputError(

@@ -59,11 +59,7 @@ def check_model(experiment: Experiment[Any]) -> None:
 
 
 def check_batches(
-    experiment: Experiment[Any],
-    *,
-    size_key: str,
-    num_samples: int,
-    num_clips: int = 1,
+    experiment: Experiment[Any], *, size_key: str, num_samples: int, num_clips: int = 1
 ) -> None:
     """Check the batches that a loader reads ahead, and one on its way through the model.
 

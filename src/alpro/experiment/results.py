@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from alpro import __version__
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
+from alpro.datasets.decoding.factory import decoder_of
 from alpro.datasets.frame_sampling import evaluation_sampling
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.experiment.experiment import Experiment
@@ -54,9 +56,11 @@ def protocol_of(
         "frame_sampling": evaluation_sampling(config.frm_sampling_strategy),
         "frame_order": config.frame_order,
         "resolution": config.crop_img_size,
-        "video_decoder": config.video_decoder,
+        "video_decoder": decoder_of(config.video_decoder),
         "max_txt_len": config.max_txt_len,
         "precision": experiment.precision,
+        "attention": config.attention,
+        "device": experiment.engine.device.type,
         "seed": config.seed,
         "version": __version__,
         **({"sample_rate": config.sample_rate} if config.sample_rate else {}),
@@ -96,6 +100,8 @@ def log_summary(
     for line in sets:
         logger.info(line)
     # The length of the run.
+    factors = (config.train_batch_size, engine.size, plan.accumulation_steps)
+    logger.info("global batch: %d (%d x %d processes, %d accumulated)", prod(factors), *factors)
     logger.info(
         "epochs: %g, updates: %d, validation every %d, restore file every %d",
         *(config.num_train_epochs, plan.num_train_steps, plan.valid_steps, plan.save_steps),
@@ -104,6 +110,5 @@ def log_summary(
         logger.warning(
             "only %d update%s: lower train_batch_size or gradient_accumulation_steps, or raise "
             "num_train_epochs",
-            plan.num_train_steps,
-            "" if plan.num_train_steps == 1 else "s",
+            *(plan.num_train_steps, "" if plan.num_train_steps == 1 else "s"),
         )

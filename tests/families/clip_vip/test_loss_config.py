@@ -38,8 +38,9 @@ def load(folder: Path, **changes: Any) -> Any:
 def test_what_a_loss_cannot_do_is_refused(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"(?s)has 1 error:.*\b{named} ="):
+    with pytest.raises(ConfigError, match=rf"\b{named} =") as caught:
         load(tmp_path, **changes)
+    assert len(caught.value.errors) == 1
 
 
 def test_nce_leaves_pairs_of_one_video_out(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.storage import VideoStorage
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
-from alpro.installation import has_package
+from alpro.installation import DECODERS, has_package
 
 PLAIN_DECORD = "decord, as usually written"
 """What the others are compared with."""
@@ -173,7 +173,7 @@ def installed_decoders() -> dict[str, Decoder]:
     decoders: dict[str, Decoder] = {}
     if has_package("decord"):
         decoders[PLAIN_DECORD] = PlainDecord()
-    for name in ("decord", "pyav", "torchcodec"):
+    for name in sorted(DECODERS):
         try:
             decoders[name] = make_decoder(name)
         except InputError:  # not installed

@@ -16,7 +16,7 @@ from alpro.datasets.decoding.other_decoders import (
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
-from alpro.installation import has_package
+from alpro.installation import DECODERS, has_package
 from alpro.isolation.process import CallCutOffError, IsolatedProcess
 
 
@@ -36,10 +36,9 @@ class SandboxedDecoder:
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
+        read = partial(self.decoder.read, preprocessing=preprocessing)
         try:
-            return self._process.call(
-                partial(self.decoder.read, preprocessing=preprocessing), video, select
-            )
+            return self._process.call(read, video, select)
         except CallCutOffError as error:
             raise CutOffError(f"cut off: {error}") from error
 
@@ -48,16 +47,11 @@ class SandboxedDecoder:
         self._process.close()
 
 
-DECODERS = ("auto", "pyav", "decord", "torchcodec")
-
-
 def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decoder:
-    """Make the decoder of videos called ``auto``, ``pyav``, ``decord`` or ``torchcodec``.
+    """Make the decoder of videos of that name, or the one that ``auto`` stands for.
 
-    ``auto`` takes PyAV where it is installed, else decord. PyAV is faster on 26 real clips, and has
-    read every file that decord reads. Where PyAV fails decord is not tried: broken files can end
-    its process. Images are read with Pillow, whatever the name. With a limit of time or memory per
-    video (0: none), videos are decoded in an isolated process, see ``SandboxedDecoder``.
+    Images are read with Pillow, whatever the name. With a limit of time or memory per video (0:
+    none), videos are decoded in an isolated process, see ``SandboxedDecoder``.
 
     Raises:
         InputError: for another name, or where the library is not installed or cannot be loaded.
@@ -68,19 +62,25 @@ def make_decoder(name: str, *, seconds: float = 0, megabytes: int = 0) -> Decode
     return decoder
 
 
+def decoder_of(name: str) -> str:
+    """Return the decoder that a name stands for: ``auto`` is PyAV, or decord where that is absent.
+
+    PyAV is faster on 26 real clips, and reads every file that decord reads.
+    """
+    return name if name != "auto" else "pyav" if has_package("av") else "decord"
+
+
 def _make_unlimited(name: str) -> Decoder:
-    if name not in DECODERS:
-        raise InputError(f"video_decoder {name!r}: choose one of {', '.join(DECODERS)}")
-    has_pyav = has_package("av")
-    check = check_for_others if has_pyav else None
-    if name == "torchcodec":
+    library = decoder_of(name)
+    if library not in DECODERS:
+        raise InputError(f"video_decoder {name!r}: choose one of auto, {', '.join(DECODERS)}")
+    check = check_for_others if name != "auto" and has_package("av") else None
+    if library == "torchcodec":
         check_torchcodec()
         return TorchCodecDecoder(check)
-    if has_pyav and name in ("auto", "pyav"):
-        return PyAVDecoder()
-    if name in ("auto", "decord") and has_package("decord"):
-        return DecordDecoder(check)
-    packages = {"auto": "av or decord", "decord": "decord", "pyav": "av"}[name]
+    if has_package(DECODERS[library]):
+        return PyAVDecoder() if library == "pyav" else DecordDecoder(check)
+    packages = "av or decord" if name == "auto" else DECODERS[name]
     raise InputError(
         f"video_decoder {name!r}: the library is not installed, or fails (see the log); "
         f"`pip install {packages}`"
