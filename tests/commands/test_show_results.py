@@ -31,7 +31,17 @@ def test_one_row_per_evaluation_and_ranking(
     assert main(["--output_dir", str(tmp_path)]) == 0
     cells = cells_of(capsys.readouterr().out)
     assert cells[0] == [
-        *("results", "text to video", "captions", "videos", "chance R@1", "R@1", "R@5", "R@10", "median rank")
+        *(
+            "results",
+            "text to video",
+            "captions",
+            "videos",
+            "chance R@1",
+            "R@1",
+            "R@5",
+            "R@10",
+            "median rank",
+        )
     ]
     assert {tuple(row[2:5]) for row in cells[2:]} == {("100", "40", "2.5")}
     assert [[row[0], row[1], row[5], row[6]] for row in cells[2:]] == [

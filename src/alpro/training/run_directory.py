@@ -22,6 +22,7 @@ from alpro.training.atomic_io import temporary_of, write_atomically, write_json
 from alpro.training.identity import (
     ARCHITECTURE_KEY,
     HASHES_KEY,
+    NEW_CONTENT,
     architecture_of,
     changed_values,
     identity_of,
@@ -197,19 +198,17 @@ class RunDirectory:
         return moved_paths(before, now)
 
     def _other_run(self, changed: Sequence[str]) -> str:
-        has_new_content = any(line.startswith(f"  {HASHES_KEY}.") for line in changed)
+        # The schedule mostly follows from other keys.
+        causes = [line for line in changed if line.split(":")[0].strip() not in SCHEDULE_KEYS]
         put_back = (
-            f"Files under {HASHES_KEY} have another content than when the run began: put the "
-            "former ones back to continue it. Or start another run from its weights, with "
+            "Put the former files back to continue it, or start another run from its weights, with "
             f"--e2e_weights_path {self.checkpoint('last')} and another output_dir.\n"
         )
-        return "\n".join(
-            [
-                f"output_dir: {self.root} holds the output of another run, whose config differs:",
-                *changed,
-                f"{put_back if has_new_content else ''}Use another output_dir, or --overwrite 1 to "
-                "delete that run and start over.",
-            ]
+        return (
+            f"output_dir: {self.root} holds the output of another run, whose config differs:\n"
+            + "\n".join(causes or changed)
+            + ("\n" + put_back if any(line.endswith(NEW_CONTENT) for line in changed) else "\n")
+            + "Use another output_dir, or --overwrite 1 to delete that run and start over."
         )
 
     def _is_of_a_run(self) -> bool:

@@ -46,8 +46,8 @@ def result_parser(
     add(
         "--results_dir",
         type=path_flag,
-        help="folder with scores.json, such as output/my_run/results_test/step_best_1_mean (default:"
-        " the newest in output_dir)",
+        help="folder with scores.json, such as output/my_run/results_test/step_best_1_mean"
+        " (default: the newest in output_dir)",
     )
     add("--videos", type=path_flag, help="folder, LMDB or tar shards, else as the evaluation noted")
     add(
