@@ -257,7 +257,7 @@ def _pickle_records(path: Path, kind: RowKind[Any], _refuse: Refuse) -> Iterator
 
 
 def _choice(path: Path, kind: RowKind[Any]) -> Choice:
-    return partial(kind.known_columns, where=f"{path}", whole="the table")
+    return partial(kind.known_columns, where=f"{path}")
 
 
 def _table_records(path: Path, pieces: Iterable[Columns]) -> Iterator[Record]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 from alpro.configs.downstream import DownstreamConfig, DownstreamDataset, extension_of
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
+from alpro.errors import pluralize
 from alpro.evaluation.evaluation_set import EvaluationSet, Progress
 from alpro.experiment.data import (
     Annotations,
@@ -53,7 +54,7 @@ class TrainingItems(NamedTuple):
 class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
     """Definition of a downstream task: its rows, its batches and its scores."""
 
-    ROWS: ClassVar[str]
+    ROW: ClassVar[str]
     """Plural noun for the rows of an annotation file, in messages."""
 
     def __init__(self, experiment: Experiment[Config]) -> None:
@@ -176,9 +177,8 @@ class DownstreamData(Generic[Row]):
             annotations = self._read(part)
             chosen = task.training_items(annotations, training_rows(config, annotations))
             num_videos = len(set(chosen.items.column("video_id")))
-            description.append(
-                f"{part.name}: {chosen.num_rows} {task.ROWS}, {num_videos} videos to train on"
-            )
+            counts = f"{pluralize(chosen.num_rows, task.ROW)}, {pluralize(num_videos, 'video')}"
+            description.append(f"{part.name}: {counts} to train on")
             num_left_out += chosen.num_left_out
             videos = annotations.videos
             sets.append(build_training_set(config, chosen.items, videos=videos, decoder=decoder))
@@ -203,7 +203,8 @@ class DownstreamData(Generic[Row]):
 
     def describe(self, data: EvaluationSet[Row]) -> str:
         """The size of a set."""
-        size = f"{len(data.rows)} {self._task.ROWS}, {len(data.video_ids)} videos"
+        rows = pluralize(len(data.rows), self._task.ROW)
+        size = f"{rows}, {pluralize(len(data.video_ids), 'video')}"
         return f"{data.name} ({data.annotations}): {size}"
 
     def _evaluated(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alpro.errors import pluralize
 from alpro.tasks.question_answering.evaluation import QaOutcome
 from alpro.training.atomic_io import write_json, write_records
 
@@ -50,6 +51,5 @@ def answers_table(scores: Mapping[str, Any]) -> str:
     lines.append(f"right answer among the five best: {scores['top5_acc']:.2f} %")
     for key, meaning in LOST_QUESTIONS.items():
         if num_lost := scores["protocol"][key]:
-            noun = "question" if num_lost == 1 else "questions"
-            lines.append(f"{meaning}: {num_lost} {noun}")
+            lines.append(f"{meaning}: {pluralize(num_lost, 'question')}")
     return "\n".join(lines)
