@@ -49,7 +49,7 @@ def test_dialects_say_the_same(tmp_path: Path, text: str, encoding: str) -> None
     [
         (
             "v0,a dog\n",
-            "a.csv:1: no column 'caption' (or text or name) and no 'clip_name' (or clip",
+            "a.csv:1: no column 'caption' (or text or name) and no 'clip_name' (or c",
         ),
         ("v0,a dog\n", "videoid or video) in the header ['v0', 'a dog'], separated by commas"),
         ("v0,a dog\n", "if the file has no header, write one"),

@@ -155,10 +155,15 @@ def similar_names(
     names = storage.listed_names()
     if len(missing) > MAX_MISSING or len(names) > MAX_NAMES:
         return {}
-    unnamed = {
-        stem: name for name in names if (stem := without_video_extension(name)) not in present
+    # Compare what comes after the last folder.
+    unnamed = {}
+    for name in names:
+        stem = without_video_extension(name)
+        if stem not in present and Path(stem).name not in present:
+            unnamed[Path(stem).name] = name
+    near = {
+        one: get_close_matches(Path(one).name, unnamed, n=1, cutoff=MIN_LIKENESS) for one in missing
     }
-    near = {one: get_close_matches(one, unnamed, n=1, cutoff=MIN_LIKENESS) for one in missing}
     return {one: unnamed[stems[0]] for one, stems in near.items() if stems}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alpro.commands.cli import at_most, path_flag
+from alpro.commands.cli import DefaultsShown, at_most, path_flag
 from alpro.datasets.annotations import sha256_of
 from alpro.errors import InputError
 from alpro.training.run_directory import read_stored
@@ -38,7 +38,7 @@ def result_parser(
     parser = argparse.ArgumentParser(
         prog=f"alpro {command}",
         description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsShown,
         allow_abbrev=False,
     )
     add = parser.add_argument
