@@ -152,6 +152,11 @@ def listed(names: Sequence[str], *, most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
+def pluralize(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: ``1 row``, ``2,000 rows``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def shown(value: Any) -> str:
     """Return a shortened representation of any value."""
     short = reprlib.Repr()

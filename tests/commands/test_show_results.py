@@ -13,7 +13,7 @@ def write_scores(folder: Path, *, r1: float, matching: bool = True) -> None:
     metrics = {"r1": r1, "r5": 2 * r1, "r10": 3 * r1, "medianR": 4.0, "meanR": 5.0}
     scores = {"text2video": metrics, "text2video_vtc": {**metrics, "r1": r1 + 1}}
     folder.mkdir(parents=True)
-    protocol = {"matching": matching, "num_captions": 100}
+    protocol = {"matching": matching, "num_captions": 100, "num_videos": 40}
     (folder / "scores.json").write_text(json.dumps({**scores, "protocol": protocol}))
 
 
@@ -31,9 +31,20 @@ def test_one_row_per_evaluation_and_ranking(
     assert main(["--output_dir", str(tmp_path)]) == 0
     cells = cells_of(capsys.readouterr().out)
     assert cells[0] == [
-        *("results", "text to video", "captions", "R@1", "R@5", "R@10", "median rank")
+        *(
+            "results",
+            "text to video",
+            "captions",
+            "videos",
+            "chance R@1",
+            "R@1",
+            "R@5",
+            "R@10",
+            "median rank",
+        )
     ]
-    assert [[row[0], row[1], row[3], row[4]] for row in cells[2:]] == [
+    assert {tuple(row[2:5]) for row in cells[2:]} == {("100", "40", "2.5")}
+    assert [[row[0], row[1], row[5], row[6]] for row in cells[2:]] == [
         ["results_test/step_best_1_mean", "re-ranked by VTM", "20.0", "40.0"],
         ["results_test/step_best_1_mean", "VTC only", "21.0", "40.0"],
         ["results_test/step_best_1_mean_reversed", "re-ranked by VTM", "7.0", "14.0"],

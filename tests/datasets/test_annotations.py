@@ -137,9 +137,8 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
             "a.csv",
             "caption,file\nx,v\n",
             [
-                "a.csv:1: no column 'clip_name'",
-                "among them caption (or text or name), clip_name (or clip_id or video_id or "
-                "videoid or video)",
+                "a.csv:1: no column 'clip_name' (or clip_id or video_id or videoid or video) in ",
+                "rename 'file' to 'clip_name' if it is that",
             ],
         ),
         ("a.csv", "caption,video_id\nx, \n", ["a.csv:2", "'video_id' is empty"]),

@@ -47,9 +47,13 @@ def test_dialects_say_the_same(tmp_path: Path, text: str, encoding: str) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("v0,a dog\n", "a.csv:1: no column 'caption' in the header ['v0', 'a dog'], separated"),
+        (
+            "v0,a dog\n",
+            "a.csv:1: no column 'caption' (or text or name) and no 'clip_name' (or c",
+        ),
+        ("v0,a dog\n", "videoid or video) in the header ['v0', 'a dog'], separated by commas"),
         ("v0,a dog\n", "if the file has no header, write one"),
-        ("caption\nx\n", "no column 'clip_name' in the header ['caption'], in which nothing is"),
+        ("caption\nx\n", "or video) in the header ['caption'], in which nothing is separated"),
         ("clip_name::caption\nv::x\n", "in which nothing is separated by commas, semicolons, tabs"),
         ("caption,caption,clip_name\nx,y,v\n", "2 columns are called 'caption' in the header"),
         ("Caption;clip_name;caption\nx;v;y\n", "2 columns are called 'caption'"),

@@ -87,7 +87,7 @@ def test_an_empty_cell_of_csv_names_no_answer_type(tmp_path: Path) -> None:
         (
             "a.csv",
             "question,video_id\nx,v\n",
-            ["a.csv:1: no column 'answer'", "among them question, video_id (or "],
+            ["a.csv:1: no column 'answer' in the header ['question', 'video_id']"],
         ),
         (
             "a.csv",

@@ -68,11 +68,11 @@ def test_files_that_have_moved_are_the_same() -> None:
 
 def test_a_file_of_the_same_name_with_another_content_is_another() -> None:
     hashes = {**HASHES, "old/a.jsonl": "changed"}
-    line = "annotations_sha256.train_datasets.0.txt: one there, changed now"
+    line = "old/a.jsonl (train_datasets.0.txt): another content than when the run began"
     assert lines(identity(STORED, annotations_sha256=hashes)) == [line]
     hashes = {**HASHES, "bert": "changed"}
     (line,) = lines(identity(STORED, annotations_sha256=hashes))
-    assert line.startswith("annotations_sha256.tokenizer_dir: ")
+    assert line.startswith("bert/ (tokenizer_dir): ")
 
 
 def test_a_hash_that_was_not_stored_or_is_not_needed_is_ignored() -> None:

@@ -58,8 +58,9 @@ def test_changed_content_is_another_run_with_ways_out(
     with pytest.raises(InputError) as caught:
         claim(root, moving(arguments, tmp_path / "b", text="two"))
     message = str(caught.value)
-    assert "\n  annotations_sha256.train_datasets.0.txt: one there, two now\n" in message
-    assert "put the former ones back to continue it" in message
+    content = "(train_datasets.0.txt): another content than when the run began\n"
+    assert f"\n  {tmp_path / 'b/train.jsonl'} {content}" in message
+    assert "Put the former files back to continue it" in message
     weights = root / "ckpt/model_step_last.pt"
     assert f"--e2e_weights_path {weights} and another output_dir" in message
     assert message.count("\n  ") == 1

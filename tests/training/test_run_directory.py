@@ -145,7 +145,7 @@ def test_another_runs_folder_is_refused_with_all_differences(
         ({"save_steps": 5}, "save_steps: 2 there, 5 now"),
         (
             {"annotations_sha256": {"train.jsonl": "new", "val.jsonl": "two"}},
-            "annotations_sha256.train.jsonl: one there, new now",
+            "train.jsonl (train.jsonl): another content",
         ),
         (
             {"architecture": {"visual_model_cfg": {"depth": 12, "drop_path_rate": 0.2}}},
@@ -165,6 +165,16 @@ def test_changed_data_schedule_or_model_is_another_run(
         claim(tmp_path / "run", {**arguments, **changes})
     assert f"  {line}" in str(caught.value)
     assert "depth" not in str(caught.value)
+
+
+def test_keys_of_the_schedule_are_left_out_where_others_explain_them(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    claim(tmp_path / "run", arguments)
+    with pytest.raises(InputError) as caught:
+        claim(tmp_path / "run", {**arguments, "learning_rate": 0.2, "num_train_steps": 12})
+    assert "learning_rate: 0.1 there, 0.2 now" in str(caught.value)
+    assert "num_train_steps" not in str(caught.value)
 
 
 def test_a_text_encoder_that_was_edited_is_another_run(

@@ -188,11 +188,6 @@ def _whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text[:_MAX_SHOWN]!r} is not an integer") from None
 
 
-def pluralize(count: int, noun: str, plural: str | None = None) -> str:
-    """A count with its noun: ``1 row``, ``2,000 rows``."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
 def printable(name: str) -> str:
     """Name of a file or video for printing: bytes that are not UTF-8 appear in hex."""
     return name.encode("utf-8", "backslashreplace").decode()

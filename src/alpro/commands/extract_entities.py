@@ -23,7 +23,6 @@ from alpro.commands.cli import (
     exit_code_of,
     not_negative,
     path_flag,
-    pluralize,
     progress,
 )
 from alpro.commands.nouns import TagCounts, count_tags, entities_of, load_tagger
@@ -33,7 +32,7 @@ from alpro.configs.experiment import ExperimentConfig
 from alpro.configs.sources import read_json_object
 from alpro.configs.validation import read_values
 from alpro.datasets.annotations import read_captions
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.tasks.pretraining.annotations import read_captioned
 from alpro.tasks.pretraining.config import PretrainConfig, PretrainingConfig
 from alpro.tasks.pretraining.options import PretrainingDataset, media_of

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alpro.commands.cli import exit_code_of, path_flag, pluralize, positive
+from alpro.commands.cli import exit_code_of, path_flag, positive
 from alpro.commands.gallery.entities import entity_gallery
 from alpro.commands.gallery.output import check_picture, write_gallery
 from alpro.configs.loading import ResolvedConfig, load_config
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.tasks.pretraining.annotations import read_entities
 from alpro.tasks.pretraining.config import PretrainConfig
 from alpro.training.run_directory import RunDirectory, read_stored

@@ -110,8 +110,8 @@ def _questions(scores: Scores) -> tuple[str, str]:
 
 
 def _retrieval_table(scores_of: dict[Path, Scores], *, output_dirs: Sequence[Path]) -> str:
-    """One row for each ranking that an evaluation has."""
-    head = ["results", "text to video", "captions", *METRICS.values()]
+    """One row for each ranking that an evaluation has, with the R@1 of a random order."""
+    head = ["results", "text to video", "captions", "videos", "chance R@1", *METRICS.values()]
     rows = []
     for folder, scores in scores_of.items():
         name = folder.relative_to(output_dirs[0]) if len(output_dirs) == 1 else folder
@@ -119,7 +119,9 @@ def _retrieval_table(scores_of: dict[Path, Scores], *, output_dirs: Sequence[Pat
         rankings = RANKINGS if protocol["matching"] else {"text2video_vtc": "VTC only"}
         for ranking, title in rankings.items():
             numbers = [f"{scores[ranking][metric]:.1f}" for metric in METRICS]
-            rows.append([str(name), title, str(protocol["num_captions"]), *numbers])
+            counts = [str(protocol[key]) for key in ("num_captions", "num_videos")]
+            chance = f"{100 / protocol['num_videos']:.3g}"
+            rows.append([str(name), title, *counts, chance, *numbers])
     return markdown_table(head, rows)
 
 

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alpro.commands.cli import MAX_SEED, at_most, exit_code_of, path_flag, pluralize
+from alpro.commands.cli import MAX_SEED, at_most, exit_code_of, path_flag
 from alpro.commands.convert.conversion import write_all
 from alpro.datasets.annotations import read_captions
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.tasks.question_answering.annotations import read_questions
 from alpro.training.writable import check_output_folder
 

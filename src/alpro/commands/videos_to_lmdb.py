@@ -16,15 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alpro.commands.cli import (
-    MAX_WORKERS,
-    at_most,
-    exit_code_of,
-    path_flag,
-    pluralize,
-    progress,
-)
-from alpro.errors import InputError
+from alpro.commands.cli import MAX_WORKERS, at_most, exit_code_of, path_flag, progress
+from alpro.errors import InputError, pluralize
 from alpro.training.atomic_io import write_text
 from alpro.training.writable import check_output_folder
 

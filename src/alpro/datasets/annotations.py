@@ -247,7 +247,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _table_records(path: Path, kind: RowKind[Any], _refuse: Refuse) -> Iterator[Record]:
-    choose = partial(kind.known_columns, where=f"{path}", whole="the table")
+    choose = partial(kind.known_columns, where=f"{path}")
     is_pickle = path.suffix.lower() == ".pkl"
     pieces = [read_pickled_table(path, choose)] if is_pickle else read_parquet_tables(path, choose)
     place, number = f"{path}: row ", 0

@@ -200,12 +200,12 @@ class RowKind(Generic[Row]):
         return all(any(name in names for name in column) for column in self.columns)
 
     def known_columns(
-        self, header: Sequence[str], *, where: str, whole: str, remedy: str = ""
+        self, header: Sequence[str], *, where: str, remedy: str = ""
     ) -> dict[str, str]:
         """Map the columns of a table that `parse` reads from their names there to those here.
 
         Capitals, and spaces in place of underscores, make no difference. Messages name the table,
-        ``where``, and the ``whole`` that names its columns, such as "the first line".
+        ``where``.
 
         Raises:
             InputError: a column is missing, or is there twice.
@@ -215,12 +215,11 @@ class RowKind(Generic[Row]):
         known = {name: own for name, own in plain.items() if own in self.names}
         # Refuse a table without a required column.
         if not self.fits(known.values()):
-            missing = next(c for c in self.columns if not set(c) & set(known.values()))
-            wanted = ", ".join(with_other_names(*names) for names in self.columns)
+            missing = [column for column in self.columns if not {*column} & {*known.values()}]
+            named = (with_other_names(repr(name), *others) for name, *others in missing)
             raise InputError(
-                f"{where}: no column {missing[0]!r} in the header {shown(list(header))}"
-                f"{remedy}; {whole} must name the columns, among them {wanted}"
-                + suggested_names(header, columns=self.columns)
+                f"{where}: no column {' and no '.join(named)} in the header {shown(list(header))}"
+                f"{remedy}{suggested_names(header, columns=self.columns)}"
             )
         # A second column of one name would replace the first.
         counts = Counter(known[name] for name in header if name in known)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alpro.datasets.row_parsing import Record, Refuse, RowError, RowKind, plain_name
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.file_kinds import foreign_kind
 from alpro.installation import AbsentPackageError, import_optional
 from alpro.user_files import MAX_LINE_CHARACTERS, read_lines
@@ -124,7 +124,7 @@ def _names_in(line: str, separator: str, *, kind: RowKind[Any], where: str) -> l
         reason = f", in which nothing is separated by {', '.join(_SEPARATORS.values())}"
     if not kind.names & set(map(plain_name, header)):
         reason += "; if the file has no header, write one"
-    known = kind.known_columns(header, where=where, whole="the first line", remedy=reason)
+    known = kind.known_columns(header, where=where, remedy=reason)
     return [known.get(name, name) for name in header]
 
 
@@ -135,8 +135,7 @@ def _wrong_width(count: int, width: int, separator: str, *, kind: RowKind[Any]) 
         remedy = f"put {kind.noun}s that contain {reason} in quotes"
     else:
         remedy = f"separate the fields with {reason}, and leave none out"
-    noun = "field" if count == 1 else "fields"
-    return f"{count} {noun}, but the header names {width}; {remedy}"
+    return f"{pluralize(count, 'field')}, but the header names {width}; {remedy}"
 
 
 Columns = dict[str, list[Any]]

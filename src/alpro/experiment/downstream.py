@@ -17,6 +17,7 @@ from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
 from alpro.datasets.transforms.randaugment import video_augmentation
 from alpro.datasets.video_datasets import TrainingVideos
+from alpro.errors import pluralize
 from alpro.evaluation.evaluation_set import EvaluationSet, Evaluator, Progress
 from alpro.experiment.data import (
     Annotations,
@@ -52,7 +53,7 @@ class TrainingItems(NamedTuple):
 class DownstreamTask(TaskDefinition[Config], Generic[Config, Row]):
     """Definition of a downstream task: its rows, its batches and its scores."""
 
-    ROWS: ClassVar[str]
+    ROW: ClassVar[str]
     """Plural noun for the rows of an annotation file, in messages."""
 
     def __init__(self, experiment: Experiment[Config]) -> None:
@@ -164,9 +165,8 @@ class DownstreamData(Data, Generic[Row]):
             rows = subsample(present, share=config.data_ratio, seed=config.seed)
             chosen = task.training_items(annotations, rows)
             num_videos = len(set(chosen.items.column("video_id")))
-            description.append(
-                f"{part.name}: {chosen.num_rows} {task.ROWS}, {num_videos} videos to train on"
-            )
+            counts = f"{pluralize(chosen.num_rows, task.ROW)}, {pluralize(num_videos, 'video')}"
+            description.append(f"{part.name}: {counts} to train on")
             num_left_out += chosen.num_left_out
             reader = replace(
                 frame_reader(
@@ -196,7 +196,8 @@ class DownstreamData(Data, Generic[Row]):
         return self._evaluated(part, num_clips=num_clips, validates=False)
 
     def describe(self, data: EvaluationSet[Row]) -> str:
-        size = f"{len(data.rows)} {self._task.ROWS}, {len(data.video_ids)} videos"
+        rows = pluralize(len(data.rows), self._task.ROW)
+        size = f"{rows}, {pluralize(len(data.video_ids), 'video')}"
         return f"{data.name} ({data.annotations}): {size}"
 
     def _evaluated(

@@ -14,6 +14,7 @@ from alpro.configs.loading import ResolvedConfig
 from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
 from alpro.datasets.decoding.factory import decoder_of
 from alpro.datasets.frame_sampling import evaluation_sampling
+from alpro.errors import pluralize
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.experiment.experiment import Experiment
 from alpro.training.objective import TrainingPlan
@@ -108,7 +109,7 @@ def log_summary(
     )
     if plan.num_train_steps < FEW_UPDATES and not config.debug and engine.rank == 0:
         logger.warning(
-            "only %d update%s: lower train_batch_size or gradient_accumulation_steps, or raise "
+            "only %s: lower train_batch_size or gradient_accumulation_steps, or raise "
             "num_train_epochs",
-            *(plan.num_train_steps, "" if plan.num_train_steps == 1 else "s"),
+            pluralize(plan.num_train_steps, "update"),
         )

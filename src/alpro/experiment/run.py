@@ -12,7 +12,7 @@ from alpro.configs.downstream import DownstreamDataset
 from alpro.configs.loading import ResolvedConfig
 from alpro.distributed.engine import Engine
 from alpro.distributed.launch import launch_engine
-from alpro.errors import InputError, NotNumbersError, RunError
+from alpro.errors import InputError, NotNumbersError, RunError, pluralize
 from alpro.evaluation.evaluation_set import (
     EvaluationSet,
     Evaluator,
@@ -116,7 +116,7 @@ def infer(experiment: Experiment[Any]) -> None:
     with _naming(checkpoint):
         if config.dry_run:
             evaluator.run(data)
-            count = f"{len(data.rows)} {task.ROWS}"
+            count = pluralize(len(data.rows), task.ROW)
             logger.info("dry run: %s were evaluated, nothing is written", count)
             return
         if experiment.engine.rank == 0:

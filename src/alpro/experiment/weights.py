@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from alpro.configs.experiment import ExperimentConfig
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.families.family import CheckpointFormat, ModelFamily, Prepare
 from alpro.modeling.state_dict_adapter import POSITION_IDS, compare, unusable
 from alpro.training.state_dicts import hint_of, read_state
@@ -67,8 +67,7 @@ def load_checkpoint(
     new = compare(adapted, model).missing
     for pattern in allowed_missing:
         if pattern in absent:
-            count = len(names_like(new, pattern))
-            tensors = "1 tensor" if count == 1 else f"{count} tensors"
+            tensors = pluralize(len(names_like(new, pattern)), "tensor")
             logger.info("%s: %s %s missing, left as initialised", path, tensors, pattern)
     num_loaded = len(expected) - len(new)
     logger.info("%s: %d of the %d tensors of the model loaded", path, num_loaded, len(expected))

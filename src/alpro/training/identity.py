@@ -18,6 +18,7 @@ _PATH = re.compile(r"\w+_datasets\.\d+\.(txt|ann|img)(\..*)?|tokenizer_dir|\w+_(
 _WEIGHTS = re.compile(r"\w+_weights_path")
 _NOT_NEEDED = re.compile(rf"{HASHES_KEY}\.(tokenizer_dir|\w+_weights_path)")
 """Hashes that earlier versions lack, or of files that the restore file replaces."""
+NEW_CONTENT = "another content than when the run began"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ def changed_values(before: Identity, now: Identity) -> list[str]:
         if _are_other_files(before.paths.get(key), now.paths.get(key)):
             values[key], others[key] = before.paths[key], now.paths[key]
     return [
-        f"  {key}: {_shown(values, key)} there, {_shown(others, key)} now"
+        f"  {now.paths.get(file, file)} ({file}): {NEW_CONTENT}"
+        if (file := key.removeprefix(f"{HASHES_KEY}.")) != key and key in values and key in others
+        else f"  {key}: {_shown(values, key)} there, {_shown(others, key)} now"
         for key in sorted(values.keys() | others.keys())
         if values.get(key) != others.get(key)
         and not (_NOT_NEEDED.fullmatch(key) and (key not in values or key not in others))

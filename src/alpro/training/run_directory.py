@@ -22,6 +22,7 @@ from alpro.training.atomic_io import temporary_of, write_atomically, write_json
 from alpro.training.identity import (
     ARCHITECTURE_KEY,
     HASHES_KEY,
+    NEW_CONTENT,
     architecture_of,
     changed_values,
     identity_of,
@@ -193,13 +194,14 @@ class RunDirectory:
         stored[ARCHITECTURE_KEY] = {**current[ARCHITECTURE_KEY], **architecture_of(stored)}
         before, now = identity_of(stored, without=ignored), identity_of(current, without=ignored)
         if changed := changed_values(before, now):
-            differences = "\n".join(changed)
+            # The schedule mostly follows from other keys.
+            causes = [one for one in changed if one.split(":")[0].strip() not in SCHEDULE_KEYS]
+            differences = "\n".join(causes or changed)
             put_back = (
-                f"Files under {HASHES_KEY} have another content than when the run began: put the "
-                "former ones back to continue it. Or start another run from its weights, with "
-                f"--e2e_weights_path {self.checkpoint('last')} and another output_dir.\n"
+                "Put the former files back to continue it, or start another run from its weights, "
+                f"with --e2e_weights_path {self.checkpoint('last')} and another output_dir.\n"
             )
-            has_new_content = any(line.startswith(f"  {HASHES_KEY}.") for line in changed)
+            has_new_content = any(line.endswith(NEW_CONTENT) for line in changed)
             raise InputError(
                 f"output_dir: {self.root} holds the output of another run, whose config differs:\n"
                 f"{differences}\n{put_back if has_new_content else ''}Use another output_dir, or "

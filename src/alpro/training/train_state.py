@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from alpro.datasets.batch_samplers import SamplerSegment, merge_segments
 from alpro.distributed.engine import Engine
+from alpro.errors import pluralize
 from alpro.training.checkpoints import load_restore, save_restore
 from alpro.training.faults import UnreadableVideoLog
 from alpro.training.objective import Objective
@@ -145,7 +146,7 @@ def describe_world_size_change(
     stored: Mapping[str, Any], position: TrainState, *, before: int, now: int
 ) -> str:
     """Describe the effects of a resume with another number of processes."""
-    sizes = ["1 process" if size == 1 else f"{size} processes" for size in (now, before)]
+    sizes = [pluralize(size, "process", "processes") for size in (now, before)]
     return (
         f"the run goes on with {sizes[0]} instead of {sizes[1]}: at the same "
         "place in the data, but in another order, so its numbers will not be those of a run "

@@ -125,7 +125,9 @@ def test_values_of_a_row_do_not_decide_its_kind(tmp_path: Path) -> None:
         ("a.jsonl", '{"caption": "x", "clip_name": "v"}', "captioned videos"),
         ("a.jsonl", '{"image": "a.jpg", "caption": "x"}', "captioned images"),
         ("a.json", '[{"image": "a.jpg", "caption": "x"}]', "captioned images"),
-        ("a.jsonl", "nonsense", "captioned videos"),
+        ("a.csv", "clip_id,caption\nv,x\n", "captions"),
+        ("a.csv", "text,movie\nv,x\n", "captions"),
+        ("a.jsonl", "nonsense", "captions"),
     ],
 )
 def test_the_kind_of_rows_is_guessed_from_the_first_row(

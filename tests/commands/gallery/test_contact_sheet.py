@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -79,6 +80,30 @@ def test_a_picture_is_written(results: Path, tmp_path: Path) -> None:
     page = tmp_path / "sheet.HTML"
     assert main([*flags, "--picture", str(page)]) == 0
     assert page.read_text().count("<article") == 2
+
+
+def test_captions_that_have_changed_since_the_evaluation_are_refused(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, txt, former = tmp_path / "videos", tmp_path / "test.jsonl", tmp_path / "former.jsonl"
+    videos.mkdir()
+    for row in ROWS:
+        (videos / f"{row.video_id}.mp4").write_bytes(b"no video")
+    lines = [json.dumps({"caption": row.caption, "clip_name": row.video_id}) for row in ROWS]
+    former.write_text("\n".join(lines))
+    protocol = {"annotations": str(txt), "videos": str(videos)}
+    protocol["annotations_sha256"] = hashlib.sha256(former.read_bytes()).hexdigest()
+    results.with_name("scores.json").write_text(json.dumps({"protocol": protocol}))
+    txt.write_text("\n".join(reversed(lines)))
+    flags = ["--results_dir", str(results.parent), "--picture", str(tmp_path / "sheet.png")]
+    assert main(flags) == USER_ERROR_EXIT_CODE
+    error = capsys.readouterr().err
+    assert f"{txt} has changed since this evaluation (SHA-256 in " in error
+    assert "evaluate again, or name the former file with --txt" in error
+    assert main([*flags, "--txt", str(txt)]) == USER_ERROR_EXIT_CODE
+    assert f"--txt: {txt} is not the file of this evaluation" in capsys.readouterr().err
+    assert not (tmp_path / "sheet.png").exists()
+    assert main([*flags, "--txt", str(former)]) == 0
 
 
 def test_without_a_record_of_the_evaluation_its_files_must_be_given(

@@ -14,7 +14,15 @@ from PIL import Image
 
 from alpro.commands.gallery.cards import Bar, Card, Gallery, Role, Strip, Text
 from alpro.commands.gallery.output import check_picture, write_gallery
-from alpro.commands.gallery.picture import BAR_WIDTH, BARS_WIDTH, COLORS, MARGIN, draw_gallery
+from alpro.commands.gallery.picture import (
+    BAR_WIDTH,
+    BARS_WIDTH,
+    COLORS,
+    LEGEND_HEIGHT,
+    MARGIN,
+    _wrapped,
+    draw_gallery,
+)
 from alpro.errors import InputError
 
 SIDE = 20
@@ -41,6 +49,21 @@ def side_by_side(frames: list[Image.Image], *, name: str = "clip") -> Gallery:
     strips = [Strip([Text(name), Text("score 1")], frames, "wrong")] * 2
     strips.append(Strip([Text("own"), Text("score 1")], frames, "correct"))
     return Gallery("Title", [], [Card([Text("query")], strips)], side=SIDE)
+
+
+def test_a_legend_wider_than_the_picture_is_broken_into_lines(frames: list[Image.Image]) -> None:
+    card = Card([Text("query")], [Strip([Text("own")], frames)])
+    words = Text(" ".join(["similarity"] * 12), "correct")
+    short, long = (
+        draw_gallery(Gallery("Title", [text], [card], side=SIDE)) for text in (Text("own"), words)
+    )
+    assert long.width == short.width
+    num_more, rest = divmod(long.height - short.height, LEGEND_HEIGHT)
+    assert num_more >= 1
+    assert rest == 0
+    lines = _wrapped(words, short.width - 2 * MARGIN)
+    assert len(lines) == 1 + num_more
+    assert " ".join(line.text for line in lines) == words.text
 
 
 class Reader(HTMLParser):

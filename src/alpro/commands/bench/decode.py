@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alpro.commands.bench.processes import end_decoder, started_processes
-from alpro.commands.cli import open_videos_of_flag, path_flag, pluralize, positive
+from alpro.commands.cli import open_videos_of_flag, path_flag, positive
 from alpro.commands.gallery.results import markdown_table
 from alpro.configs.shared_options import DECODE_MEMORY, DECODE_TIMEOUT
 from alpro.datasets.decoding import Decoder, FrameSelector, Video, VideoReadError, make_decoder
@@ -27,7 +27,7 @@ from alpro.datasets.decoding.factory import SandboxedDecoder
 from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.storage import VideoStorage
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.installation import DECODERS, has_package
 
 PLAIN_DECORD = "decord, as usually written"

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from alpro.commands.bench.processes import ReadingProcesses, end_decoder, started_processes
-from alpro.commands.cli import open_videos_of_flag, path_flag, pluralize, positive
+from alpro.commands.cli import open_videos_of_flag, path_flag, positive
 from alpro.commands.gallery.results import markdown_table
 from alpro.configs.shared_options import DECODE_MEMORY, DECODE_TIMEOUT
 from alpro.datasets.annotations import CaptionRow
@@ -32,7 +32,7 @@ from alpro.datasets.tokenization import load_tokenizer
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.datasets.transforms.randaugment import video_augmentation
 from alpro.datasets.video_datasets import FrameReader, TrainingVideos
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.tasks.retrieval.objective import RetrievalCollate
 
 CAPTION = "a caption of twelve words, which is about what people write"

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from alpro.commands.check_data.findings import Finding, Findings
 from alpro.commands.check_data.sources import CheckedSet, Rows
-from alpro.commands.cli import pluralize
 from alpro.datasets.annotations import CAPTIONS, CaptionRow, parsed_rows, records_of
 from alpro.datasets.row_parsing import Refuse, RowError, RowKind
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.tasks.pretraining.annotations import IMAGES, VIDEOS
 from alpro.tasks.pretraining.clips import subtitles
 from alpro.tasks.question_answering.annotations import QUESTIONS, QuestionRow
@@ -108,13 +107,14 @@ def _texts_of(row: Any) -> list[AnnotatedText]:
 
 def guess_rows(path: Path) -> Rows:
     """Return the kind of rows in a file, by the names in its first row."""
-    guesses: tuple[Rows, ...] = ("questions", "captioned images")
+    guesses: tuple[Rows, ...] = ("questions", "captioned images", "captioned videos")
     for rows in guesses:
         kind = _KINDS[rows]
         try:
             first = next(records_of(path, kind), None)
         except InputError:
             continue  # reported when the file is read
-        if first is not None and kind.columns[0][0] in first.values:
+        marks = kind.columns if rows == "captioned videos" else [kind.columns[0][:1]]
+        if first is not None and all({*names} & {*first.values} for names in marks):
             return rows
-    return "captioned videos"
+    return "captions"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import av
 import av.logging
 
-from alpro.commands.cli import pluralize
 from alpro.datasets.decoding import Video, VideoReadError
 from alpro.datasets.decoding.formats import open_video
+from alpro.errors import pluralize
 
 if TYPE_CHECKING:
     from av.packet import Packet

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from alpro.commands.check_data.annotations import ReadSet
@@ -23,7 +24,11 @@ from alpro.datasets.storage import (
     why_outside,
 )
 from alpro.datasets.storage.base import AmbiguousIdError
+from alpro.datasets.storage.directory_index import without_video_extension
 from alpro.errors import InputError
+
+MIN_LIKENESS = 0.7  # of a misspelt id to a name, from 0 to 1: one letter of four
+MAX_MISSING, MAX_NAMES = 50, 10_000  # compared, which takes some seconds
 
 
 @dataclass(slots=True)
@@ -90,12 +95,12 @@ class _Storages:
         missing = self._missing(storage, ids, where=where)
         hint = hint_of_missing(missing, storage) if missing else None
         reason = f"{storage.root}: {hint}" if hint else ""
-        self.findings.add(
-            Finding(
-                "missing", name, f"the id {why}" if (why := why_outside(name)) else reason, where
-            )
-            for name in missing
-        )
+        similar = {} if hint else similar_names(missing, present=set(ids), storage=storage)
+        for name in missing:
+            message = f"the id {why}" if (why := why_outside(name)) else reason
+            if other := similar.get(name):
+                message = f"is it {other}, which no annotation names?"
+            self.findings.add([Finding("missing", name, message, where)])
         # Ids that name the same file are reported; each counts as present.
         absent, items, ids_of = set(missing), [], defaultdict(list)
         for name in ids:
@@ -141,6 +146,25 @@ class _Storages:
             item = self.item(storage, name, extension)
             if item is not None:
                 yield item
+
+
+def similar_names(
+    missing: Sequence[str], *, present: Container[str], storage: VideoStorage
+) -> dict[str, str]:
+    """Missing ids, and for each the most similar name of a video that no row names, if any."""
+    names = storage.listed_names()
+    if len(missing) > MAX_MISSING or len(names) > MAX_NAMES:
+        return {}
+    # Compare what comes after the last folder.
+    unnamed = {}
+    for name in names:
+        stem = without_video_extension(name)
+        if stem not in present and Path(stem).name not in present:
+            unnamed[Path(stem).name] = name
+    near = {
+        one: get_close_matches(Path(one).name, unnamed, n=1, cutoff=MIN_LIKENESS) for one in missing
+    }
+    return {one: unnamed[stems[0]] for one, stems in near.items() if stems}
 
 
 def _image(root: Path | None, name: str) -> Item:

@@ -7,8 +7,8 @@ from itertools import groupby
 
 from alpro.commands.check_data.report import Checked, Histogram, histograms, set_summaries
 from alpro.commands.check_data.verdicts import format_size
-from alpro.commands.cli import pluralize
 from alpro.commands.gallery.page import render_page
+from alpro.errors import pluralize
 
 NUM_LISTED = 100  # findings of a kind that the page shows
 NUM_OPEN = 20  # problems of a kind, at most, that are shown without a click

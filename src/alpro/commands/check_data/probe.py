@@ -22,14 +22,13 @@ import numpy as np
 
 from alpro.commands.check_data.ffmpeg_stream import describe, errors_of_ffmpeg
 from alpro.commands.check_data.sources import Sampling
-from alpro.commands.cli import pluralize
 from alpro.datasets.decoding import Video, VideoReadError, make_decoder
 from alpro.datasets.decoding.image_files import frames_in, is_image, open_image
 from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.images import ImageReader
 from alpro.datasets.storage import VideoStorage, open_videos
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.errors import InputError, listed
+from alpro.errors import InputError, listed, pluralize
 
 Verdict = Literal["readable", "missing", "empty_file", "unreadable", "cut_off"]
 

@@ -15,7 +15,7 @@ from alpro.commands.check_data.media import Media
 from alpro.commands.check_data.probe_pool import Probed
 from alpro.commands.check_data.sources import Task
 from alpro.commands.check_data.verdicts import format_size
-from alpro.commands.cli import pluralize
+from alpro.errors import pluralize
 
 _TABLE: tuple[object, ...] = (
     *("video_id", "verdict", "reason"),

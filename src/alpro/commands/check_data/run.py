@@ -23,8 +23,8 @@ from alpro.commands.check_data.texts import (
     unknown_answers,
 )
 from alpro.commands.check_data.verdicts import judge, judge_contents, judge_splits
-from alpro.commands.cli import open_videos_of_flag, pluralize, printable
-from alpro.errors import InputError, listed
+from alpro.commands.cli import open_videos_of_flag, printable
+from alpro.errors import InputError, listed, pluralize
 from alpro.installation import has_package
 from alpro.tasks.question_answering.annotations import AnswerLabels, read_answer_labels
 from alpro.training.atomic_io import write_text
@@ -32,8 +32,9 @@ from alpro.training.writable import check_output_folder
 
 PAGE_NAME = "report.html"
 TABLE_NAME = "videos.tsv"
-NUM_NAMED = 3  # findings of a kind that are printed
-LINE_WIDTH = 160  # characters of a printed finding
+NUM_NAMED = 3  # problems of a kind that are printed
+NUM_NAMED_REMARKS = 5  # names of remarks of a kind, in one line
+LINE_WIDTH = 400  # characters of a printed finding
 FULL_TIMES = 10  # factor on the time limit if all frames are decoded
 
 
@@ -153,13 +154,16 @@ def _report(checked: Checked, folder: Path) -> int:
     print(f"{checked.task.title}: {files}{texts}")
     for notice in checked.notices:
         print(f"note: {notice}")
-    # One line per kind; problems also get remedy and examples.
+    # One line per kind; problems also get remedy and examples, remarks names.
     counted = [(f"{len(some):,}", kind, some) for _, kind, some in checked.findings.by_kind()]
     width = max((len(count) for count, _, _ in counted), default=0)
     for count, kind, some in counted:
         print(f"  {kind.level:<7}  {count:>{width}}  {kind.title}")
-        if kind.level == "problem":
-            indent = " " * (width + 13)
+        indent = " " * (width + 13)
+        if kind.level == "remark":
+            names = listed([one.subject for one in some], most=NUM_NAMED_REMARKS)
+            print(f"{indent}- {_shortened(names)}")
+        else:
             print(f"{indent}{kind.remedy}")
             for line in _first(some):
                 print(f"{indent}{line}")
@@ -179,7 +183,12 @@ def _first(findings: Sequence[Finding]) -> Iterator[str]:
     if is_shared:
         lines = [f"{shared}: {listed([one.subject for one in findings], most=NUM_NAMED)}"]
     for text in lines:
-        line = " ".join(text.split())
-        yield "- " + printable(line if len(line) <= LINE_WIDTH else f"{line[: LINE_WIDTH - 3]}...")
+        yield f"- {_shortened(text)}"
     if len(findings) > NUM_NAMED and not is_shared:
         yield f"... and {len(findings) - NUM_NAMED:,} more"
+
+
+def _shortened(text: str) -> str:
+    """A text in one line of the console."""
+    line = " ".join(text.split())
+    return printable(line if len(line) <= LINE_WIDTH else f"{line[: LINE_WIDTH - 3]}...")

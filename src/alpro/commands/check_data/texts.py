@@ -10,8 +10,7 @@ from pathlib import Path
 from alpro.commands.check_data.annotations import ReadSet
 from alpro.commands.check_data.findings import Finding
 from alpro.commands.check_data.sources import TextLimits
-from alpro.commands.cli import pluralize
-from alpro.errors import listed
+from alpro.errors import listed, pluralize
 from alpro.tasks.question_answering.annotations import AnswerLabels
 
 NUM_NAMED = 5  # ids that a finding names

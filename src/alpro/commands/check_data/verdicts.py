@@ -12,7 +12,7 @@ from alpro.commands.check_data.media import Media
 from alpro.commands.check_data.probe_pool import Probed, confirm_duplicates
 from alpro.commands.check_data.sources import CheckedSet, Sampling
 from alpro.commands.check_data.texts import few
-from alpro.commands.cli import pluralize
+from alpro.errors import pluralize
 
 MIN_NUM_TO_COMPARE = 20  # videos, for one of them to be much longer than the others
 OUTLIER_RATIO = 4.0  # of the median, or its inverse

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from alpro.commands.cli import pluralize
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.training.atomic_io import full_disk_ends_run, temporary_of
 
 Row = dict[str, str]

@@ -11,10 +11,9 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from alpro.commands.cli import pluralize
 from alpro.commands.convert.conversion import Conversion, Published, Row
 from alpro.commands.convert.sources import SourceFile, Sources, field
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 
 SPLITS = {"7k": "7k", "9k": "9k", "1k-A": "9k", "full": "full"}
 """Name of a split, aliases included -> its canonical name."""

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
-from alpro.commands.cli import pluralize
 from alpro.commands.convert.conversion import Conversion, Published, Row
 from alpro.commands.convert.sources import SourceFile, Sources
 from alpro.datasets.tables import limited_memory
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 
 IDS = ("youtube", "vid")
 """Ids of clips: ``-4wsuPCjDBc_5_15`` or ``vid1``."""

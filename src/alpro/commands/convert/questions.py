@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from alpro.commands.cli import pluralize
 from alpro.commands.convert.conversion import Conversion, Published, Row
 from alpro.commands.convert.msvd import read_mapping
 from alpro.commands.convert.sources import SourceFile, Sources, field
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.tasks.question_answering.annotations import UNTYPED
 
 ANSWER_TYPES = ("what", "who", "how", "when", "where")

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alpro.commands.cli import pluralize
 from alpro.commands.convert.conversion import Row, write_all, write_rows
 from alpro.datasets.storage.directory_index import split_extension
 from alpro.datasets.storage.tar_reader import DAMAGES, TarReader, id_of_member
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.user_files import MAX_LINE_CHARACTERS, JsonError, parse_json
 
 TEXTS = (".txt", ".json")

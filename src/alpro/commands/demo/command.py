@@ -32,7 +32,6 @@ from alpro.commands.cli import (
     exit_code_of,
     not_negative,
     path_flag,
-    pluralize,
     progress,
 )
 from alpro.commands.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
@@ -41,7 +40,7 @@ from alpro.commands.demo.stills import plan_stills
 from alpro.commands.demo.texts import annotation_files, as_json, image_rows
 from alpro.commands.demo.trajectories import FPS, NUM_FRAMES, SIZE
 from alpro.commands.demo.vocabulary import write_tokenizer
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.training.atomic_io import write_text
 from alpro.training.writable import check_output_folder
 from alpro.user_files import JsonError, read_json

@@ -20,6 +20,7 @@ from alpro.commands.gallery.cards import Card, Gallery, Role, Strip, Text
 from alpro.commands.gallery.frames import FrameReader, frame_reader
 from alpro.commands.gallery.output import run_gallery_command
 from alpro.commands.gallery.results import (
+    check_annotations,
     chosen_results,
     read_records,
     recorded_path,
@@ -78,6 +79,7 @@ def make_contact_sheet(flags: argparse.Namespace) -> Gallery:
     results = chosen_results(flags, name="results.json")
     txt = flags.txt or recorded_path(results, "annotations", flag="--txt")
     videos = flags.videos or recorded_path(results, "videos", flag="--videos")
+    check_annotations(results, txt, given=flags.txt is not None)
     queries = read_queries(results, rows=read_captions(txt))
     count = min(flags.num_queries, len(queries))
     chosen = np.linspace(0, len(queries) - 1, count).round().astype(int)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from alpro.commands.cli import pluralize
 from alpro.commands.gallery.cards import SHARPNESS, Bar, Card, Gallery, Role, Strip, Text
 from alpro.commands.nouns import tokens_of
+from alpro.errors import pluralize
 
 if TYPE_CHECKING:
     from alpro.commands.gallery.entity_predictions import PairPrediction

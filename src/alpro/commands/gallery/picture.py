@@ -50,7 +50,8 @@ def draw_gallery(gallery: Gallery) -> Image.Image:
     card_height = TITLE_HEIGHT + rows * cell_height + CARD_GAP
 
     width = columns * (cell_width + COLUMN_GAP) - COLUMN_GAP
-    height = len(gallery.cards) * card_height + len(gallery.legend) * LEGEND_HEIGHT
+    legend = [line for text in gallery.legend for line in _wrapped(text, width)]
+    height = len(gallery.cards) * card_height + len(legend) * LEGEND_HEIGHT
     sheet = Image.new("RGB", (width + 2 * MARGIN, height + 2 * MARGIN), PAPER)
     draw, top = ImageDraw.Draw(sheet), MARGIN
     for card in gallery.cards:
@@ -64,7 +65,7 @@ def draw_gallery(gallery: Gallery) -> Image.Image:
             )
             _draw_strip(sheet, strip, corner, frames_width=frames_width, side=gallery.side)
         top += card_height
-    for text in gallery.legend:
+    for text in legend:
         _draw_line(draw, [text], left=MARGIN, middle=top + LEGEND_HEIGHT / 2, width=width)
         top += LEGEND_HEIGHT
     return sheet
@@ -72,6 +73,18 @@ def draw_gallery(gallery: Gallery) -> Image.Image:
 
 def _width(strip: Strip, side: int) -> int:
     return len(strip.frames) * (side + FRAME_GAP) - FRAME_GAP + 2 * OUTLINE_WIDTH
+
+
+def _wrapped(text: Text, width: int) -> list[Text]:
+    """Break a text between words into lines that fit a width."""
+    lines: list[str] = []
+    for word in text.text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font_of(longer, LABEL_SIZE).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [Text(line, text.role) for line in lines]
 
 
 def _draw_strip(

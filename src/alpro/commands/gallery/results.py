@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alpro.commands.cli import at_most, path_flag
+from alpro.commands.cli import DefaultsShown, at_most, path_flag
+from alpro.datasets.annotations import sha256_of
 from alpro.errors import InputError
+from alpro.training.run_directory import read_stored
 from alpro.user_files import UnreadableFileError, read_json, why_unreadable
 
 MAX_FRAMES = 256  # of a clip in a picture, which they make 15,000 pixels wide
@@ -36,12 +38,17 @@ def result_parser(
     parser = argparse.ArgumentParser(
         prog=f"alpro {command}",
         description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsShown,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--output_dir", type=path_flag, default=output_dir, help="of a run with results")
-    add("--results_dir", type=path_flag, help="else the newest in output_dir")
+    add(
+        "--results_dir",
+        type=path_flag,
+        help="folder with scores.json, such as output/my_run/results_test/step_best_1_mean"
+        " (default: the newest in output_dir)",
+    )
     add("--videos", type=path_flag, help="folder, LMDB or tar shards, else as the evaluation noted")
     add(
         "--num_frames",
@@ -142,6 +149,33 @@ def recorded_path(results: Path, key: str, *, flag: str) -> Path:
         return Path(read_json(scores)["protocol"][key])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{scores} does not tell what was evaluated: give {flag}") from error
+
+
+def check_annotations(results: Path, txt: Path, *, given: bool) -> None:
+    """Check that captions are those of an evaluation, if it noted their SHA-256.
+
+    Args:
+        results: file in the folder of the evaluation.
+        txt: the captions.
+        given: by ``--txt``, not by the evaluation's protocol.
+
+    Raises:
+        InputError: they have another content.
+    """
+    scores = results.with_name("scores.json")
+    protocol = read_stored(scores).get("protocol")
+    noted = protocol.get("annotations_sha256") if isinstance(protocol, dict) else None
+    if noted is None or why_unreadable(txt) or sha256_of(txt) == noted:
+        return
+    if given:
+        raise InputError(
+            f"--txt: {txt} is not the file of this evaluation (SHA-256 in {scores}): name that one,"
+            " or evaluate again"
+        )
+    raise InputError(
+        f"{txt} has changed since this evaluation (SHA-256 in {scores}): evaluate again, or name"
+        " the former file with --txt"
+    )
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -22,13 +22,12 @@ from alpro.commands.cli import (
     not_negative,
     open_videos_of_flag,
     path_flag,
-    pluralize,
     positive,
     printable,
 )
 from alpro.commands.transcode.settings import PRESETS, Preparation
 from alpro.commands.video_writers import KINDS
-from alpro.errors import RunError, listed
+from alpro.errors import RunError, listed, pluralize
 from alpro.training.writable import check_output_folder
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
-from alpro.commands.cli import pluralize
 from alpro.commands.transcode.settings import Preparation
 from alpro.datasets.decoding.base import Video, VideoReadError
 from alpro.datasets.decoding.formats import open_video
+from alpro.errors import pluralize
 from alpro.training.atomic_io import full_disk_ends_run
 
 _SCALING = "BICUBIC"

@@ -43,7 +43,7 @@ MIN_NUM_LABELS = 1500  # size of the original's classifier where fewer answers a
 class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
     """Video question answering as classification, with any `AnswerClassifier`."""
 
-    ROWS = "questions"
+    ROW = "question"
 
     @cached_property
     def labels(self) -> AnswerLabels:

@@ -10,7 +10,7 @@ from torch import nn
 from alpro.configs.experiment import GLOBAL
 from alpro.datasets.annotations import CaptionRow, read_captions
 from alpro.datasets.shared_rows import SharedRows
-from alpro.errors import InputError
+from alpro.errors import InputError, pluralize
 from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.data import Annotations
 from alpro.experiment.downstream import DownstreamTask, TrainingItems
@@ -30,7 +30,7 @@ from alpro.training.objective import TrainingPlan
 class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
     """Text-to-video retrieval with any `DualEncoder`; VTM and re-ranking need a `Matcher`."""
 
-    ROWS = "captions"
+    ROW = "caption"
 
     def read_rows(self, path: Path) -> SharedRows[CaptionRow]:
         return read_captions(path, text_lists=self.config.text_lists)
@@ -118,5 +118,6 @@ class Retrieval(DownstreamTask[RetrievalConfig, CaptionRow]):
     ) -> str:
         """Ranks, and every scored pair."""
         metrics = write_results(folder, outcome, protocol=protocol)
-        counts = f"{len(outcome.caption_ids)} captions, {len(outcome.video_ids)} videos"
+        captions = pluralize(len(outcome.caption_ids), "caption")
+        counts = f"{captions}, {pluralize(len(outcome.video_ids), 'video')}"
         return f"{counts}\n{metrics_table(metrics)}"
