@@ -32,7 +32,7 @@ CONFIG_INTRODUCTION = """
 # Config keys
 
 Every key of a JSON config is also a flag (`--learning_rate 1e-5`), and a flag overrides the file.
-Keys of a model's files are not, such as those of `model_config`: edit a copy of the file.
+Keys of a model's own JSON files are not: edit a copy of the file.
 *Required* means that there is no default. Keys marked ° describe how or where a run executes: they
 may change when a run is resumed, and inference does not take them from the stored run. `1`/`true`
 and `0`/`false` are the same. Names and defaults are those of the original code where it has the
