@@ -99,8 +99,9 @@ class EncodedVideos:
 
     def select(self, positions: Sequence[int]) -> VideoFeatures:
         """Features (K, C, ...) of K of this rank's videos, on the device."""
-        parts = zip(*(self.own[position] for position in positions), strict=True)
-        return VideoFeatures(*(None if of[0] is None else torch.stack(of) for of in parts))
+        tokens, embeddings, masks = zip(*(self.own[p] for p in positions), strict=True)
+        mask = None if masks[0] is None else torch.stack(masks)
+        return VideoFeatures(torch.stack(tokens), torch.stack(embeddings), mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,8 @@ def encode_videos(
     shapes = [embedding.shape for part, _ in gathered for embedding in part.values()]
     table = np.zeros((num_videos, *max(shapes, default=(1, 0))), dtype=np.float32)
     for part, _ in gathered:
-        for position, embedding in part.items():
-            table[position] = embedding
+        for position, clips in part.items():
+            table[position] = clips
     return EncodedVideos(
         embeddings=torch.from_numpy(table),
         own=own,
