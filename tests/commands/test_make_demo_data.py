@@ -15,6 +15,7 @@ from alpro.datasets.decoding import make_decoder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import USER_ERROR_EXIT_CODE
 from alpro.tasks.pretraining.annotations import read_captioned
+from alpro.tasks.pretraining.clips import read_clips
 from alpro.tasks.question_answering.annotations import read_answer_labels, read_questions
 from alpro.tasks.question_answering.batches import group_questions, label_questions
 
@@ -65,6 +66,18 @@ def test_pretraining_has_clips_and_images(made: Path) -> None:
     assert len(images) == NUM_IMAGES
     assert {item.video_id for item in told} == set(images)
     assert {(image.mode, image.size) for image in images.values()} == {("RGB", (SIZE, SIZE))}
+
+
+def test_middle_frames_have_captions_of_what_is_seen(made: Path) -> None:
+    clips = read_clips(
+        made / "txt/pretrain.jsonl", captions=made / "txt/pretrain_frames.json", source="caption"
+    ).clips
+    scenes = [json.loads(line) for line in (made / "txt/scenes.jsonl").read_text().splitlines()]
+    things = {scene["clip_name"]: scene["things"] for scene in scenes}
+    assert len(clips) == 6 * COUNTS["pretrain"]
+    for clip in clips:
+        names = [f"{thing['color']} {thing['shape']}" for thing in things[clip.video_id]]
+        assert clip.caption == "a " + " and a ".join(names)
 
 
 def test_pretraining_is_validated_on_clean_captions(made: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from alpro.configs.downstream import annotation_file
 from alpro.configs.loading import load_config
-from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.pretraining.config import PostPretrainConfig, PretrainConfig, PrompterConfig
 from alpro.tasks.pretraining.options import media_of, pretraining_file
 from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.retrieval.config import RetrievalConfig
@@ -144,6 +144,8 @@ def test_pretraining_files_load_with_only_the_known_warnings(
         ("demo_pretrain", PretrainConfig),
         ("demo_ret", RetrievalConfig),
         ("demo_qa", QaConfig),
+        ("demo_clipvip_pretrain", PostPretrainConfig),
+        ("demo_clipvip_ret", RetrievalConfig),
         ("own_prompter", PrompterConfig),
         ("own_pretrain", PretrainConfig),
     ],

@@ -3,7 +3,8 @@
 Writes ``videos/*.mp4`` and ``images/*.jpg``, and in ``txt/``:
 
 * for pretraining, with noisy captions: ``pretrain.jsonl`` (rows ``{"text", "video_id"}``),
-  ``images.json`` (a list of ``{"image", "caption"}``), and ``pretrain_val.jsonl``, the clips of the
+  ``images.json`` (a list of ``{"image", "caption"}``), ``pretrain_frames.json`` (captions of the
+  clips' middle frames, ``{"image_id", "caption"}``), and ``pretrain_val.jsonl``, the clips of the
   validation split with the captions they have there;
 * for finetuning and evaluation: ``{train,val,test}.jsonl`` (rows ``{"caption", "clip_name"}``),
   ``{train,val,test}_qa.jsonl`` (rows ``{"question", "answer", "video_id", "answer_type"}``) and

@@ -43,6 +43,7 @@ def annotation_files(
         "scenes.jsonl": as_lines(records),
         "pretrain.jsonl": as_lines(_pretraining_rows(own["pretrain"])),
         "pretrain_val.jsonl": as_lines(_pretraining_rows(own["val"])),
+        "pretrain_frames.json": as_json(_frame_rows(own["pretrain"])),
         "images.json": as_json(image_rows(stills[num_val_images:])),
         "images_val.json": as_json(image_rows(stills[:num_val_images])),
     }
@@ -74,6 +75,17 @@ def as_json(value: Any) -> str:
 def _pretraining_rows(records: Sequence[Record]) -> Iterator[dict[str, str]]:
     for row in _caption_rows(records):
         yield {"text": row["caption"], "video_id": row["clip_name"]}
+
+
+def _frame_rows(records: Sequence[Record]) -> list[Record]:
+    """Caption the middle frame of each clip, where the things are seen but not what they do."""
+    return [
+        {
+            "image_id": record["clip_name"],
+            "caption": " and ".join(f"a {x['color']} {x['shape']}" for x in record["things"]),
+        }
+        for record in records
+    ]
 
 
 def _caption_rows(records: Sequence[Record]) -> Iterator[dict[str, str]]:
