@@ -306,18 +306,3 @@ def test_flags_of_launchers_before_torchrun_are_ignored(
     (error,) = load.errors({}, *flag)
     assert error.startswith(f"command line: {flag[0].partition('=')[0]} is a launcher's, which has")
     assert "Start the run with torchrun --nproc_per_node N, or leave the flag out." in error
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"train_n_clips": 8},
-        {"train_n_clips": 8, "frm_sampling_strategy": "segment"},
-        {"train_n_clips": 8, "frm_sampling_strategy": "middle", "random_sample_clips": 0},
-        {"train_n_clips": 1, "frm_sampling_strategy": "middle"},
-    ],
-)
-def test_clips_of_a_training_video_may_be_several_if_they_differ(
-    load: Any, changes: dict[str, Any]
-) -> None:
-    assert load(changes).config.train_n_clips == changes["train_n_clips"]

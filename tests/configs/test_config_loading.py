@@ -131,3 +131,18 @@ def test_the_stored_config_loads_again_to_the_same_config(load: Any) -> None:
     assert stored["train_datasets"][0]["img"] == "pets/videos"
     load.experiment = {**stored, "n_gpu": 8, "valid_steps": 100}
     assert load().config == resolved.config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_n_clips": 8},
+        {"train_n_clips": 8, "frm_sampling_strategy": "segment"},
+        {"train_n_clips": 8, "frm_sampling_strategy": "middle", "random_sample_clips": 0},
+        {"train_n_clips": 1, "frm_sampling_strategy": "middle"},
+    ],
+)
+def test_clips_of_a_training_video_may_be_several_if_they_differ(
+    load: Any, changes: dict[str, Any]
+) -> None:
+    assert load(changes).config.train_n_clips == changes["train_n_clips"]

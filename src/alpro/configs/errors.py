@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,24 +44,20 @@ class ConfigError(InputError):
             super().__init__(self.errors[0])
             return
         # Number several mistakes, and fold each to the width of a terminal.
-        head = f"the configuration has {count} errors:"
+        width = len(str(min(count, _MAX_SHOWN)))
+        numbered = [
+            textwrap.fill(
+                error,
+                width=_LINE_WIDTH,
+                initial_indent=f"  {number:>{width}}. ",
+                subsequent_indent=" " * (width + 4),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for number, error in enumerate(self.errors[:_MAX_SHOWN], start=1)
+        ]
         rest = [f"  ... and {count - _MAX_SHOWN} more"] if count > _MAX_SHOWN else []
-        super().__init__("\n".join([head, *_numbered(self.errors[:_MAX_SHOWN]), *rest]))
-
-
-def _numbered(errors: Sequence[str]) -> list[str]:
-    width = len(str(len(errors)))
-    return [
-        textwrap.fill(
-            error,
-            width=_LINE_WIDTH,
-            initial_indent=f"  {number:>{width}}. ",
-            subsequent_indent=" " * (width + 4),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for number, error in enumerate(errors, start=1)
-    ]
+        super().__init__("\n".join([f"the configuration has {count} errors:", *numbered, *rest]))
 
 
 def shorten(value: Any) -> str:

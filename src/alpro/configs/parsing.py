@@ -7,12 +7,13 @@ Supported types: bool, int, float, str, ``X | None``, ``list[X]``, ``tuple[X, X]
 from __future__ import annotations
 
 import math
+import operator
 import os
 import sys
 import types
 import typing
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alpro.configs.fields import FieldSpec
@@ -171,12 +172,7 @@ def _in_range(value: float, rule: FieldSpec) -> bool:
         return False
     if 0 < abs(value) < sys.float_info.min:  # denormals, which `launch_engine` flushes to zero
         value = 0.0
-    return (
-        (rule.minimum is None or value >= rule.minimum)
-        and (rule.above is None or value > rule.above)
-        and (rule.maximum is None or value <= rule.maximum)
-        and (rule.below is None or value < rule.below)
-    )
+    return all(fits(value, limit) for limit, fits, _ in _limits(rule))
 
 
 def expectation(expected: Any, rule: FieldSpec) -> str:
@@ -186,7 +182,10 @@ def expectation(expected: Any, rule: FieldSpec) -> str:
     if rule.choices:
         return f"one of {', '.join(rule.choices)}{suffix}"
     # The type, a list's length, and the limits.
-    limits = _limits(rule)
+    limits = " and ".join(
+        f"{words} {limit if isinstance(limit, int) else f'{limit:g}'}"
+        for limit, _, words in _limits(rule)
+    )
     if is_sequence(expected):
         arguments = typing.get_args(expected)
         count = f"{len(arguments)} " if typing.get_origin(expected) is tuple else ""
@@ -206,18 +205,15 @@ def _noun(expected: Any, *, plural: bool = False) -> str:
     return singular_and_plural.get(expected, (text_or_table, entries))[plural]
 
 
-def _limits(rule: FieldSpec) -> str:
+def _limits(rule: FieldSpec) -> list[tuple[float, Callable[[float, float], bool], str]]:
+    """Limits of a field, each with its comparison and its words."""
     limits = [
-        (rule.minimum, "at least"),
-        (rule.above, "above"),
-        (rule.maximum, "at most"),
-        (rule.below, "below"),
+        (rule.minimum, operator.ge, "at least"),
+        (rule.above, operator.gt, "above"),
+        (rule.maximum, operator.le, "at most"),
+        (rule.below, operator.lt, "below"),
     ]
-    return " and ".join(
-        f"{word} {limit if isinstance(limit, int) else f'{limit:g}'}"
-        for limit, word in limits
-        if limit is not None
-    )
+    return [(limit, fits, words) for limit, fits, words in limits if limit is not None]
 
 
 def _takes_none(expected: Any) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 from alpro.configs.downstream import InferenceOptions
 from alpro.configs.errors import COMMAND_LINE, ConfigIssue
-from alpro.configs.fields import fields_of
+from alpro.configs.fields import fields_of, per_run_keys
 from alpro.configs.parsing import UnfitError, checked
 from alpro.errors import InputError
 from alpro.user_files import JsonError, UnreadableFileError, parse_json, read_text
@@ -130,11 +130,10 @@ def _not_json(place: str, error: JsonError, text: str) -> ConfigIssue:
 def apply_aliases(layer: ConfigSource, aliases: dict[str, str]) -> None:
     """Rename aliased keys of a layer; the proper name wins if both are present."""
     for alias, key in aliases.items():
-        if alias in layer.values:
-            value = layer.values.pop(alias)
-            if key not in layer.values:
-                layer.values[key] = value
-                layer.renamed[key] = alias
+        if alias in layer.values and key in layer.values:
+            del layer.values[alias]
+        elif alias in layer.values:
+            layer.move(alias, key)
 
 
 def drop_keys(layer: ConfigSource, keys: Iterable[str]) -> list[str]:
@@ -226,7 +225,7 @@ def trained_run(config_class: Any, given: Mapping[str, Any]) -> tuple[str, str] 
     if not issubclass(config_class, InferenceOptions) or given.get("do_inference") not in (1, True):
         return None
     options = fields_of(config_class)
-    run = [options["output_dir"], options["inference_model_step"]]
+    run = options["output_dir"], options["inference_model_step"]
     try:
         output_dir, step = (
             checked(given.get(option.name, option.default), option.type, option.rule)
@@ -249,7 +248,13 @@ def stored_config(
         if not os.path.isfile(path):
             return None
     elif not os.path.lexists(path):
-        problems.append(_no_run(path, output_dir=output_dir))
+        is_file = os.path.isfile(output_dir)
+        reason = "this is a file, not a folder" if is_file else "there is no such file"
+        text = f"{reason}, so output_dir is not the folder of a trained run."
+        remedy = (
+            "Give the output_dir of a training run, or name a checkpoint with --e2e_weights_path."
+        )
+        problems.append(ConfigIssue(output_dir if is_file else str(path), text, remedy))
         return None
     values = read_json_object(path, named_by="--output_dir", problems=problems)
     return ConfigSource(STORED_SOURCE, str(path), values)
@@ -293,18 +298,6 @@ def with_current_keys(config_class: Any, stored: Mapping[str, Any]) -> dict[str,
     return layer.values
 
 
-def _no_run(stored: Path, *, output_dir: str) -> ConfigIssue:
-    if os.path.isfile(output_dir):
-        place, reason = output_dir, "this is a file, not a folder"
-    else:
-        place, reason = str(stored), "there is no such file"
-    return ConfigIssue(
-        place,
-        f"{reason}, so output_dir is not the folder of a trained run.",
-        "Give the output_dir of a training run, or name a checkpoint with --e2e_weights_path.",
-    )
-
-
 def keep_result_keys(layer: ConfigSource, config_class: Any) -> None:
     """Keep the keys of a stored config that this task has and that determine its results.
 
@@ -322,7 +315,5 @@ def keep_result_keys(layer: ConfigSource, config_class: Any) -> None:
             )
         raise InputError(f"{run} is a run of {script}; use that script, or name another folder")
     apply_aliases(layer, config_class.ALIASES)
-    options = fields_of(config_class)
-    drop_keys(
-        layer, [key for key in layer.values if key not in options or options[key].rule.per_run]
-    )
+    unknown = layer.values.keys() - fields_of(config_class).keys()
+    drop_keys(layer, unknown | per_run_keys(config_class))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from typing import Any
 
 from alpro.configs.errors import ConfigIssue, closest_match, shorten, shortened
@@ -42,7 +41,9 @@ def read_values(
     for name, option in options.items():
         if name not in raw:
             if option.rule.needed != "always":
-                values[name] = _default_of(option)
+                default = option.default
+                is_path = option.rule.path and isinstance(default, str)
+                values[name] = with_resources(default) if is_path else default
             continue
         value, key = raw[name], prefix + name
         try:
@@ -58,13 +59,6 @@ def read_values(
             remedy = f"Did you mean {guess}?" if guess else ""
             problems.append(ConfigIssue(place, f"{written} is {shorten(value)}{wrong}.", remedy))
     return values
-
-
-def _default_of(option: Option) -> Any:
-    default = option.default
-    if option.rule.path and isinstance(default, str):
-        return with_resources(default)
-    return copy(default)
 
 
 def missing_problems(

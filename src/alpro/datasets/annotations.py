@@ -10,7 +10,7 @@ list of texts, see `read_captions`. Further keys and columns are ignored.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -21,8 +21,6 @@ from alpro.datasets.dataframes import read_pickled_table
 from alpro.datasets.row_parsing import FILE_COLUMN, Record, Refuse, RowError, RowKind
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.tables import (
-    Choice,
-    Columns,
     csv_records,
     limited_memory,
     read_parquet_tables,
@@ -248,19 +246,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _parquet_records(path: Path, kind: RowKind[Any], _refuse: Refuse) -> Iterator[Record]:
-    return _table_records(path, read_parquet_tables(path, _choice(path, kind)))
-
-
-def _pickle_records(path: Path, kind: RowKind[Any], _refuse: Refuse) -> Iterator[Record]:
-    return _table_records(path, [read_pickled_table(path, _choice(path, kind))])
-
-
-def _choice(path: Path, kind: RowKind[Any]) -> Choice:
-    return partial(kind.known_columns, where=f"{path}", whole="the table")
-
-
-def _table_records(path: Path, pieces: Iterable[Columns]) -> Iterator[Record]:
+def _table_records(path: Path, kind: RowKind[Any], _refuse: Refuse) -> Iterator[Record]:
+    choose = partial(kind.known_columns, where=f"{path}", whole="the table")
+    is_pickle = path.suffix.lower() == ".pkl"
+    pieces = [read_pickled_table(path, choose)] if is_pickle else read_parquet_tables(path, choose)
     place, number = f"{path}: row ", 0
     for columns in pieces:
         names = list(columns)
@@ -278,15 +267,10 @@ def _caption_row(record: Record) -> CaptionRow:
     return CaptionRow(text, video_id, record.count("num_frame"))
 
 
-def _row_to_draw_from(record: Record) -> CaptionRow:
-    first, *others = record.texts(*_TEXT_NAMES)
-    video_id = record.identifier(*_ID_NAMES)
+def _row_of_texts(record: Record, *, joined: bool) -> CaptionRow:
+    texts, video_id = record.texts(*_TEXT_NAMES), record.identifier(*_ID_NAMES)
+    first, *others = [" ".join(texts)] if joined else texts
     return CaptionRow(first, video_id, record.count("num_frame"), tuple(others))
-
-
-def _paragraph_row(record: Record) -> CaptionRow:
-    text = " ".join(record.texts(*_TEXT_NAMES))
-    return CaptionRow(text, record.identifier(*_ID_NAMES), record.count("num_frame"))
 
 
 CAPTIONS = RowKind(
@@ -299,14 +283,14 @@ CAPTIONS = RowKind(
 )
 _CAPTION_KINDS = {
     "pairs": CAPTIONS,
-    "draw": replace(CAPTIONS, parse=_row_to_draw_from, may_list=False),
-    "paragraph": replace(CAPTIONS, parse=_paragraph_row, may_list=False),
+    "draw": replace(CAPTIONS, parse=partial(_row_of_texts, joined=False), may_list=False),
+    "paragraph": replace(CAPTIONS, parse=partial(_row_of_texts, joined=True), may_list=False),
 }
 _READERS = {
     ".jsonl": json_records,
     ".json": json_records,
     ".csv": csv_records,
     ".tsv": csv_records,
-    ".parquet": _parquet_records,
-    ".pkl": _pickle_records,
+    ".parquet": _table_records,
+    ".pkl": _table_records,
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 
@@ -104,14 +105,10 @@ def clip_indices(
 def select_frames(
     num_video_frames: int,
     *,
-    strategy: str,
-    num_frames: int,
-    num_clips: int,
-    independent: bool = False,
-    sample_rate: int = 0,
     num_used: int | None = None,
     with_middle: bool = False,
     rng: np.random.Generator | None,
+    **sampling: Any,
 ) -> np.ndarray:
     """Choose as :func:`clip_indices` does: the (C * n,) indices of all clips in a row.
 
@@ -119,28 +116,14 @@ def select_frames(
     first ``num_used`` frames alone, and add the one in the middle at the end.
     """
     num_video_frames = min(num_video_frames, num_used or num_video_frames)
-    chosen = clip_indices(
-        strategy,
-        num_video_frames=num_video_frames,
-        num_frames=num_frames,
-        num_clips=num_clips,
-        independent=independent,
-        sample_rate=sample_rate,
-        # A copy, so that repeated calls with one frame count agree.
-        rng=deepcopy(rng),
-    ).ravel()
-    return np.append(chosen, num_video_frames // 2) if with_middle else chosen
+    # A copy of the generator, so that repeated calls with one frame count agree.
+    clips = clip_indices(num_video_frames=num_video_frames, rng=deepcopy(rng), **sampling)
+    return np.append(clips, num_video_frames // 2) if with_middle else clips.ravel()
 
 
 def evaluation_sampling(strategy: str) -> str:
     """The strategy to evaluate with: random ones become fixed where the original's do."""
     return {"rand": "uniform", "linspace_jitter": "linspace"}.get(strategy, strategy)
-
-
-def _linspace(
-    total: int, wanted: int, clips: int, _rate: int, _rng: np.random.Generator | None
-) -> np.ndarray:
-    return _between(0, total - 1, wanted, clips)
 
 
 def _linspace_jitter(
@@ -193,14 +176,6 @@ def _floors(num_video_frames: int, num_frames: int) -> np.ndarray:
     return np.arange(num_frames, dtype=np.int64) * num_video_frames // num_frames
 
 
-def _uniform(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(wanted, dtype=np.int64) * (total // wanted)
-
-
-def _nlvl_uniform(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return _floors(total, wanted)
-
-
 def _nlvl_rand(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
     starts = _floors(total, wanted)
     return starts + _given(rng).integers(0, np.diff(starts, append=total))
@@ -218,18 +193,6 @@ def _headtail(total: int, wanted: int, rng: np.random.Generator | None) -> np.nd
     return np.concatenate([head, tail])
 
 
-def _start(_total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(wanted)
-
-
-def _middle(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(wanted) + (total - wanted) // 2
-
-
-def _end(total: int, wanted: int, _rng: np.random.Generator | None) -> np.ndarray:
-    return np.arange(total - wanted, total)
-
-
 def _segment(total: int, wanted: int, rng: np.random.Generator | None) -> np.ndarray:
     """Segment ``i`` is ``[i*V/n, (i+1)*V/n)``; positions are real numbers, then rounded down."""
     offsets = np.full(wanted, 0.5) if rng is None else rng.random(wanted)
@@ -243,20 +206,21 @@ def _given(rng: np.random.Generator | None) -> np.random.Generator:
     return rng
 
 
+# Take the counts of frames and of wanted frames, and the generator; (n,).
 STRATEGIES: dict[str, Sampler] = {
-    "uniform": _uniform,
-    "nlvl_uniform": _nlvl_uniform,
+    "uniform": lambda total, wanted, _rng: np.arange(wanted) * (total // wanted),
+    "nlvl_uniform": lambda total, wanted, _rng: _floors(total, wanted),
     "nlvl_rand": _nlvl_rand,
     "rand": _rand,
     "headtail": _headtail,
-    "start": _start,
-    "middle": _middle,
-    "end": _end,
+    "start": lambda _total, wanted, _rng: np.arange(wanted),
+    "middle": lambda total, wanted, _rng: np.arange(wanted) + (total - wanted) // 2,
+    "end": lambda total, wanted, _rng: np.arange(total - wanted, total),
     "segment": _segment,
 }
 # Take the counts of frames, frames of a clip and clips, the rate and the generator; (C, n).
 JOINT: dict[str, Callable[..., np.ndarray]] = {
-    "linspace": _linspace,
+    "linspace": lambda total, wanted, clips, _rate, _rng: _between(0, total - 1, wanted, clips),
     "linspace_jitter": _linspace_jitter,
     "interval": _interval,
 }

@@ -92,39 +92,30 @@ class _Table:
     """
 
     def __init__(self, kind: Any, data: Tensor, ends: Tensor) -> None:
-        self._kind = kind
-        self._data = data
-        self._ends = ends  # (R + 1,): where each row ends, after a 0
+        self.kind = kind
+        self.data = data
+        self.ends = ends  # (R + 1,): where each row ends, after a 0
 
     @cached_property
     def row(self) -> Callable[[int], Any]:
         """The function that decodes a row."""
-        return self._reader(_codec_for(self._kind).decode)
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the tensors."""
-        return self._data.nbytes + self._ends.nbytes
-
-    def has_field(self, name: str) -> bool:
-        """Whether rows have a field of this name."""
-        return is_dataclass(self._kind) and name in {field.name for field in fields(self._kind)}
+        return self._reader(_codec_for(self.kind).decode)
 
     def value(self, name: str) -> Callable[[int], Any]:
         """The function that decodes one field of a row."""
-        codecs = _field_codecs(self._kind)
+        codecs = _field_codecs(self.kind)
         place, decode = list(codecs).index(name), codecs[name].decode
         return self._reader(lambda values: decode(values[place]))
 
     def _reader(self, decode: Callable[[Any], Any]) -> Callable[[int], Any]:
-        data, ends, loads = self._data.numpy().data, self._ends.numpy().data, marshal.loads
+        data, ends, loads = self.data.numpy().data, self.ends.numpy().data, marshal.loads
         return lambda at: decode(loads(data[ends[at] : ends[at + 1]]))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        data = self._data = _in_shared_memory(self._data)
-        ends = self._ends = _in_shared_memory(self._ends)
+        data = self.data = _in_shared_memory(self.data)
+        ends = self.ends = _in_shared_memory(self.ends)
         self.__dict__.pop("row", None)  # which would keep the first memory
-        return _Table, (self._kind, data, ends)
+        return _Table, (self.kind, data, ends)
 
 
 def _in_shared_memory(tensor: Tensor) -> Tensor:
@@ -147,11 +138,12 @@ class SharedRows(Sequence[Row], Generic[Row]):
     @property
     def num_bytes(self) -> int:
         """Bytes of the memory that holds the rows."""
-        return self._table.num_bytes + self._positions.nbytes
+        return self._table.data.nbytes + self._table.ends.nbytes + self._positions.nbytes
 
     def has_column(self, name: str) -> bool:
         """Whether the rows have a field of this name."""
-        return self._table.has_field(name)
+        kind = self._table.kind
+        return is_dataclass(kind) and name in {field.name for field in fields(kind)}
 
     def column(self, name: str) -> list[Any]:
         """The values of one field of all rows: quicker than making the rows."""

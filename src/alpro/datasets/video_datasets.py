@@ -50,7 +50,6 @@ class HasVideoId(Protocol):
     @property
     def video_id(self) -> str:
         """The video's id."""
-        ...
 
 
 Item = TypeVar("Item", bound=HasVideoId)
@@ -62,7 +61,6 @@ class FrameSource(Protocol):
     @property
     def root(self) -> Path | None:
         """The folder that holds them; None for the current one."""
-        ...
 
     def read(self, video_id: str, *, rng: np.random.Generator | None) -> np.ndarray:
         """Read (C, T, 3, S, S) uint8 frames; an image is one clip of one frame.
@@ -70,7 +68,6 @@ class FrameSource(Protocol):
         Raises:
             VideoReadError: the video is missing or unreadable.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,19 +200,15 @@ class TrainingVideos(Dataset[TrainingSample[Item]]):
             except VideoReadError as error:
                 unreadable.append(UnreadableVideo(item.video_id, str(error)))
             else:
-                frames = self._augmented(frames, epoch=epoch, index=index)
+                if self.augment is not None:
+                    changes = np.random.default_rng([self.seed, epoch, index, _AUGMENTATION_STREAM])
+                    frames = change_clips(frames, self.augment, changes)
                 return TrainingSample(frames, item, tuple(unreadable), key)
         reasons = "; ".join(f"{video.video_id}: {video.reason}" for video in unreadable)
         raise InputError(
             f"{self.reader.root or Path()}: {self.max_attempts} videos drawn one after the other "
             f"cannot be read ({reasons}); check the folder"
         )
-
-    def _augmented(self, frames: np.ndarray, *, epoch: int, index: int) -> np.ndarray:
-        if self.augment is None:
-            return frames
-        rng = np.random.default_rng([self.seed, epoch, index, _AUGMENTATION_STREAM])
-        return change_clips(frames, self.augment, rng)
 
 
 class EvaluationVideos(Dataset[EvaluationVideo]):

@@ -165,16 +165,17 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def free_bytes(path: Path) -> int:
     """Free bytes on the disk of a file or folder that may not exist yet."""
-    return shutil.disk_usage(_folder_of(path)).free
+    return shutil.disk_usage(existing_folder(path)).free
 
 
 def free_files(path: Path) -> int | None:
     """Number of free inodes there; None without a limit."""
-    disk = os.statvfs(_folder_of(path))
+    disk = os.statvfs(existing_folder(path))
     return disk.f_favail if disk.f_files else None
 
 
-def _folder_of(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
+    """Return a folder, or its nearest parent that exists."""
     there = path.absolute()
     return next(one for one in (there, *there.parents) if os.path.isdir(one))
 

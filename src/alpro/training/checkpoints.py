@@ -51,7 +51,12 @@ class CheckpointWriter:
         if not numbered:
             return
         for name in ("last", "best") if best else ("last",):
-            _link(path, self._output.checkpoint(name))
+            link = self._output.checkpoint(name)
+            try:
+                link_atomically(path, link)
+            except OSError:  # a file system without hard links
+                size = path.stat().st_size
+                write_atomically(link, partial(shutil.copyfile, path), num_bytes=size)
         if not self._keep:
             return
 
@@ -60,13 +65,6 @@ class CheckpointWriter:
         ages = [(p.stat().st_mtime_ns, int(n), p) for p, n in numbers.items() if n.isdigit()]
         for *_, old in sorted(ages)[: -self._keep]:
             old.unlink()
-
-
-def _link(source: Path, name: Path) -> None:
-    try:
-        link_atomically(source, name)
-    except OSError:  # a file system without hard links
-        write_atomically(name, partial(shutil.copyfile, source), num_bytes=source.stat().st_size)
 
 
 def save_restore(output: RunDirectory, state: Mapping[str, Any]) -> None:

@@ -92,13 +92,8 @@ class UnreadableVideoLog:
         if new and self._output.is_writer:
             self._append(new)
 
-    def num_on_all_ranks(self, engine: Engine) -> float:
-        """``total`` summed over the ranks; a collective."""
-        return engine.sum({"unreadable_videos": self.total})["unreadable_videos"]
-
     def _append(self, videos: Sequence[UnreadableVideo]) -> None:
-        records = [{"video_id": video.video_id, "reason": video.reason} for video in videos]
-        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        lines = [json.dumps(dataclasses.asdict(video), ensure_ascii=False) for video in videos]
         append_lines(self._output.unreadable, lines)
         sync_file(self._output.unreadable)  # restore files store its length
 

@@ -1,13 +1,13 @@
 """Identity of a run by its config, in which files count by content, not by path."""
 
+import filecmp
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from alpro.datasets.annotations import sha256_of
 
 HASHES_KEY = "annotations_sha256"
 """Config key of a file (dotted in sets) -> SHA-256; earlier versions used the path as key."""
@@ -99,13 +99,9 @@ def _is_path(key: str, value: Any) -> bool:
 
 def _are_other_files(before: str | None, now: str | None) -> bool:
     """Return whether both files are there and differ; where one is gone, nothing says so."""
-    if before is None or now is None or before == now:
+    if before is None or now is None or not os.path.isfile(before) or not os.path.isfile(now):
         return False
-    files = Path(before), Path(now)
-    if not all(file.is_file() for file in files):
-        return False
-    first, second = (file.stat() for file in files)
-    return first.st_size != second.st_size or sha256_of(files[0]) != sha256_of(files[1])
+    return before != now and not filecmp.cmp(before, now, shallow=False)
 
 
 def _parts(key: str, value: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,7 +185,7 @@ class TensorBoard:
             self._hook(failure)
 
 
-class Reporter:
+class Reporter(AbstractContextManager["Reporter"]):
     """Progress bar (on a terminal, else log lines), TensorBoard and metrics file of one run."""
 
     def __init__(self, output: RunDirectory, *, total_steps: int, log_interval: int) -> None:
@@ -275,9 +275,6 @@ class Reporter:
         if self._output.is_writer and hasattr(self, "_bar"):
             self._bar.close()
             self._tensorboard.close()
-
-    def __enter__(self) -> "Reporter":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -193,24 +193,19 @@ class RunDirectory:
         stored[ARCHITECTURE_KEY] = {**current[ARCHITECTURE_KEY], **architecture_of(stored)}
         before, now = identity_of(stored, without=ignored), identity_of(current, without=ignored)
         if changed := changed_values(before, now):
-            raise InputError(self._other_run(changed))
+            differences = "\n".join(changed)
+            put_back = (
+                f"Files under {HASHES_KEY} have another content than when the run began: put the "
+                "former ones back to continue it. Or start another run from its weights, with "
+                f"--e2e_weights_path {self.checkpoint('last')} and another output_dir.\n"
+            )
+            has_new_content = any(line.startswith(f"  {HASHES_KEY}.") for line in changed)
+            raise InputError(
+                f"output_dir: {self.root} holds the output of another run, whose config differs:\n"
+                f"{differences}\n{put_back if has_new_content else ''}Use another output_dir, or "
+                "--overwrite 1 to delete that run and start over."
+            )
         return moved_paths(before, now)
-
-    def _other_run(self, changed: Sequence[str]) -> str:
-        has_new_content = any(line.startswith(f"  {HASHES_KEY}.") for line in changed)
-        put_back = (
-            f"Files under {HASHES_KEY} have another content than when the run began: put the "
-            "former ones back to continue it. Or start another run from its weights, with "
-            f"--e2e_weights_path {self.checkpoint('last')} and another output_dir.\n"
-        )
-        return "\n".join(
-            [
-                f"output_dir: {self.root} holds the output of another run, whose config differs:",
-                *changed,
-                f"{put_back if has_new_content else ''}Use another output_dir, or --overwrite 1 to "
-                "delete that run and start over.",
-            ]
-        )
 
     def _is_of_a_run(self) -> bool:
         """Return whether a run has written here; refuse files of the same names."""
@@ -247,10 +242,9 @@ def run_directory_of(checkpoint: Path) -> RunDirectory | None:
 def read_stored(path: Path) -> dict[str, Any]:
     """Read a JSON object of a run; empty if it is missing or damaged."""
     try:
-        value = read_json(path)
-    except (UnreadableFileError, JsonError):
+        return _read_object(path)
+    except InputError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def changed_keys(

@@ -202,13 +202,24 @@ class Restorer:
             self.reporter.start(step=0)
             return None
 
-        # Each rank restores its own generators and counts; rank 0 drops later report lines.
-        position = self._take(shared_state, num_steps=num_steps)
-        self.reporter.start(
-            step=position.step,
-            num_lines=shared_state["num_lines"],
-            last_step_before=shared_state["position"]["step"],
-        )
+        # Position and loss scale are common to all ranks, generators and counts its own. Rank 0
+        # drops later report lines.
+        stored, ranks = shared_state["position"], shared_state["ranks"]
+        position = position_from(stored, num_steps=num_steps)
+        self.engine.load_state_dict(shared_state["engine"])
+        rank, size = self.engine.rank, self.engine.size
+        own = state_of_rank(ranks, rank=rank, size=size)
+        if own is not None:
+            set_random_state(own["random"], self.engine.device)
+            self.ledger.load_state_dict(own["ledger"])
+        num_lines, last_step = shared_state["num_lines"], stored["step"]
+        self.reporter.start(step=position.step, num_lines=num_lines, last_step_before=last_step)
+
+        # Another number of processes changes results: warn the user.
+        logger.info("continuing %s after update %d", self.output.root, position.step)
+        before = len(ranks)
+        if before != size and rank == 0:
+            logger.warning(describe_world_size_change(stored, position, before=before, now=size))
         return position
 
     def _difference(self, state: Mapping[str, Any]) -> str | None:
@@ -246,20 +257,3 @@ class Restorer:
             if not set(shapes) <= {(), tuple(parameters[number].shape)}:
                 return f"optimizer.state.{number} is of another shape"
         return None if state["ranks"] else "ranks is empty"
-
-    def _take(self, state: Mapping[str, Any], *, num_steps: int) -> TrainState:
-        # Position and loss scale are common to all ranks, generators and counts its own.
-        rank, size = self.engine.rank, self.engine.size
-        position = position_from(state["position"], num_steps=num_steps)
-        self.engine.load_state_dict(state["engine"])
-        own = state_of_rank(state["ranks"], rank=rank, size=size)
-        if own is not None:
-            set_random_state(own["random"], self.engine.device)
-            self.ledger.load_state_dict(own["ledger"])
-        logger.info("continuing %s after update %d", self.output.root, position.step)
-        # Another number of processes changes results: warn the user.
-        before = len(state["ranks"])
-        if before != size and rank == 0:
-            stored = state["position"]
-            logger.warning(describe_world_size_change(stored, position, before=before, now=size))
-        return position

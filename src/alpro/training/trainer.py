@@ -117,7 +117,7 @@ class Trainer:
         while self._at.step < self.plan.last_step:
             values, stops = self._update(batches)
             if self.reporter.line_is_due(self._at.step):
-                values["unreadable_videos"] = self.ledger.num_on_all_ranks(self.engine)
+                values |= self.engine.sum({"unreadable_videos": self.ledger.total})
             self.reporter.update(self._at.step, values, throughput=self._throughput)
             # Save at once on a signal: a validation would outlast the launcher's patience.
             if stops:
@@ -237,7 +237,9 @@ class Trainer:
             best = self._at.update_best(value, name=self.plan.best_metric)
             shown = f"{self.plan.best_metric} {value:.4g}{', best so far' if best else ''}"
             logger.info("update %d: %s", self._at.step, shown)
-            model, numbered = self.objective.model, self._checkpoint_is_due
+            # A pending one is at no interval after updates are renumbered: keep its checkpoint.
+            numbered = self._checkpoint_is_due or not self._validation_is_due
+            model = self.objective.model
             self.checkpoints.save(model, step=self._at.step, best=best, numbered=numbered)
             self.objective.train()
             self._throughput.restart()

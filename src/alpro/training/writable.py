@@ -4,7 +4,6 @@ import errno
 import fcntl
 import logging
 import os
-import stat
 import tempfile
 import time
 import weakref
@@ -14,6 +13,7 @@ from pathlib import Path
 from alpro.errors import FULL_DISK_REMEDIES, InputError, shortened
 from alpro.training.atomic_io import (
     FullDiskError,
+    existing_folder,
     free_bytes,
     free_files,
     full_disk_ends_run,
@@ -121,18 +121,14 @@ def _folder_trouble(folder: Path, *, names: Iterable[str]) -> str | None:
 
 def _file_trouble(path: Path) -> str | None:
     """Reason why a path cannot be replaced by a file, if any."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:  # missing, or a dangling link
-        is_link = os.path.islink(path)
-        return f"{path} is a link to a file that does not exist" if is_link else None
-    return None if stat.S_ISREG(mode) else f"{path} {why_unreadable(path)}"
+    if os.path.isfile(path) or not os.path.lexists(path):
+        return None
+    return f"{path} {why_unreadable(path)}"
 
 
 def _trial_trouble(root: Path, path: Path) -> str | None:
     """Reason why writing to a folder or its nearest existing parent fails, if it does."""
-    absolute = root.absolute()
-    folder = next(parent for parent in (absolute, *absolute.parents) if parent.is_dir())
+    folder = existing_folder(root)
     try:
         with full_disk_ends_run(path), tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))
