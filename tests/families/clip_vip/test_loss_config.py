@@ -38,7 +38,7 @@ def load(folder: Path, **changes: Any) -> Any:
 def test_what_a_loss_cannot_do_is_refused(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"config\.json: .*\b{named} ="):
+    with pytest.raises(ConfigError, match=rf"config\.json: .*\b{named} =") as caught:
         load(tmp_path, **changes)
     assert len(caught.value.errors) == 1
 
