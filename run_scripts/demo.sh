@@ -7,20 +7,21 @@
 # Environment variables:
 #   OUTPUT_DIR         (output)  receives demo_prompter/, demo_pretrain/, demo_ret/ and demo_qa/
 #   NUM_PROCESSES      (1)
+#   OVERWRITE          (1)       0: continue an interrupted demo
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-readonly OUTPUT_DIR=${OUTPUT_DIR:-output}
+readonly OUTPUT_DIR=${OUTPUT_DIR:-output} OVERWRITE=${OVERWRITE:-1}
 NUM_PROCESSES=$(number_of_processes 1)
 readonly TXT=data/demo/txt VIDEOS=data/demo/videos
 readonly PROMPTER=$OUTPUT_DIR/demo_prompter PRETRAINED=$OUTPUT_DIR/demo_pretrain
 readonly RETRIEVAL=$OUTPUT_DIR/demo_ret ANSWERING=$OUTPUT_DIR/demo_qa
 
 # Flags of training, then those that evaluate the best checkpoint on the test set.
-readonly FROM_PRETRAINED=(--overwrite 1 --e2e_weights_path "$PRETRAINED/ckpt/model_step_best.pt")
+readonly FROM_PRETRAINED=(--overwrite "$OVERWRITE" --e2e_weights_path "$PRETRAINED/ckpt/model_step_best.pt")
 # Retrieval has taught the video encoder what there is to see, and the fusion layers to tell what belongs
 # together. Without the backward pass of the video encoder 6 epochs take no longer than the config's 4.
 readonly FROM_RETRIEVAL=(
-    --overwrite 1 --e2e_weights_path "$RETRIEVAL/ckpt/model_step_best.pt"
+    --overwrite "$OVERWRITE" --e2e_weights_path "$RETRIEVAL/ckpt/model_step_best.pt"
     --freeze 'visual_encoder.*' --num_train_epochs 6
 )
 readonly TEST=(--do_inference 1 --inference_model_step best --inference_img_db "$VIDEOS")
@@ -38,9 +39,9 @@ main() {
     timed "3. Entities: the nouns of the pretraining captions" run python -m alpro extract-entities \
         --config config_release/demo_pretrain.json --overwrite
     timed "4. The prompter, which is to recognize entities" \
-        demo src/pretrain/run_pretrain_contrastive_only.py demo_prompter "$PROMPTER" --overwrite 1 "$@"
+        demo src/pretrain/run_pretrain_contrastive_only.py demo_prompter "$PROMPTER" --overwrite "$OVERWRITE" "$@"
     timed "5. Pretraining with the prompter as teacher" \
-        demo src/pretrain/run_pretrain_sparse.py demo_pretrain "$PRETRAINED" --overwrite 1 \
+        demo src/pretrain/run_pretrain_sparse.py demo_pretrain "$PRETRAINED" --overwrite "$OVERWRITE" \
         --e2e_weights_path "$PROMPTER/ckpt/model_step_best.pt" \
         --teacher_weights_path "$PROMPTER/ckpt/model_step_best.pt" "$@"
     timed "6. A page of what the prompter sees" run python -m alpro show-entities \

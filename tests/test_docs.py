@@ -47,7 +47,7 @@ VARIABLE = re.compile(r"`([A-Z]+_[A-Z_]+|HOSTS|STEP)`")
 ASSIGNMENT = re.compile(r"([A-Z_]+)=")
 EXAMPLE = "my_"  # begins the names of files that a reader is told to make
 CHECKERS = ("mkdocs", "pip", "pytest")
-READERS_OWN_TOOLS = ("cd", "cp", "git", "pre-commit", "source", "tensorboard")
+READERS_OWN_TOOLS = ("cd", "cp", "git", "jupyter", "pre-commit", "source", "tensorboard")
 SHELL_FILES = [path for folder in ("run_scripts", "env") for path in (ROOT / folder).glob("*.sh")]
 
 

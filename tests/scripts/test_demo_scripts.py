@@ -125,6 +125,14 @@ def test_the_demo_evaluates_what_it_has_trained(stand_ins: Stubs, tmp_path: Path
     ]
 
 
+@pytest.mark.parametrize(("variables", "value"), [({}, "1"), ({"OVERWRITE": "0"}, "0")])
+def test_the_demo_starts_anew_or_continues(
+    stand_ins: Stubs, tmp_path: Path, variables: dict[str, str], value: str
+) -> None:
+    runs = trainings(demo_calls(stand_ins, tmp_path, **variables))
+    assert [values_of(words)["--overwrite"] for words in runs] == [value] * 4
+
+
 def test_the_comparison_differs_in_the_start_only(stand_ins: Stubs, tmp_path: Path) -> None:
     runs = trainings(comparison_calls(stand_ins, tmp_path, SEEDS="7"))
     assert [words[1] for words in runs] == [
