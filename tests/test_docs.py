@@ -44,7 +44,7 @@ CODE_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OWN_PATH = re.compile(r"`((?:src|run_scripts|env|config_release|tests|docs|\.ci)/[\w./-]*)`")
 VARIABLE = re.compile(r"`([A-Z]+_[A-Z_]+|HOSTS|STEP)`")
-ASSIGNMENT = re.compile(r"([A-Z_]+)=")
+ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=")
 EXAMPLE = "my_"  # begins the names of files that a reader is told to make
 CHECKERS = ("mkdocs", "pip", "pytest")
 READERS_OWN_TOOLS = ("cd", "cp", "git", "jupyter", "pre-commit", "source", "tensorboard")
