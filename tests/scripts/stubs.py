@@ -7,9 +7,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from alpro.configs.experiment import ExperimentConfig
-from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
+from alpro.tasks.pretraining.config import PostPretrainConfig, PretrainConfig, PrompterConfig
 from alpro.tasks.question_answering.config import QaConfig
+from alpro.tasks.registry import TASKS
 from alpro.tasks.retrieval.config import RetrievalConfig
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +19,8 @@ RETRIEVAL = RetrievalConfig.SCRIPT
 ANSWERING = QaConfig.SCRIPT
 PROMPTER = PrompterConfig.SCRIPT
 PRETRAINING = PretrainConfig.SCRIPT
-CONFIG_OF: dict[str, type[ExperimentConfig]] = {
-    config.SCRIPT: config for config in (RetrievalConfig, QaConfig, PrompterConfig, PretrainConfig)
-}
+POST_PRETRAINING = PostPretrainConfig.SCRIPT
+CONFIG_OF = {config.SCRIPT: config for config in TASKS.values()}
 """Entry script -> the configuration it reads."""
 
 # A call as it is noted: name, arguments, a mark; folder, variables, a mark; each ends in a null.

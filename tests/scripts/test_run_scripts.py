@@ -15,6 +15,7 @@ from tests.scripts.stubs import (
     ANSWERING,
     BASH,
     CONFIG_OF,
+    POST_PRETRAINING,
     PRETRAINING,
     PROMPTER,
     RETRIEVAL,
@@ -57,8 +58,13 @@ NAMES = {f"{name}.sh": name for name in SETS} | {
 """End of a script's name -> config."""
 SETS |= dict.fromkeys(DATA.keys() - SETS.keys(), RETRIEVAL)
 FINETUNING = {f"run_scripts/ft_{script}": name for script, name in NAMES.items()}
-STAGES = {"prompter": (PROMPTER, "8"), "alpro": (PRETRAINING, "16")}
-"""Stage of pretraining -> script and number of processes."""
+STAGES = {
+    "prompter": (PROMPTER, "8", "pretrain_prompter"),
+    "alpro": (PRETRAINING, "16", "pretrain_alpro"),
+    "clipvip_b32": (POST_PRETRAINING, "8", "clip_vip/pretrain_vip_base_32"),
+    "clipvip_b16": (POST_PRETRAINING, "8", "clip_vip/pretrain_vip_base_16"),
+}
+"""Stage of pretraining -> script, number of processes, and config."""
 PRETRAINING_SCRIPTS = {f"run_scripts/pt_{stage}.sh": stage for stage in STAGES}
 SCRIPT_OF = {
     **{script: SETS[name] for script, name in FINETUNING.items()},
@@ -117,10 +123,10 @@ def test_pretraining_command_is_the_originals(
     assert done.returncode == 0, done.stderr
     words = only_words(stand_ins)
     output = words.pop()
-    entry, num_processes = STAGES[stage]
+    entry, num_processes, config = STAGES[stage]
     assert words == [
         "horovodrun", "-np", num_processes, "python", entry,
-        "--config", f"config_release/pretrain_{stage}.json", "--output_dir",
+        "--config", f"config_release/{config}.json", "--output_dir",
     ]  # fmt: skip
     assert re.fullmatch(rf"output/pretrain/{stage}/\d{{14}}", output)
 
