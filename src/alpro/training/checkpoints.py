@@ -30,7 +30,7 @@ RESTORE_FORMAT = 2  # increased with every incompatible change of the content
 
 
 class CheckpointWriter:
-    """Writes ``ckpt/model_step_*.pt``: plain state dicts of CPU tensors in ALPRO's names."""
+    """Writes ``ckpt/model_step_*.pt``: plain state dicts of CPU tensors."""
 
     def __init__(self, output: RunDirectory, *, keep: int) -> None:
         """Write to a run directory; `keep` numbered checkpoints, 0 for all."""

@@ -106,8 +106,9 @@ def _no_weights(
     if list(tensors) == [""]:
         return f"expected a dict of tensors, found {kind_of(content)}. {REMEDY}"
     first = ", ".join(list(tensors)[:3])
+    kind = "TorchScript archive" if _is_of_module(content) else "checkpoint"
     return (
-        f"this checkpoint is of another architecture: none of its {len(tensors)} tensors has a "
+        f"this {kind} is of another architecture: none of its {len(tensors)} tensors has a "
         f"name that is wanted ({wanted}); the first are {first}.{_hint(tensors)}"
     )
 

@@ -37,7 +37,7 @@ HOW_TO_CONTINUE = "the same command (without --overwrite 1) continues from the l
 
 @dataclass
 class Trainer:
-    """Trains a task: updates, validation, checkpoints, and resuming a killed run."""
+    """Trains an objective: updates, validation, checkpoints, and resuming a killed run."""
 
     objective: Objective
     """On the engine's device."""

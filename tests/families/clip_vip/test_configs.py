@@ -11,6 +11,8 @@ import pytest
 
 from alpro.configs.errors import ConfigError
 from alpro.configs.loading import ResolvedConfig, load_config
+from alpro.configs.sources import ConfigSource
+from alpro.families.clip_vip.translation import translate
 from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.families.clip_vip.tiny_clip import ROOT, SHIPPED, ClipVipExperiment
 
@@ -274,3 +276,18 @@ def test_errors_name_the_keys_of_the_file(
 ) -> None:
     errors = errors_of(experiment, **changes)
     assert re.search(message, errors, flags=re.IGNORECASE), errors
+
+
+def test_a_null_of_freeze_does_not_hinder_its_patterns() -> None:
+    layer = ConfigSource("file", "file", {"freeze": None, "freeze_text_model": 1})
+    translate([layer])
+    assert layer.values == {"freeze": ["clipmodel.text_model.*"]}
+
+
+def test_a_folder_of_clip_leaves_a_named_tokenizer(tmp_path: Path) -> None:
+    for name in ("config.json", "vocab.json"):
+        (tmp_path / name).write_text("{}")
+    named = ConfigSource("file", "file", {"tokenizer_dir": "mine"})
+    flags = ConfigSource("flag", "command line", {"clip_config": str(tmp_path)})
+    translate([named, flags])
+    assert flags.values == {"clip_config": str(tmp_path / "config.json")}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
+from alpro.errors import InputError
 from alpro.families.clip_vip.family import parameter_groups
 
 
@@ -39,3 +41,9 @@ def test_a_part_of_the_name_scales_the_learning_rate_of_what_is_trained() -> Non
     model.get_parameter("vision.bias").requires_grad_(False)
     assert _names("vision", model)[:2] == [(["vision.weight"], 10.0, 0.2), ([], 10.0, 0.0)]
     assert _names("logit", model)[1] == (["logit_scale"], 10.0, 0.0)
+
+
+def test_a_prefix_of_no_parameter_is_refused() -> None:
+    config = SimpleNamespace(weight_decay=0.2, lr_mul=10.0, lr_mul_prefix="logitscale")
+    with pytest.raises(InputError, match="lr_mul_prefix: no parameter has logitscale in its name"):
+        parameter_groups(nn.Linear(2, 2), config)

@@ -11,6 +11,7 @@ from transformers import AutoModel, CLIPConfig
 from alpro.configs.experiment import ExperimentConfig
 from alpro.datasets.tokenization import CLIP_BPE
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+from alpro.errors import InputError
 from alpro.families.clip_vip.checkpoint import CHECKPOINT, STARTING_WEIGHTS
 from alpro.families.clip_vip.config import PLAIN, ClipConfig
 from alpro.families.clip_vip.model import ClipVip, VipVisionModel
@@ -40,6 +41,9 @@ def parameter_groups(model: nn.Module, config: Any) -> list[ParameterGroup]:
 
     Returns:
         Scaled ones with and without decay, then the others with and without.
+
+    Raises:
+        InputError: ``lr_mul_prefix`` is in no name.
     """
     groups = [
         ParameterGroup([], factor, decay)
@@ -47,6 +51,8 @@ def parameter_groups(model: nn.Module, config: Any) -> list[ParameterGroup]:
         for decay in (config.weight_decay, 0.0)
     ]
     scaled = config.lr_mul_prefix
+    if scaled and not any(scaled in name for name, _ in model.named_parameters()):
+        raise InputError(f"lr_mul_prefix: no parameter has {scaled} in its name.")
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_other = not scaled or scaled not in name

@@ -134,6 +134,10 @@ class PostPretraining(TaskDefinition[Any]):
         """
         super().check(resumes=resumes)
         name, sets = self.config.loss_name, self.config.train_datasets
+        if self.config.mask_same_video:
+            raise InputError(
+                "mask_same_video: post-pretraining compares all pairs. Set mask_same_video to 0."
+            )
         if name not in RETRIEVAL_LOSSES and all(one.vis_format != WITH_FRAME for one in sets):
             raise InputError(
                 f"loss_name: {name} compares frames with their captions, but no training set has "

@@ -54,10 +54,10 @@ class ClipVipRetrieval(Retrieval):
     def _videos_of(self, annotations: Path) -> Path:
         """Folder of the set with these annotations."""
         config = self.config
+        if config.do_inference:
+            return Path(config.inference_img_db)
         sets = [*config.train_datasets, *config.val_datasets, *config.test_datasets]
-        own = [one.img for one in sets if self.annotation_path(one) == annotations]
-        inferred = config.do_inference and str(annotations) == config.inference_txt_db
-        return Path(config.inference_img_db if inferred else own[0])
+        return Path(next(one.img for one in sets if self.annotation_path(one) == annotations))
 
     def complete_model(self, model: ClipVip) -> None:
         """Replace the scale of similarities where the config says so."""

@@ -75,7 +75,7 @@ def translate(layers: Sequence[ConfigSource]) -> None:
             layer.values["optim"] = "adamw_decay_last"
         for key in SETS:
             _translate_sets(layer, key)
-        _translate_architecture(layer)
+        _translate_architecture(layer, layers)
         _translate_frozen(layer)
         if layer.values.get("dummy_data"):
             layer.notes.append("dummy_data: frames are read; `alpro demo-data` makes a small set")
@@ -145,7 +145,7 @@ def _translate_sets(layer: ConfigSource, key: str) -> None:
             )
 
 
-def _translate_architecture(layer: ConfigSource) -> None:
+def _translate_architecture(layer: ConfigSource, layers: Sequence[ConfigSource]) -> None:
     """Find the file of CLIP's architecture, and a vocabulary beside it."""
     name = layer.values.get("clip_config")
     if not isinstance(name, str) or not name:
@@ -154,15 +154,18 @@ def _translate_architecture(layer: ConfigSource) -> None:
         layer.values["clip_config"] = SHIPPED[name]
     elif (folder := resolve(os.path.expanduser(name))).is_dir():
         layer.values["clip_config"] = str(folder / "config.json")
-        if any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
-            layer.values.setdefault("tokenizer_dir", str(folder))
+        has_vocabulary = any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json"))
+        if has_vocabulary and _highest(layers, "tokenizer_dir") is None:
+            layer.values["tokenizer_dir"] = str(folder)
 
 
 def _translate_frozen(layer: ConfigSource) -> None:
     """Make patterns of the keys that freeze the text tower."""
     for key, part in (("freeze_text_model", "text_model"), ("freeze_text_proj", "text_projection")):
         if layer.values.get(key) in (True, False) and layer.values.pop(key):
-            layer.values["freeze"] = [*layer.values.get("freeze", []), f"clipmodel.{part}.*"]
+            frozen = layer.values.get("freeze") or []
+            if isinstance(frozen, list):  # others are reported where values are checked
+                layer.values["freeze"] = [*frozen, f"clipmodel.{part}.*"]
 
 
 def _translate_sampling(layers: Sequence[ConfigSource]) -> None:
