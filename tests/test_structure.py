@@ -23,7 +23,7 @@ SCRIPTS = [path for folder in SCRIPT_FOLDERS for path in sorted((SRC / folder).g
 
 MAX_LINES = 320  # of a file
 # Sizes that may only be lowered.
-MAX_FRAMEWORK_LINES = 21_766  # of the package without its commands and families
+MAX_FRAMEWORK_LINES = 21_765  # of the package without its commands and families
 MAX_FAMILY_LINES = {"alpro": 1_867, "clip_vip": 1_675}  # of a family's folder
 MAX_LINES_OF_OTHER_FAMILIES = 700
 MAX_REACHABLE_FILES = 124  # from any entry script

@@ -26,7 +26,23 @@ _REMEDY = (
 )
 
 
-class DecordDecoder:
+class _CheckingDecoder:
+    """Decoder whose library is given a file after a check alone, see `DecordDecoder`."""
+
+    def __init__(self, check: Callable[[Video], None] | None = None) -> None:
+        self.check = check
+
+    def load(self) -> None:
+        if self.check is not None:
+            PyAVDecoder().load()
+
+    def look_at(self, video: Video, *, library: str) -> None:
+        if self.check is not None:
+            self.check(video)
+        require_video_signature(video, library=library)
+
+
+class DecordDecoder(_CheckingDecoder):
     """Decord squashes (bilinear) and rotates while decoding; one thread per file.
 
     Where B-frames meet open groups of pictures, MPEG-TS or AVI, or an edit list cuts the beginning
@@ -38,14 +54,10 @@ class DecordDecoder:
             of frames. None: without PyAV, only the file's first bytes are looked at.
     """
 
-    def __init__(self, check: Callable[[Video], None] | None = None) -> None:
-        self.check = check
-
     def load(self) -> None:
         import decord  # noqa: F401
 
-        if self.check is not None:
-            PyAVDecoder().load()
+        super().load()
 
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
@@ -53,9 +65,7 @@ class DecordDecoder:
         import decord  # optional: PyAV alone is enough
 
         # Keep files away from decord that could end its process.
-        if self.check is not None:
-            self.check(video)
-        require_video_signature(video, library="decord")
+        self.look_at(video, library="decord")
         # Open the file; decord resizes by itself if it can follow the policy.
         decord.logging.set_level(decord.logging.QUIET)
         try:
@@ -77,27 +87,20 @@ class DecordDecoder:
         return preprocess_frames(frames.transpose(0, 3, 1, 2), preprocessing)  # (T, 3, S, S)
 
 
-class TorchCodecDecoder:
+class TorchCodecDecoder(_CheckingDecoder):
     """Torchcodec squashes (bilinear) and rotates while decoding; one thread per file.
 
     It scans the file first (``seek_mode="exact"``); the other mode trusts the header, finds wrong
     frames where the rate varies, and was no quicker on real clips. With B-frames, open groups of
     pictures and MPEG-TS can end with an error, and AVI gives other frames than those asked for;
     PyAV reads them all.
-
-    Args:
-        check: Looks at a file first, as of ``DecordDecoder``.
     """
-
-    def __init__(self, check: Callable[[Video], None] | None = None) -> None:
-        self.check = check
 
     def load(self) -> None:
         import torchcodec.decoders
         import torchcodec.transforms  # noqa: F401
 
-        if self.check is not None:
-            PyAVDecoder().load()
+        super().load()
 
     def read(
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
@@ -105,9 +108,7 @@ class TorchCodecDecoder:
         from torchcodec.decoders import VideoDecoder  # optional: the other libraries are enough
         from torchcodec.transforms import Resize
 
-        if self.check is not None:
-            self.check(video)
-        require_video_signature(video, library="torchcodec")
+        self.look_at(video, library="torchcodec")
         # Open the file; torchcodec resizes by itself if it can follow the policy.
         size = preprocessing.size
         try:

@@ -17,8 +17,6 @@ from alpro.datasets.row_parsing import Refuse, RowKind
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.errors import InputError, RunError
 
-Look = Callable[[str], str | None]
-
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -108,7 +106,7 @@ def subtitles(txt: Path, *, refuse: Refuse = raise_error) -> Iterator[tuple[str,
         yield clip_id, text_of(clip_id)
 
 
-def _captions_in(path: Path | None) -> Look:
+def _captions_in(path: Path | None) -> Callable[[str], str | None]:
     if path is None:
         return lambda _: None
     if not is_list(path):
