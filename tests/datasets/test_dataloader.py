@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import subprocess
 import sys
 from itertools import islice
@@ -129,3 +130,14 @@ def test_a_process_ends_with_its_workers() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_a_fork_leaves_the_workers_to_its_parent() -> None:
+    loader = make_loader(
+        range(4), batches=[[0, 1], [2, 3]], collate=sum, num_workers=1, pin_memory=False
+    )
+    assert list(loader) == [1, 5]
+    process = multiprocessing.get_context("fork").Process(target=loader.__dict__.clear)
+    process.start()
+    process.join()
+    assert list(loader) == [1, 5]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.process import BaseProcess
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 from weakref import WeakSet
 
 import torch
@@ -179,6 +179,16 @@ class _BatchLoader(DataLoader[Any]):
                 _end_workers()
                 self._with_workers.clear()
                 raise ScarcityError(_why_lost(worker.pid, code))
+
+    @classmethod
+    def disown_workers(cls) -> None:
+        """Leave all workers to the parent: in a fork, collecting a loader would end them."""
+        for loader in cls._with_workers:
+            cast(Any, loader._iterator)._shutdown = True  # noqa: SLF001
+        cls._with_workers.clear()
+
+
+os.register_at_fork(after_in_child=_BatchLoader.disown_workers)
 
 
 def make_loader(
