@@ -11,12 +11,11 @@ from torch import nn
 
 from alpro.errors import InputError
 from alpro.optimization.optimizer import (
-    GroupRule,
     ParameterGroup,
     build_optimizer,
     decay_and_no_decay,
     freeze_parameters,
-    groups_by_rules,
+    group_parameters,
     set_learning_rate,
 )
 from tests.factories import make_model
@@ -158,40 +157,27 @@ def two_towers() -> nn.Module:
     return nn.ModuleDict({"clip": tower, "fusion": nn.Linear(2, 2)})
 
 
-def test_parameters_go_to_the_first_rule_that_applies() -> None:
+def test_parameters_are_grouped_by_their_settings() -> None:
+    def settings(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        return (0.1 if name.startswith("clip.") else 1.0, 0.2 if parameter.ndim > 1 else 0.0)
+
     model = two_towers()
-    rules = [
-        GroupRule(module_types=(nn.LayerNorm,)),
-        GroupRule(("*.bias",), lr_scale=2.0),
-        GroupRule(("clip.*",), lr_scale=0.1, weight_decay=0.2),
-        GroupRule(weight_decay=0.2),
-    ]
-    groups = groups_by_rules(model, rules)
+    groups = group_parameters(model, settings)
     assert names_in(model, groups) == [
-        ["clip.1.weight", "clip.1.bias"],
-        ["clip.0.bias", "fusion.bias"],
-        ["clip.0.weight"],
         ["fusion.weight"],
+        ["fusion.bias"],
+        ["clip.0.weight"],
+        ["clip.0.bias", "clip.1.weight", "clip.1.bias"],
     ]
     assert [(group.lr_scale, group.weight_decay) for group in groups] == [
-        *((1.0, 0.0), (2.0, 0.0), (0.1, 0.2), (1.0, 0.2))
+        *((1.0, 0.2), (1.0, 0.0), (0.1, 0.2), (0.1, 0.0))
     ]
-
-
-def test_types_and_patterns_must_both_apply() -> None:
-    model = two_towers()
-    rules = [GroupRule(("fusion.*",), module_types=(nn.LayerNorm,)), GroupRule()]
-    assert names_in(model, groups_by_rules(model, rules))[0] == []
 
 
 def test_frozen_and_tied_parameters_are_in_no_second_group() -> None:
     model = two_towers()
     model.get_parameter("clip.0.weight").requires_grad_(False)
     model.get_submodule("fusion").weight = model.get_parameter("clip.1.weight")
-    names = names_in(model, groups_by_rules(model, [GroupRule(("fusion.*",)), GroupRule()]))
+    groups = group_parameters(model, lambda name, _: (float(name.startswith("fusion.")), 0.0))
+    names = names_in(model, groups)
     assert names == [["fusion.bias"], ["clip.0.bias", "clip.1.weight", "clip.1.bias"]]
-
-
-def test_parameters_of_no_rule_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"no rule applies to the parameter clip\.0\.weight"):
-        groups_by_rules(two_towers(), [GroupRule(("fusion.*",))])

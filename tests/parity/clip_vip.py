@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from alpro.families.clip_vip.family import parameter_groups
 from alpro.families.clip_vip.losses import GlobalFeatures, global_loss
 from alpro.families.clip_vip.model import ClipVip
 from alpro.modeling.state_dict_adapter import POSITION_IDS
 from alpro.optimization.optimizer import (
-    GroupRule,
     build_optimizer,
-    groups_by_rules,
     set_learning_rate,
 )
 from alpro.optimization.schedules import learning_rate_at
@@ -108,13 +108,10 @@ def _check_updates(case: Case, stage: str) -> list[Finding]:
     fill(model)
     if pretrains:
         model.logit_scale.data.fill_(PRETRAINING_SCALE)
-    rules = (
-        GroupRule((f"*{steps['lr_mul_prefix']}*",), lr_scale=steps["lr_mul"]),
-        GroupRule(("*bias",)),
-        GroupRule(weight_decay=steps["weight_decay"]),
-    )
+    keys = ("lr_mul_prefix", "lr_mul", "weight_decay")
+    config = SimpleNamespace(**{key: steps[key] for key in keys})
     optimizer = build_optimizer(
-        groups_by_rules(model, rules),
+        parameter_groups(model, config),
         algorithm="adamw_decay_last",
         learning_rate=steps["learning_rate"],
         betas=tuple(steps["betas"]),

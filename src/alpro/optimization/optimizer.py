@@ -22,30 +22,9 @@ class ParameterGroup(NamedTuple):
     weight_decay: float
 
 
-class GroupRule(NamedTuple):
-    """Rule for parameters chosen by name and module type."""
-
-    patterns: tuple[str, ...] = ("*",)
-    """Shell patterns over full parameter names; one must match."""
-    module_types: tuple[type[nn.Module], ...] = ()
-    """Types of the module that holds the parameter; empty for any."""
-    lr_scale: float = 1.0
-    weight_decay: float = 0.0
-
-    def applies_to(self, name: str, module: nn.Module) -> bool:
-        """Return whether the rule covers a parameter, by full name and module."""
-        if self.module_types and not isinstance(module, self.module_types):
-            return False
-        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
-
-
 def decay_and_no_decay(model: nn.Module, *, weight_decay: float) -> list[ParameterGroup]:
     """Group trainable parameters; norms, biases and scalars do not decay."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return [
-        ParameterGroup([p for p in trainable if uses_weight_decay(p)], 1.0, weight_decay),
-        ParameterGroup([p for p in trainable if not uses_weight_decay(p)], 1.0, 0.0),
-    ]
+    return group_parameters(model, lambda _, p: (1.0, weight_decay if uses_weight_decay(p) else 0))
 
 
 def uses_weight_decay(parameter: nn.Parameter) -> bool:
@@ -53,23 +32,20 @@ def uses_weight_decay(parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1
 
 
-def groups_by_rules(model: nn.Module, rules: Sequence[GroupRule]) -> list[ParameterGroup]:
-    """Group trainable parameters by the first rule that applies; a tied one goes by its first name.
+def group_parameters(
+    model: nn.Module, settings: Callable[[str, nn.Parameter], tuple[float, float]]
+) -> list[ParameterGroup]:
+    """Group trainable parameters, a tied one by its first name, largest settings first.
 
-    Raises:
-        ValueError: no rule applies to a trainable parameter.
+    Args:
+        model: holds the parameters.
+        settings: from (full name, parameter): learning-rate scale and weight decay.
     """
-    groups = [ParameterGroup([], rule.lr_scale, rule.weight_decay) for rule in rules]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        # The first rule that applies takes the parameter.
-        module = model.get_submodule(name.rpartition(".")[0])
-        index = next((i for i, rule in enumerate(rules) if rule.applies_to(name, module)), None)
-        if index is None:
-            raise ValueError(f"no rule applies to the parameter {name}")
-        groups[index].parameters.append(parameter)
-    return groups
+        if parameter.requires_grad:
+            groups.setdefault(settings(name, parameter), []).append(parameter)
+    return [ParameterGroup(groups[key], *key) for key in sorted(groups, reverse=True)]
 
 
 class DecayLastAdamW(Optimizer):

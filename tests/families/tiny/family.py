@@ -30,7 +30,7 @@ from alpro.families.family import (
 )
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from alpro.modeling.state_dict_adapter import StateDict
-from alpro.optimization.optimizer import GroupRule, groups_by_rules
+from alpro.optimization.optimizer import group_parameters
 from alpro.tasks.retrieval.definition import Retrieval
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -120,11 +120,7 @@ FAMILY = ModelFamily(
     starting_weights=StartingWeights(
         load=lambda _model, _config: False, missing=lambda _config: [], remedy="nothing else"
     ),
-    parameter_groups=lambda model, config: groups_by_rules(
-        model,
-        [
-            GroupRule(("words.*",), lr_scale=0.5, weight_decay=config.weight_decay),
-            GroupRule(weight_decay=config.weight_decay),
-        ],
+    parameter_groups=lambda model, config: group_parameters(
+        model, lambda name, _: (0.5 if name.startswith("words.") else 1.0, config.weight_decay)
     ),
 )

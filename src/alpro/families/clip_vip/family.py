@@ -16,7 +16,7 @@ from alpro.families.clip_vip.checkpoint import CHECKPOINT, STARTING_WEIGHTS
 from alpro.families.clip_vip.config import PLAIN, ClipConfig
 from alpro.families.clip_vip.model import ClipVip, VipVisionModel
 from alpro.families.family import Architecture, ModelFamily
-from alpro.optimization.optimizer import ParameterGroup
+from alpro.optimization.optimizer import ParameterGroup, group_parameters
 
 LAYER_NORM_EPS = 1e-5
 # Parts of names; the original means to spare norms as well, by names that CLIP's do not have.
@@ -39,26 +39,19 @@ def preprocessing(config: ExperimentConfig) -> PixelPreprocessing:
 def parameter_groups(model: nn.Module, config: Any) -> list[ParameterGroup]:
     """Trainable parameters by ``lr_mul_prefix``, a part of names, and by weight decay.
 
-    Returns:
-        Scaled ones with and without decay, then the others with and without.
-
     Raises:
         InputError: ``lr_mul_prefix`` is in no name.
     """
-    groups = [
-        ParameterGroup([], factor, decay)
-        for factor in (config.lr_mul, 1.0)
-        for decay in (config.weight_decay, 0.0)
-    ]
     scaled = config.lr_mul_prefix
     if scaled and not any(scaled in name for name, _ in model.named_parameters()):
         raise InputError(f"lr_mul_prefix: no parameter has {scaled} in its name.")
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_other = not scaled or scaled not in name
-            spared = any(part in name for part in _NO_DECAY)
-            groups[2 * is_other + spared].parameters.append(parameter)
-    return groups
+
+    def settings(name: str, _parameter: nn.Parameter) -> tuple[float, float]:
+        is_spared = any(part in name for part in _NO_DECAY)
+        factor = config.lr_mul if scaled and scaled in name else 1.0
+        return factor, 0.0 if is_spared else config.weight_decay
+
+    return group_parameters(model, settings)
 
 
 def kept_bytes(config: Any, architecture: Architecture) -> int:
