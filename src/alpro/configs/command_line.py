@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alpro.configs.errors import COMMAND_LINE, ConfigIssue, closest_match, shorten, shortened
@@ -45,7 +45,7 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
     options = fields_of(config_class)
     for name, words in _split(argv, flags.problems):
         # Flags without a config key: those of the loader, of launchers and of the original.
-        key = config_class.ALIASES.get(name, name)
+        key = _own_key(name, config_class.ALIASES)
         if name in _LOADER_FLAGS:
             _take_loader_flag(flags, name, words)
         elif name in _LAUNCHER_FLAGS:
@@ -62,6 +62,15 @@ def parse_flags(config_class: Any, argv: Sequence[str]) -> Flags:
                 flags.renamed[key] = name
             _take_value(flags, key, words, target)
     return flags
+
+
+def _own_key(name: str, aliases: Mapping[str, str]) -> str:
+    """Key of a flag; aliases of a list entry's parts begin with an asterisk: ``*.vis``."""
+    head, *path = name.split(".")
+    if name in aliases or len(path) < 2:
+        return aliases.get(name, name)
+    index, part, *entry = path
+    return ".".join([aliases.get(head, head), index, aliases.get(f"*.{part}", part), *entry])
 
 
 def _split(argv: Sequence[str], problems: list[ConfigIssue]) -> list[tuple[str, list[str]]]:

@@ -100,7 +100,7 @@ def load_tokenizer(
         raise InputError(
             f"tokenizer_dir: the vocabulary in {folder} has {len(tokenizer)} tokens, but the text "
             f"encoder expects {vocab_size}; use the tokenizer that belongs to the model, or set "
-            "the size of the vocabulary in the model's file (ALPRO: vocab_size) to match"
+            "the size of the vocabulary in the model's file to match"
         )
     if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
         raise InputError(

@@ -1,4 +1,7 @@
-"""Learning-rate schedules with the originals' formulas, as pure functions of the update number."""
+"""Learning-rate schedules as pure functions of the update number.
+
+The formulas are ALPRO's, and T2VLP's for ``warmup_cosine``; `docs/fidelity` has the differences.
+"""
 
 import math
 from bisect import bisect_right

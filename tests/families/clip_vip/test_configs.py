@@ -208,7 +208,12 @@ def test_originals_keys_are_flags() -> None:
     assert (config.frm_sampling_strategy, config.sample_rate) == ("interval", 2)
     assert config.clip_config == "config_release/clip_vit_base_patch32.json"
     assert shipped("msrvtt", "--sample_jitter", "0").config.frm_sampling_strategy == "linspace"
-    assert shipped("didemo", "--text_lists", "pairs").config.text_lists == "pairs"
+    pairs = shipped("didemo", "--text_lists", "pairs")
+    assert pairs.config.text_lists == "pairs"
+    assert not [note for note in pairs.warnings if "text_lists" in note]
+    parts = ("--train_datasets.0.vis", "a", "--inference_datasets.0.txt", "b.jsonl")
+    config = shipped("msrvtt", *parts).config
+    assert (config.train_datasets[0].img, config.test_datasets[0].txt) == ("a", "b.jsonl")
 
 
 def test_relative_paths_lie_below_the_mounted_folder() -> None:

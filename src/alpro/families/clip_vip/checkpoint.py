@@ -108,6 +108,8 @@ def describe_adaptation(
     """Describe names and interpolation of `adapt_state_dict`, for the log."""
     renamed, layout = _renamed(state)
     notes = [f"{len(state)} tensors, in the names of {layout}"]
+    if ADDED_CLS in model_state and ADDED_CLS not in renamed:
+        notes.append("without video proxies, as CLIP is: training adds them to clip_weights")
     if _has_other_length(renamed, model_state):
         lengths = f"{renamed[TIME].size(1)} to {model_state[TIME].size(1)}"
         notes.append(f"time embedding interpolated linearly from temporal_size {lengths}")
@@ -156,12 +158,10 @@ def load_clip(model: nn.Module, path: Path) -> None:
         layout=CHECKPOINT,
         allowed_missing=[name for name in (ADDED_CLS, TIME) if name in model.state_dict()],
         silently_missing=(LOGIT_SCALE,),
-        prepare=_without_scale,
+        prepare=lambda state: {
+            name: x for name, x in state.items() if name.rpartition(".")[2] != "logit_scale"
+        },
     )
-
-
-def _without_scale(state: StateDict) -> StateDict:
-    return {name: x for name, x in state.items() if name.rpartition(".")[2] != "logit_scale"}
 
 
 def load_starting_weights(model: nn.Module, config: Any) -> bool:

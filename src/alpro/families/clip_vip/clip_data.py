@@ -30,7 +30,6 @@ from alpro.experiment.data import (
     without_missing,
 )
 from alpro.experiment.preflight import DatasetPaths
-from alpro.tasks.pretraining.batches import split_unreadable
 from alpro.tasks.pretraining.clips import Clip, list_of, read_clips
 from alpro.tasks.pretraining.config import PretrainingConfig
 from alpro.tasks.pretraining.data import CaptionedSet, PretrainingData
@@ -39,7 +38,6 @@ from alpro.tasks.pretraining.options import PretrainingDataset, pretraining_file
 logger = logging.getLogger(__name__)
 
 WITH_FRAME = "videoframe"  # value of `vis_format`
-_NO_FRAMES = torch.empty(0, 1, 1, 3, 0, 0, dtype=torch.uint8)
 
 
 @dataclass
@@ -70,21 +68,17 @@ class ClipCollate:
     max_length: int
     seed: int  # of the texts that are drawn
 
-    def __call__(self, samples: Sequence[TrainingSample[Clip] | UnreadableVideo]) -> ClipBatch:
-        """Stack the frames, draw and tokenize the texts, and tokenize the captions.
-
-        Unreadable videos are left out, and listed in the order of the samples.
-        """
-        read, unreadable = split_unreadable(samples)
+    def __call__(self, samples: Sequence[TrainingSample[Clip]]) -> ClipBatch:
+        """Stack the frames, draw and tokenize the texts, and tokenize the captions."""
         # Split off the middle frames, if there are any.
-        frames = stack_frames([one.frames for one in read]) if read else _NO_FRAMES
+        frames = stack_frames([one.frames for one in samples])
         frames, middle = frames[:, :, : self.num_frames], frames[:, :, self.num_frames :]
         image = middle[:, :, 0] if middle.shape[2] else torch.zeros_like(frames[:, :, 0])
         # Tokenize texts and captions; a frame without a caption has the mask of no text.
         text_ids, text_mask = self._tokenized(
-            [drawn_text(one.item.texts, one.key, self.seed) for one in read]
+            [drawn_text(one.item.texts, one.key, self.seed) for one in samples]
         )
-        captions = [sample.item.caption if middle.shape[2] else "" for sample in read]
+        captions = [sample.item.caption if middle.shape[2] else "" for sample in samples]
         has_caption = torch.tensor([caption != "" for caption in captions], dtype=torch.bool)
         caption_ids, caption_mask = self._tokenized(captions)
         return ClipBatch(
@@ -95,8 +89,8 @@ class ClipCollate:
             caption_ids=caption_ids,
             caption_mask=caption_mask * has_caption[:, None],
             has_caption=has_caption,
-            video_ids=[sample.item.video_id for sample in read],
-            unreadable=unreadable,
+            video_ids=[sample.item.video_id for sample in samples],
+            unreadable=[video for sample in samples for video in sample.unreadable],
         )
 
     def _tokenized(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

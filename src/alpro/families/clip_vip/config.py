@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,6 +69,9 @@ LOSS_SPECS = {
     "NCELearnableTempLoss_vsc_fc": LossSpec(features=_IMAGES),
 }
 """Name of the original's class -> its inputs."""
+LOSS_PARAMETERS = tuple(
+    dict.fromkeys(key for spec in LOSS_SPECS.values() for key in spec.parameters)
+)
 RETRIEVAL_LOSSES = tuple(name for name, spec in LOSS_SPECS.items() if spec.features == _PAIRS)
 
 
@@ -185,6 +189,16 @@ class ClipVipOptions(ModelOptions):
         None, "folder that relative paths of data, checkpoint and output are in", path=True
     )
 
+    def notices(self, *, infers: bool, stored: Collection[str]) -> list[str]:
+        """Return sentences about keys without effect, those of other losses among them."""
+        parent: Any = super()
+        takes = LOSS_SPECS[self.loss_name].parameters
+        return parent.notices(infers=infers, stored=stored) + [
+            f"{key} has no effect: {self.loss_name} takes {', '.join(takes) or 'no further key'}"
+            for key in LOSS_PARAMETERS
+            if key not in takes and getattr(self, key) is not None and not infers
+        ]
+
     # Other defaults.
     tokenizer_dir: str = override_default(VideoOptions, "tokenizer_dir", "ext/clip-bpe/")
     crop_img_size: int = override_default(VideoOptions, "crop_img_size", 224)
@@ -259,7 +273,7 @@ CONFIG = FamilyConfig(
             "Lower max_txt_len.",
         ),
         # Losses.
-        *map(_needs, ("temp", "margin", "measure", "max_violation", "hard_negative_num")),
+        *map(_needs, LOSS_PARAMETERS),
         Constraint(
             ("mask_same_video", "loss_name"),
             lambda mask, name: mask and not LOSS_SPECS[name].can_exclude,

@@ -47,9 +47,8 @@ def parameter_groups(model: nn.Module, config: Any) -> list[ParameterGroup]:
         raise InputError(f"lr_mul_prefix: no parameter has {scaled} in its name.")
 
     def settings(name: str, _parameter: nn.Parameter) -> tuple[float, float]:
-        is_spared = any(part in name for part in _NO_DECAY)
         factor = config.lr_mul if scaled and scaled in name else 1.0
-        return factor, 0.0 if is_spared else config.weight_decay
+        return factor, 0.0 if any(part in name for part in _NO_DECAY) else config.weight_decay
 
     return group_parameters(model, settings)
 
@@ -98,8 +97,7 @@ def build_model(config: Any, architecture: Architecture) -> ClipVip:
 def _tower(sizes: ClipConfig, prefix: str) -> dict[str, Any]:
     """Sizes of a tower, under the names of transformers."""
     own = {key: value for key, value in asdict(sizes).items() if key.startswith(prefix)}
-    named = {key.removeprefix(prefix): value for key, value in own.items()}
-    return named | {"layer_norm_eps": LAYER_NORM_EPS}
+    return {"layer_norm_eps": LAYER_NORM_EPS, **{k.removeprefix(prefix): own[k] for k in own}}
 
 
 FAMILY = ModelFamily(

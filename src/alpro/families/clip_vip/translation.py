@@ -17,21 +17,19 @@ SHIPPED = {
     for size in (16, 32)
 }
 """Names on the Hugging Face hub -> their architecture, which needs no download."""
+_VISION = ("temporal_size", "if_use_temporal_embed", "logit_scale_init_value", "add_cls_num")
+_LOSS = (
+    "loss_name",
+    "if_gather",
+    "temp",
+    "margin",
+    "measure",
+    "max_violation",
+    "hard_negative_num",
+)
 NESTED = {
-    "clip_vision_additional_config": {
-        "type": "vision_type",
-        "temporal_size": "temporal_size",
-        "if_use_temporal_embed": "if_use_temporal_embed",
-        "logit_scale_init_value": "logit_scale_init_value",
-        "add_cls_num": "add_cls_num",
-    },
-    "loss_config": {
-        key: key
-        for key in (
-            *("loss_name", "if_gather", "temp", "margin", "measure", "max_violation"),
-            "hard_negative_num",
-        )
-    },
+    "clip_vision_additional_config": {"type": "vision_type", **{key: key for key in _VISION}},
+    "loss_config": {key: key for key in _LOSS},
 }
 """Object in a file -> its keys there and ours."""
 ALIASES = {
@@ -41,14 +39,13 @@ ALIASES = {
     "test_batch_size": "val_batch_size",
     "input_res": "crop_img_size",
     "inference_datasets": "test_datasets",
+    "*.vis": "img",
+    "*.ratio": "weight",
     **{f"{place}.{key}": own for place, keys in NESTED.items() for key, own in keys.items()},
 }
 INERT = frozenset(
-    {
-        *("amp_level", "video_res", "img_aug", "deepspeed_config"),
-        *("if_tb_log", "if_model_saver", "if_log2file"),  # all of them are always written
-        "dummy_data",
-    }
+    ("amp_level", "video_res", "img_aug", "deepspeed_config", "dummy_data")
+    + ("if_tb_log", "if_model_saver", "if_log2file")  # all of them are always written
 )
 REMEDY = (
     "Name a file or a folder; or a model that Hugging Face's cache holds, which `hf download "
@@ -74,7 +71,7 @@ def translate(layers: Sequence[ConfigSource]) -> None:
         if layer.values.get("optim") == "adamw":
             layer.values["optim"] = "adamw_decay_last"
         for key in SETS:
-            _translate_sets(layer, key)
+            _translate_sets(layer, key, joins=_highest(layers, "text_lists") is None)
         _translate_architecture(layer, layers)
         _translate_frozen(layer)
         if layer.values.get("dummy_data"):
@@ -110,7 +107,8 @@ def _flatten(layer: ConfigSource) -> None:
         if not isinstance(nested, dict):
             continue
         for name in list(nested):
-            layer.move(f"{place}.{name}", keys.get(name, f"{place}.{name}"))
+            if keys.get(name) not in layer.values:  # the key's own place wins, as for flags
+                layer.move(f"{place}.{name}", keys.get(name, f"{place}.{name}"))
         del layer.values[place]
     kind = layer.values.get("vision_type")
     if isinstance(kind, str) and kind not in (PROXIES, PLAIN):
@@ -120,8 +118,11 @@ def _flatten(layer: ConfigSource) -> None:
         )
 
 
-def _translate_sets(layer: ConfigSource, key: str) -> None:
-    """Change sets: one object may stand for a list of one, ``vis`` is ``img``."""
+def _translate_sets(layer: ConfigSource, key: str, *, joins: bool) -> None:
+    """Change sets: one object may stand for a list of one, ``vis`` is ``img``.
+
+    It `joins` lists of sentences as the original does, where no source says otherwise.
+    """
     written = layer.renamed.get(key, key)
     if isinstance(sets := layer.values.get(key), dict):
         layer.values[key] = [sets]
@@ -137,7 +138,7 @@ def _translate_sets(layer: ConfigSource, key: str) -> None:
         if one.get("vid_cap_path") == "":
             del one["vid_cap_path"]
         path = one.get("txt")
-        if isinstance(path, str) and _MEANS_PARAGRAPHS in path and "text_lists" not in layer.values:
+        if joins and isinstance(path, str) and _MEANS_PARAGRAPHS in path:
             layer.values["text_lists"] = "paragraph"
             layer.notes.append(
                 f"text_lists is paragraph, since {_MEANS_PARAGRAPHS} is in {path}: lists of"
@@ -171,12 +172,13 @@ def _translate_frozen(layer: ConfigSource) -> None:
 def _translate_sampling(layers: Sequence[ConfigSource]) -> None:
     """Make a sampling strategy of ``sample_rate`` and ``sample_jitter``."""
     given = {key: _highest(layers, key) for key in ("sample_rate", "sample_jitter")}
-    last = next((one for one in reversed(layers) if given.keys() & one.values.keys()), None)
-    for layer in layers:
-        layer.values.pop("sample_jitter", None)
-    if last is not None and _highest(layers, "frm_sampling_strategy") is None:
+    wanted = {*given, "frm_sampling_strategy"}
+    last = next((one for one in reversed(layers) if wanted & one.values.keys()), None)
+    if last is not None and "frm_sampling_strategy" not in last.values:
         jittered = "linspace_jitter" if given["sample_jitter"] else "linspace"
         last.values["frm_sampling_strategy"] = "interval" if given["sample_rate"] else jittered
+    for layer in layers:
+        layer.values.pop("sample_jitter", None)
 
 
 def _mount(layers: Sequence[ConfigSource]) -> None:
@@ -184,7 +186,6 @@ def _mount(layers: Sequence[ConfigSource]) -> None:
     root = _highest(layers, "blob_mount_dir")
     if not isinstance(root, str) or not root:
         return
-    root = os.path.expanduser(root)
     for layer in layers:
         layer.values.pop("blob_mount_dir", None)
         places: list[tuple[dict[str, Any], str]] = [(layer.values, key) for key in _PATHS]
@@ -194,7 +195,7 @@ def _mount(layers: Sequence[ConfigSource]) -> None:
         places += [(layer.values, key) for key in parts if key.endswith(_PATHS_OF_SETS)]
         for place, key in places:
             if isinstance(place.get(key), str) and place[key]:
-                place[key] = str(Path(root, os.path.expanduser(place[key])))
+                place[key] = str(Path(root).expanduser() / os.path.expanduser(place[key]))
 
 
 def _sets_in(layer: ConfigSource, key: str) -> list[tuple[int, dict[str, Any]]]:

@@ -202,8 +202,8 @@ def load_dataset(
     """
     if part.vid_cap_path is not None:
         raise InputError(
-            f"{key}.vid_cap_path ({part.name}): only the family clip_vip trains on captions of "
-            "frames. Remove it."
+            f"{key}.vid_cap_path ({part.name}): captions of frames are for "
+            "src/pretrain/run_pretrain.py. Run that, or remove the key."
         )
     path, media = Path(pretraining_file(part)), media_of(part)
     items, num_left_out = read_captioned(path, media)

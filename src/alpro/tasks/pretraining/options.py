@@ -37,12 +37,12 @@ class PretrainingDataset:
     )
     vid_cap_path: str | None = option(
         None,
-        "CLIP-ViP: captions of the frame in the middle of each clip: a list or an LMDB",
+        "captions of the frame in the middle of each clip: a list or an LMDB",
         path=True,
     )
     vid_txt: str = option(
         "subtitle",
-        "CLIP-ViP: text of a clip",
+        "text of a clip, where captions are given",
         choices=(
             *("subtitle", "caption"),
             *("caption_subtitle_concat", "caption_subtitle_random"),
@@ -50,7 +50,7 @@ class PretrainingDataset:
     )
     vis_format: str = option(
         "video",
-        "CLIP-ViP: videoframe: train on pairs of middle frames and their captions, too",
+        "videoframe: train on pairs of middle frames and their captions, too",
         choices=("video", "frame", "videoframe"),
     )
     weight: float = option(
