@@ -76,7 +76,7 @@ setup(
     license_files=["LICENSE"],
     package_dir={"": "src"},
     packages=find_packages("src", include=("alpro", "alpro.*")),
-    package_data={"alpro.commands.gallery": ["templates/*"]},
+    package_data={"alpro": ["*.pyi"], "alpro.commands.gallery": ["templates/*"]},
     cmdclass={"build_py": BuildWithResources},
     entry_points={"console_scripts": ["alpro=alpro.commands.main:run"]},
     python_requires=">=3.11",

@@ -132,17 +132,6 @@ def test_commands_can_be_typed(page: str, command: str) -> None:
         assert program in READERS_OWN_TOOLS
 
 
-def test_python_of_the_readme_calls_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[list[str]] = []
-    monkeypatch.setattr("alpro.commands.main.main", calls.append)
-    blocks = CODE_BLOCK.findall(README.read_text(encoding="utf-8"))
-    (code,) = [block for language, block in blocks if language == "python"]
-    exec(code, {})
-    ((command, *flags),) = calls
-    assert command == "retrieval"
-    check_script("src/tasks/run_video_retrieval.py", *flags)
-
-
 def check_script(script: str, *arguments: str) -> None:
     """A script of the repository and flags that it takes."""
     source = (ROOT / script).read_text(encoding="utf-8")

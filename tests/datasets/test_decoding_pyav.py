@@ -55,13 +55,13 @@ def test_only_needed_packets_are_decoded(tmp_path: Path, monkeypatch: pytest.Mon
     """Of groups of 5 frames, the two that hold a wanted one."""
     path = write_clip(tmp_path / "clip.mp4", num_frames=20, group_size=5)
     decoded: list[Packet] = []
-    decode = pyav_decoder._decode
+    decode = pyav_decoder.decode_packet
 
     def counting(codec: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]:
         decoded.extend([packet] if packet is not None else [])
         return decode(codec, packet)
 
-    monkeypatch.setattr(pyav_decoder, "_decode", counting)
+    monkeypatch.setattr(pyav_decoder, "decode_packet", counting)
     frames = PyAVDecoder().read(path, _pick(5, 15), preprocessing=SMALL)
     assert indices_of(frames) == [5, 15]
     assert len(decoded) == 2
@@ -108,7 +108,7 @@ def test_frames_that_do_not_come_out_are_an_error(
 
 def _break(monkeypatch: pytest.MonkeyPatch, *, after: int, error: Exception) -> None:
     """Let every file raise an error after so many packets."""
-    open_video = pyav_decoder._open_video
+    open_video = pyav_decoder.open_with_pyav
 
     @contextmanager
     def breaking(video: Video) -> Iterator[OpenVideo]:
@@ -123,7 +123,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, *, after: int, error: Exception) -> 
             container: Any = SimpleNamespace(demux=demux)
             yield opened._replace(container=container)
 
-    monkeypatch.setattr(pyav_decoder, "_open_video", breaking)
+    monkeypatch.setattr(pyav_decoder, "open_with_pyav", breaking)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOMEM])
@@ -154,7 +154,7 @@ def test_a_lack_of_memory_is_reported(tmp_path: Path, monkeypatch: pytest.Monkey
         raise av.error.MemoryError(errno.ENOMEM, "no memory")
 
     def decode_needed(*_: object) -> None:
-        pyav_decoder._decode(SimpleNamespace(decode=decode), None)  # type: ignore[arg-type]
+        pyav_decoder.decode_packet(SimpleNamespace(decode=decode), None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pyav_decoder, "_decode_needed", decode_needed)
     with pytest.raises(VideoReadError, match=r"^PyAV: no memory$") as raised:

@@ -41,6 +41,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "show-entities": Command("show_entities", "page of the prompter's entities in regions"),
         "replay-batch": Command("replay_batch", "repeat an update with non-finite values"),
     },
+    "Use a model": {
+        "export-model": Command("export_model", "a run's model as a folder of its own"),
+    },
     "Measure and set up": {
         "bench": Command("bench.command", "speed of decoding, loading and training"),
         "completion": Command("completion", "script that completes commands in a shell"),

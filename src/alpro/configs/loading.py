@@ -8,6 +8,7 @@ mistakes are collected and raised together.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ from alpro.configs.sources import (
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
 from alpro.families.registry import FAMILIES, family_config
 from alpro.tasks.registry import script_of_another_kind
+
+MODEL_WEIGHTS = "model.safetensors"  # in a model folder
+_CHECKPOINT_KEYS = ("e2e_weights_path", "teacher_weights_path")
 
 C = TypeVar("C")
 
@@ -161,6 +165,10 @@ class _Reader:
             self.config_class, self.merged.values, locate=self._located, problems=self.problems
         )
         resolve_precision(self.values, self.merged, problems=self.problems)
+        # A model folder stands for its weights.
+        for key in _CHECKPOINT_KEYS:
+            if os.path.isfile(weights := os.path.join(self.values.get(key) or "", MODEL_WEIGHTS)):
+                self.values[key] = weights
         # Read the model files, and check rules between keys of all files.
         for key, model_class in self.family.architecture.items():
             if isinstance(self.values.get(key), str):

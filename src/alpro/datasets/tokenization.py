@@ -29,7 +29,7 @@ Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 """A tokenizer of transformers, in its fast implementation."""
 
 _TEXT_STREAM = 2 << 16  # seed of the text of a sample, distinct from those of its frames
-_FURTHER_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
+FURTHER_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 _UNKNOWN_WORD = "x" * 200  # of more characters than WordPiece cuts into pieces
 
 
@@ -127,7 +127,7 @@ def check_vocabulary(folder: Path, *, layout: TokenizerFormat = WORDPIECE) -> No
         raise InputError(f"tokenizer_dir: neither {wanted} in {folder}; put {layout.description}")
     # All files that transformers would read must be sound.
     try:
-        for name in (*layout.files, *_FURTHER_FILES):
+        for name in (*layout.files, *FURTHER_FILES):
             if os.path.lexists(path := folder / name):
                 _check_lines(path) if path.suffix == ".txt" else _check_object(path)
     except UnreadableFileError as error:

@@ -96,7 +96,7 @@ def _start(
         communicator = _horovod() if name == "horovod" else _torch()
 
     # Give each process a GPU of its own, or its share of the cores.
-    chosen = _choose_device(device, index=communicator.local_rank if communicator else 0)
+    chosen = choose_device(device, index=communicator.local_rank if communicator else 0)
     processes = communicator.local_size if communicator else 1
     if num_threads:
         torch.set_num_threads(num_threads)
@@ -145,7 +145,8 @@ def _refuse_launcher_of(other: str, *, engine: str) -> None:
         )
 
 
-def _choose_device(wish: str, *, index: int) -> torch.device:
+def choose_device(wish: str, *, index: int) -> torch.device:
+    """Return the device of a process by its number on this machine."""
     available = torch.cuda.is_available()
     if wish == "cuda" and not available:
         raise InputError("device: cuda was asked for, but PyTorch sees no GPU. Use --device cpu.")

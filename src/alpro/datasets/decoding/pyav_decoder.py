@@ -51,8 +51,8 @@ class PyAVDecoder:
         self, video: Video, select: FrameSelector, *, preprocessing: PixelPreprocessing
     ) -> np.ndarray:
         # Count the frames, and select.
-        scaler = _Scaler(preprocessing)
-        with _open_video(video) as opened:
+        scaler = FrameScaler(preprocessing)
+        with open_with_pyav(video) as opened:
             index = _index_packets(opened)
             if index.num_frames == 0:
                 raise VideoReadError("PyAV: no video packets")
@@ -80,7 +80,7 @@ def check_for_others(video: Video) -> None:
         VideoReadError: it is no video, leads to other files, or its header declares more frames
             than the file has bytes, which other libraries would allocate memory for.
     """
-    with _open_video(video) as opened:
+    with open_with_pyav(video) as opened:
         num_bytes = len(video) if isinstance(video, bytes) else video.stat().st_size
         if opened.stream.frames > num_bytes:
             raise VideoReadError(
@@ -88,7 +88,7 @@ def check_for_others(video: Video) -> None:
             )
 
 
-def _packets_of(opened: OpenVideo) -> Iterator[Packet]:
+def packets_of(opened: OpenVideo) -> Iterator[Packet]:
     """The stream's packets in file order."""
     import av
 
@@ -143,7 +143,7 @@ class _PacketIndex:
         return distinct and not (self.reordered and times == in_file_order)
 
 
-class _Scaler:
+class FrameScaler:
     """Turns decoded frames into upright, preprocessed RGB pixels."""
 
     def __init__(self, preprocessing: PixelPreprocessing) -> None:
@@ -175,7 +175,7 @@ class _WantedFrames:
     Keys (T,) are their times or positions; a frame can be wanted several times.
     """
 
-    def __init__(self, keys: Sequence[int], scaler: _Scaler) -> None:
+    def __init__(self, keys: Sequence[int], scaler: FrameScaler) -> None:
         size = scaler.preprocessing.size
         self.pixels = np.empty((len(keys), 3, size, size), np.uint8)
         self.missing: dict[int, list[int]] = {}  # rows of `pixels` to fill, by key
@@ -203,7 +203,7 @@ class _WantedFrames:
 
 def _index_packets(opened: OpenVideo) -> _PacketIndex:
     infos, kept, num_bytes = [], [], 0
-    for packet in _packets_of(opened):
+    for packet in packets_of(opened):
         infos.append(_PacketInfo(packet.pts, packet.is_keyframe, not packet.is_discard))
         num_bytes += packet.size
         if num_bytes <= _MOST_KEPT_BYTES:
@@ -221,8 +221,8 @@ def _read_by_time(
     if index.kept is not None:
         _decode_needed(opened.stream.codec_context, index, index.kept, frames)
         return
-    with _open_video(video) as again:
-        _decode_needed(again.stream.codec_context, index, _packets_of(again), frames)
+    with open_with_pyav(video) as again:
+        _decode_needed(again.stream.codec_context, index, packets_of(again), frames)
 
 
 def _decode_needed(
@@ -234,11 +234,11 @@ def _decode_needed(
             continue
         # Before a wanted frame only reference frames matter.
         codec.skip_frame = "DEFAULT" if packet.pts in frames.keys else "NONREF"
-        for frame in _decode(codec, packet):
+        for frame in decode_packet(codec, packet):
             frames.put(frame.pts, frame)
         # At the end of a group, take the frames that the codec holds back.
         if position + 1 not in needed:
-            for frame in _decode(codec, None):
+            for frame in decode_packet(codec, None):
                 frames.put(frame.pts, frame)
             codec.flush_buffers()
         if frames.are_complete():
@@ -263,20 +263,23 @@ def _needed_packets(packets: list[_PacketInfo], wanted: Set[int]) -> set[int]:
     return needed
 
 
-def _read_in_order(video: Video, wanted: np.ndarray, scaler: _Scaler) -> tuple[_WantedFrames, int]:
+def _read_in_order(
+    video: Video, wanted: np.ndarray, scaler: FrameScaler
+) -> tuple[_WantedFrames, int]:
     """Decode everything: the wanted frames that exist, and the number of all frames."""
     frames = _WantedFrames(wanted.tolist(), scaler)
     num_decoded = 0
-    with _open_video(video) as opened:
-        for packet in chain(_packets_of(opened), [None]):
-            for frame in _decode(opened.stream.codec_context, packet):
+    with open_with_pyav(video) as opened:
+        for packet in chain(packets_of(opened), [None]):
+            for frame in decode_packet(opened.stream.codec_context, packet):
                 frames.put(num_decoded, frame)
                 num_decoded += 1
     return frames, num_decoded
 
 
 @contextmanager
-def _open_video(video: Video) -> Iterator[OpenVideo]:
+def open_with_pyav(video: Video) -> Iterator[OpenVideo]:
+    """Open a video; what PyAV raises becomes a VideoReadError."""
     import av
 
     try:
@@ -287,7 +290,7 @@ def _open_video(video: Video) -> Iterator[OpenVideo]:
         raise VideoReadError(f"PyAV: {error.strerror}") from error
 
 
-def _decode(codec: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]:
+def decode_packet(codec: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]:
     """Decode a packet (None: flush the codec); a broken one yields no frames."""
     import av
 

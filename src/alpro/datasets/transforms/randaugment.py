@@ -116,10 +116,6 @@ def apply_operation(frames: Tensor, name: str, *, level: float) -> Tensor:
     return operation.apply(frames, argument)
 
 
-def _identity(frames: Tensor, _: float) -> Tensor:
-    return frames
-
-
 def _contrast(frames: Tensor, factor: float) -> Tensor:
     # The original weights the mean that it keeps with red and blue exchanged.
     return _torchvision().adjust_contrast(frames.flip(-3), factor).flip(-3)
@@ -129,28 +125,8 @@ def _adjust(what: str, frames: Tensor, factor: float) -> Tensor:
     return getattr(_torchvision(), f"adjust_{what}")(frames, factor)
 
 
-def _horizontal_flip(frames: Tensor, _: float) -> Tensor:
-    return _torchvision().horizontal_flip(frames)
-
-
-def _shear_x(frames: Tensor, slope: float) -> Tensor:
-    """Row y moves right by ``slope * y``."""
-    return _move(frames, shear=(-math.degrees(math.atan(slope)), 0.0))
-
-
-def _shear_y(frames: Tensor, slope: float) -> Tensor:
-    """Column x moves down by ``slope * x``."""
-    return _move(frames, shear=(0.0, -math.degrees(math.atan(slope))))
-
-
-def _translate_x(frames: Tensor, pixels: float) -> Tensor:
-    """The content moves left."""
-    return _move(frames, translate=(-pixels, 0.0))
-
-
-def _translate_y(frames: Tensor, pixels: float) -> Tensor:
-    """The content moves up."""
-    return _move(frames, translate=(0.0, -pixels))
+def _angle(slope: float) -> float:
+    return -math.degrees(math.atan(slope))
 
 
 def _rotate(frames: Tensor, degrees: float) -> Tensor:
@@ -196,15 +172,17 @@ def _torchvision() -> ModuleType:
 
 
 OPERATIONS = {
-    "identity": Operation(_identity),
+    "identity": Operation(lambda frames, _: frames),
     "contrast": Operation(_contrast, scale=1.8, base=0.1, neutral=1.0),
     "brightness": Operation(partial(_adjust, "brightness"), scale=1.8, base=0.1, neutral=1.0),
     "sharpness": Operation(partial(_adjust, "sharpness"), scale=1.8, base=0.1, neutral=1.0),
-    "horizontal_flip": Operation(_horizontal_flip),
-    "shear_x": Operation(_shear_x, scale=0.3, neutral=0.0),
-    "shear_y": Operation(_shear_y, scale=0.3, neutral=0.0),
-    "translate_x": Operation(_translate_x, scale=10.0, neutral=0.0),
-    "translate_y": Operation(_translate_y, scale=10.0, neutral=0.0),
+    "horizontal_flip": Operation(lambda frames, _: _torchvision().horizontal_flip(frames)),
+    # Rows move right, columns down, by the slope times their number.
+    "shear_x": Operation(lambda x, k: _move(x, shear=(_angle(k), 0.0)), scale=0.3, neutral=0.0),
+    "shear_y": Operation(lambda x, k: _move(x, shear=(0.0, _angle(k))), scale=0.3, neutral=0.0),
+    # The content moves left and up.
+    "translate_x": Operation(lambda x, k: _move(x, translate=(-k, 0.0)), scale=10.0, neutral=0.0),
+    "translate_y": Operation(lambda x, k: _move(x, translate=(0.0, -k)), scale=10.0, neutral=0.0),
     "rotate": Operation(_rotate, scale=30.0, neutral=0.0),
 }
 """The original's operations; its table of levels gives the same arguments."""

@@ -1,0 +1,176 @@
+"""Model folders: everything that a trained model needs to be used, and nothing else.
+
+``model.safetensors``, ``config.json`` with the model's settings and the SHA-256 of every other
+file, the tokenizer's files, and a model card, ``README.md``. The output folder of a run is read as
+it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alpro.configs.errors import ConfigError, ConfigIssue
+from alpro.configs.family import detect_family, with_family
+from alpro.configs.fields import fields_of
+from alpro.configs.loading import MODEL_WEIGHTS
+from alpro.configs.sources import ConfigSource, with_current_keys
+from alpro.configs.validation import read_values
+from alpro.datasets.annotations import sha256_of
+from alpro.errors import InputError
+from alpro.families.family import ModelFamily
+from alpro.families.registry import family_config, load_family
+from alpro.tasks.question_answering.annotations import read_answer_labels
+from alpro.tasks.registry import kind_of
+from alpro.training.run_directory import RunDirectory
+from alpro.user_files import JsonError, UnreadableFileError, read_json
+
+FORMAT, VERSION = "alpro-model", 1
+CONFIG, CARD = "config.json", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A trained model on disk."""
+
+    root: Path
+    config: Any
+    """Of the task's and the family's class; keys of training have their defaults, or None."""
+    architecture: Mapping[str, Any]
+    """Key of each model file -> its content as the family's dataclass."""
+    weights: Path
+    tokenizer_dir: Path
+    labels: tuple[str, ...] | None = None
+    """Answers that the model can give, by label; None without question answering."""
+    scores: Mapping[str, Any] | None = None
+    """Content of each ``scores.json`` of the run, by folder."""
+    sha256: str
+    """Of the weights."""
+
+    @property
+    def family(self) -> ModelFamily:
+        """The model's family."""
+        return load_family(self.config.family)
+
+
+def open_model(folder: Path | str) -> StoredModel:
+    """Find a trained model in a folder, and check that all of it is there.
+
+    Raises:
+        InputError: the folder holds no model, or a file of it is missing or altered.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise InputError(f"{root}: there is no such folder. Give a model's, or that of a run.")
+    if (root / "log/args.json").is_file():
+        return from_run(root)
+    raw = _read_object(root / CONFIG) if (root / CONFIG).is_file() else {}
+    if raw.get("format") == FORMAT:
+        return _from_model_folder(root, raw)
+    raise InputError(
+        f"{root}: neither the output folder of a run, with log/args.json, nor a model folder, "
+        f"with {CONFIG}. `alpro export-model RUN --output DIR` makes a model folder."
+    )
+
+
+def _from_model_folder(root: Path, raw: Mapping[str, Any]) -> StoredModel:
+    hashes = raw.get("sha256")
+    if raw.get("version") != VERSION or not isinstance(hashes, dict) or MODEL_WEIGHTS not in hashes:
+        raise InputError(f"{root / CONFIG}: of another version of the format. Update alpro.")
+    for name, expected in hashes.items():
+        path = root / name
+        if not path.is_file():
+            raise InputError(f"{root}: {name} is missing. Copy the model folder again.")
+        if name != CARD and sha256_of(path) != expected:
+            raise InputError(
+                f"{path}: is not the file that the model was exported with (SHA-256 differs). "
+                "Copy the model folder again."
+            )
+    values = {"script": raw.get("script"), **raw.get("config", {})}
+    config, architecture = _restored(root / CONFIG, values, raw.get("architecture", {}))
+    labels = raw.get("labels")
+    return StoredModel(
+        root=root,
+        config=config,
+        architecture=architecture,
+        weights=root / MODEL_WEIGHTS,
+        tokenizer_dir=root,
+        labels=None if labels is None else tuple(labels),
+        scores=raw.get("scores"),
+        sha256=hashes[MODEL_WEIGHTS],
+    )
+
+
+def from_run(root: Path, *, step: str = "best") -> StoredModel:
+    """Find a checkpoint of a run with all that belongs to it; see `open_model`."""
+    run = RunDirectory(root, rank=0)
+    if not run.args.is_file():
+        raise InputError(f"{root}: no log/args.json: this is not the output folder of a run.")
+    weights = run.checkpoint(step)
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such checkpoint. Train on, or choose another step.")
+    values = _read_object(run.args)
+    keys = family_config(detect_family(values)).architecture
+    files = {key: run.log / f"{key}.json" for key in keys}
+    config, architecture = _restored(
+        run.args, values, {key: _read_object(file) for key, file in files.items()}
+    )
+    labels = run.answer_labels
+    scores = sorted(root.glob("results_*/*/scores.json"))
+    return StoredModel(
+        root=root,
+        config=config,
+        architecture=architecture,
+        weights=weights,
+        tokenizer_dir=Path(config.tokenizer_dir),
+        labels=read_answer_labels(labels).texts if labels.is_file() else None,
+        scores={str(one.parent.relative_to(root)): _read_object(one) for one in scores},
+        sha256=sha256_of(weights),
+    )
+
+
+def _restored(
+    place: Path, values: Mapping[str, Any], architecture: Mapping[str, Mapping[str, Any]]
+) -> tuple[Any, dict[str, Any]]:
+    """Config and architecture of stored values; keys of training need none.
+
+    Raises:
+        ConfigError: a value is unknown or out of range.
+    """
+    family = family_config(detect_family(values))
+    config_class = with_family(kind_of(values), detect_family(values))
+    known = with_current_keys(config_class, values)
+    problems: list[ConfigIssue] = []
+    own = {key: value for key, value in known.items() if key in fields_of(config_class)}
+    read = read_values(config_class, own, locate=lambda key: (str(place), key), problems=problems)
+    models = {}
+    for key, model_class in family.architecture.items():
+        layer = ConfigSource(str(place), f"{place} ({key})", dict(architecture.get(key, {})))
+        if translate := getattr(model_class, "translate", None):
+            translate(layer)
+        values_of = read_values(
+            model_class,
+            {name: value for name, value in layer.values.items() if name not in model_class.INERT},
+            locate=lambda name, layer=layer: (layer.place, name),  # type: ignore[misc]
+            problems=problems,
+        )
+        models[key] = values_of
+    if problems:
+        raise ConfigError(problems)
+    missing = {key: None for key in fields_of(config_class) if key not in read}
+    return (
+        config_class(**{**missing, **read}),
+        {key: family.architecture[key](**one) for key, one in models.items()},
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except (UnreadableFileError, JsonError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must hold one JSON object: {{...}}")
+    return value
