@@ -117,3 +117,15 @@ def test_other_numbers_of_frames_interpolate_the_time_embedding() -> None:
     assert resize_temporal_embedding(rows, 4) is rows
     eight = resize_temporal_embedding(rows, 8).flatten().tolist()
     assert eight == [0.0, 2.5, 7.5, 12.5, 17.5, 25.0, 35.0, 40.0]
+
+
+def test_spread_of_random_embeddings() -> None:
+    for plain in (False, True):
+        model = clip_vip(random_embed_std=(0.5, 3.0, 7.0), temporal_size=64, plain=plain)
+        parts = dict(model.clipmodel.vision_model.embeddings.named_parameters())
+        spreads = {"patch_embedding.weight": 0.5, "position_embedding.weight": 3.0}
+        spreads |= {} if plain else {"temporal_embedding": 7.0}
+        for name, spread in spreads.items():
+            assert float(parts[name].detach().std()) == pytest.approx(spread, rel=0.2)
+    parts = dict(clip_vip().clipmodel.vision_model.embeddings.named_parameters())
+    assert not parts["temporal_embedding"].any()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,12 @@ class ClipCollate:
         frames, middle = frames[:, :, : self.num_frames], frames[:, :, self.num_frames :]
         image = middle[:, :, 0] if middle.shape[2] else torch.zeros_like(frames[:, :, 0])
         # Tokenize texts and captions; a frame without a caption has the mask of no text.
-        text_ids, text_mask = self._tokenized(
-            [drawn_text(one.item.texts, one.key, self.seed) for one in samples]
-        )
+        tokenized = partial(tokenize, self.tokenizer, max_length=self.max_length)
+        texts = [drawn_text(one.item.texts, one.key, self.seed) for one in samples]
+        text_ids, text_mask = tokenized(texts)
         captions = [sample.item.caption if middle.shape[2] else "" for sample in samples]
         has_caption = torch.tensor([caption != "" for caption in captions], dtype=torch.bool)
-        caption_ids, caption_mask = self._tokenized(captions)
+        caption_ids, caption_mask = tokenized(captions)
         return ClipBatch(
             frames=frames,
             text_ids=text_ids,
@@ -92,9 +93,6 @@ class ClipCollate:
             video_ids=[sample.item.video_id for sample in samples],
             unreadable=[video for sample in samples for video in sample.unreadable],
         )
-
-    def _tokenized(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return tokenize(self.tokenizer, texts, max_length=self.max_length)
 
 
 class ClipData(PretrainingData):

@@ -24,12 +24,11 @@ from alpro.families.clip_vip.translation import (
 )
 from alpro.tasks.retrieval.config import RetrievalConfig
 
-MAX_WIDTH = 1 << 16  # of tokens and embeddings
-MAX_LAYERS = 1000
-MAX_HEADS = 1 << 12
+MAX_WIDTH, MAX_LAYERS, MAX_HEADS = 1 << 16, 1000, 1 << 12
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "relu")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
+EMBED_STD = (0.02, 0.02, 0.0)  # of patches, positions and times: CLIP's and CLIP-ViP's
 
 _PAIRS = ("videos", "subtitles")
 _CAPTIONS = (*_PAIRS, "captions")
@@ -104,12 +103,8 @@ class ClipConfig:
     text_intermediate_size: int = option(2048, "width of the MLP", minimum=1, maximum=MAX_WIDTH)
     # Both.
     projection_dim: int = option(512, "width of the embeddings", minimum=1, maximum=MAX_WIDTH)
-    vision_hidden_act: str = option(
-        "quick_gelu", "activation", choices=("quick_gelu", "gelu", "gelu_new", "relu")
-    )
-    text_hidden_act: str = option(
-        "quick_gelu", "activation", choices=("quick_gelu", "gelu", "gelu_new", "relu")
-    )
+    vision_hidden_act: str = option("quick_gelu", "activation", choices=ACTIVATIONS)
+    text_hidden_act: str = option("quick_gelu", "activation", choices=ACTIVATIONS)
 
     @staticmethod
     def translate(layer: ConfigSource) -> None:
@@ -154,6 +149,9 @@ class ClipVipOptions(ModelOptions):
         maximum=4096,
     )
     if_use_temporal_embed: bool = option(True, "whether patches have a time embedding")
+    random_embed_std: tuple[float, float, float] = option(
+        EMBED_STD, "spread of random embeddings of patches, positions, times", minimum=0, maximum=9
+    )
     logit_scale_init_value: float = option(
         4.6, "initial log of the scale of similarities", minimum=0, maximum=10
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, cast
 
+import torch
 from torch import nn
 from transformers import AutoModel, CLIPConfig
 
@@ -13,7 +14,7 @@ from alpro.datasets.tokenization import CLIP_BPE
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 from alpro.families.clip_vip.checkpoint import CHECKPOINT, STARTING_WEIGHTS
-from alpro.families.clip_vip.config import PLAIN, ClipConfig
+from alpro.families.clip_vip.config import EMBED_STD, PLAIN, ClipConfig
 from alpro.families.clip_vip.model import ClipVip, VipVisionModel
 from alpro.families.family import Architecture, ModelFamily
 from alpro.optimization.optimizer import ParameterGroup, group_parameters
@@ -59,8 +60,8 @@ def kept_bytes(config: Any, architecture: Architecture) -> int:
     # Checkpointing keeps a layer's input alone.
     num_tokens = config.num_frm * (clip.image_size // clip.patch_size) ** 2
     per_layer = 1 if config.gradient_checkpointing else KEPT_PER_LAYER
-    width, num_layers = clip.vision_hidden_size, clip.vision_num_hidden_layers
-    return num_layers * per_layer * num_tokens * width * BYTES_OF_HALF
+    num_kept = clip.vision_num_hidden_layers * per_layer * num_tokens * clip.vision_hidden_size
+    return num_kept * BYTES_OF_HALF
 
 
 def build_model(config: Any, architecture: Architecture) -> ClipVip:
@@ -91,6 +92,12 @@ def build_model(config: Any, architecture: Architecture) -> ClipVip:
         gradient_checkpointing=config.gradient_checkpointing,
         attention=config.attention,
     )
+    if config.random_embed_std != EMBED_STD:
+        patch, position, time = config.random_embed_std
+        parts = dict(clip.vision_model.embeddings.named_parameters())
+        nn.init.normal_(parts["patch_embedding.weight"], std=patch)
+        nn.init.normal_(parts["position_embedding.weight"], std=position)
+        nn.init.normal_(parts.get("temporal_embedding", torch.empty(0)), std=time)
     return ClipVip(clip, plain=plain)
 
 

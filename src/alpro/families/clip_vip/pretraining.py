@@ -13,7 +13,6 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from alpro.datasets.annotations import CaptionRow
@@ -95,10 +94,7 @@ class PostPretrainingObjective(Objective):
             name: self._engine.all_gather(own, counts=counts.get(name, num_captions))
             for name, own in features.items()
         }
-        device = captioned.device
-        return GlobalFeatures(
-            **gathered, captioned=torch.tensor(rows, dtype=torch.long, device=device)
-        )
+        return GlobalFeatures(**gathered, captioned=captioned.new_tensor(rows))
 
     def _encode_videos(self, frames: Tensor) -> Tensor:
         """(B, 1, T, 3, S, S) uint8 frames to (B, E)."""
