@@ -145,18 +145,21 @@ def _groups(case: Case) -> Iterator[Finding]:
             lr_mul_prefix=setting["lr_mul_prefix"],
             lr_mul=setting["lr_mul"],
         )
-        groups = parameter_groups(model, config)
-        members = [sorted(names[each] for each in group.parameters) for group in groups]
-        yield _equal(case, f"{name}: sizes", [len(each) for each in members], setting["count"])
-        decays = [group.weight_decay for group in groups]
-        yield _equal(case, f"{name}: decay", decays, setting["weight_decay"])
-        rates = np.array([1e-6 * group.lr_scale for group in groups])
-        yield compare_array(case.name, f"{name}: rates", rates, np.array(setting["lr"]))
+        # Groups without parameters, which the original has too, are not made.
+        filled = [index for index, count in enumerate(setting["count"]) if count]
+        groups = dict(zip(filled, parameter_groups(model, config), strict=True))
+        members = {i: sorted(names[one] for one in groups[i].parameters) for i in filled}
+        sizes = [len(members.get(i, [])) for i in range(len(setting["count"]))]
+        yield _equal(case, f"{name}: sizes", sizes, setting["count"])
+        for i, group in groups.items():
+            yield _equal(case, f"{name}: decay", group.weight_decay, setting["weight_decay"][i])
+            rates = np.array(1e-6 * group.lr_scale), np.array(setting["lr"][i])
+            yield compare_array(case.name, f"{name}: rates", *rates)
         if "decay" in setting:
-            expected = [[], [], sorted(setting["decay"]), sorted(setting["no_decay"])]
+            expected = {2: sorted(setting["decay"]), 3: sorted(setting["no_decay"])}
             yield _equal(case, f"{name}: names", members, expected)
-        if "groups_0_1" in setting:
-            yield _equal(case, f"{name}: names", members[:2], setting["groups_0_1"])
+        for i, own in enumerate(setting.get("groups_0_1", ())):
+            yield _equal(case, f"{name}: names", members.get(i, []), own)
 
 
 def _module_of(names: list[str]) -> nn.Module:
