@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -158,7 +159,7 @@ def two_towers() -> nn.Module:
 
 
 def test_parameters_are_grouped_by_their_settings() -> None:
-    def settings(name: str, parameter: nn.Parameter) -> tuple[float, float]:
+    def settings(name: str, parameter: nn.Parameter, _: nn.Module) -> tuple[float, float]:
         return (0.1 if name.startswith("clip.") else 1.0, 0.2 if parameter.ndim > 1 else 0.0)
 
     model = two_towers()
@@ -174,10 +175,29 @@ def test_parameters_are_grouped_by_their_settings() -> None:
     ]
 
 
+def test_patterns_and_module_types_choose_groups() -> None:
+    def settings(name: str, _: nn.Parameter, module: nn.Module) -> tuple[float, float]:
+        if isinstance(module, nn.LayerNorm):
+            return 1.0, 0.0
+        if fnmatchcase(name, "*.bias"):
+            return 2.0, 0.0
+        return (0.1, 0.2) if fnmatchcase(name, "clip.*") else (1.0, 0.2)
+
+    model = two_towers()
+    groups = group_parameters(model, settings)
+    members = zip(groups, names_in(model, groups), strict=True)
+    assert {(group.lr_scale, group.weight_decay): names for group, names in members} == {
+        (1.0, 0.0): ["clip.1.weight", "clip.1.bias"],
+        (2.0, 0.0): ["clip.0.bias", "fusion.bias"],
+        (0.1, 0.2): ["clip.0.weight"],
+        (1.0, 0.2): ["fusion.weight"],
+    }
+
+
 def test_frozen_and_tied_parameters_are_in_no_second_group() -> None:
     model = two_towers()
     model.get_parameter("clip.0.weight").requires_grad_(False)
     model.get_submodule("fusion").weight = model.get_parameter("clip.1.weight")
-    groups = group_parameters(model, lambda name, _: (float(name.startswith("fusion.")), 0.0))
+    groups = group_parameters(model, lambda name, *_: (float(name.startswith("fusion.")), 0.0))
     names = names_in(model, groups)
     assert names == [["fusion.bias"], ["clip.0.bias", "clip.1.weight", "clip.1.bias"]]

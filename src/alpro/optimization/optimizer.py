@@ -24,7 +24,9 @@ class ParameterGroup(NamedTuple):
 
 def decay_and_no_decay(model: nn.Module, *, weight_decay: float) -> list[ParameterGroup]:
     """Group trainable parameters; norms, biases and scalars do not decay."""
-    return group_parameters(model, lambda _, p: (1.0, weight_decay if uses_weight_decay(p) else 0))
+    return group_parameters(
+        model, lambda _, p, __: (1.0, weight_decay if uses_weight_decay(p) else 0.0)
+    )
 
 
 def uses_weight_decay(parameter: nn.Parameter) -> bool:
@@ -33,18 +35,20 @@ def uses_weight_decay(parameter: nn.Parameter) -> bool:
 
 
 def group_parameters(
-    model: nn.Module, settings: Callable[[str, nn.Parameter], tuple[float, float]]
+    model: nn.Module, settings: Callable[[str, nn.Parameter, nn.Module], tuple[float, float]]
 ) -> list[ParameterGroup]:
     """Group trainable parameters, a tied one by its first name, largest settings first.
 
     Args:
         model: holds the parameters.
-        settings: from (full name, parameter): learning-rate scale and weight decay.
+        settings: from (full name, parameter, module that holds it): learning-rate scale and
+            weight decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(settings(name, parameter), []).append(parameter)
+            module = model.get_submodule(name.rpartition(".")[0])
+            groups.setdefault(settings(name, parameter, module), []).append(parameter)
     return [ParameterGroup(groups[key], *key) for key in sorted(groups, reverse=True)]
 
 

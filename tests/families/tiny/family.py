@@ -121,6 +121,6 @@ FAMILY = ModelFamily(
         load=lambda _model, _config: False, missing=lambda _config: [], remedy="nothing else"
     ),
     parameter_groups=lambda model, config: group_parameters(
-        model, lambda name, _: (0.5 if name.startswith("words.") else 1.0, config.weight_decay)
+        model, lambda name, *_: (0.5 if name.startswith("words.") else 1.0, config.weight_decay)
     ),
 )

@@ -47,7 +47,7 @@ def parameter_groups(model: nn.Module, config: Any) -> list[ParameterGroup]:
     if scaled and not any(scaled in name for name, _ in model.named_parameters()):
         raise InputError(f"lr_mul_prefix: no parameter has {scaled} in its name.")
 
-    def settings(name: str, _parameter: nn.Parameter) -> tuple[float, float]:
+    def settings(name: str, *_: nn.Module | nn.Parameter) -> tuple[float, float]:
         factor = config.lr_mul if scaled and scaled in name else 1.0
         return factor, 0.0 if any(part in name for part in _NO_DECAY) else config.weight_decay
 
