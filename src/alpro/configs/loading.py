@@ -106,6 +106,22 @@ def load_config(
     )
 
 
+def read_model(
+    model_class: Any, layer: ConfigSource, problems: list[ConfigIssue]
+) -> tuple[dict[str, Any], list[str]]:
+    """Read the valid values of a model file, translated in place, and its keys without effect."""
+    if translate := getattr(model_class, "translate", None):
+        translate(layer)
+    ignored = drop_keys(layer, model_class.INERT)
+    values = read_values(
+        model_class,
+        layer.values,
+        locate=lambda name: (layer.place, layer.renamed.get(name, name)),
+        problems=problems,
+    )
+    return values, ignored
+
+
 class _Reader:
     """State of one `load_config` call: values, their sources, and problems."""
 
@@ -239,16 +255,8 @@ class _Reader:
             return  # unreadable: its defaults must not be checked against the rest
         # Keep the keys that the file has, for the sources of its values.
         layer = ConfigSource(path, path, raw)
-        if translate := getattr(model_class, "translate", None):
-            translate(layer)
-        self.ignored[path] = drop_keys(layer, model_class.INERT)
+        self.models[key], self.ignored[path] = read_model(model_class, layer, self.problems)
         self.model_keys_given[key] = set(layer.values)
-        self.models[key] = read_values(
-            model_class,
-            layer.values,
-            locate=lambda name: (path, layer.renamed.get(name, name)),
-            problems=self.problems,
-        )
 
     def _check_rules(self) -> None:
         # Values of model files are keyed by file: encoder_config.width.

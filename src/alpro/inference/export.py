@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from alpro import __version__
 from alpro.configs.fields import fields_of
@@ -15,7 +17,15 @@ from alpro.datasets.annotations import sha256_of
 from alpro.datasets.tokenization import FURTHER_FILES
 from alpro.errors import InputError
 from alpro.families.registry import family_config
-from alpro.inference.model_folder import CARD, CONFIG, FORMAT, VERSION, StoredModel, from_run
+from alpro.inference.model_folder import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    VERSION,
+    StoredModel,
+    from_run,
+    read_object,
+)
 from alpro.training.atomic_io import write_atomically, write_json, write_text
 from alpro.training.state_dicts import read_state
 
@@ -41,7 +51,10 @@ def export_model(run: Path | str, output: Path | str, *, step: str = "best") -> 
     """
     from safetensors.torch import save_file
 
-    stored, output = from_run(Path(run).expanduser(), step=step), Path(output).expanduser()
+    run, output = Path(run).expanduser(), Path(output).expanduser()
+    stored = from_run(run, step=step)
+    files = sorted(run.glob("results_*/*/scores.json"))
+    scores = {str(one.parent.relative_to(run)): read_object(one) for one in files}
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: exists and is not empty. Name a new folder with --output.")
     # Copy weights and tokenizer; tied tensors are stored once for each of their names.
@@ -55,7 +68,7 @@ def export_model(run: Path | str, output: Path | str, *, step: str = "best") -> 
         source = stored.tokenizer_dir / name
         if source.is_file():
             write_atomically(output / name, partial(shutil.copyfile, source))
-    write_text(output / CARD, model_card(stored, run=Path(run).name, step=step))
+    write_text(output / CARD, model_card(stored, scores, run=run.name, step=step))
     # The config comes last: it has the hashes of all others.
     names = sorted(path.name for path in output.iterdir())
     config_keys = fields_of(type(stored.config)).keys()
@@ -73,15 +86,18 @@ def export_model(run: Path | str, output: Path | str, *, step: str = "best") -> 
             "config": {key: values[key] for key in kept if key not in paths},
             "architecture": {key: asdict(one) for key, one in stored.architecture.items()},
             "labels": stored.labels,
-            "scores": stored.scores,
+            "scores": scores,
             "sha256": {name: sha256_of(output / name) for name in names},
         },
     )
     return output
 
 
-def model_card(stored: StoredModel, *, run: str, step: str) -> str:
-    """Text of the README of a model folder: what the model is, how to use it, what it reached."""
+def model_card(stored: StoredModel, scores: Mapping[str, Any], *, run: str, step: str) -> str:
+    """Text of the README of a model folder: what the model is, how to use it, what it reached.
+
+    `scores` are the contents of each ``scores.json`` of the run, by folder.
+    """
     config, videos = stored.config, "videos whose frames are squares of"
     lines = [
         f"# {run}",
@@ -100,6 +116,6 @@ def model_card(stored: StoredModel, *, run: str, step: str) -> str:
         "```",
         "",
     ]
-    for folder, scores in (stored.scores or {}).items():
-        lines += [f"## {folder}", "", "```json", json.dumps(scores, indent=2), "```", ""]
-    return "\n".join(lines if stored.scores else [*lines, "The run was not evaluated.", ""])
+    for folder, reached in scores.items():
+        lines += [f"## {folder}", "", "```json", json.dumps(reached, indent=2), "```", ""]
+    return "\n".join(lines if scores else [*lines, "The run was not evaluated.", ""])

@@ -15,7 +15,7 @@ from typing import Any
 from alpro.configs.errors import ConfigError, ConfigIssue
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
-from alpro.configs.loading import MODEL_WEIGHTS
+from alpro.configs.loading import MODEL_WEIGHTS, read_model
 from alpro.configs.sources import ConfigSource, with_current_keys
 from alpro.configs.validation import read_values
 from alpro.datasets.annotations import sha256_of
@@ -35,7 +35,6 @@ CONFIG, CARD = "config.json", "README.md"
 class StoredModel:
     """A trained model on disk."""
 
-    root: Path
     config: Any
     """Of the task's and the family's class; keys of training have their defaults, or None."""
     architecture: Mapping[str, Any]
@@ -44,8 +43,6 @@ class StoredModel:
     tokenizer_dir: Path
     labels: tuple[str, ...] | None = None
     """Answers that the model can give, by label; None without question answering."""
-    scores: Mapping[str, Any] | None = None
-    """Content of each ``scores.json`` of the run, by folder."""
     sha256: str
     """Of the weights."""
 
@@ -66,7 +63,7 @@ def open_model(folder: Path | str) -> StoredModel:
         raise InputError(f"{root}: there is no such folder. Give a model's, or that of a run.")
     if (root / "log/args.json").is_file():
         return from_run(root)
-    raw = _read_object(root / CONFIG) if (root / CONFIG).is_file() else {}
+    raw = read_object(root / CONFIG) if (root / CONFIG).is_file() else {}
     if raw.get("format") == FORMAT:
         return _from_model_folder(root, raw)
     raise InputError(
@@ -92,13 +89,11 @@ def _from_model_folder(root: Path, raw: Mapping[str, Any]) -> StoredModel:
     config, architecture = _restored(root / CONFIG, values, raw.get("architecture", {}))
     labels = raw.get("labels")
     return StoredModel(
-        root=root,
         config=config,
         architecture=architecture,
         weights=root / MODEL_WEIGHTS,
         tokenizer_dir=root,
         labels=None if labels is None else tuple(labels),
-        scores=raw.get("scores"),
         sha256=hashes[MODEL_WEIGHTS],
     )
 
@@ -111,22 +106,19 @@ def from_run(root: Path, *, step: str = "best") -> StoredModel:
     weights = run.checkpoint(step)
     if not weights.is_file():
         raise InputError(f"{weights}: no such checkpoint. Train on, or choose another step.")
-    values = _read_object(run.args)
+    values = read_object(run.args)
     keys = family_config(detect_family(values)).architecture
     files = {key: run.log / f"{key}.json" for key in keys}
     config, architecture = _restored(
-        run.args, values, {key: _read_object(file) for key, file in files.items()}
+        run.args, values, {key: read_object(file) for key, file in files.items()}
     )
     labels = run.answer_labels
-    scores = sorted(root.glob("results_*/*/scores.json"))
     return StoredModel(
-        root=root,
         config=config,
         architecture=architecture,
         weights=weights,
         tokenizer_dir=Path(config.tokenizer_dir),
         labels=read_answer_labels(labels).texts if labels.is_file() else None,
-        scores={str(one.parent.relative_to(root)): _read_object(one) for one in scores},
         sha256=sha256_of(weights),
     )
 
@@ -139,8 +131,8 @@ def _restored(
     Raises:
         ConfigError: a value is unknown or out of range.
     """
-    family = family_config(detect_family(values))
-    config_class = with_family(kind_of(values), detect_family(values))
+    name = detect_family(values)
+    family, config_class = family_config(name), with_family(kind_of(values), name)
     known = with_current_keys(config_class, values)
     problems: list[ConfigIssue] = []
     own = {key: value for key, value in known.items() if key in fields_of(config_class)}
@@ -148,15 +140,7 @@ def _restored(
     models = {}
     for key, model_class in family.architecture.items():
         layer = ConfigSource(str(place), f"{place} ({key})", dict(architecture.get(key, {})))
-        if translate := getattr(model_class, "translate", None):
-            translate(layer)
-        values_of = read_values(
-            model_class,
-            {name: value for name, value in layer.values.items() if name not in model_class.INERT},
-            locate=lambda name, layer=layer: (layer.place, name),  # type: ignore[misc]
-            problems=problems,
-        )
-        models[key] = values_of
+        models[key], _ = read_model(model_class, layer, problems)
     if problems:
         raise ConfigError(problems)
     missing = {key: None for key in fields_of(config_class) if key not in read}
@@ -166,7 +150,8 @@ def _restored(
     )
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must hold one object."""
     try:
         value = read_json(path)
     except (UnreadableFileError, JsonError) as error:

@@ -24,14 +24,7 @@ class ParameterGroup(NamedTuple):
 
 def decay_and_no_decay(model: nn.Module, *, weight_decay: float) -> list[ParameterGroup]:
     """Group trainable parameters; norms, biases and scalars do not decay."""
-    return group_parameters(
-        model, lambda _, p, __: (1.0, weight_decay if uses_weight_decay(p) else 0.0)
-    )
-
-
-def uses_weight_decay(parameter: nn.Parameter) -> bool:
-    """Return whether weight decay applies: not to norms, biases and scalars."""
-    return parameter.ndim > 1
+    return group_parameters(model, lambda _, p, __: (1.0, weight_decay if p.ndim > 1 else 0.0))
 
 
 def group_parameters(

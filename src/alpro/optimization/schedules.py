@@ -1,7 +1,4 @@
-"""Learning-rate schedules as pure functions of the update number.
-
-The formulas are ALPRO's, and T2VLP's for ``warmup_cosine``; `docs/fidelity` has the differences.
-"""
+"""Learning rate by the update number, with ALPRO's formulas (``warmup_cosine``: T2VLP's)."""
 
 import math
 from bisect import bisect_right

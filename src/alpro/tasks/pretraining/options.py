@@ -36,17 +36,12 @@ class PretrainingDataset:
         choices=("auto", "video", "image"),
     )
     vid_cap_path: str | None = option(
-        None,
-        "captions of the frame in the middle of each clip: a list or an LMDB",
-        path=True,
+        None, "captions of the frame in the middle of each clip: a list or an LMDB", path=True
     )
     vid_txt: str = option(
         "subtitle",
         "text of a clip, where captions are given",
-        choices=(
-            *("subtitle", "caption"),
-            *("caption_subtitle_concat", "caption_subtitle_random"),
-        ),
+        choices=("subtitle", "caption", "caption_subtitle_concat", "caption_subtitle_random"),
     )
     vis_format: str = option(
         "video",
