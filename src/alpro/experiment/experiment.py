@@ -64,11 +64,7 @@ class Experiment(Generic[Config]):
     @cached_property
     def normalize(self) -> Normalize:
         """Pixel normalisation on the engine's device."""
-        pixels = self.family.preprocessing(self.config)
-        normalize = Normalize(
-            pixels.mean, pixels.std, scale=pixels.scale, channel_order=pixels.channel_order
-        )
-        return normalize.to(self.engine.device)
+        return Normalize.of(self.family.preprocessing(self.config)).to(self.engine.device)
 
     @property
     def precision(self) -> str:

@@ -112,13 +112,11 @@ class Model:
             vocab_size=family.vocab_size(stored.architecture),
             layout=family.tokenizer,
         )
-        pixels = self.preprocessing
-        self._normalize = Normalize(
-            pixels.mean, pixels.std, scale=pixels.scale, channel_order=pixels.channel_order
-        ).to(self.device)
+        self._normalize = Normalize.of(self.preprocessing).to(self.device)
         self._decoder = make_decoder("auto", seconds=SECONDS_PER_REQUEST, megabytes=MEGABYTES)
         self._sampling = evaluation_sampling(config.frm_sampling_strategy)
-        sees = [self.family, self._sampling, self.num_frames, asdict(pixels), config.max_txt_len]
+        pixels = asdict(self.preprocessing)
+        sees = [self.family, self._sampling, self.num_frames, pixels, config.max_txt_len]
         self.fingerprint = hashlib.sha256(
             f"{stored.sha256} {json.dumps(sees, sort_keys=True)}".encode()
         ).hexdigest()
@@ -285,10 +283,11 @@ class Model:
     @torch.inference_mode()
     def _encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         longest = self._config.max_txt_len
-        for text in texts:
-            if len(self._tokenizer(text)["input_ids"]) > longest:
-                logger.warning("cut after %d tokens: %s", longest, shortened(text))
         ids, mask = tokenize(self._tokenizer, texts, max_length=longest)
+        # Only a text of the greatest length may have been cut.
+        for text, length in zip(texts, mask.sum(dim=1).tolist(), strict=True):
+            if length == longest and len(self._tokenizer(text)["input_ids"]) > longest:
+                logger.warning("cut after %d tokens: %s", longest, shortened(text))
         with autocast(self.precision, self.device):
             return self._model.encode_text(ids.to(self.device), mask.to(self.device))
 

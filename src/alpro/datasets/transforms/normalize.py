@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+
 _MAX_PIXEL = 255.0
 
 
@@ -36,6 +38,11 @@ class Normalize(nn.Module):
         # Not in the state dict: checkpoints hold the model's own tensors only.
         self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def of(cls, pixels: PixelPreprocessing) -> Normalize:
+        """Normalisation of a model family's pixels."""
+        return cls(pixels.mean, pixels.std, scale=pixels.scale, channel_order=pixels.channel_order)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Normalise (B, T, 3, S, S) uint8 RGB frames to float32 in the model's channel order."""
