@@ -32,6 +32,7 @@ NESTED = {
     "loss_config": {key: key for key in _LOSS},
 }
 """Object in a file -> its keys there and ours."""
+_ALIASES_OF_SETS = {"vis": "img", "ratio": "weight"}
 ALIASES = {
     "train_num_frms": "num_frm",
     "test_num_frms": "test_num_frm",
@@ -39,8 +40,7 @@ ALIASES = {
     "test_batch_size": "val_batch_size",
     "input_res": "crop_img_size",
     "inference_datasets": "test_datasets",
-    "*.vis": "img",
-    "*.ratio": "weight",
+    **{f"*.{there}": here for there, here in _ALIASES_OF_SETS.items()},
     **{f"{place}.{key}": own for place, keys in NESTED.items() for key, own in keys.items()},
 }
 INERT = frozenset(
@@ -127,7 +127,7 @@ def _translate_sets(layer: ConfigSource, key: str, *, joins: bool) -> None:
     if isinstance(sets := layer.values.get(key), dict):
         layer.values[key] = [sets]
     for index, one in _sets_in(layer, key):
-        for there, here in (("vis", "img"), ("ratio", "weight")):
+        for there, here in _ALIASES_OF_SETS.items():
             if there in one and here not in one:
                 one[here] = one.pop(there)
                 layer.renamed[f"{key}.{index}.{here}"] = f"{written}.{index}.{there}"
