@@ -147,6 +147,11 @@ def shortened(text: str, *, most: int = MAX_SHOWN) -> str:
     return cut if cut.isprintable() else ascii(cut)[1:-1]
 
 
+def printable(name: str) -> str:
+    """Name of a file or video for printing: bytes that are not UTF-8 appear in hex."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def listed(names: Sequence[str], *, most: int = 5) -> str:
     """Join the first names."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

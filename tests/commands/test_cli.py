@@ -22,11 +22,10 @@ from alpro.commands.cli import (
     open_videos_of_flag,
     path_flag,
     positive,
-    printable,
     run_command,
 )
 from alpro.commands.main import main
-from alpro.errors import USER_ERROR_EXIT_CODE, InputError, RunError
+from alpro.errors import USER_ERROR_EXIT_CODE, InputError, RunError, printable
 from alpro.training.atomic_io import full_disk_ends_run
 from tests.training.disks import FULL_DEVICE
 

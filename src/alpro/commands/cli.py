@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from alpro.errors import InputError, exit_code_for, known_error
+from alpro.errors import InputError, exit_code_for, known_error, printable
 from alpro.installation import with_resources
 from alpro.program import INTERRUPTED_EXIT_CODE, console, interruptible
 from alpro.training.atomic_io import FullDiskError
@@ -186,8 +186,3 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text[:_MAX_SHOWN]!r} is not an integer") from None
-
-
-def printable(name: str) -> str:
-    """Name of a file or video for printing: bytes that are not UTF-8 appear in hex."""
-    return name.encode("utf-8", "backslashreplace").decode()

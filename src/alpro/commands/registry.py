@@ -43,6 +43,8 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Use a model": {
         "export-model": Command("export_model", "a run's model as a folder of its own"),
+        "index": Command("index", "index one's own videos for search"),
+        "search": Command("search", "find moments of indexed videos"),
     },
     "Measure and set up": {
         "bench": Command("bench.command", "speed of decoding, loading and training"),

@@ -194,21 +194,37 @@ class Model:
         of_texts, of_videos = self.encode_text(list(texts)), self.encode_video(list(videos))
         return self._given(np.asarray(of_texts) @ np.asarray(of_videos).T, is_one=False)
 
-    @torch.inference_mode()
     def match(self, texts: Sequence[str], videos: Sequence[Video]) -> Array:
         """Score each pair by the fusion encoder: (P, N) probabilities that they match.
 
         Better than `similarity` where order and details count, and slower: it looks at each pair.
         """
         self._require(self.can_match, "matches texts and videos", "retrieval, with use_itm")
-        encoded = self._encode_texts(list(texts))
-        columns = []
-        for video in _shown(list(videos), "matching videos"):
-            features = self._encode_frames(self._frames([video]))
-            with autocast(self.precision, self.device):
-                logits = self._model.match(encoded, features.expand(len(texts)))
-            columns.append(logits.double().softmax(dim=-1)[:, MATCH].cpu().numpy())
-        return self._given(np.stack(columns, axis=1), is_one=False)
+        columns = [
+            self.match_frames(texts, self._frames([videos[i] for i in piece]))
+            for piece in _shown(chunks(len(videos), size=BATCH_SIZE), "matching videos")
+        ]
+        return self._given(np.concatenate(columns, axis=1), is_one=False)
+
+    @torch.inference_mode()
+    def match_frames(
+        self, texts: Sequence[str], frames: np.ndarray, *, batch_size: int = 64
+    ) -> np.ndarray:
+        """Score texts and a few videos' preprocessed frames, as of `read_windows`; see `match`.
+
+        (N, T, 3, S, S) uint8 frames to (P, N) float64 probabilities.
+        """
+        self._require(self.can_match, "matches texts and videos", "retrieval, with use_itm")
+        scores = np.empty((len(texts), len(frames)))
+        videos = [self._encode_frames(one[None]) for one in frames]
+        for piece in chunks(len(texts), size=batch_size):
+            encoded = self._encode_texts([texts[i] for i in piece])
+            for column, features in enumerate(videos):
+                with autocast(self.precision, self.device):
+                    logits = self._model.match(encoded, features.expand(len(piece)))
+                probabilities = logits.double().softmax(dim=-1)[:, MATCH]
+                scores[piece, column] = probabilities.cpu().numpy()
+        return scores
 
     @torch.inference_mode()
     def answer(self, question: str, video: Video, *, top: int = 5) -> list[tuple[str, float]]:

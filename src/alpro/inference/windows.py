@@ -120,17 +120,39 @@ def read_windows(
         VideoReadError: the file is no video, or none of its frames can be read; CutOffError where
             a limit was exceeded.
     """
-    process = IsolatedProcess(seconds=seconds, megabytes=megabytes, prepare=PyAVDecoder().load)
+    reader = WindowReader(seconds=seconds, megabytes=megabytes)
     try:
-        for first in count(step=WINDOWS_PER_REQUEST):
-            windows = process.call(_windows_from, Path(video), plan, first)
-            yield from (Window(*window) for window in windows)
-            if len(windows) < WINDOWS_PER_REQUEST:
-                return
-    except CallCutOffError as error:
-        raise CutOffError(f"cut off: {error}") from error
+        yield from reader.read(video, plan=plan)
     finally:
-        process.close()
+        reader.close()
+
+
+class WindowReader:
+    """Reader of one video after the other in the same isolated process; see `read_windows`."""
+
+    def __init__(self, *, seconds: float = SECONDS_PER_REQUEST, megabytes: int = MEGABYTES) -> None:
+        self.process = IsolatedProcess(
+            seconds=seconds, megabytes=megabytes, prepare=PyAVDecoder().load
+        )
+
+    def read(self, video: Path | str, *, plan: WindowPlan, first: int = 0) -> Iterator[Window]:
+        """Read the windows of a video from number `first` on, in order.
+
+        Raises:
+            VideoReadError: see `read_windows`.
+        """
+        try:
+            for number in count(first, step=WINDOWS_PER_REQUEST):
+                windows = self.process.call(_windows_from, Path(video), plan, number)
+                yield from (Window(*window) for window in windows)
+                if len(windows) < WINDOWS_PER_REQUEST:
+                    return
+        except CallCutOffError as error:
+            raise CutOffError(f"cut off: {error}") from error
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.close()
 
 
 class _Reading(NamedTuple):
@@ -254,12 +276,26 @@ def _rate_of(opened: OpenVideo) -> float:
     return float(opened.stream.average_rate or opened.stream.guessed_rate or _DEFAULT_RATE)
 
 
-def _declared_end(video: Path, opened: OpenVideo) -> float:
-    """Seconds that a file declares, or else those of its packets."""
+def declared_seconds(video: Path) -> float:
+    """Length of a video as the file declares it; 0 where it does not.
+
+    Raises:
+        VideoReadError: the file is no video.
+    """
+    with open_with_pyav(video) as opened:
+        return _declared(opened)
+
+
+def _declared(opened: OpenVideo) -> float:
     stream, container = opened.stream, opened.container
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    if container.duration:
-        return container.duration / _MICROSECONDS
+    return (container.duration or 0) / _MICROSECONDS
+
+
+def _declared_end(video: Path, opened: OpenVideo) -> float:
+    """Seconds that a file declares, or else those of its packets."""
+    if seconds := _declared(opened):
+        return seconds
     with open_with_pyav(video) as again:
         return sum(1 for _ in packets_of(again)) / _rate_of(opened)

@@ -23,8 +23,8 @@ from alpro.commands.check_data.texts import (
     unknown_answers,
 )
 from alpro.commands.check_data.verdicts import judge, judge_contents, judge_splits
-from alpro.commands.cli import open_videos_of_flag, printable
-from alpro.errors import InputError, listed, pluralize
+from alpro.commands.cli import open_videos_of_flag
+from alpro.errors import InputError, listed, pluralize, printable
 from alpro.installation import has_package
 from alpro.tasks.question_answering.annotations import AnswerLabels, read_answer_labels
 from alpro.training.atomic_io import write_text

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-from alpro.commands.cli import printable
+from alpro.errors import printable
 
 Font = ImageFont.FreeTypeFont
 Face = tuple[str, int]

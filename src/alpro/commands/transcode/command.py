@@ -23,11 +23,10 @@ from alpro.commands.cli import (
     open_videos_of_flag,
     path_flag,
     positive,
-    printable,
 )
 from alpro.commands.transcode.settings import PRESETS, Preparation
 from alpro.commands.video_writers import KINDS
-from alpro.errors import RunError, listed, pluralize
+from alpro.errors import RunError, listed, pluralize, printable
 from alpro.training.writable import check_output_folder
 
 if TYPE_CHECKING:
