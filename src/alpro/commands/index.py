@@ -19,10 +19,12 @@ from alpro.commands.cli import (
     any_path_flag,
     at_most,
     exit_code_of,
+    positive,
     progress,
 )
 from alpro.errors import InputError, pluralize, printable
 from alpro.launchers import LAUNCHERS, number_in
+from alpro.search.nearest import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
     from alpro.search.indexing import Indexed
@@ -72,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--part", type=_part, metavar="I/N", help="index the I-th of N shares; others do the rest")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
+    add(
+        "--usearch_threshold",
+        type=positive,
+        default=DEFAULT_THRESHOLD,
+        help="windows from which on searches are approximate, by usearch",
+    )
     add("--merge", nargs="+", type=any_path_flag, help="add other indexes to this one, and end")
     add("--status", action="store_true", help="say what is in the index, and end")
     return parser
@@ -141,6 +149,7 @@ def _update(flags: argparse.Namespace) -> None:
             exclude=flags.exclude,
             retry=flags.retry,
             part=flags.part or _part_of_launcher(),
+            usearch_threshold=flags.usearch_threshold,
             num_workers=flags.n_workers or max(1, (os.cpu_count() or 1) - 1),
             advance=advance,
         )

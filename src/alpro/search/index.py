@@ -108,6 +108,7 @@ class Index:
             )
         self._database = self._connected()
         stored = dict(self._execute("SELECT name, value FROM settings"))
+        stored.pop("generation", None)
         if stored.pop("format", None) != FORMAT:
             raise InputError(f"{self.folder}: an index of another version. Index again elsewhere.")
         self.settings = IndexSettings(**stored)
@@ -135,6 +136,11 @@ class Index:
         """Numbers that differ after others have written, and after this object has."""
         ((version,),) = self._execute("PRAGMA data_version")
         return version, self._database.total_changes
+
+    def generation(self) -> int:
+        """Count the changes of the index so far."""
+        ((number,),) = self._execute("SELECT value FROM settings WHERE name = 'generation'")
+        return int(number)
 
     def files(self) -> list[IndexedFile]:
         """All files, by path."""
@@ -174,7 +180,8 @@ class Index:
             raise InputError(f"{path}: vectors are missing. Delete {self.folder} and index again.")
         if not size:
             return np.zeros((0, width), np.float16)
-        return np.memmap(path, np.float16, mode="r", shape=(size // (width * 2), width))
+        # Copied on writing, which nobody does: PyTorch warns of memory that is read-only.
+        return np.memmap(path, np.float16, mode="c", shape=(size // (width * 2), width))
 
     def _execute(self, command: str, *values: Any) -> list[Any]:
         with self._readable():

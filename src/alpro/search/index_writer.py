@@ -175,6 +175,7 @@ class IndexWriter(Index):
         except BaseException:
             self._execute("ROLLBACK")
             raise
+        self._execute("UPDATE settings SET value = value + 1 WHERE name = 'generation'")
         self._execute("COMMIT")
 
 
@@ -196,7 +197,7 @@ def _create(folder: Path, settings: IndexSettings) -> None:
     def write(path: Path) -> None:
         database = sqlite3.connect(path)
         database.executescript(_TABLES)
-        values = {"format": FORMAT, **asdict(settings)}
+        values = {"format": FORMAT, "generation": 0, **asdict(settings)}
         database.executemany("INSERT INTO settings VALUES (?, ?)", values.items())
         database.commit()
         database.close()

@@ -11,9 +11,11 @@ import numpy as np
 
 from alpro.search.index import Windows
 
-SHARE_OF_PEAK = 0.7
+SHARE_OF_PEAK = 0.95
 """A window belongs to the moment of its neighbour if its score, above the noise floor, is at least
-this share of the best one's."""
+this share of the best one's. Measured on the demo's validation videos: of moments found first, 21 %
+were the right ones with 0.7, 37 % with 0.9, 45 % with 0.95, 36 % with 0.99."""
+WINDOWS_PER_MOMENT = 32  # windows looked at, since those of one moment are many
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def best_spans(
     file, number = windows.file, windows.number
     is_taken = np.zeros(len(scores), bool)
     spans: list[Span] = []
-    for peak in _descending(scores, most * _CANDIDATES_PER_MOMENT, lowest=lowest):
+    for peak in _descending(scores, most * WINDOWS_PER_MOMENT, lowest=lowest):
         if len(spans) == most:
             break
         if is_taken[peak]:
@@ -64,19 +66,21 @@ def best_spans(
             first -= 1
         while belongs(last + 1, last):
             last += 1
-        is_taken[max(first - 1, 0) : last + 2] = True
+        around = slice(max(first - 1, 0), last + 2)
+        is_taken[around] |= file[around] == file[peak]
         spans.append(Span(first, last, int(peak)))
     return spans
 
 
-_CANDIDATES_PER_MOMENT = 32  # windows looked at, since those of one moment are many
+def best_positions(scores: np.ndarray, most: int) -> np.ndarray:
+    """Positions of the best scores, ascending."""
+    if most >= len(scores):
+        return np.arange(len(scores))
+    return np.sort(np.argpartition(-scores, most)[:most])
 
 
 def _descending(scores: np.ndarray, most: int, *, lowest: float) -> np.ndarray:
     """Positions of the best scores, best first; equal ones in their order."""
-    if most < len(scores):
-        best = np.sort(np.argpartition(-scores, most)[:most])
-    else:
-        best = np.arange(len(scores))
+    best = best_positions(scores, most)
     best = best[scores[best] >= lowest]
     return best[np.argsort(-scores[best], kind="stable")]

@@ -16,15 +16,18 @@ from pathlib import Path
 from threading import RLock
 
 import numpy as np
+import torch
 
 import alpro
 from alpro.datasets.decoding.base import VideoReadError
 from alpro.errors import InputError, printable
 from alpro.search.index import Index, IndexedFile, Windows
-from alpro.search.moments import Span, best_spans
+from alpro.search.moments import WINDOWS_PER_MOMENT, Span, best_positions, best_spans
+from alpro.search.nearest import open_nearest
 
 DEFAULT_TOP = 10
-_ROWS_AT_ONCE = 1 << 16  # whose vectors are float32 at a time
+_NEIGHBOURS = 8  # windows beside one that was found approximately, to merge it with
+_SAMPLED = 10_000  # windows that the median is taken of, where not all are scored
 _PART = re.compile(r"#t=(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")  # as of media fragments
 
 
@@ -173,22 +176,15 @@ class Searcher:
         begin = time.monotonic()
         with self._turn:
             vector = self.vector_of(query)
+            most = query.skip + max(query.top, query.rerank)
             while True:
                 self._refresh()
-                revision = self._revision
-                scores = self._scores(vector)
+                revision, is_wanted = self._revision, self._is_wanted(query)
+                scores, floor = self._scores(vector, is_wanted, num_best=most * WINDOWS_PER_MOMENT)
                 if self.index.revision() == revision:  # else rows may have changed meanwhile
                     break
-            floor = float(np.median(scores)) if len(scores) else 0.0
-            is_wanted = self._is_wanted(query)
-            scores = np.where(is_wanted, scores, -np.inf)
-            wanted = query.skip + max(query.top, query.rerank)
             spans = best_spans(
-                scores,
-                self._windows,
-                floor=floor,
-                most=wanted,
-                lowest=max(query.min_score, -2.0),
+                scores, self._windows, floor=floor, most=most, lowest=max(query.min_score, -2.0)
             )
             moments = [self._moment(scores, one) for one in spans]
             if query.rerank:
@@ -208,29 +204,52 @@ class Searcher:
             self._windows: Windows = self.index.windows()
             self._files = {one.id: one for one in self.index.files()}
             self._vectors = self.index.vectors()
+            self._nearest = open_nearest(self.index)
             self._revision = revision
 
-    def _scores(self, vector: np.ndarray) -> np.ndarray:
-        """(N,) float32 cosine similarities."""
-        of_rows = np.empty(len(self._vectors), np.float32)
-        for first in range(0, len(of_rows), _ROWS_AT_ONCE):
-            part = slice(first, first + _ROWS_AT_ONCE)
-            of_rows[part] = self._vectors[part].astype(np.float32) @ vector
-        return of_rows[self._windows.row]
+    def _scores(
+        self, vector: np.ndarray, is_wanted: np.ndarray, *, num_best: int
+    ) -> tuple[np.ndarray, float]:
+        """(N,) float32 cosine similarities, and their median.
+
+        Those of windows that are not wanted, or not among the best by the approximate index, are
+        minus infinity. The best ones are exact, others may be rounded to float16.
+        """
+        rows = self._windows.row
+        if not len(rows):
+            return np.zeros(0, np.float32), 0.0
+        if self._nearest is not None and is_wanted.all():
+            found = np.isin(rows, self._nearest.search(vector, num_best))
+            best = np.flatnonzero(np.convolve(found, np.ones(2 * _NEIGHBOURS + 1), "same") > 0)
+            scores = np.full(len(rows), -np.inf, np.float32)
+            sample = np.random.default_rng(0).integers(len(rows), size=_SAMPLED)
+            floor = np.median(self._vectors[rows[sample]].astype(np.float32) @ vector)
+        else:
+            # The only product of float16 vectors that is as fast as memory is PyTorch's.
+            product = torch.mv(torch.from_numpy(self._vectors), torch.from_numpy(vector).half())
+            scores = product.float().numpy()[rows]
+            floor = np.median(scores)
+            scores[~is_wanted] = -np.inf
+            best = best_positions(scores, num_best)
+            best = best[is_wanted[best]]
+        scores[best] = self._vectors[rows[best]].astype(np.float32) @ vector
+        return scores, float(floor)
 
     def _is_wanted(self, query: Query) -> np.ndarray:
         """(N,) bool, windows of the files that a query is about."""
         folder = None if query.folder is None else Path(os.path.abspath(query.folder))
         since = -math.inf if query.since is None else query.since
         until = math.inf if query.until is None else query.until
-        wanted = [
+        wanted = {
             number
             for number, file in self._files.items()
             if (folder is None or file.path.is_relative_to(folder))
             and since <= file.state.mtime_ns / 1e9 <= until
             and query.min_seconds <= file.duration <= query.max_seconds
-        ]
-        return np.isin(self._windows.file, wanted)
+        }
+        if len(wanted) == len(self._files):
+            return np.ones(len(self._windows.file), bool)
+        return np.isin(self._windows.file, list(wanted))
 
     def _moment(self, scores: np.ndarray, span: Span) -> Moment:
         file = self._files[int(self._windows.file[span.peak])]

@@ -16,6 +16,7 @@ from alpro.search.collection import Collection, find_videos, share_of
 from alpro.search.index import DATABASE, FileState, Index, IndexSettings
 from alpro.search.index_writer import IndexWriter, check_same, is_being_written
 from alpro.search.indexing import Indexed, changes_of, index_videos, seconds_per_byte
+from alpro.search.nearest import DEFAULT_THRESHOLD, build_nearest, open_nearest
 
 PARTS = "parts"
 """Folder of an index with the indexes of processes that work on a part each."""
@@ -70,6 +71,7 @@ def update_index(
     retry: bool = False,
     part: tuple[int, int] | None = None,
     num_workers: int = 1,
+    usearch_threshold: int = DEFAULT_THRESHOLD,
     advance: Advance | None = None,
 ) -> Updated:
     """Index what is new or changed, and take out what is gone.
@@ -84,6 +86,7 @@ def update_index(
         part: number of this process, from 0, and how many share the work. Each writes an index of
             its own, which it adds to the common one in the end.
         num_workers: files that are decoded at once.
+        usearch_threshold: number of windows from which on searches are approximate.
         advance: called after each window.
 
     Raises:
@@ -105,6 +108,7 @@ def update_index(
         new = {path: found.videos[path] for path in changes.new}
         if part is None:
             indexed = _index(writer, new, model, num_workers=num_workers, advance=advance)
+            _refresh_nearest(writer, usearch_threshold)
     # A process of several writes by itself until all its files are done.
     if part is not None:
         share = share_of(found.videos, part=part[0], num_parts=part[1])
@@ -114,6 +118,7 @@ def update_index(
             indexed = _index(writer, new, model, num_workers=num_workers, advance=advance)
         with IndexWriter(folder, settings, waits=True) as writer:
             take_in(writer, own)
+            _refresh_nearest(writer, usearch_threshold)
         shutil.rmtree(own)
     return Updated(
         found,
@@ -122,6 +127,12 @@ def update_index(
         num_deleted=len(changes.deleted),
         num_unchanged=len(found.videos) - len(changes.new) - len(changes.moved),
     )
+
+
+def _refresh_nearest(writer: IndexWriter, threshold: int) -> None:
+    """Make the graph for approximate searches, where there are enough windows."""
+    if len(writer.windows().row) >= threshold and open_nearest(writer) is None:
+        build_nearest(writer)
 
 
 def take_in(writer: IndexWriter, folder: Path) -> int:
