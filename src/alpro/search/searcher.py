@@ -175,8 +175,19 @@ class Searcher:
         """
         begin = time.monotonic()
         with self._turn:
-            vector = self.vector_of(query)
-            most = query.skip + max(query.top, query.rerank)
+            found = self.search_vector(self.vector_of(query), query)
+            if query.rerank:
+                found = replace(found, moments=self._reranked(found.moments, query))
+            moments = found.moments[query.skip : query.skip + query.top]
+            return replace(found, moments=moments, seconds=time.monotonic() - begin)
+
+    def search_vector(self, vector: np.ndarray, query: Query) -> Found:
+        """Find the moments that are nearest to an (E,) float32 vector of length 1.
+
+        Those of earlier pages are among them, and as many as are to be ranked again.
+        """
+        begin, most = time.monotonic(), query.skip + max(query.top, query.rerank)
+        with self._turn:
             while True:
                 self._refresh()
                 revision, is_wanted = self._revision, self._is_wanted(query)
@@ -186,11 +197,8 @@ class Searcher:
             spans = best_spans(
                 scores, self._windows, floor=floor, most=most, lowest=max(query.min_score, -2.0)
             )
-            moments = [self._moment(scores, one) for one in spans]
-            if query.rerank:
-                moments = self._reranked(moments, query)
             return Found(
-                moments[query.skip : query.skip + query.top],
+                [self._moment(scores, one) for one in spans],
                 floor=floor,
                 num_windows=int(is_wanted.sum()),
                 num_files=len(self._files),

@@ -1,4 +1,4 @@
-"""Benchmarks: ``alpro bench {decode,loader,annotations,scaling} [flags]``.
+"""Benchmarks: ``alpro bench {decode,loader,annotations,search,moments,scaling} [flags]``.
 
 Each compares what it measures side by side, in one run, and prints a Markdown table.
 """
@@ -12,7 +12,9 @@ from typing import NamedTuple
 from alpro.commands.bench import annotations as bench_annotations
 from alpro.commands.bench import decode as bench_decode
 from alpro.commands.bench import loader as bench_loader
+from alpro.commands.bench import moments as bench_moments
 from alpro.commands.bench import scaling as bench_scaling
+from alpro.commands.bench import search as bench_search
 from alpro.commands.cli import exit_code_of
 
 
@@ -40,6 +42,12 @@ BENCHMARKS = {
         "reading rows, and memory of the workers",
         bench_annotations.add_flags,
         bench_annotations.run,
+    ),
+    "search": Benchmark(
+        "search in an index of many windows", bench_search.add_flags, bench_search.run
+    ),
+    "moments": Benchmark(
+        "accuracy of searches for moments", bench_moments.add_flags, bench_moments.run
     ),
     "scaling": Benchmark(
         "updates by one process and by several, with each engine", bench_scaling.add_flags, None

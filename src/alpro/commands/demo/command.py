@@ -11,6 +11,9 @@ Writes ``videos/*.mp4`` and ``images/*.jpg``, and in ``txt/``:
   ``ans2label.json`` (the answers of ``train_qa``, numbered);
 * ``scenes.jsonl`` (what happens in each clip).
 
+``long/{val,test}/*.mp4`` are the clips of a split one after the other, to search in, and
+``txt/long_{val,test}.jsonl`` says when each caption is true, and when of its clip backwards.
+
 ``manifest.json`` records the parameters. The same parameters give the same files; a second run
 renders no clip again, an interrupted one is completed.
 """
@@ -36,9 +39,10 @@ from alpro.commands.cli import (
     progress,
 )
 from alpro.commands.demo.encoding import CODEC, JPEG_QUALITY, Item, encode_all, is_encoded
+from alpro.commands.demo.joining import join_clips, long_videos, moment_rows
 from alpro.commands.demo.planning import SPLITS, describe, plan_dataset
 from alpro.commands.demo.stills import plan_stills
-from alpro.commands.demo.texts import annotation_files, as_json, image_rows
+from alpro.commands.demo.texts import annotation_files, as_json, as_lines, image_rows
 from alpro.commands.demo.trajectories import FPS, NUM_FRAMES, SIZE
 from alpro.commands.demo.vocabulary import write_tokenizer
 from alpro.errors import InputError, pluralize
@@ -136,9 +140,14 @@ def make_demo_data(
     # Render what is missing; texts are written in any case.
     items: list[Item] = [*pairs, *stills]
     missing = [item for item in items if not is_encoded(item, folder=output_dir)]
-    num_texts = _write_texts(output_dir / "txt", annotation_files(records, stills, seed=seed))
+    videos = long_videos(pairs)
+    texts = annotation_files(records, stills, seed=seed)
+    for split, rows in moment_rows(videos, records).items():
+        texts[f"long_{split}.jsonl"] = as_lines(rows)
+    num_texts = _write_texts(output_dir / "txt", texts)
+    missing_videos = [name for name in videos if not _long_path(output_dir, name).exists()]
     made = f"{pluralize(len(records), 'clip')}, {pluralize(len(stills), 'image')}"
-    if stored == manifest and not missing:
+    if stored == manifest and not missing and not missing_videos:
         todo = f"{pluralize(num_texts, 'text file')} written" if num_texts else "nothing to do"
         print(f"{output_dir}: already complete ({made}), {todo}")
         return
@@ -146,9 +155,16 @@ def make_demo_data(
     encoded = encode_all(missing, folder=output_dir, num_workers=num_workers)
     for _ in progress(encoded, len(missing), "demo clips and images", "item"):
         pass
+    for name in missing_videos:
+        clips = [output_dir / f"videos/{clip}.mp4" for clip in videos[name]]
+        join_clips(clips, _long_path(output_dir, name))
     seconds = time.perf_counter() - start
     share = f"{len(missing):,} of {len(items):,} pairs and images rendered"
     print(f"{output_dir}: {made}; {share} in {seconds:.1f} s")
+
+
+def _long_path(output_dir: Path, name: str) -> Path:
+    return output_dir / "long" / f"{name}.mp4"
 
 
 def _manifest(plan: list[dict[str, Any]], *, counts: dict[str, int], seed: int) -> dict[str, Any]:
@@ -185,7 +201,8 @@ def _prepare_folder(output_dir: Path, *, known: bool) -> None:
             " choose another folder, or empty it"
         )
     clips = [path for split in SPLITS for path in videos.glob(f"{split}?????[ab].*")]
-    for path in [*clips, *images.glob("image?????.*")]:
+    long = [path for split in SPLITS for path in (output_dir / "long" / split).glob("*.mp4")]
+    for path in [*clips, *long, *images.glob("image?????.*")]:
         path.unlink()
     for folder in (videos, images):
         folder.mkdir(parents=True, exist_ok=True)

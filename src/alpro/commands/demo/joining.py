@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import av
 
+from alpro.commands.demo.planning import Pair
+from alpro.commands.demo.texts import Record
+from alpro.commands.demo.trajectories import FPS, NUM_FRAMES
 from alpro.training.atomic_io import write_atomically
 
-CLIPS_PER_VIDEO = 25
-FOLDER = "long"
+SPLITS = ("val", "test")
+PAIRS_PER_VIDEO = 10
+CLIP_SECONDS = NUM_FRAMES / FPS
 
 
-def long_videos(rows: Sequence[dict[str, Any]], *, split: str) -> Iterator[tuple[str, list[str]]]:
-    """Name and clips of each long video of a split; `rows` are its captions."""
-    names = list(dict.fromkeys(row["clip_name"] for row in rows))
-    for first in range(0, len(names), CLIPS_PER_VIDEO):
-        yield f"{split}{first // CLIPS_PER_VIDEO}", names[first : first + CLIPS_PER_VIDEO]
+def long_videos(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """Return the names of the clips of each long video, by its path without extension."""
+    videos: dict[str, list[str]] = {}
+    for split in SPLITS:
+        own = [pair for pair in pairs if pair.split == split]
+        for first in range(0, len(own), PAIRS_PER_VIDEO):
+            some = own[first : first + PAIRS_PER_VIDEO]
+            videos[f"{split}/{first // PAIRS_PER_VIDEO}"] = [
+                clip.name for pair in some for clip in pair.clips
+            ]
+    return videos
 
 
-def moment_rows(rows: Sequence[dict[str, Any]], *, split: str, seconds: float) -> list[Any]:
-    """Captions with the moments of their clips, which are `seconds` long each."""
-    captions: dict[str, list[str]] = {}
-    for row in rows:
-        captions.setdefault(row["clip_name"], []).append(row["caption"])
-    return [
-        {"video": name, "start": i * seconds, "end": (i + 1) * seconds, "caption": caption}
-        for name, clips in long_videos(rows, split=split)
-        for i, clip in enumerate(clips)
-        for caption in captions[clip]
-    ]
+def moment_rows(videos: dict[str, list[str]], records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Return the captions of each split with their moments, and those of the clip backwards.
+
+    Args:
+        videos: of `long_videos`.
+        records: of the clips, as `describe` makes them.
+    """
+    captions = {record["clip_name"]: record["captions"] for record in records}
+    rows: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for video, clips in videos.items():
+        for number, clip in enumerate(clips):
+            own, twin = CLIP_SECONDS * number, CLIP_SECONDS * (number ^ 1)  # pairs are neighbours
+            rows[video.split("/")[0]].append(
+                {
+                    "video": f"{video}.mp4",
+                    "caption": captions[clip][0],
+                    "moment": [own, own + CLIP_SECONDS],
+                    "reversed": [twin, twin + CLIP_SECONDS],
+                }
+            )
+    return rows
 
 
 def join_clips(clips: Iterable[Path], target: Path) -> None:
