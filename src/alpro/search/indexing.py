@@ -30,6 +30,8 @@ _NUM_PROBED = 256  # files whose length is looked up to foresee the whole
 _POLL_SECONDS = 0.1
 _FAILURES = (VideoReadError, CallCutOffError, OSError)
 
+Advance = Callable[["Indexed", float], object]
+"""Takes what is done, and the seconds of video that all will have been."""
 Encode = Callable[[np.ndarray], np.ndarray]
 """(B, T, 3, S, S) uint8 frames to (B, E) vectors."""
 
@@ -110,7 +112,7 @@ def index_videos(
     encode: Encode,
     plan: WindowPlan,
     num_workers: int,
-    advance: Callable[[Indexed], object] | None = None,
+    advance: Advance | None = None,
 ) -> Indexed:
     """Read and encode all windows of videos, and write them to the index.
 
@@ -122,12 +124,13 @@ def index_videos(
         encode: the video encoder.
         plan: the index's windows, with the model's frames.
         num_workers: files that are decoded at once.
-        advance: called after each window with all that is done so far.
+        advance: called after each window.
     """
     known = {one.path: one for one in writer.files()}
     jobs = [_job_of(writer, path, state, known.get(path)) for path, state in videos.items()]
-    done = Indexed()
+    done, size = Indexed(), sum(state.size for state in videos.values())
     with _Reading(jobs, plan, num_workers) as reading:
+        per_byte = reading.seconds_per_byte()
         for events in _batches(reading):
             frames = [event.frames for _, event in events if isinstance(event, Window)]
             vectors = iter(encode(np.stack(frames)) if frames else ())
@@ -150,24 +153,9 @@ def index_videos(
                         done.unreadable[job.path] = reason
                 done.seconds += job.seconds - before
                 if advance is not None:
-                    advance(done)
+                    left = (size - done.finished_bytes) * per_byte
+                    advance(done, done.finished_seconds + left)
     return done
-
-
-def seconds_per_byte(videos: Mapping[Path, FileState]) -> float:
-    """Estimate the length of videos per byte, by the lengths that some of them declare."""
-    sample = random.Random(0).sample(sorted(videos), min(_NUM_PROBED, len(videos)))
-    reader, seconds, size = WindowReader(), 0.0, 0
-    try:
-        for path in sample:
-            try:
-                seconds += reader.process.call(declared_seconds, path)
-                size += videos[path].size
-            except _FAILURES as error:
-                raise_scarcity(error)
-    finally:
-        reader.close()
-    return seconds / max(size, 1)
 
 
 @dataclass(slots=True)
@@ -233,18 +221,30 @@ class _Reading:
     """Threads that read files, each with an isolated process; iterating gives their events."""
 
     def __init__(self, jobs: Sequence[_Job], plan: WindowPlan, num_workers: int) -> None:
-        self._jobs, self._plan = iter(jobs), plan
+        self._all, self._jobs, self._plan = jobs, iter(jobs), plan
         self._events: Queue[_Event | BaseException | None] = Queue(maxsize=_WINDOWS_AHEAD)
         self._lock, self._is_stopped = Lock(), False
         self._readers = [WindowReader() for _ in range(max(1, min(num_workers, len(jobs))))]
         self._threads = [Thread(target=self._work, args=(one,)) for one in self._readers]
 
+    def seconds_per_byte(self) -> float:
+        """Estimate the length of the files per byte, by the lengths that some of them declare."""
+        sample = random.Random(0).sample(self._all, min(_NUM_PROBED, len(self._all)))
+        seconds, size = 0.0, 0
+        for job in sample:
+            try:
+                seconds += self._readers[0].process.call(declared_seconds, job.path)
+                size += job.state.size
+            except _FAILURES as error:
+                raise_scarcity(error)
+        return seconds / max(size, 1)
+
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __iter__(self) -> Iterator[_Event]:
+        for thread in self._threads:
+            thread.start()
         num_running = len(self._threads)
         while num_running:
             event = self._events.get()
@@ -264,7 +264,6 @@ class _Reading:
             while thread.is_alive():
                 with suppress(Empty):
                     self._events.get(timeout=_POLL_SECONDS)
-            thread.join()
 
     def _work(self, reader: WindowReader) -> None:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,13 @@ from alpro.errors import InputError
 from alpro.inference.model import Model
 from alpro.inference.windows import STRIDE_SECONDS, WINDOW_SECONDS
 from alpro.search.collection import Collection, find_videos, share_of
-from alpro.search.index import DATABASE, FileState, Index, IndexSettings
+from alpro.search.index import DATABASE, Index, IndexSettings
 from alpro.search.index_writer import IndexWriter, check_same, is_being_written
-from alpro.search.indexing import Indexed, changes_of, index_videos, seconds_per_byte
+from alpro.search.indexing import Advance, Indexed, changes_of, index_videos
 from alpro.search.nearest import DEFAULT_THRESHOLD, build_nearest, open_nearest
 
 PARTS = "parts"
 """Folder of an index with the indexes of processes that work on a part each."""
-Advance = Callable[[Indexed, float], object]
-"""Takes what is done, and the seconds of video that all will have been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,13 @@ def update_index(
             or is being written by another process.
     """
     found = find_videos(roots, exclude=exclude)
+    work = partial(
+        index_videos,
+        encode=model.encode_frames,
+        plan=model.window_plan(window=settings.window, stride=settings.stride),
+        num_workers=num_workers,
+        advance=advance,
+    )
     # Take in what processes of another division have left, then compare.
     with IndexWriter(folder, settings, waits=part is not None) as writer:
         for left in sorted((folder / PARTS).glob("*-of-*")):
@@ -107,7 +113,7 @@ def update_index(
         writer.forget([file.id for file in changes.deleted])
         new = {path: found.videos[path] for path in changes.new}
         if part is None:
-            indexed = _index(writer, new, model, num_workers=num_workers, advance=advance)
+            indexed = work(writer, new)
             _refresh_nearest(writer, usearch_threshold)
     # A process of several writes by itself until all its files are done.
     if part is not None:
@@ -115,7 +121,7 @@ def update_index(
         own = folder / PARTS / f"{part[0] + 1}-of-{part[1]}"
         new = {path: state for path, state in share.items() if path in new}
         with IndexWriter(own, settings) as writer:
-            indexed = _index(writer, new, model, num_workers=num_workers, advance=advance)
+            indexed = work(writer, new)
         with IndexWriter(folder, settings, waits=True) as writer:
             take_in(writer, own)
             _refresh_nearest(writer, usearch_threshold)
@@ -156,28 +162,3 @@ def take_in(writer: IndexWriter, folder: Path) -> int:
             writer.finish(file, reason=one.reason)
             num_files += 1
     return num_files
-
-
-def _index(
-    writer: IndexWriter,
-    videos: Mapping[Path, FileState],
-    model: Model,
-    *,
-    num_workers: int,
-    advance: Advance | None,
-) -> Indexed:
-    """Index videos, foreseeing how long they are together."""
-    per_byte, size = seconds_per_byte(videos), sum(state.size for state in videos.values())
-
-    def tell(done: Indexed) -> None:
-        if advance is not None:
-            advance(done, done.finished_seconds + (size - done.finished_bytes) * per_byte)
-
-    return index_videos(
-        writer,
-        videos,
-        encode=model.encode_frames,
-        plan=model.window_plan(window=writer.settings.window, stride=writer.settings.stride),
-        num_workers=num_workers,
-        advance=tell,
-    )
