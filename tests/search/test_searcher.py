@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ DAY = 86_400 * 10**9  # nanoseconds
 
 
 def write_index(
-    folder: Path, files: dict[str, Sequence[float]], *, days: Sequence[int] = ()
+    folder: Path, files: Mapping[str, Sequence[float]], *, days: Sequence[int] = ()
 ) -> Index:
     """Write an index of files whose windows have these levels; stride 0.5 s, window 1 s."""
     with IndexWriter(folder, settings()) as writer:

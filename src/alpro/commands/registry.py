@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "export-model": Command("export_model", "a run's model as a folder of its own"),
         "index": Command("index", "index one's own videos for search"),
         "search": Command("search", "find moments of indexed videos"),
+        "serve": Command("serve", "page to search indexed videos"),
         "export-features": Command("export_features", "vectors of an index, to Parquet or NumPy"),
     },
     "Measure and set up": {

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 from alpro.commands.cli import DefaultsShown, any_path_flag, exit_code_of, not_negative, positive
 from alpro.commands.index import DEFAULT_INDEX, clock
+from alpro.errors import InputError, printable
+from alpro.search.answers import announced, answer_of
 
 if TYPE_CHECKING:
-    from alpro.search.searcher import Found, Moment
+    from alpro.search.index import Index
+
+SERVER_SECONDS = 60.0  # that a running server may take
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,69 +64,90 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--min-score", type=float, help="least similarity of a moment")
     add("--json", action="store_true", help="print JSON")
+    add("--no_server", action="store_true", help="do not ask a running `alpro serve`")
     add("--model", type=any_path_flag, help="folder of the index's model, if it has moved")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
     return parser
 
 
 def _search(flags: argparse.Namespace) -> None:
-    import alpro
     from alpro.search.index import Index
-    from alpro.search.searcher import Example, Query, Searcher
 
     with Index(flags.index) as index:
-        options: dict[str, Any] = {}
-        if flags.min_score is not None:
-            options["min_score"] = flags.min_score
-        query = Query(
-            texts=tuple(flags.text),
-            examples=tuple(map(Example.of, flags.like)),
-            negatives=tuple(flags.negatives),
-            folder=flags.folder,
-            top=flags.top,
-            rerank=flags.rerank,
-            **options,
-        )
-        model = flags.model or index.settings.model
-        found = Searcher(index, lambda: alpro.load(model, device=flags.device)).search(query)
-    print(json.dumps(as_json(found), indent=2) if flags.json else as_text(found))
+        answer = None if flags.no_server else _asked(flags, index)
+        if answer is None:
+            answer = _found(flags, index)
+        for moment in answer["moments"]:
+            file = index.file(moment["file"])
+            moment["path"] = "" if file is None else str(file.path)
+    print(json.dumps(answer, indent=2) if flags.json else as_text(answer))
 
 
-def as_text(found: Found) -> str:
+def _found(flags: argparse.Namespace, index: Index) -> dict[str, Any]:
+    """Search here, which takes some seconds to load the model."""
+    import alpro
+    from alpro.search.searcher import Example, Query, Searcher
+
+    query = Query(
+        texts=tuple(flags.text),
+        examples=tuple(map(Example.of, flags.like)),
+        negatives=tuple(flags.negatives),
+        folder=flags.folder,
+        top=flags.top,
+        rerank=flags.rerank,
+        **({} if flags.min_score is None else {"min_score": flags.min_score}),
+    )
+    model = flags.model or index.settings.model
+    searcher = Searcher(index, lambda: alpro.load(model, device=flags.device))
+    return answer_of(searcher.search(query))
+
+
+def _asked(flags: argparse.Namespace, index: Index) -> dict[str, Any] | None:
+    """Ask the server of the index; None if there is none, or the query is not simple.
+
+    Raises:
+        InputError: the server refuses the query.
+    """
+    server = announced(index.folder)
+    is_simple = len(flags.text) == 1 and len(flags.negatives) <= 1 and not flags.like
+    if server is None or not is_simple or flags.folder or flags.model:
+        return None
+    url, token = server
+    values = {
+        "q": flags.text[0],
+        "not": "".join(flags.negatives),
+        "top": flags.top,
+        "rerank": flags.rerank,
+        "min_score": "" if flags.min_score is None else flags.min_score,
+    }
+    request = Request(f"{url}/api/search?{urlencode(values)}")
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urlopen(request, timeout=SERVER_SECONDS) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except HTTPError as error:
+        if error.code != HTTPStatus.BAD_REQUEST:
+            return None
+        raise InputError(json.load(error)["error"]) from error
+    except (OSError, ValueError):  # it has ended without a word, or another program answers
+        return None
+
+
+def as_text(answer: Mapping[str, Any]) -> str:
     """Moments for reading, grouped by file."""
-    lines = []
-    for moments in found.by_file():
-        lines.append(moments[0].file.name)
-        lines += [f"  {_line(one)}" for one in moments]
-    counts = f"{found.num_windows:,} windows of {found.num_files:,} files"
-    floor = f"a score of {found.floor:.3f} is the median of all"
-    lines.append(f"{counts} searched in {found.seconds:.2f} s; {floor}")
+    files: dict[str, list[str]] = {}
+    for one in answer["moments"]:
+        files.setdefault(one["path"], []).append(_line(one))
+    lines = [line for path, some in files.items() for line in (printable(path), *some)]
+    counts = f"{answer['num_windows']:,} windows of {answer['num_files']:,} files"
+    floor = f"a score of {answer['floor']:.3f} is the median of all"
+    lines.append(f"{counts} searched in {answer['seconds']:.2f} s; {floor}")
     return "\n".join(lines)
 
 
-def _line(moment: Moment) -> str:
-    span = f"{clock(moment.start)} - {clock(moment.end)}"
-    match = "" if moment.match is None else f"  match {moment.match:.2f}"
-    return f"{moment.score:.3f}  {span}{match}"
-
-
-def as_json(found: Found) -> dict[str, Any]:
-    """Moments as JSON values; times in seconds."""
-    return {
-        "floor": found.floor,
-        "num_windows": found.num_windows,
-        "num_files": found.num_files,
-        "seconds": found.seconds,
-        "moments": [
-            {
-                "file": one.file.id,
-                "path": str(one.file.path),
-                "start": one.start,
-                "end": one.end,
-                "peak": list(one.peak),
-                "score": one.score,
-                "match": one.match,
-            }
-            for one in found.moments
-        ],
-    }
+def _line(moment: Mapping[str, Any]) -> str:
+    span = f"{clock(moment['start'])} - {clock(moment['end'])}"
+    match = "" if moment["match"] is None else f"  match {moment['match']:.2f}"
+    return f"  {moment['score']:.3f}  {span}{match}"

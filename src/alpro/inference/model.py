@@ -227,11 +227,23 @@ class Model:
         return scores
 
     @torch.inference_mode()
-    def answer(self, question: str, video: Video, *, top: int = 5) -> list[tuple[str, float]]:
-        """Answer a question: the most probable answers with their probabilities, best first."""
+    def answer(
+        self,
+        question: str,
+        video: Video,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        top: int = 5,
+    ) -> list[tuple[str, float]]:
+        """Answer a question: the most probable answers with their probabilities, best first.
+
+        `start` and `end` are seconds of the video, as of `encode_video`.
+        """
         self._require(self.can_answer, "answers questions", "question answering")
         assert self._labels is not None
-        text, features = self._encode_texts([question]), self._encode_frames(self._frames([video]))
+        frames = self._frames([video], start=start, end=end)
+        text, features = self._encode_texts([question]), self._encode_frames(frames)
         with autocast(self.precision, self.device):
             logits = self._model.answer(text, features)[0, : len(self._labels)]
         best = logits.double().softmax(dim=0).topk(min(top, len(self._labels)))

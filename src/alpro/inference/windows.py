@@ -230,7 +230,7 @@ def _read(video: Path, plan: WindowPlan, first: int) -> Iterator[Window]:
     collector, num_frames = _Collector(plan, first), 0
     with open_with_pyav(video) as opened:
         rate, end = _rate_of(opened), _declared_end(video, opened)
-        for frame, shown, until in _frames(opened, seek=plan.start + first * plan.stride):
+        for frame, shown, until in frames_from(opened, seek=plan.start + first * plan.stride):
             num_frames += 1
             # The declared end is not believed if there are frames after it, or none before it.
             if shown > end + 1 / rate:
@@ -244,7 +244,7 @@ def _read(video: Path, plan: WindowPlan, first: int) -> Iterator[Window]:
         raise VideoReadError("PyAV: no frame comes out")
 
 
-def _frames(opened: OpenVideo, *, seek: float) -> Iterator[tuple[VideoFrame, float, float]]:
+def frames_from(opened: OpenVideo, *, seek: float) -> Iterator[tuple[VideoFrame, float, float]]:
     """Frames with the seconds from which and until which they are shown; inf for the last one.
 
     From the last key frame before the time to `seek` on.

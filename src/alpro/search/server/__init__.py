@@ -1,0 +1,1 @@
+"""Page and JSON API to search an index, served to browsers."""

@@ -1,0 +1,319 @@
+"""Server of an index: a page, a JSON API, and the media of the indexed files.
+
+Files are named by their ids alone, and none but indexed ones are served.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+import alpro
+from alpro.datasets.decoding.base import VideoReadError
+from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS
+from alpro.datasets.storage.directory_index import VIDEO_EXTENSIONS
+from alpro.errors import InputError, printable
+from alpro.isolation.process import CallCutOffError
+from alpro.search.answers import answer_of
+from alpro.search.collection import state_of
+from alpro.search.index import IndexedFile
+from alpro.search.searcher import Example, Query, Searcher
+from alpro.search.server.media import MAX_PREVIEW_SECONDS, Media
+
+MAX_UPLOAD_BYTES = 64 << 20
+COOKIE = "token"
+_MAX_TEXT = 10_000  # characters
+_MAX_MOMENTS, _MAX_SKIPPED, _MAX_RERANKED = 200, 10_000, 200
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_CACHED = {"Cache-Control": "private, max-age=3600"}
+_CUT_OFF = "making it took too long, or too much memory"
+
+
+@dataclass(frozen=True)
+class SearchServer:
+    """Handlers of the requests."""
+
+    searcher: Searcher
+    media: Media
+    answering: alpro.Model | None
+    """Model that answers questions, if there is one."""
+
+    async def page(self, _request: Request) -> Response:
+        """Return the page."""
+        models = (self.answering, self.searcher.model)
+        can_ask = self.answering is not None
+        can_caption = any(getattr(one, "can_caption", False) for one in models if one)
+        html = _TEMPLATES.get_template("page.html").render(
+            can_ask=can_ask,
+            can_caption=can_caption,
+            can_match=self.searcher.model.can_match,
+            videos=",".join(VIDEO_EXTENSIONS),
+            images=",".join(IMAGE_EXTENSIONS),
+        )
+        return Response(html, media_type="text/html")
+
+    async def status(self, _request: Request) -> Response:
+        """Return what is indexed: folders, counts, and files that cannot be read."""
+        return JSONResponse(await run_in_threadpool(self._status))
+
+    async def search(self, request: Request) -> Response:
+        """Search by the parameters, and by the file in the body of a POST."""
+        query = self._query_of(request.query_params)
+        if request.method == "GET":
+            return JSONResponse(await run_in_threadpool(self._search, query))
+        suffix = Path(request.query_params.get("name", "")).suffix.lower()
+        if suffix not in (*VIDEO_EXTENSIONS, *IMAGE_EXTENSIONS):
+            raise HTTPException(415, "neither a video nor a picture, by its name")
+        with tempfile.NamedTemporaryFile(suffix=suffix) as file:
+            size = 0
+            async for piece in request.stream():
+                size += len(piece)
+                if size > MAX_UPLOAD_BYTES:
+                    raise HTTPException(413, f"larger than {MAX_UPLOAD_BYTES >> 20} MB")
+                file.write(piece)
+            file.flush()
+            own = Example(Path(file.name))
+            given = Query(**{**_fields(query), "examples": (*query.examples, own)})
+            try:
+                return JSONResponse(await run_in_threadpool(self._search, given))
+            except InputError as error:
+                name = printable(request.query_params["name"])
+                raise InputError(str(error).replace(file.name, name)) from error
+
+    async def file(self, request: Request) -> Response:
+        """Return an indexed file, or the range of bytes that is asked for."""
+        return FileResponse(self._file_of(request).path, content_disposition_type="inline")
+
+    async def about(self, request: Request) -> Response:
+        """Return name and length of an indexed file."""
+        file, top = self._file_of(request), _top_of(self.searcher.index.files())
+        return JSONResponse({"name": _name_of(file, top), "duration": file.duration})
+
+    async def strip(self, request: Request) -> Response:
+        """Return frames of a moment as one JPEG."""
+        file, (start, end) = self._file_of(request), _span_of(request)
+        jpeg = await run_in_threadpool(self.media.strip, file, start, end)
+        return Response(jpeg, media_type="image/jpeg", headers=_CACHED)
+
+    async def preview(self, request: Request) -> Response:
+        """Return a moment as a clip that every browser plays."""
+        file, (start, end) = self._file_of(request), _span_of(request)
+        path = await run_in_threadpool(self.media.preview, file, start, end)
+        name = f"{printable(file.path.stem)}_{start:g}-{end:g}.mp4"
+        how = "attachment" if "download" in request.query_params else "inline"
+        return FileResponse(path, filename=name, content_disposition_type=how, headers=_CACHED)
+
+    async def ask(self, request: Request) -> Response:
+        """Answer a question about a moment."""
+        if self.answering is None:
+            raise HTTPException(404, "no model that answers: start with --answers MODEL")
+        file, (start, end) = self._file_of(request), _span_of(request)
+        question = request.query_params.get("q", "").strip()
+        if not question:
+            raise HTTPException(400, "no question")
+        answers = await run_in_threadpool(
+            self.answering.answer, question, file.path, start=start, end=end
+        )
+        return JSONResponse({"answers": [{"text": a, "probability": p} for a, p in answers]})
+
+    def _status(self) -> dict[str, Any]:
+        index = self.searcher.index
+        files, settings = index.files(), index.settings
+        readable = [one for one in files if one.reason is None]
+        top = _top_of(files)
+        folders = {os.path.dirname(_name_of(one, top)) for one in readable}
+        return {
+            "num_windows": len(index.windows().row),
+            "num_files": len(readable),
+            "seconds": sum(one.duration for one in readable),
+            "window": settings.window,
+            "stride": settings.stride,
+            "folders": sorted(folder for folder in folders if folder),
+            "unreadable": [
+                {"name": _name_of(one, top), "reason": one.reason} for one in files if one.reason
+            ],
+        }
+
+    def _search(self, query: Query) -> dict[str, Any]:
+        found = self.searcher.search(query)
+        top = _top_of(self.searcher.index.files())
+        answer = answer_of(found)
+        for moment, value in zip(found.moments, answer["moments"], strict=True):
+            value["name"] = _name_of(moment.file, top)
+        return answer
+
+    def _query_of(self, given: Mapping[str, str]) -> Query:
+        top = _top_of(self.searcher.index.files())
+        options: dict[str, Any] = {}
+        for key in ("min_score", "since", "until", "min_seconds", "max_seconds"):
+            if given.get(key):
+                options[key] = _number(given, key)
+        if given.get("folder"):
+            options["folder"] = top / given["folder"]
+        examples = []
+        if given.get("like"):
+            number, start, end = (*given["like"].split(":"), "", "")[:3]
+            file = self._indexed(number)
+            times = {"start": start, "end": end}
+            start_end = (_number(times, key) if times[key] else None for key in times)
+            examples.append(Example(file.path, *start_end))
+        texts = [given.get(key, "")[:_MAX_TEXT] for key in ("q", "not")]
+        return Query(
+            texts=(texts[0],) if texts[0].strip() else (),
+            negatives=(texts[1],) if texts[1].strip() else (),
+            examples=tuple(examples),
+            top=int(_number(given, "top", default=20, most=_MAX_MOMENTS, least=1)),
+            skip=int(_number(given, "skip", default=0, most=_MAX_SKIPPED)),
+            rerank=int(_number(given, "rerank", default=0, most=_MAX_RERANKED)),
+            **options,
+        )
+
+    def _file_of(self, request: Request) -> IndexedFile:
+        file = self._indexed(request.path_params["number"])
+        try:
+            if state_of(file.path) == file.state:
+                return file
+            problem = "has changed since it was indexed"
+        except OSError:
+            problem = "is not there any more"
+        raise HTTPException(409, f"the file {problem}: index again")
+
+    def _indexed(self, number: str) -> IndexedFile:
+        file = self.searcher.index.file(int(number)) if number.isdecimal() else None
+        if file is None:
+            raise HTTPException(404, "no such file in the index")
+        return file
+
+
+def create_app(
+    searcher: Searcher,
+    *,
+    answering: alpro.Model | None = None,
+    token: str | None = None,
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]"),
+) -> Starlette:
+    """Make the application.
+
+    Args:
+        searcher: of the index that is served.
+        answering: model that answers questions about moments.
+        token: secret that requests must know; None: none is needed.
+        hosts: names that the server may be called by, so that no other page can reach it through a
+            name of its own (DNS rebinding).
+    """
+
+    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if token is not None and not _knows(request, token):
+            response = _problem(401, "a token is needed: open the address that the server printed")
+        elif token is not None and COOKIE in request.query_params and request.url.path == "/":
+            response = RedirectResponse("/")
+            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        else:
+            response = await call_next(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    media = Media(searcher.index.folder)
+    server = SearchServer(searcher, media, answering)
+    app = Starlette(
+        routes=[
+            Route("/", server.page),
+            Route("/api/status", server.status),
+            Route("/api/search", server.search, methods=["GET", "POST"]),
+            Route("/api/ask/{number}", server.ask),
+            Route("/api/file/{number}", server.about),
+            Route("/media/{number}", server.file),
+            Route("/strip/{number}", server.strip),
+            Route("/preview/{number}", server.preview),
+            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
+            Middleware(BaseHTTPMiddleware, dispatch=guard),
+        ],
+        exception_handlers={
+            HTTPException: lambda _, error: _problem(error.status_code, error.detail),
+            InputError: lambda _, error: _problem(400, str(error)),
+            VideoReadError: lambda _, error: _problem(422, str(error)),
+            CallCutOffError: lambda *_: _problem(422, _CUT_OFF),
+        },
+    )
+    app.state.media = media
+    return app
+
+
+def _knows(request: Request, token: str) -> bool:
+    given = (
+        request.headers.get("authorization", "").removeprefix("Bearer "),
+        request.cookies.get(COOKIE, ""),
+        request.query_params.get(COOKIE, ""),
+    )
+    return any(hmac.compare_digest(one.encode(), token.encode()) for one in given)
+
+
+def _problem(code: int, message: str) -> Response:
+    return JSONResponse({"error": message}, code)
+
+
+def _span_of(request: Request) -> tuple[float, float]:
+    start = _number(request.query_params, "t0")
+    end = _number(request.query_params, "t1")
+    if end <= start:
+        raise HTTPException(400, "t1 must be after t0")
+    return start, min(end, start + MAX_PREVIEW_SECONDS)
+
+
+def _number(
+    given: Mapping[str, str],
+    key: str,
+    *,
+    default: float | None = None,
+    least: float = -1e12,
+    most: float = 1e12,
+) -> float:
+    text = given.get(key) or default
+    try:
+        number = float("nan" if text is None else text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise HTTPException(400, f"{key}: a number from {least:g} to {most:g} is needed")
+    return number
+
+
+def _fields(query: Query) -> dict[str, Any]:
+    return {key: getattr(query, key) for key in query.__dataclass_fields__}
+
+
+def _top_of(files: list[IndexedFile]) -> Path:
+    """Longest folder that all files are in."""
+    return Path(os.path.commonpath([one.path.parent for one in files]) if files else "/")
+
+
+def _name_of(file: IndexedFile, top: Path) -> str:
+    return printable(str(file.path.relative_to(top)))
+
+
+_TEMPLATES = Environment(loader=PackageLoader("alpro.search.server"), autoescape=True)
