@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from PIL import Image
 
 import alpro
+from alpro.datasets.decoding.base import VideoReadError
+from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS
+from alpro.errors import InputError
 from alpro.inference.windows import WindowPlan
 from alpro.search.index import IndexSettings
 from tests.datasets.clips import GREY_STEP, SMALL, write_clip, write_frames
@@ -48,8 +52,13 @@ class FakeModel:
     def encode_video(
         self, path: Path, *, start: float | None = None, end: float | None = None
     ) -> np.ndarray:
+        if path.suffix in IMAGE_EXTENSIONS:
+            return vector_of(np.asarray(Image.open(path)).mean() / GREY_STEP)
         plan = self.window_plan(window=1e9, start=start or 0.0, end=end or np.inf)
-        return self.encode_frames(next(alpro.read_windows(path, plan=plan)).frames[None])[0]
+        try:
+            return self.encode_frames(next(alpro.read_windows(path, plan=plan)).frames[None])[0]
+        except VideoReadError as error:
+            raise InputError(f"{path}: {error}") from error
 
     def match_frames(self, texts: Sequence[str], frames: np.ndarray) -> np.ndarray:
         # Brighter windows match better, whatever the text says.

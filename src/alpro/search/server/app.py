@@ -113,13 +113,15 @@ class SearchServer:
 
     async def strip(self, request: Request) -> Response:
         """Return frames of a moment as one JPEG."""
-        file, (start, end) = self._file_of(request), _span_of(request)
+        file = self._file_of(request)
+        start, end = _span_of(request, file)
         jpeg = await run_in_threadpool(self.media.strip, file, start, end)
         return Response(jpeg, media_type="image/jpeg", headers=_CACHED)
 
     async def preview(self, request: Request) -> Response:
         """Return a moment as a clip that every browser plays."""
-        file, (start, end) = self._file_of(request), _span_of(request)
+        file = self._file_of(request)
+        start, end = _span_of(request, file)
         path = await run_in_threadpool(self.media.preview, file, start, end)
         name = f"{printable(file.path.stem)}_{start:g}-{end:g}.mp4"
         how = "attachment" if "download" in request.query_params else "inline"
@@ -129,7 +131,8 @@ class SearchServer:
         """Answer a question about a moment."""
         if self.answering is None:
             raise HTTPException(404, "no model that answers: start with --answers MODEL")
-        file, (start, end) = self._file_of(request), _span_of(request)
+        file = self._file_of(request)
+        start, end = _span_of(request, file)
         question = request.query_params.get("q", "").strip()
         if not question:
             raise HTTPException(400, "no question")
@@ -277,8 +280,8 @@ def _problem(code: int, message: str) -> Response:
     return JSONResponse({"error": message}, code)
 
 
-def _span_of(request: Request) -> tuple[float, float]:
-    start = _number(request.query_params, "t0")
+def _span_of(request: Request, file: IndexedFile) -> tuple[float, float]:
+    start = _number(request.query_params, "t0", least=0, most=file.duration)
     end = _number(request.query_params, "t1")
     if end <= start:
         raise HTTPException(400, "t1 must be after t0")

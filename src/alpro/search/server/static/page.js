@@ -266,7 +266,7 @@ function lineOf(text) {
   return line;
 }
 addEventListener("keydown", (event) => {
-  const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
+  const isTyping = document.activeElement.matches("input:not([type=file], [type=checkbox]), select");
   if (event.key === "/" && !isTyping && !player.open) {
     event.preventDefault();
     page.elements.q.focus();

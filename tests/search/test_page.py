@@ -1,0 +1,211 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from alpro.commands.main import main
+from alpro.search.answers import announce
+from alpro.search.index import Index
+from alpro.search.searcher import Searcher
+from alpro.search.server.app import create_app
+from alpro.search.updating import update_index
+from tests.datasets.clips import write_image
+from tests.search.fakes import fake_model, settings, write_levels
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NAME = "<img src=x onerror=window.broken=1>.mp4"
+WAIT = 15_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server of two videos; a browser plays one of them only as a preview."""
+    root = tmp_path_factory.mktemp("page")
+    write_levels(root / "videos" / NAME, [3, 3, 3, 3, 9, 9, 9, 9, 3, 3, 9, 9])
+    write_levels(root / "videos/old.avi", [15, 15, 15])
+    update_index(root / "index", [root / "videos"], fake_model(), settings())
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with Index(root / "index") as index:
+        app = create_app(Searcher(index, fake_model))
+        running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        announce(root / "index", url=url, token=None)
+        os.environ["ALPRO_TEST_INDEX"] = str(root / "index")
+        yield url
+        running.should_exit = True
+        thread.join()
+        app.state.media.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        reason = f"none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("ALPRO_REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]:
+    """A page whose errors fail the test."""
+    context = browser.new_context(base_url=address, viewport={"width": 1000, "height": 800})
+    opened, problems = context.new_page(), []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.set_default_timeout(WAIT)
+    yield opened
+    assert problems == []
+    context.close()
+
+
+def find(page: playwright.Page, text: str) -> playwright.Locator:
+    page.get_by_role("searchbox").fill(text)
+    page.keyboard.press("Enter")
+    moment = page.locator(".moment").first
+    moment.wait_for()
+    return moment
+
+
+def time_of(page: playwright.Page) -> float:
+    page.wait_for_function("() => document.querySelector('dialog video').readyState >= 2")
+    return float(page.evaluate("document.querySelector('dialog video').currentTime"))
+
+
+def test_a_search_finds_a_moment_and_the_player_jumps_to_it(page: playwright.Page) -> None:
+    page.goto("/")
+    page.get_by_text("2 videos, 0:07 of video.").wait_for()
+    moment = find(page, "level 9")
+    assert "0:02 – 0:04" in moment.inner_text()
+    page.wait_for_function("() => document.querySelector('.strip img').naturalWidth > 0")
+    moment.click()
+    assert 2 <= time_of(page) <= 4
+    # The other moment of the file is marked on the time line, and can be jumped to.
+    page.get_by_role("button", name="moment at 0:05").click()
+    page.wait_for_function("() => document.querySelector('dialog video').currentTime >= 5")
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+
+
+def test_a_link_leads_back_to_a_moment(page: playwright.Page) -> None:
+    page.goto("/")
+    find(page, "level 9").click()
+    link = page.url
+    page.goto("about:blank")
+    page.goto(link)
+    assert 2 <= time_of(page) <= 4
+    assert page.get_by_role("searchbox").input_value() == "level 9"
+    # Also where the moment is not among those that are found.
+    page.goto(link.replace("q=level+9&", ""))
+    assert 2 <= time_of(page) <= 4
+
+
+def test_names_are_no_html(page: playwright.Page) -> None:
+    page.goto("/")
+    find(page, "level 9").click()
+    assert page.locator("h2", has_text=NAME).count() == 2
+    assert page.evaluate("window.broken") is None
+    assert page.locator("h2 img").count() == 0
+
+
+def test_what_a_browser_cannot_play_is_shown_as_a_preview(page: playwright.Page) -> None:
+    page.goto("/?q=level+15&min_score=0.9")
+    page.locator(".moment").first.click()
+    page.get_by_text("this is a preview of the moment").wait_for()
+    assert time_of(page) >= 0
+
+
+def test_more_like_this_and_a_dropped_picture(page: playwright.Page, tmp_path: Path) -> None:
+    page.goto("/")
+    find(page, "level 9").click()
+    page.get_by_role("button", name="More like this").click()
+    page.get_by_text("like <img").wait_for()
+    page.locator(".moment").first.wait_for()
+    assert "like=" in page.url
+    picture = write_image(tmp_path / "p.jpg", 15)
+    page.locator("#file").set_input_files(picture)
+    page.get_by_text("like p.jpg").wait_for()
+    page.locator("section h2", has_text="old.avi").first.wait_for()
+
+
+def test_filters_and_errors_are_told(page: playwright.Page) -> None:
+    page.goto("/")
+    find(page, "level 9")
+    page.get_by_text("Filters").click()
+    page.get_by_label("Score at least").fill("0.99999")
+    page.keyboard.press("Tab")
+    page.get_by_text("No moment matches these filters.").wait_for()
+    page.get_by_label("Score at least").fill("")
+    page.route("**/api/search*", lambda route: route.fulfill(status=500, body="no JSON"))
+    page.keyboard.press("Enter")
+    page.get_by_text("the server answers 500").wait_for()
+
+
+def test_keys_go_through_the_moments(page: playwright.Page) -> None:
+    page.goto("/")
+    find(page, "level 9")
+    page.locator("summary").focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.className") == "moment"
+    page.keyboard.press("Enter")
+    page.locator("dialog").wait_for()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('dialog video').currentTime >= 5")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible_and_fits_a_phone(
+    browser: playwright.Browser, address: str, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    context = browser.new_context(
+        base_url=address, viewport={"width": 360, "height": 740}, color_scheme=scheme
+    )
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.goto("/")
+    moment = find(page, "level 9")
+    page.locator("summary").click()
+    for has_player in (False, True):
+        if has_player:
+            moment.click()
+            time_of(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        problems = axe.run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in problems] == []
+    context.close()
+
+
+def test_the_command_asks_the_server(
+    address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert address
+    import alpro
+
+    monkeypatch.setattr(alpro, "load", None, raising=False)  # it is not loaded
+    index = os.environ["ALPRO_TEST_INDEX"]
+    assert main(["search", "level 9", "--index", index, "--top", "1"]) == 0
+    assert "0:02 - 0:04" in capsys.readouterr().out
+    assert main(["search", " ", "--index", index]) == 2
+    assert "nothing to search for" in capsys.readouterr().err
