@@ -62,6 +62,10 @@ main() {
     timed "13. A picture of some questions" run python -m alpro answer-sheet \
         --output_dir "$ANSWERING" --results_dir "$ANSWERING/results_test_qa/step_best_1_mean"
 
+    timed "14. An index of the test clips, joined to long videos" run python -m alpro index data/demo/long/test \
+        --model "$RETRIEVAL" --index "$OUTPUT_DIR/demo_index" --window 2 --stride 1
+    timed "15. Three searches, ranked by VTC and then by VTM" search_three
+
     echo "== Done in $((SECONDS - started)) s after the installation. 100 captions, 100 clips: by chance R@1 would be 1."
     python -m alpro show-results --output_dir "$RETRIEVAL"
     echo
@@ -71,6 +75,7 @@ main() {
     echo "   entities                $TXT/entities.txt, $PRETRAINED/entities.html"
     echo "   retrieval results       $RETRIEVAL/results_test/, $RETRIEVAL/contact_sheet.png"
     echo "   answers                 $ANSWERING/results_test_qa/, $ANSWERING/answer_sheet.png"
+    echo "   search page             python -m alpro serve --index $OUTPUT_DIR/demo_index"
 }
 
 # demo SCRIPT CONFIG OUTPUT_DIR [FLAG...]
@@ -80,6 +85,22 @@ demo() {
     # shellcheck disable=SC2046
     launch "$script" --config "config_release/$config.json" --output_dir "$output_dir" \
         $(small_model_flags) "$@"
+}
+
+# search_three: finds the moments of three captions, and says where they are.
+search_three() {
+    local text there
+    while IFS='|' read -r text there; do
+        run python -m alpro search "$text" --index "$OUTPUT_DIR/demo_index" --top 3 --rerank 20
+        echo "   what the caption is of: $there"
+    done < <(python - "$TXT/long_test.jsonl" <<'PYTHON'
+import json
+import sys
+
+for row in list(map(json.loads, open(sys.argv[1])))[::34]:
+    print(f"{row['caption']}|{row['video']}, seconds {row['moment'][0]:g} to {row['moment'][1]:g}")
+PYTHON
+    )
 }
 
 # retrieve [FLAG...], answer [FLAG...]

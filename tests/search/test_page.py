@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
@@ -20,6 +21,9 @@ from alpro.search.server.app import create_app
 from alpro.search.updating import update_index
 from tests.datasets.clips import write_image
 from tests.search.fakes import fake_model, settings, write_levels
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -52,7 +56,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
+def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         reason = f"none of {', '.join(BROWSERS)} is installed"
@@ -66,7 +70,7 @@ def browser() -> Iterator[playwright.Browser]:
 
 
 @pytest.fixture
-def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]:
+def page(browser: Browser, address: str) -> Iterator[Page]:
     """A page whose errors fail the test."""
     context = browser.new_context(base_url=address, viewport={"width": 1000, "height": 800})
     opened, problems = context.new_page(), []
@@ -77,7 +81,7 @@ def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]
     context.close()
 
 
-def find(page: playwright.Page, text: str) -> playwright.Locator:
+def find(page: Page, text: str) -> Locator:
     page.get_by_role("searchbox").fill(text)
     page.keyboard.press("Enter")
     moment = page.locator(".moment").first
@@ -85,12 +89,12 @@ def find(page: playwright.Page, text: str) -> playwright.Locator:
     return moment
 
 
-def time_of(page: playwright.Page) -> float:
+def time_of(page: Page) -> float:
     page.wait_for_function("() => document.querySelector('dialog video').readyState >= 2")
     return float(page.evaluate("document.querySelector('dialog video').currentTime"))
 
 
-def test_a_search_finds_a_moment_and_the_player_jumps_to_it(page: playwright.Page) -> None:
+def test_a_search_finds_a_moment_and_the_player_jumps_to_it(page: Page) -> None:
     page.goto("/")
     page.get_by_text("2 videos, 0:07 of video.").wait_for()
     moment = find(page, "level 9")
@@ -105,7 +109,7 @@ def test_a_search_finds_a_moment_and_the_player_jumps_to_it(page: playwright.Pag
     assert not page.locator("dialog").is_visible()
 
 
-def test_a_link_leads_back_to_a_moment(page: playwright.Page) -> None:
+def test_a_link_leads_back_to_a_moment(page: Page) -> None:
     page.goto("/")
     find(page, "level 9").click()
     link = page.url
@@ -118,7 +122,7 @@ def test_a_link_leads_back_to_a_moment(page: playwright.Page) -> None:
     assert 2 <= time_of(page) <= 4
 
 
-def test_names_are_no_html(page: playwright.Page) -> None:
+def test_names_are_no_html(page: Page) -> None:
     page.goto("/")
     find(page, "level 9").click()
     assert page.locator("h2", has_text=NAME).count() == 2
@@ -126,14 +130,14 @@ def test_names_are_no_html(page: playwright.Page) -> None:
     assert page.locator("h2 img").count() == 0
 
 
-def test_what_a_browser_cannot_play_is_shown_as_a_preview(page: playwright.Page) -> None:
+def test_what_a_browser_cannot_play_is_shown_as_a_preview(page: Page) -> None:
     page.goto("/?q=level+15&min_score=0.9")
     page.locator(".moment").first.click()
     page.get_by_text("this is a preview of the moment").wait_for()
     assert time_of(page) >= 0
 
 
-def test_more_like_this_and_a_dropped_picture(page: playwright.Page, tmp_path: Path) -> None:
+def test_more_like_this_and_a_dropped_picture(page: Page, tmp_path: Path) -> None:
     page.goto("/")
     find(page, "level 9").click()
     page.get_by_role("button", name="More like this").click()
@@ -146,7 +150,7 @@ def test_more_like_this_and_a_dropped_picture(page: playwright.Page, tmp_path: P
     page.locator("section h2", has_text="old.avi").first.wait_for()
 
 
-def test_filters_and_errors_are_told(page: playwright.Page) -> None:
+def test_filters_and_errors_are_told(page: Page) -> None:
     page.goto("/")
     find(page, "level 9")
     page.get_by_text("Filters").click()
@@ -159,7 +163,7 @@ def test_filters_and_errors_are_told(page: playwright.Page) -> None:
     page.get_by_text("the server answers 500").wait_for()
 
 
-def test_keys_go_through_the_moments(page: playwright.Page) -> None:
+def test_keys_go_through_the_moments(page: Page) -> None:
     page.goto("/")
     find(page, "level 9")
     page.locator("summary").focus()
@@ -175,9 +179,7 @@ def test_keys_go_through_the_moments(page: playwright.Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible_and_fits_a_phone(
-    browser: playwright.Browser, address: str, scheme: str
-) -> None:
+def test_it_is_accessible_and_fits_a_phone(browser: Browser, address: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     context = browser.new_context(
         base_url=address, viewport={"width": 360, "height": 740}, color_scheme=scheme
