@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 Media = Literal["video", "image"]
 """Media of a data set."""
 
+MODEL_WEIGHTS, MODEL_CONFIG = "model.safetensors", "config.json"  # of a model folder
 HEAD_BYTES = 1024  # enough to recognise any kind
 _BYTE_ORDER_MARKS = (  # longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),

@@ -20,6 +20,7 @@ from alpro.errors import InputError
 from alpro.inference.export import export_model
 from alpro.inference.model_folder import open_model
 from alpro.program import run_script
+from alpro.training.state_dicts import read_state
 from tasks import run_video_qa, run_video_retrieval
 from tests.datasets.clips import write_clip
 from tests.factories import BROKEN, FakeDecoder, TinyExperiment, caption_of
@@ -206,3 +207,36 @@ def test_parts_of_a_file_and_frames_of_it(run: Path, monkeypatch: pytest.MonkeyP
     assert not np.allclose(half, whole, atol=1e-5)
     greys = np.broadcast_to(np.uint8(12), (16, 64, 64, 3))
     assert model.encode_video(np.stack([greys, greys])).shape == (2, model.embed_dim)
+
+
+def test_a_run_and_its_folder_have_one_fingerprint(run: Path, tmp_path: Path) -> None:
+    export_model(run, tmp_path / "model")
+    first, second = (alpro.load(path, device="cpu") for path in (run, tmp_path / "model"))
+    assert first.fingerprint == second.fingerprint
+
+
+def test_altered_weights_are_refused_by_config_keys(run: Path, tmp_path: Path) -> None:
+    export_model(run, tmp_path / "model")
+    weights = tmp_path / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    for read in (lambda: read_state(weights, [""]), lambda: alpro.load(weights.parent)):
+        with pytest.raises(InputError, match="SHA-256 differs"):
+            read()
+
+
+def test_a_matcher_that_was_not_trained_to_match_does_not(tmp_path: Path, train: Train) -> None:
+    experiment = TinyExperiment(tmp_path)
+    experiment.values["use_itm"] = 0
+    model = alpro.load(train(experiment), device="cpu")
+    assert model.can_embed
+    assert not model.can_match
+    with pytest.raises(InputError, match="finetuned for retrieval, with use_itm"):
+        model.match(["red"], [tmp_path / "videos/test0.mp4"])
+
+
+def test_a_part_must_begin_within_the_video(run: Path, tmp_path: Path) -> None:
+    model, clip = alpro.load(run, device="cpu"), write_clip(tmp_path / "real.mp4", num_frames=16)
+    part = model.encode_video([clip, clip], start=0.5, end=1.5)
+    assert np.array_equal(part[0], part[1])
+    with pytest.raises(InputError, match="real.mp4: ends after 2 s, before the start at 2.5 s"):
+        model.encode_video(clip, start=2.5)

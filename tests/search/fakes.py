@@ -12,8 +12,8 @@ from PIL import Image
 import alpro
 from alpro.datasets.decoding.base import VideoReadError
 from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS
+from alpro.datasets.decoding.windows import WindowPlan
 from alpro.errors import InputError
-from alpro.inference.windows import WindowPlan
 from alpro.search.index import IndexSettings
 from tests.datasets.clips import GREY_STEP, SMALL, write_clip, write_frames
 

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import uvicorn
@@ -179,7 +179,9 @@ def test_keys_go_through_the_moments(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible_and_fits_a_phone(browser: Browser, address: str, scheme: str) -> None:
+def test_it_is_accessible_and_fits_a_phone(
+    browser: Browser, address: str, scheme: Literal["light", "dark"]
+) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     context = browser.new_context(
         base_url=address, viewport={"width": 360, "height": 740}, color_scheme=scheme

@@ -144,7 +144,7 @@ def test_media_come_in_ranges_strips_and_previews(client: TestClient) -> None:
     assert levels[0] < 5 < 7 < levels[3]
     preview = client.get(f"/preview/{number}?t0=1.5&t1=3&download=1")
     assert preview.headers["content-disposition"].startswith("attachment")
-    with av.open(BytesIO(preview.content)) as clip:
+    with av.open(BytesIO(preview.content), "r") as clip:
         assert clip.streams.video[0].codec_context.name == "h264"
         frames = [frame.to_ndarray(format="rgb24").mean() / 12 for frame in clip.decode(video=0)]
     assert len(frames) == 12

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alpro.datasets.decoding.windows import Window, WindowReader
 from alpro.errors import InputError
-from alpro.inference.windows import Window, WindowReader
 from alpro.search import indexing
 from alpro.search.index import Index
 from alpro.search.index_writer import IndexWriter

@@ -38,9 +38,9 @@ from alpro.configs.sources import (
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
 from alpro.families.registry import FAMILIES, family_config
+from alpro.file_kinds import MODEL_WEIGHTS
 from alpro.tasks.registry import script_of_another_kind
 
-MODEL_WEIGHTS = "model.safetensors"  # in a model folder
 _CHECKPOINT_KEYS = ("e2e_weights_path", "teacher_weights_path")
 
 C = TypeVar("C")

@@ -1,6 +1,6 @@
 """Names that ``import alpro`` offers."""
 
+from alpro.datasets.decoding.windows import Window, WindowPlan, read_windows
 from alpro.inference.model import Model, load
-from alpro.inference.windows import Window, WindowPlan, read_windows
 
 __all__ = ["Model", "Window", "WindowPlan", "load", "read_windows"]

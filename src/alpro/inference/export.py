@@ -12,14 +12,14 @@ from typing import Any
 
 from alpro import __version__
 from alpro.configs.fields import fields_of
-from alpro.configs.loading import MODEL_WEIGHTS, plain
+from alpro.configs.loading import plain
 from alpro.datasets.annotations import sha256_of
 from alpro.datasets.tokenization import FURTHER_FILES
 from alpro.errors import InputError
 from alpro.families.registry import family_config
+from alpro.file_kinds import MODEL_CONFIG, MODEL_WEIGHTS
 from alpro.inference.model_folder import (
     CARD,
-    CONFIG,
     FORMAT,
     VERSION,
     StoredModel,
@@ -77,7 +77,7 @@ def export_model(run: Path | str, output: Path | str, *, step: str = "best") -> 
     paths = {key for key, option in fields_of(type(stored.config)).items() if option.rule.path}
     values = plain(stored.config)
     write_json(
-        output / CONFIG,
+        output / MODEL_CONFIG,
         {
             "format": FORMAT,
             "version": VERSION,
@@ -87,6 +87,7 @@ def export_model(run: Path | str, output: Path | str, *, step: str = "best") -> 
             "architecture": {key: asdict(one) for key, one in stored.architecture.items()},
             "labels": stored.labels,
             "scores": scores,
+            "checkpoint_sha256": stored.sha256,
             "sha256": {name: sha256_of(output / name) for name in names},
         },
     )

@@ -12,6 +12,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alpro.datasets.decoding import VideoReadError, make_decoder
+from alpro.datasets.decoding.windows import MEGABYTES, SECONDS_PER_REQUEST, WindowPlan, WindowReader
 from alpro.datasets.frame_sampling import evaluation_sampling, frame_indices, select_frames
 from alpro.datasets.tokenization import load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
@@ -33,7 +35,6 @@ from alpro.errors import InputError, shortened
 from alpro.evaluation.encoding import chunks
 from alpro.experiment.weights import load_checkpoint
 from alpro.inference.model_folder import StoredModel, open_model
-from alpro.inference.windows import MEGABYTES, SECONDS_PER_REQUEST, WindowPlan, read_windows
 from alpro.modeling.contracts import (
     MATCH,
     AnswerClassifier,
@@ -129,8 +130,9 @@ class Model:
 
     @property
     def can_match(self) -> bool:
-        """Whether it scores pairs of a text and a video together."""
-        return isinstance(self._model, Matcher) and not self.can_answer
+        """Whether it was trained to score pairs of a text and a video together."""
+        is_matcher = isinstance(self._model, Matcher) and not self.can_answer
+        return is_matcher and bool(self._config.use_itm)
 
     @property
     def can_answer(self) -> bool:
@@ -263,9 +265,12 @@ class Model:
         self, videos: Sequence[Video], *, start: float | None = None, end: float | None = None
     ) -> np.ndarray:
         """(N, T, 3, S, S) uint8 frames of videos."""
-        return np.stack([self._frames_of(one, start=start, end=end) for one in videos])
+        with closing(WindowReader()) as reader:  # starts a process if there is a part to read
+            return np.stack([self._frames_of(one, start, end, reader) for one in videos])
 
-    def _frames_of(self, video: Video, *, start: float | None, end: float | None) -> np.ndarray:
+    def _frames_of(
+        self, video: Video, start: float | None, end: float | None, reader: WindowReader
+    ) -> np.ndarray:
         if isinstance(video, np.ndarray):
             return self._frames_of_array(video)
         select = partial(
@@ -280,10 +285,14 @@ class Model:
             if start is None and end is None:
                 return self._decoder.read(Path(video), select, preprocessing=self.preprocessing)
             part = {"start": start or 0.0, "end": math.inf if end is None else end}
-            plan = self.window_plan(window=math.inf, **part)
-            return next(read_windows(video, plan=plan)).frames
+            window = next(reader.read(video, plan=self.window_plan(window=math.inf, **part)))
         except (VideoReadError, ValueError) as error:
             raise InputError(f"{video}: {error}") from error
+        if window.end <= window.start:
+            raise InputError(
+                f"{video}: ends after {window.end:g} s, before the start at {window.start:g} s"
+            )
+        return window.frames
 
     def _frames_of_array(self, frames: np.ndarray) -> np.ndarray:
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):

@@ -15,20 +15,22 @@ from typing import Any
 from alpro.configs.errors import ConfigError, ConfigIssue
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
-from alpro.configs.loading import MODEL_WEIGHTS, read_model
+from alpro.configs.loading import read_model
 from alpro.configs.sources import ConfigSource, with_current_keys
 from alpro.configs.validation import read_values
 from alpro.datasets.annotations import sha256_of
 from alpro.errors import InputError
 from alpro.families.family import ModelFamily
 from alpro.families.registry import family_config, load_family
+from alpro.file_kinds import MODEL_CONFIG, MODEL_WEIGHTS
 from alpro.tasks.question_answering.annotations import read_answer_labels
 from alpro.tasks.registry import kind_of
 from alpro.training.run_directory import RunDirectory
+from alpro.training.weight_files import refuse_altered
 from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 FORMAT, VERSION = "alpro-model", 1
-CONFIG, CARD = "config.json", "README.md"
+CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class StoredModel:
     labels: tuple[str, ...] | None = None
     """Answers that the model can give, by label; None without question answering."""
     sha256: str
-    """Of the weights."""
+    """Of the run's checkpoint; a model folder has the one that it was made from."""
 
     @property
     def family(self) -> ModelFamily:
@@ -63,30 +65,27 @@ def open_model(folder: Path | str) -> StoredModel:
         raise InputError(f"{root}: there is no such folder. Give a model's, or that of a run.")
     if (root / "log/args.json").is_file():
         return from_run(root)
-    raw = read_object(root / CONFIG) if (root / CONFIG).is_file() else {}
+    raw = read_object(root / MODEL_CONFIG) if (root / MODEL_CONFIG).is_file() else {}
     if raw.get("format") == FORMAT:
         return _from_model_folder(root, raw)
     raise InputError(
         f"{root}: neither the output folder of a run, with log/args.json, nor a model folder, "
-        f"with {CONFIG}. `alpro export-model RUN --output DIR` makes a model folder."
+        f"with {MODEL_CONFIG}. `alpro export-model RUN --output DIR` makes a model folder."
     )
 
 
 def _from_model_folder(root: Path, raw: Mapping[str, Any]) -> StoredModel:
     hashes = raw.get("sha256")
     if raw.get("version") != VERSION or not isinstance(hashes, dict) or MODEL_WEIGHTS not in hashes:
-        raise InputError(f"{root / CONFIG}: of another version of the format. Update alpro.")
+        raise InputError(f"{root / MODEL_CONFIG}: of another version of the format. Update alpro.")
     for name, expected in hashes.items():
         path = root / name
         if not path.is_file():
             raise InputError(f"{root}: {name} is missing. Copy the model folder again.")
-        if name != CARD and sha256_of(path) != expected:
-            raise InputError(
-                f"{path}: is not the file that the model was exported with (SHA-256 differs). "
-                "Copy the model folder again."
-            )
+        if name not in (CARD, MODEL_WEIGHTS):  # weights are checked when they are read
+            refuse_altered(path, expected)
     values = {"script": raw.get("script"), **raw.get("config", {})}
-    config, architecture = _restored(root / CONFIG, values, raw.get("architecture", {}))
+    config, architecture = _restored(root / MODEL_CONFIG, values, raw.get("architecture", {}))
     labels = raw.get("labels")
     return StoredModel(
         config=config,
@@ -94,7 +93,7 @@ def _from_model_folder(root: Path, raw: Mapping[str, Any]) -> StoredModel:
         weights=root / MODEL_WEIGHTS,
         tokenizer_dir=root,
         labels=None if labels is None else tuple(labels),
-        sha256=hashes[MODEL_WEIGHTS],
+        sha256=str(raw.get("checkpoint_sha256")),
     )
 
 

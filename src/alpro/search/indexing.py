@@ -15,8 +15,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from alpro.datasets.decoding.base import VideoReadError
+from alpro.datasets.decoding.windows import Window, WindowPlan, WindowReader, declared_seconds
 from alpro.errors import raise_scarcity
-from alpro.inference.windows import Window, WindowPlan, WindowReader, declared_seconds
 from alpro.isolation.process import CallCutOffError
 from alpro.search.collection import digest_of, state_of
 from alpro.search.index import FileState, IndexedFile

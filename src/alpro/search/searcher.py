@@ -270,7 +270,7 @@ class Searcher:
 
     def _reranked(self, moments: Sequence[Moment], query: Query) -> list[Moment]:
         """Rank the best moments again, by the texts and the frames of their best windows."""
-        from alpro.inference.windows import WindowReader  # imports PyAV
+        from alpro.datasets.decoding.windows import WindowReader  # imports PyAV
 
         if not query.texts:
             raise InputError("--rerank compares texts with videos: give a text")

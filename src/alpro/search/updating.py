@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from alpro.datasets.decoding.windows import STRIDE_SECONDS, WINDOW_SECONDS
 from alpro.errors import InputError
 from alpro.inference.model import Model
-from alpro.inference.windows import STRIDE_SECONDS, WINDOW_SECONDS
 from alpro.search.collection import Collection, find_videos, share_of
 from alpro.search.index import DATABASE, Index, IndexSettings
 from alpro.search.index_writer import IndexWriter, check_same, is_being_written

@@ -20,7 +20,7 @@ from alpro.modeling.state_dict_adapter import (
 )
 from alpro.training.inert_pickle import MAX_NAME, Foreign
 from alpro.training.stored_tensors import StoredTensor, UnreadableTensorError
-from alpro.training.weight_files import open_weights
+from alpro.training.weight_files import open_weights, refuse_altered_weights
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,9 @@ def read_state(path: Path, *roots: Sequence[str]) -> StateDict:
     """Read the state dict in a file whose names begin with the first fitting roots.
 
     Raises:
-        InputError: the file has none.
+        InputError: the file has none, or is not the one that its model folder had.
     """
+    refuse_altered_weights(path)
     with open_weights(path) as content:
         tensors, chosen = _chosen(path, content, *roots)
         state: StateDict = {}

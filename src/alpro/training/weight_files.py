@@ -15,8 +15,9 @@ from fnmatch import filter as names_like
 from pathlib import Path
 from typing import IO, Any
 
+from alpro.datasets.annotations import sha256_of
 from alpro.errors import InputError, listed, shortened
-from alpro.file_kinds import HEAD_BYTES, kind_of_content
+from alpro.file_kinds import HEAD_BYTES, MODEL_CONFIG, MODEL_WEIGHTS, kind_of_content
 from alpro.training.stored_tensors import (
     DAMAGED,
     BrokenFileError,
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 INDEX = ".index.json"  # ending of a list of shards
 WEIGHT_FILES = (
-    *("model.safetensors", f"*.safetensors{INDEX}", "pytorch_model.bin", f"*.bin{INDEX}"),
+    *(MODEL_WEIGHTS, f"*.safetensors{INDEX}", "pytorch_model.bin", f"*.bin{INDEX}"),
     *("*.safetensors", "*.pth", "*.pyth", "*.pt", "*.bin", "*.ckpt"),
 )
 """Names of weights in a folder, by preference."""
@@ -57,6 +58,36 @@ _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, tarfile.TarError),
     *(ValueError, OverflowError, NotImplementedError),
 )
+
+
+def refuse_altered_weights(path: Path) -> None:
+    """Refuse weights of a model folder whose config has another SHA-256 of them.
+
+    Raises:
+        InputError: they were altered, or the config cannot be read.
+    """
+    config = path.with_name(MODEL_CONFIG)
+    if path.name != MODEL_WEIGHTS or not config.is_file():
+        return
+    try:
+        expected = read_json(config).get("sha256", {}).get(path.name)
+    except (JsonError, AttributeError) as error:
+        raise InputError(f"{config}: is not the config of a model ({error})") from error
+    if expected is not None:
+        refuse_altered(path, expected)
+
+
+def refuse_altered(path: Path, expected: str) -> None:
+    """Refuse a file of a model folder that has another SHA-256.
+
+    Raises:
+        InputError: it has.
+    """
+    if sha256_of(path) != expected:
+        raise InputError(
+            f"{path}: is not the file that the model was exported with (SHA-256 differs). Copy "
+            "the model folder again."
+        )
 
 
 def find_weights(path: Path, *, key: str, source: str) -> Path:

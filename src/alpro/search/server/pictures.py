@@ -16,7 +16,7 @@ import numpy as np
 
 from alpro.datasets.decoding.base import VideoReadError
 from alpro.datasets.decoding.pyav_decoder import open_with_pyav
-from alpro.inference.windows import frames_from
+from alpro.datasets.decoding.windows import frames_from
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from alpro.datasets.decoding import make_decoder
+from alpro.datasets.decoding import windows as reading
 from alpro.datasets.decoding.base import CutOffError, VideoReadError
+from alpro.datasets.decoding.windows import Window, WindowPlan, read_windows
 from alpro.datasets.frame_sampling import frame_indices
-from alpro.inference import windows as reading
-from alpro.inference.windows import Window, WindowPlan, read_windows
 from alpro.isolation.process import IsolatedProcess
 from tests.datasets.clips import GREY_STEP, SMALL, indices_of, write_clip
 from tests.shared_data import shared_data
