@@ -13,17 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
+from transformers import CLIPModel
 
 import alpro
 from alpro.commands.main import main
 from alpro.errors import InputError
+from alpro.families.alpro.model import AlproForRetrieval
+from alpro.families.clip_vip.config import CLIP_MEAN, CLIP_STD
 from alpro.inference.export import export_model
 from alpro.inference.model_folder import open_model
+from alpro.modeling.contracts import VideoFeatures
 from alpro.program import run_script
 from alpro.training.state_dicts import read_state
 from tasks import run_video_qa, run_video_retrieval
 from tests.datasets.clips import write_clip
-from tests.factories import BROKEN, FakeDecoder, TinyExperiment, caption_of
+from tests.factories import BROKEN, VOCABULARY, FakeDecoder, TinyExperiment, caption_of
+from tests.families.clip_vip.tiny_clip import write_clip as write_transformers_clip
 from tests.question_factories import ANSWERS, QaExperiment
 
 VIDEOS = [f"test{i}" for i in range(3)]
@@ -34,7 +40,7 @@ Train = Callable[[TinyExperiment], Path]
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Train:
     """Trains an experiment over fake videos, and returns the folder of the run."""
-    for place in ("alpro.experiment.data", "alpro.inference.model"):
+    for place in ("alpro.experiment.data", "alpro.inference.frame_input"):
         monkeypatch.setattr(f"{place}.make_decoder", lambda *_, **__: FakeDecoder())
 
     def run(experiment: TinyExperiment) -> Path:
@@ -59,7 +65,7 @@ def test_similarities_and_matches_are_those_of_the_evaluation(run: Path) -> None
     similarity, match = model.similarity(captions, paths), model.match(captions, paths)
     records = json.loads((run / SCORES / "results.json").read_text())
     assert len(records) == 9
-    temperature = float(model._model.temperature().detach())  # noqa: SLF001
+    temperature = float(model._network.module.temperature().detach())  # noqa: SLF001
     for record in records:
         row, column = record["txt_id"], VIDEOS.index(record["vid_id"])
         assert similarity[row, column] / temperature == pytest.approx(record["sim"], abs=1e-5)
@@ -234,9 +240,53 @@ def test_a_matcher_that_was_not_trained_to_match_does_not(tmp_path: Path, train:
         model.match(["red"], [tmp_path / "videos/test0.mp4"])
 
 
+def test_a_model_that_describes_videos_has_captions(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "videos/test0.mp4"
+    with pytest.raises(InputError, match="is none that describes videos"):
+        alpro.load(run, device="cpu").caption(path)
+
+    def describe(_model: object, video: VideoFeatures, *, max_length: int) -> torch.Tensor:
+        words = ["[CLS]", "a", "red", "ball", "[SEP]", "[PAD]"][:max_length]
+        return torch.tensor([[VOCABULARY.index(word) for word in words]] * len(video.embedding))
+
+    monkeypatch.setattr(AlproForRetrieval, "caption", describe, raising=False)
+    model = alpro.load(run, device="cpu")
+    assert model.can_caption
+    assert model.caption(path) == "a red ball"
+    assert model.caption([path] * 9, max_length=3) == ["a red"] * 9
+
+
 def test_a_part_must_begin_within_the_video(run: Path, tmp_path: Path) -> None:
     model, clip = alpro.load(run, device="cpu"), write_clip(tmp_path / "real.mp4", num_frames=16)
     part = model.encode_video([clip, clip], start=0.5, end=1.5)
     assert np.array_equal(part[0], part[1])
     with pytest.raises(InputError, match="real.mp4: ends after 2 s, before the start at 2.5 s"):
         model.encode_video(clip, start=2.5)
+
+
+def test_a_clip_of_transformers_is_a_model_as_it_stands(tmp_path: Path) -> None:
+    folder = write_transformers_clip(tmp_path / "clip")
+    model, clip = alpro.load(folder, device="cpu"), CLIPModel.from_pretrained(folder).eval()
+    assert (model.family, model.num_frames, model.embed_dim) == ("clip_vip", 12, 8)
+    assert model.can_embed
+    assert not model.can_match
+    # The mean of the frames' vectors, and the vector of a text with CLIP's own ids.
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
+    chosen = np.linspace(0, 19, 12).astype(int)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
+    frames = (torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2) / 255 - mean) / std
+    ids = torch.tensor([[49406, 320, 736, 3240, 49407]])
+    with torch.inference_mode():
+        hidden = clip.vision_model(frames).pooler_output
+        expected = normalize(normalize(clip.visual_projection(hidden), dim=-1).mean(0), dim=0)
+        text = clip.text_projection(clip.text_model(ids).pooler_output)[0]
+    assert np.allclose(model.encode_video(pixels), expected, atol=1e-5)
+    words = model._network._tokenizer.decode([320, 736, 3240])  # noqa: SLF001
+    assert np.allclose(model.encode_text(words), normalize(text, dim=0), atol=1e-5)
+    assert alpro.load(folder, device="cpu").fingerprint == model.fingerprint
+    # Nothing may be missing.
+    (folder / "vocab.json").unlink()
+    with pytest.raises(InputError, match="vocab.json"):
+        alpro.load(folder, device="cpu")

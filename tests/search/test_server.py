@@ -121,6 +121,7 @@ def test_uploads_are_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch
         ("/preview/1?t0=0.9&t1=0.5", 400, "t1 must be after t0"),
         ("/preview/1?t0=500&t1=501", 400, "t0: a number from 0 to"),
         ("/api/ask/1?t0=0&t1=1&q=what", 404, "no model that answers"),
+        ("/api/caption/1?t0=0&t1=1", 404, "no model that describes"),
         ("/nothing", 404, "Not Found"),
     ],
 )
@@ -194,7 +195,10 @@ def test_other_pages_cannot_reach_it(client: TestClient) -> None:
 
 
 class Answering(FakeModel):
-    can_answer = True
+    can_answer = can_caption = True
+
+    def caption(self, video: Path, **span: float) -> str:
+        return f"{video.suffix} {span['start']:g}-{span['end']:g}"
 
     def answer(self, question: str, video: Path, **span: float) -> list[tuple[str, float]]:
         assert video.suffix == ".mp4"
@@ -210,7 +214,9 @@ def test_a_model_answers_questions_about_a_moment(folder: Path) -> None:
         number = id_of(client, 9)
         answer = client.get(f"/api/ask/{number}?t0=1&t1=2&q=what")
         assert answer.json() == {"answers": [{"text": "what 1-2", "probability": 0.5}]}
-        assert 'id="ask"' in client.get("/").text
+        caption = client.get(f"/api/caption/{number}?t0=1&t1=2").json()
+        assert caption == {"caption": ".mp4 1-2"}
+        assert all(f'id="{name}"' in client.get("/").text for name in ("ask", "caption"))
         app.state.media.close()
 
 

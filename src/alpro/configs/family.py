@@ -37,6 +37,12 @@ class FamilyConfig:
     """Changes the config file and the flags, in this order and after aliases, from keys and values
     of the original into ours; `ConfigSource.move` keeps the user's own key for messages."""
 
+    from_transformers: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _config: (
+        None
+    )
+    """From the ``config.json`` of a folder in the layout of transformers: keys of a config that
+    retrieves with such a model; None for other models. The file is the family's first one."""
+
     def __post_init__(self) -> None:
         assert all(_FILE_KEY.fullmatch(key) for key in self.architecture), self.architecture
 

@@ -8,7 +8,7 @@ it stands.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from alpro.configs.validation import read_values
 from alpro.datasets.annotations import sha256_of
 from alpro.errors import InputError
 from alpro.families.family import ModelFamily
-from alpro.families.registry import family_config, load_family
+from alpro.families.registry import FAMILIES, family_config, load_family
 from alpro.file_kinds import MODEL_CONFIG, MODEL_WEIGHTS
 from alpro.tasks.question_answering.annotations import read_answer_labels
 from alpro.tasks.registry import kind_of
+from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.training.run_directory import RunDirectory
-from alpro.training.weight_files import refuse_altered
+from alpro.training.weight_files import find_weights, refuse_altered
 from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 FORMAT, VERSION = "alpro-model", 1
@@ -68,9 +69,14 @@ def open_model(folder: Path | str) -> StoredModel:
     raw = read_object(root / MODEL_CONFIG) if (root / MODEL_CONFIG).is_file() else {}
     if raw.get("format") == FORMAT:
         return _from_model_folder(root, raw)
+    for name in FAMILIES:
+        values = family_config(name).from_transformers(raw)
+        if values is not None:
+            return _from_transformers(root, raw, {**values, "family": name})
     raise InputError(
-        f"{root}: neither the output folder of a run, with log/args.json, nor a model folder, "
-        f"with {MODEL_CONFIG}. `alpro export-model RUN --output DIR` makes a model folder."
+        f"{root}: neither the output folder of a run, with log/args.json, nor a folder with the "
+        f"{MODEL_CONFIG} of an exported model or of transformers' CLIP. `alpro export-model RUN "
+        "--output DIR` makes a model folder."
     )
 
 
@@ -94,6 +100,22 @@ def _from_model_folder(root: Path, raw: Mapping[str, Any]) -> StoredModel:
         tokenizer_dir=root,
         labels=None if labels is None else tuple(labels),
         sha256=str(raw.get("checkpoint_sha256")),
+    )
+
+
+def _from_transformers(
+    root: Path, raw: Mapping[str, Any], values: Mapping[str, Any]
+) -> StoredModel:
+    weights = find_weights(root, key=str(root), source="weights in the layout of transformers")
+    first = next(iter(family_config(values["family"]).architecture))
+    values = {**values, "script": RetrievalConfig.SCRIPT, "precision": "fp32"}
+    config, architecture = _restored(root / MODEL_CONFIG, values, {first: raw})
+    return StoredModel(
+        config=config,
+        architecture=architecture,
+        weights=weights,
+        tokenizer_dir=root,
+        sha256=sha256_of(weights),
     )
 
 
@@ -142,9 +164,9 @@ def _restored(
         models[key], _ = read_model(model_class, layer, problems)
     if problems:
         raise ConfigError(problems)
-    missing = {key: None for key in fields_of(config_class) if key not in read}
+    needed = {one.name: None for one in fields(config_class) if one.default is MISSING}
     return (
-        config_class(**{**missing, **read}),
+        config_class(**{**needed, **read}),
         {key: family.architecture[key](**one) for key, one in models.items()},
     )
 

@@ -129,6 +129,14 @@ class Matcher(Encoders, Protocol):
 
 
 @runtime_checkable
+class Captioner(Encoders, Protocol):
+    """Describes videos in words."""
+
+    def caption(self, video: VideoFeatures, *, max_length: int) -> Tensor:
+        """Describe B clips: (B, L) token ids, L at most `max_length`; special ones are left out."""
+
+
+@runtime_checkable
 class AnswerClassifier(Encoders, Protocol):
     """Classifies into a fixed list of answers."""
 

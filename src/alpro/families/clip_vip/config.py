@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ MAX_WIDTH, MAX_LAYERS, MAX_HEADS = 1 << 16, 1000, 1 << 12
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "relu")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_FRAMES = 12  # of a video, as CLIP-ViP's configs have it
 EMBED_STD = (0.02, 0.02, 0.0)  # of patches, positions and times: CLIP's and CLIP-ViP's
 
 _PAIRS = ("videos", "subtitles")
@@ -229,7 +230,25 @@ def loss_parameters(config: Any) -> dict[str, Any]:
     return {key: getattr(config, key) for key in LOSS_SPECS[config.loss_name].parameters}
 
 
+def from_transformers(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Keys of a config that retrieves with a CLIP of transformers as it is."""
+    if config.get("model_type") != "clip":
+        return None
+    sizes = ConfigSource("config.json", "config.json", dict(config))
+    ClipConfig.translate(sizes)
+    return {
+        "vision_type": PLAIN,
+        "num_frm": CLIP_FRAMES,
+        "frm_sampling_strategy": "linspace",
+        "crop_img_size": sizes.values.get("image_size", ClipConfig.image_size),
+        "max_txt_len": sizes.values.get(
+            "max_position_embeddings", ClipConfig.max_position_embeddings
+        ),
+    }
+
+
 CONFIG = FamilyConfig(
+    from_transformers=from_transformers,
     options=ClipVipOptions,
     architecture={"clip_config": ClipConfig},
     signature=frozenset({"clip_config", "clip_vision_additional_config"}),

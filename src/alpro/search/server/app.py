@@ -60,14 +60,17 @@ class SearchServer:
     answering: alpro.Model | None
     """Model that answers questions, if there is one."""
 
+    @property
+    def captioning(self) -> alpro.Model | None:
+        """Model that describes videos, if one of both does."""
+        models = (self.searcher.model, self.answering)
+        return next((one for one in models if one is not None and one.can_caption), None)
+
     async def page(self, _request: Request) -> Response:
         """Return the page."""
-        models = (self.answering, self.searcher.model)
-        can_ask = self.answering is not None
-        can_caption = any(getattr(one, "can_caption", False) for one in models if one)
         html = _TEMPLATES.get_template("page.html").render(
-            can_ask=can_ask,
-            can_caption=can_caption,
+            can_ask=self.answering is not None,
+            can_caption=self.captioning is not None,
             can_match=self.searcher.model.can_match,
             videos=",".join(VIDEO_EXTENSIONS),
             images=",".join(IMAGE_EXTENSIONS),
@@ -126,6 +129,15 @@ class SearchServer:
         name = f"{printable(file.path.stem)}_{start:g}-{end:g}.mp4"
         how = "attachment" if "download" in request.query_params else "inline"
         return FileResponse(path, filename=name, content_disposition_type=how, headers=_CACHED)
+
+    async def caption(self, request: Request) -> Response:
+        """Describe a moment."""
+        if not self.captioning:
+            raise HTTPException(404, "no model that describes videos")
+        file = self._file_of(request)
+        start, end = _span_of(request, file)
+        text = await run_in_threadpool(self.captioning.caption, file.path, start=start, end=end)
+        return JSONResponse({"caption": text})
 
     async def ask(self, request: Request) -> Response:
         """Answer a question about a moment."""
@@ -246,6 +258,7 @@ def create_app(
             Route("/api/status", server.status),
             Route("/api/search", server.search, methods=["GET", "POST"]),
             Route("/api/ask/{number}", server.ask),
+            Route("/api/caption/{number}", server.caption),
             Route("/api/file/{number}", server.about),
             Route("/media/{number}", server.file),
             Route("/strip/{number}", server.strip),

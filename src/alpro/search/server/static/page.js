@@ -148,8 +148,21 @@ function open(moment, at = moment.start) {
   const own = moments.filter((one) => one.file === moment.file);
   timeline.replaceChildren(...(own.length ? own : [moment]).map(markOf));
   play(moment, at);
+  describe(moment);
   if (!player.open) player.showModal();
   remember(moment, at);
+}
+
+async function describe(moment) {
+  const line = document.getElementById("caption");
+  if (!line) return;
+  line.textContent = "";
+  try {
+    const { caption } = await ask(`api/caption/${moment.file}?${span(moment)}`);
+    if (moment === current) line.textContent = caption;
+  } catch (error) {
+    line.textContent = error.message;
+  }
 }
 
 function markOf(moment) {
