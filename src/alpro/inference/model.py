@@ -48,14 +48,18 @@ def load(
     """Load a trained model, offline.
 
     Args:
-        folder: a model folder (`alpro export-model`), or the output folder of a run, whose best
-            checkpoint is taken.
+        folder: a model folder (`alpro export-model`), the output folder of a run, whose best
+            checkpoint is taken, or a folder of CLIP in the layout of transformers.
         device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
         precision: ``auto`` (as the model was trained), ``fp32``, ``bf16`` or ``fp16``.
         output: type of the arrays that the model returns; tensors are on the CPU.
 
     Raises:
         InputError: there is no model, or a file of it is missing, altered or does not fit.
+
+    >>> model = alpro.load("model")
+    >>> model.can_embed, model.can_match, model.can_answer
+    (True, True, False)
     """
     return Model(open_model(folder), device=device, precision=precision, output=output)
 
@@ -135,6 +139,11 @@ class Model:
 
         Raises:
             InputError: a file cannot be read, or an array has another shape.
+
+        >>> model.encode_video("clip.mp4").shape
+        (16,)
+        >>> model.encode_video(["clip.mp4", "clip.mp4"], start=0.5, end=1.5).shape
+        (2, 16)
         """
         self._require(self.can_embed, "embeds videos", "retrieval")
         videos, is_one = _listed(video)
@@ -156,6 +165,9 @@ class Model:
 
         Returns:
             (E,) for one text, (P, E) for a list.
+
+        >>> model.encode_text(["a red ball", "a green box"]).shape
+        (2, 16)
         """
         self._require(self.can_embed, "embeds texts", "retrieval")
         texts, is_one = _listed(text)
@@ -166,7 +178,11 @@ class Model:
         return self._given(np.concatenate(parts), is_one=is_one)
 
     def similarity(self, texts: Sequence[str], videos: Sequence[Video]) -> Array:
-        """Compare each text with each video: (P, N) cosine similarities."""
+        """Compare each text with each video: (P, N) cosine similarities.
+
+        >>> model.similarity(["a red ball", "a green box"], ["clip.mp4"]).shape
+        (2, 1)
+        """
         of_texts, of_videos = self.encode_text(list(texts)), self.encode_video(list(videos))
         return self._given(np.asarray(of_texts) @ np.asarray(of_videos).T, is_one=False)
 
@@ -174,6 +190,9 @@ class Model:
         """Score each pair by the fusion encoder: (P, N) probabilities that they match.
 
         Better than `similarity` where order and details count, and slower: it looks at each pair.
+
+        >>> bool((model.match(["a red ball"], ["clip.mp4"]) > 0).all())
+        True
         """
         self._require(self.can_match, "matches texts and videos", "retrieval, with use_itm")
         columns = [
@@ -211,6 +230,10 @@ class Model:
         """Answer a question: the most probable answers with their probabilities, best first.
 
         `start` and `end` are seconds of the video, as of `encode_video`.
+
+        >>> answers = alpro.load("answering_model").answer("what is it", "clip.mp4", top=2)
+        >>> [type(answer).__name__ for answer, probability in answers]
+        ['str', 'str']
         """
         self._require(self.can_answer, "answers questions", "question answering")
         assert self._labels is not None

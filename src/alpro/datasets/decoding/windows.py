@@ -119,6 +119,13 @@ def read_windows(
     Raises:
         VideoReadError: the file is no video, or none of its frames can be read; CutOffError where
             a limit was exceeded.
+
+    >>> plan = alpro.load("model").window_plan(window=1.0, stride=0.5)
+    >>> for start, end, frames in alpro.read_windows("clip.mp4", plan=plan):
+    ...     print(start, end, frames.shape)
+    0.0 1.0 (2, 3, 32, 32)
+    0.5 1.5 (2, 3, 32, 32)
+    1.0 2.0 (2, 3, 32, 32)
     """
     reader = WindowReader(seconds=seconds, megabytes=megabytes)
     try:
