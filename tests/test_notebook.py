@@ -39,6 +39,11 @@ def test_every_cell_of_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.Mon
     # A model that has learned nothing has an R@10 of 25.
     (scores,) = tmp_path.glob("alpro_*/output/first/results_test/*/scores.json")
     assert json.loads(scores.read_text())["text2video"]["r10"] > 40
+    # The exported model is used from Python, and finds moments in long videos.
+    printed = "".join(o.text for c in notebook.cells for o in c.get("outputs", []) if "text" in o)
+    assert "2 files indexed: 78 windows of 1:20 of video" in printed
+    assert "data/demo/long/test/" in printed
+    assert "s of 20 windows" in printed
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
