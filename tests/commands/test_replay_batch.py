@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alpro.commands.replay_batch import main
 from alpro.configs.loading import load_config
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.errors import RunError
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.run import finetune, launch_run, pretrain

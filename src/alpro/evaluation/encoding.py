@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import VideoBatch
+from alpro.datasets.video_datasets import UnreadableVideo, VideoBatch
 from alpro.distributed.engine import Engine, autocast
 from alpro.modeling.contracts import Encoders, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached

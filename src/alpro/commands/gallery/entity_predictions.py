@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from alpro.configs.loading import ResolvedConfig
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample, UnreadableVideo
 from alpro.distributed.launch import launch_engine
 from alpro.evaluation.evaluation_set import VALIDATION_SEED
 from alpro.experiment.experiment import Experiment

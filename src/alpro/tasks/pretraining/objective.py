@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import Engine, SingleProcess, autocast
 from alpro.errors import InputError
 from alpro.evaluation.encoding import encode_clips

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import autocast
 from alpro.evaluation.encoding import (
     EncodedTexts,

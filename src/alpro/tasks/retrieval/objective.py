@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.tokenization import Tokenizer, drawn_text, tokenize
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TensorBatch, TrainingSample, UnreadableVideo, stack_frames
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks, encode_clips
 from alpro.evaluation.evaluation_set import VALIDATION_SEED, EvaluationSet, evaluation_mode
