@@ -23,7 +23,7 @@ from alpro.losses.matching import (
     with_positives,
 )
 from alpro.modeling.contracts import MATCH, TextFeatures, VideoFeatures
-from alpro.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import learning_rate_at
 from tests.losses.one_clip import contrastive_loss
 from tests.parity.clip_vip import (
     check_clip_vip_full,

@@ -20,8 +20,7 @@ from alpro.distributed.engine import Engine, usable_precision
 from alpro.distributed.launch import launcher_on_this_machine
 from alpro.errors import InputError
 from alpro.experiment.experiment import Experiment
-from alpro.optimization.optimizer import build_optimizer, freeze_parameters
-from alpro.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import build_optimizer, freeze_parameters, learning_rate_at
 from alpro.training.atomic_io import write_json
 from alpro.training.checkpoints import CheckpointWriter
 from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog
