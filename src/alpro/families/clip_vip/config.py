@@ -9,9 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alpro.configs.constraints import Constraint
 from alpro.configs.family import FamilyConfig
-from alpro.configs.fields import option, override_default, required
+from alpro.configs.fields import Constraint, option, override_default, required
 from alpro.configs.shared_options import ModelOptions, OptimizationOptions, VideoOptions
 from alpro.configs.sources import ConfigSource
 from alpro.families.clip_vip.translation import (
