@@ -25,8 +25,7 @@ from alpro.datasets.storage.directory_index import (
 )
 from alpro.datasets.storage.folder import ImageFolder, VideoFolder
 from alpro.datasets.storage.lmdb_videos import VideoLmdb, data_file
-from alpro.datasets.storage.shard_index import shards_in
-from alpro.datasets.storage.shards import VideoShards
+from alpro.datasets.storage.shards import VideoShards, shards_in
 from alpro.errors import shortened
 
 # Depth of the search for videos, and folders searched at each level, beside a tar file, which may
