@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter
 from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
 from alpro.losses.matching import matching_loss
 from alpro.modeling.bert import SplitBert

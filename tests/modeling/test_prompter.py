@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import alpro.families.alpro.prompter as module
+import alpro.families.alpro.pretraining_model as module
 from alpro.errors import InputError
-from alpro.families.alpro.prompter import (
+from alpro.families.alpro.pretraining_model import (
     MAX_PROMPT_TOKENS,
     TEMPLATES,
     Prompter,

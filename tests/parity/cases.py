@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from alpro.families.alpro.checkpoint import adapt_state_dict
 from alpro.families.alpro.model import AlproForRetrieval, AlproModel
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Prompter, ensemble
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter, ensemble
 from alpro.file_kinds import Media
 from alpro.losses.contrastive import similarity
 from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
