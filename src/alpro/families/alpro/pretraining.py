@@ -19,8 +19,8 @@ from alpro.experiment.experiment import Experiment, TaskDefinition
 from alpro.experiment.weights import load_checkpoint
 from alpro.families.alpro.checkpoint import ROOTS
 from alpro.families.alpro.config import VideoEncoderConfig
-from alpro.families.alpro.encoders import shared_parts
 from alpro.families.alpro.family import CHECKPOINT
+from alpro.families.alpro.model import shared_parts
 from alpro.families.alpro.pretraining_model import (
     ENTITY_HEAD_OUTPUT,
     LANGUAGE_HEAD,

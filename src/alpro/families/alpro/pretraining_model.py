@@ -19,8 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alpro.errors import InputError
-from alpro.families.alpro.encoders import shared_parts
-from alpro.families.alpro.model import AlproForRetrieval, AlproModel, Pooling, mean_inside
+from alpro.families.alpro.model import (
+    AlproForRetrieval,
+    AlproModel,
+    Pooling,
+    mean_inside,
+    shared_parts,
+)
 from alpro.families.family import Architecture
 from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
