@@ -23,11 +23,11 @@ SCRIPTS = [path for folder in SCRIPT_FOLDERS for path in sorted((SRC / folder).g
 
 MAX_LINES = 320  # of a file
 # Sizes that may only be lowered.
-MAX_FRAMEWORK_LINES = 21_700  # of the package without commands, families and inference
+MAX_FRAMEWORK_LINES = 21_680  # of the package without commands, families and inference
 MAX_FAMILY_LINES = {"alpro": 1_836, "clip_vip": 1_672}  # of a family's folder
 MAX_LINES_OF_OTHER_FAMILIES = 700
 MAX_INFERENCE_LINES = 873  # of `alpro.load` and what belongs to it
-MAX_REACHABLE_FILES = 113  # from any entry script
+MAX_REACHABLE_FILES = 111  # from any entry script
 
 BACKENDS = ("horovod", "torch.distributed")
 OPTIONAL = (
@@ -36,8 +36,8 @@ OPTIONAL = (
 )
 IMPORTED_LATE = ("alpro.distributed.horovod",)  # modules that are themselves imported when used
 
-# Folders of the package, and those whose modules each may import. Modules beside them, such as
-# `errors`, are open to all.
+# Folders of the package, with `losses`, a module, and those whose modules each may import. Other
+# modules beside them, such as `errors`, are open to all.
 LEAVES = {"datasets", "isolation", "losses", "modeling", "optimization"}
 MIDDLE = LEAVES | {"distributed", "evaluation", "training"}
 ALLOWED: dict[str, set[str]] = {
@@ -176,7 +176,7 @@ def test_the_rules_can_fail() -> None:
     assert matches("horovod.torch", BACKENDS)
     assert not matches("torch.distributions", BACKENDS)
     folders = {path.parent.name for path in (SRC / "alpro").glob("*/__init__.py")}
-    assert folders == set(ALLOWED) - {"entry scripts", "family contract"}
+    assert folders == set(ALLOWED) - {"entry scripts", "family contract", "losses"}
 
 
 def test_folders_of_scripts_hold_nothing_else() -> None:

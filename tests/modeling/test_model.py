@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from alpro.families.alpro.model import AlproForRetrieval
-from alpro.losses.matching import matching_loss
+from alpro.losses import matching_loss
 from alpro.modeling.contracts import concatenated
 from alpro.modeling.timesformer import TimeSformerEncoder
 from tests.losses.one_clip import contrastive_loss

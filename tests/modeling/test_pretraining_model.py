@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter
-from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
-from alpro.losses.matching import matching_loss
+from alpro.losses import masked_language_loss, matching_loss, prompted_entity_loss
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
 from tests.losses.one_clip import contrastive_loss

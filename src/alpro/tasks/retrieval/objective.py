@@ -17,7 +17,7 @@ from alpro.datasets.video_datasets import TensorBatch, TrainingSample, Unreadabl
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks, encode_clips
 from alpro.evaluation.evaluation_set import VALIDATION_SEED, EvaluationSet, evaluation_mode
-from alpro.losses.contrastive import PairLoss
+from alpro.losses import PairLoss
 from alpro.modeling.contracts import DualEncoder, Matcher, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
 from alpro.tasks.pairs import (
