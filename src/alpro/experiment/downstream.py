@@ -15,7 +15,7 @@ from alpro.configs.downstream import (
 )
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
-from alpro.datasets.transforms.randaugment import video_augmentation
+from alpro.datasets.transforms.augmentation import video_augmentation
 from alpro.datasets.video_datasets import TrainingVideos
 from alpro.errors import pluralize
 from alpro.evaluation.evaluation_set import EvaluationSet, Evaluator, Progress
