@@ -100,10 +100,6 @@ class Experiment(Generic[Config]):
             str(folder): self.sha256_of(self.family.tokenizer.file_in(folder)),
         }
 
-    def build_model(self, **sizes: Any) -> Any:
-        """The task's model with random weights; `sizes` are those that its data determine."""
-        return self.spec.build_model(self.config, self.resolved.architecture, **sizes)
-
     def start_model(self, *, resumes: bool = False) -> Any:
         """The model with its starting weights, on the device, the same on every rank.
 
@@ -188,8 +184,9 @@ class TaskDefinition(ABC, Generic[Config]):
         return {}
 
     def build_model(self) -> nn.Module:
-        """The model with random weights."""
-        return self.experiment.build_model()
+        """The family's model with random weights."""
+        experiment = self.experiment
+        return experiment.spec.build_model(self.config, experiment.resolved.architecture)
 
     def allowed_missing(self) -> Sequence[str]:
         """Patterns of parameters that a checkpoint may lack."""

@@ -26,8 +26,8 @@ from alpro.experiment.data import (
     build_decoder,
     build_evaluation_set,
     build_loader,
+    find_videos,
     frame_reader,
-    read_annotations,
     subsample,
     without_missing,
 )
@@ -209,13 +209,14 @@ class DownstreamData(Data, Generic[Row]):
 
     def _read(self, part: DownstreamDataset) -> Annotations[Row]:
         """Annotations of a set, and its videos."""
-        path = self._task.annotation_path(part)
-        names = " ".join(dataset.name for dataset in self._config.train_datasets)
+        config, task = self._config, self._task
+        path = task.annotation_path(part)
         self._experiment.sha256_of(path)  # the file may be gone when it is evaluated
-        return read_annotations(
-            self._config,
+        names = " ".join(dataset.name for dataset in config.train_datasets)
+        return find_videos(
             part,
+            task.read_rows(path),
             path=path,
-            read=self._task.read_rows,
-            extension=extension_of(self._task.entry() or names),
+            extension=extension_of(task.entry() or names),
+            allowed=config.allow_missing_videos,
         )
