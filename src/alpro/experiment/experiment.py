@@ -18,7 +18,7 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress
-from alpro.experiment.preflight import DatasetPaths, check_training_inputs
+from alpro.experiment.preflight import DatasetPaths
 from alpro.experiment.weights import load_starting_weights
 from alpro.families.family import ModelFamily
 from alpro.families.registry import load_family
@@ -93,10 +93,10 @@ class Experiment(Generic[Config]):
         Starting weights count only where they are read, which a run that resumes does not do.
         """
         others = self.task.other_inputs(resumes=resumes)
-        files = [*self.task.data.annotation_files(), *others.values()]
+        annotations = [one.annotations for one in self.task.data.all_paths()]
         folder = Path(self.config.tokenizer_dir)
         return {
-            **{str(path): self.sha256_of(path) for path in files},
+            **{str(path): self.sha256_of(path) for path in [*annotations, *others.values()]},
             str(folder): self.sha256_of(self.family.tokenizer.file_in(folder)),
         }
 
@@ -137,14 +137,9 @@ class Data(ABC):
     def paths(self, key: str) -> list[DatasetPaths]:
         """Paths of the sets that a key of the config lists."""
 
-    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
-        """Report all files that are missing for training; `others` belong to the task, by key."""
-        sets = [one for key in self.SETS for one in self.paths(key)]
-        check_training_inputs(self._config, sets=sets, others=others, resumes=resumes)
-
-    def annotation_files(self) -> list[Path]:
-        """Annotation files of all sets that a training run reads."""
-        return [one.annotations for key in self.SETS for one in self.paths(key)]
+    def all_paths(self) -> list[DatasetPaths]:
+        """Paths of all sets that a training run reads."""
+        return [one for key in self.SETS for one in self.paths(key)]
 
     @abstractmethod
     def training(self) -> TrainingData:

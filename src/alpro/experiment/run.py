@@ -28,7 +28,7 @@ from alpro.experiment.build_training import (
 )
 from alpro.experiment.experiment import Experiment
 from alpro.experiment.memory import check_batches, check_model
-from alpro.experiment.preflight import check_inference_inputs, log_notices
+from alpro.experiment.preflight import check_inference_inputs, check_training_inputs, log_notices
 from alpro.experiment.results import (
     explicit_arguments,
     log_summary,
@@ -138,7 +138,8 @@ def check_run(experiment: Experiment[Any]) -> RunStart:
     # Inputs depend on whether the run resumes, which the ranks agree on.
     start = agree_on_start(config, engine=experiment.engine)
     others = task.other_inputs(resumes=start.resumes)
-    task.data.check(others=others, resumes=start.resumes)
+    sets = task.data.all_paths()
+    check_training_inputs(config, sets=sets, others=others, resumes=start.resumes)
     task.check(resumes=start.resumes)
     check_model(experiment)
     return start
