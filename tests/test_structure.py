@@ -23,7 +23,7 @@ SCRIPTS = [path for folder in SCRIPT_FOLDERS for path in sorted((SRC / folder).g
 
 MAX_LINES = 320  # of a file
 # Sizes that may only be lowered.
-MAX_FRAMEWORK_LINES = 21_657  # of the package without commands, families and inference
+MAX_FRAMEWORK_LINES = 21_655  # of the package without commands, families and inference
 MAX_FAMILY_LINES = {"alpro": 1_836, "clip_vip": 1_672}  # of a family's folder
 MAX_LINES_OF_OTHER_FAMILIES = 700
 MAX_INFERENCE_LINES = 873  # of `alpro.load` and what belongs to it
@@ -54,9 +54,10 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": MIDDLE | {"configs", "family contract"},
     "tasks": MIDDLE | {"configs", "experiment"},
     "families": MIDDLE | {"configs", "experiment", "family contract", "tasks"},
-    "entry scripts": MIDDLE | {"configs", "experiment", "tasks"},
+    "runs": MIDDLE | {"configs", "experiment", "family contract"},
+    "entry scripts": MIDDLE | {"configs", "experiment", "runs", "tasks"},
     "inference": MIDDLE | {"configs", "experiment", "family contract", "tasks"},
-    "commands": MIDDLE | {"configs", "experiment", "family contract", "inference", "tasks"},
+    "commands": MIDDLE | {"configs", "experiment", "family contract", "inference", "runs", "tasks"},
 }
 LIST_OF_FAMILIES = "alpro.families.registry"  # names alone: open to all
 LIST_OF_TASKS = "alpro.tasks.registry"  # configs alone: open to all

@@ -93,6 +93,23 @@ def why_unreadable(path: Path) -> str | None:
         return error.reason
 
 
+def path_hint(path: str) -> str:
+    """Hint at a path that is meant for a shell or a network."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", path):
+        return " Addresses are not opened: download it, and name the file or folder."
+    if re.search(r"\$\w|\$\{\w", path):
+        return " Variables are not replaced in configs: write the path out, or give it as a flag."
+    return ""
+
+
+def missing_file(key: str, path: Path) -> list[str]:
+    """Describe the problem with the file that a key names, if any."""
+    if not os.path.lexists(path):
+        return [f"{key}: there is no file {path}.{path_hint(str(path))}"]
+    reason = why_unreadable(path)
+    return [f"{key}: {path} {reason}."] if reason else []
+
+
 def reason_of(error: Exception) -> str:
     """System message of an error, without the path."""
     return getattr(error, "strerror", None) or str(error)

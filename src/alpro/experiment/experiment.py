@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,7 +18,6 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress
-from alpro.experiment.preflight import DatasetPaths
 from alpro.experiment.weights import load_starting_weights
 from alpro.families.family import ModelFamily
 from alpro.families.registry import load_family
@@ -121,6 +120,20 @@ class Experiment(Generic[Config]):
             # What remains is computed by the model itself, on its device.
             self.task.complete_model(model)
         return model
+
+
+class DatasetPaths(NamedTuple):
+    """Paths of a set; images need no folder if their own paths are complete."""
+
+    key: str
+    """Key of the set in the config: ``train_datasets.0``."""
+    name: str
+    annotations_key: str
+    """Key of the annotation file in the set: ``txt``."""
+    annotations: Path
+    folder: str | None
+    holds_videos: bool = True
+    """Videos may be in an LMDB or a tar file, images only in a folder."""
 
 
 class Data(ABC):

@@ -31,8 +31,7 @@ from alpro.experiment.data import (
     subsample,
     without_missing,
 )
-from alpro.experiment.experiment import Data, Experiment, TaskDefinition
-from alpro.experiment.preflight import DatasetPaths
+from alpro.experiment.experiment import Data, DatasetPaths, Experiment, TaskDefinition
 from alpro.training.objective import TrainingData
 from alpro.training.run_directory import RESULT_FILES, RunDirectory
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from alpro.configs.experiment import ExperimentConfig
 from alpro.datasets.tokenization import WORDPIECE
 from alpro.errors import InputError
-from alpro.experiment.preflight import missing_file
 from alpro.experiment.weights import fill
 from alpro.families.alpro.checkpoint import (
     BERT_LEAVES_AT_INIT,
@@ -32,6 +31,7 @@ from alpro.families.alpro.config import CONFIG, AlproOptions, VideoEncoderConfig
 from alpro.families.family import Architecture, CheckpointFormat, ModelFamily, StartingWeights
 from alpro.training.state_dicts import read_state
 from alpro.training.weight_files import find_weights
+from alpro.user_files import missing_file
 
 logger = logging.getLogger(__name__)
 

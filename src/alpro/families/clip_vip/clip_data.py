@@ -29,7 +29,7 @@ from alpro.experiment.data import (
     report_missing,
     without_missing,
 )
-from alpro.experiment.preflight import DatasetPaths
+from alpro.experiment.experiment import DatasetPaths
 from alpro.tasks.pretraining.clips import Clip, list_of, read_clips
 from alpro.tasks.pretraining.config import PretrainingConfig
 from alpro.tasks.pretraining.data import CaptionedSet, PretrainingData

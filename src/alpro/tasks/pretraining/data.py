@@ -40,8 +40,7 @@ from alpro.experiment.data import (
     subsample,
     without_missing,
 )
-from alpro.experiment.experiment import Data, Experiment
-from alpro.experiment.preflight import DatasetPaths
+from alpro.experiment.experiment import Data, DatasetPaths, Experiment
 from alpro.families.registry import load_family
 from alpro.file_kinds import Media
 from alpro.tasks.pretraining.annotations import CaptionedItem, read_captioned
