@@ -86,19 +86,6 @@ class Experiment(Generic[Config]):
             self._hashes[path] = sha256_of(path)
         return self._hashes[path]
 
-    def input_hashes(self, *, resumes: bool) -> dict[str, str]:
-        """SHA-256 of each file that determines a run, by path; the vocabulary's by its folder.
-
-        Starting weights count only where they are read, which a run that resumes does not do.
-        """
-        others = self.task.other_inputs(resumes=resumes)
-        annotations = [one.annotations for one in self.task.data.all_paths()]
-        folder = Path(self.config.tokenizer_dir)
-        return {
-            **{str(path): self.sha256_of(path) for path in [*annotations, *others.values()]},
-            str(folder): self.sha256_of(self.family.tokenizer.file_in(folder)),
-        }
-
     def start_model(self, *, resumes: bool = False) -> Any:
         """The model with its starting weights, on the device, the same on every rank.
 
