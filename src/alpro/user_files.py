@@ -186,14 +186,14 @@ def _blocks_of_lines(path: Path) -> Iterator[list[str]]:
             yield [rest]
 
 
-def read_json(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
+def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UnreadableFileError: the file cannot be read or is larger than `max_bytes`.
+        UnreadableFileError: as of `read_text`.
         JsonError: see :func:`parse_json`.
     """
-    return parse_json(read_text(path, max_bytes=max_bytes))
+    return parse_json(read_text(path))
 
 
 def parse_json(text: str) -> Any:

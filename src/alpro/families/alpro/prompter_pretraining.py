@@ -36,11 +36,7 @@ class PrompterObjective(PairObjective):
         return {"loss": itc.loss, **itc.values("itc")}
 
     def measure_all(
-        self,
-        batch: PretrainBatch,
-        *,
-        engine: Engine,
-        generator: torch.Generator,  # noqa: ARG002  # nothing is drawn
+        self, batch: PretrainBatch, *, engine: Engine, generator: torch.Generator
     ) -> Mapping[str, LossWithMetrics]:
         """VTC of B pairs, with the pairs of an engine's ranks as negatives."""
         return {"itc": self._measure(batch, engine=engine)}
@@ -62,16 +58,12 @@ class PrompterPretraining(TaskDefinition[PrompterConfig]):
         """Prompts, built when it teaches, and parts that nothing reads."""
         return (*PROMPT_NAMES, *UNUSED_BY_PROMPTER)
 
-    def prepare_checkpoint(self, model: Prompter, state: StateDict) -> StateDict:  # noqa: ARG002
+    def prepare_checkpoint(self, model: Prompter, state: StateDict) -> StateDict:
         """A checkpoint's tensors without prompts."""
         return without_prompts(state)
 
     def build_objective(
-        self,
-        model: Prompter,
-        *,
-        plan: TrainingPlan,  # noqa: ARG002
-        progress: Progress,
+        self, model: Prompter, *, plan: TrainingPlan, progress: Progress
     ) -> PrompterObjective:
         """VTC."""
         experiment, config = self.experiment, self.config
