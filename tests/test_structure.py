@@ -23,8 +23,8 @@ SCRIPTS = [path for folder in SCRIPT_FOLDERS for path in sorted((SRC / folder).g
 
 MAX_LINES = 320  # of a file
 # Sizes that may only be lowered.
-MAX_FRAMEWORK_LINES = 21_650  # of the package without commands, families and inference
-MAX_FAMILY_LINES = {"alpro": 1_828, "clip_vip": 1_672}  # of a family's folder
+MAX_FRAMEWORK_LINES = 21_618  # of the package without commands, families and inference
+MAX_FAMILY_LINES = {"alpro": 1_826, "clip_vip": 1_672}  # of a family's folder
 MAX_LINES_OF_OTHER_FAMILIES = 700
 MAX_INFERENCE_LINES = 873  # of `alpro.load` and what belongs to it
 MAX_REACHABLE_FILES = 110  # from any entry script

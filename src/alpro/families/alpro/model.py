@@ -7,7 +7,7 @@ of the embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,26 @@ from alpro.families.family import Architecture
 from alpro.modeling.attention import Kernel
 from alpro.modeling.bert import SplitBertBase
 from alpro.modeling.contracts import TextEncoder, TextFeatures, VideoEncoder, VideoFeatures
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.modeling.timesformer import TimeSformer
 
 INITIAL_TEMPERATURE = 0.07
 MIN_TEMPERATURE = 0.001
 MAX_TEMPERATURE = 0.5
 
 Pooling = Literal["cls", "mean"]
-Flavour = TypeVar("Flavour", bound=SplitBertBase)
+
+
+class TimeSformerEncoder(VideoEncoder):
+    """A TimeSformer under the name ``model``, as in the released checkpoints."""
+
+    def __init__(self, model: TimeSformer) -> None:
+        super().__init__()
+        self.model = model
+        self.width = model.embed_dim
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, S, S) normalised frames to (B, 1+N, D) tokens."""
+        return self.model(frames)
 
 
 class AlproModel(nn.Module):
@@ -146,69 +158,55 @@ def _join(text: TextFeatures, video: VideoFeatures) -> tuple[Tensor, Tensor]:
     return tokens, torch.cat([text.mask, video_mask], dim=1)
 
 
-def build_video_encoder(
-    encoder: VideoEncoderConfig, *, num_frames: int, image_size: int, attention: str
-) -> TimeSformerEncoder:
-    """The TimeSformer of a ``visual_model_cfg`` file, randomly initialised."""
-    # The frame count and the image size come from the experiment.
-    return TimeSformerEncoder(
-        TimeSformer(
-            image_size=image_size,
-            patch_size=encoder.patch_size,
-            num_frames=num_frames,
-            embed_dim=encoder.embed_dim,
-            depth=encoder.depth,
-            num_heads=encoder.num_heads,
-            mlp_ratio=encoder.mlp_ratio,
-            drop_rate=encoder.drop_rate,
-            attn_drop_rate=encoder.attn_drop_rate,
-            drop_path_rate=encoder.drop_path_rate,
-            gradient_checkpointing=encoder.gradient_checkpointing,
-            initializer_range=encoder.initializer_range,
-            pos_embed_std=encoder.pos_embed_std,
-            time_embed_std=encoder.time_embed_std,
-            temporal_init=cast(Any, encoder.temporal_init),
-            attention=cast(Kernel, attention),
-        )
-    )
-
-
-def build_text_encoder(
-    encoder: TextEncoderConfig, *, attention: str, flavour: Callable[..., Flavour]
-) -> Flavour:
-    """The split BERT of a ``model_config`` file, randomly initialised."""
-    # The flavour is one of the classes of modeling/bert.py.
-    return flavour(
-        vocab_size=encoder.vocab_size,
-        hidden_size=encoder.hidden_size,
-        num_hidden_layers=encoder.num_hidden_layers,
-        num_attention_heads=encoder.num_attention_heads,
-        intermediate_size=encoder.intermediate_size,
-        fusion_layer=encoder.fusion_layer,
-        hidden_act=encoder.hidden_act,
-        hidden_dropout_prob=encoder.hidden_dropout_prob,
-        attention_probs_dropout_prob=encoder.attention_probs_dropout_prob,
-        max_position_embeddings=encoder.max_position_embeddings,
-        type_vocab_size=encoder.type_vocab_size,
-        pad_token_id=encoder.pad_token_id,
-        initializer_range=encoder.initializer_range,
-        layer_norm_eps=encoder.layer_norm_eps,
-        attention=cast(Kernel, attention),
-    )
-
-
 def shared_parts(
     config: ExperimentConfig, architecture: Architecture, flavour: Callable[..., SplitBertBase]
 ) -> dict[str, Any]:
-    """Arguments of every :class:`AlproModel`."""
+    """Arguments of every :class:`AlproModel`, randomly initialised.
+
+    The flavour is one of the classes of ``modeling/bert.py``.
+    """
+    # The size and number of frames come from the experiment, the rest from the model's files.
     video: VideoEncoderConfig = architecture["visual_model_cfg"]
     text: TextEncoderConfig = architecture["model_config"]
-    kernel, frames, size = config.attention, config.num_frm, config.crop_img_size
+    kernel = cast(Kernel, config.attention)
+    timesformer = TimeSformer(
+        image_size=config.crop_img_size,
+        patch_size=video.patch_size,
+        num_frames=config.num_frm,
+        embed_dim=video.embed_dim,
+        depth=video.depth,
+        num_heads=video.num_heads,
+        mlp_ratio=video.mlp_ratio,
+        drop_rate=video.drop_rate,
+        attn_drop_rate=video.attn_drop_rate,
+        drop_path_rate=video.drop_path_rate,
+        gradient_checkpointing=video.gradient_checkpointing,
+        initializer_range=video.initializer_range,
+        pos_embed_std=video.pos_embed_std,
+        time_embed_std=video.time_embed_std,
+        temporal_init=cast(Any, video.temporal_init),
+        attention=kernel,
+    )
+    bert = flavour(
+        vocab_size=text.vocab_size,
+        hidden_size=text.hidden_size,
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=text.num_attention_heads,
+        intermediate_size=text.intermediate_size,
+        fusion_layer=text.fusion_layer,
+        hidden_act=text.hidden_act,
+        hidden_dropout_prob=text.hidden_dropout_prob,
+        attention_probs_dropout_prob=text.attention_probs_dropout_prob,
+        max_position_embeddings=text.max_position_embeddings,
+        type_vocab_size=text.type_vocab_size,
+        pad_token_id=text.pad_token_id,
+        initializer_range=text.initializer_range,
+        layer_norm_eps=text.layer_norm_eps,
+        attention=kernel,
+    )
     return {
-        "visual_encoder": build_video_encoder(
-            video, num_frames=frames, image_size=size, attention=kernel
-        ),
-        "text_encoder": build_text_encoder(text, attention=kernel, flavour=flavour),
+        "visual_encoder": TimeSformerEncoder(timesformer),
+        "text_encoder": bert,
         "embed_dim": text.itc_embed_dim,
         "pooling": video.pooling,
     }
