@@ -27,10 +27,10 @@ from alpro.datasets.video_datasets import EvaluationVideos, FrameReader, HasVide
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.encoding import chunks, shard
 from alpro.evaluation.evaluation_set import EvaluationSet
-from alpro.families.alpro.model import AlproForRetrieval, AlproModel
+from alpro.families.alpro.model import AlproForRetrieval, AlproModel, TimeSformerEncoder
 from alpro.modeling.bert import SplitBert
 from alpro.modeling.contracts import TextEncoder
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.modeling.timesformer import TimeSformer
 from alpro.tasks.retrieval.evaluation import RetrievalEvaluator
 from alpro.tasks.retrieval.objective import RetrievalBatch
 

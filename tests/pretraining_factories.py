@@ -20,9 +20,9 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.datasets.video_datasets import TrainingSample
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.evaluation_set import silent_progress
-from alpro.families.alpro.pretraining_model import AlproForPretraining
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter
 from alpro.families.alpro.pretraining_objective import Objectives, PretrainingObjective
-from alpro.families.alpro.prompter import Prompter, PrompterObjective
+from alpro.families.alpro.prompter_pretraining import PrompterObjective
 from alpro.file_kinds import Media
 from alpro.modeling.bert import SplitBert
 from alpro.tasks.pretraining.annotations import CaptionedItem

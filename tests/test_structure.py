@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
+from operator import le
 from pathlib import Path
 
 from alpro.configs.fields import fields_of
@@ -23,11 +24,12 @@ SCRIPTS = [path for folder in SCRIPT_FOLDERS for path in sorted((SRC / folder).g
 
 MAX_LINES = 320  # of a file
 # Sizes that may only be lowered.
-MAX_FRAMEWORK_LINES = 21_765  # of the package without commands, families and inference
-MAX_FAMILY_LINES = {"alpro": 1_867, "clip_vip": 1_674}  # of a family's folder
+MAX_FRAMEWORK_LINES = 21_670  # of the package without commands, families and inference
+MAX_FAMILY_LINES = {"alpro": 1_826, "clip_vip": 1_674}  # of a family's folder
 MAX_LINES_OF_OTHER_FAMILIES = 700
-MAX_INFERENCE_LINES = 873  # of `alpro.load` and what belongs to it
-MAX_REACHABLE_FILES = 124  # from any entry script
+MAX_INFERENCE_LINES = 813  # of `alpro.load` and what belongs to it
+MAX_SEARCH_LINES = 2_490  # of indexing and search, with the windows of videos that they read
+MAX_REACHABLE_FILES = 110  # from any entry script
 
 BACKENDS = ("horovod", "torch.distributed")
 OPTIONAL = (
@@ -36,8 +38,8 @@ OPTIONAL = (
 )
 IMPORTED_LATE = ("alpro.distributed.horovod",)  # modules that are themselves imported when used
 
-# Folders of the package, and those whose modules each may import. Modules beside them, such as
-# `errors`, are open to all.
+# Folders of the package, with `losses`, a module, and those whose modules each may import. Other
+# modules beside them, such as `errors`, are open to all.
 LEAVES = {"datasets", "isolation", "losses", "modeling", "optimization"}
 MIDDLE = LEAVES | {"distributed", "evaluation", "training"}
 ALLOWED: dict[str, set[str]] = {
@@ -54,11 +56,12 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": MIDDLE | {"configs", "family contract"},
     "tasks": MIDDLE | {"configs", "experiment"},
     "families": MIDDLE | {"configs", "experiment", "family contract", "tasks"},
-    "entry scripts": MIDDLE | {"configs", "experiment", "tasks"},
+    "runs": MIDDLE | {"configs", "experiment", "family contract"},
+    "entry scripts": MIDDLE | {"configs", "experiment", "runs", "tasks"},
     "inference": MIDDLE | {"configs", "experiment", "family contract", "tasks"},
     "search": {"datasets", "inference", "isolation", "training"},
     "commands": MIDDLE
-    | {"configs", "experiment", "family contract", "inference", "search", "tasks"},
+    | {"configs", "experiment", "family contract", "inference", "runs", "search", "tasks"},
 }
 LIST_OF_FAMILIES = "alpro.families.registry"  # names alone: open to all
 LIST_OF_TASKS = "alpro.tasks.registry"  # configs alone: open to all
@@ -178,7 +181,7 @@ def test_the_rules_can_fail() -> None:
     assert matches("horovod.torch", BACKENDS)
     assert not matches("torch.distributions", BACKENDS)
     folders = {path.parent.name for path in (SRC / "alpro").glob("*/__init__.py")}
-    assert folders == set(ALLOWED) - {"entry scripts", "family contract"}
+    assert folders == set(ALLOWED) - {"entry scripts", "family contract", "losses"}
 
 
 def test_folders_of_scripts_hold_nothing_else() -> None:
@@ -202,12 +205,16 @@ def test_files_can_be_read_in_one_sitting() -> None:
 
 
 def test_the_framework_does_not_grow() -> None:
-    inference = SRC / "alpro" / "inference"
-    search = SRC / "alpro" / "search"
-    others = {SRC / "alpro" / "commands", SRC / "alpro" / "families", inference, search}
+    package = SRC / "alpro"
+    inference, search = ({*(package / name).rglob("*.py")} for name in ("inference", "search"))
+    search.add(package / "datasets/decoding/windows.py")
+    others = {package / "commands", package / "families"}
     framework = [path for path in SOURCES if not {*path.parents} & others]
-    assert sum(map(lines_of, framework)) <= MAX_FRAMEWORK_LINES
-    assert sum(map(lines_of, inference.rglob("*.py"))) <= MAX_INFERENCE_LINES
+    sizes = [
+        sum(map(lines_of, part)) for part in ({*framework} - inference - search, inference, search)
+    ]
+    budgets = [MAX_FRAMEWORK_LINES, MAX_INFERENCE_LINES, MAX_SEARCH_LINES]
+    assert all(map(le, sizes, budgets)), sizes
 
 
 def test_a_family_is_small() -> None:

@@ -9,8 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from alpro.experiment import weights
-from alpro.families.alpro.family import FAMILY
-from alpro.families.alpro.pretrained import CHECKPOINT
+from alpro.families.alpro.family import CHECKPOINT, FAMILY
 
 
 def load_checkpoint(model: nn.Module, path: Path, **options: Any) -> None:

@@ -93,6 +93,23 @@ def why_unreadable(path: Path) -> str | None:
         return error.reason
 
 
+def path_hint(path: str) -> str:
+    """Hint at a path that is meant for a shell or a network."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", path):
+        return " Addresses are not opened: download it, and name the file or folder."
+    if re.search(r"\$\w|\$\{\w", path):
+        return " Variables are not replaced in configs: write the path out, or give it as a flag."
+    return ""
+
+
+def missing_file(key: str, path: Path) -> list[str]:
+    """Describe the problem with the file that a key names, if any."""
+    if not os.path.lexists(path):
+        return [f"{key}: there is no file {path}.{path_hint(str(path))}"]
+    reason = why_unreadable(path)
+    return [f"{key}: {path} {reason}."] if reason else []
+
+
 def reason_of(error: Exception) -> str:
     """System message of an error, without the path."""
     return getattr(error, "strerror", None) or str(error)
@@ -169,14 +186,14 @@ def _blocks_of_lines(path: Path) -> Iterator[list[str]]:
             yield [rest]
 
 
-def read_json(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
+def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UnreadableFileError: the file cannot be read or is larger than `max_bytes`.
+        UnreadableFileError: as of `read_text`.
         JsonError: see :func:`parse_json`.
     """
-    return parse_json(read_text(path, max_bytes=max_bytes))
+    return parse_json(read_text(path))
 
 
 def parse_json(text: str) -> Any:

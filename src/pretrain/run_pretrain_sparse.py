@@ -20,7 +20,7 @@ def main() -> None:
     resolved = load_config(PretrainConfig, sys.argv[1:])
     # The heavy imports come last: ``--help`` and errors in a config come at once.
     from alpro.experiment.experiment import Experiment
-    from alpro.experiment.run import launch_run, pretrain
+    from alpro.runs.run import launch_run, pretrain
 
     with launch_run(resolved) as engine:
         pretrain(Experiment(resolved, engine=engine))

@@ -20,7 +20,7 @@ def main() -> None:
     resolved = load_config(RetrievalConfig, sys.argv[1:])
     # The heavy imports come last: ``--help`` and errors in a config come at once.
     from alpro.experiment.experiment import Experiment
-    from alpro.experiment.run import finetune, infer, launch_run
+    from alpro.runs.run import finetune, infer, launch_run
 
     with launch_run(resolved) as engine:
         experiment = Experiment(resolved, engine=engine)

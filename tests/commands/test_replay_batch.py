@@ -12,12 +12,12 @@ from torch import Tensor
 
 from alpro.commands.replay_batch import main
 from alpro.configs.loading import load_config
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.errors import RunError
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.run import finetune, launch_run, pretrain
 from alpro.families.alpro.pretraining_objective import PretrainingObjective
-from alpro.families.alpro.prompter import PrompterObjective
+from alpro.families.alpro.prompter_pretraining import PrompterObjective
+from alpro.runs.run import finetune, launch_run, pretrain
 from alpro.tasks.pretraining.batches import PretrainBatch
 from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
 from alpro.tasks.question_answering.batches import QaBatch

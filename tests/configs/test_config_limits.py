@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alpro.configs import constraints as checks
+from alpro.configs import experiment as checks
 from alpro.configs.command_line import parse_flags
 from alpro.configs.downstream import DownstreamDataset
 from alpro.configs.errors import ConfigError, ConfigIssue

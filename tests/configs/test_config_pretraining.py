@@ -8,7 +8,7 @@ import pytest
 from alpro.configs.fields import fields_of
 from alpro.configs.loading import load_config
 from alpro.errors import InputError
-from alpro.families.alpro import prompter
+from alpro.families.alpro import pretraining_model as prompter
 from alpro.file_kinds import Media
 from alpro.tasks.pretraining.config import PretrainConfig, PrompterConfig
 from alpro.tasks.pretraining.options import PretrainingDataset, media_of, pretraining_file

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.decoding.factory import SandboxedDecoder
+from alpro.datasets.decoding import SandboxedDecoder, VideoReadError
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from tests.datasets.array_decoder import ArrayDecoder
 

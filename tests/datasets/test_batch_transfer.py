@@ -19,8 +19,8 @@ from torch import Tensor
 
 from alpro.datasets import batch_transfer
 from alpro.datasets.batch_transfer import BatchChannel, Refusal
-from alpro.datasets.batches import TensorBatch
 from alpro.datasets.dataloader import make_loader
+from alpro.datasets.video_datasets import TensorBatch
 from alpro.errors import InputError, RunError, ScarcityError
 from alpro.launchers import GROUP_SIGNALS
 from alpro.training.atomic_io import FullDiskError

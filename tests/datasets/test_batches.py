@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.batches import TensorBatch
+from alpro.datasets.video_datasets import TensorBatch
 
 
 @dataclass

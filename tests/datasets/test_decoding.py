@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alpro.datasets.decoding import Decoder, FrameSelector, VideoReadError, make_decoder
-from alpro.datasets.decoding import factory as choice
-from alpro.datasets.decoding.factory import SandboxedDecoder
+from alpro.datasets import decoding as choice
+from alpro.datasets.decoding import (
+    Decoder,
+    FrameSelector,
+    SandboxedDecoder,
+    VideoReadError,
+    make_decoder,
+)
 from alpro.datasets.decoding.image_files import MediaDecoder
 from alpro.datasets.decoding.other_decoders import DecordDecoder
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder, check_for_others

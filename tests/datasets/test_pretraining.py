@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample, UnreadableVideo
 from alpro.file_kinds import Media
 from alpro.tasks.pretraining.annotations import CaptionedItem
 from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch, PretrainCollate

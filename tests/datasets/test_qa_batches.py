@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.shared_rows import pack_rows
 from alpro.datasets.storage import VideoFolder
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.video_datasets import FrameReader, TrainingSample, TrainingVideos
+from alpro.datasets.video_datasets import (
+    FrameReader,
+    TrainingSample,
+    TrainingVideos,
+    UnreadableVideo,
+)
 from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
 from alpro.tasks.question_answering.batches import (
     LabelledQuestion,

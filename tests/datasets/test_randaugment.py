@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.datasets.transforms import randaugment as augmentation
-from alpro.datasets.transforms.randaugment import (
+from alpro.datasets.transforms import augmentation
+from alpro.datasets.transforms.augmentation import (
     BORDER,
     OPERATIONS,
     RandAugment,

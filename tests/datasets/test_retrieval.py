@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample, UnreadableVideo
 from alpro.tasks.retrieval.objective import RetrievalCollate
 from tests.factories import VOCABULARY, make_tokenizer
 

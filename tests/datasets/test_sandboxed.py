@@ -12,9 +12,15 @@ import pytest
 
 from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.dataloader import make_loader
-from alpro.datasets.decoding import CutOffError, FrameSelector, Video, VideoReadError, make_decoder
+from alpro.datasets.decoding import (
+    CutOffError,
+    FrameSelector,
+    SandboxedDecoder,
+    Video,
+    VideoReadError,
+    make_decoder,
+)
 from alpro.datasets.decoding.base import Loader
-from alpro.datasets.decoding.factory import SandboxedDecoder
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
 from alpro.datasets.frame_sampling import select_frames
 from alpro.datasets.quarantine import Quarantine

@@ -5,13 +5,13 @@ import pickle
 import numpy as np
 import pytest
 
-from alpro.datasets.transforms.randaugment import image_augmentation
-from alpro.datasets.transforms.spatial import (
+from alpro.datasets.transforms.augmentation import (
     CentreCrop,
     Pipeline,
     RandomCrop,
     RandomFlip,
     RepeatFrames,
+    image_augmentation,
 )
 from alpro.datasets.video_datasets import FrameAugmentation
 

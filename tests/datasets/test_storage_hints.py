@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alpro.datasets.storage import VideoFolder, hint_of_missing
-from alpro.datasets.storage.factory import near_names
+from alpro.datasets.storage import VideoFolder, hint_of_missing, near_names
 
 
 @pytest.mark.parametrize(

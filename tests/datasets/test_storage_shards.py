@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.storage import shard_index
+from alpro.datasets.storage import shards
 from alpro.datasets.storage.shards import VideoShards
 from alpro.errors import InputError
 from tests.datasets.stored import IDS, content_of, fetched, store, write_tar
@@ -144,13 +144,13 @@ def test_the_index_is_kept_and_rebuilt_when_shards_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    read_members = shard_index.read_members
+    read_members = shards.read_members
 
     def pluralize(path: Path) -> object:
         read.append(path.name)
         return read_members(path)
 
-    monkeypatch.setattr(shard_index, "read_members", pluralize)
+    monkeypatch.setattr(shards, "read_members", pluralize)
     store(tmp_path, "shards")
     assert VideoShards(tmp_path).video_ids() == sorted(IDS)
     assert VideoShards(tmp_path).fetch("x.z") == content_of("x.z")
@@ -192,11 +192,11 @@ def test_another_videos_bytes_are_never_returned(tmp_path: Path) -> None:
     assert videos.fetch("a") == b"a" * 600
     index = here.with_name(".videos.index")
     shutil.copy(index, copied.parent)
-    made = shard_index.read_members
+    made = shards.read_members
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_index, "read_members", None)  # so that it would fail
+        patch.setattr(shards, "read_members", None)  # so that it would fail
         assert VideoShards(copied.parent).fetch("a") == b"a" * 600
-    assert shard_index.read_members is made
+    assert shards.read_members is made
     shutil.copy2(other, here)
     with pytest.raises(InputError, match=r"0\.tar has changed.*videos\.index"):
         videos.fetch("a")

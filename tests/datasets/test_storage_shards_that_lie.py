@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alpro.datasets.storage import shard_index
+from alpro.datasets.storage import shards
 from alpro.datasets.storage.index_file import read_index, stamp_of, write_index
-from alpro.datasets.storage.shard_index import shards_in
-from alpro.datasets.storage.shards import VideoShards
+from alpro.datasets.storage.shards import VideoShards, shards_in
 from alpro.errors import InputError
 from tests.datasets.stored import write_tar
 
@@ -21,11 +20,11 @@ from tests.datasets.stored import write_tar
 def changed_index(root: Path, **changes: object) -> None:
     """Write an index that is whole, of the shards as they are, with other arrays."""
     stamp = stamp_of(shards_in(root))
-    kept = read_index(root, stamp, shard_index._DTYPES)
+    kept = read_index(root, stamp, shards._DTYPES)
     assert kept is not None
     notes, arrays = kept
     for name, values in changes.items():
-        arrays[name] = np.array(values).astype(shard_index._DTYPES[name])
+        arrays[name] = np.array(values).astype(shards._DTYPES[name])
     write_index(root, stamp, notes, arrays)
 
 
@@ -170,7 +169,7 @@ def test_the_index_of_shards_with_odd_names_is_kept(
     path = write_tar(tmp_path / "0\udcff.tar", {"a.mp4": b"A", "b\udcfe.mp4": b"B"})
     os.truncate(path, 2048)  # without an end mark, which is kept as well
     assert VideoShards(tmp_path).video_ids() == ["a", "b\udcfe"]
-    monkeypatch.setattr(shard_index, "read_members", None)  # so that it would fail
+    monkeypatch.setattr(shards, "read_members", None)  # so that it would fail
     assert VideoShards(tmp_path).fetch("b\udcfe") == b"B"
 
 

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.decoding import VideoReadError
-from alpro.datasets.video_datasets import FrameAugmentation, TrainingSample, TrainingVideos
+from alpro.datasets.video_datasets import (
+    FrameAugmentation,
+    TrainingSample,
+    TrainingVideos,
+    UnreadableVideo,
+)
 from alpro.tasks.pretraining.annotations import CaptionedItem
 from alpro.tasks.pretraining.batches import ValidationPairs
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.decoding import Decoder, FrameSelector, Video, VideoReadError
 from alpro.datasets.decoding.other_decoders import DecordDecoder
 from alpro.datasets.decoding.pyav_decoder import PyAVDecoder
@@ -22,6 +21,7 @@ from alpro.datasets.video_datasets import (
     FrameAugmentation,
     FrameReader,
     TrainingVideos,
+    UnreadableVideo,
     collate_videos,
 )
 from alpro.errors import InputError

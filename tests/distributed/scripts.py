@@ -87,7 +87,7 @@ def run_commands(
     decoder = TerminatingDecoder(last_read=stop_at_read)
     for script, arguments in commands:
         with (
-            mock.patch("alpro.experiment.run.launch_engine", reuse),
+            mock.patch("alpro.runs.run.launch_engine", reuse),
             mock.patch("alpro.experiment.data.make_decoder", return_value=decoder),
             mock.patch("sys.argv", [f"{script}.py", *arguments]),
         ):

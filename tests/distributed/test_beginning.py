@@ -13,7 +13,7 @@ import pytest
 
 from alpro.configs.loading import load_config
 from alpro.distributed.engine import Engine
-from alpro.experiment.build_training import RunStart, agree_on_start
+from alpro.runs.build_training import RunStart, agree_on_start
 from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.evaluation.ranks import on_ranks
 from tests.factories import TinyExperiment
@@ -49,7 +49,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
     (tmp_path / "run/restore.pt").touch()
     (tmp_path / "run/log/launchers.json").write_text(json.dumps({"launchers": ["A"]}))
     here = local()
-    name = "alpro.experiment.build_training.launcher_on_this_machine"
+    name = "alpro.runs.build_training.launcher_on_this_machine"
     with mock.patch(name, side_effect=lambda: here.launcher):
         yield Job(TinyExperiment(tmp_path), here)
 

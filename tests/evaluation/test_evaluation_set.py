@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import readable_rows
 from tests.factories import make_retrieval_set, rows_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alpro.configs.fields import fields_of
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
 from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.question_answering.evaluation import (

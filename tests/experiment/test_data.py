@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -13,20 +12,16 @@ from alpro.configs.downstream import DownstreamDataset
 from alpro.datasets.annotations import read_captions
 from alpro.datasets.storage import ImageFolder
 from alpro.errors import InputError
-from alpro.experiment.data import read_annotations
+from alpro.experiment.data import find_videos
 from tests.datasets.clips import write_image
 
 
 def _read(folder: Path, rows: list[dict[str, Any]]) -> dict[str, int]:
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    annotations = read_annotations(
-        cast("Any", SimpleNamespace(allow_missing_videos=False)),
-        DownstreamDataset(name="one", txt=str(path), img=str(folder / "frames")),
-        path=path,
-        read=read_captions,
-        extension=".mp4",
-    )
+    part = DownstreamDataset(name="one", txt=str(path), img=str(folder / "frames"))
+    captions = read_captions(path)
+    annotations = find_videos(part, captions, path=path, extension=".mp4", allowed=False)
     assert isinstance(annotations.videos, ImageFolder)
     return annotations.videos.frame_counts
 

@@ -17,9 +17,9 @@ from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.datasets.decoding import FrameSelector, Video
 from alpro.errors import InputError
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.run import finetune, infer, launch_run
 from alpro.families import registry
 from alpro.modeling.contracts import DualEncoder, Matcher
+from alpro.runs.run import finetune, infer, launch_run
 from alpro.tasks.question_answering.config import QaConfig
 from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import VOCABULARY, FakeDecoder, TinyExperiment, caption_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from alpro.losses.contrastive import contrastive_loss_from_logits, similarity_logits
+from alpro.losses import contrastive_loss_from_logits, similarity_logits
 
 
 def contrastive_loss(

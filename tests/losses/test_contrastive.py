@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alpro.losses.contrastive import similarity
+from alpro.losses import similarity
 from tests.losses.one_clip import contrastive_loss
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from alpro.losses.masked_modeling import is_confident, masked_language_loss, prompted_entity_loss
+from alpro.losses import is_confident, masked_language_loss, prompted_entity_loss
 
 
 def test_the_masked_language_loss_of_two_words_by_hand() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alpro.losses.matching import (
+from alpro.losses import (
     NO_NEGATIVE,
     matching_loss,
     negative_pairs,

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alpro.families.alpro.model import AlproForRetrieval
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.model import AlproForRetrieval, TimeSformerEncoder
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter
 from alpro.families.alpro.question_answering import AlproForQuestionAnswering
 from alpro.modeling.bert import SplitBert, SplitBertEncoder
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.modeling.timesformer import TimeSformer
 
 WIDTH = 16
 NUM_FRAMES = 2

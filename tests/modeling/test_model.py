@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from alpro.families.alpro.model import AlproForRetrieval
-from alpro.losses.matching import matching_loss
+from alpro.families.alpro.model import AlproForRetrieval, TimeSformerEncoder
+from alpro.losses import matching_loss
 from alpro.modeling.contracts import concatenated
-from alpro.modeling.timesformer import TimeSformerEncoder
 from tests.losses.one_clip import contrastive_loss
 from tests.modeling.models import (
     NUM_PATCHES,

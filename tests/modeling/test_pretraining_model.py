@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Prompter
-from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
-from alpro.losses.matching import matching_loss
+from alpro.families.alpro.model import TimeSformerEncoder
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter
+from alpro.losses import masked_language_loss, matching_loss, prompted_entity_loss
 from alpro.modeling.bert import SplitBert
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.modeling.timesformer import TimeSformer
 from tests.losses.one_clip import contrastive_loss
 from tests.modeling.models import (
     NUM_ENTITIES,

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import alpro.families.alpro.prompter as module
+import alpro.families.alpro.pretraining_model as module
 from alpro.errors import InputError
-from alpro.families.alpro.prompter import (
+from alpro.families.alpro.model import TimeSformerEncoder
+from alpro.families.alpro.pretraining_model import (
     MAX_PROMPT_TOKENS,
     TEMPLATES,
     Prompter,
@@ -16,7 +17,7 @@ from alpro.families.alpro.prompter import (
     prompts_of,
 )
 from alpro.modeling.bert import SplitBert
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.modeling.timesformer import TimeSformer
 from tests.losses.one_clip import contrastive_loss
 from tests.modeling.models import (
     NUM_ENTITIES,

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from alpro.families.alpro.model import AlproForRetrieval
+from alpro.families.alpro.model import AlproForRetrieval, TimeSformerEncoder
 from alpro.families.alpro.question_answering import AlproForQuestionAnswering
 from alpro.modeling.bert import SplitBert, SplitBertEncoder
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.modeling.timesformer import TimeSformer
 from tests.modeling.models import (
     NUM_LABELS,
     WIDTH,

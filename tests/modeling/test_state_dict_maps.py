@@ -24,9 +24,9 @@ from alpro.families.alpro.checkpoint import (
     from_vit,
     text_renames,
 )
+from alpro.families.alpro.model import TimeSformerEncoder
 from alpro.modeling.state_dict_adapter import WRAPPER_PARTS, choose_state_dict, compare, other_model
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
-from alpro.modeling.timesformer_block import LAYER_NORM_EPS
+from alpro.modeling.timesformer import LAYER_NORM_EPS, TimeSformer
 from tests.modeling.models import (
     small_bert,
     small_model,

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alpro.modeling.timesformer import TimeSformer
-from alpro.modeling.timesformer_block import Attention, Block
+from alpro.modeling.timesformer import Attention, Block, TimeSformer
 from tests.modeling.models import NUM_PATCHES, WIDTH, random_frames, small_timesformer
 
 

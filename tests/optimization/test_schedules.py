@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from alpro.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import learning_rate_at
 
 
 def rates(decay: str, steps: range, *, warmup: float = 0.0, total: int = 10) -> list[float]:

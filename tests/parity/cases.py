@@ -11,19 +11,19 @@ from torch.nn import functional
 
 from alpro.families.alpro.checkpoint import adapt_state_dict
 from alpro.families.alpro.model import AlproForRetrieval, AlproModel
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Prompter, ensemble
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter, ensemble
 from alpro.file_kinds import Media
-from alpro.losses.contrastive import similarity
-from alpro.losses.masked_modeling import masked_language_loss, prompted_entity_loss
-from alpro.losses.matching import (
+from alpro.losses import (
+    masked_language_loss,
     matching_loss,
     negative_pairs,
+    prompted_entity_loss,
     sample_hard_negatives,
+    similarity,
     with_positives,
 )
 from alpro.modeling.contracts import MATCH, TextFeatures, VideoFeatures
-from alpro.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import learning_rate_at
 from tests.losses.one_clip import contrastive_loss
 from tests.parity.clip_vip import (
     check_clip_vip_full,

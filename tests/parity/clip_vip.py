@@ -17,9 +17,9 @@ from alpro.families.clip_vip.model import ClipVip
 from alpro.modeling.state_dict_adapter import POSITION_IDS
 from alpro.optimization.optimizer import (
     build_optimizer,
+    learning_rate_at,
     set_learning_rate,
 )
-from alpro.optimization.schedules import learning_rate_at
 from tests.families.clip_vip.models import build_clip_vip
 from tests.parity.golden import Case, fill
 from tests.parity.report import (

@@ -16,7 +16,7 @@ from alpro.datasets.tokenization import CLIP_BPE, load_tokenizer, tokenize
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing, resize_frames
 from alpro.families.clip_vip.family import parameter_groups
-from alpro.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import learning_rate_at
 from alpro.tasks.retrieval.metrics import dual_softmax, dual_softmax_metrics, retrieval_metrics
 from tests.parity.golden import Case
 from tests.parity.report import Finding, compare_array

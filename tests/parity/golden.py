@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alpro.families.alpro.model import INITIAL_TEMPERATURE, AlproForRetrieval
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.model import INITIAL_TEMPERATURE, AlproForRetrieval, TimeSformerEncoder
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter
 from alpro.families.alpro.question_answering import AlproForQuestionAnswering
 from alpro.modeling.bert import SplitBert, SplitBertBase, SplitBertEncoder
-from alpro.modeling.timesformer import TimeSformer, TimeSformerEncoder
+from alpro.modeling.timesformer import TimeSformer
 
 Flavour = TypeVar("Flavour", bound=SplitBertBase)
 

@@ -10,8 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from alpro.optimization.optimizer import ParameterGroup, build_optimizer, set_learning_rate
-from alpro.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import (
+    ParameterGroup,
+    build_optimizer,
+    learning_rate_at,
+    set_learning_rate,
+)
 from tests.shared_data import shared_data
 
 _SHARED = shared_data()

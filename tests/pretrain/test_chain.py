@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from alpro.datasets.tokenization import Tokenizer, tokenize
-from alpro.families.alpro.prompter import PROMPT_NAMES, load_teacher
+from alpro.families.alpro.pretraining import load_teacher
+from alpro.families.alpro.pretraining_model import PROMPT_NAMES
 from tasks import run_video_qa, run_video_retrieval
 from tests.factories import TinyExperiment
 from tests.pretraining_factories import ENTITIES, PretrainExperiment, make_prompter

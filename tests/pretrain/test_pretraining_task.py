@@ -14,7 +14,7 @@ from torch import Tensor
 from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.losses.matching import Pairs
+from alpro.losses import Pairs
 from alpro.modeling.contracts import TextFeatures, VideoFeatures
 from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch
 from tests.factories import MEAN, PATCH_SIZE, STD

@@ -16,8 +16,7 @@ from alpro.distributed.engine import Engine, SingleProcess
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import silent_progress
 from alpro.experiment.experiment import Experiment
-from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.families.alpro.prompter import Prompter
+from alpro.families.alpro.pretraining_model import AlproForPretraining, Prompter
 from alpro.tasks.pretraining.batches import IGNORED, PretrainBatch
 from alpro.tasks.pretraining.config import PrompterConfig
 from alpro.tasks.pretraining.data import PairSet

@@ -97,7 +97,7 @@ def test_the_demo_finds_entities_before_it_needs_them(stand_ins: Stubs, tmp_path
     calls = demo_calls(stand_ins, tmp_path)
     assert tools(calls) == [
         *("demo-data", "extract-entities", "show-entities"),
-        *("contact-sheet", "answer-sheet", "show-results", "show-results"),
+        *("contact-sheet", "answer-sheet", "index", "show-results", "show-results"),
     ]
     extraction = calls[1]
     assert extraction[4:] == ["--config", "config_release/demo_pretrain.json", "--overwrite"]

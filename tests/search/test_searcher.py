@@ -15,7 +15,7 @@ from alpro.search.index import FileState, Index
 from alpro.search.index_writer import IndexWriter
 from alpro.search.moments import SHARE_OF_PEAK
 from alpro.search.nearest import build_nearest
-from alpro.search.searcher import Example, Found, Query, Searcher
+from alpro.search.searcher import Example, Query, Searcher, SearchResult
 from tests.datasets.clips import write_image
 from tests.search.fakes import fake_model, settings, vector_of, write_levels
 
@@ -36,11 +36,11 @@ def write_index(
     return Index(folder)
 
 
-def search(index: Index, *texts: str, **options: object) -> Found:
+def search(index: Index, *texts: str, **options: object) -> SearchResult:
     return Searcher(index, fake_model).search(Query(texts=texts, **options))  # type: ignore[arg-type]
 
 
-def spans(found: Found) -> list[tuple[str, float, float]]:
+def spans(found: SearchResult) -> list[tuple[str, float, float]]:
     return [(one.file.path.name, one.start, one.end) for one in found.moments]
 
 

@@ -13,7 +13,7 @@ from alpro.datasets.tokenization import Tokenizer
 from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.families.alpro.model import AlproForRetrieval
-from alpro.losses.matching import NO_NEGATIVE
+from alpro.losses import NO_NEGATIVE
 from alpro.tasks.retrieval.objective import RetrievalObjective
 from alpro.training.objective import Objective
 from tests.factories import CPU, MEAN, STD, make_evaluator
@@ -101,7 +101,7 @@ def hardest(scores: Tensor, forbidden: Tensor, generator: torch.Generator | None
 
 def hardest_negatives() -> AbstractContextManager[Any]:
     """Context in which the negatives of VTM are the most similar ones."""
-    return mock.patch("alpro.losses.matching._draw", hardest)
+    return mock.patch("alpro.losses._draw", hardest)
 
 
 def hardest_negatives_within(counts: list[int]) -> AbstractContextManager[Any]:
@@ -112,4 +112,4 @@ def hardest_negatives_within(counts: list[int]) -> AbstractContextManager[Any]:
     def draw(scores: Tensor, forbidden: Tensor, generator: torch.Generator | None) -> Tensor:
         return hardest(scores, forbidden | others, generator)
 
-    return mock.patch("alpro.losses.matching._draw", draw)
+    return mock.patch("alpro.losses._draw", draw)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from alpro.experiment import run as running
+from alpro.runs import run as running
 from alpro.tasks.retrieval.evaluation import RetrievalEvaluator
 from tests.factories import TinyExperiment, make_model
 from tests.question_factories import QaExperiment

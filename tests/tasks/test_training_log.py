@@ -40,9 +40,7 @@ def test_the_training_bar_is_closed_before_the_test_evaluation(
         events.append("closed")
 
     monkeypatch.setattr(Reporter, "close", close_and_note)
-    monkeypatch.setattr(
-        "alpro.experiment.run.evaluate_test_sets", lambda *_, **__: events.append("test")
-    )
+    monkeypatch.setattr("alpro.runs.run.evaluate_test_sets", lambda *_, **__: events.append("test"))
     run(experiment.arguments())
     assert events == ["closed", "test"]
 

@@ -25,7 +25,8 @@ def denied(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     def why(path: Path) -> str | None:
         return DENIED if path in paths else None
 
-    monkeypatch.setattr("alpro.experiment.preflight.why_unreadable", why)
+    monkeypatch.setattr("alpro.runs.preflight.why_unreadable", why)
+    monkeypatch.setattr("alpro.user_files.why_unreadable", why)
     monkeypatch.setattr("os.access", may_access)
     return paths
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alpro.errors import InputError
-from alpro.families.alpro.pretrained import load_bert, load_vit, resolve_vit
+from alpro.families.alpro.family import load_bert, load_vit, resolve_vit
 from alpro.training.weight_files import find_weights
 from tests.factories import make_model
 from tests.modeling.models import NUM_LABELS, small_bert, small_model, small_qa_model

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from alpro.errors import InputError
 from alpro.families.alpro.checkpoint import ROOTS
-from alpro.families.alpro.pretraining import check_num_entities
-from alpro.families.alpro.prompter import PROMPT_NAMES, Prompter, load_teacher, without_prompts
+from alpro.families.alpro.pretraining import check_num_entities, load_teacher
+from alpro.families.alpro.pretraining_model import PROMPT_NAMES, Prompter, without_prompts
 from alpro.training.state_dicts import read_shapes
 from tests.modeling.models import (
     NUM_ENTITIES,

@@ -18,8 +18,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from alpro.errors import InputError
 from alpro.families.alpro.checkpoint import ROOTS
-from alpro.families.alpro.family import FAMILY
-from alpro.families.alpro.pretrained import load_bert, load_vit
+from alpro.families.alpro.family import FAMILY, load_bert, load_vit
 from alpro.training.state_dicts import read_shapes, read_state
 from tests.modeling.models import small_model, small_prompter, small_qa_model
 from tests.training.toys import assert_same

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError, ScarcityError
 from alpro.training.objective import Objective

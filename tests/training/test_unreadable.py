@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError, RunError
 from alpro.training.faults import UnreadableVideoLog

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from alpro.datasets.batch_samplers import SamplerSegment
-from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.decoding import FrameSelector, Video
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.training.checkpoints import CheckpointWriter
 from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog

@@ -179,7 +179,7 @@ def _print_update(updated: Updated, *, seconds: float) -> None:
         f"{pluralize(done.num_windows, 'window')} of {clock(done.seconds)} of video in "
         f"{clock(seconds)}"
     )
-    trouble = {**updated.found.unreadable, **done.unreadable}
+    trouble = {**updated.collection.unreadable, **done.unreadable}
     _print_unreadable({printable(str(path)): reason for path, reason in trouble.items()})
 
 

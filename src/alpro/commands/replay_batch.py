@@ -61,7 +61,7 @@ def replay(path: Path, *, changes: Sequence[str]) -> None:
     resolved = _read_run(path.absolute().parent.parent, changes=changes)
     # Heavy imports, after mistakes in flags have been reported.
     from alpro.experiment.experiment import Experiment
-    from alpro.experiment.run import launch_run
+    from alpro.runs.run import launch_run
     from alpro.training.state_dicts import read_weights
 
     stored = read_weights(path)
@@ -90,7 +90,7 @@ def _replayed(
     """Report on each batch of the update: losses and non-finite values."""
     from alpro.distributed.engine import autocast, usable_precision
     from alpro.evaluation.evaluation_set import silent_progress
-    from alpro.experiment.build_training import build_plan
+    from alpro.runs.build_training import build_plan
     from alpro.tasks.pretraining.batches import PretrainBatch
     from alpro.tasks.question_answering.batches import QaBatch
     from alpro.tasks.retrieval.objective import RetrievalBatch

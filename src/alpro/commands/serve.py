@@ -69,7 +69,7 @@ def _serve(flags: argparse.Namespace) -> None:
             host=flags.host,
             port=flags.port,
             token=token,
-            tell=lambda address: print(f"{address}  (Ctrl-C ends)", flush=True),
+            ready=lambda address: print(f"{address}  (Ctrl-C ends)", flush=True),
         )
 
 

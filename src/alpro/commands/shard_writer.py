@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from alpro.datasets.storage.shard_index import shards_in
+from alpro.datasets.storage.shards import shards_in
 from alpro.datasets.storage.tar_reader import Member, id_of_member, member_name, read_members
 from alpro.errors import InputError
 from alpro.training.atomic_io import full_disk_ends_run, temporary_of

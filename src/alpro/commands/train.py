@@ -40,8 +40,8 @@ def _run(config_class: Any, arguments: Sequence[str], *, program: str) -> int:
         resolved = load_config(config_class, arguments, program=program)
         # The heavy imports come after the config: --help and its errors come at once.
         from alpro.experiment.experiment import Experiment
-        from alpro.experiment.run import finetune, infer, launch_run
-        from alpro.experiment.run import pretrain as run_pretraining
+        from alpro.runs.run import finetune, infer, launch_run
+        from alpro.runs.run import pretrain as run_pretraining
 
         with launch_run(resolved) as engine:
             experiment = Experiment(resolved, engine=engine)

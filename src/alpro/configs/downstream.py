@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, ClassVar
 
-from alpro.configs.constraints import SHARED, Constraint
 from alpro.configs.experiment import ExperimentConfig
-from alpro.configs.fields import option, required
+from alpro.configs.fields import Constraint, option, required
 from alpro.configs.shared_options import MAX_BATCH, DataOptions, VideoOptions
 
 TABLES = "that ends in .jsonl, .json, .csv, .tsv or .parquet"
@@ -199,7 +198,7 @@ class DownstreamConfig(
     """Config of any downstream task: finetuning and evaluation on data sets of its own."""
 
     INERT: ClassVar[frozenset[str]] = ExperimentConfig.INERT | {"model_type", "resize_size"}
-    CHECKS: ClassVar[tuple[Constraint, ...]] = SHARED + DOWNSTREAM
+    CHECKS: ClassVar[tuple[Constraint, ...]] = ExperimentConfig.CHECKS + DOWNSTREAM
 
     def notices(self, *, infers: bool, stored: Collection[str]) -> list[str]:
         """Return sentences about keys without effect."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alpro.configs import constraints as checks
-from alpro.configs.fields import option
+from alpro.configs.fields import Constraint, option
 from alpro.configs.shared_options import (
     MAX_BATCH,
     DataOptions,
@@ -19,6 +19,8 @@ from alpro.configs.shared_options import (
 )
 
 LOCAL, GLOBAL = "local", "global"
+_PROCESSES_PER_CORE = 16  # that are started at most; more than 2 seldom help
+_ALWAYS_ALLOWED = 64  # processes or threads, on a machine of few cores as well
 
 
 @dataclass(kw_only=True)
@@ -63,6 +65,56 @@ class MatchingOptions:
         return []
 
 
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _too_many(wanted: int) -> bool:
+    return wanted > max(_ALWAYS_ALLOWED, _PROCESSES_PER_CORE * _num_cores())
+
+
+def _why_too_many(wanted: int) -> str:
+    return f"so many cannot work at once on {_num_cores()} cores, {wanted:,} would only wait"
+
+
+RULES: tuple[Constraint, ...] = (
+    *(
+        Constraint((key,), _too_many, _why_too_many, "Give about as many as there are cores.")
+        for key in ("n_workers", "num_threads")
+    ),
+    Constraint(
+        ("frm_sampling_strategy", "num_frm"),
+        lambda strategy, frames: strategy == "headtail" and frames % 2 == 1,
+        "headtail takes half of the frames from each half of the video",
+        "Make num_frm even.",
+    ),
+    Constraint(
+        ("frm_sampling_strategy", "sample_rate"),
+        lambda strategy, rate: (strategy == "interval") != (rate > 0),
+        "the rate is that of interval, which needs one, and of no other sampling",
+        "Set frm_sampling_strategy to interval and sample_rate to 1 or more, or sample_rate to 0.",
+    ),
+    Constraint(
+        ("img_input_format",),
+        lambda channels: channels != "RGB",
+        "videos are decoded to RGB and the released weights expect it",
+        'Set it to "RGB".',
+    ),
+    Constraint(
+        ("grad_norm",),
+        lambda norm: norm != -1 and norm <= 0,
+        "gradients cannot be clipped to a norm that is not positive",
+        "Give a number above 0, or -1 for no clipping.",
+    ),
+    Constraint(
+        ("decay", "step_decay_epochs"),
+        lambda decay, epochs: decay == "multi_step" and not epochs,
+        "multi_step needs the epochs after which the learning rate is halved",
+        "Give step_decay_epochs, as in [6, 8].",
+    ),
+)
+
+
 @dataclass(kw_only=True)
 class ExperimentConfig(
     RunOptions, DataOptions, VideoOptions, ModelOptions, OptimizationOptions, ValidationOptions
@@ -93,7 +145,7 @@ class ExperimentConfig(
     ALIASES: ClassVar[dict[str, str]] = {
         **{"num_workers": "n_workers", "shuffle_block": "shuffle_block_size"}
     }
-    CHECKS: ClassVar[tuple[checks.Constraint, ...]] = checks.SHARED
+    CHECKS: ClassVar[tuple[Constraint, ...]] = RULES
 
     def notices(self, *, infers: bool, stored: Collection[str]) -> list[str]:  # noqa: ARG002
         """Return sentences about keys without effect; the values of `stored` are a former run's."""

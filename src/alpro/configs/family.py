@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from alpro.configs.constraints import Constraint
-from alpro.configs.fields import override_default
+from alpro.configs.fields import Constraint, override_default
 from alpro.configs.sources import ConfigSource
 from alpro.families.registry import DEFAULT_FAMILY, FAMILIES, family_config
 

@@ -1,15 +1,17 @@
-"""Declaration of config fields (`option`, `required`) and their introspection (`fields_of`).
+"""Declaration of config fields (`option`, `required`) and rules, and introspection (`fields_of`).
 
 A declaration carries help text, choices and range; checking, ``--help`` and ``--print_config`` all
-work from it.
+work from it. A `Constraint` is a rule between keys, or one for a key that needs an explanation.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 T = TypeVar("T")
@@ -147,3 +149,51 @@ def _option(field: dataclasses.Field[Any], field_type: Any, topic: str) -> Optio
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     return Option(field.name, field_type, field.metadata[_METADATA_KEY], default, topic)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One rule: its keys, its condition, its reason, and the remedy.
+
+    It applies only if all values it needs are valid by themselves. Keys of a family's files are
+    prefixed with the key that names the file: ``encoder_config.width``.
+    """
+
+    keys: tuple[str, ...]
+    """The first ones may be patterns, ``*_datasets.*.txt``: the rule holds for each match. The same
+    pattern twice is a rule about each pair of matches, different ones are parts of one set."""
+    broken: Callable[..., bool]
+    """Receives the values of `keys`, in order."""
+    reason: str | Callable[..., str]
+    """A text, or a function that makes one of the values of `keys`."""
+    remedy: str
+    training_only: bool = False
+    """The rule concerns keys that inference does not read."""
+
+    def explain(self, *values: Any) -> str:
+        """Return the reason why these values are not allowed."""
+        return self.reason if isinstance(self.reason, str) else self.reason(*values)
+
+    def violations(self, values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        """Return the keys of each violation; absent or invalid values violate nothing."""
+        if self.training_only and values.get("do_inference"):
+            return []
+        # Expand the patterns; every plain key must have a valid value.
+        others = tuple(key for key in self.keys if "*" not in key)
+        if any(key not in values for key in others):
+            return []
+        candidates = [(*keys, *others) for keys in self._matches(values)]
+        return [keys for keys in candidates if self.broken(*(values[key] for key in keys))]
+
+    def _matches(self, keys: Iterable[str]) -> Iterable[tuple[str, ...]]:
+        """Keys that the patterns match together; one empty tuple without patterns."""
+        patterns = [key for key in self.keys if "*" in key]
+        if not patterns:
+            return [()]
+        matches = fnmatch.filter(keys, patterns[0])
+        if len(set(patterns)) < len(patterns):
+            return combinations(matches, len(patterns))
+        # Different patterns: one match gives the set, the patterns its parts.
+        parts = [pattern.rpartition(".")[2] for pattern in patterns]
+        entries = [match.rpartition(".")[0] for match in matches]
+        return [tuple(f"{entry}.{part}" for part in parts) for entry in entries]

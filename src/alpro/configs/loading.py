@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from alpro.configs import help as report
 from alpro.configs.command_line import Flags, parse_flags
 from alpro.configs.errors import COMMAND_LINE, ConfigError, ConfigIssue, closest_match, shorten
 from alpro.configs.family import detect_family, with_family
 from alpro.configs.fields import fields_of
+from alpro.configs.help import NOT_SET, Row, config_table, help_text, sections
 from alpro.configs.sources import (
     DEFAULT_SOURCE,
     FLAG_SOURCE,
@@ -85,7 +85,7 @@ def load_config(
     # Parse the flags and merge all sources, unless only --help is wanted.
     reader = _Reader(config_class, argv)
     if reader.flags.help:
-        sys.stdout.write(report.help_text(reader.config_class, program=program))
+        sys.stdout.write(help_text(reader.config_class, program=program))
         raise SystemExit(0)
     reader.read()
     if reader.flags.print_config and not reader.problems:
@@ -208,15 +208,15 @@ class _Reader:
 
     def table(self) -> str:
         """Text of ``--print_config``."""
-        sections = report.sections(self.config_class, self.rows())
+        topics = sections(self.config_class, self.rows())
         for key, model in self.models.items():
             path, given = self.values[key], self.model_keys_given[key]
             rows = [
-                report.Row(name, value, path if name in given else DEFAULT_SOURCE)
+                Row(name, value, path if name in given else DEFAULT_SOURCE)
                 for name, value in model.items()
             ]
-            sections.append((f"{self.family.architecture[key].TOPIC}, {path}", rows))
-        return report.config_table(sections, self.warnings())
+            topics.append((f"{self.family.architecture[key].TOPIC}, {path}", rows))
+        return config_table(topics, self.warnings())
 
     def _layers(self) -> list[ConfigSource]:
         # The file first; for inference the trained run's layers; flags last.
@@ -297,13 +297,13 @@ class _Reader:
                 flat[name] = value
         return flat
 
-    def rows(self) -> list[report.Row]:
+    def rows(self) -> list[Row]:
         """Return a row for each key, and for each part of a list of datasets."""
         flat = self._flat_values()
         unset = [name for name in fields_of(self.config_class) if name not in self.values]
         return [
-            *(report.Row(key, value, self._source(key)) for key, value in flat.items()),
-            *(report.Row(name, report.NOT_SET, "") for name in unset),
+            *(Row(key, value, self._source(key)) for key, value in flat.items()),
+            *(Row(name, NOT_SET, "") for name in unset),
         ]
 
     def _source(self, key: str) -> str:

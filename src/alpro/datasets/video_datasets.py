@@ -1,4 +1,4 @@
-"""Datasets of videos, for training and for evaluation.
+"""Datasets and batches of videos, for training and for evaluation.
 
 Randomness is a function of (seed, epoch, index): neither the number of workers nor an interruption
 changes a sample. Cut-offs, and so replacements, depend on the speed and load of the hardware.
@@ -10,16 +10,16 @@ in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.decoding import CutOffError, Decoder, VideoReadError
 from alpro.datasets.decoding.image_files import check_frames
 from alpro.datasets.frame_sampling import CENTRED, evaluation_sampling, select_frames
@@ -34,6 +34,37 @@ _SHUFFLE_STREAM, _AUGMENTATION_STREAM = 1, 1 << 16
 
 FrameAugmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Change of (T, 3, S, S) uint8 frames; can be sent to worker processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableVideo:
+    """A video that gave no frames, and why."""
+
+    video_id: str
+    reason: str
+
+
+@dataclass
+class TensorBatch:
+    """Base of dataclasses whose tensors are moved together; other fields stay as they are."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the tensors to a device, without waiting where they are pinned."""
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """Move the tensors to page-locked memory (called by the loader)."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+
+
+def stack_frames(arrays: Sequence[np.ndarray]) -> Tensor:
+    """Stack arrays of one shape."""
+    return torch.from_numpy(np.stack(arrays))
 
 
 def change_clips(

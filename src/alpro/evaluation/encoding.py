@@ -6,17 +6,15 @@ features, does not depend on the number of ranks.
 Shapes: P captions, V videos, C clips of each, N patches, L text tokens, D width, E embedding.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import VideoBatch
+from alpro.datasets.video_datasets import UnreadableVideo, VideoBatch
 from alpro.distributed.engine import Engine, autocast
 from alpro.modeling.contracts import Encoders, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
@@ -138,14 +136,13 @@ def shard(pieces: Sequence[range], *, engine: Engine) -> Sequence[range]:
 @torch.inference_mode()
 def encode_videos(
     model: Encoders,
-    loader: DataLoader[VideoBatch],  # this rank's chunks
+    batches: Iterable[VideoBatch],  # this rank's chunks
     *,
     num_videos: int,  # V, over all ranks
     normalize: Callable[[Tensor], Tensor],
     engine: Engine,
     precision: str,
     keep_tokens: bool,
-    progress: Callable[[Iterable[VideoBatch]], Iterator[VideoBatch]] = iter,
 ) -> EncodedVideos:
     """Encode this rank's videos and share the embeddings; the model is in evaluation mode.
 
@@ -155,7 +152,7 @@ def encode_videos(
     embeddings: dict[int, np.ndarray] = {}
     own: dict[int, VideoFeatures] = {}
     unreadable: list[UnreadableVideo] = []
-    for batch in progress(loader):
+    for batch in batches:
         unreadable += batch.unreadable
         frames = batch.to(engine.device).frames
         if frames is None:  # no video of the chunk is readable

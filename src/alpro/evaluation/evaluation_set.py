@@ -12,8 +12,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import HasVideoId, VideoBatch
+from alpro.datasets.video_datasets import HasVideoId, UnreadableVideo, VideoBatch
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError
 from alpro.evaluation.encoding import Tokenize

@@ -1,1 +1,1 @@
-"""The order of a run (``run``), and what joins a config with constructors."""
+"""Configs joined with constructors: experiments, and data sets and weights of any task."""

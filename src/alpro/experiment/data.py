@@ -51,25 +51,17 @@ class Annotations(Generic[Row]):
     """Videos that the rows name and the storage lacks."""
 
 
-def read_annotations(
-    config: ExperimentConfig,
-    part: DownstreamDataset,
-    *,
-    path: Path,
-    read: Callable[[Path], SharedRows[Row]],
-    extension: str,
+def find_videos(
+    part: DownstreamDataset, rows: SharedRows[Row], *, path: Path, extension: str, allowed: bool
 ) -> Annotations[Row]:
-    """Read one set; its videos are looked for with `extension` first.
+    """Open the storage of a set, and look for the video of each row, with `extension` first.
 
     Raises:
-        InputError: if videos are missing and that is not allowed.
+        InputError: if videos are missing and that is not `allowed`.
     """
-    # Read the rows, then open the storage and look for each of their videos.
-    rows = read(path)
     videos = open_videos(Path(part.img), extension=extension)
     if isinstance(videos, ImageFolder) and rows.has_column("num_frames"):
         videos.frame_counts = stated_frame_counts(path, rows)
-    allowed = config.allow_missing_videos
     missing = check_missing_videos(path, rows, videos, name=part.name, allowed=allowed)
     return Annotations(part.name, path, rows, videos, missing)
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,7 +18,6 @@ from alpro.datasets.transforms.normalize import Normalize
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress
-from alpro.experiment.preflight import DatasetPaths, check_training_inputs
 from alpro.experiment.weights import load_starting_weights
 from alpro.families.family import ModelFamily
 from alpro.families.registry import load_family
@@ -87,23 +86,6 @@ class Experiment(Generic[Config]):
             self._hashes[path] = sha256_of(path)
         return self._hashes[path]
 
-    def input_hashes(self, *, resumes: bool) -> dict[str, str]:
-        """SHA-256 of each file that determines a run, by path; the vocabulary's by its folder.
-
-        Starting weights count only where they are read, which a run that resumes does not do.
-        """
-        others = self.task.other_inputs(resumes=resumes)
-        files = [*self.task.data.annotation_files(), *others.values()]
-        folder = Path(self.config.tokenizer_dir)
-        return {
-            **{str(path): self.sha256_of(path) for path in files},
-            str(folder): self.sha256_of(self.family.tokenizer.file_in(folder)),
-        }
-
-    def build_model(self, **sizes: Any) -> Any:
-        """The task's model with random weights; `sizes` are those that its data determine."""
-        return self.spec.build_model(self.config, self.resolved.architecture, **sizes)
-
     def start_model(self, *, resumes: bool = False) -> Any:
         """The model with its starting weights, on the device, the same on every rank.
 
@@ -127,6 +109,20 @@ class Experiment(Generic[Config]):
         return model
 
 
+class DatasetPaths(NamedTuple):
+    """Paths of a set; images need no folder if their own paths are complete."""
+
+    key: str
+    """Key of the set in the config: ``train_datasets.0``."""
+    name: str
+    annotations_key: str
+    """Key of the annotation file in the set: ``txt``."""
+    annotations: Path
+    folder: str | None
+    holds_videos: bool = True
+    """Videos may be in an LMDB or a tar file, images only in a folder."""
+
+
 class Data(ABC):
     """The data sets of an experiment."""
 
@@ -141,14 +137,9 @@ class Data(ABC):
     def paths(self, key: str) -> list[DatasetPaths]:
         """Paths of the sets that a key of the config lists."""
 
-    def check(self, *, others: Mapping[str, Path], resumes: bool) -> None:
-        """Report all files that are missing for training; `others` belong to the task, by key."""
-        sets = [one for key in self.SETS for one in self.paths(key)]
-        check_training_inputs(self._config, sets=sets, others=others, resumes=resumes)
-
-    def annotation_files(self) -> list[Path]:
-        """Annotation files of all sets that a training run reads."""
-        return [one.annotations for key in self.SETS for one in self.paths(key)]
+    def all_paths(self) -> list[DatasetPaths]:
+        """Paths of all sets that a training run reads."""
+        return [one for key in self.SETS for one in self.paths(key)]
 
     @abstractmethod
     def training(self) -> TrainingData:
@@ -188,8 +179,9 @@ class TaskDefinition(ABC, Generic[Config]):
         return {}
 
     def build_model(self) -> nn.Module:
-        """The model with random weights."""
-        return self.experiment.build_model()
+        """The family's model with random weights."""
+        experiment = self.experiment
+        return experiment.spec.build_model(self.config, experiment.resolved.architecture)
 
     def allowed_missing(self) -> Sequence[str]:
         """Patterns of parameters that a checkpoint may lack."""

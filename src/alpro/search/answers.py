@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alpro.search.searcher import Found
+    from alpro.search.searcher import SearchResult
 
 SERVER = "server.json"
 """File of an index that says where it is served, and by which token."""
 
 
-def answer_of(found: Found) -> dict[str, Any]:
+def answer_of(result: SearchResult) -> dict[str, Any]:
     """Return moments as JSON values; times in seconds, files by their ids."""
     return {
-        "floor": found.floor,
-        "num_windows": found.num_windows,
-        "num_files": found.num_files,
-        "seconds": found.seconds,
+        "floor": result.floor,
+        "num_windows": result.num_windows,
+        "num_files": result.num_files,
+        "seconds": result.seconds,
         "moments": [
             {
                 "file": one.file.id,
@@ -31,7 +31,7 @@ def answer_of(found: Found) -> dict[str, Any]:
                 "score": one.score,
                 "match": one.match,
             }
-            for one in found.moments
+            for one in result.moments
         ],
     }
 

@@ -17,7 +17,7 @@ from alpro.datasets.storage.directory_index import (
     is_open_folder,
     split_extension,
 )
-from alpro.errors import InputError, listed, pluralize, printable
+from alpro.errors import InputError, listed, printable
 from alpro.search.index import FileState
 
 _DIGESTED_BYTES = 1 << 16  # at each end of a file
@@ -46,15 +46,15 @@ def find_videos(roots: Sequence[Path], *, exclude: Sequence[str] = ()) -> Collec
     Raises:
         InputError: a root is not there or cannot be read, or there is no video at all.
     """
-    found, seen = Collection(), set[tuple[int, int]]()
-    pending = list(_folders_of(roots, found))
+    collection, seen = Collection(), set[tuple[int, int]]()
+    pending = list(_folders_of(roots, collection))
     while pending:
         folder = pending.pop()
         try:
             state = os.stat(folder)
             entries = list(os.scandir(folder))
         except OSError as error:
-            found.unreadable[folder] = error.strerror or str(error)
+            collection.unreadable[folder] = error.strerror or str(error)
             continue
         if (state.st_dev, state.st_ino) in seen:  # a loop of links, or a second way to it
             continue
@@ -66,17 +66,17 @@ def find_videos(roots: Sequence[Path], *, exclude: Sequence[str] = ()) -> Collec
             if entry.is_dir():
                 pending.append(path)
             else:
-                _take(path, found)
-    if not found.videos:
-        raise InputError(_nothing(roots, found))
-    return found
+                _take(path, collection)
+    if not collection.videos:
+        raise InputError(_nothing(roots, collection))
+    return collection
 
 
-def _folders_of(roots: Sequence[Path], found: Collection) -> Iterator[Path]:
+def _folders_of(roots: Sequence[Path], collection: Collection) -> Iterator[Path]:
     for root in roots:
         path = Path(os.path.abspath(root))
         if path.is_file():
-            _take(path, found)
+            _take(path, collection)
         elif is_open_folder(path):
             yield path
         else:
@@ -87,22 +87,22 @@ def _is_passed_over(path: Path, exclude: Sequence[str]) -> bool:
     return path.name.startswith(".") or any(fnmatch(str(path), one) for one in exclude)
 
 
-def _take(path: Path, found: Collection) -> None:
+def _take(path: Path, collection: Collection) -> None:
     extension = split_extension(path.name)[1]
     if extension not in VIDEO_EXTENSIONS:
-        found.others[extension or "no extension"] += 1
+        collection.others[extension or "no extension"] += 1
         return
     try:
-        found.videos[path] = state_of(path)
+        collection.videos[path] = state_of(path)
     except OSError as error:
-        found.unreadable[path] = error.strerror or str(error)
+        collection.unreadable[path] = error.strerror or str(error)
 
 
-def _nothing(roots: Sequence[Path], found: Collection) -> str:
+def _nothing(roots: Sequence[Path], collection: Collection) -> str:
     names = listed([printable(str(root)) for root in roots])
-    kinds = [f"{count:,} {kind}" for kind, count in found.others.most_common()]
+    kinds = [f"{count:,} {kind}" for kind, count in collection.others.most_common()]
     beside = f" Files there: {listed(kinds)}." if kinds else ""
-    for path, reason in found.unreadable.items():
+    for path, reason in collection.unreadable.items():
         beside += f" {printable(str(path))}: {reason}."
         break
     return f"{names}: no video ({listed(VIDEO_EXTENSIONS, most=4)}) is there.{beside}"
@@ -139,10 +139,3 @@ def share_of(videos: dict[Path, FileState], *, part: int, num_parts: int) -> dic
         if number == part:
             share[path] = state
     return share
-
-
-def count_files(found: Collection) -> str:
-    """Describe what was found in a line."""
-    passed = sum(found.others.values())
-    others = f", {pluralize(passed, 'other file')} passed over" if passed else ""
-    return f"{pluralize(len(found.videos), 'video')}{others}"

@@ -28,7 +28,7 @@ BUSY_SECONDS = 30.0  # that a reader waits for a writer's transaction
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings:
-    """What the vectors of an index depend on."""
+    """Settings that the vectors of an index depend on."""
 
     model: str
     """Folder of the model, as it was called."""
@@ -91,7 +91,7 @@ class Windows(NamedTuple):
 class Index:
     """An index that is read; see `IndexWriter` for writing.
 
-    Others may write to it meanwhile: `revision` tells.
+    Others may write to it meanwhile, which changes `revision`.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -148,8 +148,8 @@ class Index:
 
     def file(self, number: int) -> IndexedFile | None:
         """Return a file by its `id`; None if there is none."""
-        found = self._execute(f"{_SELECT_FILES} WHERE id = ?", number)
-        return _file_of(found[0]) if found else None
+        rows = self._execute(f"{_SELECT_FILES} WHERE id = ?", number)
+        return _file_of(rows[0]) if rows else None
 
     def windows(self) -> Windows:
         """Windows of all files, by file and time."""

@@ -47,7 +47,7 @@ class Changes(NamedTuple):
 
 @dataclass(slots=True)
 class Indexed:
-    """What an indexing has done."""
+    """Work done by an indexing."""
 
     num_files: int = 0
     num_windows: int = 0

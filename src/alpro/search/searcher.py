@@ -26,7 +26,7 @@ from alpro.search.moments import WINDOWS_PER_MOMENT, Span, best_positions, best_
 from alpro.search.nearest import open_nearest
 
 DEFAULT_TOP = 10
-_NEIGHBOURS = 8  # windows beside one that was found approximately, to merge it with
+_NEIGHBOURS = 8  # windows beside one that usearch returns, to merge it with
 _SAMPLED = 10_000  # windows that the median is taken of, where not all are scored
 _PART = re.compile(r"#t=(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")  # as of media fragments
 
@@ -57,7 +57,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What to search for; the vectors of texts and examples are added up."""
+    """A query; the vectors of texts and examples are added up."""
 
     texts: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
@@ -98,7 +98,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Answer to a query."""
 
     moments: list[Moment]
@@ -167,7 +167,7 @@ class Searcher:
             total += np.asarray(self.model.encode_video(one.path, start=one.start, end=one.end))
         return total / max(float(np.linalg.norm(total)), 1e-6)
 
-    def search(self, query: Query) -> Found:
+    def search(self, query: Query) -> SearchResult:
         """Find the moments that match best.
 
         Raises:
@@ -175,13 +175,13 @@ class Searcher:
         """
         begin = time.monotonic()
         with self._turn:
-            found = self.search_vector(self.vector_of(query), query)
+            result = self.search_vector(self.vector_of(query), query)
             if query.rerank:
-                found = replace(found, moments=self._reranked(found.moments, query))
-            moments = found.moments[query.skip : query.skip + query.top]
-            return replace(found, moments=moments, seconds=time.monotonic() - begin)
+                result = replace(result, moments=self._reranked(result.moments, query))
+            moments = result.moments[query.skip : query.skip + query.top]
+            return replace(result, moments=moments, seconds=time.monotonic() - begin)
 
-    def search_vector(self, vector: np.ndarray, query: Query) -> Found:
+    def search_vector(self, vector: np.ndarray, query: Query) -> SearchResult:
         """Find the moments that are nearest to an (E,) float32 vector of length 1.
 
         Those of earlier pages are among them, and as many as are to be ranked again.
@@ -197,7 +197,7 @@ class Searcher:
             spans = best_spans(
                 scores, self._windows, floor=floor, most=most, lowest=max(query.min_score, -2.0)
             )
-            return Found(
+            return SearchResult(
                 [self._moment(scores, one) for one in spans],
                 floor=floor,
                 num_windows=int(is_wanted.sum()),
@@ -227,8 +227,9 @@ class Searcher:
         if not len(rows):
             return np.zeros(0, np.float32), 0.0
         if self._nearest is not None and is_wanted.all():
-            found = np.isin(rows, self._nearest.search(vector, num_best))
-            best = np.flatnonzero(np.convolve(found, np.ones(2 * _NEIGHBOURS + 1), "same") > 0)
+            # Windows beside one another share frames: a share of the best ones leads to all.
+            is_near = np.isin(rows, self._nearest.search(vector, num_best // _NEIGHBOURS))
+            best = np.flatnonzero(np.convolve(is_near, np.ones(2 * _NEIGHBOURS + 1), "same") > 0)
             scores = np.full(len(rows), -np.inf, np.float32)
             sample = np.random.default_rng(0).integers(len(rows), size=_SAMPLED)
             floor = np.median(self._vectors[rows[sample]].astype(np.float32) @ vector)

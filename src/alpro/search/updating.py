@@ -25,9 +25,9 @@ PARTS = "parts"
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """What an update has done."""
+    """Work done by an update."""
 
-    found: Collection
+    collection: Collection
     indexed: Indexed
     num_moved: int
     num_deleted: int
@@ -92,7 +92,7 @@ def update_index(
         InputError: there are no videos, or the index was made with other settings, cannot be read,
             or is being written by another process.
     """
-    found = find_videos(roots, exclude=exclude)
+    collection = find_videos(roots, exclude=exclude)
     work = partial(
         index_videos,
         encode=model.encode_frames,
@@ -107,17 +107,17 @@ def update_index(
             if not is_ours and not is_being_written(left):
                 take_in(writer, left)
                 shutil.rmtree(left)
-        changes = changes_of(writer.files(), found.videos, roots=roots, retry=retry)
+        changes = changes_of(writer.files(), collection.videos, roots=roots, retry=retry)
         for file, path in changes.moved:
             writer.rename(file.id, path)
         writer.forget([file.id for file in changes.deleted])
-        new = {path: found.videos[path] for path in changes.new}
+        new = {path: collection.videos[path] for path in changes.new}
         if part is None:
             indexed = work(writer, new)
             _refresh_nearest(writer, usearch_threshold)
     # A process of several writes by itself until all its files are done.
     if part is not None:
-        share = share_of(found.videos, part=part[0], num_parts=part[1])
+        share = share_of(collection.videos, part=part[0], num_parts=part[1])
         own = folder / PARTS / f"{part[0] + 1}-of-{part[1]}"
         new = {path: state for path, state in share.items() if path in new}
         with IndexWriter(own, settings) as writer:
@@ -127,11 +127,11 @@ def update_index(
             _refresh_nearest(writer, usearch_threshold)
         shutil.rmtree(own)
     return Updated(
-        found,
+        collection,
         indexed,
         num_moved=len(changes.moved),
         num_deleted=len(changes.deleted),
-        num_unchanged=len(found.videos) - len(changes.new) - len(changes.moved),
+        num_unchanged=len(collection.videos) - len(changes.new) - len(changes.moved),
     )
 
 

@@ -18,18 +18,16 @@ from torch.nn import functional
 
 from alpro.distributed.engine import Engine
 from alpro.evaluation.encoding import aggregate_clips, score_clips
-from alpro.losses.contrastive import (
+from alpro.losses import (
     PairLoss,
+    Pairs,
     SimilarityLogits,
     contrastive_loss_from_logits,
-    similarity_logits,
-    video_similarity,
-)
-from alpro.losses.matching import (
-    Pairs,
     matching_loss,
     negative_pairs,
     sample_hard_negatives,
+    similarity_logits,
+    video_similarity,
     with_positives,
 )
 from alpro.modeling.contracts import Matcher, TextFeatures, VideoFeatures

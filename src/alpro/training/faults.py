@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import Engine
 from alpro.errors import InputError, PeerLostError, RunError
 from alpro.training.atomic_io import append_lines, keep_lines, sync_file

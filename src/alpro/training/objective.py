@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alpro.datasets.batch_samplers import SamplerSegment
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 
 
 class Batch(Protocol):

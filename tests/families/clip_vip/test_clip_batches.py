@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alpro.datasets.batches import UnreadableVideo
 from alpro.datasets.decoding import make_decoder
 from alpro.datasets.storage import open_videos
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.video_datasets import FrameReader, TrainingSample, TrainingVideos
+from alpro.datasets.video_datasets import (
+    FrameReader,
+    TrainingSample,
+    TrainingVideos,
+    UnreadableVideo,
+)
 from alpro.families.clip_vip.clip_data import ClipCollate
 from alpro.tasks.pretraining.clips import Clip
 from tests.datasets.clips import indices_of, write_clip

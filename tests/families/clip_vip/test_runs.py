@@ -16,8 +16,8 @@ from alpro.datasets.decoding import FrameSelector, Video
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.errors import InputError
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.run import finetune, infer, launch_run
 from alpro.families.clip_vip.model import ClipVip
+from alpro.runs.run import finetune, infer, launch_run
 from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import FakeDecoder, caption_of
 from tests.families.clip_vip.tiny_clip import ClipVipExperiment, write_clip

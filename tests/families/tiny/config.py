@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alpro.configs.constraints import Constraint
 from alpro.configs.family import FamilyConfig
-from alpro.configs.fields import option, override_default, required
+from alpro.configs.fields import Constraint, option, override_default, required
 from alpro.configs.shared_options import ModelOptions
 from alpro.tasks.retrieval.config import RetrievalConfig
 

@@ -22,8 +22,14 @@ from alpro.commands.bench.processes import end_decoder, started_processes
 from alpro.commands.cli import open_videos_of_flag, path_flag, positive
 from alpro.commands.gallery.results import markdown_table
 from alpro.configs.shared_options import DECODE_MEMORY, DECODE_TIMEOUT
-from alpro.datasets.decoding import Decoder, FrameSelector, Video, VideoReadError, make_decoder
-from alpro.datasets.decoding.factory import SandboxedDecoder
+from alpro.datasets.decoding import (
+    Decoder,
+    FrameSelector,
+    SandboxedDecoder,
+    Video,
+    VideoReadError,
+    make_decoder,
+)
 from alpro.datasets.frame_sampling import frame_indices
 from alpro.datasets.storage import VideoStorage
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing

@@ -29,8 +29,8 @@ from alpro.datasets.annotations import CaptionRow
 from alpro.datasets.dataloader import make_loader
 from alpro.datasets.decoding import VideoReadError, make_decoder
 from alpro.datasets.tokenization import load_tokenizer
+from alpro.datasets.transforms.augmentation import video_augmentation
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
-from alpro.datasets.transforms.randaugment import video_augmentation
 from alpro.datasets.video_datasets import FrameReader, TrainingVideos
 from alpro.errors import InputError, pluralize
 from alpro.tasks.retrieval.objective import RetrievalCollate

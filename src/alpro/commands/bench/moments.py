@@ -67,21 +67,21 @@ def run(flags: argparse.Namespace) -> None:
 def _measure(searcher: Searcher, rows: Sequence[dict[str, Any]], *, rerank: int) -> list[str]:
     from alpro.search.searcher import Query
 
-    first, among, video, seconds, is_reversed = 0, 0, 0, 0.0, []
+    first, in_top, video, seconds, is_reversed = 0, 0, 0, 0.0, []
     for row in progress(rows, len(rows), "captions", "caption"):
         query = Query(texts=(row["caption"],), top=TOP, rerank=rerank)
-        found = searcher.search(query)
+        result = searcher.search(query)
         is_right = [
-            _is_named(one.file, row) and overlap(one, row["moment"]) for one in found.moments
+            _is_named(one.file, row) and overlap(one, row["moment"]) for one in result.moments
         ]
         first += bool(is_right and is_right[0])
-        among += any(is_right)
-        video += bool(found.moments) and _is_named(found.moments[0].file, row)
-        seconds += found.seconds
+        in_top += any(is_right)
+        video += bool(result.moments) and _is_named(result.moments[0].file, row)
+        seconds += result.seconds
         if "reversed" in row:
             own, other = _best(searcher, query, row, ("moment", "reversed"))
             is_reversed.append(other > own)
-    shares = [first / len(rows), among / len(rows), video / len(rows)]
+    shares = [first / len(rows), in_top / len(rows), video / len(rows)]
     backwards = f"{100 * np.mean(is_reversed):.0f} %" if is_reversed else "-"
     return [*(f"{100 * one:.0f} %" for one in shares), backwards, f"{seconds / len(rows):.3f}"]
 

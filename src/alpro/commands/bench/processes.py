@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Protocol
 
-from alpro.datasets.decoding import Decoder
-from alpro.datasets.decoding.factory import SandboxedDecoder
+from alpro.datasets.decoding import Decoder, SandboxedDecoder
 from alpro.errors import RunError
 
 if TYPE_CHECKING:

@@ -80,7 +80,7 @@ def _measure(folder: Path, kind: str, noise: float, flags: argparse.Namespace) -
     queries = _write(folder, noise, flags)
     seconds = time.perf_counter() - begin
     with Index(folder) as index:
-        exact, found = _search(index, queries)
+        exact, best = _search(index, queries)
         megabytes = _megabytes(folder)
         measured = [Measured(kind, "exact", megabytes, seconds, exact, 1.0)]
         if has_package("usearch") and not flags.no_usearch:
@@ -88,7 +88,7 @@ def _measure(folder: Path, kind: str, noise: float, flags: argparse.Namespace) -
             build_nearest(index)
             seconds = time.perf_counter() - begin
             times, others = _search(index, queries)
-            recall = np.mean([len(a & b) / TOP for a, b in zip(found, others, strict=True)])
+            recall = np.mean([len(a & b) / TOP for a, b in zip(best, others, strict=True)])
             megabytes = _megabytes(folder)
             measured.append(Measured(kind, "usearch", megabytes, seconds, times, float(recall)))
     return measured
@@ -129,14 +129,14 @@ def _search(index: Index, queries: np.ndarray) -> tuple[np.ndarray, list[set[tup
         raise AssertionError("vectors are given")
 
     searcher = Searcher(index, no_model)
-    times, found = [], []
+    times, best = [], []
     for number, vector in enumerate((queries[0], *queries)):
         begin = time.perf_counter()
         moments = searcher.search_vector(vector, Query(top=TOP)).moments
         if number:
             times.append(1000 * (time.perf_counter() - begin))
-            found.append({(one.file.id, one.peak[0]) for one in moments})
-    return np.array(times), found
+            best.append({(one.file.id, one.peak[0]) for one in moments})
+    return np.array(times), best
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

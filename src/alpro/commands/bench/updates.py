@@ -19,10 +19,10 @@ import torch
 from alpro.configs.loading import load_config
 from alpro.distributed.engine import autocast, usable_precision
 from alpro.evaluation.evaluation_set import silent_progress
-from alpro.experiment.build_training import build_plan, optimizer_of
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.run import launch_run
 from alpro.program import run_script
+from alpro.runs.build_training import build_plan, optimizer_of
+from alpro.runs.run import launch_run
 from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.tasks.retrieval.objective import RetrievalBatch
 from alpro.training.atomic_io import write_json

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 
 from alpro.configs.loading import ResolvedConfig
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TrainingSample, UnreadableVideo
 from alpro.distributed.launch import launch_engine
 from alpro.evaluation.evaluation_set import VALIDATION_SEED
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.preflight import check_validation_inputs
 from alpro.file_kinds import Media
-from alpro.losses.masked_modeling import is_confident
+from alpro.losses import is_confident
+from alpro.runs.preflight import check_validation_inputs
 from alpro.tasks.pretraining.annotations import CaptionedItem
 from alpro.tasks.pretraining.batches import PretrainBatch, ValidationPairs
 from alpro.tasks.pretraining.config import PretrainConfig

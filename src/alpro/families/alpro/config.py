@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alpro.configs.constraints import Constraint
 from alpro.configs.family import FamilyConfig
-from alpro.configs.fields import option, required
+from alpro.configs.fields import Constraint, option, required
 from alpro.configs.shared_options import ModelOptions
 
 MAX_WIDTH = 1 << 16  # of tokens and embeddings; GPT-3 has 12,288

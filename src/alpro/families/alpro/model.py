@@ -1,4 +1,4 @@
-"""ALPRO (Li et al., CVPR 2022): a video encoder, a text encoder, and a fusion of both.
+"""ALPRO (Li et al., CVPR 2022): a video encoder, a text encoder, a fusion of both; from a config.
 
 B: batch, T: frames, N: patches per frame, P: patches per side, L: text tokens, D: width, E: width
 of the embeddings.
@@ -6,19 +6,39 @@ of the embeddings.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alpro.configs.experiment import ExperimentConfig
+from alpro.families.alpro.config import TextEncoderConfig, VideoEncoderConfig
+from alpro.families.family import Architecture
+from alpro.modeling.attention import Kernel
+from alpro.modeling.bert import SplitBertBase
 from alpro.modeling.contracts import TextEncoder, TextFeatures, VideoEncoder, VideoFeatures
+from alpro.modeling.timesformer import TimeSformer
 
 INITIAL_TEMPERATURE = 0.07
 MIN_TEMPERATURE = 0.001
 MAX_TEMPERATURE = 0.5
 
 Pooling = Literal["cls", "mean"]
+
+
+class TimeSformerEncoder(VideoEncoder):
+    """A TimeSformer under the name ``model``, as in the released checkpoints."""
+
+    def __init__(self, model: TimeSformer) -> None:
+        super().__init__()
+        self.model = model
+        self.width = model.embed_dim
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, S, S) normalised frames to (B, 1+N, D) tokens."""
+        return self.model(frames)
 
 
 class AlproModel(nn.Module):
@@ -136,3 +156,57 @@ def _join(text: TextFeatures, video: VideoFeatures) -> tuple[Tensor, Tensor]:
     if video_mask is None:
         video_mask = text.mask.new_ones(video.tokens.shape[:2])
     return tokens, torch.cat([text.mask, video_mask], dim=1)
+
+
+def shared_parts(
+    config: ExperimentConfig, architecture: Architecture, flavour: Callable[..., SplitBertBase]
+) -> dict[str, Any]:
+    """Arguments of every :class:`AlproModel`, randomly initialised.
+
+    The flavour is one of the classes of ``modeling/bert.py``.
+    """
+    # The size and number of frames come from the experiment, the rest from the model's files.
+    video: VideoEncoderConfig = architecture["visual_model_cfg"]
+    text: TextEncoderConfig = architecture["model_config"]
+    kernel = cast(Kernel, config.attention)
+    timesformer = TimeSformer(
+        image_size=config.crop_img_size,
+        patch_size=video.patch_size,
+        num_frames=config.num_frm,
+        embed_dim=video.embed_dim,
+        depth=video.depth,
+        num_heads=video.num_heads,
+        mlp_ratio=video.mlp_ratio,
+        drop_rate=video.drop_rate,
+        attn_drop_rate=video.attn_drop_rate,
+        drop_path_rate=video.drop_path_rate,
+        gradient_checkpointing=video.gradient_checkpointing,
+        initializer_range=video.initializer_range,
+        pos_embed_std=video.pos_embed_std,
+        time_embed_std=video.time_embed_std,
+        temporal_init=cast(Any, video.temporal_init),
+        attention=kernel,
+    )
+    bert = flavour(
+        vocab_size=text.vocab_size,
+        hidden_size=text.hidden_size,
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=text.num_attention_heads,
+        intermediate_size=text.intermediate_size,
+        fusion_layer=text.fusion_layer,
+        hidden_act=text.hidden_act,
+        hidden_dropout_prob=text.hidden_dropout_prob,
+        attention_probs_dropout_prob=text.attention_probs_dropout_prob,
+        max_position_embeddings=text.max_position_embeddings,
+        type_vocab_size=text.type_vocab_size,
+        pad_token_id=text.pad_token_id,
+        initializer_range=text.initializer_range,
+        layer_norm_eps=text.layer_norm_eps,
+        attention=kernel,
+    )
+    return {
+        "visual_encoder": TimeSformerEncoder(timesformer),
+        "text_encoder": bert,
+        "embed_dim": text.itc_embed_dim,
+        "pooling": video.pooling,
+    }

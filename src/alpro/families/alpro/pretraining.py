@@ -16,29 +16,29 @@ from alpro.distributed.engine import autocast
 from alpro.errors import InputError, listed
 from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.experiment import Experiment, TaskDefinition
-from alpro.families.alpro.checkpoint import (
-    ROOTS,
-)
+from alpro.experiment.weights import load_checkpoint
+from alpro.families.alpro.checkpoint import ROOTS
 from alpro.families.alpro.config import VideoEncoderConfig
-from alpro.families.alpro.encoders import shared_parts
+from alpro.families.alpro.family import CHECKPOINT
+from alpro.families.alpro.model import shared_parts
 from alpro.families.alpro.pretraining_model import (
     ENTITY_HEAD_OUTPUT,
+    LANGUAGE_HEAD,
+    MAX_PROMPT_TOKENS,
+    PROMPT_NAMES,
     PROMPTER_PREFIX,
+    UNUSED_BY_PROMPTER,
     AlproForPretraining,
+    Prompter,
+    build_prompter,
+    check_prompts,
+    without_prompts,
 )
 from alpro.families.alpro.pretraining_objective import (
     Objectives,
     PretrainingObjective,
     predict_entity_pairs,
 )
-from alpro.families.alpro.prompter import (
-    LANGUAGE_HEAD,
-    MAX_PROMPT_TOKENS,
-    PROMPT_NAMES,
-    check_prompts,
-    load_teacher,
-)
-from alpro.families.alpro.prompter_pretraining import build_prompter
 from alpro.families.family import Architecture, TaskSpec
 from alpro.modeling.bert import SplitBert
 from alpro.tasks.pretraining.annotations import read_entities
@@ -223,6 +223,30 @@ def build_pretraining_model(
         **shared_parts(config, architecture, text),
         prompter=build_prompter(config, architecture) if config.use_mpm else None,
     )
+
+
+def load_teacher(prompter: Prompter, path: Path) -> None:
+    """Fill the prompter of pretraining from a checkpoint, all but its prompts.
+
+    Any checkpoint with both encoders will do. Of a pretraining checkpoint the model itself becomes
+    the teacher, not the prompter that taught it.
+
+    Raises:
+        InputError: if the file is no checkpoint or of another architecture.
+    """
+    # Errors name the config key of the teacher.
+    try:
+        load_checkpoint(
+            prompter,
+            path,
+            layout=CHECKPOINT,
+            allowed_missing=UNUSED_BY_PROMPTER,
+            silently_missing=PROMPT_NAMES,
+            prepare=without_prompts,
+        )
+    except InputError as error:
+        raise InputError(f"teacher_weights_path: {error}") from error
+    logger.info("%s: its prompts are built from the list of entities", path)
 
 
 def check_num_entities(

@@ -16,7 +16,7 @@ from alpro.distributed.engine import Engine
 from alpro.evaluation.encoding import clip_of
 from alpro.evaluation.evaluation_set import Progress
 from alpro.families.alpro.pretraining_model import AlproForPretraining
-from alpro.losses.matching import Pairs
+from alpro.losses import Pairs
 from alpro.modeling.contracts import TextFeatures, VideoFeatures, concatenated
 from alpro.modeling.grad_cache import grad_cached
 from alpro.tasks.pairs import (

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from alpro.configs.experiment import ExperimentConfig
-from alpro.families.alpro.encoders import shared_parts
-from alpro.families.alpro.model import AlproModel, Pooling
+from alpro.families.alpro.model import AlproModel, Pooling, shared_parts
 from alpro.families.family import Architecture, TaskSpec
 from alpro.modeling.bert import SplitBertEncoder
 from alpro.modeling.contracts import TextEncoder, TextFeatures, VideoEncoder, VideoFeatures

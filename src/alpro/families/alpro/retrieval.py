@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from alpro.configs.experiment import ExperimentConfig
 from alpro.families.alpro.checkpoint import TEXT_PREFIX
-from alpro.families.alpro.encoders import shared_parts
-from alpro.families.alpro.model import AlproForRetrieval
+from alpro.families.alpro.model import AlproForRetrieval, shared_parts
 from alpro.families.family import Architecture, TaskSpec
 from alpro.modeling.bert import SplitBert
 from alpro.tasks.retrieval.definition import Retrieval

@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from alpro.errors import InputError
-from alpro.experiment.preflight import missing_file
 from alpro.experiment.weights import load_checkpoint
 from alpro.families.clip_vip.model import resize_temporal_embedding
 from alpro.families.clip_vip.translation import REMEDY, resolve
 from alpro.families.family import CheckpointFormat, StartingWeights
 from alpro.modeling.state_dict_adapter import POSITION_IDS, StateDict
 from alpro.training.weight_files import find_weights
+from alpro.user_files import missing_file
 
 SOURCE = (
     "CLIP's weights (a folder such as openai/clip-vit-base-patch32 of the Hugging Face hub, "

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.shared_rows import pack_rows
 from alpro.datasets.storage import open_videos
 from alpro.datasets.tokenization import Tokenizer, drawn_text, tokenize
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TensorBatch, TrainingSample, UnreadableVideo, stack_frames
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import EvaluationSet
 from alpro.experiment.data import (
@@ -30,7 +29,7 @@ from alpro.experiment.data import (
     report_missing,
     without_missing,
 )
-from alpro.experiment.preflight import DatasetPaths
+from alpro.experiment.experiment import DatasetPaths
 from alpro.tasks.pretraining.clips import Clip, list_of, read_clips
 from alpro.tasks.pretraining.config import PretrainingConfig
 from alpro.tasks.pretraining.data import CaptionedSet, PretrainingData

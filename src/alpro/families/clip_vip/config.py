@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alpro.configs.constraints import Constraint
 from alpro.configs.family import FamilyConfig
-from alpro.configs.fields import option, override_default, required
+from alpro.configs.fields import Constraint, option, override_default, required
 from alpro.configs.shared_options import ModelOptions, OptimizationOptions, VideoOptions
 from alpro.configs.sources import ConfigSource
 from alpro.families.clip_vip.translation import (
@@ -28,7 +27,7 @@ MAX_WIDTH, MAX_LAYERS, MAX_HEADS = 1 << 16, 1000, 1 << 12
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "relu")
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-CLIP_FRAMES = 12  # of a video, as CLIP-ViP's configs have it
+CLIP_AS_IT_IS = {"num_frm": 12, "frm_sampling_strategy": "linspace", "max_txt_len": 77}
 EMBED_STD = (0.02, 0.02, 0.0)  # of patches, positions and times: CLIP's and CLIP-ViP's
 
 _PAIRS = ("videos", "subtitles")
@@ -144,10 +143,7 @@ class ClipVipOptions(ModelOptions):
     )
     add_cls_num: int = option(3, "proxies besides CLIP's class token", minimum=0, maximum=1000)
     temporal_size: int = option(
-        12,
-        "rows of the time embedding; other numbers of frames interpolate it",
-        minimum=1,
-        maximum=4096,
+        12, "rows of the time embedding; other numbers interpolate it", minimum=1, maximum=4096
     )
     if_use_temporal_embed: bool = option(True, "whether patches have a time embedding")
     random_embed_std: tuple[float, float, float] = option(
@@ -166,9 +162,7 @@ class ClipVipOptions(ModelOptions):
     if_gather: bool = option(True, "compare the pairs of all processes; only 1")
     temp: float | None = option(None, "fixed temperature", above=0, maximum=100)
     margin: float | None = option(None, "margin of the triplet loss", minimum=0, maximum=100)
-    measure: str | None = option(
-        None, "similarity of the triplet loss", choices=("cosine", "order")
-    )
+    measure: str | None = option(None, "similarity of triplet loss", choices=("cosine", "order"))
     max_violation: bool | None = option(None, "triplet loss of the hardest negative alone")
     hard_negative_num: int | None = option(
         None, "negatives of the hard-negative loss", minimum=1, maximum=1 << 16
@@ -177,9 +171,7 @@ class ClipVipOptions(ModelOptions):
     lr_mul: float = option(
         1.0, "factor of the learning rate of lr_mul_prefix", minimum=0, maximum=1_000_000
     )
-    lr_mul_prefix: str | None = option(
-        None, "part of the names of parameters with another learning rate"
-    )
+    lr_mul_prefix: str | None = option(None, "part of the names of parameters with another rate")
     # Keys of the original that become others.
     sample_jitter: bool | None = option(
         None, "the original's key for frm_sampling_strategy linspace_jitter"
@@ -232,19 +224,9 @@ def loss_parameters(config: Any) -> dict[str, Any]:
 
 def from_transformers(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Keys of a config that retrieves with a CLIP of transformers as it is."""
-    if config.get("model_type") != "clip":
-        return None
-    sizes = ConfigSource("config.json", "config.json", dict(config))
-    ClipConfig.translate(sizes)
-    return {
-        "vision_type": PLAIN,
-        "num_frm": CLIP_FRAMES,
-        "frm_sampling_strategy": "linspace",
-        "crop_img_size": sizes.values.get("image_size", ClipConfig.image_size),
-        "max_txt_len": sizes.values.get(
-            "max_position_embeddings", ClipConfig.max_position_embeddings
-        ),
-    }
+    size = (config.get("vision_config") or {}).get("image_size", ClipConfig.image_size)
+    own = {"vision_type": PLAIN, "crop_img_size": size, **CLIP_AS_IT_IS}
+    return own if config.get("model_type") == "clip" else None
 
 
 CONFIG = FamilyConfig(

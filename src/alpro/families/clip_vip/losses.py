@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alpro.families.clip_vip.config import LOSS_SPECS
-from alpro.losses.contrastive import PairLoss, similarity
+from alpro.losses import PairLoss, similarity
 
 
 class GlobalFeatures(NamedTuple):

@@ -17,7 +17,7 @@ from alpro.families.clip_vip.family import build_model
 from alpro.families.clip_vip.losses import pair_loss
 from alpro.families.clip_vip.model import ClipVip
 from alpro.families.family import TaskSpec
-from alpro.losses.contrastive import PairLoss
+from alpro.losses import PairLoss
 from alpro.tasks.retrieval.definition import Retrieval
 
 logger = logging.getLogger(__name__)

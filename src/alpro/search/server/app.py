@@ -6,10 +6,8 @@ Files are named by their ids alone, and none but indexed ones are served.
 from __future__ import annotations
 
 import hmac
-import math
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +34,11 @@ from alpro.search.answers import answer_of
 from alpro.search.collection import state_of
 from alpro.search.index import IndexedFile
 from alpro.search.searcher import Example, Query, Searcher
-from alpro.search.server.media import MAX_PREVIEW_SECONDS, Media
+from alpro.search.server.media import Media
+from alpro.search.server.parameters import query_of, span_of
 
 MAX_UPLOAD_BYTES = 64 << 20
 COOKIE = "token"
-_MAX_TEXT = 10_000  # characters
-_MAX_MOMENTS, _MAX_SKIPPED, _MAX_RERANKED = 200, 10_000, 200
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -83,7 +80,7 @@ class SearchServer:
 
     async def search(self, request: Request) -> Response:
         """Search by the parameters, and by the file in the body of a POST."""
-        query = self._query_of(request.query_params)
+        query = self._query_of(request)
         if request.method == "GET":
             return JSONResponse(await run_in_threadpool(self._search, query))
         suffix = Path(request.query_params.get("name", "")).suffix.lower()
@@ -117,14 +114,14 @@ class SearchServer:
     async def strip(self, request: Request) -> Response:
         """Return frames of a moment as one JPEG."""
         file = self._file_of(request)
-        start, end = _span_of(request, file)
+        start, end = span_of(request.query_params, file)
         jpeg = await run_in_threadpool(self.media.strip, file, start, end)
         return Response(jpeg, media_type="image/jpeg", headers=_CACHED)
 
     async def preview(self, request: Request) -> Response:
         """Return a moment as a clip that every browser plays."""
         file = self._file_of(request)
-        start, end = _span_of(request, file)
+        start, end = span_of(request.query_params, file)
         path = await run_in_threadpool(self.media.preview, file, start, end)
         name = f"{printable(file.path.stem)}_{start:g}-{end:g}.mp4"
         how = "attachment" if "download" in request.query_params else "inline"
@@ -135,7 +132,7 @@ class SearchServer:
         if not self.captioning:
             raise HTTPException(404, "no model that describes videos")
         file = self._file_of(request)
-        start, end = _span_of(request, file)
+        start, end = span_of(request.query_params, file)
         text = await run_in_threadpool(self.captioning.caption, file.path, start=start, end=end)
         return JSONResponse({"caption": text})
 
@@ -144,7 +141,7 @@ class SearchServer:
         if self.answering is None:
             raise HTTPException(404, "no model that answers: start with --answers MODEL")
         file = self._file_of(request)
-        start, end = _span_of(request, file)
+        start, end = span_of(request.query_params, file)
         question = request.query_params.get("q", "").strip()
         if not question:
             raise HTTPException(400, "no question")
@@ -172,38 +169,16 @@ class SearchServer:
         }
 
     def _search(self, query: Query) -> dict[str, Any]:
-        found = self.searcher.search(query)
+        result = self.searcher.search(query)
         top = _top_of(self.searcher.index.files())
-        answer = answer_of(found)
-        for moment, value in zip(found.moments, answer["moments"], strict=True):
+        answer = answer_of(result)
+        for moment, value in zip(result.moments, answer["moments"], strict=True):
             value["name"] = _name_of(moment.file, top)
         return answer
 
-    def _query_of(self, given: Mapping[str, str]) -> Query:
+    def _query_of(self, request: Request) -> Query:
         top = _top_of(self.searcher.index.files())
-        options: dict[str, Any] = {}
-        for key in ("min_score", "since", "until", "min_seconds", "max_seconds"):
-            if given.get(key):
-                options[key] = _number(given, key)
-        if given.get("folder"):
-            options["folder"] = top / given["folder"]
-        examples = []
-        if given.get("like"):
-            number, start, end = (*given["like"].split(":"), "", "")[:3]
-            file = self._indexed(number)
-            times = {"start": start, "end": end}
-            start_end = (_number(times, key) if times[key] else None for key in times)
-            examples.append(Example(file.path, *start_end))
-        texts = [given.get(key, "")[:_MAX_TEXT] for key in ("q", "not")]
-        return Query(
-            texts=(texts[0],) if texts[0].strip() else (),
-            negatives=(texts[1],) if texts[1].strip() else (),
-            examples=tuple(examples),
-            top=int(_number(given, "top", default=20, most=_MAX_MOMENTS, least=1)),
-            skip=int(_number(given, "skip", default=0, most=_MAX_SKIPPED)),
-            rerank=int(_number(given, "rerank", default=0, most=_MAX_RERANKED)),
-            **options,
-        )
+        return query_of(request.query_params, top=top, indexed=self._indexed)
 
     def _file_of(self, request: Request) -> IndexedFile:
         file = self._indexed(request.path_params["number"])
@@ -291,32 +266,6 @@ def _knows(request: Request, token: str) -> bool:
 
 def _problem(code: int, message: str) -> Response:
     return JSONResponse({"error": message}, code)
-
-
-def _span_of(request: Request, file: IndexedFile) -> tuple[float, float]:
-    start = _number(request.query_params, "t0", least=0, most=file.duration)
-    end = _number(request.query_params, "t1")
-    if end <= start:
-        raise HTTPException(400, "t1 must be after t0")
-    return start, min(end, start + MAX_PREVIEW_SECONDS)
-
-
-def _number(
-    given: Mapping[str, str],
-    key: str,
-    *,
-    default: float | None = None,
-    least: float = -1e12,
-    most: float = 1e12,
-) -> float:
-    text = given.get(key) or default
-    try:
-        number = float("nan" if text is None else text)
-    except ValueError:
-        number = math.nan
-    if not least <= number <= most:
-        raise HTTPException(400, f"{key}: a number from {least:g} to {most:g} is needed")
-    return number
 
 
 def _fields(query: Query) -> dict[str, Any]:

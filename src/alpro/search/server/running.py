@@ -23,7 +23,7 @@ def run_server(
     host: str,
     port: int,
     token: str | None,
-    tell: Callable[[str], object],
+    ready: Callable[[str], object],
 ) -> None:
     """Serve until interrupted; other commands find the server by a file in the index's folder.
 
@@ -33,7 +33,7 @@ def run_server(
         host: address to listen on.
         port: 0 for any free one.
         token: secret that requests must know; None: none is needed.
-        tell: called with the page's address, just before it can be opened.
+        ready: called with the page's address, just before it can be opened.
 
     Raises:
         InputError: the index has another model, or the port cannot be had.
@@ -46,7 +46,7 @@ def run_server(
     app = create_app(searcher, answering=answering, token=token, hosts=hosts)
     url = f"http://{'127.0.0.1' if host in ANY else shown}:{port}"
     announce(folder, url=url, token=token)
-    tell(f"{url}/?{COOKIE}={token}" if token else url)
+    ready(f"{url}/?{COOKIE}={token}" if token else url)
     config = uvicorn.Config(app, log_level="warning", server_header=False)
     try:
         uvicorn.Server(config).run(sockets=[listening])

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.decoding import VideoReadError
 from alpro.datasets.tokenization import Tokenizer, drawn_text, tokenize
 from alpro.datasets.video_datasets import (
     FrameAugmentation,
     FrameSource,
     Item,
+    TensorBatch,
     TrainingSample,
+    UnreadableVideo,
     change_clips,
+    stack_frames,
 )
 from alpro.file_kinds import Media
 from alpro.tasks.pretraining.annotations import CaptionedItem

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alpro.configs.constraints import SHARED, Constraint
 from alpro.configs.downstream import DownstreamVideoOptions
 from alpro.configs.experiment import ContrastOptions, ExperimentConfig, MatchingOptions
-from alpro.configs.fields import option, override_default
+from alpro.configs.fields import Constraint, option, override_default
 from alpro.tasks.pretraining.options import (
     PRETRAINING_LOSSES,
     PRETRAINING_SETS,
@@ -34,7 +33,7 @@ class PretrainingConfig(
         "max_n_example_per_group",  # one caption is drawn for each video of a batch
         "random_sample_clips",
     }
-    CHECKS: ClassVar[tuple[Constraint, ...]] = SHARED + PRETRAINING_SETS
+    CHECKS: ClassVar[tuple[Constraint, ...]] = ExperimentConfig.CHECKS + PRETRAINING_SETS
 
     augmentation: str = option(
         "randaugment",

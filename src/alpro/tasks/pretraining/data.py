@@ -16,13 +16,14 @@ from alpro.datasets.decoding import Decoder
 from alpro.datasets.images import ImageReader
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.storage import VideoStorage, open_videos
-from alpro.datasets.transforms.randaugment import image_augmentation, video_augmentation
-from alpro.datasets.transforms.spatial import (
+from alpro.datasets.transforms.augmentation import (
     CentreCrop,
     Pipeline,
     RandomCrop,
     RandomFlip,
     RepeatFrames,
+    image_augmentation,
+    video_augmentation,
 )
 from alpro.datasets.video_datasets import FrameAugmentation, FrameSource, TrainingVideos
 from alpro.errors import InputError
@@ -39,8 +40,7 @@ from alpro.experiment.data import (
     subsample,
     without_missing,
 )
-from alpro.experiment.experiment import Data, Experiment
-from alpro.experiment.preflight import DatasetPaths
+from alpro.experiment.experiment import Data, DatasetPaths, Experiment
 from alpro.families.registry import load_family
 from alpro.file_kinds import Media
 from alpro.tasks.pretraining.annotations import CaptionedItem, read_captioned

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import Engine, SingleProcess, autocast
 from alpro.errors import InputError
 from alpro.evaluation.encoding import encode_clips
@@ -23,8 +23,7 @@ from alpro.evaluation.evaluation_set import (
     check_unreadable,
     evaluation_mode,
 )
-from alpro.losses.masked_modeling import is_confident, masked_language_loss, prompted_entity_loss
-from alpro.losses.matching import matching_labels
+from alpro.losses import is_confident, masked_language_loss, matching_labels, prompted_entity_loss
 from alpro.modeling.contracts import DualEncoder, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
 from alpro.tasks.pairs import (

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, ClassVar
 
-from alpro.configs.constraints import Constraint
-from alpro.configs.fields import option, required
+from alpro.configs.fields import Constraint, option, required
 from alpro.configs.shared_options import MAX_SIDE, DataOptions, VideoOptions
 from alpro.file_kinds import Media
 

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.shared_rows import SharedRows, pack_rows
 from alpro.datasets.tokenization import Tokenizer, tokenize
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TensorBatch, TrainingSample, UnreadableVideo, stack_frames
 from alpro.tasks.question_answering.annotations import AnswerLabels, QuestionRow
 
 

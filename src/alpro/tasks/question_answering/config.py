@@ -6,9 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alpro.configs.constraints import Constraint
 from alpro.configs.downstream import TABLES, DownstreamConfig, annotation_in, distinct_names
-from alpro.configs.fields import option, override_default, required
+from alpro.configs.fields import Constraint, option, override_default, required
 from alpro.configs.shared_options import VideoOptions
 from alpro.errors import listed
 

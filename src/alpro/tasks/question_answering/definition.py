@@ -13,8 +13,8 @@ from alpro.datasets.shared_rows import SharedRows
 from alpro.errors import InputError
 from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.data import Annotations
-from alpro.experiment.downstream import DownstreamTask, TrainingItems
 from alpro.modeling.state_dict_adapter import StateDict
+from alpro.tasks.downstream import DownstreamTask, TrainingItems
 from alpro.tasks.question_answering.annotations import (
     AnswerLabels,
     QuestionRow,
@@ -128,8 +128,9 @@ class QuestionAnswering(DownstreamTask[QaConfig, QuestionRow]):
 
     def build_model(self) -> nn.Module:
         """The family's model with a classifier of answers."""
-        num_labels = max(len(self.labels), MIN_NUM_LABELS)
-        return self.experiment.build_model(num_labels=num_labels)
+        experiment, num_labels = self.experiment, max(len(self.labels), MIN_NUM_LABELS)
+        architecture = experiment.resolved.architecture
+        return experiment.spec.build_model(self.config, architecture, num_labels=num_labels)
 
     def prepare_checkpoint(self, model: Any, state: StateDict) -> StateDict:
         """The checkpoint, without its classifier if `new_classifier` is set.

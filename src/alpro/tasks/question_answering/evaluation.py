@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alpro.datasets.batches import UnreadableVideo
-from alpro.datasets.video_datasets import VideoBatch
+from alpro.datasets.video_datasets import UnreadableVideo, VideoBatch
 from alpro.distributed.engine import autocast
 from alpro.errors import NotNumbersError
 from alpro.evaluation.encoding import chunks, encode_clips, score_clips

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alpro.configs.constraints import Constraint
 from alpro.configs.downstream import TABLES, DownstreamConfig, distinct_names
 from alpro.configs.experiment import ContrastOptions, MatchingOptions
-from alpro.configs.fields import option
+from alpro.configs.fields import Constraint, option
 from alpro.configs.shared_options import MAX_BATCH, MAX_COUNT
 
 RULES: tuple[Constraint, ...] = (

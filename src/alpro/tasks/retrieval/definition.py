@@ -13,9 +13,9 @@ from alpro.datasets.shared_rows import SharedRows
 from alpro.errors import InputError, pluralize
 from alpro.evaluation.evaluation_set import Progress
 from alpro.experiment.data import Annotations
-from alpro.experiment.downstream import DownstreamTask, TrainingItems
-from alpro.losses.contrastive import PairLoss
+from alpro.losses import PairLoss
 from alpro.modeling.contracts import DualEncoder, Matcher
+from alpro.tasks.downstream import DownstreamTask, TrainingItems
 from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.tasks.retrieval.evaluation import (
     RetrievalEvaluator,

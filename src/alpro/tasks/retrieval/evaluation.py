@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.batches import UnreadableVideo
+from alpro.datasets.video_datasets import UnreadableVideo
 from alpro.distributed.engine import autocast
 from alpro.evaluation.encoding import (
     EncodedTexts,
@@ -148,13 +148,12 @@ class RetrievalEvaluator(Evaluator):
             # Re-ranking needs the tokens of videos, VTC only their embeddings.
             videos = encode_videos(
                 self.model,
-                data.loader,
+                self.progress(data.loader, "encoding videos", "batch"),
                 num_videos=len(data.video_ids),
                 normalize=self.normalize,
                 engine=self.engine,
                 precision=self.precision,
                 keep_tokens=self.use_matching,
-                progress=lambda batches: self.progress(batches, "encoding videos", "batch"),
             )
             # Captions of unreadable videos are encoded too, and left out when pairs are scored.
             texts = encode_texts(

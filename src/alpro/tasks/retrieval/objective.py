@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from alpro.datasets.annotations import CaptionRow
-from alpro.datasets.batches import TensorBatch, UnreadableVideo, stack_frames
 from alpro.datasets.tokenization import Tokenizer, drawn_text, tokenize
-from alpro.datasets.video_datasets import TrainingSample
+from alpro.datasets.video_datasets import TensorBatch, TrainingSample, UnreadableVideo, stack_frames
 from alpro.distributed.engine import Engine, SingleProcess
 from alpro.evaluation.encoding import EncodedTexts, EncodedVideos, chunks, encode_clips
 from alpro.evaluation.evaluation_set import VALIDATION_SEED, EvaluationSet, evaluation_mode
-from alpro.losses.contrastive import PairLoss
+from alpro.losses import PairLoss
 from alpro.modeling.contracts import DualEncoder, Matcher, TextFeatures, VideoFeatures
 from alpro.modeling.grad_cache import grad_cached
 from alpro.tasks.pairs import (

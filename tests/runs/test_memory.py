@@ -16,11 +16,11 @@ from torch import nn
 from alpro.configs.loading import ResolvedConfig, load_config
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError
-from alpro.experiment import memory
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.memory import check_batches, check_model, free_memory
 from alpro.families.alpro.family import KEPT_PER_BLOCK
 from alpro.families.alpro.retrieval import build_retrieval_model
+from alpro.runs import memory
+from alpro.runs.memory import check_batches, check_model, free_memory
 from alpro.tasks.pretraining.config import PrompterConfig
 from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import CPU, IMAGE_SIZE, NUM_FRAMES, PATCH_SIZE, WIDTH, TinyExperiment

@@ -2,11 +2,10 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from alpro.configs.downstream import DownstreamConfig
 from alpro.configs.experiment import ExperimentConfig
@@ -18,28 +17,15 @@ from alpro.datasets.storage.lmdb_videos import data_file
 from alpro.datasets.tokenization import check_vocabulary
 from alpro.distributed.engine import Engine, usable_precision
 from alpro.errors import InputError
+from alpro.experiment.experiment import DatasetPaths
 from alpro.families.registry import load_family
 from alpro.training.identity import architecture_of
 from alpro.training.run_directory import RunDirectory, changed_keys, read_stored, run_directory_of
-from alpro.user_files import NO_FILE, why_unreadable
+from alpro.user_files import NO_FILE, missing_file, path_hint, why_unreadable
 
 logger = logging.getLogger(__name__)
 
 _REMEDY = "Correct the paths, or make the files available."
-
-
-class DatasetPaths(NamedTuple):
-    """Paths of a set; images need no folder if their own paths are complete."""
-
-    key: str
-    """Key of the set in the config: ``train_datasets.0``."""
-    name: str
-    annotations_key: str
-    """Key of the annotation file in the set: ``txt``."""
-    annotations: Path
-    folder: str | None
-    holds_videos: bool = True
-    """Videos may be in an LMDB or a tar file, images only in a folder."""
 
 
 def check_training_inputs(
@@ -153,28 +139,11 @@ def _missing_sets(sets: Iterable[DatasetPaths]) -> list[str]:
     return problems
 
 
-def _path_hint(path: str) -> str:
-    """Hint at a path that is meant for a shell or a network."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", path):
-        return " Addresses are not opened: download it, and name the file or folder."
-    if re.search(r"\$\w|\$\{\w", path):
-        return " Variables are not replaced in configs: write the path out, or give it as a flag."
-    return ""
-
-
-def missing_file(key: str, path: Path) -> list[str]:
-    """Describe the problem with the file that a key names, if any."""
-    if not os.path.lexists(path):
-        return [f"{key}: there is no file {path}.{_path_hint(str(path))}"]
-    reason = why_unreadable(path)
-    return [f"{key}: {path} {reason}."] if reason else []
-
-
 def _missing_folder(key: str, path: str, *, holds_videos: bool = True) -> list[str]:
     """Describe the problem with a folder; an LMDB and a tar shard may also be one file."""
     place = Path(path)
     if why_unreadable(place) == NO_FILE:
-        return [f"{key}: there is no folder {path}.{_path_hint(path)}"]
+        return [f"{key}: there is no folder {path}.{path_hint(path)}"]
     kind = storage_kind(place) if holds_videos else "folder"
     if kind != "folder" and not place.is_dir():
         return missing_file(key, place)
@@ -208,7 +177,7 @@ def _missing_weights(config: ExperimentConfig) -> list[str]:
             example = next(files, "model_step_best.pt of a run")
             return [f"e2e_weights_path: {path} is a folder; name a file such as {example}."]
         if not os.path.lexists(path):
-            hint = _path_hint(str(path))
+            hint = path_hint(str(path))
             return [f"e2e_weights_path: {path}: there is no such checkpoint file.{hint}"]
         return missing_file("e2e_weights_path", path)
     return [] if config.random_init else load_family(config.family).starting_weights.missing(config)

@@ -11,7 +11,7 @@ from alpro.configs.loading import load_config
 from alpro.datasets.transforms.preprocessing import PixelPreprocessing
 from alpro.distributed.engine import SingleProcess
 from alpro.experiment.experiment import Experiment
-from alpro.experiment.results import protocol_of
+from alpro.runs.results import protocol_of
 from alpro.tasks.retrieval.config import RetrievalConfig
 from tests.factories import CPU, TinyExperiment
 

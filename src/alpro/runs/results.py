@@ -12,7 +12,7 @@ from torch import nn
 from alpro import __version__
 from alpro.configs.loading import ResolvedConfig
 from alpro.configs.sources import DEFAULT_SOURCE, INFERENCE_SOURCE, STORED_SOURCE
-from alpro.datasets.decoding.factory import decoder_of
+from alpro.datasets.decoding import decoder_of
 from alpro.datasets.frame_sampling import evaluation_sampling
 from alpro.errors import pluralize
 from alpro.evaluation.evaluation_set import EvaluationSet

@@ -20,8 +20,7 @@ from alpro.distributed.engine import Engine, usable_precision
 from alpro.distributed.launch import launcher_on_this_machine
 from alpro.errors import InputError
 from alpro.experiment.experiment import Experiment
-from alpro.optimization.optimizer import build_optimizer, freeze_parameters
-from alpro.optimization.schedules import learning_rate_at
+from alpro.optimization.optimizer import build_optimizer, freeze_parameters, learning_rate_at
 from alpro.training.atomic_io import write_json
 from alpro.training.checkpoints import CheckpointWriter
 from alpro.training.faults import NonfiniteGuard, UnreadableVideoLog
@@ -193,7 +192,7 @@ def build_output(
         InputError: if another run's output is there, or if other ranks cannot see the folder.
     """
     config, engine, resolved = experiment.config, experiment.engine, experiment.resolved
-    hashes = experiment.input_hashes(resumes=start.resumes)
+    hashes = _input_hashes(experiment, resumes=start.resumes)
     upgrade = partial(with_current_keys, type(config))
     output = RunDirectory(Path(config.output_dir), rank=engine.rank, upgrade=upgrade)
     if config.dry_run:
@@ -221,6 +220,17 @@ def build_output(
     _check_shared(output, engine=engine)
     log_to_file(output.log / "log.txt", rank=engine.rank)
     return output
+
+
+def _input_hashes(experiment: Experiment[Any], *, resumes: bool) -> dict[str, str]:
+    """SHA-256 of each file that determines a run, by path; the vocabulary's by its folder."""
+    # Starting weights count only where they are read, which a run that resumes does not do.
+    task, folder = experiment.task, Path(experiment.config.tokenizer_dir)
+    annotations = [one.annotations for one in task.data.all_paths()]
+    files = [*annotations, *task.other_inputs(resumes=resumes).values()]
+    vocabulary = experiment.family.tokenizer.file_in(folder)
+    hashes = {str(path): experiment.sha256_of(path) for path in files}
+    return {**hashes, str(folder): experiment.sha256_of(vocabulary)}
 
 
 def _check_shared(output: RunDirectory, *, engine: Engine) -> None:

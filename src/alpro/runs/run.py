@@ -19,24 +19,24 @@ from alpro.evaluation.evaluation_set import (
     silent_progress,
     with_heartbeat,
 )
-from alpro.experiment.build_training import (
+from alpro.experiment.experiment import Experiment
+from alpro.experiment.weights import load_checkpoint
+from alpro.families.registry import DEFAULT_FAMILY
+from alpro.runs.build_training import (
     RunStart,
     agree_on_start,
     build_output,
     build_plan,
     build_trainer,
 )
-from alpro.experiment.experiment import Experiment
-from alpro.experiment.memory import check_batches, check_model
-from alpro.experiment.preflight import check_inference_inputs, log_notices
-from alpro.experiment.results import (
+from alpro.runs.memory import check_batches, check_model
+from alpro.runs.preflight import check_inference_inputs, check_training_inputs, log_notices
+from alpro.runs.results import (
     explicit_arguments,
     log_summary,
     protocol_of,
     warn_of_replacement,
 )
-from alpro.experiment.weights import load_checkpoint
-from alpro.families.registry import DEFAULT_FAMILY
 from alpro.training.atomic_io import write_json
 from alpro.training.reporting import Reporter, console_progress, start_logging
 from alpro.training.run_directory import (
@@ -138,7 +138,8 @@ def check_run(experiment: Experiment[Any]) -> RunStart:
     # Inputs depend on whether the run resumes, which the ranks agree on.
     start = agree_on_start(config, engine=experiment.engine)
     others = task.other_inputs(resumes=start.resumes)
-    task.data.check(others=others, resumes=start.resumes)
+    sets = task.data.all_paths()
+    check_training_inputs(config, sets=sets, others=others, resumes=start.resumes)
     task.check(resumes=start.resumes)
     check_model(experiment)
     return start

@@ -15,7 +15,7 @@ from alpro.configs.downstream import (
 )
 from alpro.datasets.dataloader import ConcatDataset
 from alpro.datasets.shared_rows import SharedRows
-from alpro.datasets.transforms.randaugment import video_augmentation
+from alpro.datasets.transforms.augmentation import video_augmentation
 from alpro.datasets.video_datasets import TrainingVideos
 from alpro.errors import pluralize
 from alpro.evaluation.evaluation_set import EvaluationSet, Evaluator, Progress
@@ -26,13 +26,12 @@ from alpro.experiment.data import (
     build_decoder,
     build_evaluation_set,
     build_loader,
+    find_videos,
     frame_reader,
-    read_annotations,
     subsample,
     without_missing,
 )
-from alpro.experiment.experiment import Data, Experiment, TaskDefinition
-from alpro.experiment.preflight import DatasetPaths
+from alpro.experiment.experiment import Data, DatasetPaths, Experiment, TaskDefinition
 from alpro.training.objective import TrainingData
 from alpro.training.run_directory import RESULT_FILES, RunDirectory
 
@@ -209,13 +208,14 @@ class DownstreamData(Data, Generic[Row]):
 
     def _read(self, part: DownstreamDataset) -> Annotations[Row]:
         """Annotations of a set, and its videos."""
-        path = self._task.annotation_path(part)
-        names = " ".join(dataset.name for dataset in self._config.train_datasets)
+        config, task = self._config, self._task
+        path = task.annotation_path(part)
         self._experiment.sha256_of(path)  # the file may be gone when it is evaluated
-        return read_annotations(
-            self._config,
+        names = " ".join(dataset.name for dataset in config.train_datasets)
+        return find_videos(
             part,
+            task.read_rows(path),
             path=path,
-            read=self._task.read_rows,
-            extension=extension_of(self._task.entry() or names),
+            extension=extension_of(task.entry() or names),
+            allowed=config.allow_missing_videos,
         )

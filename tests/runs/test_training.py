@@ -8,7 +8,7 @@ import pytest
 from alpro.configs.loading import load_config
 from alpro.distributed.engine import SingleProcess
 from alpro.errors import InputError
-from alpro.experiment.build_training import build_plan
+from alpro.runs.build_training import build_plan
 from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.training.objective import TrainingPlan
 from tests.factories import CPU, TinyExperiment

@@ -1,1 +1,0 @@
-"""Losses as pure functions of tensors: no communication, no logging, generators passed in."""

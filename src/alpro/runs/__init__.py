@@ -1,0 +1,1 @@
+"""The order of a run from top to bottom, and its steps: checks, plan, trainer, results."""
