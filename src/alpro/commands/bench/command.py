@@ -1,4 +1,4 @@
-"""Benchmarks: ``alpro bench {decode,loader,annotations,search,moments,scaling} [flags]``.
+"""Benchmarks: ``alpro bench {decode,loader,annotations,windows,search,moments,scaling} [flags]``.
 
 Each compares what it measures side by side, in one run, and prints a Markdown table.
 """
@@ -15,6 +15,7 @@ from alpro.commands.bench import loader as bench_loader
 from alpro.commands.bench import moments as bench_moments
 from alpro.commands.bench import scaling as bench_scaling
 from alpro.commands.bench import search as bench_search
+from alpro.commands.bench import windows as bench_windows
 from alpro.commands.cli import exit_code_of
 
 
@@ -42,6 +43,9 @@ BENCHMARKS = {
         "reading rows, and memory of the workers",
         bench_annotations.add_flags,
         bench_annotations.run,
+    ),
+    "windows": Benchmark(
+        "reading and encoding the windows of videos", bench_windows.add_flags, bench_windows.run
     ),
     "search": Benchmark(
         "search in an index of many windows", bench_search.add_flags, bench_search.run
