@@ -290,3 +290,11 @@ def test_a_clip_of_transformers_is_a_model_as_it_stands(tmp_path: Path) -> None:
     (folder / "vocab.json").unlink()
     with pytest.raises(InputError, match="vocab.json"):
         alpro.load(folder, device="cpu")
+
+
+def test_a_run_of_pretraining_is_a_start_and_no_model_to_use(run: Path) -> None:
+    args = run / "log/args.json"
+    script = {"script": "src/pretrain/run_pretrain_sparse.py"}
+    args.write_text(json.dumps(json.loads(args.read_text()) | script))
+    with pytest.raises(InputError, match="of pretraining, .* Finetune from it"):
+        alpro.load(run, device="cpu")

@@ -151,9 +151,15 @@ def _restored(
 
     Raises:
         ConfigError: a value is unknown or out of range.
+        InputError: the task is none that videos are evaluated for.
     """
     name = detect_family(values)
     family, config_class = family_config(name), with_family(kind_of(values), name)
+    if not hasattr(config_class, "num_evaluated_frames"):
+        raise InputError(
+            f"{place}: of {config_class.TASK}, whose model is not used by itself. Finetune from it "
+            "(e2e_weights_path), and name that run."
+        )
     known = with_current_keys(config_class, values)
     problems: list[ConfigIssue] = []
     own = {key: value for key, value in known.items() if key in fields_of(config_class)}
