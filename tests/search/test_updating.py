@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from alpro.datasets.decoding.windows import Window, WindowReader
-from alpro.errors import InputError
+from alpro.errors import InputError, RunError
 from alpro.search import indexing
 from alpro.search.index import Index
 from alpro.search.index_writer import IndexWriter
@@ -257,3 +258,29 @@ def test_a_long_file_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     done = update(tmp_path / "videos", model=model).indexed
     assert model.num_encoded == done.num_windows == 31 - 12
     assert content(tmp_path / "index") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("where", ["vectors", "database"])
+def test_a_full_disk_ends_the_work_with_a_remedy_and_loses_nothing(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    update(videos, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        if where == "vectors":
+
+            def refuse(*_: Any) -> int:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            patch.setattr(os, "pwrite", refuse)
+        else:
+            begin = IndexWriter.begin
+
+            def begin_small(self: IndexWriter, path: Path, state: Any, _digest: bytes) -> int:
+                self._database.execute("PRAGMA max_page_count = 1")  # as many as there are
+                return begin(self, path, state, bytes(1 << 20))
+
+            patch.setattr(IndexWriter, "begin", begin_small)
+        with pytest.raises(RunError, match="No space left|disk is full|is full"):
+            update(videos)
+    update(videos)
+    assert content(videos.parent / "index") == content(tmp_path / "whole")
