@@ -25,9 +25,9 @@ SCRIPTS = [path for folder in SCRIPT_FOLDERS for path in sorted((SRC / folder).g
 MAX_LINES = 320  # of a file
 # Sizes that may only be lowered.
 MAX_FRAMEWORK_LINES = 21_670  # of the package without commands, families and inference
-MAX_FAMILY_LINES = {"alpro": 1_826, "clip_vip": 1_674}  # of a family's folder
+MAX_FAMILY_LINES = {"alpro": 1_826, "clip_vip": 1_673}  # of a family's folder
 MAX_LINES_OF_OTHER_FAMILIES = 700
-MAX_INFERENCE_LINES = 819  # of `alpro.load` and what belongs to it
+MAX_INFERENCE_LINES = 817  # of `alpro.load` and what belongs to it
 MAX_SEARCH_LINES = 2_490  # of indexing and search, with the windows of videos that they read
 MAX_REACHABLE_FILES = 110  # from any entry script
 

@@ -6,56 +6,25 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import normalize
-from transformers import CLIPModel
 
 import alpro
-from alpro.commands.main import main
+from alpro.datasets.decoding.windows import WindowReader
 from alpro.errors import InputError
 from alpro.families.alpro.model import AlproForRetrieval
-from alpro.families.clip_vip.config import CLIP_MEAN, CLIP_STD
-from alpro.inference.export import export_model
-from alpro.inference.model_folder import open_model
 from alpro.modeling.contracts import VideoFeatures
-from alpro.program import run_script
-from alpro.training.state_dicts import read_state
-from tasks import run_video_qa, run_video_retrieval
 from tests.datasets.clips import write_clip
-from tests.factories import BROKEN, VOCABULARY, FakeDecoder, TinyExperiment, caption_of
-from tests.families.clip_vip.tiny_clip import write_clip as write_transformers_clip
+from tests.factories import BROKEN, VOCABULARY, TinyExperiment, caption_of
+from tests.inference.conftest import Train
 from tests.question_factories import ANSWERS, QaExperiment
 
 VIDEOS = [f"test{i}" for i in range(3)]
 SCORES = "results_test/step_best_1_mean"
-Train = Callable[[TinyExperiment], Path]
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Trains an experiment over fake videos, and returns the folder of the run."""
-    for place in ("alpro.experiment.data", "alpro.inference.frame_input"):
-        monkeypatch.setattr(f"{place}.make_decoder", lambda *_, **__: FakeDecoder())
-
-    def run(experiment: TinyExperiment) -> Path:
-        is_qa = isinstance(experiment, QaExperiment)
-        arguments = experiment.arguments(num_train_epochs=1)
-        monkeypatch.setattr(sys, "argv", ["run", *arguments])
-        run_script((run_video_qa if is_qa else run_video_retrieval).main)
-        return experiment.root / "run"
-
-    return run
-
-
-@pytest.fixture
-def run(tmp_path: Path, train: Train) -> Path:
-    return train(TinyExperiment(tmp_path))
 
 
 def test_similarities_and_matches_are_those_of_the_evaluation(run: Path) -> None:
@@ -101,61 +70,6 @@ def test_answers_are_those_of_the_evaluation(tmp_path: Path, train: Train) -> No
     assert sum(probability for _, probability in everything) == pytest.approx(1)
     with pytest.raises(InputError, match="is none that embeds videos. Load one that was finetuned"):
         model.encode_video(tmp_path / "videos/test0.mp4")
-
-
-def test_a_model_folder_holds_all_that_the_model_needs(run: Path, tmp_path: Path) -> None:
-    assert main(["export-model", str(run), "--output", str(tmp_path / "model")]) == 0
-    folder = tmp_path / "model"
-    names = {"README.md", "config.json", "model.safetensors", "vocab.txt"}
-    assert {path.name for path in folder.iterdir()} >= names
-    config = json.loads((folder / "config.json").read_text())
-    assert config["sha256"].keys() == {path.name for path in folder.iterdir()} - {"config.json"}
-    assert str(tmp_path) not in json.dumps(config["config"])
-    assert "r1" in (folder / "README.md").read_text()
-    # Nothing of the run is needed any more.
-    before = alpro.load(run, device="cpu")
-    path = tmp_path / "videos/test0.mp4"
-    expected = before.encode_video(path)
-    run.rename(tmp_path / "gone")
-    (tmp_path / "tokenizer").rename(tmp_path / "gone_too")
-    model = alpro.load(folder, device="cpu")
-    assert np.array_equal(model.encode_video(path), expected)
-    assert np.array_equal(model.encode_text("red"), before.encode_text("red"))
-    assert model.can_match
-
-
-def test_keys_of_checkpoints_take_a_model_folder(run: Path, tmp_path: Path) -> None:
-    folder = export_model(run, tmp_path / "model")
-    for name in ("best", "folder"):
-        weights = run / "ckpt/model_step_best.pt" if name == "best" else folder
-        config = ["--config", str(tmp_path / "experiment.json"), "--output_dir", str(run)]
-        given = ["--inference_txt_db", str(tmp_path / "txt/test.jsonl")]
-        given += ["--inference_img_db", str(tmp_path / "videos"), "--do_inference", "1"]
-        assert main(["retrieval", *config, *given, "--e2e_weights_path", str(weights)]) == 0
-    results = [path.read_bytes() for path in sorted(run.glob("results_test/*/results.json"))]
-    assert len(results) == 2
-    assert results[0] == results[1]
-
-
-def test_altered_and_missing_files_are_refused(run: Path, tmp_path: Path) -> None:
-    folder = export_model(run, tmp_path / "model")
-    with pytest.raises(InputError, match="not empty"):
-        export_model(run, folder)
-    with pytest.raises(InputError, match="no such checkpoint"):
-        export_model(run, tmp_path / "other", step="7")
-    vocabulary = (folder / "vocab.txt").read_text()
-    (folder / "vocab.txt").write_text(f"{vocabulary}more\n")
-    with pytest.raises(InputError, match=r"vocab\.txt: is not the file .*SHA-256 differs"):
-        alpro.load(folder)
-    (folder / "vocab.txt").write_text(vocabulary)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model\.safetensors is missing"):
-        open_model(folder)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="neither the output folder of a run"):
-        alpro.load(tmp_path / "empty")
-    with pytest.raises(InputError, match="no such folder"):
-        alpro.load(tmp_path / "nowhere")
 
 
 def test_bad_input_names_the_remedy(
@@ -215,21 +129,6 @@ def test_parts_of_a_file_and_frames_of_it(run: Path, monkeypatch: pytest.MonkeyP
     assert model.encode_video(np.stack([greys, greys])).shape == (2, model.embed_dim)
 
 
-def test_a_run_and_its_folder_have_one_fingerprint(run: Path, tmp_path: Path) -> None:
-    export_model(run, tmp_path / "model")
-    first, second = (alpro.load(path, device="cpu") for path in (run, tmp_path / "model"))
-    assert first.fingerprint == second.fingerprint
-
-
-def test_altered_weights_are_refused_by_config_keys(run: Path, tmp_path: Path) -> None:
-    export_model(run, tmp_path / "model")
-    weights = tmp_path / "model/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    for read in (lambda: read_state(weights, [""]), lambda: alpro.load(weights.parent)):
-        with pytest.raises(InputError, match="SHA-256 differs"):
-            read()
-
-
 def test_a_matcher_that_was_not_trained_to_match_does_not(tmp_path: Path, train: Train) -> None:
     experiment = TinyExperiment(tmp_path)
     experiment.values["use_itm"] = 0
@@ -264,37 +163,40 @@ def test_a_part_must_begin_within_the_video(run: Path, tmp_path: Path) -> None:
     assert np.array_equal(part[0], part[1])
     with pytest.raises(InputError, match="real.mp4: ends after 2 s, before the start at 2.5 s"):
         model.encode_video(clip, start=2.5)
+    with pytest.raises(InputError, match="start and end are seconds of a file"):
+        model.encode_video(np.zeros((4, 8, 8, 3), np.uint8), end=1.0)
 
 
-def test_a_clip_of_transformers_is_a_model_as_it_stands(tmp_path: Path) -> None:
-    folder = write_transformers_clip(tmp_path / "clip")
-    model, clip = alpro.load(folder, device="cpu"), CLIPModel.from_pretrained(folder).eval()
-    assert (model.family, model.num_frames, model.embed_dim) == ("clip_vip", 12, 8)
-    assert model.can_embed
-    assert not model.can_match
-    # The mean of the frames' vectors, and the vector of a text with CLIP's own ids.
-    pixels = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
-    chosen = np.linspace(0, 19, 12).astype(int)
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
-    frames = (torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2) / 255 - mean) / std
-    ids = torch.tensor([[49406, 320, 736, 3240, 49407]])
-    with torch.inference_mode():
-        hidden = clip.vision_model(frames).pooler_output
-        expected = normalize(normalize(clip.visual_projection(hidden), dim=-1).mean(0), dim=0)
-        text = clip.text_projection(clip.text_model(ids).pooler_output)[0]
-    assert np.allclose(model.encode_video(pixels), expected, atol=1e-5)
-    words = model._network._tokenizer.decode([320, 736, 3240])  # noqa: SLF001
-    assert np.allclose(model.encode_text(words), normalize(text, dim=0), atol=1e-5)
-    assert alpro.load(folder, device="cpu").fingerprint == model.fingerprint
-    # Nothing may be missing.
-    (folder / "vocab.json").unlink()
-    with pytest.raises(InputError, match="vocab.json"):
-        alpro.load(folder, device="cpu")
+def test_all_parts_of_a_call_are_read_in_one_process(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[WindowReader] = []
+
+    class Counted(WindowReader):
+        def __init__(self) -> None:
+            super().__init__()
+            readers.append(self)
+
+    monkeypatch.setattr("alpro.inference.frame_input.WindowReader", Counted)
+    model, clip = alpro.load(run, device="cpu"), write_clip(tmp_path / "real.mp4", num_frames=16)
+    assert len(model.encode_video([clip] * 5, start=0.5, batch_size=2)) == 5
+    assert len(readers) == 1
 
 
-def test_a_run_of_pretraining_is_a_start_and_no_model_to_use(run: Path) -> None:
-    args = run / "log/args.json"
-    script = {"script": "src/pretrain/run_pretrain_sparse.py"}
-    args.write_text(json.dumps(json.loads(args.read_text()) | script))
-    with pytest.raises(InputError, match="of pretraining, .* Finetune from it"):
-        alpro.load(run, device="cpu")
+def test_single_texts_and_videos_are_not_taken_apart(run: Path) -> None:
+    model, path = alpro.load(run, device="cpu"), run.parent / "videos/test0.mp4"
+    for compare in (model.similarity, model.match):
+        assert np.array_equal(compare("a red ball", path), compare(["a red ball"], [path]))
+
+
+def test_arrays_are_sampled_like_files(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = run / "log/args.json"
+    values = json.loads(arguments.read_text())
+    values |= {"frm_sampling_strategy": "interval", "sample_rate": 3}
+    arguments.write_text(json.dumps(values))
+    monkeypatch.undo()  # real videos
+    model, pixels = alpro.load(run, device="cpu"), np.zeros((16, 8, 8, 3), np.uint8)
+    pixels += np.arange(16, dtype=np.uint8)[:, None, None, None] * 10
+    (frames,) = model._input.batches([pixels])  # noqa: SLF001
+    levels = frames[0, :, 0, 0, 0].astype(int)
+    assert np.diff(levels).tolist() == [30]

@@ -13,6 +13,7 @@ from alpro.configs.fields import Constraint, override_default
 from alpro.configs.sources import ConfigSource
 from alpro.families.registry import DEFAULT_FAMILY, FAMILIES, family_config
 
+JsonObject = Mapping[str, Any]
 _FILE_KEY = re.compile(r"\w+_(config|cfg)")
 
 
@@ -36,11 +37,10 @@ class FamilyConfig:
     """Changes the config file and the flags, in this order and after aliases, from keys and values
     of the original into ours; `ConfigSource.move` keeps the user's own key for messages."""
 
-    from_transformers: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _config: (
-        None
-    )
-    """From the ``config.json`` of a folder in the layout of transformers: keys of a config that
-    retrieves with such a model; None for other models. The file is the family's first one."""
+    from_transformers: Callable[[JsonObject, JsonObject], JsonObject | None] = lambda *_: None
+    """From ``config.json`` and ``preprocessor_config.json`` of a folder in transformers' layout:
+    keys of a config that retrieves with such a model; None for other models. The first file is the
+    family's first one; the second may be empty."""
 
     def __post_init__(self) -> None:
         assert all(_FILE_KEY.fullmatch(key) for key in self.architecture), self.architecture

@@ -87,7 +87,6 @@ def export_model(run: Path | str, output: Path | str, *, step: str = "best") -> 
             "architecture": {key: asdict(one) for key, one in stored.architecture.items()},
             "labels": stored.labels,
             "scores": scores,
-            "checkpoint_sha256": stored.sha256,
             "sha256": {name: sha256_of(output / name) for name in names},
         },
     )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,25 +16,22 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from alpro.datasets.decoding.windows import WindowPlan
 from alpro.datasets.frame_sampling import evaluation_sampling
 from alpro.errors import InputError
 from alpro.evaluation.encoding import chunks
-from alpro.inference.frame_input import FrameInput, Video
+from alpro.inference.frame_input import BATCH_SIZE, FrameInput, Video
 from alpro.inference.model_folder import StoredModel, open_model
 from alpro.inference.network import Network
-from alpro.modeling.contracts import (
-    AnswerClassifier,
-    Captioner,
-    DualEncoder,
-    Matcher,
-)
+from alpro.modeling.contracts import AnswerClassifier, Captioner, DualEncoder, Matcher
 
 Array: TypeAlias = "np.ndarray | Tensor"
-BATCH_SIZE = 8
-SILENT = 8  # batches without a progress bar
+CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "output": ("numpy", "torch"),
+}
 
 
 def load(
@@ -55,12 +51,15 @@ def load(
         output: type of the arrays that the model returns; tensors are on the CPU.
 
     Raises:
-        InputError: there is no model, or a file of it is missing, altered or does not fit.
+        InputError: there is no model, a file of it is missing or altered, or a choice is unknown.
 
     >>> model = alpro.load("model")
     >>> model.can_embed, model.can_match, model.can_answer
     (True, True, False)
     """
+    for name, value in {"device": device, "precision": precision, "output": output}.items():
+        if value not in CHOICES[name]:
+            raise InputError(f"{name}={value!r}: must be one of {', '.join(CHOICES[name])}")
     return Model(open_model(folder), device=device, precision=precision, output=output)
 
 
@@ -90,11 +89,12 @@ class Model:
             sample_rate=config.sample_rate,
             preprocessing=self.preprocessing,
         )
-        pixels = asdict(self.preprocessing)
-        sees = [self.family, self._input.sampling, self.num_frames, pixels, config.max_txt_len]
-        self.fingerprint = hashlib.sha256(
-            f"{stored.sha256} {json.dumps(sees, sort_keys=True)}".encode()
-        ).hexdigest()
+        sees = [
+            *(self.family, self._network.weights_sha256, config.max_txt_len, self.num_frames),
+            *(self._input.sampling, config.sample_rate, asdict(self.preprocessing)),
+            {name: asdict(one) for name, one in stored.architecture.items()},
+        ]
+        self.fingerprint = hashlib.sha256(json.dumps(sees, sort_keys=True).encode()).hexdigest()
         """SHA-256 of the weights and of all settings that embeddings depend on."""
 
     @property
@@ -147,11 +147,8 @@ class Model:
         """
         self._require(self.can_embed, "embeds videos", "retrieval")
         videos, is_one = _listed(video)
-        parts = [
-            self.encode_frames(self._input.frames([videos[i] for i in piece], start=start, end=end))
-            for piece in _shown(chunks(len(videos), size=batch_size), "encoding videos")
-        ]
-        return self._given(np.concatenate(parts), is_one=is_one)
+        batches = self._input.batches(videos, start=start, end=end, size=batch_size)
+        return self._given(np.concatenate([*map(self.encode_frames, batches)]), is_one=is_one)
 
     def encode_frames(self, frames: np.ndarray) -> np.ndarray:
         """Embed preprocessed frames, such as those of `read_windows`.
@@ -177,16 +174,17 @@ class Model:
         ]
         return self._given(np.concatenate(parts), is_one=is_one)
 
-    def similarity(self, texts: Sequence[str], videos: Sequence[Video]) -> Array:
+    def similarity(self, texts: str | Sequence[str], videos: Video | Sequence[Video]) -> Array:
         """Compare each text with each video: (P, N) cosine similarities.
 
         >>> model.similarity(["a red ball", "a green box"], ["clip.mp4"]).shape
         (2, 1)
         """
-        of_texts, of_videos = self.encode_text(list(texts)), self.encode_video(list(videos))
+        (texts, _), (videos, _) = _listed(texts), _listed(videos)
+        of_texts, of_videos = self.encode_text(texts), self.encode_video(videos)
         return self._given(np.asarray(of_texts) @ np.asarray(of_videos).T, is_one=False)
 
-    def match(self, texts: Sequence[str], videos: Sequence[Video]) -> Array:
+    def match(self, texts: str | Sequence[str], videos: Video | Sequence[Video]) -> Array:
         """Score each pair by the fusion encoder: (P, N) probabilities that they match.
 
         Better than `similarity` where order and details count, and slower: it looks at each pair.
@@ -195,10 +193,8 @@ class Model:
         True
         """
         self._require(self.can_match, "matches texts and videos", "retrieval, with use_itm")
-        columns = [
-            self.match_frames(texts, self._input.frames([videos[i] for i in piece]))
-            for piece in _shown(chunks(len(videos), size=BATCH_SIZE), "matching videos")
-        ]
+        (texts, _), (videos, _) = _listed(texts), _listed(videos)
+        columns = [self.match_frames(texts, frames) for frames in self._input.batches(videos)]
         return self._given(np.concatenate(columns, axis=1), is_one=False)
 
     def match_frames(
@@ -237,7 +233,7 @@ class Model:
         """
         self._require(self.can_answer, "answers questions", "question answering")
         assert self._labels is not None
-        frames = self._input.frames([video], start=start, end=end)
+        (frames,) = self._input.batches([video], start=start, end=end)
         text, features = self._network.encode_texts([question]), self._network.encode_frames(frames)
         probabilities = self._network.answer(text, features, num_answers=len(self._labels))[0]
         best = probabilities.topk(min(top, len(self._labels)))
@@ -256,8 +252,7 @@ class Model:
         self._require(self.can_caption, "describes videos", "captioning")
         videos, is_one = _listed(video)
         texts: list[str] = []
-        for piece in _shown(chunks(len(videos), size=BATCH_SIZE), "describing videos"):
-            frames = self._input.frames([videos[i] for i in piece], start=start, end=end)
+        for frames in self._input.batches(videos, start=start, end=end):
             features = self._network.encode_frames(frames)
             texts += self._network.caption(features, max_length=max_length)
         return texts[0] if is_one else texts
@@ -286,9 +281,3 @@ def _listed(given: Any) -> tuple[list[Any], bool]:
     if not items:
         raise InputError("an empty list: give at least one")
     return items, is_one
-
-
-def _shown(items: Sequence[Any], title: str) -> Iterator[Any]:
-    """Items with a progress bar on a terminal, if they take long."""
-    hidden = len(items) <= SILENT or not sys.stderr.isatty()
-    yield from tqdm(items, desc=title, disable=hidden, leave=False)

@@ -18,7 +18,6 @@ from alpro.configs.fields import fields_of
 from alpro.configs.loading import read_model
 from alpro.configs.sources import ConfigSource, with_current_keys
 from alpro.configs.validation import read_values
-from alpro.datasets.annotations import sha256_of
 from alpro.errors import InputError
 from alpro.families.family import ModelFamily
 from alpro.families.registry import FAMILIES, family_config, load_family
@@ -32,6 +31,7 @@ from alpro.user_files import JsonError, UnreadableFileError, read_json
 
 FORMAT, VERSION = "alpro-model", 1
 CARD = "README.md"
+PREPROCESSOR = "preprocessor_config.json"  # of transformers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,6 @@ class StoredModel:
     tokenizer_dir: Path
     labels: tuple[str, ...] | None = None
     """Answers that the model can give, by label; None without question answering."""
-    sha256: str
-    """Of the run's checkpoint; a model folder has the one that it was made from."""
 
     @property
     def family(self) -> ModelFamily:
@@ -66,11 +64,12 @@ def open_model(folder: Path | str) -> StoredModel:
         raise InputError(f"{root}: there is no such folder. Give a model's, or that of a run.")
     if (root / "log/args.json").is_file():
         return from_run(root)
-    raw = read_object(root / MODEL_CONFIG) if (root / MODEL_CONFIG).is_file() else {}
+    files = (root / MODEL_CONFIG, root / PREPROCESSOR)
+    raw, pixels = (read_object(file) if file.is_file() else {} for file in files)
     if raw.get("format") == FORMAT:
         return _from_model_folder(root, raw)
     for name in FAMILIES:
-        values = family_config(name).from_transformers(raw)
+        values = family_config(name).from_transformers(raw, pixels)
         if values is not None:
             return _from_transformers(root, raw, {**values, "family": name})
     raise InputError(
@@ -99,23 +98,23 @@ def _from_model_folder(root: Path, raw: Mapping[str, Any]) -> StoredModel:
         weights=root / MODEL_WEIGHTS,
         tokenizer_dir=root,
         labels=None if labels is None else tuple(labels),
-        sha256=str(raw.get("checkpoint_sha256")),
     )
 
 
 def _from_transformers(
     root: Path, raw: Mapping[str, Any], values: Mapping[str, Any]
 ) -> StoredModel:
-    weights = find_weights(root, key=str(root), source="weights in the layout of transformers")
+    try:
+        weights = find_weights(root, key=str(root), source="weights")
+    except InputError as error:
+        raise InputError(
+            f"{root}: has no weights beside {MODEL_CONFIG}. Copy them there."
+        ) from error
     first = next(iter(family_config(values["family"]).architecture))
     values = {**values, "script": RetrievalConfig.SCRIPT, "precision": "fp32"}
     config, architecture = _restored(root / MODEL_CONFIG, values, {first: raw})
     return StoredModel(
-        config=config,
-        architecture=architecture,
-        weights=weights,
-        tokenizer_dir=root,
-        sha256=sha256_of(weights),
+        config=config, architecture=architecture, weights=weights, tokenizer_dir=root
     )
 
 
@@ -129,10 +128,8 @@ def from_run(root: Path, *, step: str = "best") -> StoredModel:
         raise InputError(f"{weights}: no such checkpoint. Train on, or choose another step.")
     values = read_object(run.args)
     keys = family_config(detect_family(values)).architecture
-    files = {key: run.log / f"{key}.json" for key in keys}
-    config, architecture = _restored(
-        run.args, values, {key: read_object(file) for key, file in files.items()}
-    )
+    files = {key: read_object(run.log / f"{key}.json") for key in keys}
+    config, architecture = _restored(run.args, values, files)
     labels = run.answer_labels
     return StoredModel(
         config=config,
@@ -140,7 +137,6 @@ def from_run(root: Path, *, step: str = "best") -> StoredModel:
         weights=weights,
         tokenizer_dir=Path(config.tokenizer_dir),
         labels=read_answer_labels(labels).texts if labels.is_file() else None,
-        sha256=sha256_of(weights),
     )
 
 

@@ -5,8 +5,11 @@ B: batch, T: frames, S: side of the frames in pixels, L: tokens, A: answers.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +45,8 @@ class Network:
         spec = family.load_task(config.TASK)
         module: Any = spec.build_model(config, stored.architecture, **sizes)
         load_checkpoint(module, stored.weights, layout=family.checkpoint)
+        unused = family.checkpoint.never_used  # random where the file lacks them
+        self.weights_sha256 = sha256_of_tensors(module.state_dict(), without=unused)
         self.device = choose_device(device, index=0)
         wanted = config.precision if precision == "auto" else precision
         self.precision = usable_precision(wanted, self.device)
@@ -57,7 +62,6 @@ class Network:
             layout=family.tokenizer,
         )
 
-    @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> VideoFeatures:
         """Encode (B, T, 3, S, S) uint8 frames."""
         side = self.preprocessing.size
@@ -67,11 +71,8 @@ class Network:
                 f"{side}), preprocessed"
             )
         pixels = self._normalize(torch.from_numpy(frames).to(self.device))
-        with autocast(self.precision, self.device):
-            features: VideoFeatures = self.module.encode_video(pixels)
-        return features
+        return self._run(self.module.encode_video, pixels)
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         """Encode B texts; longer ones than the model knows are cut, with a warning."""
         longest = self.max_txt_len
@@ -80,30 +81,35 @@ class Network:
         for text, length in zip(texts, mask.sum(dim=1).tolist(), strict=True):
             if length == longest and len(self._tokenizer(text)["input_ids"]) > longest:
                 logger.warning("cut after %d tokens: %s", longest, shortened(text))
-        with autocast(self.precision, self.device):
-            features: TextFeatures = self.module.encode_text(
-                ids.to(self.device), mask.to(self.device)
-            )
-        return features
+        return self._run(self.module.encode_text, ids.to(self.device), mask.to(self.device))
 
-    @torch.inference_mode()
     def match(self, text: TextFeatures, video: VideoFeatures) -> np.ndarray:
         """(B,) float64 probabilities that row i of both match."""
-        with autocast(self.precision, self.device):
-            logits: Tensor = self.module.match(text, video)
+        logits = self._run(self.module.match, text, video)
         return logits.double().softmax(dim=-1)[:, MATCH].cpu().numpy()
 
-    @torch.inference_mode()
     def answer(self, text: TextFeatures, video: VideoFeatures, *, num_answers: int) -> Tensor:
         """(B, A) float64 probabilities of the first A answers."""
-        with autocast(self.precision, self.device):
-            logits: Tensor = self.module.answer(text, video)
+        logits = self._run(self.module.answer, text, video)
         return logits[:, :num_answers].double().softmax(dim=-1).cpu()
 
-    @torch.inference_mode()
     def caption(self, video: VideoFeatures, *, max_length: int) -> list[str]:
         """B texts of at most so many tokens."""
-        with autocast(self.precision, self.device):
-            ids: Tensor = self.module.caption(video, max_length=max_length)
+        ids = self._run(partial(self.module.caption, max_length=max_length), video)
         texts: list[str] = self._tokenizer.batch_decode(ids.tolist(), skip_special_tokens=True)
         return texts
+
+    @torch.inference_mode()
+    def _run(self, forward: Callable[..., Any], *inputs: Any) -> Any:
+        with autocast(self.precision, self.device):
+            return forward(*inputs)
+
+
+def sha256_of_tensors(state: Mapping[str, Tensor], *, without: Collection[str]) -> str:
+    """SHA-256 of names and bytes, in whatever file they were, but not of names like `without`."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        if not any(fnmatchcase(name, pattern) for pattern in without):
+            digest.update(name.encode())
+            digest.update(state[name].cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

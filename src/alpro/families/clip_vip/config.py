@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alpro.configs.family import FamilyConfig
+from alpro.configs.family import FamilyConfig, JsonObject
 from alpro.configs.fields import Constraint, option, override_default, required
 from alpro.configs.shared_options import ModelOptions, OptimizationOptions, VideoOptions
 from alpro.configs.sources import ConfigSource
@@ -168,9 +168,7 @@ class ClipVipOptions(ModelOptions):
         None, "negatives of the hard-negative loss", minimum=1, maximum=1 << 16
     )
     # Learning rate of some parameters.
-    lr_mul: float = option(
-        1.0, "factor of the learning rate of lr_mul_prefix", minimum=0, maximum=1_000_000
-    )
+    lr_mul: float = option(1.0, "factor of the rate of lr_mul_prefix", minimum=0, maximum=1_000_000)
     lr_mul_prefix: str | None = option(None, "part of the names of parameters with another rate")
     # Keys of the original that become others.
     sample_jitter: bool | None = option(
@@ -222,10 +220,11 @@ def loss_parameters(config: Any) -> dict[str, Any]:
     return {key: getattr(config, key) for key in LOSS_SPECS[config.loss_name].parameters}
 
 
-def from_transformers(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def from_transformers(config: JsonObject, pixels: JsonObject) -> JsonObject | None:
     """Keys of a config that retrieves with a CLIP of transformers as it is."""
     size = (config.get("vision_config") or {}).get("image_size", ClipConfig.image_size)
     own = {"vision_type": PLAIN, "crop_img_size": size, **CLIP_AS_IT_IS}
+    own |= {f"img_pixel_{x}": pixels[y] for x in ("mean", "std") if (y := f"image_{x}") in pixels}
     return own if config.get("model_type") == "clip" else None
 
 
