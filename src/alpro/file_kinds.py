@@ -11,6 +11,7 @@ Media = Literal["video", "image"]
 """Media of a data set."""
 
 MODEL_WEIGHTS, MODEL_CONFIG = "model.safetensors", "config.json"  # of a model folder
+FOLDER_WEIGHTS = (MODEL_WEIGHTS, f"{MODEL_WEIGHTS}.index.json", "pytorch_model.bin")
 HEAD_BYTES = 1024  # enough to recognise any kind
 _BYTE_ORDER_MARKS = (  # longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),

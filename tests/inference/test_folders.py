@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 from transformers import CLIPImageProcessor, CLIPModel
 
 import alpro
 from alpro.commands.main import main
+from alpro.configs.loading import load_config
 from alpro.errors import InputError
 from alpro.families.clip_vip.config import CLIP_MEAN, CLIP_STD
 from alpro.inference.export import export_model
 from alpro.inference.model_folder import open_model
+from alpro.tasks.retrieval.config import RetrievalConfig
 from alpro.training.state_dicts import read_state
+from tests.families.clip_vip.tiny_clip import ClipVipExperiment
 from tests.families.clip_vip.tiny_clip import write_clip as write_transformers_clip
 
 
@@ -126,32 +130,54 @@ def test_a_clip_of_transformers_is_a_model_as_it_stands(tmp_path: Path) -> None:
     assert np.allclose(model.encode_text(words), normalize(text, dim=0), atol=1e-5)
     assert alpro.load(folder, device="cpu").fingerprint == model.fingerprint
 
-    # In shards it is the same model; with another activation it is not.
-    clip.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A CLIP as transformers writes it."""
+    return write_transformers_clip(tmp_path / "clip")
+
+
+def test_a_fingerprint_is_of_tensors_and_architecture(folder: Path, tmp_path: Path) -> None:
+    whole = alpro.load(folder, device="cpu").fingerprint
+    CLIPModel.from_pretrained(folder).save_pretrained(tmp_path / "parts", max_shard_size="20KB")
     for name in ("vocab.json", "merges.txt"):
-        shutil.copy(folder / name, tmp_path / "shards")
-    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    shards = alpro.load(tmp_path / "shards", device="cpu")
-    assert shards.fingerprint == model.fingerprint
-    config = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(config.replace("quick_gelu", "gelu"))
-    assert alpro.load(folder, device="cpu").fingerprint != model.fingerprint
-    # Its own mean and spread of pixels are taken.
+        shutil.copy(folder / name, tmp_path / "parts")
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
+    assert alpro.load(tmp_path / "parts", device="cpu").fingerprint == whole
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("quick_gelu", "gelu"))
+    assert alpro.load(folder, device="cpu").fingerprint != whole
+
+
+def test_pixels_are_normalised_as_the_folder_says(folder: Path) -> None:
     CLIPImageProcessor(image_mean=[0.5] * 3, image_std=[0.25] * 3).save_pretrained(folder)
     seen = alpro.load(folder, device="cpu").preprocessing
     assert (seen.mean, seen.std) == ((0.5,) * 3, (0.25,) * 3)
-    # Nothing may be missing.
+
+
+def test_a_folder_of_transformers_lacks_nothing(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensors[name] for name in tensors if "projection" not in name}, weights)
+    with pytest.raises(InputError, match=r"the checkpoint lacks: .*visual_projection\.weight"):
+        alpro.load(folder, device="cpu")
+    weights.unlink()
+    with pytest.raises(InputError, match=r"clip: has no weights beside config\.json"):
+        alpro.load(folder, device="cpu")
+    save_file(tensors, weights)
     (folder / "vocab.json").unlink()
     with pytest.raises(InputError, match="vocab.json"):
         alpro.load(folder, device="cpu")
+
+
+def test_weights_of_torch_save_are_found_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    expected = alpro.load(folder, device="cpu").encode_text("red")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"clip: has no weights beside config\.json"):
-        alpro.load(folder, device="cpu")
-
-
-def test_a_run_of_pretraining_is_a_start_and_no_model_to_use(run: Path) -> None:
-    args = run / "log/args.json"
-    script = {"script": "src/pretrain/run_pretrain_sparse.py"}
-    args.write_text(json.dumps(json.loads(args.read_text()) | script))
-    with pytest.raises(InputError, match="of pretraining, .* Finetune from it"):
-        alpro.load(run, device="cpu")
+    assert np.array_equal(alpro.load(folder, device="cpu").encode_text("red"), expected)
+    # Config keys of checkpoints find them, too.
+    experiment = ClipVipExperiment(tmp_path / "data", clip=folder)
+    config = load_config(
+        RetrievalConfig, experiment.arguments(clip_weights=None, e2e_weights_path=str(folder))
+    ).config
+    assert config.e2e_weights_path == str(folder / "pytorch_model.bin")

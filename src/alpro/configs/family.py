@@ -38,9 +38,8 @@ class FamilyConfig:
     of the original into ours; `ConfigSource.move` keeps the user's own key for messages."""
 
     from_transformers: Callable[[JsonObject, JsonObject], JsonObject | None] = lambda *_: None
-    """From ``config.json`` and ``preprocessor_config.json`` of a folder in transformers' layout:
-    keys of a config that retrieves with such a model; None for other models. The first file is the
-    family's first one; the second may be empty."""
+    """From ``config.json`` and ``preprocessor_config.json``, or {}, of a transformers folder: keys
+    of a config that retrieves with its model, None for others. The first is the family's file."""
 
     def __post_init__(self) -> None:
         assert all(_FILE_KEY.fullmatch(key) for key in self.architecture), self.architecture

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from typing import Any, Generic, TypeVar
 
 from alpro.configs.command_line import Flags, parse_flags
@@ -38,7 +38,7 @@ from alpro.configs.sources import (
 )
 from alpro.configs.validation import MAX_REPORTED, missing_problems, read_values
 from alpro.families.registry import FAMILIES, family_config
-from alpro.file_kinds import MODEL_WEIGHTS
+from alpro.file_kinds import FOLDER_WEIGHTS
 from alpro.tasks.registry import script_of_another_kind
 
 _CHECKPOINT_KEYS = ("e2e_weights_path", "teacher_weights_path")
@@ -182,8 +182,8 @@ class _Reader:
         )
         resolve_precision(self.values, self.merged, problems=self.problems)
         # A model folder stands for its weights.
-        for key in _CHECKPOINT_KEYS:
-            if os.path.isfile(weights := os.path.join(self.values.get(key) or "", MODEL_WEIGHTS)):
+        for key, name in product(_CHECKPOINT_KEYS, FOLDER_WEIGHTS):
+            if os.path.isfile(weights := os.path.join(self.values.get(key) or "", name)):
                 self.values[key] = weights
         # Read the model files, and check rules between keys of all files.
         for key, model_class in self.family.architecture.items():
