@@ -1,7 +1,7 @@
 """Reference pages of the documentation: ``alpro docs-reference --output docs/reference``.
 
-Writes ``config.md``, all keys by topic, from the config classes, and ``commands.md``, from the help
-of every command.
+Writes ``config.md``, all keys by topic, from the config classes, and ``commands.md`` and
+``model-commands.md`` from the help of every command.
 """
 
 from __future__ import annotations
@@ -42,7 +42,14 @@ COMMANDS_INTRODUCTION = """
 # Commands
 
 `alpro COMMAND` and `python -m alpro COMMAND` are the same. `alpro --help` lists all commands.
+[Those that use a model, and those that measure](model-commands.md), have a page of their own.
 """
+FURTHER_INTRODUCTION = """
+# Commands for models and measurements
+
+The [other commands](commands.md) prepare data, train, and show results.
+"""
+NUM_FIRST_GROUPS = 3  # of the commands, on the first page
 _SUBCOMMAND = re.compile(r"^ {4}(\w+)(?: |$)", re.MULTILINE)
 _ENTRY = re.compile(r"^  (?=[-{])", re.MULTILINE)  # of a flag or a positional argument
 _CHOICES = re.compile(r"\{([\w,]+)\}")
@@ -75,7 +82,12 @@ def _write(folder: Path) -> None:
 
 def pages() -> dict[str, str]:
     """File name of each reference page -> its text."""
-    return {"config.md": config_page(), "commands.md": commands_page()}
+    groups = list(GROUPS.items())
+    return {
+        "config.md": config_page(),
+        "commands.md": commands_page(groups[:NUM_FIRST_GROUPS], COMMANDS_INTRODUCTION),
+        "model-commands.md": commands_page(groups[NUM_FIRST_GROUPS:], FURTHER_INTRODUCTION),
+    }
 
 
 def config_page() -> str:
@@ -178,10 +190,10 @@ def _inert_keys(tasks: Iterable[Any]) -> Iterator[str]:
     )
 
 
-def commands_page() -> str:
-    """The help of every command, in the groups of ``alpro --help``."""
-    parts = [GENERATED + COMMANDS_INTRODUCTION.rstrip()]
-    for title, group in GROUPS.items():
+def commands_page(groups: Iterable[tuple[str, dict[str, Command]]], introduction: str) -> str:
+    """The help of commands, in the groups of ``alpro --help``."""
+    parts = [GENERATED + introduction.rstrip()]
+    for title, group in groups:
         parts.append(f"## {title}")
         for name, command in group.items():
             parts += _command_parts(name, command)
