@@ -78,7 +78,7 @@ class Network:
         ids, mask = tokenize(self._tokenizer, texts, max_length=longest)
         # Only a text of the greatest length may have been cut.
         for text, length in zip(texts, mask.sum(dim=1).tolist(), strict=True):
-            if length == longest and len(self._tokenizer(text)["input_ids"]) > longest:
+            if length == longest and len(self._tokenizer(text, verbose=False).input_ids) > longest:
                 logger.warning("cut after %d tokens: %s", longest, shortened(text))
         with autocast(self.precision, self.device):
             features: TextFeatures = self.module.encode_text(
