@@ -30,7 +30,7 @@ def vector_of(level: float) -> np.ndarray:
 class FakeModel:
     """Embeds windows and texts, "level 7", by the grey level."""
 
-    can_match, can_caption = True, False
+    can_embed, can_match, can_caption = True, True, False
     embed_dim = NUM_LEVELS
     preprocessing = SMALL
 

@@ -54,7 +54,6 @@ def test_neighbouring_windows_are_one_moment(tmp_path: Path) -> None:
         assert [one.score for one in found.moments] == pytest.approx([1, 1, 1], abs=1e-3)
         assert (found.num_windows, found.num_files) == (13, 3)
         assert found.floor == pytest.approx(vector_of(1) @ vector_of(7), abs=1e-3)
-        assert [one[0].file.path.name for one in found.by_file()] == ["a.mp4", "b.mp4"]
 
 
 def test_the_best_windows_are_those_of_brute_force(tmp_path: Path) -> None:
@@ -81,6 +80,25 @@ def test_the_best_windows_are_those_of_brute_force(tmp_path: Path) -> None:
             left.pop((file, number), None)
         expected.append((file, first * 0.5, last * 0.5 + 1.0))
     assert [(one.file.id, one.start, one.end) for one in found.moments] == expected
+
+
+def test_a_long_file_that_matches_everywhere_hides_no_others(tmp_path: Path) -> None:
+    files = {
+        "still.mp4": [9.0] * 900,
+        "noise.mp4": [1.0] * 999,
+        **{f"{i}.mp4": [9.0 + i / 10] for i in range(1, 6)},
+    }
+    with write_index(tmp_path, files) as index:
+        names = [name for name, _, _ in spans(search(index, "level 9", top=5))]
+    assert names == ["still.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4"]
+
+
+def test_equal_scores_are_in_the_order_of_files_and_times(tmp_path: Path) -> None:
+    with write_index(tmp_path, {name: [5, 15] * 250 for name in ("a.mp4", "b.mp4")}) as index:
+        for top in (1, 3, 300):  # of which the best of 32, 96 and all windows are looked at
+            moments = search(index, "level 5", top=top).moments
+            expected = [("a.mp4", i) for i in range(250)] + [("b.mp4", i) for i in range(250)]
+            assert [(one.file.path.name, one.start) for one in moments] == expected[:top]
 
 
 def test_pages_continue_each_other(tmp_path: Path) -> None:
@@ -127,6 +145,9 @@ def test_examples_are_parts_of_clips_and_pictures(tmp_path: Path) -> None:
         assert Example.of(str(picture)) == Example(picture)
     with pytest.raises(InputError, match="no-such.mp4: there is no such file to search by"):
         Example.of("no-such.mp4#t=1,2")
+    for part in ("7,3", "3,3", ",0"):
+        with pytest.raises(InputError, match=f"t={part}: the part ends before it begins"):
+            Example.of(f"{clip}#t={part}")
 
 
 def test_the_fusion_encoder_ranks_again(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_uploads_are_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch
         ("/media/..%2Findex.sqlite3", 404, "Not Found"),
         ("/static/..%2Fapp.py", 404, "Not Found"),
         ("/strip/1?t0=0", 400, "t1: a number"),
-        ("/preview/1?t0=0.9&t1=0.5", 400, "t1 must be after t0"),
+        ("/preview/2?t0=0.9&t1=0.5", 400, "t1 must be after t0"),
         ("/preview/1?t0=500&t1=501", 400, "t0: a number from 0 to"),
         ("/api/ask/1?t0=0&t1=1&q=what", 404, "no model that answers"),
         ("/api/caption/1?t0=0&t1=1", 404, "no model that describes"),

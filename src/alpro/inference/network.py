@@ -79,7 +79,7 @@ class Network:
         ids, mask = tokenize(self._tokenizer, texts, max_length=longest)
         # Only a text of the greatest length may have been cut.
         for text, length in zip(texts, mask.sum(dim=1).tolist(), strict=True):
-            if length == longest and len(self._tokenizer(text)["input_ids"]) > longest:
+            if length == longest and len(self._tokenizer(text, verbose=False).input_ids) > longest:
                 logger.warning("cut after %d tokens: %s", longest, shortened(text))
         return self._run(self.module.encode_text, ids.to(self.device), mask.to(self.device))
 

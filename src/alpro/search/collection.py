@@ -47,12 +47,14 @@ def find_videos(roots: Sequence[Path], *, exclude: Sequence[str] = ()) -> Collec
         InputError: a root is not there or cannot be read, or there is no video at all.
     """
     collection, seen = Collection(), set[tuple[int, int]]()
-    pending = list(_folders_of(roots, collection))
-    while pending:
-        folder = pending.pop()
+    tops = list(_folders_of(roots, collection))
+    # Links last: of several ways to a folder, the one without links names its files.
+    pending, links = tops.copy(), list[Path]()
+    while pending or links:
+        folder = (pending or links).pop()
         try:
             state = os.stat(folder)
-            entries = list(os.scandir(folder))
+            entries = sorted(os.scandir(folder), key=lambda one: one.name)
         except OSError as error:
             collection.unreadable[folder] = error.strerror or str(error)
             continue
@@ -61,14 +63,17 @@ def find_videos(roots: Sequence[Path], *, exclude: Sequence[str] = ()) -> Collec
         seen.add((state.st_dev, state.st_ino))
         for entry in entries:
             path = Path(entry.path)
-            if _is_passed_over(path, exclude):
+            if path.name.startswith(".") or any(fnmatch(str(path), one) for one in exclude):
                 continue
-            if entry.is_dir():
-                pending.append(path)
+            if os.path.isdir(path):
+                (links if entry.is_symlink() else pending).append(path)
             else:
                 _take(path, collection)
     if not collection.videos:
         raise InputError(_nothing(roots, collection))
+    for top in tops:
+        if not any(path.is_relative_to(top) for path in collection.videos):
+            collection.unreadable.setdefault(top, "no video is there; what is indexed is kept")
     return collection
 
 
@@ -83,16 +88,14 @@ def _folders_of(roots: Sequence[Path], collection: Collection) -> Iterator[Path]
             raise InputError(printable(folder_trouble(path)))
 
 
-def _is_passed_over(path: Path, exclude: Sequence[str]) -> bool:
-    return path.name.startswith(".") or any(fnmatch(str(path), one) for one in exclude)
-
-
 def _take(path: Path, collection: Collection) -> None:
     extension = split_extension(path.name)[1]
-    if extension not in VIDEO_EXTENSIONS:
+    if extension not in VIDEO_EXTENSIONS and os.path.exists(path):  # a link may be to a lost folder
         collection.others[extension or "no extension"] += 1
         return
     try:
+        if path.exists() and not path.is_file():  # a pipe, say, whose reader would wait forever
+            raise OSError("it is no regular file")
         collection.videos[path] = state_of(path)
     except OSError as error:
         collection.unreadable[path] = error.strerror or str(error)
@@ -102,9 +105,8 @@ def _nothing(roots: Sequence[Path], collection: Collection) -> str:
     names = listed([printable(str(root)) for root in roots])
     kinds = [f"{count:,} {kind}" for kind, count in collection.others.most_common()]
     beside = f" Files there: {listed(kinds)}." if kinds else ""
-    for path, reason in collection.unreadable.items():
+    for path, reason in list(collection.unreadable.items())[:1]:
         beside += f" {printable(str(path))}: {reason}."
-        break
     return f"{names}: no video ({listed(VIDEO_EXTENSIONS, most=4)}) is there.{beside}"
 
 

@@ -20,9 +20,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from alpro.errors import InputError, RunError, printable
+from alpro.training.atomic_io import FullDiskError
 
 DATABASE, VECTORS = "index.sqlite3", "vectors.f16"
 FORMAT = 1
+_NO_SPACE = "Free some space, or raise the quota or the limit of a file's size"
 BUSY_SECONDS = 30.0  # that a reader waits for a writer's transaction
 
 
@@ -106,21 +108,15 @@ class Index:
                 f"{self.folder}: there is no index. `alpro index VIDEOS --model MODEL --index "
                 f"{self.folder}` makes one."
             )
-        self._database = self._connected()
+        # Threads of a server share the connection, one at a time.
+        self._database = sqlite3.connect(
+            self.folder / DATABASE, BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
         stored = dict(self._execute("SELECT name, value FROM settings"))
         stored.pop("generation", None)
         if stored.pop("format", None) != FORMAT:
             raise InputError(f"{self.folder}: an index of another version. Index again elsewhere.")
-        self.settings = IndexSettings(**stored)
-
-    def _connected(self) -> sqlite3.Connection:
-        # Threads of a server share the connection, one at a time.
-        return sqlite3.connect(
-            self.folder / DATABASE,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        self.settings = IndexSettings(**{**stored, "model": os.fsdecode(stored["model"])})
 
     def __enter__(self) -> Self:
         return self
@@ -174,8 +170,9 @@ class Index:
     def vectors(self) -> np.ndarray:
         """(R, E) float16, mapped from disk; rows that no window has are of deleted files."""
         path, width = self.folder / VECTORS, self.settings.embed_dim
-        size = path.stat().st_size if path.exists() else 0
+        # In this order: a writer may append meanwhile.
         ((needed,),) = self._execute("SELECT COALESCE(MAX(row + count), 0) FROM runs")
+        size = path.stat().st_size if path.exists() else 0
         if size < needed * width * 2:
             raise InputError(f"{path}: vectors are missing. Delete {self.folder} and index again.")
         if not size:
@@ -184,21 +181,25 @@ class Index:
         return np.memmap(path, np.float16, mode="c", shape=(size // (width * 2), width))
 
     def _execute(self, command: str, *values: Any) -> list[Any]:
-        with self._readable():
+        with access(self.folder):
             return self._database.execute(command, values).fetchall()
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "full" in str(error):
-                raise RunError(f"{self.folder}: the disk is full. Free some space.") from error
-            if "locked" in str(error):
-                raise RunError(f"{self.folder}: another process writes. Try again.") from error
-            raise InputError(_damaged(self.folder, error)) from error
-        except sqlite3.DatabaseError as error:
-            raise InputError(_damaged(self.folder, error)) from error
+
+@contextmanager
+def access(folder: Path) -> Iterator[None]:
+    """Context of access to the database: SQLite's errors become those for users."""
+    path = folder / DATABASE
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without SQLite's details
+        if kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):  # the latter of a quota
+            raise FullDiskError(f"{path}: cannot be written ({error}).", _NO_SPACE) from error
+        if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise RunError(f"{folder}: another process writes. Try again.") from error
+        is_closed = kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+        remedy = "Check its permissions" if is_closed else f"Delete {folder} and index again"
+        raise InputError(f"{path}: cannot be read ({error}). {remedy}.") from error
 
 
 _SELECT_FILES = "SELECT id, path, size, mtime_ns, digest, duration, is_complete, reason FROM files"
@@ -206,16 +207,5 @@ _SELECT_FILES = "SELECT id, path, size, mtime_ns, digest, duration, is_complete,
 
 def _file_of(row: tuple[Any, ...]) -> IndexedFile:
     number, path, size, mtime_ns, digest, duration, is_complete, reason = row
-    return IndexedFile(
-        id=number,
-        path=Path(os.fsdecode(path)),
-        state=FileState(size, mtime_ns),
-        digest=digest,
-        duration=duration,
-        is_complete=bool(is_complete),
-        reason=reason,
-    )
-
-
-def _damaged(folder: Path, error: Exception) -> str:
-    return f"{folder / DATABASE}: cannot be read ({error}). Delete {folder} and index again."
+    state, path = FileState(size, mtime_ns), Path(os.fsdecode(path))
+    return IndexedFile(number, path, state, digest, duration, bool(is_complete), reason)

@@ -12,14 +12,14 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from alpro.errors import InputError
-from alpro.search.index import DATABASE, FORMAT, VECTORS, FileState, Index, IndexSettings
+from alpro.search.index import DATABASE, FORMAT, VECTORS, FileState, Index, IndexSettings, access
 from alpro.training.atomic_io import full_disk_ends_run, write_atomically
 
 LOCK = "index.lock"
@@ -70,6 +70,7 @@ class IndexWriter(Index):
                 _create(folder, settings)
             super().__init__(folder)
             check_same(folder, self.settings, settings)
+            self.vectors()  # refuse to fill a gap with zeros
             self._execute("PRAGMA foreign_keys = ON")
             used = self.windows().row
             is_free = np.ones(int(used.max(initial=-1)) + 1, bool)
@@ -172,11 +173,12 @@ class IndexWriter(Index):
         self._execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._execute("UPDATE settings SET value = value + 1 WHERE name = 'generation'")
+            self._execute("COMMIT")
         except BaseException:
-            self._execute("ROLLBACK")
+            if self._database.in_transaction:  # SQLite has ended it itself if the disk is full
+                self._execute("ROLLBACK")
             raise
-        self._execute("UPDATE settings SET value = value + 1 WHERE name = 'generation'")
-        self._execute("COMMIT")
 
 
 def _locked(folder: Path, *, waits: bool) -> int:
@@ -195,12 +197,12 @@ def _locked(folder: Path, *, waits: bool) -> int:
 
 def _create(folder: Path, settings: IndexSettings) -> None:
     def write(path: Path) -> None:
-        database = sqlite3.connect(path)
-        database.executescript(_TABLES)
         values = {"format": FORMAT, "generation": 0, **asdict(settings)}
-        database.executemany("INSERT INTO settings VALUES (?, ?)", values.items())
-        database.commit()
-        database.close()
+        values["model"] = os.fsencode(settings.model)
+        with access(folder), closing(sqlite3.connect(path)) as database:
+            database.executescript(_TABLES)
+            database.executemany("INSERT INTO settings VALUES (?, ?)", values.items())
+            database.commit()
 
     # A database that was killed while it was made must not be left.
     write_atomically(folder / DATABASE, write)

@@ -18,7 +18,7 @@ from alpro.datasets.decoding.base import VideoReadError
 from alpro.datasets.decoding.windows import Window, WindowPlan, WindowReader, declared_seconds
 from alpro.errors import raise_scarcity
 from alpro.isolation.process import CallCutOffError
-from alpro.search.collection import digest_of, state_of
+from alpro.search.collection import Collection, digest_of, state_of
 from alpro.search.index import FileState, IndexedFile
 from alpro.search.index_writer import IndexWriter
 
@@ -54,7 +54,7 @@ class Indexed:
     seconds: float = 0
     """Of video."""
     finished_seconds: float = 0
-    """Of the videos that are done to the end."""
+    """Of the videos that are done to the end, less what earlier calls have done."""
     finished_bytes: int = 0
     unreadable: dict[Path, str] = field(default_factory=dict)
     """Reason by file."""
@@ -62,7 +62,7 @@ class Indexed:
 
 def changes_of(
     known: Sequence[IndexedFile],
-    videos: Mapping[Path, FileState],
+    collection: Collection,
     *,
     roots: Sequence[Path],
     retry: bool = False,
@@ -71,11 +71,11 @@ def changes_of(
 
     Args:
         known: files of the index.
-        videos: files on disk.
-        roots: folders that `videos` are all videos of; files elsewhere are left alone.
+        collection: what is on disk; files in what could not be looked at count as still there.
+        roots: folders in which that was found; files elsewhere are left alone.
         retry: count unreadable files as new ones.
     """
-    by_path = {one.path: one for one in known}
+    videos, by_path = collection.videos, {one.path: one for one in known}
     new: dict[Path, None] = {}
     for path, state in videos.items():
         one = by_path.get(path)
@@ -94,13 +94,14 @@ def changes_of(
             if (one := gone.pop((digest_of(path), videos[path]), None)) is not None:
                 moved[one.id] = (one, path)
                 del new[path]
-    tops = [Path(os.path.abspath(root)) for root in roots]
+    tops = {Path(os.path.abspath(root)) for root in roots}
     deleted = [
         one
         for one in known
         if one.path not in videos
         and one.id not in moved
-        and any(one.path.is_relative_to(top) for top in tops)
+        and (above := {one.path, *one.path.parents}) & tops
+        and not above & collection.unreadable.keys()
     ]
     return Changes(list(new), list(moved.values()), deleted)
 
@@ -128,7 +129,8 @@ def index_videos(
     """
     known = {one.path: one for one in writer.files()}
     jobs = [_job_of(writer, path, state, known.get(path)) for path, state in videos.items()]
-    done, size = Indexed(), sum(state.size for state in videos.values())
+    done = Indexed(finished_seconds=-sum(job.seconds for job in jobs))
+    size = sum(state.size for state in videos.values())
     with _Reading(jobs, plan, num_workers) as reading:
         per_byte = reading.seconds_per_byte()
         for events in _batches(reading):
@@ -211,7 +213,7 @@ def _batches(events: Iterable[_Event]) -> Iterator[list[_Event]]:
     for event in events:
         batch.append(event)
         num_windows += isinstance(event[1], Window)
-        if num_windows == BATCH_SIZE:
+        if num_windows in (0, BATCH_SIZE):  # files that cannot be read wait for no windows
             yield batch
             batch, num_windows = [], 0
     yield batch
@@ -264,6 +266,8 @@ class _Reading:
             while thread.is_alive():
                 with suppress(Empty):
                     self._events.get(timeout=_POLL_SECONDS)
+        for reader in self._readers:  # of threads that have not been started
+            reader.close()
 
     def _work(self, reader: WindowReader) -> None:
         try:

@@ -5,6 +5,7 @@ Shapes: ``N`` windows, sorted by file and time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +46,9 @@ def best_spans(
     file, number = windows.file, windows.number
     is_taken = np.zeros(len(scores), bool)
     spans: list[Span] = []
-    for peak in _descending(scores, most * WINDOWS_PER_MOMENT, lowest=lowest):
+    for peak in _peaks(scores, is_taken, most * WINDOWS_PER_MOMENT, lowest=lowest):
         if len(spans) == most:
             break
-        if is_taken[peak]:
-            continue
         least = max(floor + SHARE_OF_PEAK * (scores[peak] - floor), lowest)
 
         def belongs(place: int, beside: int, least: float = least) -> bool:
@@ -61,26 +60,33 @@ def best_spans(
                 and scores[place] >= least
             )
 
-        first = last = int(peak)
+        first = last = peak
         while belongs(first - 1, first):
             first -= 1
         while belongs(last + 1, last):
             last += 1
         around = slice(max(first - 1, 0), last + 2)
         is_taken[around] |= file[around] == file[peak]
-        spans.append(Span(first, last, int(peak)))
+        spans.append(Span(first, last, peak))
     return spans
 
 
 def best_positions(scores: np.ndarray, most: int) -> np.ndarray:
-    """Positions of the best scores, ascending."""
+    """Positions of the best scores, ascending; the first ones of equal scores."""
     if most >= len(scores):
         return np.arange(len(scores))
-    return np.sort(np.argpartition(-scores, most)[:most])
+    least = np.partition(scores, -most)[-most]
+    above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    return np.sort(np.concatenate([above, equal[: most - len(above)]]))
 
 
-def _descending(scores: np.ndarray, most: int, *, lowest: float) -> np.ndarray:
-    """Positions of the best scores, best first; equal ones in their order."""
-    best = best_positions(scores, most)
-    best = best[scores[best] >= lowest]
-    return best[np.argsort(-scores[best], kind="stable")]
+def _peaks(
+    scores: np.ndarray, is_taken: np.ndarray, at_once: int, *, lowest: float
+) -> Iterator[int]:
+    """Positions of scores, best first, equal ones in their order; without those taken meanwhile."""
+    while (is_left := ~is_taken & (scores >= lowest)).any():
+        left = np.where(is_left, scores, -np.inf)
+        best = best_positions(left, at_once)
+        for place in best[np.argsort(-left[best], kind="stable")].tolist():
+            if is_left[place] and not is_taken[place]:
+                yield place

@@ -52,7 +52,10 @@ class Example:
         if not path.is_file():
             raise InputError(f"{printable(str(path))}: there is no such file to search by")
         times = match.groups() if match else (None, None)
-        return cls(path, *(None if one is None else float(one) for one in times))
+        start, end = (None if one is None else float(one) for one in times)
+        if end is not None and end <= (start or 0.0):
+            raise InputError(f"{printable(text)}: the part ends before it begins")
+        return cls(path, start, end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +112,6 @@ class SearchResult:
     num_files: int
     seconds: float
     """That the search took."""
-
-    def by_file(self) -> list[list[Moment]]:
-        """Moments of each file, best file first, and best moment first."""
-        files: dict[int, list[Moment]] = {}
-        for moment in self.moments:
-            files.setdefault(moment.file.id, []).append(moment)
-        return list(files.values())
 
 
 class Searcher:
@@ -221,7 +217,7 @@ class Searcher:
         """(N,) float32 cosine similarities, and their median.
 
         Those of windows that are not wanted, or not among the best by the approximate index, are
-        minus infinity. The best ones are exact, others may be rounded to float16.
+        minus infinity. The best ones are exact, others are rounded to float16 and no higher.
         """
         rows = self._windows.row
         if not len(rows):
@@ -241,7 +237,9 @@ class Searcher:
             scores[~is_wanted] = -np.inf
             best = best_positions(scores, num_best)
             best = best[is_wanted[best]]
-        scores[best] = self._vectors[rows[best]].astype(np.float32) @ vector
+        exact = self._vectors[rows[best]].astype(np.float32) @ vector
+        np.minimum(scores, exact.min(initial=np.inf), out=scores)
+        scores[best] = exact
         return scores, float(floor)
 
     def _is_wanted(self, query: Query) -> np.ndarray:
@@ -293,8 +291,5 @@ class Searcher:
                 matched.append(replace(one, match=float(score)))
         finally:
             reader.close()
-        return [*sorted(matched, key=_by_match), *moments[query.rerank :]]
-
-
-def _by_match(moment: Moment) -> float:
-    return -(moment.match or 0.0)
+        matched.sort(key=lambda one: -(one.match or 0.0))
+        return [*matched, *moments[query.rerank :]]

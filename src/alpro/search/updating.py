@@ -16,7 +16,7 @@ from alpro.inference.model import Model
 from alpro.search.collection import Collection, find_videos, share_of
 from alpro.search.index import DATABASE, Index, IndexSettings
 from alpro.search.index_writer import IndexWriter, check_same, is_being_written
-from alpro.search.indexing import Advance, Indexed, changes_of, index_videos
+from alpro.search.indexing import Advance, Changes, Indexed, changes_of, index_videos
 from alpro.search.nearest import DEFAULT_THRESHOLD, build_nearest, open_nearest
 
 PARTS = "parts"
@@ -38,6 +38,8 @@ def settings_of(
     folder: Path, model: Model, *, name: str, window: float | None, stride: float | None
 ) -> IndexSettings:
     """Settings of an index that is there, or of a new one; None stands for its own, or defaults."""
+    if not model.can_embed:
+        raise InputError(f"{name}: embeds no videos. Name a model that was finetuned for retrieval")
     own = None
     if (folder / DATABASE).is_file():
         with Index(folder) as index:
@@ -105,12 +107,10 @@ def update_index(
         for left in sorted((folder / PARTS).glob("*-of-*")):
             is_ours = part is not None and left.name.endswith(f"-of-{part[1]}")
             if not is_ours and not is_being_written(left):
-                take_in(writer, left)
+                if (left / DATABASE).is_file():  # else it was killed before it made one
+                    take_in(writer, left)
                 shutil.rmtree(left)
-        changes = changes_of(writer.files(), collection.videos, roots=roots, retry=retry)
-        for file, path in changes.moved:
-            writer.rename(file.id, path)
-        writer.forget([file.id for file in changes.deleted])
+        changes = _follow(writer, collection, roots, retry=retry)
         new = {path: collection.videos[path] for path in changes.new}
         if part is None:
             indexed = work(writer, new)
@@ -119,13 +119,14 @@ def update_index(
     if part is not None:
         share = share_of(collection.videos, part=part[0], num_parts=part[1])
         own = folder / PARTS / f"{part[0] + 1}-of-{part[1]}"
-        new = {path: state for path, state in share.items() if path in new}
         with IndexWriter(own, settings) as writer:
-            indexed = work(writer, new)
+            wanted = share.keys() & new.keys()
+            missing = _follow(writer, collection, roots, retry=retry).new
+            indexed = work(writer, {path: share[path] for path in missing if path in wanted})
         with IndexWriter(folder, settings, waits=True) as writer:
             take_in(writer, own)
+            shutil.rmtree(own)
             _refresh_nearest(writer, usearch_threshold)
-        shutil.rmtree(own)
     return Updated(
         collection,
         indexed,
@@ -133,6 +134,17 @@ def update_index(
         num_deleted=len(changes.deleted),
         num_unchanged=len(collection.videos) - len(changes.new) - len(changes.moved),
     )
+
+
+def _follow(
+    writer: IndexWriter, collection: Collection, roots: Sequence[Path], *, retry: bool
+) -> Changes:
+    """Note in an index what was moved and deleted."""
+    changes = changes_of(writer.files(), collection, roots=roots, retry=retry)
+    for file, path in changes.moved:
+        writer.rename(file.id, path)
+    writer.forget([file.id for file in changes.deleted])
+    return changes
 
 
 def _refresh_nearest(writer: IndexWriter, threshold: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,7 @@ class SearchServer:
                     raise HTTPException(413, f"larger than {MAX_UPLOAD_BYTES >> 20} MB")
                 file.write(piece)
             file.flush()
-            own = Example(Path(file.name))
-            given = Query(**{**_fields(query), "examples": (*query.examples, own)})
+            given = replace(query, examples=(*query.examples, Example(Path(file.name))))
             try:
                 return JSONResponse(await run_in_threadpool(self._search, given))
             except InputError as error:
@@ -266,10 +265,6 @@ def _knows(request: Request, token: str) -> bool:
 
 def _problem(code: int, message: str) -> Response:
     return JSONResponse({"error": message}, code)
-
-
-def _fields(query: Query) -> dict[str, Any]:
-    return {key: getattr(query, key) for key in query.__dataclass_fields__}
 
 
 def _top_of(files: list[IndexedFile]) -> Path:
