@@ -21,6 +21,8 @@ from alpro.search.index_writer import IndexWriter
 from alpro.search.updating import Updated, settings_of, take_in, update_index
 from tests.search.fakes import FakeModel, fake_model, settings, write_levels, write_video
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
