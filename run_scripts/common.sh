@@ -92,7 +92,8 @@ launch_with_torchrun() {
             refuse "NUM_PROCESSES is $NUM_PROCESSES, but HOSTS is '$HOSTS': leave NUM_PROCESSES out"
         words+=(--nnodes "${#counts[@]}" --nproc_per_node "${counts[0]}")
         need_hosts
-        first=$(hosts | head -n 1)
+        first=$(hosts)
+        first=${first%%$'\n'*} # not head: it may end before hosts does, which then fails
         need_port "${first%:*}" "$port"
         words+=(--rdzv_backend c10d --rdzv_endpoint "${first%:*}:$port")
     fi
