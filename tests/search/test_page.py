@@ -7,12 +7,16 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import av
+import numpy as np
 import pytest
 import uvicorn
 
+import alpro
 from alpro.commands.main import main
 from alpro.search.answers import announce
 from alpro.search.index import Index
@@ -32,6 +36,43 @@ NAME = "<img src=x onerror=window.broken=1>.mp4"
 WAIT = 15_000  # milliseconds
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve an index at an address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    with Index(folder) as index:
+        app = create_app(Searcher(index, fake_model))
+        running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            running.should_exit = True
+            thread.join()
+            app.state.media.close()
+
+
+def write_hevc_with_sound(path: Path) -> None:
+    """Write three seconds as phones do; Chromium has no HEVC, and plays the silence."""
+    path.parent.mkdir(parents=True)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx265", rate=8, options={"x265-params": "log-level=none"})
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        sound = container.add_stream("aac", rate=48_000)
+        assert isinstance(sound, av.AudioStream)
+        for number in range(140):  # of 1,024 samples
+            silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+            silence.sample_rate, silence.pts = 48_000, 1024 * number
+            container.mux(sound.encode(silence))
+        for _ in range(24):
+            grey = np.full((64, 64, 3), 180, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        for stream in (video, sound):
+            container.mux(stream.encode())
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server of two videos; a browser plays one of them only as a preview."""
@@ -39,20 +80,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_levels(root / "videos" / NAME, [3, 3, 3, 3, 9, 9, 9, 9, 3, 3, 9, 9])
     write_levels(root / "videos/old.avi", [15, 15, 15])
     update_index(root / "index", [root / "videos"], fake_model(), settings())
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    with Index(root / "index") as index:
-        app = create_app(Searcher(index, fake_model))
-        running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
+    with served(root / "index") as url:
         announce(root / "index", url=url, token=None)
         os.environ["ALPRO_TEST_INDEX"] = str(root / "index")
         yield url
-        running.should_exit = True
-        thread.join()
-        app.state.media.close()
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +168,33 @@ def test_what_a_browser_cannot_play_is_shown_as_a_preview(page: Page) -> None:
     assert time_of(page) >= 0
 
 
+def test_a_file_of_which_a_browser_plays_the_sound_alone_is_shown_as_a_preview(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_hevc_with_sound(tmp_path / "videos/phone.mp4")
+    update_index(tmp_path / "index", [tmp_path / "videos"], fake_model(), settings())
+    with served(tmp_path / "index") as url:
+        page = browser.new_page(base_url=url)
+        page.set_default_timeout(WAIT)
+        page.goto("/?id=1&t=1,2")
+        page.get_by_text("this is a preview of the moment").wait_for()
+        page.wait_for_function("() => document.querySelector('dialog video').videoWidth > 0")
+        page.close()
+
+
+def test_dates_of_a_link_stay_as_they_are(page: Page) -> None:
+    page.goto("/?q=level+9")
+    page.locator(".moment").first.wait_for()
+    page.locator("summary").click()
+    page.get_by_label("Changed since").fill("2020-01-02")
+    page.get_by_label("until").fill("2035-03-04")
+    find(page, "level 9")
+    page.reload()
+    page.locator(".moment").first.wait_for()
+    dates = [page.locator(f"[name={name}]").input_value() for name in ("since", "until")]
+    assert dates == ["2020-01-02", "2035-03-04"]
+
+
 def test_more_like_this_and_a_dropped_picture(page: Page, tmp_path: Path) -> None:
     page.goto("/")
     find(page, "level 9").click()
@@ -205,8 +263,6 @@ def test_the_command_asks_the_server(
     address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert address
-    import alpro
-
     monkeypatch.setattr(alpro, "load", None, raising=False)  # it is not loaded
     index = os.environ["ALPRO_TEST_INDEX"]
     assert main(["search", "level 9", "--index", index, "--top", "1"]) == 0

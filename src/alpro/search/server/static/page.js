@@ -9,6 +9,7 @@ const video = player.querySelector("video");
 const note = player.querySelector(".note");
 const timeline = document.getElementById("timeline");
 const PAGE = 24;
+const DAY = 86400; // seconds
 const MARGIN = 2; // seconds around a moment in a preview
 
 let moments = []; // of all pages so far
@@ -32,7 +33,7 @@ function parameters() {
   for (const [key, value] of new FormData(page)) {
     if (!value || value instanceof File) continue;
     const isDate = key === "since" || key === "until";
-    given.set(key, isDate ? String(Date.parse(value) / 1000 + (key === "until" ? 86400 : 0)) : value);
+    given.set(key, isDate ? String(Date.parse(value) / 1000 + (key === "until" ? DAY : 0)) : value);
   }
   if (example && example.like) given.set("like", example.like);
   return given;
@@ -180,14 +181,17 @@ function play(moment, at) {
   note.textContent = "";
   offset = 0;
   const source = new URL(`media/${moment.file}`, location).href;
-  video.onerror = () => {
-    // The browser cannot play the file: take a preview of the moment.
+  const preview = () => {
+    // The browser cannot play the file, or no more of it than the sound.
+    video.onloadedmetadata = null;
     offset = Math.max(0, moment.start - MARGIN);
     note.textContent = "This browser cannot play the file itself; this is a preview of the moment.";
     video.onerror = () => { note.textContent = "This moment cannot be played."; };
     video.src = `preview/${moment.file}?t0=${offset}&t1=${moment.end + MARGIN}`;
     seek(at - offset);
   };
+  video.onerror = preview;
+  video.onloadedmetadata = () => { if (!video.videoWidth) preview(); };
   if (video.currentSrc === source && !video.error) seek(at);
   else {
     video.src = source;
@@ -303,7 +307,7 @@ async function begin() {
     const field = page.elements[key];
     if (!field) continue;
     if (field.type === "checkbox") field.checked = true;
-    else if (field.type === "date") field.value = new Date(1000 * value).toISOString().slice(0, 10);
+    else if (field.type === "date") field.value = new Date(1000 * (value - (key === "until" ? DAY : 0))).toISOString().slice(0, 10);
     else field.value = value;
   }
   if (given.has("like")) setExample({ like: given.get("like"), label: "like a moment" });
