@@ -269,3 +269,18 @@ def test_the_command_asks_the_server(
     assert "0:02 - 0:04" in capsys.readouterr().out
     assert main(["search", " ", "--index", index]) == 2
     assert "nothing to search for" in capsys.readouterr().err
+
+
+def test_the_command_does_not_ask_the_server_of_another_index(
+    address: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A server that was killed has left its announcement, and another has its port.
+    write_levels(tmp_path / "videos/own.mp4", [9, 9, 3, 3])
+    update_index(tmp_path / "index", [tmp_path / "videos"], fake_model(), settings())
+    announce(tmp_path / "index", url=address, token=None)
+    monkeypatch.setattr(alpro, "load", lambda *_, **__: fake_model(), raising=False)
+    assert main(["search", "level 9", "--index", str(tmp_path / "index"), "--top", "1"]) == 0
+    assert "own.mp4\n  1.000  0:00 - 0:01\n3 windows" in capsys.readouterr().out

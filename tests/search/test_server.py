@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 import alpro
 from alpro.commands.main import main
-from alpro.search.answers import SERVER, announce, announced
+from alpro.search.answers import SERVER, announce, announced, identity_of
 from alpro.search.index import Index
 from alpro.search.searcher import Searcher
 from alpro.search.server import app as server
@@ -114,6 +114,11 @@ def test_uploads_are_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch
         ("/api/search?q=level+1&top=1000000", 400, "top: a number"),
         ("/api/search?like=77:0:1", 404, "no such file"),
         ("/api/search?like=../x", 404, "no such file"),
+        ("/api/search?like=1:1:0.5", 400, "like: ends before it begins"),
+        ("/api/search?like=1:-1:1", 400, "start: a number from 0"),
+        (f"/api/search?like={10**30}:0:1", 404, "no such file"),
+        (f"/media/{10**30}", 404, "no such file"),
+        ("/media/" + 5000 * "9", 404, "no such file"),
         ("/media/77", 404, "no such file"),
         ("/media/..%2Findex.sqlite3", 404, "Not Found"),
         ("/static/..%2Fapp.py", 404, "Not Found"),
@@ -164,6 +169,10 @@ def test_files_that_are_gone_or_changed_are_not_served(tmp_path: Path) -> None:
         gone = client.get("/strip/1?t0=0&t1=1")
         assert gone.status_code == 409
         assert "is not there any more: index again" in gone.text
+        assert client.get("/api/search?like=1:0:1").status_code == 409
+        again = client.get("/api/search?q=level+3&rerank=2")
+        assert again.status_code == 400
+        assert again.json()["error"].startswith("a.mp4: ")
         app.state.media.close()
 
 
@@ -192,6 +201,12 @@ def test_other_pages_cannot_reach_it(client: TestClient) -> None:
     assert "access-control-allow-origin" not in answer.headers
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_server_answers_for_its_own_index_only(client: TestClient, folder: Path) -> None:
+    own = identity_of(folder)
+    assert client.get(f"/api/search?q=level+9&index={own}").status_code == 200
+    assert client.get("/api/search?q=level+9&index=1-2").status_code == 421
 
 
 class Answering(FakeModel):

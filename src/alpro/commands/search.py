@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 from alpro.commands.cli import DefaultsShown, any_path_flag, exit_code_of, not_negative, positive
 from alpro.commands.index import DEFAULT_INDEX, clock
 from alpro.errors import InputError, printable
-from alpro.search.answers import announced, answer_of
+from alpro.search.answers import announced, answer_of, identity_of
 
 if TYPE_CHECKING:
     from alpro.search.index import Index
@@ -114,6 +114,7 @@ def _asked(flags: argparse.Namespace, index: Index) -> dict[str, Any] | None:
         return None
     url, token = server
     values = {
+        "index": identity_of(index.folder),
         "q": flags.text[0],
         "not": "".join(flags.negatives),
         "top": flags.top,

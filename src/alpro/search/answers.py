@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alpro.search.index import DATABASE
+
 if TYPE_CHECKING:
     from alpro.search.searcher import SearchResult
 
@@ -34,6 +36,12 @@ def answer_of(result: SearchResult) -> dict[str, Any]:
             for one in result.moments
         ],
     }
+
+
+def identity_of(folder: Path) -> str:
+    """Tell an index from all others, also from one that replaced it while its server runs."""
+    state = (folder / DATABASE).stat()
+    return f"{state.st_dev:x}-{state.st_ino:x}"
 
 
 def announce(folder: Path, *, url: str, token: str | None) -> None:

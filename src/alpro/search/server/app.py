@@ -30,7 +30,7 @@ from alpro.datasets.decoding.image_files import IMAGE_EXTENSIONS
 from alpro.datasets.storage.directory_index import VIDEO_EXTENSIONS
 from alpro.errors import InputError, printable
 from alpro.isolation.process import CallCutOffError
-from alpro.search.answers import answer_of
+from alpro.search.answers import answer_of, identity_of
 from alpro.search.collection import state_of
 from alpro.search.index import IndexedFile
 from alpro.search.searcher import Example, Query, Searcher
@@ -45,6 +45,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _CACHED = {"Cache-Control": "private, max-age=3600"}
+_MAX_DIGITS = 18  # of ids, which are 64-bit integers
 _CUT_OFF = "making it took too long, or too much memory"
 
 
@@ -56,6 +57,8 @@ class SearchServer:
     media: Media
     answering: alpro.Model | None
     """Model that answers questions, if there is one."""
+    identity: str
+    """Of the index."""
 
     @property
     def captioning(self) -> alpro.Model | None:
@@ -80,6 +83,8 @@ class SearchServer:
 
     async def search(self, request: Request) -> Response:
         """Search by the parameters, and by the file in the body of a POST."""
+        if request.query_params.get("index", self.identity) != self.identity:
+            raise HTTPException(421, "this is the server of another index")
         query = self._query_of(request)
         if request.method == "GET":
             return JSONResponse(await run_in_threadpool(self._search, query))
@@ -103,24 +108,23 @@ class SearchServer:
 
     async def file(self, request: Request) -> Response:
         """Return an indexed file, or the range of bytes that is asked for."""
-        return FileResponse(self._file_of(request).path, content_disposition_type="inline")
+        path = self._file_of(request.path_params["number"]).path
+        return FileResponse(path, content_disposition_type="inline")
 
     async def about(self, request: Request) -> Response:
         """Return name and length of an indexed file."""
-        file, top = self._file_of(request), _top_of(self.searcher.index.files())
-        return JSONResponse({"name": _name_of(file, top), "duration": file.duration})
+        file = self._file_of(request.path_params["number"])
+        return JSONResponse({"name": _name_of(file, self._top()), "duration": file.duration})
 
     async def strip(self, request: Request) -> Response:
         """Return frames of a moment as one JPEG."""
-        file = self._file_of(request)
-        start, end = span_of(request.query_params, file)
+        file, start, end = self._part_of(request)
         jpeg = await run_in_threadpool(self.media.strip, file, start, end)
         return Response(jpeg, media_type="image/jpeg", headers=_CACHED)
 
     async def preview(self, request: Request) -> Response:
         """Return a moment as a clip that every browser plays."""
-        file = self._file_of(request)
-        start, end = span_of(request.query_params, file)
+        file, start, end = self._part_of(request)
         path = await run_in_threadpool(self.media.preview, file, start, end)
         name = f"{printable(file.path.stem)}_{start:g}-{end:g}.mp4"
         how = "attachment" if "download" in request.query_params else "inline"
@@ -130,8 +134,7 @@ class SearchServer:
         """Describe a moment."""
         if not self.captioning:
             raise HTTPException(404, "no model that describes videos")
-        file = self._file_of(request)
-        start, end = span_of(request.query_params, file)
+        file, start, end = self._part_of(request)
         text = await run_in_threadpool(self.captioning.caption, file.path, start=start, end=end)
         return JSONResponse({"caption": text})
 
@@ -139,8 +142,7 @@ class SearchServer:
         """Answer a question about a moment."""
         if self.answering is None:
             raise HTTPException(404, "no model that answers: start with --answers MODEL")
-        file = self._file_of(request)
-        start, end = span_of(request.query_params, file)
+        file, start, end = self._part_of(request)
         question = request.query_params.get("q", "").strip()
         if not question:
             raise HTTPException(400, "no question")
@@ -168,19 +170,31 @@ class SearchServer:
         }
 
     def _search(self, query: Query) -> dict[str, Any]:
-        result = self.searcher.search(query)
-        top = _top_of(self.searcher.index.files())
-        answer = answer_of(result)
+        try:
+            result = self.searcher.search(query)
+        except InputError as error:  # of an indexed file: name it as elsewhere
+            folder = printable(os.path.join(self._top(), ""))
+            raise InputError(printable(str(error)).removeprefix(folder)) from error
+        answer, top = answer_of(result), self._top()
         for moment, value in zip(result.moments, answer["moments"], strict=True):
             value["name"] = _name_of(moment.file, top)
         return answer
 
     def _query_of(self, request: Request) -> Query:
-        top = _top_of(self.searcher.index.files())
-        return query_of(request.query_params, top=top, indexed=self._indexed)
+        return query_of(request.query_params, top=self._top(), file_of=self._file_of)
 
-    def _file_of(self, request: Request) -> IndexedFile:
-        file = self._indexed(request.path_params["number"])
+    def _top(self) -> Path:
+        return _top_of(self.searcher.index.files())
+
+    def _part_of(self, request: Request) -> tuple[IndexedFile, float, float]:
+        file = self._file_of(request.path_params["number"])
+        return file, *span_of(request.query_params, file)
+
+    def _file_of(self, number: str) -> IndexedFile:
+        is_id = number.isdecimal() and len(number) <= _MAX_DIGITS
+        file = self.searcher.index.file(int(number)) if is_id else None
+        if file is None:
+            raise HTTPException(404, "no such file in the index")
         try:
             if state_of(file.path) == file.state:
                 return file
@@ -188,12 +202,6 @@ class SearchServer:
         except OSError:
             problem = "is not there any more"
         raise HTTPException(409, f"the file {problem}: index again")
-
-    def _indexed(self, number: str) -> IndexedFile:
-        file = self.searcher.index.file(int(number)) if number.isdecimal() else None
-        if file is None:
-            raise HTTPException(404, "no such file in the index")
-        return file
 
 
 def create_app(
@@ -225,7 +233,7 @@ def create_app(
         return response
 
     media = Media(searcher.index.folder)
-    server = SearchServer(searcher, media, answering)
+    server = SearchServer(searcher, media, answering, identity_of(searcher.index.folder))
     app = Starlette(
         routes=[
             Route("/", server.page),

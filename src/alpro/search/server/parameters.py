@@ -18,17 +18,17 @@ _MAX_MOMENTS, _MAX_SKIPPED, _MAX_RERANKED = 200, 10_000, 200
 
 
 def query_of(
-    given: Mapping[str, str], *, top: Path, indexed: Callable[[str], IndexedFile]
+    given: Mapping[str, str], *, top: Path, file_of: Callable[[str], IndexedFile]
 ) -> Query:
     """Read a query.
 
     Args:
         given: parameters of a request.
         top: folder that names are below.
-        indexed: finds a file by its id.
+        file_of: finds a file by its id.
 
     Raises:
-        HTTPException: a value is out of range.
+        HTTPException: a value is out of range, or no file can be served by the id.
     """
     options: dict[str, Any] = {}
     for key in ("min_score", "since", "until", "min_seconds", "max_seconds"):
@@ -39,10 +39,11 @@ def query_of(
     examples = []
     if given.get("like"):
         number, start, end = (*given["like"].split(":"), "", "")[:3]
-        file = indexed(number)
-        times = {"start": start, "end": end}
-        start_end = (_number(times, key) if times[key] else None for key in times)
-        examples.append(Example(file.path, *start_end))
+        file, times = file_of(number), {"start": start, "end": end}
+        first, last = (_number(times, key, least=0) if times[key] else None for key in times)
+        if last is not None and last <= (first or 0.0):
+            raise HTTPException(400, "like: ends before it begins")
+        examples.append(Example(file.path, first, last))
     texts = [given.get(key, "")[:_MAX_TEXT] for key in ("q", "not")]
     return Query(
         texts=(texts[0],) if texts[0].strip() else (),

@@ -9,7 +9,7 @@ import uvicorn
 
 import alpro
 from alpro.errors import InputError
-from alpro.search.answers import SERVER, announce
+from alpro.search.answers import SERVER, announce, announced
 from alpro.search.searcher import Searcher
 from alpro.search.server.app import COOKIE, create_app
 
@@ -51,7 +51,8 @@ def run_server(
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:
-        (folder / SERVER).unlink(missing_ok=True)
+        if announced(folder) == (url, token):  # else another server has come
+            (folder / SERVER).unlink(missing_ok=True)
         app.state.media.close()
 
 
