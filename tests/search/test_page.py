@@ -128,6 +128,7 @@ def time_of(page: Page) -> float:
 def test_a_search_finds_a_moment_and_the_player_jumps_to_it(page: Page) -> None:
     page.goto("/")
     page.get_by_text("2 videos, 0:07 of video.").wait_for()
+    assert not page.get_by_role("button", name="More", exact=True).is_visible()
     moment = find(page, "level 9")
     assert "0:02 – 0:04" in moment.inner_text()
     page.wait_for_function("() => document.querySelector('.strip img').naturalWidth > 0")

@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alpro.errors import InputError
 from alpro.installation import has_package
 from alpro.search.index import Index
@@ -18,20 +16,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_THRESHOLD = 2_000_000
 """Windows from which on the exact search takes longer than half a second on two cores."""
 _ROWS_AT_ONCE = 1 << 16
-
-
-class Nearest:
-    """Graph over the vectors of an index, for one state of it."""
-
-    def __init__(self, path: Path) -> None:
-        """Map a graph from disk."""
-        from usearch.index import Index as Graph
-
-        self._graph: Any = Graph.restore(str(path), view=True)
-
-    def search(self, vector: np.ndarray, count: int) -> np.ndarray:
-        """Rows of vectors that are probably the nearest ones to an (E,) vector."""
-        return self._graph.search(vector.astype(np.float16), count).keys.astype(np.int64)
 
 
 def build_nearest(index: Index) -> Path:
@@ -53,21 +37,22 @@ def build_nearest(index: Index) -> Path:
         some = rows[first : first + _ROWS_AT_ONCE]
         graph.add(some, vectors[some])
     write_atomically(path, lambda temporary: graph.save(str(temporary)))
-    for old in index.folder.glob("nearest-*.usearch"):
-        if old != path:
-            old.unlink(missing_ok=True)
+    for old in {*index.folder.glob("nearest-*.usearch")} - {path}:
+        old.unlink(missing_ok=True)
     return path
 
 
-def open_nearest(index: Index) -> Nearest | None:
-    """Open the graph of an index; None where there is none of its present state."""
+def open_nearest(index: Index) -> Any:
+    """Map the graph of an index, an ``usearch.index.Index``; None without one of this state."""
     path = _path_of(index)
     if not path.exists():
         return None
     if not has_package("usearch"):
         logger.warning("%s is not used: `pip install usearch`", path)
         return None
-    return Nearest(path)
+    from usearch.index import Index as Graph
+
+    return Graph.restore(str(path), view=True)
 
 
 def _path_of(index: Index) -> Path:

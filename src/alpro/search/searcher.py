@@ -224,7 +224,8 @@ class Searcher:
             return np.zeros(0, np.float32), 0.0
         if self._nearest is not None and is_wanted.all():
             # Windows beside one another share frames: a share of the best ones leads to all.
-            is_near = np.isin(rows, self._nearest.search(vector, num_best // _NEIGHBOURS))
+            near = self._nearest.search(vector.astype(np.float16), num_best // _NEIGHBOURS)
+            is_near = np.isin(rows, near.keys.astype(np.int64))
             best = np.flatnonzero(np.convolve(is_near, np.ones(2 * _NEIGHBOURS + 1), "same") > 0)
             scores = np.full(len(rows), -np.inf, np.float32)
             sample = np.random.default_rng(0).integers(len(rows), size=_SAMPLED)

@@ -155,7 +155,7 @@ class SearchServer:
         index = self.searcher.index
         files, settings = index.files(), index.settings
         readable = [one for one in files if one.reason is None]
-        top = _top_of(files)
+        top = self._top()
         folders = {os.path.dirname(_name_of(one, top)) for one in readable}
         return {
             "num_windows": len(index.windows().row),
@@ -184,7 +184,9 @@ class SearchServer:
         return query_of(request.query_params, top=self._top(), file_of=self._file_of)
 
     def _top(self) -> Path:
-        return _top_of(self.searcher.index.files())
+        """Longest folder that all files are in."""
+        files = self.searcher.index.files()
+        return Path(os.path.commonpath([one.path.parent for one in files]) if files else "/")
 
     def _part_of(self, request: Request) -> tuple[IndexedFile, float, float]:
         file = self._file_of(request.path_params["number"])
@@ -273,11 +275,6 @@ def _knows(request: Request, token: str) -> bool:
 
 def _problem(code: int, message: str) -> Response:
     return JSONResponse({"error": message}, code)
-
-
-def _top_of(files: list[IndexedFile]) -> Path:
-    """Longest folder that all files are in."""
-    return Path(os.path.commonpath([one.path.parent for one in files]) if files else "/")
 
 
 def _name_of(file: IndexedFile, top: Path) -> str:
